@@ -1,0 +1,46 @@
+"""The web server, and all there is: it starts a task that sends the email, and does not wait for it."""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from common.mailer import Mailer
+from common.settings import Settings
+from common.web import SETTINGS, Stats, answer, read_email, web_frame
+
+from .tasks import SendingTasks
+
+TASKS = web.AppKey("tasks", SendingTasks)
+
+
+async def handle(request: web.Request) -> web.Response:
+    email = read_email(request)
+    request.app[TASKS].start(email)
+    return answer(email, "accepted")
+
+
+def create_app(settings: Settings) -> web.Application:
+    app = web_frame(settings, __package__, handle, stats, health)
+    app.cleanup_ctx.append(open_tasks)
+    return app
+
+
+async def open_tasks(app: web.Application) -> AsyncIterator[None]:
+    async with Mailer(app[SETTINGS]) as mailer, SendingTasks(mailer) as app[TASKS]:
+        yield
+
+
+async def stats(app: web.Application) -> Stats:
+    tasks = app[TASKS]
+    return {
+        "sent": tasks.sent,
+        "failed": tasks.failed,
+        "retried": 0,  # a failure is counted and forgotten
+        "waiting": 0,
+        "in_flight": tasks.in_flight,
+        "oldest_wait_seconds": tasks.oldest_seconds,
+    }
+
+
+async def health(app: web.Application) -> None:
+    app[TASKS].check_room()

@@ -1,0 +1,39 @@
+"""Why an email could not be sent or handed over, sorted by who can act on it.
+
+The caller's mistakes are `BadEmail`, in common/emails.py.
+"""
+
+
+class SendError(Exception):
+    """One attempt to send an email did not end with the server's 250."""
+
+
+class Refused(SendError):
+    """The server said no for good (5xx). Sending it again would get the same answer: give up and say so."""
+
+
+class Unavailable(SendError):
+    """Not now: a 4xx, no connection, a connection that broke before the email was handed in. Try again later."""
+
+
+class TimedOut(Unavailable):
+    """Not within the limit, and the email was not handed in. Try again later."""
+
+
+class LoginFailed(SendError):
+    """The server does not take our login. No email is at fault and none should use up attempts: pause and say so."""
+
+
+class InDoubt(SendError):
+    """The connection broke, or the limit passed, between the final dot and the reply: it may have arrived (RFC 1047).
+
+    Trying again may send a second copy, not trying again may lose the email. Copies share their Message-ID.
+    """
+
+
+class CannotAccept(Exception):
+    """The email could not be handed over and is not accepted: a limit is reached, or the next in line is away."""
+
+    def __init__(self, reason: str, retry_after: int = 1) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after  # seconds

@@ -1,0 +1,41 @@
+"""`python -m common.inbox`: both ports open, then announced, until it is stopped or nobody uses it any more."""
+
+import logging
+
+from common.address import cannot_listen, free_port, url_of
+from common.inbox.faults import Dial
+from common.inbox.smtp import SmtpServer
+from common.inbox.store import Store
+from common.inbox.web import LOOPBACK, create_app
+from common.process import run
+from common.services import announce, stop_or_abandoned
+from common.serving import start
+from common.settings import Settings, exit_with_usage_error, read_settings
+
+log = logging.getLogger(__name__)
+
+
+async def main(settings: Settings) -> None:
+    store, dial = Store(), Dial()
+    smtp = SmtpServer(store, dial)
+    await smtp.listen(LOOPBACK, _checked("INBOX_SMTP_PORT", settings.inbox_smtp_port))
+    runner = await start(create_app(store, dial), LOOPBACK, _checked("INBOX_PORT", settings.inbox_port))
+    page_port = runner.addresses[0][1]
+    log.info("the inbox takes mail at %s port %s and shows it at %s", LOOPBACK, smtp.port, url_of(LOOPBACK, page_port))
+    announce(settings.data_dir, "inbox", inbox_smtp_port=smtp.port, inbox_port=page_port)
+    reason = await stop_or_abandoned(settings.data_dir, "inbox")
+    log.info("stopping (%s)", reason)
+    smtp.close()
+    await runner.cleanup()
+
+
+def _checked(setting: str, port: int) -> int:
+    """The port, if it can be had; else one line that names the setting, and exit status 2."""
+    try:
+        return free_port(LOOPBACK, port) if port else 0
+    except OSError as error:
+        exit_with_usage_error(cannot_listen(LOOPBACK, port, error, setting))
+
+
+if __name__ == "__main__":
+    run(main(read_settings()))

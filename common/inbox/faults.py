@@ -1,0 +1,88 @@
+"""The dial of faults: how the inbox misbehaves, decided for each email by chance when its final dot has come.
+
+    latency_ms       every reply to a final dot comes this much later, as from a real provider. The email is in the
+                     inbox before that reply: who gives up waiting and sends again sends a second copy (RFC 1047)
+    refuse_rate      the reply is an error with `refuse_code`: 451 (again later), 550 (never), or 421 (again later,
+                     and the connection ends). The email is not kept
+    hang_rate        there is no reply, and the connection stays open until the other side leaves. Not kept
+    lose_reply_rate  the email is kept, and the connection is cut before the 250
+
+A rate is a probability from 0 to 1. They are asked in the order refuse, hang, lose the reply: each is a share of what
+the ones before left over.
+"""
+
+from enum import Enum, auto
+from random import Random
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Faults(BaseModel):
+    """The position of the dial. All zeros: a server that works."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    latency_ms: Annotated[int, Field(ge=0, le=600_000)] = 0
+    refuse_rate: Rate = 0.0
+    refuse_code: Literal[421, 451, 550] = 451
+    hang_rate: Rate = 0.0
+    lose_reply_rate: Rate = 0.0
+
+
+class BadFaults(ValueError):
+    """This does not turn the dial: `field` is the member that is wrong, or "body"."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class Fate(Enum):
+    """What becomes of one email."""
+
+    ACCEPT = auto()
+    REFUSE = auto()
+    HANG = auto()
+    LOSE_REPLY = auto()
+
+
+class Dial:
+    """The faults in force. Pass a seeded `Random` to repeat a run."""
+
+    def __init__(self, random: Random | None = None) -> None:
+        self.faults = Faults()
+        self._random = random or Random()
+
+    def turn(self, body: bytes) -> None:
+        """Merge a JSON object into the faults in force. Raises BadFaults, and then nothing has changed."""
+        try:
+            members = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise BadFaults("body", f"not JSON: {error}") from None
+        if not isinstance(members, dict):
+            raise BadFaults("body", "not a JSON object")
+        self.faults = _checked(self.faults.model_dump() | members)
+
+    def fate(self) -> Fate:
+        """Throw the dice for one email."""
+        faults, chance = self.faults, self._random.random
+        if chance() < faults.refuse_rate:
+            return Fate.REFUSE
+        if chance() < faults.hang_rate:
+            return Fate.HANG
+        if chance() < faults.lose_reply_rate:
+            return Fate.LOSE_REPLY
+        return Fate.ACCEPT
+
+
+def _checked(members: dict[str, Any]) -> Faults:
+    try:
+        return Faults.model_validate(members)
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        raise BadFaults(str(first["loc"][0]), first["msg"]) from None

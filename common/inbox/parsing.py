@@ -1,0 +1,122 @@
+"""From an email's bytes to what is shown. Nothing that can be in an email stops it: what cannot be read is shown raw.
+
+Subject and From are decoded here and not by the standard library's newer policies: on CPython 3.11.7 those take an
+encoded line break in a subject for the start of another header. Here a decoded word is text, whatever it says, and is
+not decoded again.
+"""
+
+import base64
+import binascii
+import re
+from datetime import UTC, datetime
+from email import message_from_bytes
+from email.message import Message as ParsedMessage
+from email.policy import compat32
+from typing import NamedTuple
+
+# RFC 2047, section 2: =?charset?encoding?text?=, the charset perhaps with a language (RFC 2231, section 5).
+_ENCODED_WORD = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?=")
+# Section 6.2: white space between two encoded words belongs to neither.
+_BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?[^?\s]+\?[bBqQ]\?)")
+_FOLD = re.compile(r"\r?\n(?=[ \t])")
+
+
+class Shown(NamedTuple):
+    """What a reader sees; every text can be encoded as UTF-8."""
+
+    sender: str
+    subject: str
+    text: str
+
+
+class Message:
+    """One email that has arrived, parsed when it is first shown."""
+
+    __slots__ = ("_raw", "_sender", "_shown", "id", "received", "recipients", "size")
+
+    def __init__(self, message_id: str, sender: str, recipients: list[str], raw: bytes, received: float) -> None:
+        """`sender` and `recipients` are those of the envelope, `received` is in seconds since 1970."""
+        self.id = message_id
+        self.recipients = recipients
+        self.received = received
+        self.size = len(raw)
+        self._sender = sender
+        self._raw = raw
+        self._shown: Shown | None = None
+
+    def to_dict(self, copies: int) -> dict[str, object]:
+        if self._shown is None:
+            self._shown = read_message(self._raw)
+            self._raw = b""
+        return {
+            "message_id": self.id,
+            "from": self._shown.sender or _encodable(self._sender),
+            "to": _encodable(", ".join(self.recipients)),
+            "subject": self._shown.subject,
+            "text": self._shown.text,
+            "received_at": _iso(self.received),
+            "copies": copies,
+        }
+
+
+def read_message(raw: bytes) -> Shown:
+    """Read an email as it came over the wire, dots unstuffed. Never raises."""
+    try:
+        parsed = message_from_bytes(raw, policy=compat32)
+        headers = {name.lower(): str(value) for name, value in reversed(list(parsed.raw_items()))}
+        sender, subject = (decode_header(headers.get(name, "")) for name in ("from", "subject"))
+        text = _text_of(parsed)
+    except Exception:  # the library's parser has had many bugs, and a mailbox must take what comes
+        sender, subject, text = "", "", raw.decode(errors="replace")
+    return Shown(_encodable(sender), _encodable(subject), _encodable(text))
+
+
+def decode_header(value: str) -> str:
+    """Decode the encoded words of a header value, once; one that cannot be decoded stands as it is."""
+    unfolded = _FOLD.sub("", _decode(value.encode(errors="surrogateescape"), "utf-8")).strip(" \t")
+    return _ENCODED_WORD.sub(_decode_word, _BETWEEN_WORDS.sub("", unfolded))
+
+
+def _decode_word(word: re.Match[str]) -> str:
+    charset, encoding, text = word.groups()
+    try:
+        if encoding in "bB":
+            octets = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        else:
+            octets = binascii.a2b_qp(text, header=True)
+        return octets.decode(charset)
+    except (LookupError, ValueError):  # unknown charset; octets that are not in it; broken base64
+        return word[0]
+
+
+def _text_of(message: "ParsedMessage[str, str]") -> str:
+    """The plain text, or else the first text of any kind (HTML as its source); "" when there is none."""
+    texts = [part for part in message.walk() if part.get_content_maintype() == "text"]
+    part = next((part for part in texts if part.get_content_subtype() == "plain"), next(iter(texts), None))
+    if part is None:
+        return ""
+    payload = part.get_payload(decode=True)
+    octets = payload if isinstance(payload, bytes) else b""
+    text = _decode(octets, part.get_content_charset() or "utf-8").replace("\r\n", "\n")
+    # The line break before the final dot is SMTP's, not the text's; inside base64 there is none of SMTP's.
+    in_base64 = str(part.get("Content-Transfer-Encoding", "")).strip().lower() == "base64"
+    return text if in_base64 else text.removesuffix("\n")
+
+
+def _decode(octets: bytes, charset: str) -> str:
+    """By the charset named, else by the likeliest: UTF-8, then Latin-1, which takes anything."""
+    for encoding in (charset, "utf-8"):
+        try:
+            return octets.decode(encoding)
+        except (LookupError, ValueError):
+            continue
+    return octets.decode("latin-1")
+
+
+def _encodable(text: str) -> str:
+    """Without halves of surrogate pairs, which neither JSON nor UTF-8 can carry."""
+    return text.encode(errors="replace").decode()
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

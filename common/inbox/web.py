@@ -1,0 +1,144 @@
+"""The HTTP side of the inbox: the page and the API that the package's docstring lists."""
+
+import asyncio
+import re
+from contextlib import suppress
+from typing import NoReturn
+
+import orjson
+from aiohttp import hdrs, web
+
+from common.guard import HOST
+from common.inbox.faults import BadFaults, Dial
+from common.inbox.parsing import Message
+from common.inbox.store import KEEP, Store
+from common.web import Handler, add_assets, error_json, html_page, json_errors, pretty_json
+
+LOOPBACK = "127.0.0.1"
+EVENT_SECONDS = 0.1  # between two events, at least
+SILENCE_SECONDS = 15.0  # between two signs of life; without one, a reader that is gone would not be noticed
+
+STORE = web.AppKey("store", Store)
+DIAL = web.AppKey("dial", Dial)
+_READERS = web.AppKey("readers", set[asyncio.Task[None]])
+
+
+def create_app(store: Store, dial: Dial) -> web.Application:
+    app = web.Application(middlewares=[json_errors, _own_pages_change])
+    app[HOST] = LOOPBACK
+    app[STORE] = store
+    app[DIAL] = dial
+    app[_READERS] = set()
+    app.on_shutdown.append(_dismiss_readers)
+    app.router.add_get("/", _show_page)
+    app.router.add_get("/health", _show_health)
+    app.router.add_get("/api/messages", _list_messages)
+    app.router.add_delete("/api/messages", _empty)
+    app.router.add_get("/api/stats", _show_stats)
+    app.router.add_get("/api/faults", _show_faults)
+    app.router.add_put("/api/faults", _turn_faults)
+    app.router.add_get("/api/events", _send_events, allow_head=False)
+    add_assets(app)
+    return app
+
+
+@web.middleware
+async def _own_pages_change(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A strategy's page, same site but another port, may link to the inbox and not change it."""
+    if request.method in ("PUT", "DELETE") and request.headers.get("Sec-Fetch-Site") == "same-site":
+        raise web.HTTPForbidden(text="only the inbox's own page may change it")
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return error_json(404, "nothing here; the mail is at GET /api/messages")
+
+
+async def _show_page(request: web.Request) -> web.Response:
+    return html_page("inbox.html", keep=KEEP)
+
+
+async def _show_health(request: web.Request) -> web.Response:
+    return pretty_json({"status": "ok"})
+
+
+async def _list_messages(request: web.Request) -> web.Response:
+    query = request.query
+    limit = query.get("limit", "50")
+    if not re.fullmatch(r"[0-9]{1,5}", limit) or not 1 <= int(limit) <= KEEP:
+        return error_json(400, f"a whole number from 1 to {KEEP}, please", field="limit")
+    store = request.app[STORE]
+    messages = store.newest(to=query.get("to"), message_id=query.get("message_id"))[: int(limit)]
+    return pretty_json([await _shown(message, store) for message in messages])
+
+
+async def _shown(message: Message, store: Store) -> dict[str, object]:
+    """Parsing thousands takes its time: mail goes on arriving in between."""
+    await asyncio.sleep(0)
+    return message.to_dict(store.copies(message.id))
+
+
+async def _empty(request: web.Request) -> web.Response:
+    request.app[STORE].empty()
+    return await _show_stats(request)
+
+
+async def _show_stats(request: web.Request) -> web.Response:
+    return pretty_json(request.app[STORE].stats())
+
+
+async def _show_faults(request: web.Request) -> web.Response:
+    return pretty_json(request.app[DIAL].faults.model_dump())
+
+
+async def _turn_faults(request: web.Request) -> web.Response:
+    try:
+        request.app[DIAL].turn(await request.read())
+    except BadFaults as error:
+        return error_json(400, error.reason, field=error.field)
+    return await _show_faults(request)
+
+
+async def _send_events(request: web.Request) -> web.StreamResponse:
+    """Tell a reader the stats when they have changed, as `text/event-stream`; the first event comes at once.
+
+    What is sent is the state, not what happened, so there is no queue that a slow reader could let grow: while its
+    connection is full we wait, and then tell it the latest. Looking at a number ten times a second costs less than a
+    wake-up for each of thousands of emails.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    readers = request.app[_READERS]
+    readers.add(task)
+    task.add_done_callback(readers.discard)
+    response = web.StreamResponse(
+        headers={
+            hdrs.CONTENT_TYPE: "text/event-stream",
+            hdrs.CACHE_CONTROL: "no-store",
+            "X-Content-Type-Options": "nosniff",
+        }
+    )
+    with suppress(ConnectionError):  # the reader has left
+        await response.prepare(request)
+        await _tell(response, request.app[STORE])
+    return response
+
+
+async def _tell(response: web.StreamResponse, store: Store) -> NoReturn:
+    clock = asyncio.get_running_loop().time
+    await response.write(b"retry: 1000\n\n")  # after how many milliseconds a browser connects again
+    told, spoke = -1, clock()
+    while True:
+        if store.changes != told:
+            told, spoke = store.changes, clock()
+            await response.write(b"data: %s\n\n" % orjson.dumps(store.stats()))
+        elif clock() - spoke > SILENCE_SECONDS:
+            spoke = clock()
+            await response.write(b":\n\n")
+        await asyncio.sleep(EVENT_SECONDS)
+
+
+async def _dismiss_readers(app: web.Application) -> None:
+    """Event streams have no end of their own, and the process's end would wait for them."""
+    readers = app[_READERS]
+    for task in tuple(readers):
+        task.cancel()

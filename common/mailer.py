@@ -1,0 +1,176 @@
+"""The mailer that all six strategies share: a pool of open SMTP sessions, one attempt per call.
+
+async with Mailer(settings) as mailer:
+    await mailer.send(email)
+"""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+
+from common.emails import Address, Email, read_address
+from common.errors import InDoubt, SendError, TimedOut
+from common.message import build_message
+from common.settings import Settings, SmtpServer
+from common.smtp_session import SessionLost, SmtpSession
+
+IDLE_SECONDS = 30.0  # less than any server's patience: Postfix waits 300 s, some providers 60 s
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    started: float  # time.monotonic(), seconds
+    session: SmtpSession | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        return self.session is not None and self.session.in_doubt
+
+
+class Mailer:
+    """Sends emails through at most `settings.smtp_sessions` sessions; further sends wait for one, in order.
+
+    `sent` and `failed` count attempts.
+    """
+
+    def __init__(self, settings: Settings, tls: ssl.SSLContext | None = None) -> None:
+        self.sent = 0
+        self.failed = 0
+        self._server = settings.smtp
+        self._sender = settings.sender
+        self._connect_seconds = settings.smtp_connect_seconds
+        self._send_seconds = settings.smtp_send_seconds
+        self._tls = tls or tls_context(self._server)
+        self._places = asyncio.Semaphore(settings.smtp_sessions)
+        self._idle: deque[SmtpSession] = deque()  # the most recently used on the right
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._attempts: dict[_Attempt, None] = {}  # the open ones, oldest first
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        while self._idle:
+            self._idle.pop().quit()
+
+    @property
+    def in_flight(self) -> int:
+        """Sends begun and not ended, those that wait for a free session included."""
+        return len(self._attempts)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """The age of the oldest send in flight, in seconds; 0.0 when there is none."""
+        oldest = next(iter(self._attempts), None)
+        return time.monotonic() - oldest.started if oldest else 0.0
+
+    async def send(self, email: Email) -> None:
+        """Try once. Returns when the server has said 250.
+
+        Raises a SendError (see common/errors.py) otherwise, at the latest `smtp_send_seconds` after the call, waiting
+        for a free session and connecting included.
+        """
+        attempt = _Attempt(time.monotonic())
+        self._attempts[attempt] = None
+        try:
+            await self._send_within_limit(email, attempt)
+        except SendError as error:
+            self.failed += 1
+            log.warning("not sent %s to %s: %s: %s", email.id, email.to, type(error).__name__, error)
+            raise
+        finally:
+            del self._attempts[attempt]
+        self.sent += 1
+        log.info("sent %s to %s in %.1f ms", email.id, email.to, (time.monotonic() - attempt.started) * 1000)
+
+    async def check(self) -> None:
+        """Find out whether the mail server could take an email now. Raises a SendError if not."""
+        try:
+            async with asyncio.timeout(self._connect_seconds), self._places:
+                session = self._take_idle() or await self._open()
+                await session.check()
+                self._keep(session)
+        except TimeoutError:
+            raise TimedOut(f"no answer from {self._server} within {self._connect_seconds:g} s") from None
+
+    async def _send_within_limit(self, email: Email, attempt: _Attempt) -> None:
+        recipient = read_address(email.to)
+        message = build_message(email, self._sender, recipient)
+        try:
+            async with asyncio.timeout(self._send_seconds), self._places:
+                await self._hand_in(recipient, message, attempt)
+        except TimeoutError:
+            if attempt.in_doubt:
+                raise InDoubt(f"no answer to the message within {self._send_seconds:g} s: it may arrive") from None
+            raise TimedOut(f"{self._server} did not take it within {self._send_seconds:g} s") from None
+
+    async def _hand_in(self, recipient: Address, message: bytes, attempt: _Attempt) -> None:
+        """On a warm session if there is one; if the server has ended that meanwhile, on a new one."""
+        if session := self._take_idle():
+            with suppress(SessionLost):
+                return await self._use(session, recipient, message, attempt)
+        return await self._use(await self._open(), recipient, message, attempt)
+
+    async def _use(self, session: SmtpSession, recipient: Address, message: bytes, attempt: _Attempt) -> None:
+        attempt.session = session
+        try:
+            await session.send(self._sender, recipient, message)
+        finally:
+            self._keep(session)
+
+    async def _open(self) -> SmtpSession:
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                return await SmtpSession.open(self._server, self._tls)
+        except TimeoutError:
+            raise TimedOut(f"no session with {self._server} within {self._connect_seconds:g} s") from None
+
+    def _take_idle(self) -> SmtpSession | None:
+        self._quit_idle()
+        while self._idle:
+            session = self._idle.pop()
+            if session.usable:
+                return session
+        return None
+
+    def _keep(self, session: SmtpSession) -> None:
+        if not session.usable:
+            return
+        loop = asyncio.get_running_loop()
+        session.idle_since = loop.time()
+        self._idle.append(session)
+        if self._idle_timer is None:
+            self._idle_timer = loop.call_later(IDLE_SECONDS, self._idle_timer_fired)
+
+    def _idle_timer_fired(self) -> None:
+        self._idle_timer = None
+        self._quit_idle()
+        if self._idle:
+            self._idle_timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._idle_timer_fired)
+
+    def _quit_idle(self) -> None:
+        """Leave before the server loses patience, and give back what a burst has opened."""
+        too_old = asyncio.get_running_loop().time() - IDLE_SECONDS
+        while self._idle and self._idle[0].idle_since <= too_old:
+            self._idle.popleft().quit()
+
+
+def tls_context(server: SmtpServer) -> ssl.SSLContext:
+    """Certificates are checked, against the system's authorities or SSL_CERT_FILE, except on loopback.
+
+    There a development server has a home-made certificate, and who could read the wire could read this process.
+    """
+    context = ssl.create_default_context()
+    if server.on_loopback:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,50 @@
+"""What every process of the project does the same way: its log, its event loop, its end."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import uvloop
+
+LIFELINE = "SIX_WAYS_LIFELINE"
+"""Set in the environment of a child whose standard input is a pipe from its parent: its end is the parent's end."""
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a role to its end, on uvloop, with the log on standard output."""
+    logging.basicConfig(
+        stream=sys.stdout,
+        level=logging.INFO,
+        format="%(asctime)s.%(msecs)03d %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    uvloop.run(main)
+
+
+async def stop_requested() -> str:
+    """Wait until somebody wants this process to stop, and say who.
+
+    SIGTERM from the parent, Ctrl-C in a terminal of its own, or the parent's death, however it died: then the other
+    end of the lifeline closes, and nothing is left behind without a parent.
+    """
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[str] = loop.create_future()
+
+    def request(reason: str) -> None:
+        if not stop.done():
+            stop.set_result(reason)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, request, number.name)
+    if LIFELINE in os.environ:
+        stdin = sys.stdin.fileno()
+        loop.add_reader(stdin, lambda: request("the parent is gone") if not os.read(stdin, 1) else None)
+    try:
+        return await stop
+    finally:
+        if LIFELINE in os.environ:
+            loop.remove_reader(sys.stdin.fileno())

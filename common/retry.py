@@ -1,0 +1,34 @@
+"""When a failed attempt is tried again: what the error allows, and after which pause."""
+
+import random
+from collections.abc import Callable
+
+from common.errors import InDoubt, LoginFailed, SendError, Unavailable
+
+BASE_SECONDS = 1.0
+CAP_SECONDS = 60.0
+
+
+def may_retry(error: SendError) -> bool:
+    """Whether another attempt can help. In doubt counts as yes: a copy can be seen and deleted, a lost email cannot."""
+    return isinstance(error, (Unavailable, InDoubt))
+
+
+def costs_attempt(error: SendError) -> bool:
+    """Whether the failure is this email's. A login that fails is everybody's: pause instead."""
+    return not isinstance(error, LoginFailed)
+
+
+def backoff_seconds(
+    attempt: int,
+    base: float = BASE_SECONDS,
+    cap: float = CAP_SECONDS,
+    uniform: Callable[[float, float], float] = random.uniform,
+) -> float:
+    """The pause in seconds after the failed attempt number `attempt` (1, 2, …).
+
+    Exponential backoff with full jitter: uniform between 0 and min(cap, base · 2^(attempt - 1)). Without the jitter all
+    that failed together would come back together. Source: M. Brooker, "Exponential Backoff And Jitter", AWS
+    Architecture Blog, 2015.
+    """
+    return uniform(0.0, min(cap, base * 2.0 ** min(attempt - 1, 60)))

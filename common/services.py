@@ -1,0 +1,166 @@
+"""The embedded services: real servers beside the strategies, shared by all terminals of one checkout.
+
+A service is a process in a session of its own, so that Ctrl-C in the terminal that happened to start it does not take
+it away from another terminal. Three files in DATA_DIR bring users and service together; all locks are flock(2), which
+the kernel releases however a holder dies:
+
+    NAME.lock   held exclusively for the moment of starting or stopping the service
+    NAME.users  held shared by each user; the last one to go stops the service, and a service that finds
+                nobody there any more (all killed) stops itself
+    NAME.json   held exclusively by the running service; says its pid and ports
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Self, cast
+
+from common.process import LIFELINE, stop_requested
+from common.settings import Settings, exit_with_usage_error
+
+START_SECONDS = 20.0
+STOP_SECONDS = 10.0
+LOOK_SECONDS = 1.0  # how often a service looks for users, and a user for its service
+
+Facts = dict[str, int]
+
+
+class Service:
+    """One user's hold on a service. `ports` are the settings that lead to it."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self.name = name
+        self._dir = settings.data_dir
+        self.ports: dict[str, int] = {
+            "inbox": {"INBOX_SMTP_PORT": settings.inbox_smtp_port, "INBOX_PORT": settings.inbox_port}
+        }[name]
+        self._users: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None  # set if it was this user that started it
+
+    def __enter__(self) -> Self:
+        """Find the running service or start it; return when it can be used.
+
+        Ends the program with one line and exit status 2 when it does not start.
+        """
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self._users = open(self._dir / f"{self.name}.users", "w")
+        fcntl.flock(self._users, fcntl.LOCK_SH)
+        self.ensure()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._users is not None
+        with self._users, _held(self._dir / f"{self.name}.lock"):
+            if _try_exclusive(self._users) and (facts := running(self._dir, self.name)):
+                self._stop(facts["pid"])
+
+    def ensure(self) -> bool:
+        """Start the service if it is not running, on the ports it had. True if it had to be started."""
+        if self._process is not None:
+            self._process.poll()  # so that a dead child does not stay a zombie
+        if found := running(self._dir, self.name):
+            self._remember(found)
+            return False
+        with _held(self._dir / f"{self.name}.lock"):
+            found = running(self._dir, self.name)  # another user was faster
+            self._remember(found or self._start())
+        return not found
+
+    def _remember(self, facts: Facts) -> None:
+        self.ports = {variable: facts[variable.lower()] for variable in self.ports}
+
+    def _start(self) -> Facts:
+        environment = os.environ | {variable: str(port) for variable, port in self.ports.items()}
+        environment.pop(LIFELINE, None)
+        output = self._dir / f"{self.name}.log"
+        with open(output, "wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"common.{self.name}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment | {"DATA_DIR": str(self._dir)},
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if facts := running(self._dir, self.name):
+                return facts
+            time.sleep(0.01)
+        self._process.kill()
+        self._process.wait()
+        lines = output.read_text(errors="replace").strip().splitlines()
+        exit_with_usage_error(lines[-1] if lines else f"the embedded {self.name} did not start")
+
+    def _stop(self, pid: int) -> None:
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while running(self._dir, self.name):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
+        if self._process is not None:
+            self._process.wait()
+
+
+_announcements: list[IO[str]] = []  # kept open: the lock on it says that this process runs
+
+
+def announce(data_dir: Path, name: str, **facts: int) -> None:
+    """Called by a service once it can be used."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    file = open(data_dir / f"{name}.json", "a+")  # noqa: SIM115
+    fcntl.flock(file, fcntl.LOCK_EX)
+    file.truncate(0)
+    json.dump({"pid": os.getpid(), **facts}, file)
+    file.flush()
+    _announcements.append(file)
+
+
+def running(data_dir: Path, name: str) -> Facts | None:
+    """The facts that a running service announced; None when it does not run."""
+    try:
+        with open(data_dir / f"{name}.json") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return cast(Facts | None, json.loads(file.read() or "null"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        pass
+    return None
+
+
+async def stop_or_abandoned(data_dir: Path, name: str) -> str:
+    """Called by a service: wait until it is told to stop, or until nobody uses it any more; say which."""
+    stop = asyncio.create_task(stop_requested())
+    with open(data_dir / f"{name}.users", "w") as users:  # noqa: ASYNC230  a lock file, at the start
+        while not stop.done():
+            await asyncio.wait([stop], timeout=LOOK_SECONDS)
+            if _try_exclusive(users):
+                _announcements.append(users)  # a new user waits until this process has ended
+                stop.cancel()
+                return "nobody uses it any more"
+    return stop.result()
+
+
+def _try_exclusive(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

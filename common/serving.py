@@ -1,0 +1,75 @@
+"""Listening: from the application to an open port, and to an orderly end."""
+
+import asyncio
+import logging
+from typing import Any, cast
+
+from aiohttp import web
+
+from common.address import cannot_listen, url_of
+from common.process import stop_requested
+from common.settings import exit_with_usage_error
+from common.web import error_json
+
+FINISH_SECONDS = 10.0  # how long requests that have begun may take to end after the stop signal
+
+log = logging.getLogger(__name__)
+
+
+async def serve(app: web.Application, host: str, port: int) -> None:
+    """Serve until this process is asked to stop; then take nothing new, finish what has begun, close.
+
+    Ends the program with one line and exit status 2 when the address cannot be had.
+    """
+    runner = await start(app, host, port)
+    [address, *_] = runner.addresses
+    log.info("listening on %s", url_of(host, address[1]))
+    reason = await stop_requested()
+    log.info("stopping (%s)", reason)
+    await runner.cleanup()
+    log.info("stopped")
+
+
+async def start(app: web.Application, host: str, port: int) -> web.AppRunner:
+    """Open the port (0: any free one); `runner.addresses` tells which, `runner.cleanup()` ends it."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=FINISH_SECONDS)
+    await runner.setup()
+    try:
+        await _JsonSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        exit_with_usage_error(cannot_listen(host, port, error))
+    return runner
+
+
+class _JsonRequestHandler(web.RequestHandler):
+    """What aiohttp's parser refuses (a URL over its limit, broken HTTP) gets JSON too, and no traceback in the log."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500 or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        response = error_json(status, _first_line(message), field="url")
+        response.force_close()
+        return response
+
+
+def _first_line(message: str | None) -> str:
+    return (message or "not HTTP").strip().partition("\n")[0].rstrip(":")
+
+
+class _JsonSite(web.TCPSite):
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        server, loop = self._runner.server, asyncio.get_running_loop()
+        assert server is not None
+
+        def connection() -> Any:
+            return _JsonRequestHandler(server, loop=loop, access_log=cast(logging.Logger, None))  # None: no access log
+
+        self._server = await loop.create_server(connection, self._host, self._port, backlog=1024)

@@ -1,0 +1,161 @@
+"""One small settings object, read once at the start from the environment and from `.env`.
+
+The environment wins over `.env`; an empty value counts as unset. A bad value is one clear line on stderr and exit
+status 2, and that line never repeats the value: a URL may hold a password.
+"""
+
+import ipaddress
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, NoReturn
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from common.emails import Address, BadEmail, read_address
+
+USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
+
+
+@dataclass(frozen=True)
+class SmtpServer:
+    """Where mail is handed in. `tls` means TLS from the first byte (port 465), not STARTTLS."""
+
+    host: str
+    port: int
+    tls: bool = False
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def on_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        """The address for logs and pages: no user, no password."""
+        return f"{self.host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this name or address can only mean this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_smtp_url(url: str) -> SmtpServer:
+    """Read `smtp://[user:password@]host[:port]` or `smtps://…`; user and password are percent-encoded.
+
+    Default ports: 465 for smtps (RFC 8314), 587 for smtp with a login (submission, RFC 6409), else 25.
+    Raises ValueError with a reason that names no part of the URL.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL; expected smtp://user:password@host:587") from None
+    if parts.scheme not in ("smtp", "smtps"):
+        raise ValueError("must begin with smtp:// or smtps://")
+    if not parts.hostname:
+        raise ValueError("names no host; expected smtp://user:password@host:587")
+    if port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("must end with the host and port; percent-encode / ? # and @ in user and password")
+    if (parts.username is None) != (parts.password is None):
+        raise ValueError("needs both user and password, or neither")
+    tls = parts.scheme == "smtps"
+    user = unquote(parts.username) if parts.username is not None else None
+    password = unquote(parts.password) if parts.password is not None else None
+    return SmtpServer(parts.hostname, port or (465 if tls else 587 if user else 25), tls, user, password)
+
+
+def _check_smtp_url(url: SecretStr) -> SecretStr:
+    read_smtp_url(url.get_secret_value())
+    return url
+
+
+def _check_redis_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    return url
+
+
+def _check_sender(text: str) -> str:
+    try:
+        read_address(text)
+    except BadEmail as error:
+        raise ValueError(error.reason) from None
+    return text
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Every setting of the project; `.env.example` lists them with their meaning."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)] | None = None
+    smtp_sessions: PositiveInt = 20
+    smtp_connect_seconds: PositiveFloat = 5.0
+    smtp_send_seconds: PositiveFloat = 20.0
+    email_from: Annotated[str, AfterValidator(_check_sender)] = "workshop@example.com"
+    redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
+    emails_per_second: PositiveFloat | None = None
+    attempts: PositiveInt = 5
+    inbox_smtp_port: Port = 1025
+    inbox_port: Port = 8025
+    data_dir: Path = Path(".data")
+    role: str | None = None  # `make run-5 ROLE=worker`: this one role only
+    workers: PositiveInt = 1  # `make run-5 WORKERS=3`: so many worker processes
+
+    @cached_property
+    def smtp(self) -> SmtpServer:
+        """The mail server: the one of SMTP_URL, else the embedded inbox."""
+        if self.smtp_url is None:
+            return SmtpServer("127.0.0.1", self.inbox_smtp_port)
+        return read_smtp_url(self.smtp_url.get_secret_value())
+
+    @cached_property
+    def sender(self) -> Address:
+        return read_address(self.email_from)
+
+    @cached_property
+    def id_domain(self) -> str:
+        """The right side of the Message-IDs made here: a domain that is the sender's own."""
+        return self.sender.wire.rpartition("@")[2]
+
+    @property
+    def inbox_page(self) -> str | None:
+        """The address of the embedded inbox's page; None when mail goes to a server of your own."""
+        return f"http://127.0.0.1:{self.inbox_port}/" if self.smtp_url is None else None
+
+
+def read_settings() -> Settings:
+    """Read the settings, or end the program with one line per bad value and exit status 2."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        reasons = [f"{'.'.join(map(str, e['loc'][:1])).upper()}: {_plain(e['msg'])}" for e in error.errors()]
+        exit_with_usage_error("\n".join(reasons))
+    except (SettingsError, UnicodeDecodeError) as error:
+        exit_with_usage_error(f".env: {error}")
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ").lower().removeprefix("input ")
+
+
+def exit_with_usage_error(line: str) -> NoReturn:
+    print(line, file=sys.stderr, flush=True)
+    sys.exit(USAGE_ERROR)

@@ -1,0 +1,242 @@
+"""One open SMTP session: the commands of RFC 5321, several in one write where the server offers it (RFC 2920).
+
+aiosmtplib opens the session: connection, TLS, EHLO, login and their errors. It speaks one command at a time, so after
+the login this protocol takes the connection over. On a warm session an email then costs two round trips:
+
+    C: MAIL FROM:<a@example.com>        S: 250, 250, 354
+       RCPT TO:<b@example.com>
+       DATA
+    C: the message and a dot            S: 250
+"""
+
+import asyncio
+import re
+import socket
+import ssl
+from typing import NamedTuple, Self, cast
+
+import aiosmtplib
+
+from common.emails import Address
+from common.errors import InDoubt, LoginFailed, Refused, SendError, Unavailable
+from common.settings import SmtpServer
+
+_REPLY_LINE = re.compile(rb"(\d{3})(?:([ -])([^\n]*?))?\r?\n")
+_MAX_REPLY = 64 * 1024  # bytes; a server that sends more without completing a reply has lost its mind
+_NOT_LOGGED_IN = {530, 534, 535, 538}  # RFC 4954: the fault of our login, not of this email
+
+
+class Reply(NamedTuple):
+    code: int
+    text: str
+
+    def error(self) -> SendError:
+        """What this reply means where a success was expected."""
+        line = f"{self.code} {self.text}"
+        if self.code in _NOT_LOGGED_IN:
+            return LoginFailed(line)
+        return Refused(line) if self.code >= 500 else Unavailable(line)
+
+
+class SessionLost(Unavailable):
+    """The server ended the session before the message was handed in: nothing happened, another session may do."""
+
+
+class SmtpSession(asyncio.Protocol):
+    """Use it for one email at a time. Once `usable` is false it stays so, and the connection is closed."""
+
+    def __init__(self, transport: asyncio.Transport, extensions: set[str]) -> None:
+        self.usable = True
+        self.in_doubt = False
+        """The message is handed in and not yet answered: whether it arrives, nobody here can know."""
+        self.idle_since = 0.0  # loop time, seconds; kept by the pool
+        self._transport = transport
+        self._pipelining = "pipelining" in extensions
+        self._smtputf8 = "smtputf8" in extensions
+        self._buffer = bytearray()
+        self._replies: list[Reply] = []
+        self._expected = 0
+        self._waiter: asyncio.Future[list[Reply]] | None = None
+
+    @classmethod
+    async def open(cls, server: SmtpServer, tls: ssl.SSLContext) -> Self:
+        """Connect, encrypt and log in. Raises Unavailable or LoginFailed; the caller sets the limit in time.
+
+        STARTTLS is used where it is offered, and demanded where a password would cross a network without it.
+        """
+        demand_tls = server.password is not None and not server.on_loopback
+        smtp = aiosmtplib.SMTP(
+            hostname=server.host,
+            port=server.port,
+            use_tls=server.tls,
+            start_tls=False if server.tls else demand_tls or None,
+            tls_context=tls,
+            local_hostname=_ehlo_name(),
+            timeout=None,
+        )
+        try:
+            await smtp.connect()
+            if smtp.is_ehlo_or_helo_needed:
+                await _greet(smtp)
+            if server.user is not None:
+                await _log_in(smtp, server.user, server.password or "")
+        except (aiosmtplib.SMTPException, OSError) as error:
+            smtp.close()
+            raise Unavailable(f"no session with {server}: {_printable(str(error))}") from error
+        except BaseException:
+            smtp.close()
+            raise
+        session = cls(cast(asyncio.Transport, smtp.transport), set(smtp.esmtp_extensions))
+        session._transport.set_protocol(session)
+        return session
+
+    async def send(self, sender: Address, recipient: Address, message: bytes) -> None:
+        """Hand in one message. Returns when the server said 250.
+
+        Raises Refused, Unavailable, LoginFailed, SessionLost before the message was handed in, InDoubt after.
+        """
+        smtputf8 = sender.needs_smtputf8 or recipient.needs_smtputf8
+        if smtputf8 and not self._smtputf8:
+            raise Refused("the mail server does not offer SMTPUTF8, which an address with such letters needs")
+        mail, rcpt, data = await self._envelope(
+            f"MAIL FROM:<{sender.wire}>{' SMTPUTF8' if smtputf8 else ''}\r\n".encode(),
+            f"RCPT TO:<{recipient.wire}>\r\n".encode(),
+            b"DATA\r\n",
+        )
+        failed = next((r for r in (mail, rcpt) if not 200 <= r.code < 300), None)
+        if failed or data.code != 354:
+            await self._clear(data_started=data.code == 354)
+            raise (failed or data).error()
+        self.in_doubt = True  # from this write on, only a reply tells whether the email has arrived
+        [reply] = await self._exchange(_stuff_dots(message) + b".\r\n")
+        self.in_doubt = False
+        if not 200 <= reply.code < 300:
+            self._check_closing(reply)
+            raise reply.error()
+
+    async def check(self) -> None:
+        """Ask whether the server is there (NOOP). Raises SendError."""
+        [reply] = await self._exchange(b"NOOP\r\n")
+        if not 200 <= reply.code < 300:
+            self._check_closing(reply)
+            raise reply.error()
+
+    def quit(self) -> None:
+        """Say goodbye without waiting for the answer."""
+        if self.usable:
+            self._transport.write(b"QUIT\r\n")
+        self.close()
+
+    def close(self) -> None:
+        self.usable = False
+        self._transport.close()
+
+    async def _envelope(self, *commands: bytes) -> list[Reply]:
+        """Send MAIL, RCPT and DATA; the replies. Without PIPELINING it stops asking at the first failure."""
+        if self._pipelining:
+            replies = await self._exchange(b"".join(commands), len(commands))
+        else:
+            replies = []
+            for command in commands:
+                replies += await self._exchange(command)
+                if replies[-1].code >= 400:
+                    break
+            replies += [replies[-1]] * (len(commands) - len(replies))
+        for reply in replies:
+            if self._check_closing(reply):
+                raise SessionLost(f"the mail server ended the session: {reply.code} {reply.text}")
+        return replies
+
+    async def _clear(self, *, data_started: bool) -> None:
+        """Leave the session ready for the next email after a refused envelope."""
+        if data_started:  # all recipients refused, yet DATA accepted: a lone dot ends it (RFC 2920, 3.1)
+            await self._exchange(b".\r\n")
+        await self._exchange(b"RSET\r\n")
+
+    async def _exchange(self, data: bytes, replies: int = 1) -> list[Reply]:
+        if not self.usable:
+            raise SessionLost("the mail server closed the session")
+        self._expected = replies
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._transport.write(data)
+        try:
+            return await self._waiter
+        except asyncio.CancelledError:  # the limit has passed: replies still under way must not meet the next email
+            self.usable = False
+            self._transport.abort()
+            raise
+        finally:
+            self._waiter = None
+
+    def _check_closing(self, reply: Reply) -> bool:
+        """421 is the server's last word on a session (RFC 5321, 3.8)."""
+        if reply.code == 421:
+            self.close()
+        return reply.code == 421
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None:  # nobody asked: "421 shutting down", most likely
+            self.close()
+            return
+        self._buffer += data
+        end = 0
+        while line := _REPLY_LINE.match(self._buffer, end):
+            end = line.end()
+            if line[2] != b"-":
+                self._replies.append(Reply(int(line[1]), _printable((line[3] or b"").decode(errors="replace"))))
+        del self._buffer[:end]
+        if b"\n" in self._buffer or len(self._buffer) > _MAX_REPLY:
+            self._lose(ValueError("the mail server sent something that is no SMTP reply"))
+        elif len(self._replies) >= self._expected or self._last_word():
+            replies, self._replies = self._replies, []
+            if not self._waiter.done():
+                self._waiter.set_result(replies + [replies[-1]] * (self._expected - len(replies)))
+
+    def _last_word(self) -> bool:
+        """After a 421 no further reply of a pipelined group will come."""
+        return bool(self._replies) and self._replies[-1].code == 421
+
+    def eof_received(self) -> None:
+        self._lose(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose(exc)
+
+    def _lose(self, cause: Exception | None) -> None:
+        self.close()
+        if self._waiter is not None and not self._waiter.done():
+            reason = f"the connection to the mail server broke{f': {cause}' if cause else ''}"
+            self._waiter.set_exception(InDoubt(reason) if self.in_doubt else SessionLost(reason))
+
+
+async def _greet(smtp: aiosmtplib.SMTP) -> None:
+    try:
+        await smtp.ehlo()
+    except aiosmtplib.SMTPHeloError:  # a server from before 1995
+        await smtp.helo()
+
+
+async def _log_in(smtp: aiosmtplib.SMTP, user: str, password: str) -> None:
+    try:
+        await smtp.login(user, password)
+    except (aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPTimeoutError):
+        raise
+    except aiosmtplib.SMTPException as error:
+        code, text = getattr(error, "code", 500), _printable(error.message)
+        raise (Unavailable if code < 500 else LoginFailed)(f"the mail server does not take the login: {text}") from None
+
+
+def _ehlo_name() -> str:
+    """The name for EHLO: ours if it is a full one, else an address literal (RFC 5321, 4.1.4). Asks no DNS."""
+    name = socket.gethostname()
+    return name if "." in name and name.isascii() else "[127.0.0.1]"
+
+
+def _printable(text: str) -> str:
+    """What a server says goes to logs and terminals."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _stuff_dots(message: bytes) -> bytes:
+    """RFC 5321, 4.5.2. A message begins with a header, never with a dot."""
+    return message.replace(b"\r\n.", b"\r\n..")

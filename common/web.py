@@ -1,0 +1,237 @@
+"""The web frame around every strategy: reading the email, answering, errors as JSON, counters, the page at `/`.
+
+A strategy brings three functions and the frame does the rest:
+
+    handle(request)  read the email, hand it over, answer
+    stats(app)       the figures that this strategy knows
+    health(app)      raises when no email could be accepted right now
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import orjson
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from common.emails import BadEmail, Email, email_from_path
+from common.errors import CannotAccept, InDoubt, LoginFailed, Refused, SendError, TimedOut
+from common.guard import HOST, check_origin
+from common.settings import Settings
+
+EMAIL_PATH = "/{to:[^/]*}/{subject:[^/]*}/{text:[^/]*}"
+PAGES = Path(__file__).parent / "pages"
+CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+_JSON_HEADERS = CIMultiDict(
+    {
+        hdrs.CONTENT_TYPE: "application/json; charset=utf-8",
+        hdrs.CACHE_CONTROL: "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+)
+COUNTERS = ("accepted", "sent", "failed", "retried")
+GAUGES = ("waiting", "in_flight", "oldest_wait_seconds")
+
+SETTINGS = web.AppKey("settings", Settings)
+_ACCEPTED = web.AppKey("accepted", list[int])
+
+Stats = dict[str, Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = logging.getLogger(__name__)
+
+
+def web_frame(
+    settings: Settings,
+    strategy: str | None,
+    handle: Handler,
+    stats: Callable[[web.Application], Awaitable[Stats]],
+    health: Callable[[web.Application], Awaitable[None]],
+) -> web.Application:
+    """The application of one strategy, `strategy` being the name of its folder."""
+    if not strategy:
+        raise ValueError("a strategy is a package")
+    app = web.Application(middlewares=[json_errors])
+    app[SETTINGS] = settings
+    app[HOST] = settings.host
+    app[_ACCEPTED] = [0]
+
+    async def all_stats(_: web.Request) -> Stats:
+        known = {"accepted": app[_ACCEPTED][0], **await stats(app)}
+        # What a strategy does not say it cannot know: null, not 0.
+        return {"strategy": strategy, **dict.fromkeys(COUNTERS + GAUGES), **known}
+
+    async def show_stats(request: web.Request) -> web.Response:
+        return pretty_json(await all_stats(request))
+
+    async def show_metrics(request: web.Request) -> web.Response:
+        return prometheus_metrics(await all_stats(request))
+
+    async def show_health(request: web.Request) -> web.Response:
+        try:
+            await health(app)
+        except (SendError, CannotAccept) as error:
+            return pretty_json({"status": "unavailable", "reason": str(error)}, status=503)
+        return pretty_json({"status": "ok"})
+
+    async def show_page(request: web.Request) -> web.Response:
+        number, _, name = strategy.partition("_")
+        return html_page(
+            "strategy.html",
+            number=number,
+            name=name.replace("_", " "),
+            folder=strategy,
+            inbox=settings.inbox_page,
+        )
+
+    async def show_chapter(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(
+            PAGES.parents[1] / strategy / "README.md",
+            headers={hdrs.CONTENT_TYPE: "text/plain; charset=utf-8"},
+        )
+
+    async def handle_email(request: web.Request) -> web.StreamResponse:
+        response = await answer_errors(request, handle)
+        if response.status < 300:
+            app[_ACCEPTED][0] += 1
+        return response
+
+    app.router.add_get("/", show_page)
+    app.router.add_get("/stats", show_stats)
+    app.router.add_get("/metrics", show_metrics)
+    app.router.add_get("/health", show_health)
+    app.router.add_get("/chapter", show_chapter)
+    add_assets(app)
+    app.router.add_get(EMAIL_PATH, handle_email, allow_head=False)  # a HEAD must not send mail
+    return app
+
+
+def read_email(request: web.Request) -> Email:
+    """The email that the path asks for. Raises BadEmail, which becomes a 400."""
+    path = request.raw_path.partition("?")[0]
+    email = email_from_path(path, request.app[SETTINGS].id_domain)
+    request["email"] = email
+    return email
+
+
+def answer(email: Email, status: str) -> web.Response:
+    """The answer to an email that was "sent" (200) or "accepted" (202)."""
+    body = {"email": email.to_dict(), "id": email.id, "status": status}
+    return pretty_json(body, status=200 if status == "sent" else 202)
+
+
+async def answer_errors(request: web.Request, handle: Handler) -> web.StreamResponse:
+    """Call the handler; what keeps an email from being sent or handed over becomes an answer for the caller."""
+    try:
+        return await handle(request)
+    except BadEmail as error:
+        return pretty_json({"error": {"field": error.field, "reason": error.reason}}, status=400)
+    except SendError as error:
+        email = request["email"]
+        reason = {"reason": str(error), "kind": type(error).__name__}
+        return pretty_json({"email": email.to_dict(), "id": email.id, "error": reason}, status=_status_of(error))
+    except CannotAccept as error:
+        response = pretty_json({"email": request["email"].to_dict(), "error": {"reason": str(error)}}, status=503)
+        response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after))
+        return response
+
+
+def _status_of(error: SendError) -> int:
+    match error:
+        case Refused() | LoginFailed():
+            return 502  # the next server in line gave a bad answer
+        case TimedOut() | InDoubt():
+            return 504
+        case _:
+            return 503
+
+
+def pretty_json(body: object, status: int = 200) -> web.Response:
+    """JSON for people and programs. Never cached: a browser that shows an old answer has sent no email."""
+    return web.Response(
+        body=orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
+        status=status,
+        headers=_JSON_HEADERS,
+    )
+
+
+def error_json(status: int, reason: str, **more: str) -> web.Response:
+    return pretty_json({"error": {**more, "reason": reason}}, status=status)
+
+
+@web.middleware
+async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what a foreign page made the browser send, and turn every error into JSON."""
+    try:
+        check_origin(request)
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        response = error_json(error.status, _reason(error))
+        if hdrs.ALLOW in error.headers:
+            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        return response
+    except Exception:
+        log.exception("error while answering %s %s", request.method, request.rel_url.path)
+        return error_json(500, "an error in this program; its log has the traceback")
+
+
+def _reason(error: web.HTTPException) -> str:
+    if error.status == 404:
+        return "nothing here; an email is sent by GET /TO/SUBJECT/TEXT, three percent-encoded parts"
+    if error.status == 405:
+        return "only by GET" if error.headers.get(hdrs.ALLOW) == "GET" else "not by this method"
+    return error.text or error.reason
+
+
+_templates = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True)
+
+
+def html_page(template: str, **values: object) -> web.Response:
+    """A page whose values are escaped by the engine and which can load nothing from elsewhere."""
+    return web.Response(
+        text=_templates.get_template(template).render(values),
+        content_type="text/html",
+        headers={
+            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            hdrs.CACHE_CONTROL: "no-store",
+        },
+    )
+
+
+def add_assets(app: web.Application) -> None:
+    """Our own style sheets and scripts, at `/assets/`."""
+    app.router.add_static("/assets", PAGES / "assets")
+
+
+def prometheus_metrics(stats: Stats) -> web.Response:
+    """The figures of `/stats` in Prometheus's text format; what is null there is absent here."""
+    registry = CollectorRegistry()
+    registry.register(_StatsCollector(stats))
+    return web.Response(body=generate_latest(registry), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
+
+
+class _StatsCollector(Collector):
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterable[Metric]:
+        labels = ("strategy",)
+        for name, value in self._stats.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            family = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
+            metric = family(f"emails_{name}", f"{name} of /stats", labels=labels)
+            metric.add_metric([self._stats["strategy"]], value)
+            yield metric

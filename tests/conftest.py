@@ -1,0 +1,51 @@
+"""Fixtures: the embedded inbox, and strategies started by the very command that a reader types."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from tests.programs import ROOT, Inbox, Strategy, running_inbox, running_strategy
+
+# No deadline for one example: CI machines are slow at times, and speed is measured elsewhere (`make bench`).
+hypothesis_settings.register_profile("six-ways", deadline=None)
+hypothesis_settings.load_profile("six-ways")
+
+STRATEGIES = sorted(path.parent.name for path in ROOT.glob("[1-9]_*/__main__.py"))
+
+
+def strategy_module(name: str) -> ModuleType:
+    """Import `1_foreground.server` and the like, whose names no import statement can hold."""
+    return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def inbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
+    """An inbox of this test module's own."""
+    with running_inbox(tmp_path_factory.mktemp("inbox")) as inbox:
+        yield inbox
+
+
+@pytest.fixture(autouse=True)
+def quiet_dial(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test that turned the inbox's dial for faults, turn it back."""
+    yield
+    if "inbox" in request.fixturenames:
+        request.getfixturevalue("inbox").dial(latency_ms=0, refuse_rate=0, hang_rate=0, lose_reply_rate=0)
+
+
+@pytest.fixture(scope="module", params=STRATEGIES)
+def strategy(
+    request: pytest.FixtureRequest, inbox: Inbox, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Strategy]:
+    """Each strategy in turn, started by `make run-N`, sending to `inbox`."""
+    with running_strategy(request.param, tmp_path_factory.mktemp(request.param), SMTP_URL=inbox.smtp_url) as strategy:
+        yield strategy
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"

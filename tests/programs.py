@@ -1,0 +1,225 @@
+"""The project's programs as tests use them: real processes on free ports, ended whatever happens."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, urlsplit
+from uuid import uuid4
+
+import psutil
+
+from common.services import running
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 20.0  # seconds that any condition may take to come true, on a slow machine too
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], what: str, limit: float = LIMIT) -> T:
+    """Wait for a condition, never for a time. Returns what the condition returned when it was true."""
+    deadline = time.monotonic() + limit
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
+        time.sleep(0.01)
+    return result
+
+
+def a_name() -> str:
+    """A fresh name, so that no test meets the emails of another."""
+    return uuid4().hex[:12]
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: http.client.HTTPMessage
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+def ask(
+    url: str, path: str = "/", method: str = "GET", headers: dict[str, str] | None = None, body: object = None
+) -> Answer:
+    """One HTTP request, its path as it is: nothing normalised, nothing encoded again."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=LIMIT)
+    try:
+        data = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, body=data, headers=headers or {})
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read().decode())
+    finally:
+        connection.close()
+
+
+def email_path(to: str, subject: str, text: str) -> str:
+    return "/" + "/".join(quote(part, safe="") for part in (to, subject, text))
+
+
+class Program:
+    """A child process whose output is collected, line by line."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=clean | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(line.rstrip("\n") for line in self.process.stdout)
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for_line(self, pattern: str, limit: float = LIMIT) -> re.Match[str]:
+        """Wait until a line matches. Fails at once when the program ends without it."""
+
+        def found() -> re.Match[str] | None:
+            ended = self.process.poll() is not None
+            match = re.search(pattern, self.output, re.MULTILINE)
+            assert match or not ended, f"ended with {self.process.returncode} without {pattern!r}:\n{self.output}"
+            return match
+
+        match = wait_until(found, f"a line {pattern!r} in:\n{self.output}", limit)
+        assert match is not None
+        return match
+
+    def descendants(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return list(psutil.Process(self.process.pid).children(recursive=True))
+        return []
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, limit: float = LIMIT) -> int:
+        """Send the signal and wait for the end; the exit status. What is left after the limit is killed, and fails."""
+        family = self.descendants()
+        self.process.send_signal(number)
+        try:
+            self.process.wait(limit)
+            left = psutil.wait_procs(family, timeout=limit)[1]
+        finally:
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self.process.kill()
+            self.process.wait()
+            self._reader.join(limit)
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+        assert not left, f"left behind: {left}"
+        return self.process.returncode
+
+
+# What could come in from the shell that runs the tests.
+SETTINGS = {
+    "HOST", "PORT", "SMTP_URL", "SMTP_SESSIONS", "SMTP_CONNECT_SECONDS", "SMTP_SEND_SECONDS", "EMAIL_FROM",
+    "REDIS_URL", "EMAILS_PER_SECOND", "ATTEMPTS", "INBOX_SMTP_PORT", "INBOX_PORT", "DATA_DIR", "ROLE", "WORKERS",
+    "MAKELEVEL", "MAKEFLAGS", "MFLAGS",
+}  # fmt: skip
+
+
+class Inbox:
+    """The embedded inbox, over its API."""
+
+    def __init__(self, url: str, smtp_port: int, pid: int) -> None:
+        self.url = url
+        self.smtp_port = smtp_port
+        self.smtp_url = f"smtp://127.0.0.1:{smtp_port}"
+        self.pid = pid
+
+    def messages(self, to: str) -> list[dict[str, Any]]:
+        """The messages to this address, newest first."""
+        found: list[dict[str, Any]] = ask(self.url, f"/api/messages?limit=10000&to={quote(to)}").json
+        return found
+
+    def wait_for(self, to: str, count: int = 1) -> list[dict[str, Any]]:
+        """Wait until so many messages to this address are there."""
+        wait_until(lambda: len(self.messages(to)) >= count, f"{count} emails to {to}")
+        found = self.messages(to)
+        assert len(found) == count
+        return found
+
+    def dial(self, **faults: float) -> None:
+        assert ask(self.url, "/api/faults", "PUT", body=faults).status == 200
+
+
+@contextmanager
+def running_inbox(data_dir: Path, **environment: str) -> Iterator[Inbox]:
+    """The inbox as a process of its own, on free ports."""
+    ports = {"INBOX_SMTP_PORT": "0", "INBOX_PORT": "0"}
+    with open_users_lock(data_dir):
+        program = Program([sys.executable, "-m", "common.inbox"], ports | {"DATA_DIR": str(data_dir)} | environment)
+        try:
+            facts = wait_until(lambda: running(data_dir, "inbox"), f"the inbox runs: {program.output}")
+            assert facts is not None
+            yield Inbox(f"http://127.0.0.1:{facts['inbox_port']}", facts["inbox_smtp_port"], facts["pid"])
+        finally:
+            program.stop()
+
+
+@contextmanager
+def open_users_lock(data_dir: Path) -> Iterator[None]:
+    """Be a user of the inbox, so that it does not take itself for abandoned."""
+    import fcntl
+
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with open(data_dir / "inbox.users", "w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield
+
+
+class Strategy:
+    """A strategy that `make run-N` has started."""
+
+    def __init__(self, name: str, program: Program, url: str) -> None:
+        self.name = name
+        self.program = program
+        self.url = url
+
+    def ask(self, path: str, method: str = "GET", headers: dict[str, str] | None = None) -> Answer:
+        return ask(self.url, path, method, headers)
+
+    def send(self, to: str, subject: str = "Hello", text: str = "How are you?") -> Answer:
+        return self.ask(email_path(to, subject, text))
+
+    def stats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = self.ask("/stats").json
+        return stats
+
+    def pid(self, role: str = "server") -> int:
+        """The process that has this role now: the last one that has said something."""
+        return int(re.findall(rf"^\[{role} @ (\d+)\]", self.program.output, re.MULTILINE)[-1])
+
+
+@contextmanager
+def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[Strategy]:
+    """Start a strategy by `make run-N` on a free port; stop it, and see that nothing is left behind."""
+    program = Program(["make", f"run-{name[0]}"], {"PORT": "0", "DATA_DIR": str(data_dir)} | environment)
+    try:
+        url = program.wait_for_line(rf"^{name} listens on (http://\S+)/$")[1]
+        yield Strategy(name, program, url)
+    finally:
+        program.stop()

@@ -1,0 +1,126 @@
+"""A mail server for tests: it does what it is told, and remembers every byte it was sent."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.settings import Settings
+
+ENVELOPE = {"MAIL": b"250 ok", "RCPT": b"250 ok", "DATA": b"354 go on", ".": b"250 kept", "RSET": b"250 ok"}
+OTHERS = {"EHLO": b"", "NOOP": b"250 ok", "QUIT": b"221 bye"}
+
+
+@dataclass
+class SmtpPeer:
+    """Behaviour is changed by changing the fields, at any time.
+
+    replies: what it answers to a command, "." being the end of the message; an empty answer means that it hangs.
+    cuts: commands (or "connect") at which it closes the connection instead of answering.
+    once: what it answers to a command the next time only; empty: it closes the connection.
+    """
+
+    extensions: list[str] = field(default_factory=lambda: ["PIPELINING", "SMTPUTF8"])
+    replies: dict[str, bytes] = field(default_factory=lambda: ENVELOPE | OTHERS)
+    cuts: set[str] = field(default_factory=set)
+    once: dict[str, bytes] = field(default_factory=dict)
+    port: int = 0
+    raw: bytearray = field(default_factory=bytearray)
+    """Everything that clients wrote, in the order it came."""
+    commands: list[str] = field(default_factory=list)
+    messages: list[bytes] = field(default_factory=list)
+    """The messages that were answered with a 2xx, still dot-stuffed, without the final dot."""
+    connections: int = 0
+    reads: int = 0
+    """How often it had to wait for the client: one per round trip."""
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    conversations: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def settings(self, **more: Any) -> Settings:
+        return settings(smtp_url=f"smtp://127.0.0.1:{self.port}", **more)
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.writers.append(writer)
+        if task := asyncio.current_task():
+            self.conversations.add(task)
+        with suppress(ConnectionError, _Cut):
+            if "connect" in self.cuts:
+                raise _Cut
+            writer.write(b"220 peer ready\r\n")
+            buffer, refused = b"", False
+            while True:
+                while b"\r\n" not in buffer:
+                    buffer += await self._read(reader)
+                line, _, buffer = buffer.partition(b"\r\n")
+                command = line.split(b" ")[0].decode().upper()
+                await self._answer(writer, command)
+                if command in ("MAIL", "RCPT"):
+                    refused = not self.replies[command].startswith(b"2") or (refused and command == "RCPT")
+                if command == "DATA" and self.replies["DATA"].startswith(b"354"):
+                    buffer = b"\r\n" + buffer
+                    while b"\r\n.\r\n" not in buffer:
+                        buffer += await self._read(reader)
+                    message, _, buffer = buffer.partition(b"\r\n.\r\n")
+                    await self._answer(writer, ".")
+                    if self.replies["."].startswith(b"2") and not refused:
+                        self.messages.append(message[2:] + b"\r\n")
+        writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        data = await reader.read(1 << 20)
+        if not data:
+            raise _Cut
+        self.reads += 1
+        self.raw += data
+        return data
+
+    async def _answer(self, writer: asyncio.StreamWriter, command: str) -> None:
+        self.commands.append(command)
+        if command in self.cuts or self.once.get(command) == b"":
+            self.once.pop(command, None)
+            raise _Cut
+        if command == "EHLO":
+            lines = [b"peer", *(e.encode() for e in self.extensions)]
+            writer.write(b"".join(b"250-%s\r\n" % line for line in lines[:-1]) + b"250 %s\r\n" % lines[-1])
+        elif reply := self.once.pop(command, self.replies.get(command, b"500 what?")):
+            writer.write(reply + b"\r\n")
+        if command == "QUIT":
+            raise _Cut
+
+    def drop_connections(self) -> None:
+        """What a kill -9 of the server does to its clients."""
+        for writer in self.writers:
+            writer.transport.abort()
+        self.writers.clear()
+
+
+class _Cut(Exception):
+    pass
+
+
+@asynccontextmanager
+async def smtp_peer(**fields: Any) -> AsyncIterator[SmtpPeer]:
+    """Run a peer on a free port of loopback."""
+    peer = SmtpPeer(**fields)
+    server = await asyncio.start_server(peer.converse, "127.0.0.1", peer.port)
+    peer.port = server.sockets[0].getsockname()[1]
+    try:
+        yield peer
+    finally:
+        server.close()
+        peer.drop_connections()
+        await asyncio.gather(*peer.conversations)
+
+
+def settings(**values: Any) -> Settings:
+    """Settings from these values and the defaults alone: no `.env`, nothing from the environment but DATA_DIR."""
+    return Settings(_env_file=None, **values)  # type: ignore[call-arg]  # pydantic-settings' own argument
+
+
+async def until(condition: Callable[[], object], limit: float = 20.0) -> None:
+    """Let the event loop run until the condition holds; fails after `limit` seconds."""
+    async with asyncio.timeout(limit):
+        while not condition():  # noqa: ASYNC110  what the tests wait for has no event of its own
+            await asyncio.sleep(0.001)

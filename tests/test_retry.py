@@ -1,0 +1,38 @@
+"""The retry rules: which errors are tried again, and after which pause."""
+
+import random
+
+import pytest
+
+from common.errors import InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
+from common.retry import BASE_SECONDS, CAP_SECONDS, backoff_seconds, costs_attempt, may_retry
+
+
+@pytest.mark.parametrize(
+    ("error", "again", "costs"),
+    [
+        (Refused("550"), False, True),
+        (Unavailable("451"), True, True),
+        (TimedOut("slow"), True, True),
+        (InDoubt("cut"), True, True),
+        (LoginFailed("535"), False, False),
+    ],
+)
+def test_an_error_says_what_becomes_of_the_email(error: SendError, again: bool, costs: bool) -> None:
+    assert (may_retry(error), costs_attempt(error)) == (again, costs)
+
+
+def test_the_longest_pause_doubles_up_to_the_cap() -> None:
+    longest = [backoff_seconds(attempt, uniform=lambda _, high: high) for attempt in range(1, 10)]
+    assert longest == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert longest[0] == BASE_SECONDS
+    assert longest[-1] == CAP_SECONDS
+    assert backoff_seconds(100_000, uniform=lambda _, high: high) == CAP_SECONDS
+
+
+def test_full_jitter_spreads_over_the_whole_range_from_zero() -> None:
+    chance = random.Random(6)
+    pauses = [backoff_seconds(4, uniform=chance.uniform) for _ in range(1000)]
+    assert 0 <= min(pauses) < 0.1
+    assert 7.9 < max(pauses) <= 8
+    assert 3.8 < sum(pauses) / 1000 < 4.2

@@ -1,0 +1,206 @@
+"""`make run-N`: everything starts with one command, survives a kill, and ends without a trace."""
+
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import STRATEGIES
+from tests.programs import LIMIT, ROOT, SETTINGS, Program, ask, running_strategy, wait_until
+
+FREE_PORTS = {"PORT": "0", "INBOX_SMTP_PORT": "0", "INBOX_PORT": "0"}
+
+
+class Terminal:
+    """A program in a terminal of its own, as a reader has it."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            os.chdir(ROOT)
+            os.execvpe(command[0], command, clean | environment)
+        self.output = ""
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.terminal, keys)
+
+    def read_until(self, pattern: str) -> re.Match[str]:
+        deadline = time.monotonic() + LIMIT
+        while not (match := re.search(pattern, self.output)):
+            assert time.monotonic() < deadline, f"no {pattern!r} in:\n{self.output}"
+            self._read()
+        return match
+
+    def exit_status(self) -> int:
+        deadline = time.monotonic() + LIMIT
+        while (ended := os.waitpid(self.pid, os.WNOHANG))[0] == 0:
+            assert time.monotonic() < deadline, f"does not end:\n{self.output}"
+            self._read()
+        return os.waitstatus_to_exitcode(ended[1])
+
+    def _read(self) -> None:
+        if select.select([self.terminal], [], [], 0.01)[0]:
+            with suppress(OSError):
+                self.output += os.read(self.terminal, 65536).decode(errors="replace")
+
+
+@contextmanager
+def in_a_terminal(command: list[str], environment: dict[str, str]) -> Iterator[Terminal]:
+    terminal = Terminal(command, environment)
+    try:
+        yield terminal
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(terminal.pid).children(recursive=True):
+                process.kill()
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(terminal.pid, signal.SIGKILL)
+            os.waitpid(terminal.pid, 0)
+        os.close(terminal.terminal)
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def is_closed(url: str) -> bool:
+    try:
+        ask(url, "/stats")
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_ctrl_c_ends_everything_with_exit_0_and_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
+    with in_a_terminal(["make", f"run-{name[0]}"], FREE_PORTS | {"DATA_DIR": str(tmp_path)}) as terminal:
+        url = terminal.read_until(rf"{name} listens on (http://\S+)/\s")[1]
+        example = terminal.read_until(r"send an email +(http://\S+)\s")[1]
+        inbox = terminal.read_until(r"see it arrive +(http://\S+)/\s")[1]
+        assert ask(url, example.removeprefix(url)).status < 300
+        wait_until(lambda: ask(inbox, "/api/stats").json["received"] == 1, "the example in the inbox")
+        family = descendants(terminal.pid)
+        assert len(family) >= 3  # the runner, the inbox, at least one role
+        terminal.type(b"\x03")
+        assert terminal.exit_status() == 0
+        assert psutil.wait_procs(family, timeout=LIMIT)[1] == []
+    assert is_closed(url)
+    assert is_closed(inbox)
+    assert "Traceback" not in terminal.output
+
+
+def test_make_alone_lists_what_it_can_do() -> None:
+    alone = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for command in ("run-", "services", "test", "check", "bench", "diff-", "clean"):
+        assert f"make {command}" in alone
+
+
+def run_to_its_end(command: list[str], tmp_path: Path, **environment: str) -> tuple[int, list[str]]:
+    program = Program(command, FREE_PORTS | {"DATA_DIR": str(tmp_path)} | environment)
+    try:
+        program.process.wait(LIMIT)
+    finally:
+        status = program.stop()
+    return status, [line for line in program.lines if not line.startswith("make: ")]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_port_in_use_is_one_clear_line_and_exit_2(name: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, lines = run_to_its_end(["make", f"run-{name[0]}"], tmp_path, PORT=str(port))
+    assert status == 2
+    assert lines == [f"PORT: port {port} on 127.0.0.1 is in use; choose another, or 0 for any free one"]
+
+
+def test_a_bad_smtp_url_is_one_clear_line_and_exit_2(tmp_path: Path) -> None:
+    status, lines = run_to_its_end(["make", "run-1"], tmp_path, SMTP_URL="smpt://jo:secret@mail.example.com")
+    assert (status, lines) == (2, ["SMTP_URL: must begin with smtp:// or smtps://"])
+
+
+@pytest.mark.parametrize(
+    ("number", "environment", "line"),
+    [
+        ("9", {}, "there is no strategy 9"),
+        ("1", {"ROLE": "worker"}, "ROLE: 1_foreground has the roles server"),
+        ("1", {"HOST": "no.such.host.invalid"}, "HOST: no.such.host.invalid is not"),
+        ("1", {"HOST": "192.0.2.1"}, "HOST: 192.0.2.1 is not"),
+    ],
+)
+def test_other_mistakes_are_one_clear_line_too(
+    number: str, environment: dict[str, str], line: str, tmp_path: Path
+) -> None:
+    status, lines = run_to_its_end(["make", f"run-{number}"], tmp_path, **environment)
+    assert status == 2
+    assert len(lines) == 1
+    assert lines[0].startswith(line)
+
+
+def test_a_killed_server_is_noticed_and_started_again_on_the_same_port(tmp_path: Path) -> None:
+    with running_strategy("1_foreground", tmp_path, SMTP_URL="smtp://127.0.0.1:1") as strategy:
+        pid = strategy.pid()
+        os.kill(pid, signal.SIGKILL)
+        strategy.program.wait_for_line(
+            rf"^\[runner @ \d+\] server @ {pid} was killed by SIGKILL; starting it again in 1 s"
+        )
+        wait_until(lambda: not is_closed(strategy.url), "the server is back")
+        assert strategy.pid() != pid
+
+
+def test_a_killed_inbox_is_started_again_on_the_same_ports(tmp_path: Path) -> None:
+    with running_strategy("1_foreground", tmp_path, INBOX_SMTP_PORT="0", INBOX_PORT="0") as strategy:
+        from common.services import running
+
+        facts = running(tmp_path, "inbox")
+        assert facts is not None
+        os.kill(facts["pid"], signal.SIGKILL)
+        strategy.program.wait_for_line("inbox was gone; it runs again")
+        assert strategy.send("bob@example.com").status == 200
+
+
+@pytest.mark.parametrize("victim", ["make", "runner"])
+def test_when_the_parent_is_killed_everything_ends(victim: str, tmp_path: Path) -> None:
+    program = Program(["make", "run-1"], FREE_PORTS | {"DATA_DIR": str(tmp_path)})
+    try:
+        program.wait_for_line("listens on")
+        family = program.descendants()
+        runner = next(p for p in family if "common.run" in p.cmdline())
+        (program.process if victim == "make" else runner).kill()
+        assert psutil.wait_procs(family, timeout=LIMIT)[1] == []
+    finally:
+        program.stop()
+
+
+def test_a_role_alone_can_be_started_without_make(tmp_path: Path) -> None:
+    import sys
+
+    environment = {"PORT": "0", "SMTP_URL": "smtp://127.0.0.1:1", "DATA_DIR": str(tmp_path)}
+    program = Program([sys.executable, "-m", "1_foreground"], environment)
+    url = program.wait_for_line(r"listening on (http://\S+)/")[1]
+    assert ask(url, "/stats").status == 200
+    assert program.stop(signal.SIGINT) == 0
+
+
+def test_two_terminals_share_the_services(tmp_path: Path) -> None:
+    environment = FREE_PORTS | {"DATA_DIR": str(tmp_path)}
+    services = Program(["make", "services"], environment)
+    try:
+        inbox = services.wait_for_line(r"the inbox is at (http://\S+)/")[1]
+        with running_strategy("1_foreground", tmp_path, INBOX_SMTP_PORT="0", INBOX_PORT="0") as strategy:
+            assert strategy.send("bob@example.com").status == 200
+            assert ask(inbox, "/api/stats").json["received"] == 1
+        assert ask(inbox, "/api/stats").json["received"] == 1, "the first terminal still uses it"
+    finally:
+        services.stop()
+    assert is_closed(inbox)
