@@ -1,0 +1,70 @@
+"""`python -m lab.bare_web`: the web servers to compare with. Each answers as a strategy would and does nothing.
+
+handler   one aiohttp handler on uvloop: what the web server costs before any work
+raw       bytes for bytes, HTTP not even parsed: how fast the load generator can ask
+
+Prints its port.
+"""
+
+import argparse
+import asyncio
+import json
+from typing import cast
+
+from aiohttp import web
+
+from common.process import run, stop_requested
+from lab.load import TEXT
+
+EMAIL = {"to": "reader@example.com", "subject": "Hello", "text": TEXT}
+BODY = json.dumps({"email": EMAIL, "id": f"<{'0' * 32}@example.com>", "status": "sent"}, indent=2).encode() + b"\n"
+CONTENT_TYPE = "application/json; charset=utf-8"
+
+
+async def serve_handler() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(body=BODY, headers={"Content-Type": CONTENT_TYPE})
+
+    app = web.Application()
+    app.router.add_get("/{to}/{subject}/{text}", handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    [address, *_] = runner.addresses
+    print(address[1], flush=True)
+    await stop_requested()
+    await runner.cleanup()
+
+
+class Raw(asyncio.Protocol):
+    """Answers each end of a head; there are no bodies in what lab/load.py asks."""
+
+    ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (
+        CONTENT_TYPE.encode(),
+        len(BODY),
+        BODY,
+    )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+
+    def data_received(self, data: bytes) -> None:
+        if data.endswith(b"\r\n\r\n"):
+            self._transport.write(self.ANSWER)
+
+
+async def serve_raw() -> None:
+    server = await asyncio.get_running_loop().create_server(Raw, "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await stop_requested()
+    server.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The web servers to compare with.")
+    parser.add_argument("kind", choices=("handler", "raw"))
+    run(serve_handler() if parser.parse_args().kind == "handler" else serve_raw())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A burst: more emails at once than the mail server takes. What is accepted must arrive, each once."""
+
+from lab.bench_web import CONNECTIONS, bare_web
+from lab.children import Lab
+from lab.figures import Facts, Rounds, Row
+from lab.machine import resident_bytes
+from lab.sinks import lab_sink
+from lab.strategies import strategy
+
+BURST = 20_000  # emails
+WARM_UP = 1000
+
+
+def parallel(lab: Lab) -> Row:
+    return burst(lab, 2, "2_parallel")
+
+
+def burst(lab: Lab, number: int, name: str) -> Row:
+    """Ask for 20,000 emails; compare the ids in the answers with those at the sink, which knows them all.
+
+    The clients do not heed Retry-After: a 503 is followed at once by the next request.
+    """
+    with lab_sink(lab) as sink, strategy(lab, number, sink) as server, bare_web(lab, "handler") as handler:
+        lab.say("warming up")
+        warm_up = ask(lab, server.port, WARM_UP)
+        server.wait_until_empty()
+        memory = Memory(server.pids())
+        lab.say(f"{BURST:,} emails")
+        ours = ask(lab, server.port, BURST, memory)
+        server.wait_until_empty()
+        delivered = sink.ids()
+        lab.say("the same, asked of a bare handler")
+        bare = ask(lab, handler, BURST)
+    bare.pop("ids")
+    account = compare(warm_up.pop("ids") + ours.pop("ids"), delivered)
+    statuses, mib = ours["statuses"], memory.growth / 2**20
+    return Row(
+        name=name,
+        unit="answers/s",
+        rounds=Rounds([ours], [bare]),
+        against="bare aiohttp",
+        target="each once",
+        met=account["lost"] == account["twice"] == account["unasked"] == ours["broken"] == 0
+        and set(statuses) <= {"202", "503"},
+        notes=(
+            f"burst of {BURST:,} in {ours['seconds']:.1f} s: {statuses.get('202', 0):,} accepted (202), "
+            f"{statuses.get('503', 0):,} not (503); memory +{mib:.1f} MiB",
+            "of {accepted:,} accepted {lost:,} lost, {twice:,} twice; {unasked:,} not accepted and yet sent".format(
+                **account
+            ),
+        ),
+        details={"sink": sink.name, "memory_growth_bytes": memory.growth, **account},
+    )
+
+
+def compare(accepted: list[str], delivered: list[str]) -> dict[str, int]:
+    """What happened to the ids of the answers, as numbers of emails."""
+    return {
+        "accepted": len(accepted),
+        "delivered": len(delivered),
+        "lost": len(set(accepted) - set(delivered)),
+        "twice": len(delivered) - len(set(delivered)),
+        "unasked": len(set(delivered) - set(accepted)),
+    }
+
+
+class Memory:
+    """How many bytes the processes grew at most, as far as somebody looked."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self.growth = 0
+        self._pids = pids
+        self._before = resident_bytes(pids)
+
+    def look(self) -> None:
+        self.growth = max(self.growth, resident_bytes(self._pids) - self._before)
+
+
+def ask(lab: Lab, port: int, count: int, memory: Memory | None = None) -> Facts:
+    options = ("--port", port, "--connections", CONNECTIONS, "--count", count, "--ids")
+    return lab.measure("lab.load", *options, meanwhile=memory.look if memory else lambda: None)

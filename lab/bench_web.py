@@ -1,0 +1,69 @@
+"""The web servers: what a request costs, beside a handler that does nothing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lab.children import Lab, python
+from lab.figures import Facts, Row, accounting, in_turns
+from lab.sinks import fastest_sink
+from lab.strategies import strategy
+
+SECONDS = 2.0  # of each round, on either side
+CONNECTIONS = 50
+
+MIN_RATE = 3000  # requests a second for strategy 1
+MIN_HEADROOM = 1.5  # the load generator through the fastest server that it measures
+
+
+def load_generator(lab: Lab) -> Row:
+    """How fast the load generator could ask, so that it is not what the next rows measure."""
+    with bare_web(lab, "raw") as raw, bare_web(lab, "handler") as handler:
+        rounds = in_turns(lab.say, lambda: load(lab, raw, 1.0), lambda: load(lab, handler, 1.0))
+    return Row(
+        name="load generator",
+        unit="requests/s",
+        rounds=rounds,
+        against="bare aiohttp",
+        target=f"ratio ≥ {MIN_HEADROOM:g}",
+        met=rounds.ratio.median >= MIN_HEADROOM and only_200(*rounds.ours, *rounds.bare),
+        notes=(f"{CONNECTIONS} connections to a server that sends the same bytes whatever is asked",),
+    )
+
+
+def foreground(lab: Lab) -> Row:
+    """Strategy 1: the answer waits for the mail server."""
+    with fastest_sink(lab) as sink, strategy(lab, 1, sink) as server, bare_web(lab, "handler") as handler:
+        lab.say("warming up")
+        warm_up = load(lab, server.port, 0.5)
+        rounds = in_turns(lab.say, lambda: load(lab, server.port, SECONDS), lambda: load(lab, handler, SECONDS))
+        arrived = sink.count()
+    all_200 = only_200(warm_up, *rounds.ours, *rounds.bare)
+    missing = sum(facts["statuses"].get("200", 0) for facts in (warm_up, *rounds.ours)) - arrived
+    return Row(
+        name="1_foreground",
+        unit="requests/s",
+        rounds=rounds,
+        against="bare aiohttp",
+        target=f"≥ {MIN_RATE:,}",
+        met=rounds.measured.median >= MIN_RATE and missing == 0 and all_200,
+        notes=(
+            f"{CONNECTIONS} connections, mail to {sink.name}; {rounds.times()}",
+            f"{'all answers are 200' if all_200 else 'NOT ALL ANSWERS ARE 200'}; {accounting(missing, arrived)}",
+        ),
+        details={"sink": sink.name, "arrived": arrived},
+    )
+
+
+@contextmanager
+def bare_web(lab: Lab, kind: str) -> Iterator[int]:
+    """The port of one of the servers of lab/bare_web.py."""
+    with lab.child(python("lab.bare_web", kind), f"bare-{kind}") as child:
+        yield int(child.wait_for(r"(\d+)\n"))
+
+
+def load(lab: Lab, port: int, seconds: float) -> Facts:
+    return lab.measure("lab.load", "--port", port, "--connections", CONNECTIONS, "--seconds", seconds)
+
+
+def only_200(*answers: Facts) -> bool:
+    return all(list(facts["statuses"]) == ["200"] and not facts["broken"] for facts in answers)

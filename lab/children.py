@@ -1,0 +1,142 @@
+"""Child processes: in a clean environment, on loopback, and always ended and reaped."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from common.process import LIFELINE
+from common.settings import Settings
+from lab.figures import Facts
+
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 20.0
+END_SECONDS = 15.0  # longer than a server gives its open requests; then it is killed
+MEASURE_SECONDS = 30.0  # no measurement is meant to take half as long
+LOOK_SECONDS = 0.01
+
+
+class ChildFailed(Exception):
+    """A child process did not do what it was started for; the reason has the end of its output."""
+
+
+@dataclass(frozen=True)
+class Child:
+    name: str
+    process: subprocess.Popen[bytes]
+    output: Path
+    """Its standard output and standard error. A file, because nobody need read it while the clock runs."""
+
+    def text(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def wait_for(self, pattern: str) -> str:
+        """Wait until the output has this pattern; its first group. Raises ChildFailed."""
+        deadline = time.monotonic() + START_SECONDS
+        while not (found := re.search(pattern, self.text())):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise self.failure()
+            time.sleep(LOOK_SECONDS)
+        return found[1]
+
+    def result(self, limit: float, meanwhile: Callable[[], object] = lambda: None) -> Facts:
+        """Wait at most `limit` seconds for its end; the JSON object in its last line. Raises ChildFailed."""
+        deadline = time.monotonic() + limit
+        while self.process.poll() is None:
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"{self.name} did not end within {limit:g} s")
+            meanwhile()
+            time.sleep(LOOK_SECONDS)
+        if self.process.returncode:
+            raise self.failure()
+        facts: Facts = json.loads(self.text().splitlines()[-1])
+        return facts
+
+    def failure(self) -> ChildFailed:
+        last = self.text().strip().splitlines()[-1:] or ["it said nothing"]
+        return ChildFailed(f"{self.name} (exit status {self.process.poll()}): {last[0]}")
+
+
+class Lab:
+    """Where the children of one run live. `folder` is theirs and goes away with the run."""
+
+    def __init__(self, folder: Path, say: Callable[[str], object] = lambda _: None) -> None:
+        self.folder = folder
+        self.say = say
+        self._numbers = count(1)
+
+    @contextmanager
+    def child(self, command: list[str], name: str, **settings: object) -> Iterator[Child]:
+        """A process that runs as long as the block; `settings` are added to the default settings."""
+        output = self.folder / f"{next(self._numbers)}-{name}.log"
+        with open(output, "wb") as file:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=default_environment(**settings),
+                stdin=subprocess.PIPE,  # the lifeline: closed by the kernel however this process ends
+                stdout=file,
+                stderr=file,
+                process_group=0,  # Ctrl-C goes to the parent alone
+            )
+        try:
+            yield Child(name, process, output)
+        finally:
+            end(process)
+
+    def measure(
+        self, module: str, *options: object, meanwhile: Callable[[], object] = lambda: None, **settings: object
+    ) -> Facts:
+        """Run a module that measures something and prints JSON."""
+        with self.child(python(module, *options), module, **settings) as child:
+            return child.result(MEASURE_SECONDS, meanwhile)
+
+
+def wait_until_open(child: Child, port: int) -> None:
+    """Wait until the child listens on its port. Raises ChildFailed."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+            return
+        if child.process.poll() is not None or time.monotonic() > deadline:
+            raise child.failure()
+        time.sleep(LOOK_SECONDS)
+
+
+def python(module: str, *options: object) -> list[str]:
+    return [sys.executable, "-m", module, *map(str, options)]
+
+
+def default_environment(**settings: object) -> dict[str, str]:
+    """This process's environment with all of the project's settings at their defaults, but for those given.
+
+    What is said outright wins over the reader's `.env`, which may have a real mail server in it.
+    """
+    fields = Settings.model_fields
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in fields}
+    defaults = {name.upper(): str(field.default) for name, field in fields.items() if field.default is not None}
+    given = {name: str(value) for name, value in settings.items()}
+    # MAKELEVEL tells common/run.py to look whether its parent is still there.
+    return environment | defaults | given | {LIFELINE: "1", "MAKELEVEL": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and SIGKILL for a child that does not end within the limit; reaped however this is interrupted."""
+    assert process.stdin is not None
+    process.terminate()
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+    finally:
+        process.stdin.close()
+        if process.poll() is None:
+            process.kill()
+            process.wait()

@@ -1,0 +1,107 @@
+"""From measurements to figures: medians, percentiles, and ratios of what was measured side by side."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any, Self
+
+ROUNDS = 3
+
+Facts = dict[str, Any]
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that at least `percent` of 100 values do not exceed (nearest rank); nan when there is none."""
+    if not values:
+        return math.nan
+    rank = math.ceil(len(values) * percent / 100)
+    return sorted(values)[max(rank, 1) - 1]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What several rounds gave. The median, because on a shared machine the mean belongs to the neighbours."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        return cls(median(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What was measured and its reference, in turns; `figure` takes from each the number to compare."""
+
+    ours: list[Facts]
+    bare: list[Facts]
+    figure: Callable[[Facts], float] = lambda facts: float(facts["rate"])
+
+    @property
+    def measured(self) -> Spread:
+        return Spread.of([self.figure(facts) for facts in self.ours])
+
+    @property
+    def reference(self) -> Spread:
+        return Spread.of([self.figure(facts) for facts in self.bare])
+
+    @property
+    def ratio(self) -> Spread:
+        """Measured through reference, round by round: what slows a whole round slows both sides of its ratio."""
+        return Spread.of([self.figure(a) / self.figure(b) for a, b in zip(self.ours, self.bare, strict=True)])
+
+    def times(self) -> str:
+        p50, p99 = (max(facts[name] for facts in self.ours) for name in ("p50_ms", "p99_ms"))
+        return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms (worst round)"
+
+
+def in_turns(
+    say: Callable[[str], object], ours: Callable[[], Facts], bare: Callable[[], Facts], rounds: int = ROUNDS
+) -> Rounds:
+    found = Rounds([], [])
+    for number in range(rounds):
+        say(f"round {number + 1} of {rounds}")
+        found.ours.append(ours())
+        found.bare.append(bare())
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    unit: str
+    rounds: Rounds
+    against: str
+    """What the reference is."""
+    target: str
+    met: bool
+    """Judges the median, and whether every account closes."""
+    notes: tuple[str, ...]
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        rounds = self.rounds
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "measured": asdict(rounds.measured),
+            "reference": asdict(rounds.reference),
+            "against": self.against,
+            "ratio": asdict(rounds.ratio),
+            "target": self.target,
+            "met": self.met,
+            "notes": self.notes,
+            **self.details,
+            "rounds": {"ours": rounds.ours, "bare": rounds.bare},
+        }
+
+
+def accounting(missing: int, arrived: int) -> str:
+    if missing:
+        return f"THE ACCOUNT DOES NOT CLOSE: {missing:+,} between what was sent and what arrived"
+    return f"the account closes: {arrived:,} sent, all arrived"

@@ -1,0 +1,56 @@
+"""What was measured on, and whether somebody else is using it."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from subprocess import run
+from typing import Any
+
+import psutil
+
+PACKAGES = ("aiohttp", "aiosmtplib", "email-validator", "orjson", "uvloop", "yarl")
+BUSY_PERCENT = 15.0  # of all cores
+
+
+def stamp() -> dict[str, Any]:
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "packages": {name: version(name) for name in PACKAGES},
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def cpu_model() -> str:
+    """As the kernel calls it; /proc/cpuinfo has no model name on some ARM machines."""
+    if platform.system() == "Darwin":
+        return run(
+            ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True
+        ).stdout.strip()
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def busy() -> str | None:
+    """A warning if somebody else uses this machine now. Looks for one second."""
+    percent = psutil.cpu_percent(1.0)
+    if percent < BUSY_PERCENT:
+        return None
+    return f"this machine is busy: {percent:.0f} % of its cores; all figures will be too low and too far apart"
+
+
+def child_pids(pid: int) -> list[int]:
+    """All processes that descend from this one."""
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def resident_bytes(pids: list[int]) -> int:
+    """The memory that these processes hold together; pages that they share are counted for each."""
+    return sum(psutil.Process(pid).memory_info().rss for pid in pids)

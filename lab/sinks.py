@@ -1,0 +1,88 @@
+"""Where measured mail goes: Postfix's smtp-sink, the fastest, or our own, which knows every Message-ID."""
+
+import os
+import re
+import shutil
+import smtplib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.address import free_port
+from lab.children import Child, Lab, python, wait_until_open
+
+
+class CountingSink(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    def count(self) -> int:
+        """The messages so far."""
+
+
+def url_of(sink: CountingSink) -> str:
+    return f"smtp://127.0.0.1:{sink.port}"
+
+
+@dataclass(frozen=True)
+class LabSink:
+    """lab/sink.py as a process of its own."""
+
+    port: int
+    name: str = "lab.sink"
+
+    def count(self) -> int:
+        return int(self._ask("XCOUNT"))
+
+    def ids(self) -> list[str]:
+        """The Message-ID of each message in the order of arrival, copies included."""
+        return self._ask("XIDS").split("\n")[:-1]
+
+    def _ask(self, command: str) -> str:
+        with smtplib.SMTP("127.0.0.1", self.port, local_hostname="lab") as smtp:
+            _, reply = smtp.docmd(command)
+        return reply.decode()
+
+
+@dataclass(frozen=True)
+class PostfixSink:
+    """`smtp-sink -c`: it writes its counters after each message, at the cost of one system call.
+
+    It knows no lifeline: an experiment that is killed by SIGKILL leaves it behind.
+    """
+
+    port: int
+    child: Child
+    name: str = "smtp-sink"
+
+    def count(self) -> int:
+        found = re.findall(r"mesg=(\d+)", self.child.text())
+        return int(found[-1]) if found else 0
+
+
+@contextmanager
+def lab_sink(lab: Lab, latency_ms: float = 0.0) -> Iterator[LabSink]:
+    with lab.child(python("lab.sink", "--latency-ms", latency_ms), "sink") as child:
+        yield LabSink(int(child.wait_for(r"(\d+)\n")))
+
+
+@contextmanager
+def fastest_sink(lab: Lab) -> Iterator[CountingSink]:
+    """Postfix's where it is installed, else our own."""
+    program = smtp_sink_program()
+    if program is None:
+        with lab_sink(lab) as own:
+            yield own
+        return
+    port = free_port("127.0.0.1", 0)
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to run as root
+    with lab.child([program, "-c", "-m", "1000", *user, f"127.0.0.1:{port}", "1000"], "smtp-sink") as child:
+        sink = PostfixSink(port, child)
+        wait_until_open(child, port)
+        yield sink
+
+
+def smtp_sink_program() -> str | None:
+    return shutil.which("smtp-sink", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/libexec"]))
