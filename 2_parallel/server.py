@@ -26,7 +26,8 @@ def create_app(settings: Settings) -> web.Application:
 
 
 async def open_tasks(app: web.Application) -> AsyncIterator[None]:
-    async with Mailer(app[SETTINGS]) as mailer, SendingTasks(mailer) as app[TASKS]:
+    settings = app[SETTINGS]
+    async with Mailer(settings) as mailer, SendingTasks(mailer, settings.drain_seconds) as app[TASKS]:
         yield
 
 

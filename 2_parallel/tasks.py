@@ -10,7 +10,6 @@ from common.errors import CannotAccept, SendError
 from common.mailer import Mailer
 
 LIMIT = 1000  # tasks in flight. What is in flight is what a crash loses and what memory holds, so it has an end
-DRAIN_SECONDS = 10.0  # how long the tasks may go on after SIGTERM
 
 log = logging.getLogger(__name__)
 
@@ -18,10 +17,11 @@ log = logging.getLogger(__name__)
 class SendingTasks:
     """Sends each email in a task of its own. `failed` counts those that were tried once and given up."""
 
-    def __init__(self, mailer: Mailer) -> None:
+    def __init__(self, mailer: Mailer, drain_seconds: float) -> None:
         self.sent = 0
         self.failed = 0
         self._mailer = mailer
+        self._drain_seconds = drain_seconds
         # The event loop itself keeps only weak references: a task that nobody holds may vanish in the middle.
         self._tasks: dict[asyncio.Task[None], Email] = {}
 
@@ -35,8 +35,9 @@ class SendingTasks:
     async def _send(self, email: Email) -> None:
         try:
             await self._mailer.send(email)
-        except SendError:  # the mailer has logged it; nobody waits for it any more
+        except SendError as error:  # nobody waits for it any more: a line in the log and a number are all that is left
             self.failed += 1
+            log.warning("not sent %s to %s: %s: %s", email.id, email.to, type(error).__name__, error)
         except Exception:
             self.failed += 1
             log.exception("a bug kept %s from being sent", email.id)
@@ -63,10 +64,10 @@ class SendingTasks:
     ) -> None:
         """Let the tasks end within the limit; say by id which emails are lost."""
         if self._tasks:
-            log.info("waiting up to %g s for %d emails in flight", DRAIN_SECONDS, len(self._tasks))
-            await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
+            log.info("waiting up to %g s for %d emails in flight", self._drain_seconds, len(self._tasks))
+            await asyncio.wait(self._tasks, timeout=self._drain_seconds)
         left = dict(self._tasks)
         for task, email in left.items():
-            log.error("lost %s to %s: not sent within %g s of the end", email.id, email.to, DRAIN_SECONDS)
+            log.error("lost %s to %s: not sent within %g s of the end", email.id, email.to, self._drain_seconds)
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)

@@ -13,11 +13,15 @@ class Refused(SendError):
 
 
 class Unavailable(SendError):
-    """Not now: a 4xx, no connection, a connection that broke before the email was handed in. Try again later."""
+    """The server does not take this email now (4xx). Try again later, not for ever."""
 
 
-class TimedOut(Unavailable):
-    """Not within the limit, and the email was not handed in. Try again later."""
+class Away(Unavailable):
+    """No session with the server, or it broke before the email was handed in. No email is at fault: wait for it."""
+
+
+class TimedOut(Away):
+    """The limit passed before the email was handed in."""
 
 
 class LoginFailed(SendError):

@@ -83,9 +83,8 @@ class Mailer:
         self._attempts[attempt] = None
         try:
             await self._send_within_limit(email, attempt)
-        except SendError as error:
+        except SendError:
             self.failed += 1
-            log.warning("not sent %s to %s: %s: %s", email.id, email.to, type(error).__name__, error)
             raise
         finally:
             del self._attempts[attempt]

@@ -14,12 +14,13 @@ LIFELINE = "SIX_WAYS_LIFELINE"
 """Set in the environment of a child whose standard input is a pipe from its parent: its end is the parent's end."""
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a role to its end, on uvloop, with the log on standard output."""
+def run(main: Coroutine[Any, Any, None], prefix: str = "") -> None:
+    """Run a role to its end, on uvloop, with the log on standard output, each line behind the prefix."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
     logging.basicConfig(
         stream=sys.stdout,
         level=logging.INFO,
-        format="%(asctime)s.%(msecs)03d %(message)s",
+        format=f"{prefix}%(asctime)s.%(msecs)03d %(message)s",
         datefmt="%H:%M:%S",
     )
     uvloop.run(main)

@@ -3,20 +3,20 @@
 import random
 from collections.abc import Callable
 
-from common.errors import InDoubt, LoginFailed, SendError, Unavailable
+from common.errors import Away, InDoubt, LoginFailed, SendError, Unavailable
 
 BASE_SECONDS = 1.0
 CAP_SECONDS = 60.0
 
 
+def concerns_every_email(error: SendError) -> bool:
+    """Whether the mail server is the matter and not this email: wait for it, and count no attempt."""
+    return isinstance(error, (Away, LoginFailed))
+
+
 def may_retry(error: SendError) -> bool:
     """Whether another attempt can help. In doubt counts as yes: a copy can be seen and deleted, a lost email cannot."""
     return isinstance(error, (Unavailable, InDoubt))
-
-
-def costs_attempt(error: SendError) -> bool:
-    """Whether the failure is this email's. A login that fails is everybody's: pause instead."""
-    return not isinstance(error, LoginFailed)
 
 
 def backoff_seconds(

@@ -8,6 +8,7 @@ terminal uses. `make services` is the same without roles.
 import asyncio
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
@@ -22,6 +23,7 @@ from common.settings import USAGE_ERROR, Settings, exit_with_usage_error, read_s
 
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 30.0  # longer than any role grants itself; then it is killed
+PREFIXED = re.compile(rb"\[[a-z ]+ @ \d+\] ")  # a role that speaks for children of its own
 EXAMPLE = "alice@example.com/Hello/How%20are%20you%3F"
 
 
@@ -85,7 +87,7 @@ class Child:
 
     def _say(self, pid: int, lines: list[bytes]) -> None:
         prefix = f"[{self.role} @ {pid}] "
-        text = "".join([f"{prefix}{line.decode(errors='replace')}\n" for line in lines])
+        text = "".join([f"{'' if PREFIXED.match(line) else prefix}{line.decode(errors='replace')}\n" for line in lines])
         try:
             sys.stdout.write(text)
             sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from aiohttp import web
@@ -16,15 +17,17 @@ FINISH_SECONDS = 10.0  # how long requests that have begun may take to end after
 log = logging.getLogger(__name__)
 
 
-async def serve(app: web.Application, host: str, port: int) -> None:
-    """Serve until this process is asked to stop; then take nothing new, finish what has begun, close.
+async def serve(
+    app: web.Application, host: str, port: int, stop: Callable[[], Awaitable[str]] = stop_requested
+) -> None:
+    """Serve until `stop` returns, which says why; then take nothing new, finish what has begun, close.
 
     Ends the program with one line and exit status 2 when the address cannot be had.
     """
     runner = await start(app, host, port)
     [address, *_] = runner.addresses
     log.info("listening on %s", url_of(host, address[1]))
-    reason = await stop_requested()
+    reason = await stop()
     log.info("stopping (%s)", reason)
     await runner.cleanup()
     log.info("stopped")

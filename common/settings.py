@@ -113,6 +113,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
     emails_per_second: PositiveFloat | None = None
     attempts: PositiveInt = 5
+    drain_seconds: PositiveFloat = 10.0
     inbox_smtp_port: Port = 1025
     inbox_port: Port = 8025
     data_dir: Path = Path(".data")

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self, cast
 import aiosmtplib
 
 from common.emails import Address
-from common.errors import InDoubt, LoginFailed, Refused, SendError, Unavailable
+from common.errors import Away, InDoubt, LoginFailed, Refused, SendError, Unavailable
 from common.settings import SmtpServer
 
 _REPLY_LINE = re.compile(rb"(\d{3})(?:([ -])([^\n]*?))?\r?\n")
@@ -35,10 +35,12 @@ class Reply(NamedTuple):
         line = f"{self.code} {self.text}"
         if self.code in _NOT_LOGGED_IN:
             return LoginFailed(line)
+        if self.code == 421:  # the server's last word on a session (RFC 5321, 3.8)
+            return Away(line)
         return Refused(line) if self.code >= 500 else Unavailable(line)
 
 
-class SessionLost(Unavailable):
+class SessionLost(Away):
     """The server ended the session before the message was handed in: nothing happened, another session may do."""
 
 
@@ -60,7 +62,7 @@ class SmtpSession(asyncio.Protocol):
 
     @classmethod
     async def open(cls, server: SmtpServer, tls: ssl.SSLContext) -> Self:
-        """Connect, encrypt and log in. Raises Unavailable or LoginFailed; the caller sets the limit in time.
+        """Connect, encrypt and log in. Raises Away or LoginFailed; the caller sets the limit in time.
 
         STARTTLS is used where it is offered, and demanded where a password would cross a network without it.
         """
@@ -82,7 +84,7 @@ class SmtpSession(asyncio.Protocol):
                 await _log_in(smtp, server.user, server.password or "")
         except (aiosmtplib.SMTPException, OSError) as error:
             smtp.close()
-            raise Unavailable(f"no session with {server}: {_printable(str(error))}") from error
+            raise Away(f"no session with {server}: {_printable(str(error))}") from error
         except BaseException:
             smtp.close()
             raise
@@ -93,7 +95,7 @@ class SmtpSession(asyncio.Protocol):
     async def send(self, sender: Address, recipient: Address, message: bytes) -> None:
         """Hand in one message. Returns when the server said 250.
 
-        Raises Refused, Unavailable, LoginFailed, SessionLost before the message was handed in, InDoubt after.
+        Raises Refused, Unavailable, Away, LoginFailed before the message was handed in, InDoubt after.
         """
         smtputf8 = sender.needs_smtputf8 or recipient.needs_smtputf8
         if smtputf8 and not self._smtputf8:
@@ -169,7 +171,6 @@ class SmtpSession(asyncio.Protocol):
             self._waiter = None
 
     def _check_closing(self, reply: Reply) -> bool:
-        """421 is the server's last word on a session (RFC 5321, 3.8)."""
         if reply.code == 421:
             self.close()
         return reply.code == 421
@@ -223,7 +224,7 @@ async def _log_in(smtp: aiosmtplib.SMTP, user: str, password: str) -> None:
         raise
     except aiosmtplib.SMTPException as error:
         code, text = getattr(error, "code", 500), _printable(error.message)
-        raise (Unavailable if code < 500 else LoginFailed)(f"the mail server does not take the login: {text}") from None
+        raise (Away if code < 500 else LoginFailed)(f"the mail server does not take the login: {text}") from None
 
 
 def _ehlo_name() -> str:
@@ -234,7 +235,7 @@ def _ehlo_name() -> str:
 
 def _printable(text: str) -> str:
     """What a server says goes to logs and terminals."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _stuff_dots(message: bytes) -> bytes:

@@ -99,9 +99,11 @@ def web_frame(
         )
 
     async def handle_email(request: web.Request) -> web.StreamResponse:
-        response = await answer_errors(request, handle)
-        if response.status < 300:
-            app[_ACCEPTED][0] += 1
+        try:
+            response = await handle(request)
+        except (BadEmail, SendError, CannotAccept) as error:
+            return answer_error(request, error)
+        app[_ACCEPTED][0] += 1
         return response
 
     app.router.add_get("/", show_page)
@@ -128,20 +130,19 @@ def answer(email: Email, status: str) -> web.Response:
     return pretty_json(body, status=200 if status == "sent" else 202)
 
 
-async def answer_errors(request: web.Request, handle: Handler) -> web.StreamResponse:
-    """Call the handler; what keeps an email from being sent or handed over becomes an answer for the caller."""
-    try:
-        return await handle(request)
-    except BadEmail as error:
+def answer_error(request: web.Request, error: BadEmail | SendError | CannotAccept) -> web.Response:
+    """What kept an email from being sent or handed over, as an answer for the caller."""
+    if isinstance(error, BadEmail):
         return pretty_json({"error": {"field": error.field, "reason": error.reason}}, status=400)
-    except SendError as error:
-        email = request["email"]
-        reason = {"reason": str(error), "kind": type(error).__name__}
-        return pretty_json({"email": email.to_dict(), "id": email.id, "error": reason}, status=_status_of(error))
-    except CannotAccept as error:
-        response = pretty_json({"email": request["email"].to_dict(), "error": {"reason": str(error)}}, status=503)
+    email: Email = request["email"]
+    if isinstance(error, CannotAccept):
+        response = pretty_json({"email": email.to_dict(), "error": {"reason": str(error)}}, status=503)
         response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after))
         return response
+    kind = type(error).__name__
+    log.warning("not sent %s to %s: %s: %s", email.id, email.to, kind, error)
+    body = {"email": email.to_dict(), "id": email.id, "error": {"reason": str(error), "kind": kind}}
+    return pretty_json(body, status=_status_of(error))
 
 
 def _status_of(error: SendError) -> int:

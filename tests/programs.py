@@ -136,8 +136,8 @@ class Program:
 # What could come in from the shell that runs the tests.
 SETTINGS = {
     "HOST", "PORT", "SMTP_URL", "SMTP_SESSIONS", "SMTP_CONNECT_SECONDS", "SMTP_SEND_SECONDS", "EMAIL_FROM",
-    "REDIS_URL", "EMAILS_PER_SECOND", "ATTEMPTS", "INBOX_SMTP_PORT", "INBOX_PORT", "DATA_DIR", "ROLE", "WORKERS",
-    "MAKELEVEL", "MAKEFLAGS", "MFLAGS",
+    "REDIS_URL", "EMAILS_PER_SECOND", "ATTEMPTS", "DRAIN_SECONDS", "INBOX_SMTP_PORT", "INBOX_PORT", "DATA_DIR",
+    "ROLE", "WORKERS", "MAKELEVEL", "MAKEFLAGS", "MFLAGS",
 }  # fmt: skip
 
 
@@ -210,8 +210,8 @@ class Strategy:
         return stats
 
     def pid(self, role: str = "server") -> int:
-        """The process that has this role now: the last one that has said something."""
-        return int(re.findall(rf"^\[{role} @ (\d+)\]", self.program.output, re.MULTILINE)[-1])
+        """The process that has this role now: the last one that has started, or said something."""
+        return int(re.findall(rf"(?:^\[|the ){role} @ (\d+)(?:\]| has started)", self.program.output, re.MULTILINE)[-1])
 
 
 @contextmanager

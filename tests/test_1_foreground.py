@@ -45,7 +45,7 @@ def test_but_no_other_caller_does(foreground: Strategy, inbox: Inbox) -> None:
     [
         ({"refuse_rate": 1, "refuse_code": 550}, 502, "Refused"),
         ({"refuse_rate": 1, "refuse_code": 451}, 503, "Unavailable"),
-        ({"refuse_rate": 1, "refuse_code": 421}, 503, "Unavailable"),
+        ({"refuse_rate": 1, "refuse_code": 421}, 503, "Away"),
         ({"hang_rate": 1}, 504, "InDoubt"),
         ({"lose_reply_rate": 1}, 504, "InDoubt"),
     ],
@@ -69,6 +69,7 @@ def test_a_504_may_have_arrived_all_the_same(foreground: Strategy, inbox: Inbox)
     to = someone()
     answer = foreground.send(to)
     assert answer.status == 504
+    assert "broke" in answer.json["error"]["reason"], "the connection was cut, which is noticed at once"
     assert inbox.wait_for(to)[0]["message_id"] == answer.json["id"]
 
 

@@ -89,14 +89,11 @@ def test_sigterm_drains_what_is_in_flight(inbox: Inbox, tmp_path: Path) -> None:
     assert len(inbox.messages(to)) == 5
 
 
-async def test_what_is_not_sent_within_the_limit_is_listed_by_id(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(tasks_module, "DRAIN_SECONDS", 0.05)
+async def test_what_is_not_sent_within_the_limit_is_listed_by_id(caplog: pytest.LogCaptureFixture) -> None:
     emails = [an_email() for _ in range(3)]
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         peer.replies["."] = b""
-        async with tasks_module.SendingTasks(mailer) as tasks:
+        async with tasks_module.SendingTasks(mailer, drain_seconds=0.05) as tasks:
             for email in emails:
                 tasks.start(email)
             await until(lambda: peer.commands.count(".") == 3)
@@ -106,7 +103,7 @@ async def test_what_is_not_sent_within_the_limit_is_listed_by_id(
 
 async def test_beyond_the_limit_an_email_is_not_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks_module, "LIMIT", 2)
-    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer, tasks_module.SendingTasks(mailer) as tasks:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer, tasks_module.SendingTasks(mailer, 10) as tasks:
         peer.replies["."] = b""
         tasks.start(an_email())
         tasks.start(an_email())
@@ -124,7 +121,7 @@ async def test_beyond_the_limit_an_email_is_not_accepted(monkeypatch: pytest.Mon
 
 
 async def test_a_bug_in_one_task_is_logged_and_hurts_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer, tasks_module.SendingTasks(mailer) as tasks:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer, tasks_module.SendingTasks(mailer, 10) as tasks:
         tasks.start(Email("<a@b>\r\nBcc: evil@x.com", "bob@example.com", "Hello", "past all checks"))
         tasks.start(an_email())
         await until(lambda: (tasks.sent, tasks.failed) == (1, 1))

@@ -4,22 +4,23 @@ import random
 
 import pytest
 
-from common.errors import InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
-from common.retry import BASE_SECONDS, CAP_SECONDS, backoff_seconds, costs_attempt, may_retry
+from common.errors import Away, InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
+from common.retry import BASE_SECONDS, CAP_SECONDS, backoff_seconds, concerns_every_email, may_retry
 
 
 @pytest.mark.parametrize(
-    ("error", "again", "costs"),
+    ("error", "again", "everybody"),
     [
-        (Refused("550"), False, True),
-        (Unavailable("451"), True, True),
+        (Refused("550"), False, False),
+        (Unavailable("451"), True, False),
+        (Away("refused"), True, True),
         (TimedOut("slow"), True, True),
-        (InDoubt("cut"), True, True),
-        (LoginFailed("535"), False, False),
+        (InDoubt("cut"), True, False),
+        (LoginFailed("535"), False, True),
     ],
 )
-def test_an_error_says_what_becomes_of_the_email(error: SendError, again: bool, costs: bool) -> None:
-    assert (may_retry(error), costs_attempt(error)) == (again, costs)
+def test_an_error_says_what_becomes_of_the_email(error: SendError, again: bool, everybody: bool) -> None:
+    assert (may_retry(error), concerns_every_email(error)) == (again, everybody)
 
 
 def test_the_longest_pause_doubles_up_to_the_cap() -> None:

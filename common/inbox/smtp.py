@@ -85,8 +85,8 @@ class _Session(SMTP):
 
     def cut(self) -> None:
         """Close at once."""
-        if isinstance(self.transport, asyncio.Transport):
-            self.transport.abort()
+        if self.transport is not None:
+            cast(asyncio.Transport, self.transport).abort()  # uvloop's transports do not inherit from asyncio's
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,104 @@
+"""The master's view of a child: a process, the channel to it, and a look at it once in a while."""
+
+import asyncio
+import logging
+import multiprocessing
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from common.run import how_it_ended
+from common.settings import Settings
+
+from .channel import Channel, Message
+
+# Spawn everywhere, as on macOS: a fork would copy the master's event loop and sockets into the child.
+_spawn = multiprocessing.get_context("spawn")
+
+log = logging.getLogger(__name__)
+
+
+class Child:
+    """`on_message` is called with what the child says, `on_gone` when it has died."""
+
+    def __init__(
+        self,
+        name: str,
+        main: Callable[[Connection, Settings], None],
+        settings: Settings,
+        on_message: Callable[[Message], None],
+        on_gone: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.restarts = 0
+        self._main = main
+        self._settings = settings
+        self._on_message = on_message
+        self._on_gone = on_gone
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._channel: Channel | None = None
+
+    async def start(self) -> None:
+        ours, theirs = _spawn.Pipe()
+        self._process = _spawn.Process(target=self._main, args=(theirs, self._settings), name=self.name)
+        self._process.start()
+        log.info("the %s @ %s has started", self.name, self._process.pid)
+        theirs.close()  # or we would not see the other end close when the child dies
+        self._channel = await Channel.open(ours, self._receive, self._gone)
+
+    async def look(self) -> int | None:
+        """Start it again if it is dead. Returns 2 if that would not help: it has told its user of a mistake."""
+        assert self._process is not None
+        if self._process.is_alive():
+            return None
+        status = self._process.exitcode or 0
+        if status == 2:
+            return status
+        self.restarts += 1
+        log.warning("the %s @ %s %s; starting it again", self.name, self._process.pid, how_it_ended(status))
+        await self.start()
+        return None
+
+    def send(self, *message: object) -> None:
+        if self._channel is not None:
+            self._channel.send(*message)
+
+    async def stop(self, seconds: float) -> None:
+        """Ask it to stop and wait for its end; kill it after so many seconds."""
+        assert self._process is not None
+        self.send("stop")
+        if not await self._ended(seconds):
+            log.warning("the %s does not end; killing it", self.name)
+            self._process.kill()
+            await self._ended(seconds)
+        self._process.join()
+
+    async def _ended(self, seconds: float) -> bool:
+        assert self._process is not None
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._process.sentinel, ended.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await ended.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(self._process.sentinel)
+        return True
+
+    def _receive(self, message: Message) -> None:
+        if message[0] == "log":
+            self._say(message[1])
+        else:
+            self._on_message(message)
+
+    def _say(self, text: str) -> None:
+        pid = self._process.pid if self._process else 0
+        with suppress(BrokenPipeError):
+            sys.stdout.write("".join([f"[{self.name} @ {pid}] {line}\n" for line in text.splitlines()]))
+            asyncio.get_running_loop().call_soon(sys.stdout.flush)
+
+    def _gone(self) -> None:
+        self._channel = None
+        self._on_gone()

@@ -1,0 +1,63 @@
+"""The server's end of its channel: questions to the master, each with a number, and their answers."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import count
+from multiprocessing.connection import Connection
+from typing import Any
+
+import orjson
+
+from common.batcher import Batcher
+from common.emails import Email
+from common.errors import CannotAccept
+
+from .channel import ChildEnd, Message
+
+ANSWER_SECONDS = 5.0  # how long a request waits for the master, who answers in less than a millisecond
+
+
+class MasterLink(ChildEnd):
+    def __init__(self, connection: Connection) -> None:
+        super().__init__("web server", connection, self._answered)
+        self._numbers = count()
+        self._questions: dict[int, asyncio.Future[Message]] = {}
+        self._put = Batcher(self._put_many)
+
+    async def put(self, email: Email) -> None:
+        """Return when the master holds the email. Raises CannotAccept when it does not."""
+        if refusal := await self._put(email.to_json()):
+            raise CannotAccept(refusal)
+
+    async def _put_many(self, emails: Sequence[bytes]) -> list[str | None]:
+        """For each email None, or why the master does not hold it."""
+        kept, reason = await self._ask("put", *map(orjson.Fragment, emails))
+        return [*[None] * kept, *[reason] * (len(emails) - kept)]
+
+    async def stats(self) -> dict[str, Any]:
+        [stats] = await self._ask("stats")
+        return dict(stats)
+
+    async def check_room(self) -> None:
+        """Raises CannotAccept when the master could not take an email now."""
+        [reason] = await self._ask("health")
+        if reason:
+            raise CannotAccept(reason)
+
+    async def _ask(self, kind: str, *fields: object) -> Message:
+        number = next(self._numbers)
+        future = self._questions[number] = asyncio.get_running_loop().create_future()
+        self.channel.send(kind, number, *fields)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer: Message = await future
+                return answer
+        except TimeoutError:
+            raise CannotAccept(f"the master did not answer within {ANSWER_SECONDS:g} s") from None
+        finally:
+            del self._questions[number]
+
+    def _answered(self, message: Message) -> None:
+        _, number, *fields = message
+        if future := self._questions.get(number):  # else it came too late
+            future.set_result(fields)

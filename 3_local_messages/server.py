@@ -1,0 +1,45 @@
+"""The web server: it hands the email to the master and answers when the master holds it."""
+
+from collections.abc import AsyncIterator
+from multiprocessing.connection import Connection
+
+import uvloop
+from aiohttp import web
+
+from common.serving import serve
+from common.settings import Settings
+from common.web import Stats, answer, read_email, web_frame
+
+from .link import MasterLink
+
+MASTER = web.AppKey("master", MasterLink)
+
+
+async def handle(request: web.Request) -> web.Response:
+    email = read_email(request)
+    await request.app[MASTER].put(email)
+    return answer(email, "accepted")
+
+
+def create_app(settings: Settings, connection: Connection) -> web.Application:
+    async def open_link(app: web.Application) -> AsyncIterator[None]:
+        async with MasterLink(connection) as app[MASTER]:
+            yield
+
+    app = web_frame(settings, __package__, handle, stats, health)
+    app.cleanup_ctx.append(open_link)
+    return app
+
+
+async def stats(app: web.Application) -> Stats:
+    return await app[MASTER].stats()
+
+
+async def health(app: web.Application) -> None:
+    await app[MASTER].check_room()
+
+
+def main(connection: Connection, settings: Settings) -> None:
+    """The web server's process, started by the master."""
+    app = create_app(settings, connection)
+    uvloop.run(serve(app, settings.host, settings.port, stop=lambda: app[MASTER].stop_requested()))

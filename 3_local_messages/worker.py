@@ -1,0 +1,69 @@
+"""The email worker: it sends what the master hands it, several at a time, and says what became of each."""
+
+import asyncio
+import logging
+from multiprocessing.connection import Connection
+
+import orjson
+import uvloop
+
+from common.emails import BadEmail, email_from_json
+from common.errors import SendError
+from common.mailer import Mailer
+from common.retry import may_retry
+from common.sender import PatientSender
+from common.settings import Settings
+
+from .channel import ChildEnd, Message
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self._settings = settings
+        self._master = ChildEnd("email worker", connection, self._receive)
+        self._sending: set[asyncio.Task[None]] = set()
+        self._sender: PatientSender
+
+    async def run(self) -> None:
+        async with Mailer(self._settings) as mailer, self._master:
+            self._sender = PatientSender(mailer, self._settings.emails_per_second, self._tell_pause)
+            self._master.channel.send("ready")
+            log.info("ready to send")
+            if await self._master.stop_requested() == "SIGTERM" and self._sending:  # the master has done its waiting
+                await asyncio.wait(self._sending, timeout=self._settings.drain_seconds)
+            await self._sender.close()
+
+    def _receive(self, message: Message) -> None:
+        """`["send", {email}]`: the master has no more than its window in our hands, so each may have a task."""
+        _, email = message
+        task = asyncio.create_task(self._send(email))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, members: dict[str, str]) -> None:
+        tell = self._master.channel.send
+        email_id = members["id"]
+        try:
+            await self._sender.send(email_from_json(orjson.dumps(members), self._settings.id_domain))
+        except (SendError, BadEmail) as error:
+            again = isinstance(error, SendError) and may_retry(error)
+            tell("failed", email_id, f"{type(error).__name__}: {error}", again)
+        except Exception:
+            log.exception("a bug kept %s from being sent", email_id)
+            tell("failed", email_id, "a bug; the log has the traceback", False)
+        else:
+            tell("sent", email_id)
+
+    def _tell_pause(self, reason: str | None) -> None:
+        self._master.channel.send("paused", reason)
+
+
+async def _work(connection: Connection, settings: Settings) -> None:
+    await Worker(settings, connection).run()
+
+
+def main(connection: Connection, settings: Settings) -> None:
+    """The email worker's process, started by the master."""
+    uvloop.run(_work(connection, settings))

@@ -1,0 +1,62 @@
+"""Group commit: the calls of one tick of the event loop, and of the time that a commit takes, become one commit.
+
+Fifty requests that arrive together then cost one round trip and one fsync, not fifty. Alone, a call goes out in the
+same tick: nobody waits for a batch to fill. Databases do the same to their log (DeWitt et al., "Implementation
+Techniques for Main Memory Database Systems", 1984).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Call it with one item; `commit` is called with many and returns as many results, in the same order.
+
+    One commit at a time. When `commit` raises, every call of that batch raises the same error.
+    """
+
+    def __init__(self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], largest: int = 1000) -> None:
+        self._commit = commit
+        self._largest = largest  # items in one commit: what one script or one write should hold
+        self._items: list[Item] = []
+        self._futures: list[asyncio.Future[Result]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def __call__(self, item: Item) -> asyncio.Future[Result]:
+        """Put the item into the next batch. The future has its result, or the error of its batch."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._items.append(item)
+        self._futures.append(future)
+        if self._task is None:
+            self._task = loop.create_task(self._commit_all())
+        return future
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._items:
+                items, self._items = self._items[: self._largest], self._items[self._largest :]
+                futures, self._futures = self._futures[: self._largest], self._futures[self._largest :]
+                await self._commit_one(items, futures)
+        finally:
+            self._task = None
+
+    async def _commit_one(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
+        try:
+            results = await self._commit(items)
+        except asyncio.CancelledError:
+            for future in futures:
+                future.cancel()
+            raise
+        except Exception as error:
+            for future in futures:
+                if not future.done():  # its caller may have left
+                    future.set_exception(error)
+        else:
+            for future, result in zip(futures, results, strict=True):
+                if not future.done():
+                    future.set_result(result)

@@ -1,0 +1,92 @@
+"""Sending for a worker, who has time: throttled, and patient with a mail server that is away."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from aiolimiter import AsyncLimiter
+
+from common.emails import Email
+from common.errors import LoginFailed, SendError
+from common.mailer import Mailer
+from common.retry import backoff_seconds, concerns_every_email
+
+PROBE_CAP_SECONDS = 2.0  # the longest pause between two looks whether the server is back
+LOGIN_CAP_SECONDS = 60.0  # a login that fails is mended by a person; and too many tries lock an account
+
+log = logging.getLogger(__name__)
+
+
+class PatientSender:
+    """`paused` is why nothing is sent at the moment, or None; `on_pause` is called when that changes."""
+
+    def __init__(
+        self, mailer: Mailer, emails_per_second: float | None, on_pause: Callable[[str | None], None] = lambda _: None
+    ) -> None:
+        self.paused: str | None = None
+        self._on_pause = on_pause
+        self._mailer = mailer
+        # One email each 1/rate seconds: a limiter of `rate` in one second would let a whole second's emails go at once.
+        self._throttle = AsyncLimiter(1, 1 / emails_per_second) if emails_per_second else None
+        self._ready = asyncio.Event()
+        self._ready.set()
+        self._failures = 0  # in a row, of the server as a whole
+        self._probe: asyncio.Task[None] | None = None
+
+    async def send(self, email: Email) -> None:
+        """Send as soon as the throttle and the server allow.
+
+        Raises what concerns this email alone: Refused, Unavailable (a 4xx) or InDoubt. An outage and a login that
+        fails raise nothing: the email waits here, and no attempt is lost.
+        """
+        while True:
+            await self._ready.wait()
+            if self._throttle is not None:
+                await self._throttle.acquire()
+                if not self._ready.is_set():
+                    continue
+            try:
+                await self._mailer.send(email)
+            except SendError as error:
+                if not concerns_every_email(error):
+                    self._failures = 0
+                    raise
+                self._pause(error)
+            else:
+                self._failures = 0
+                return
+
+    def _pause(self, error: SendError) -> None:
+        """Stop all sending until a look at the server succeeds. One line in the log, however many were under way."""
+        if self._probe is not None:
+            return
+        self._say_paused(f"{type(error).__name__}: {error}")
+        log.warning("pause: %s", self.paused)
+        self._ready.clear()
+        self._probe = asyncio.create_task(self._wait_for_server(error))
+
+    async def _wait_for_server(self, error: SendError) -> None:
+        while True:
+            self._failures += 1
+            cap = LOGIN_CAP_SECONDS if isinstance(error, LoginFailed) else PROBE_CAP_SECONDS
+            await asyncio.sleep(backoff_seconds(self._failures, base=0.1, cap=cap))
+            try:
+                await self._mailer.check()
+            except SendError as again:
+                error = again
+                self._say_paused(f"{type(error).__name__}: {error}")
+                continue
+            break
+        log.info("the mail server is back")
+        self._say_paused(None)
+        self._probe = None
+        self._ready.set()
+
+    def _say_paused(self, reason: str | None) -> None:
+        self.paused = reason
+        self._on_pause(reason)
+
+    async def close(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.wait([self._probe])

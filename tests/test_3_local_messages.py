@@ -1,0 +1,218 @@
+"""Strategy 3 in the words of its chapter."""
+
+import importlib
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.load import Load, account
+from tests.programs import LIMIT, Inbox, Strategy, a_name, running_inbox, running_strategy, wait_until
+
+WINDOW = importlib.import_module("3_local_messages.master").WINDOW
+
+
+def someone() -> str:
+    return f"{a_name()}@example.com"
+
+
+@pytest.fixture
+def trio(inbox: Inbox, tmp_path: Path) -> Iterator[Strategy]:
+    with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url, DRAIN_SECONDS="1") as strategy:
+        yield strategy
+
+
+def answers(strategy: Strategy) -> bool:
+    try:
+        return strategy.ask("/stats").status == 200
+    except OSError:
+        return False
+
+
+def kill(strategy: Strategy, *roles: str) -> None:
+    """Kill the processes that have these roles now, and wait until others have taken their places."""
+    killed = {role: strategy.pid(role) for role in roles}
+    for pid in killed.values():
+        os.kill(pid, signal.SIGKILL)
+    for role, pid in killed.items():
+        strategy.program.wait_for_line(rf"the {role} @ {pid} was killed by SIGKILL; starting it again")
+        wait_until(lambda role=role, pid=pid: strategy.pid(role) != pid, f"another {role}")  # type: ignore[misc]
+
+
+def test_the_master_keeps_emails_while_nobody_can_send_them(trio: Strategy, inbox: Inbox) -> None:
+    to = someone()
+    inbox.dial(hang_rate=1)
+    assert [trio.send(to).status for _ in range(5)] == [202] * 5
+    wait_until(lambda: trio.stats()["in_flight"] == 5, "five in the worker's hands")
+    inbox.dial(hang_rate=0)
+    kill(trio, "email worker")
+    inbox.wait_for(to, 5)
+    wait_until(lambda: trio.stats()["sent"] == 5, "the worker has said so")
+    stats = trio.stats()
+    assert (stats["accepted"], stats["waiting"], stats["in_flight"]) == (5, 0, 0)
+    assert (stats["restarts_email_worker"], stats["restarts_web_server"]) == (1, 0)
+
+
+def test_a_killed_server_comes_back_and_the_master_has_forgotten_nothing(trio: Strategy, inbox: Inbox) -> None:
+    to = someone()
+    inbox.dial(latency_ms=500)
+    assert [trio.send(to).status for _ in range(5)] == [202] * 5
+    kill(trio, "web server")
+    wait_until(lambda: answers(trio), "the server is back")
+    assert trio.stats()["accepted"] == 5
+    assert trio.stats()["restarts_web_server"] == 1
+    inbox.wait_for(to, 5)
+
+
+@pytest.mark.timeout(180)
+def test_fifty_kills_under_load_lose_nothing(tmp_path: Path) -> None:
+    """Server and worker, at moments and in an order that a seed decides."""
+    chance, victims = random.Random(3), ["web server", "email worker"]
+    with running_inbox(tmp_path / "inbox") as inbox:
+        inbox.dial(latency_ms=50)
+        with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
+            with Load(strategy, someone()) as load:
+                for _ in range(25):
+                    load.wait_for_more(1 + chance.randrange(20))
+                    kill(strategy, *chance.sample(victims, 2))
+                    wait_until(lambda: answers(strategy), "the server is back")
+            wait_until(lambda: strategy.stats()["waiting"] + strategy.stats()["in_flight"] == 0, "all settled")
+            stats = strategy.stats()
+        found = account(load, inbox)
+    assert found.lost == 0
+    assert found.accepted > 250
+    assert found.duplicated <= 25 * WINDOW, "what was in flight at each kill of the worker"
+    assert found.unasked <= 25 * load.clients, "kept by the master, the answer died with the server"
+    assert stats["restarts_web_server"] + stats["restarts_email_worker"] == 50
+    assert stats["accepted"] == stats["sent"] == found.accepted + found.unasked
+
+
+def test_a_killed_master_takes_everything_along_and_leaves_no_orphans(inbox: Inbox, tmp_path: Path) -> None:
+    inbox.dial(hang_rate=1)
+    with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
+        to = someone()
+        assert [strategy.send(to).status for _ in range(5)] == [202] * 5
+        family = [psutil.Process(strategy.pid(role)) for role in ("web server", "email worker")]
+        master = family[0].ppid()
+        os.kill(master, signal.SIGKILL)
+        assert psutil.wait_procs(family, timeout=LIMIT)[1] == []
+        strategy.program.wait_for_line(r"^\[web server @ \d+\] the master is gone, and what it held is lost")
+        strategy.program.wait_for_line(rf"master @ {master} was killed by SIGKILL; starting it again")
+        inbox.dial(hang_rate=0)
+        wait_until(lambda: answers(strategy), "another master, another server")
+        later = someone()
+        assert strategy.send(later).status == 202
+        inbox.wait_for(later)
+        assert inbox.messages(to) == []
+
+
+def test_children_never_log_they_tell_the_master(trio: Strategy, inbox: Inbox) -> None:
+    to = someone()
+    trio.send(to)
+    inbox.wait_for(to)
+    trio.program.wait_for_line(rf"^\[email worker @ \d+\] \d\d:\d\d:\d\d\.\d+ sent <\S+> to {to} in [\d.]+ ms$")
+    assert re.search(r"^\[web server @ \d+\] ", trio.program.output, re.MULTILINE)
+
+
+def test_the_worker_is_throttled(inbox: Inbox, tmp_path: Path) -> None:
+    with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url, EMAILS_PER_SECOND="20") as strategy:
+        to, before = someone(), time.monotonic()
+        assert [strategy.send(to).status for _ in range(11)] == [202] * 11
+        assert time.monotonic() - before < 10 / 20 or strategy.stats()["waiting"] == 0, "the answers do not wait for it"
+        inbox.wait_for(to, 11)
+        assert time.monotonic() - before >= 10 / 20
+
+
+def test_a_refused_email_is_given_up_with_a_line_and_a_number(trio: Strategy, inbox: Inbox) -> None:
+    inbox.dial(refuse_rate=1, refuse_code=550)
+    email_id = trio.send(someone()).json["id"]
+    wait_until(lambda: trio.stats()["failed"] == 1, "given up")
+    trio.program.wait_for_line(rf"gave up {re.escape(email_id)} after 1 attempt\(s\): Refused: 550")
+
+
+def test_a_4xx_is_tried_again_and_given_up_after_its_attempts(inbox: Inbox, tmp_path: Path) -> None:
+    with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url, ATTEMPTS="2") as strategy:
+        inbox.dial(refuse_rate=1, refuse_code=451)
+        given_up = strategy.send(someone()).json["id"]
+        strategy.program.wait_for_line(rf"gave up {re.escape(given_up)} after 2 attempt\(s\): Unavailable: 451")
+        sent = someone()
+        strategy.send(sent)
+        wait_until(lambda: strategy.stats()["retried"] == 2, "the first attempt has failed")
+        inbox.dial(refuse_rate=0)
+        inbox.wait_for(sent)
+        stats = wait_until(lambda: strategy.stats()["sent"] == 1 and strategy.stats(), "sent")
+        assert (stats["failed"], stats["retried"], stats["accepted"]) == (1, 2, 2)
+
+
+def test_an_outage_of_the_mail_server_costs_no_attempts(tmp_path: Path) -> None:
+    """ATTEMPTS=1: the first failure that counted would be the last."""
+    to = someone()
+    with running_inbox(tmp_path / "inbox") as inbox:
+        ports = {"INBOX_SMTP_PORT": str(inbox.smtp_port), "INBOX_PORT": inbox.url.rpartition(":")[2]}
+        environment = {"SMTP_URL": inbox.smtp_url, "ATTEMPTS": "1"}
+        with running_strategy("3_local_messages", tmp_path, **environment) as strategy:
+            strategy.send(to)
+            inbox.wait_for(to)
+            os.kill(inbox.pid, signal.SIGKILL)
+            assert [strategy.send(to).status for _ in range(20)] == [202] * 20
+            wait_until(lambda: (strategy.stats()["paused"] or "").startswith("Away"), "the worker waits for the server")
+            assert strategy.stats()["waiting"] + strategy.stats()["in_flight"] == 20
+            assert strategy.ask("/health").status == 200, "an email can be accepted all the same"
+            with running_inbox(tmp_path / "again", **ports) as back:
+                back.wait_for(to, 20)
+                stats = wait_until(lambda: strategy.stats()["sent"] == 21 and strategy.stats(), "all sent")
+    assert (stats["failed"], stats["retried"], stats["paused"]) == (0, 0, None)
+    assert len(re.findall("pause: Away", strategy.program.output)) == 1
+
+
+def test_the_stats_know_how_long_the_oldest_waits(trio: Strategy, inbox: Inbox) -> None:
+    assert trio.stats()["oldest_wait_seconds"] == 0.0
+    inbox.dial(hang_rate=1)
+    trio.send(someone())
+    wait_until(lambda: trio.stats()["oldest_wait_seconds"] > 0.1, "it waits")
+
+
+def test_sigterm_stops_the_server_first_and_drains_the_worker(inbox: Inbox, tmp_path: Path) -> None:
+    to = someone()
+    with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url, EMAILS_PER_SECOND="50") as strategy:
+        assert [strategy.send(to).status for _ in range(40)] == [202] * 40
+    assert len(inbox.messages(to)) == 40
+    assert re.search(r"^\[master @ \d+\] \S+ waiting up to 10 s for \d+ emails", strategy.program.output, re.MULTILINE)
+
+
+def test_sigterm_of_a_child_is_a_restart_that_loses_and_doubles_nothing(trio: Strategy, inbox: Inbox) -> None:
+    inbox.dial(latency_ms=300)
+    to = someone()
+    assert [trio.send(to).status for _ in range(5)] == [202] * 5
+    wait_until(lambda: trio.stats()["in_flight"] == 5, "in flight")
+    worker = trio.pid("email worker")
+    os.kill(worker, signal.SIGTERM)
+    trio.program.wait_for_line(rf"the email worker @ {worker} ended with exit status 0; starting it again")
+    messages = inbox.wait_for(to, 5)
+    assert [message["copies"] for message in messages] == [1] * 5
+
+
+def test_what_cannot_be_sent_within_the_limit_is_listed_by_id(tmp_path: Path) -> None:
+    """No mail server at all: the master waits as long as it promises, and then says what is lost."""
+    with running_strategy("3_local_messages", tmp_path, SMTP_URL="smtp://127.0.0.1:1", DRAIN_SECONDS="1") as strategy:
+        ids = [strategy.send(someone()).json["id"] for _ in range(3)]
+    lost = re.findall(r"^\[master @ \d+\] \S+ lost (<\S+>): not sent within 1 s", strategy.program.output, re.MULTILINE)
+    assert lost == ids
+
+
+def test_rubbish_in_the_pipe_is_logged_and_hurts_nobody() -> None:
+    """Anything that is not the expected JSON: the channel goes on."""
+    channel_module = importlib.import_module("3_local_messages.channel")
+    received: list[object] = []
+    channel = channel_module.Channel(received.append, lambda: None)
+    channel.data_received(b'["sent", "<a@b>"]\n\x80\x04\x95pickle\n{"not": "a list"}\nNaN\n' + b"[" * 5000 + b"\n")
+    channel.data_received(b'["sent", ')
+    channel.data_received(b'"<c@d>"]\n')
+    assert received[0] == ["sent", "<a@b>"]
+    assert received[-1] == ["sent", "<c@d>"]

@@ -1,0 +1,84 @@
+"""Group commit: what arrives together, and during a commit, is committed together."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from common.batcher import Batcher
+from tests.smtp_peer import until
+
+
+class Commits:
+    """Doubles numbers; each commit waits for permission."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.permission = asyncio.Event()
+        self.permission.set()
+        self.error: Exception | None = None
+
+    async def __call__(self, numbers: Sequence[int]) -> list[int]:
+        self.batches.append(list(numbers))
+        await self.permission.wait()
+        if self.error:
+            raise self.error
+        return [2 * number for number in numbers]
+
+
+async def test_the_calls_of_one_tick_are_one_commit_with_a_result_for_each() -> None:
+    commits = Commits()
+    double = Batcher(commits)
+    assert await asyncio.gather(*[double(n) for n in range(5)]) == [0, 2, 4, 6, 8]
+    assert commits.batches == [[0, 1, 2, 3, 4]]
+
+
+async def test_what_comes_during_a_commit_waits_for_the_next_one() -> None:
+    commits = Commits()
+    double = Batcher(commits)
+    commits.permission.clear()
+    first = double(1)
+    await until(lambda: commits.batches)
+    later = [double(n) for n in (2, 3, 4)]
+    await asyncio.sleep(0)
+    assert commits.batches == [[1]], "one commit at a time"
+    commits.permission.set()
+    assert await asyncio.gather(first, *later) == [2, 4, 6, 8]
+    assert commits.batches == [[1], [2, 3, 4]]
+
+
+async def test_alone_a_call_does_not_wait_for_others() -> None:
+    commits = Commits()
+    double = Batcher(commits)
+    assert [await double(1), await double(2)] == [2, 4]
+    assert commits.batches == [[1], [2]]
+
+
+async def test_a_batch_has_a_largest_size() -> None:
+    commits = Commits()
+    double = Batcher(commits, largest=2)
+    assert await asyncio.gather(*[double(n) for n in range(5)]) == [0, 2, 4, 6, 8]
+    assert commits.batches == [[0, 1], [2, 3], [4]]
+
+
+async def test_an_error_is_everybodys_in_that_batch_and_nobodys_afterwards() -> None:
+    commits = Commits()
+    double = Batcher(commits)
+    commits.error = RuntimeError("away")
+    results = await asyncio.gather(*[double(n) for n in range(3)], return_exceptions=True)
+    assert [str(r) for r in results] == ["away"] * 3
+    commits.error = None
+    assert await double(4) == 8
+
+
+async def test_a_caller_who_leaves_does_not_take_the_others_along() -> None:
+    commits = Commits()
+    double = Batcher(commits)
+    commits.permission.clear()
+    leaving, staying = double(1), double(2)
+    await until(lambda: commits.batches)
+    leaving.cancel()
+    commits.permission.set()
+    assert await staying == 4
+    with pytest.raises(asyncio.CancelledError):
+        await leaving

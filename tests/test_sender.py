@@ -1,0 +1,101 @@
+"""The patient sender: throttled, and waiting for a mail server that is away without using up attempts."""
+
+import asyncio
+import time
+
+import pytest
+
+from common import sender as sender_module
+from common.emails import Email, new_id
+from common.errors import InDoubt, Refused, Unavailable
+from common.mailer import Mailer
+from common.sender import PatientSender
+from tests.smtp_peer import smtp_peer, until
+
+
+def an_email() -> Email:
+    return Email(new_id("example.com"), "bob@example.com", "Hello", "How are you?")
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender_module, "backoff_seconds", lambda attempt, base, cap: 0.01)
+
+
+async def test_an_outage_raises_nothing_and_every_email_is_sent_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.cuts.add("connect")
+        pauses: list[str | None] = []
+        sender = PatientSender(mailer, None, pauses.append)
+        sending = [asyncio.create_task(sender.send(an_email())) for _ in range(10)]
+        await until(lambda: sender.paused)
+        await until(lambda: peer.connections > 15)
+        assert not any(task.done() for task in sending)
+        peer.cuts.clear()
+        await asyncio.gather(*sending)
+        assert len(peer.messages) == 10
+        assert (sender.paused, pauses[-1]) == (None, None)
+        assert caplog.text.count("pause: Away") == 1, "one line, however many were under way"
+
+
+async def test_a_server_that_dies_in_the_middle_costs_no_attempt() -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        sender = PatientSender(mailer, None)
+        await sender.send(an_email())
+        peer.once["MAIL"] = b"421 going down"
+        await sender.send(an_email())
+        assert len(peer.messages) == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "reply", "error"),
+    [("RCPT", b"550 no", Refused), ("RCPT", b"451 later", Unavailable), (".", b"451 later", Unavailable)],
+)
+async def test_what_concerns_one_email_is_raised_at_once(command: str, reply: bytes, error: type[Exception]) -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.replies[command] = reply
+        sender = PatientSender(mailer, None)
+        with pytest.raises(error):
+            await sender.send(an_email())
+        assert sender.paused is None
+
+
+async def test_an_email_in_doubt_is_the_callers_to_decide() -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.cuts.add(".")
+        with pytest.raises(InDoubt):
+            await PatientSender(mailer, None).send(an_email())
+
+
+async def test_a_login_that_fails_pauses_everything_until_it_works() -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.replies["MAIL"] = peer.replies["NOOP"] = b"530 log in first"
+        sender = PatientSender(mailer, None)
+        sending = asyncio.create_task(sender.send(an_email()))
+        await until(lambda: sender.paused)
+        assert str(sender.paused).startswith("LoginFailed: 530")
+        tried = peer.commands.count("MAIL")
+        await until(lambda: peer.commands.count("NOOP") > 3)
+        assert peer.commands.count("MAIL") == tried, "no email is tried meanwhile"
+        peer.replies["MAIL"] = peer.replies["NOOP"] = b"250 ok"
+        await sending
+
+
+async def test_the_throttle_spaces_the_emails_out() -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        sender = PatientSender(mailer, 100)
+        before = time.monotonic()
+        await asyncio.gather(*[sender.send(an_email()) for _ in range(21)])
+        assert time.monotonic() - before >= 0.19, "the first at once, twenty more at 10 ms each"
+
+
+async def test_closing_ends_the_probing() -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.cuts.add("connect")
+        sender = PatientSender(mailer, None)
+        sending = asyncio.create_task(sender.send(an_email()))
+        await until(lambda: sender.paused)
+        await sender.close()
+        sending.cancel()
+        await asyncio.wait([sending])
+    assert all("_wait_for_server" not in repr(task) for task in asyncio.all_tasks())
