@@ -15,20 +15,19 @@ services: $(VENV)/ready ## the embedded services alone
 	@exec $(PY) -m common.run services
 
 test: $(VENV)/ready-dev ## all tests, on the embedded services
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 check: $(VENV)/ready-dev ## what CI runs: format, lint, types, tests
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 bench: $(VENV)/ready-dev ## how fast the parts are, each beside a reference of the same run
 	@exec $(PY) -m lab.bench
 
 diff-%: ## what strategy 2 to 6 changes in the strategy before
-	@before=$$(ls -d $$(($* - 1))_*) && after=$$(ls -d $*_*) && \
-	git diff --no-index --stat $$before $$after; git diff --no-index $$before/server.py $$after/server.py; true
+	@diff -ruN --exclude=__pycache__ --exclude=README.md $$(ls -d $$(($* - 1))_*) $$(ls -d $*_*); true
 
 format: $(VENV)/ready-dev ## format the code
 	$(PY) -m ruff check --fix .
@@ -47,6 +46,7 @@ clean: ## remove .venv, caches and the data of the embedded services
 
 # The environment is made once, and again when the pinned versions change. An install that was cut off starts anew.
 $(VENV)/ready: requirements.lock
+	@test ! -L $(VENV) || { echo "$(VENV) is a link to somewhere else: remove it" >&2; exit 2; }
 	@echo "Setting up $(VENV), once; it takes a minute or less"
 	@python=$$(for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done) && \

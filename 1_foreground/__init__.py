@@ -6,7 +6,7 @@ What can be lost            Nothing that was answered with 200. A killed server 
                             their callers know: they have no answer.
 What can come twice         What the caller repeats. After a 504 "in doubt" the email may have arrived all the same.
 How it scales               As far as the mail server does: each caller waits as long as the mail server takes.
-What to try                 INBOX faults, latency 2000 ms: the answer takes two seconds, for everybody.
+What to try                 Turn the inbox's dial to a latency of 2000 ms: every answer takes two seconds.
 """
 
 ROLES = ("server",)

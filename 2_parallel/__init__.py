@@ -6,7 +6,7 @@ What can be lost            Everything in flight when the server is killed, and 
                             take: a line in the log and a number in /stats, nobody tries again.
 What can come twice         Almost nothing: each email is tried once.
 How it scales               Answers are as fast as the web server. The work in flight is bounded: beyond the limit 503.
-What to try                 Set the inbox's latency to 2000 ms, send ten, and kill -9 the server: ten answers, no email.
+What to try                 Let the inbox hang (its dial, 100 %), send ten, kill -9 the server: ten answers, no email.
 """
 
 ROLES = ("server",)

@@ -14,6 +14,7 @@ import orjson
 from common.errors import CannotAccept
 from common.outbox import Entry, Outbox
 from common.process import stop_requested
+from common.sender import window
 from common.serving import FINISH_SECONDS
 from common.settings import Settings
 
@@ -23,7 +24,6 @@ from .children import Child
 
 LOOK_SECONDS = 1.0
 STOP_SECONDS = 5.0  # how long the worker may take to end once it is told to
-WINDOW = 50  # emails in the worker's hands: more than it has SMTP sessions. What a kill of the worker can double
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class Master:
     def __init__(self, settings: Settings) -> None:
         self._drain_seconds = settings.drain_seconds
-        self._outbox: Outbox[bytes] = Outbox(self._hand_out, settings.attempts, WINDOW)
+        self._outbox: Outbox[bytes] = Outbox(self._hand_out, settings.attempts, window(settings.emails_per_second))
         self._paused: str | None = None
         self._stopping = False
         self._server = Child("web server", server.main, settings, self._from_server)

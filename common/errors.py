@@ -20,6 +20,10 @@ class Away(Unavailable):
     """No session with the server, or it broke before the email was handed in. No email is at fault: wait for it."""
 
 
+class SessionLost(Away):
+    """The server ended the session before it took the message: nothing has happened, another session may do."""
+
+
 class TimedOut(Away):
     """The limit passed before the email was handed in."""
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from common.emails import Address, Email, read_address
-from common.errors import InDoubt, SendError, TimedOut
+from common.errors import InDoubt, SendError, SessionLost, TimedOut
 from common.message import build_message
 from common.settings import Settings, SmtpServer
-from common.smtp_session import SessionLost, SmtpSession
+from common.smtp_session import SmtpSession
 
+GOODBYE_SECONDS = 1.0  # for a server that does not answer the goodbye
 IDLE_SECONDS = 30.0  # less than any server's patience: Postfix waits 300 s, some providers 60 s
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Mailer:
         self._tls = tls or tls_context(self._server)
         self._places = asyncio.Semaphore(settings.smtp_sessions)
         self._idle: deque[SmtpSession] = deque()  # the most recently used on the right
+        self._open_sessions: set[SmtpSession] = set()  # the idle ones, those in use and those that are closing
         self._idle_timer: asyncio.TimerHandle | None = None
         self._attempts: dict[_Attempt, None] = {}  # the open ones, oldest first
 
@@ -61,6 +63,10 @@ class Mailer:
             self._idle_timer.cancel()
         while self._idle:
             self._idle.pop().quit()
+        if self._open_sessions:  # the end of a TLS connection takes a round trip
+            await asyncio.wait([session.closed for session in self._open_sessions], timeout=GOODBYE_SECONDS)
+        for session in self._open_sessions:
+            session.abort()
 
     @property
     def in_flight(self) -> int:
@@ -95,11 +101,18 @@ class Mailer:
         """Find out whether the mail server could take an email now. Raises a SendError if not."""
         try:
             async with asyncio.timeout(self._connect_seconds), self._places:
-                session = self._take_idle() or await self._open()
-                await session.check()
-                self._keep(session)
+                if session := self._take_idle():
+                    with suppress(SessionLost):
+                        return await self._check(session)
+                return await self._check(await self._open())
         except TimeoutError:
             raise TimedOut(f"no answer from {self._server} within {self._connect_seconds:g} s") from None
+
+    async def _check(self, session: SmtpSession) -> None:
+        try:
+            await session.check()
+        finally:
+            self._keep(session)
 
     async def _send_within_limit(self, email: Email, attempt: _Attempt) -> None:
         recipient = read_address(email.to)
@@ -129,9 +142,12 @@ class Mailer:
     async def _open(self) -> SmtpSession:
         try:
             async with asyncio.timeout(self._connect_seconds):
-                return await SmtpSession.open(self._server, self._tls)
+                session = await SmtpSession.open(self._server, self._tls)
         except TimeoutError:
             raise TimedOut(f"no session with {self._server} within {self._connect_seconds:g} s") from None
+        self._open_sessions.add(session)
+        session.closed.add_done_callback(lambda _: self._open_sessions.discard(session))
+        return session
 
     def _take_idle(self) -> SmtpSession | None:
         self._quit_idle()

@@ -2,19 +2,26 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 
 from aiolimiter import AsyncLimiter
 
 from common.emails import Email
-from common.errors import LoginFailed, SendError
+from common.errors import Away, LoginFailed, SendError
 from common.mailer import Mailer
 from common.retry import backoff_seconds, concerns_every_email
 
 PROBE_CAP_SECONDS = 2.0  # the longest pause between two looks whether the server is back
+WINDOW = 50  # emails in a worker's hands: more than it has SMTP sessions. What is in its hands, a kill may double
 LOGIN_CAP_SECONDS = 60.0  # a login that fails is mended by a person; and too many tries lock an account
 
 log = logging.getLogger(__name__)
+
+
+def window(emails_per_second: float | None) -> int:
+    """How many emails a worker should have in its hands; with a throttle no more than a second's worth."""
+    return WINDOW if emails_per_second is None else max(1, min(WINDOW, math.ceil(emails_per_second)))
 
 
 class PatientSender:
@@ -33,13 +40,16 @@ class PatientSender:
         self._failures = 0  # in a row, of the server as a whole
         self._probe: asyncio.Task[None] | None = None
 
-    async def send(self, email: Email) -> None:
+    async def send(self, email: Email, *, patient: bool = True) -> None:
         """Send as soon as the throttle and the server allow.
 
         Raises what concerns this email alone: Refused, Unavailable (a 4xx) or InDoubt. An outage and a login that
-        fails raise nothing: the email waits here, and no attempt is lost.
+        fails raise nothing: the email waits here, and no attempt is lost. Unless it is not patient, because somebody
+        waits for the answer: then they raise Away or LoginFailed.
         """
         while True:
+            if self.paused and not patient:
+                raise Away(self.paused)
             await self._ready.wait()
             if self._throttle is not None:
                 await self._throttle.acquire()
@@ -52,6 +62,8 @@ class PatientSender:
                     self._failures = 0
                     raise
                 self._pause(error)
+                if not patient:
+                    raise
             else:
                 self._failures = 0
                 return

@@ -13,16 +13,18 @@ import asyncio
 import re
 import socket
 import ssl
+from contextlib import suppress
 from typing import NamedTuple, Self, cast
 
 import aiosmtplib
 
 from common.emails import Address
-from common.errors import Away, InDoubt, LoginFailed, Refused, SendError, Unavailable
+from common.errors import Away, InDoubt, LoginFailed, Refused, SendError, SessionLost, Unavailable
 from common.settings import SmtpServer
 
 _REPLY_LINE = re.compile(rb"(\d{3})(?:([ -])([^\n]*?))?\r?\n")
 _MAX_REPLY = 64 * 1024  # bytes; a server that sends more without completing a reply has lost its mind
+_MAX_FRUITLESS = 3  # refused emails and checks in a row, then the session is left; see _fruitless
 _NOT_LOGGED_IN = {530, 534, 535, 538}  # RFC 4954: the fault of our login, not of this email
 
 
@@ -36,12 +38,8 @@ class Reply(NamedTuple):
         if self.code in _NOT_LOGGED_IN:
             return LoginFailed(line)
         if self.code == 421:  # the server's last word on a session (RFC 5321, 3.8)
-            return Away(line)
+            return SessionLost(f"the mail server ended the session: {line}")
         return Refused(line) if self.code >= 500 else Unavailable(line)
-
-
-class SessionLost(Away):
-    """The server ended the session before the message was handed in: nothing happened, another session may do."""
 
 
 class SmtpSession(asyncio.Protocol):
@@ -49,9 +47,13 @@ class SmtpSession(asyncio.Protocol):
 
     def __init__(self, transport: asyncio.Transport, extensions: set[str]) -> None:
         self.usable = True
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.in_doubt = False
         """The message is handed in and not yet answered: whether it arrives, nobody here can know."""
         self.idle_since = 0.0  # loop time, seconds; kept by the pool
+        # Refused emails and checks since the last email that was taken. Servers slow down a client that only errs:
+        # Postfix waits a second per command from the 10th error on, and hangs up at the 20th or the 120th NOOP.
+        self._fruitless = 0
         self._transport = transport
         self._pipelining = "pipelining" in extensions
         self._smtputf8 = "smtputf8" in extensions
@@ -83,10 +85,10 @@ class SmtpSession(asyncio.Protocol):
             if server.user is not None:
                 await _log_in(smtp, server.user, server.password or "")
         except (aiosmtplib.SMTPException, OSError) as error:
-            smtp.close()
+            _abort(smtp)
             raise Away(f"no session with {server}: {_printable(str(error))}") from error
         except BaseException:
-            smtp.close()
+            _abort(smtp)
             raise
         session = cls(cast(asyncio.Transport, smtp.transport), set(smtp.esmtp_extensions))
         session._transport.set_protocol(session)
@@ -105,23 +107,24 @@ class SmtpSession(asyncio.Protocol):
             f"RCPT TO:<{recipient.wire}>\r\n".encode(),
             b"DATA\r\n",
         )
-        failed = next((r for r in (mail, rcpt) if not 200 <= r.code < 300), None)
-        if failed or data.code != 354:
+        # The first reply that is no success decides; a 421 after a refusal ends the session, the refusal stands.
+        failed = next((r for r in (mail, rcpt) if not 200 <= r.code < 300), None if data.code == 354 else data)
+        if failed:
             await self._clear(data_started=data.code == 354)
-            raise (failed or data).error()
+            raise failed.error()
         self.in_doubt = True  # from this write on, only a reply tells whether the email has arrived
         [reply] = await self._exchange(_stuff_dots(message) + b".\r\n")
         self.in_doubt = False
         if not 200 <= reply.code < 300:
-            self._check_closing(reply)
             raise reply.error()
+        self._fruitless = 0
 
     async def check(self) -> None:
         """Ask whether the server is there (NOOP). Raises SendError."""
         [reply] = await self._exchange(b"NOOP\r\n")
         if not 200 <= reply.code < 300:
-            self._check_closing(reply)
             raise reply.error()
+        self._count_fruitless()
 
     def quit(self) -> None:
         """Say goodbye without waiting for the answer."""
@@ -132,6 +135,10 @@ class SmtpSession(asyncio.Protocol):
     def close(self) -> None:
         self.usable = False
         self._transport.close()
+
+    def abort(self) -> None:
+        self.usable = False
+        self._transport.abort()
 
     async def _envelope(self, *commands: bytes) -> list[Reply]:
         """Send MAIL, RCPT and DATA; the replies. Without PIPELINING it stops asking at the first failure."""
@@ -144,16 +151,20 @@ class SmtpSession(asyncio.Protocol):
                 if replies[-1].code >= 400:
                     break
             replies += [replies[-1]] * (len(commands) - len(replies))
-        for reply in replies:
-            if self._check_closing(reply):
-                raise SessionLost(f"the mail server ended the session: {reply.code} {reply.text}")
         return replies
 
     async def _clear(self, *, data_started: bool) -> None:
-        """Leave the session ready for the next email after a refused envelope."""
-        if data_started:  # all recipients refused, yet DATA accepted: a lone dot ends it (RFC 2920, 3.1)
-            await self._exchange(b".\r\n")
-        await self._exchange(b"RSET\r\n")
+        """Leave the session ready for the next email after a refused envelope, or end it. Raises nothing."""
+        self._count_fruitless()
+        with suppress(SessionLost):
+            if data_started:  # all recipients refused, yet DATA accepted: a lone dot ends it (RFC 2920, 3.1)
+                await self._exchange(b".\r\n")
+            await self._exchange(b"RSET\r\n")
+
+    def _count_fruitless(self) -> None:
+        self._fruitless += 1
+        if self._fruitless >= _MAX_FRUITLESS:
+            self.quit()
 
     async def _exchange(self, data: bytes, replies: int = 1) -> list[Reply]:
         if not self.usable:
@@ -164,16 +175,10 @@ class SmtpSession(asyncio.Protocol):
         try:
             return await self._waiter
         except asyncio.CancelledError:  # the limit has passed: replies still under way must not meet the next email
-            self.usable = False
-            self._transport.abort()
+            self.abort()
             raise
         finally:
             self._waiter = None
-
-    def _check_closing(self, reply: Reply) -> bool:
-        if reply.code == 421:
-            self.close()
-        return reply.code == 421
 
     def data_received(self, data: bytes) -> None:
         if self._waiter is None:  # nobody asked: "421 shutting down", most likely
@@ -191,7 +196,10 @@ class SmtpSession(asyncio.Protocol):
         elif len(self._replies) >= self._expected or self._last_word():
             replies, self._replies = self._replies, []
             if not self._waiter.done():
-                self._waiter.set_result(replies + [replies[-1]] * (self._expected - len(replies)))
+                missing = self._expected - len(replies)
+                self._waiter.set_result(replies[: self._expected] + [replies[-1]] * missing)
+            if len(replies) > self._expected or any(reply.code == 421 for reply in replies):
+                self.close()
 
     def _last_word(self) -> bool:
         """After a 421 no further reply of a pipelined group will come."""
@@ -202,12 +210,20 @@ class SmtpSession(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose(exc)
+        if not self.closed.done():
+            self.closed.set_result(None)
 
     def _lose(self, cause: Exception | None) -> None:
-        self.close()
         if self._waiter is not None and not self._waiter.done():
             reason = f"the connection to the mail server broke{f': {cause}' if cause else ''}"
             self._waiter.set_exception(InDoubt(reason) if self.in_doubt else SessionLost(reason))
+        self.close()  # last: over TLS it may call connection_lost at once
+
+
+def _abort(smtp: aiosmtplib.SMTP) -> None:
+    if smtp.transport is not None:
+        smtp.transport.abort()  # type: ignore[attr-defined]
+    smtp.close()
 
 
 async def _greet(smtp: aiosmtplib.SMTP) -> None:

@@ -45,7 +45,7 @@ def test_but_no_other_caller_does(foreground: Strategy, inbox: Inbox) -> None:
     [
         ({"refuse_rate": 1, "refuse_code": 550}, 502, "Refused"),
         ({"refuse_rate": 1, "refuse_code": 451}, 503, "Unavailable"),
-        ({"refuse_rate": 1, "refuse_code": 421}, 503, "Away"),
+        ({"refuse_rate": 1, "refuse_code": 421}, 503, "SessionLost"),
         ({"hang_rate": 1}, 504, "InDoubt"),
         ({"lose_reply_rate": 1}, 504, "InDoubt"),
     ],

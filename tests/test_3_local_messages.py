@@ -12,10 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from common.sender import WINDOW
 from tests.load import Load, account
 from tests.programs import LIMIT, Inbox, Strategy, a_name, running_inbox, running_strategy, wait_until
-
-WINDOW = importlib.import_module("3_local_messages.master").WINDOW
 
 
 def someone() -> str:

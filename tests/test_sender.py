@@ -9,7 +9,7 @@ from common import sender as sender_module
 from common.emails import Email, new_id
 from common.errors import InDoubt, Refused, Unavailable
 from common.mailer import Mailer
-from common.sender import PatientSender
+from common.sender import PatientSender, window
 from tests.smtp_peer import smtp_peer, until
 
 
@@ -87,6 +87,11 @@ async def test_the_throttle_spaces_the_emails_out() -> None:
         before = time.monotonic()
         await asyncio.gather(*[sender.send(an_email()) for _ in range(21)])
         assert time.monotonic() - before >= 0.19, "the first at once, twenty more at 10 ms each"
+
+
+@pytest.mark.parametrize(("rate", "emails"), [(None, 50), (0.5, 1), (1, 1), (20, 20), (5000, 50)])
+def test_a_throttled_worker_has_no_more_than_a_second_s_emails_in_its_hands(rate: float | None, emails: int) -> None:
+    assert window(rate) == emails
 
 
 async def test_closing_ends_the_probing() -> None:
