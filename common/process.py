@@ -1,6 +1,7 @@
 """What every process of the project does the same way: its log, its event loop, its end."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ def run(main: Coroutine[Any, Any, None], prefix: str = "") -> None:
         format=f"{prefix}%(asctime)s.%(msecs)03d %(message)s",
         datefmt="%H:%M:%S",
     )
+    gc.freeze()  # what has been imported stays: the collector need not look at it again and again
     uvloop.run(main)
 
 

@@ -18,12 +18,15 @@ from typing import Any
 
 from common.address import cannot_listen, free_port, reachable, url_of
 from common.process import LIFELINE
-from common.services import LOOK_SECONDS, Service
+from common.services import LOOK_SECONDS, PORTS, Service
 from common.settings import USAGE_ERROR, Settings, exit_with_usage_error, read_settings
 
 RESTART_SECONDS = 1.0
+HEALTHY_SECONDS = 5.0
 STOP_SECONDS = 30.0  # longer than any role grants itself; then it is killed
 PREFIXED = re.compile(rb"\[[a-z ]+ @ \d+\] ")  # a role that speaks for children of its own
+WEB_ROLES = {"server", "master"}  # the others listen nowhere
+LABELS = {"inbox": "see it arrive", "valkey": "look into it"}
 EXAMPLE = "alice@example.com/Hello/How%20are%20you%3F"
 
 
@@ -132,7 +135,7 @@ async def run(settings: Settings, package: str) -> int:
     """Run the roles of a strategy until stopped. The exit status: 0, or 2 after a mistake in the settings."""
     stop = stop_on_signals()
     roles = chosen_roles(settings, package)
-    port = checked_port(settings)
+    port = checked_port(settings) if WEB_ROLES & set(roles) else settings.port
     with ExitStack() as stack:
         services = [stack.enter_context(Service(settings, name)) for name in needed_services(settings, package)]
         environment = {name: str(number) for s in services for name, number in s.ports.items()} | {"PORT": str(port)}
@@ -154,8 +157,9 @@ async def run(settings: Settings, package: str) -> int:
 async def run_services(settings: Settings) -> int:
     stop = stop_on_signals()
     with ExitStack() as stack:
-        services = [stack.enter_context(Service(settings, name)) for name in ("inbox",)]
-        say(f"the inbox is at {url_of('127.0.0.1', services[0].ports['INBOX_PORT'])}; Ctrl-C stops it")
+        services = [stack.enter_context(Service(settings, name)) for name in PORTS]
+        places = " and ".join(f"{service.name} is at {address_of(service)}" for service in services)
+        say(f"the {places}; Ctrl-C stops them")
         await watch(services, stop)
     return 0
 
@@ -212,13 +216,24 @@ def checked_port(settings: Settings) -> int:
 
 async def greet(settings: Settings, package: str, port: int, services: list[Service], roles: list[str]) -> None:
     """Say where everything is, once it is there."""
-    url = url_of(settings.host, port)
-    await _until_open(reachable(settings.host), port)
-    print(f"\n{package} listens on {url}\n  send an email   {url}{EXAMPLE}")
+    if WEB_ROLES & set(roles):
+        url = url_of(settings.host, port)
+        await _until_open(reachable(settings.host), port)
+        if "worker" in roles:  # it starts at the same time as the server
+            await _until_healthy(reachable(settings.host), port)
+        print(f"\n{package} listens on {url}\n  send an email   {url}{EXAMPLE}")
+    else:
+        print(f"\n{package} runs as {', '.join(roles)}")
     for service in services:
-        if service.name == "inbox":
-            print(f"  see it arrive   {url_of('127.0.0.1', service.ports['INBOX_PORT'])}")
+        print(f"  {LABELS[service.name]:15} {address_of(service)}")
     print("  stop it all     Ctrl-C\n", flush=True)
+
+
+def address_of(service: Service) -> str:
+    """Where people find it."""
+    if service.name == "inbox":
+        return url_of("127.0.0.1", service.ports["INBOX_PORT"])
+    return f"redis://127.0.0.1:{service.ports['VALKEY_PORT']}/0"
 
 
 async def _until_open(host: str, port: int) -> None:
@@ -228,6 +243,22 @@ async def _until_open(host: str, port: int) -> None:
             writer.close()
             return
         await asyncio.sleep(0.02)
+
+
+async def _until_healthy(host: str, port: int) -> None:
+    """Wait until an email could be accepted, but not for ever: what keeps it from that may have to be seen."""
+    with suppress(TimeoutError, OSError):
+        async with asyncio.timeout(HEALTHY_SECONDS):
+            while b" 200 " not in await _ask_health(host, port):  # noqa: ASYNC110  another process
+                await asyncio.sleep(0.02)
+
+
+async def _ask_health(host: str, port: int) -> bytes:
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    status = await reader.readline()
+    writer.close()
+    return status
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self, cast
 
@@ -30,6 +30,8 @@ START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 LOOK_SECONDS = 1.0  # how often a service looks for users, and a user for its service
 
+PORTS = {"inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"), "valkey": ("VALKEY_PORT",)}
+
 Facts = dict[str, int]
 
 
@@ -39,9 +41,8 @@ class Service:
     def __init__(self, settings: Settings, name: str) -> None:
         self.name = name
         self._dir = settings.data_dir
-        self.ports: dict[str, int] = {
-            "inbox": {"INBOX_SMTP_PORT": settings.inbox_smtp_port, "INBOX_PORT": settings.inbox_port}
-        }[name]
+        wanted = {variable: getattr(settings, variable.lower()) for variable in PORTS[name]}
+        self.ports: dict[str, int] = {variable: port for variable, port in wanted.items() if port is not None}
         self._users: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None  # set if it was this user that started it
 
@@ -53,7 +54,11 @@ class Service:
         self._dir.mkdir(parents=True, exist_ok=True)
         self._users = open(self._dir / f"{self.name}.users", "w")
         fcntl.flock(self._users, fcntl.LOCK_SH)
-        self.ensure()
+        try:
+            self.ensure()
+        except BaseException:
+            self._users.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,11 +80,13 @@ class Service:
         return not found
 
     def _remember(self, facts: Facts) -> None:
-        self.ports = {variable: facts[variable.lower()] for variable in self.ports}
+        self.ports = {variable: facts[variable.lower()] for variable in PORTS[self.name]}
 
     def _start(self) -> Facts:
         environment = os.environ | {variable: str(port) for variable, port in self.ports.items()}
         environment.pop(LIFELINE, None)
+        if self._process is not None:
+            self._process.wait()  # it has let go of its announcement, so this is its last moment
         output = self._dir / f"{self.name}.log"
         with open(output, "wb") as log:
             self._process = subprocess.Popen(
@@ -95,17 +102,20 @@ class Service:
             if facts := running(self._dir, self.name):
                 return facts
             time.sleep(0.01)
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
         self._process.wait()
         lines = output.read_text(errors="replace").strip().splitlines()
         exit_with_usage_error(lines[-1] if lines else f"the embedded {self.name} did not start")
 
     def _stop(self, pid: int) -> None:
-        os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
         while running(self._dir, self.name):
             if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.005)
         if self._process is not None:
             self._process.wait()
@@ -114,15 +124,20 @@ class Service:
 _announcements: list[IO[str]] = []  # kept open: the lock on it says that this process runs
 
 
-def announce(data_dir: Path, name: str, **facts: int) -> None:
-    """Called by a service once it can be used."""
+def claim(data_dir: Path, name: str) -> IO[str]:
+    """Called by a service: its announcement, locked and still empty. A child that inherits the file holds it too."""
     data_dir.mkdir(parents=True, exist_ok=True)
     file = open(data_dir / f"{name}.json", "a+")  # noqa: SIM115
     fcntl.flock(file, fcntl.LOCK_EX)
     file.truncate(0)
-    json.dump({"pid": os.getpid(), **facts}, file)
-    file.flush()
     _announcements.append(file)
+    return file
+
+
+def announce(announcement: IO[str], pid: int, **facts: int) -> None:
+    """Called by a service once it can be used. SIGTERM to `pid` must stop it."""
+    json.dump({"pid": pid, **facts}, announcement)
+    announcement.flush()
 
 
 def running(data_dir: Path, name: str) -> Facts | None:

@@ -5,6 +5,7 @@ status 2, and that line never repeats the value: a URL may hold a password.
 """
 
 import ipaddress
+import re
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from common.emails import Address, BadEmail, read_address
 
 USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
+VALKEY_PORT = 6390  # where the embedded Valkey is when nothing else is said and the port is free
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,21 @@ def _check_smtp_url(url: SecretStr) -> SecretStr:
 
 
 def _check_redis_url(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+    """Raises ValueError with a reason that names no part of the URL."""
+    try:
+        parts = urlsplit(url.get_secret_value())
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL; expected redis://user:password@host:6379/0") from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
         raise ValueError("must begin with redis://, rediss:// or unix://")
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise ValueError("names no socket; expected unix:///path/to/socket?db=0")
+    elif not parts.hostname:
+        raise ValueError("names no host; expected redis://user:password@host:6379/0")
+    elif port == 0 or parts.fragment or not re.fullmatch("/?[0-9]*", parts.path):
+        raise ValueError("must end with host, port and number; percent-encode / ? # and @ in user and password")
     return url
 
 
@@ -116,6 +131,7 @@ class Settings(BaseSettings):
     drain_seconds: PositiveFloat = 10.0
     inbox_smtp_port: Port = 1025
     inbox_port: Port = 8025
+    valkey_port: Port | None = None  # unset: VALKEY_PORT or the next free one
     data_dir: Path = Path(".data")
     role: str | None = None  # `make run-5 ROLE=worker`: this one role only
     workers: PositiveInt = 1  # `make run-5 WORKERS=3`: so many worker processes
@@ -126,6 +142,11 @@ class Settings(BaseSettings):
         if self.smtp_url is None:
             return SmtpServer("127.0.0.1", self.inbox_smtp_port)
         return read_smtp_url(self.smtp_url.get_secret_value())
+
+    @property
+    def redis(self) -> SecretStr:
+        """Redis: that of REDIS_URL, else the embedded Valkey."""
+        return self.redis_url or SecretStr(f"redis://127.0.0.1:{self.valkey_port or VALKEY_PORT}/0")
 
     @cached_property
     def sender(self) -> Address:

@@ -17,13 +17,19 @@ from common.process import run, stop_requested
 from lab.load import TEXT
 
 EMAIL = {"to": "reader@example.com", "subject": "Hello", "text": TEXT}
-BODY = json.dumps({"email": EMAIL, "id": f"<{'0' * 32}@example.com>", "status": "sent"}, indent=2).encode() + b"\n"
 CONTENT_TYPE = "application/json; charset=utf-8"
 
 
-async def serve_handler() -> None:
+def body(status: int) -> bytes:
+    members = {"email": EMAIL, "id": f"<{'0' * 32}@example.com>", "status": "sent" if status == 200 else "accepted"}
+    return json.dumps(members, indent=2).encode() + b"\n"
+
+
+async def serve_handler(status: int) -> None:
+    answer = body(status)
+
     async def handle(request: web.Request) -> web.Response:
-        return web.Response(body=BODY, headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=answer, status=status, headers={"Content-Type": CONTENT_TYPE})
 
     app = web.Application()
     app.router.add_get("/{to}/{subject}/{text}", handle)
@@ -41,8 +47,8 @@ class Raw(asyncio.Protocol):
 
     ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (
         CONTENT_TYPE.encode(),
-        len(BODY),
-        BODY,
+        len(body(200)),
+        body(200),
     )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -63,7 +69,9 @@ async def serve_raw() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="The web servers to compare with.")
     parser.add_argument("kind", choices=("handler", "raw"))
-    run(serve_handler() if parser.parse_args().kind == "handler" else serve_raw())
+    parser.add_argument("--status", type=int, default=200, help="of the handler's answers: 200 sent, 202 accepted")
+    options = parser.parse_args()
+    run(serve_handler(options.status) if options.kind == "handler" else serve_raw())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -22,33 +23,48 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab import bench_burst, bench_mailer, bench_web
-from lab.children import ROOT, ChildFailed, Lab
+from lab import bench_accepting, bench_batcher, bench_burst, bench_delivering, bench_idle, bench_mailer, bench_web
+from lab.children import ROOT, ChildFailed, Lab, in_the_way
 from lab.figures import Row, Spread
 from lab.machine import busy, stamp
+from lab.strategies import strategies
 
 RESULTS = ROOT / "results" / "bench.json"
-BENCHMARKS: dict[str, Sequence[Callable[[Lab], Row]]] = {
-    "mailer": (bench_mailer.mailer, bench_mailer.round_trips),
-    "web": (bench_web.load_generator, bench_web.foreground),
-    "burst": (bench_burst.parallel,),
+
+Benchmark = Callable[[Lab], Iterator[Row]]
+
+
+def of_each(benchmark: Callable[[int, Lab], Iterator[Row]], *numbers: int) -> dict[str, Benchmark]:
+    """The same for each of those strategies that are there."""
+    name = benchmark.__name__.replace("_", " ")
+    return {f"strategy {number} {name}": partial(benchmark, number) for number in strategies(*numbers)}
+
+
+BENCHMARKS: dict[str, dict[str, Benchmark]] = {
+    "mailer": {"mailer": bench_mailer.mailer, "round trips": bench_mailer.round_trips},
+    "web": {"load generator": bench_web.load_generator, "strategy 1": bench_web.foreground},
+    "burst": {"strategy 2": bench_burst.parallel},
+    "accepting": of_each(bench_accepting.accepting, 3, 4),
+    "delivering": of_each(bench_delivering.delivering, 3, 4),
+    "idle": of_each(bench_idle.from_idle, 1, 2, 3, 4),
+    "batcher": {"batcher": bench_batcher.batcher},
 }
 
 
-def measure(benchmarks: Sequence[Callable[[Lab], Row]], console: Console) -> list[Row]:
+def measure(benchmarks: dict[str, Benchmark], console: Console) -> list[Row]:
     """Run them one after another. Raises ChildFailed; ends all processes and removes all files however it ends."""
     columns = (SpinnerColumn(), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     text = TextColumn("{task.description}: {task.fields[step]}")
-    rows = []
+    rows: list[Row] = []
     with (
         TemporaryDirectory(prefix="six-ways-bench-") as folder,
         Progress(*columns, text, console=console, transient=True) as progress,
     ):
         task = progress.add_task("", total=len(benchmarks), step="")
         lab = Lab(Path(folder), lambda step: progress.update(task, step=step))
-        for benchmark in benchmarks:
-            progress.update(task, description=benchmark.__name__.replace("_", " "))
-            rows.append(benchmark(lab))
+        for name, benchmark in benchmarks.items():
+            progress.update(task, description=name, step="starting")
+            rows.extend(benchmark(lab))
             progress.advance(task)
     return rows
 
@@ -88,8 +104,9 @@ def stop(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def chosen(names: Sequence[str]) -> list[Callable[[Lab], Row]]:
-    return [benchmark for name, group in BENCHMARKS.items() if name in names or not names for benchmark in group]
+def chosen(names: Sequence[str]) -> dict[str, Benchmark]:
+    groups = [group for name, group in BENCHMARKS.items() if name in names or not names]
+    return {name: benchmark for group in groups for name, benchmark in group.items()}
 
 
 def main() -> None:
@@ -98,6 +115,8 @@ def main() -> None:
     only = parser.parse_args().only or os.environ.get("BENCH_ONLY", "").split()
     if unknown := set(only) - set(BENCHMARKS):
         parser.error(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    if names := in_the_way():
+        parser.error(f".env sets {', '.join(names)}, which would change what is measured; take that out meanwhile")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     console = Console()

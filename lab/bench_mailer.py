@@ -1,5 +1,7 @@
 """The mailer alone: how fast it goes, and how often it waits for the wire."""
 
+from collections.abc import Iterator
+
 from lab.children import Lab
 from lab.figures import Facts, Rounds, Row, accounting, in_turns
 from lab.sinks import CountingSink, fastest_sink, lab_sink, url_of
@@ -13,7 +15,7 @@ MIN_RATE = 5000  # emails a second
 MAX_ROUND_TRIPS = 2.2  # two, and the clocks
 
 
-def mailer(lab: Lab) -> Row:
+def mailer(lab: Lab) -> Iterator[Row]:
     """Emails of 200 bytes, each to a recipient of its own, by one process."""
     with fastest_sink(lab) as sink:
         rounds = in_turns(
@@ -23,7 +25,7 @@ def mailer(lab: Lab) -> Row:
         )
         arrived = sink.count()
     missing = sum(facts["sent"] for facts in rounds.ours + rounds.bare) - arrived
-    return Row(
+    yield Row(
         name="mailer",
         unit="emails/s",
         rounds=rounds,
@@ -38,13 +40,13 @@ def mailer(lab: Lab) -> Row:
     )
 
 
-def round_trips(lab: Lab) -> Row:
+def round_trips(lab: Lab) -> Iterator[Row]:
     """The time of one email on a warm session where each round trip takes 50 ms, in round trips."""
     with lab_sink(lab, LATENCY_MS) as sink:
         lab.say(f"one sender, {LATENCY_MS:g} ms each round trip")
         ours, bare = send(lab, sink, 1, 1.0), converse(lab, sink, 1, 1.0)
     rounds = Rounds([ours], [bare], figure=lambda facts: float(facts["p50_ms"]) / LATENCY_MS)
-    return Row(
+    yield Row(
         name="round trips",
         unit="per email",
         rounds=rounds,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from lab.children import Lab, python
 from lab.figures import Facts, Row, accounting, in_turns
@@ -15,31 +16,31 @@ MIN_RATE = 3000  # requests a second for strategy 1
 MIN_HEADROOM = 1.5  # the load generator through the fastest server that it measures
 
 
-def load_generator(lab: Lab) -> Row:
+def load_generator(lab: Lab) -> Iterator[Row]:
     """How fast the load generator could ask, so that it is not what the next rows measure."""
     with bare_web(lab, "raw") as raw, bare_web(lab, "handler") as handler:
-        rounds = in_turns(lab.say, lambda: load(lab, raw, 1.0), lambda: load(lab, handler, 1.0))
-    return Row(
+        rounds = in_turns(lab.say, lambda: load(lab, raw.port, 1.0), lambda: load(lab, handler.port, 1.0))
+    yield Row(
         name="load generator",
         unit="requests/s",
         rounds=rounds,
         against="bare aiohttp",
         target=f"ratio ≥ {MIN_HEADROOM:g}",
-        met=rounds.ratio.median >= MIN_HEADROOM and only_200(*rounds.ours, *rounds.bare),
+        met=rounds.ratio.median >= MIN_HEADROOM and only(200, *rounds.ours, *rounds.bare),
         notes=(f"{CONNECTIONS} connections to a server that sends the same bytes whatever is asked",),
     )
 
 
-def foreground(lab: Lab) -> Row:
+def foreground(lab: Lab) -> Iterator[Row]:
     """Strategy 1: the answer waits for the mail server."""
     with fastest_sink(lab) as sink, strategy(lab, 1, sink) as server, bare_web(lab, "handler") as handler:
         lab.say("warming up")
         warm_up = load(lab, server.port, 0.5)
-        rounds = in_turns(lab.say, lambda: load(lab, server.port, SECONDS), lambda: load(lab, handler, SECONDS))
+        rounds = in_turns(lab.say, lambda: load(lab, server.port, SECONDS), lambda: load(lab, handler.port, SECONDS))
         arrived = sink.count()
-    all_200 = only_200(warm_up, *rounds.ours, *rounds.bare)
+    all_200 = only(200, warm_up, *rounds.ours, *rounds.bare)
     missing = sum(facts["statuses"].get("200", 0) for facts in (warm_up, *rounds.ours)) - arrived
-    return Row(
+    yield Row(
         name="1_foreground",
         unit="requests/s",
         rounds=rounds,
@@ -54,16 +55,23 @@ def foreground(lab: Lab) -> Row:
     )
 
 
+@dataclass(frozen=True)
+class BareWeb:
+    """One of the servers of lab/bare_web.py."""
+
+    port: int
+    pid: int
+
+
 @contextmanager
-def bare_web(lab: Lab, kind: str) -> Iterator[int]:
-    """The port of one of the servers of lab/bare_web.py."""
-    with lab.child(python("lab.bare_web", kind), f"bare-{kind}") as child:
-        yield int(child.wait_for(r"(\d+)\n"))
+def bare_web(lab: Lab, kind: str, status: int = 200) -> Iterator[BareWeb]:
+    with lab.child(python("lab.bare_web", kind, "--status", status), f"bare-{kind}") as child:
+        yield BareWeb(int(child.wait_for(r"(\d+)\n")), child.process.pid)
 
 
 def load(lab: Lab, port: int, seconds: float) -> Facts:
     return lab.measure("lab.load", "--port", port, "--connections", CONNECTIONS, "--seconds", seconds)
 
 
-def only_200(*answers: Facts) -> bool:
-    return all(list(facts["statuses"]) == ["200"] and not facts["broken"] for facts in answers)
+def only(status: int, *answers: Facts) -> bool:
+    return all(list(facts["statuses"]) == [str(status)] and not facts["broken"] for facts in answers)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -13,14 +14,19 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import psutil
+from dotenv import dotenv_values
+
 from common.process import LIFELINE
 from common.settings import Settings
 from lab.figures import Facts
+from lab.machine import alive, descendants
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 20.0
 END_SECONDS = 15.0  # longer than a server gives its open requests; then it is killed
 MEASURE_SECONDS = 30.0  # no measurement is meant to take half as long
+ORPHAN_SECONDS = 3.0  # for whose parent was killed and who must notice it
 LOOK_SECONDS = 0.01
 
 
@@ -128,11 +134,22 @@ def default_environment(**settings: object) -> dict[str, str]:
     return environment | defaults | given | {LIFELINE: "1", "MAKELEVEL": "1", "PYTHONUNBUFFERED": "1"}
 
 
+def in_the_way() -> list[str]:
+    """Settings in the reader's `.env` that no default can be put over, because their default is not to be set."""
+    free = {name for name, field in Settings.model_fields.items() if field.default is None} - {"smtp_url", "redis_url"}
+    return sorted(name for name, value in dotenv_values(ROOT / ".env").items() if value and name.lower() in free)
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and SIGKILL for a child that does not end within the limit; reaped however this is interrupted."""
+    """SIGTERM, and SIGKILL for a child that does not end within the limit; reaped however this is interrupted.
+
+    Returns when its own children are gone too, the services included that it has started in sessions of their own.
+    """
     assert process.stdin is not None
-    process.terminate()
+    family = descendants(process.pid) if process.poll() is None else []
     try:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)  # not reaped, so the group is still ours
         with suppress(subprocess.TimeoutExpired):
             process.wait(END_SECONDS)
     finally:
@@ -140,3 +157,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
             process.kill()
             process.wait()
+        for orphan in still_alive(family, ORPHAN_SECONDS):
+            with suppress(psutil.NoSuchProcess):
+                orphan.kill()
+        still_alive(family, ORPHAN_SECONDS)
+
+
+def still_alive(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait so many seconds at most for all of them to end; those that have not."""
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in processes if alive(process)]) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+    return left

@@ -2,12 +2,14 @@
 
 A closed loop: who waits for an answer asks nothing meanwhile, so times of a server at its limit are flattering, and its
 rate is what it can do. Requests are built beforehand; of an answer only the status, the length and, if asked for, the
-id are read. Prints JSON: answers by status, connections that broke, seconds, answers a second, times in ms.
+id are read. Prints JSON: answers by status, connections that broke, seconds, answers a second, times in ms; with the
+ids also when each was asked for (perf_counter_ns).
 """
 
 import argparse
 import asyncio
 import json
+import random
 import re
 import time
 from array import array
@@ -38,13 +40,24 @@ class Load:
     """What all connections share: what is left to ask, and what was answered."""
 
     def __init__(
-        self, requests: Sequence[bytes], *, count: int | None = None, seconds: float | None = None, ids: bool = False
+        self,
+        requests: Sequence[bytes],
+        *,
+        count: int | None = None,
+        seconds: float | None = None,
+        pause: float = 0.0,
+        ids: bool = False,
     ) -> None:
-        """Ask `count` times or for so many `seconds`, whichever ends first; with `ids`, keep the ids of the 2xx."""
+        """Ask `count` times or for so many `seconds`, whichever ends first; with `ids`, keep the ids of the 2xx.
+
+        `pause` is the mean of the seconds between an answer and the next request of that connection.
+        """
         self.statuses: Counter[int] = Counter()
         self.broken = 0
         self.times = array("q")  # ns
         self.ids: list[str] | None = [] if ids else None
+        self.asked = array("q")  # ns: when each of the ids was asked for
+        self._pause = pause
         self._requests = cycle(requests)
         self._left = count
         self._started = self._ended = time.perf_counter_ns()
@@ -65,6 +78,11 @@ class Load:
         self.statuses[status] += 1
         if self.ids is not None and status < 300 and (found := _ID.search(body)):
             self.ids.append(found[1].decode())
+            self.asked.append(asked)
+
+    def next_pause(self) -> float:
+        """Of chance, from half to one and a half times the mean: in step with nobody's timer."""
+        return self._pause * random.uniform(0.5, 1.5)
 
     def result(self) -> dict[str, Any]:
         seconds = (self._ended - self._started) / 1e9
@@ -74,7 +92,7 @@ class Load:
             "seconds": seconds,
             "rate": len(self.times) / seconds if seconds else 0.0,
             **{f"p{percent}_ms": percentile(self.times, percent) / 1e6 for percent in (50, 99)},
-            **({"ids": self.ids} if self.ids is not None else {}),
+            **({"ids": self.ids, "asked_ns": self.asked.tolist()} if self.ids is not None else {}),
         }
 
 
@@ -92,7 +110,7 @@ class Client(asyncio.Protocol):
         self._ask()
 
     def _ask(self) -> None:
-        if self._load.over:
+        if self._load.over or self._transport.is_closing():
             self._transport.close()
         else:
             request = self._load.next_request()
@@ -116,6 +134,8 @@ class Client(asyncio.Protocol):
         self._asked = 0
         if last:
             self._transport.close()
+        elif pause := self._load.next_pause():
+            asyncio.get_running_loop().call_later(pause, self._ask)
         else:
             self._ask()
 
@@ -145,10 +165,12 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=50)
     parser.add_argument("--count", type=int, help="requests")
     parser.add_argument("--seconds", type=float)
+    parser.add_argument("--pause-ms", type=float, default=0.0, help="the mean between an answer and the next request")
     parser.add_argument("--ids", action="store_true", help="print the ids in the answers too")
     options = parser.parse_args()
     requests = email_requests(options.port)
-    load = Load(requests, count=options.count, seconds=options.seconds, ids=options.ids)
+    pause = options.pause_ms / 1000
+    load = Load(requests, count=options.count, seconds=options.seconds, pause=pause, ids=options.ids)
     uvloop.run(run_load(load, options.port, options.connections))
     print(json.dumps(load.result()))
 

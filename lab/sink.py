@@ -1,12 +1,15 @@
-"""`python -m lab.sink`: an SMTP server that drops every mail and remembers its Message-ID. Prints its port.
+"""`python -m lab.sink`: an SMTP server that drops every mail and remembers its Message-ID and when it came.
 
-Two commands are for the experiments: XCOUNT answers `250 <messages so far>`, and XIDS answers the Message-ID of every
-message, one in each line of its reply. It believes its clients: commands may come in any order, sizes have no limit.
+Prints its port. Two commands are for the experiments: XCOUNT answers `250 <messages so far>`, and XARRIVALS answers
+`<ns> <Message-ID>` of every message, one in each line of its reply; the clock is perf_counter_ns, which all processes
+of a machine share. It believes its clients: commands may come in any order, sizes have no limit.
 """
 
 import argparse
 import asyncio
 import re
+import time
+from array import array
 from typing import cast
 
 from common.process import run, stop_requested
@@ -32,12 +35,15 @@ class Sink:
         self.latency = latency
         self.ids: list[bytes] = []
         """The Message-ID of each message in the order of arrival; empty for a message without one."""
+        self.times = array("q")
+        """When each final dot was read: ns, perf_counter_ns."""
 
     async def listen(self, port: int) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         return await loop.create_server(lambda: SinkSession(self), "127.0.0.1", port, backlog=1024)
 
     def keep(self, message: bytes | bytearray) -> None:
+        self.times.append(time.perf_counter_ns())
         found = _MESSAGE_ID.search(message)
         self.ids.append(bytes(found[1]) if found else b"")
 
@@ -82,8 +88,9 @@ class SinkSession(asyncio.Protocol):
             self._buffer[:0] = b"\r\n"  # so that the dot of an empty message stands on a line of its own too
         if line == b"XCOUNT":
             return b"250 %d\r\n" % len(self._sink.ids)
-        if line == b"XIDS":
-            return b"".join([b"250-%s\r\n" % message_id for message_id in self._sink.ids]) + b"250 all\r\n"
+        if line == b"XARRIVALS":
+            arrivals = zip(self._sink.times, self._sink.ids, strict=True)
+            return b"".join([b"250-%d %s\r\n" % arrival for arrival in arrivals]) + b"250 all\r\n"
         return REPLIES.get(verb, b"502 not here\r\n")
 
     def _answer(self, replies: bytes) -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from tests.programs import ROOT, Inbox, Strategy, running_inbox, running_strategy
+from tests.programs import ROOT, Inbox, Strategy, Valkey, running_inbox, running_strategy, running_valkey
 
 # No deadline for one example: CI machines are slow at times, and speed is measured elsewhere (`make bench`).
 hypothesis_settings.register_profile("six-ways", deadline=None)
@@ -27,6 +27,13 @@ def inbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
     """An inbox of this test module's own."""
     with running_inbox(tmp_path_factory.mktemp("inbox")) as inbox:
         yield inbox
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A Valkey of this test module's own."""
+    with running_valkey(tmp_path_factory.mktemp("valkey")) as valkey:
+        yield valkey
 
 
 @pytest.fixture(autouse=True)

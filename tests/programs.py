@@ -17,6 +17,8 @@ from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import psutil
+from redis import Redis
+from redis.client import PubSub
 
 from common.services import running
 
@@ -136,8 +138,8 @@ class Program:
 # What could come in from the shell that runs the tests.
 SETTINGS = {
     "HOST", "PORT", "SMTP_URL", "SMTP_SESSIONS", "SMTP_CONNECT_SECONDS", "SMTP_SEND_SECONDS", "EMAIL_FROM",
-    "REDIS_URL", "EMAILS_PER_SECOND", "ATTEMPTS", "DRAIN_SECONDS", "INBOX_SMTP_PORT", "INBOX_PORT", "DATA_DIR",
-    "ROLE", "WORKERS", "MAKELEVEL", "MAKEFLAGS", "MFLAGS",
+    "REDIS_URL", "EMAILS_PER_SECOND", "ATTEMPTS", "DRAIN_SECONDS", "INBOX_SMTP_PORT", "INBOX_PORT",
+    "VALKEY_PORT", "DATA_DIR", "ROLE", "WORKERS", "MAKELEVEL", "MAKEFLAGS", "MFLAGS",
 }  # fmt: skip
 
 
@@ -170,7 +172,7 @@ class Inbox:
 def running_inbox(data_dir: Path, **environment: str) -> Iterator[Inbox]:
     """The inbox as a process of its own, on free ports."""
     ports = {"INBOX_SMTP_PORT": "0", "INBOX_PORT": "0"}
-    with open_users_lock(data_dir):
+    with open_users_lock(data_dir, "inbox"):
         program = Program([sys.executable, "-m", "common.inbox"], ports | {"DATA_DIR": str(data_dir)} | environment)
         try:
             facts = wait_until(lambda: running(data_dir, "inbox"), f"the inbox runs: {program.output}")
@@ -180,13 +182,60 @@ def running_inbox(data_dir: Path, **environment: str) -> Iterator[Inbox]:
             program.stop()
 
 
+class Valkey:
+    """The embedded Valkey: its address, and a client that decodes answers."""
+
+    def __init__(self, port: int, pid: int) -> None:
+        self.port = port
+        self.pid = pid
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.client = Redis(port=port, protocol=2, decode_responses=True, socket_timeout=LIMIT)
+
+    def subscribers(self, channel: str = "emailz") -> int:
+        [(_, number)] = self.client.pubsub_numsub(channel)
+        return int(number)
+
+    def listen(self, channel: str) -> PubSub:
+        """A subscription, already confirmed."""
+        pubsub: PubSub = self.client.pubsub()  # type: ignore[no-untyped-call]
+        pubsub.subscribe(channel)
+        pubsub.get_message(timeout=LIMIT)
+        return pubsub
+
+    def publish(self, message: bytes | str, channel: str = "emailz") -> int:
+        """As a program of somebody else does it: how many have received it."""
+        return int(self.client.publish(channel, message))
+
+
+def valkey_of(data_dir: Path) -> Valkey:
+    """The one that runs for this folder."""
+    facts = wait_until(lambda: running(data_dir, "valkey"), "Valkey runs")
+    assert facts is not None
+    return Valkey(facts["valkey_port"], facts["pid"])
+
+
 @contextmanager
-def open_users_lock(data_dir: Path) -> Iterator[None]:
-    """Be a user of the inbox, so that it does not take itself for abandoned."""
+def running_valkey(data_dir: Path, **environment: str) -> Iterator[Valkey]:
+    """Valkey as a service of its own, on a free port."""
+    with open_users_lock(data_dir, "valkey"):
+        settings = {"VALKEY_PORT": "0", "DATA_DIR": str(data_dir)} | environment
+        program = Program([sys.executable, "-m", "common.valkey"], settings)
+        try:
+            program.wait_for_line("Valkey listens")
+            valkey = valkey_of(data_dir)
+            yield valkey
+            valkey.client.close()
+        finally:
+            program.stop()
+
+
+@contextmanager
+def open_users_lock(data_dir: Path, name: str) -> Iterator[None]:
+    """Be a user of a service, so that it does not take itself for abandoned."""
     import fcntl
 
     data_dir.mkdir(parents=True, exist_ok=True)
-    with open(data_dir / "inbox.users", "w") as users:
+    with open(data_dir / f"{name}.users", "w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         yield
 
@@ -213,11 +262,20 @@ class Strategy:
         """The process that has this role now: the last one that has started, or said something."""
         return int(re.findall(rf"(?:^\[|the ){role} @ (\d+)(?:\]| has started)", self.program.output, re.MULTILINE)[-1])
 
+    def healthy(self) -> bool:
+        """Whether an email could be accepted now."""
+        try:
+            return self.ask("/health").status == 200
+        except OSError:
+            return False
+
 
 @contextmanager
 def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[Strategy]:
     """Start a strategy by `make run-N` on a free port; stop it, and see that nothing is left behind."""
-    program = Program(["make", f"run-{name[0]}"], {"PORT": "0", "DATA_DIR": str(data_dir)} | environment)
+    program = Program(
+        ["make", f"run-{name[0]}"], {"PORT": "0", "VALKEY_PORT": "0", "DATA_DIR": str(data_dir)} | environment
+    )
     try:
         url = program.wait_for_line(rf"^{name} listens on (http://\S+)/$")[1]
         yield Strategy(name, program, url)

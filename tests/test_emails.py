@@ -1,14 +1,15 @@
 """What becomes an email and what does not (the paths and addresses of bad input)."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common.emails import BadEmail, Email, email_from_json, email_from_path, new_id, read_address
+from common.emails import BadEmail, Email, _ask_library, _decode, email_from_json, email_from_path, new_id, read_address
 
 DOMAIN = "example.com"
 
@@ -129,6 +130,49 @@ def test_an_address_is_known_as_people_write_it_and_as_the_wire_carries_it(
 ) -> None:
     address = read_address(text)
     assert (address.wire, address.needs_smtputf8) == (wire, smtputf8)
+
+
+addresses = st.emails() | st.builds(
+    "{}@{}".format,
+    st.text("abzAZ09.!#$%&'*+/=?^_`{|}~-@ ü\n\"", max_size=70),
+    st.text("abcAB09.-ü_ ", max_size=20) | st.sampled_from(["example.com", "bücher.example", "xn--bcher-kva.example"]),
+)
+
+
+@given(addresses)
+@example("a" * 64 + "@example.com")
+@example("a" * 65 + "@example.com")
+@example("postmaster@example.com")
+@example("Postmaster@example.com")
+@example("a." * 31 + "aa@" + ".".join(["b" * 60] * 3) + ".com")
+@example("a." * 31 + "aa@" + ".".join(["b" * 60] * 3) + ".bbbbb.com")
+def test_the_short_cut_for_plain_addresses_says_what_the_library_says(text: str) -> None:
+    def outcome(read: Callable[[str], object]) -> object:
+        try:
+            return read(text)
+        except BadEmail as error:
+            return str(error)
+
+    assert outcome(read_address) == outcome(_ask_library)
+
+
+@given(st.text(max_size=30) | st.text("%0123456789abcdefABCDEF+/ü ", max_size=30))
+def test_percent_decoding_is_strict_however_it_is_done(part: str) -> None:
+    """Against the standard library's decoding, which is slow and right."""
+
+    def strict() -> object:
+        try:
+            return unquote_to_bytes(part.encode("utf-8", "surrogateescape")).decode()
+        except UnicodeError:
+            return "not UTF-8"
+
+    def ours() -> object:
+        try:
+            return _decode("text", part)
+        except BadEmail as error:
+            return error.reason
+
+    assert ours() == strict()
 
 
 @pytest.mark.parametrize(

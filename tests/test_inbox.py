@@ -602,7 +602,7 @@ async def event(stream: Any) -> Any:
 
 
 async def test_the_process_announces_serves_and_stops_whoever_hangs_on_to_it(tmp_path: Path) -> None:
-    with open_users_lock(tmp_path):
+    with open_users_lock(tmp_path, "inbox"):
         program = Program([sys.executable, "-m", "common.inbox"], environment(tmp_path))
         try:
             facts = wait_until(lambda: running(tmp_path, "inbox"), f"the inbox runs: {program.output}")
@@ -625,7 +625,7 @@ async def test_the_process_announces_serves_and_stops_whoever_hangs_on_to_it(tmp
 
 @pytest.mark.parametrize("setting", ["INBOX_SMTP_PORT", "INBOX_PORT"])
 def test_a_port_in_use_is_one_line_and_exit_2(tmp_path: Path, setting: str) -> None:
-    with socket.socket() as taken, open_users_lock(tmp_path):
+    with socket.socket() as taken, open_users_lock(tmp_path, "inbox"):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])

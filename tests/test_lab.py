@@ -3,6 +3,8 @@
 import asyncio
 import math
 import smtplib
+import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,15 +14,22 @@ import pytest
 from aiohttp import web
 
 from common.web import Handler
-from lab import load_smtp
+from lab import children, load_smtp, sinks
 from lab.bench import BENCHMARKS, chosen
+from lab.bench_accepting import ask, cpu_by_role
 from lab.bench_burst import compare
+from lab.bench_idle import compare_moments
 from lab.bench_mailer import send
 from lab.children import ChildFailed, Lab, default_environment, python
 from lab.figures import Rounds, Spread, in_turns, percentile
 from lab.load import Load, email_requests, run_load
+from lab.load_redis import KINDS
+from lab.machine import alive
 from lab.sink import Sink
-from lab.sinks import LabSink, lab_sink
+from lab.sinks import WITH_LIFELINE, LabSink, lab_sink, wait_for_mail
+from lab.strategies import strategies, strategy
+from lab.valkey import valkey
+from tests.programs import wait_until
 
 
 @pytest.fixture
@@ -79,7 +88,7 @@ def test_the_ids_of_a_burst_are_compared_both_ways() -> None:
 
 
 def test_only_the_named_groups_are_chosen() -> None:
-    assert chosen(["burst"]) == list(BENCHMARKS["burst"])
+    assert chosen(["burst"]) == BENCHMARKS["burst"]
     assert len(chosen([])) == sum(len(group) for group in BENCHMARKS.values())
 
 
@@ -96,6 +105,38 @@ def test_the_sink_speaks_smtp_and_remembers_ids(lab: Lab) -> None:
             assert smtp.docmd("VRFY", "x")[0] == 502
         assert sink.count() == 3
         assert sink.ids() == ["<1@example.com>", "<2@example.com>", "<2@example.com>"]
+
+
+def test_the_sink_knows_when_each_message_came_on_the_clock_of_all(lab: Lab) -> None:
+    with lab_sink(lab) as sink, smtplib.SMTP("127.0.0.1", sink.port, local_hostname="test") as smtp:
+        moments = [time.perf_counter_ns()]
+        for message_id in ("<1@example.com>", "<2@example.com>"):
+            smtp.sendmail("a@example.com", ["b@example.com"], f"Message-ID: {message_id}\r\n\r\nhi")
+            moments.append(time.perf_counter_ns())
+        [(_, first), (_, second)] = sink.arrivals()
+    assert moments[0] < first < moments[1] < second < moments[2]
+
+
+class Sinks:
+    """A sink that counts as told, the last figure for ever."""
+
+    name, port = "told", 0
+
+    def __init__(self, *counts: int) -> None:
+        self.counts = list(counts)
+
+    def count(self) -> int:
+        return self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
+
+
+@pytest.mark.parametrize("counts", [(3,), (0, 1, 1, 3, 3, 3), (2, 3, 4), (0, 1)])
+def test_waiting_for_mail_ends_when_no_more_comes(counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("LOOK_SECONDS", "QUIET_SECONDS"):
+        monkeypatch.setattr(sinks, limit, 0.0)
+    monkeypatch.setattr(sinks, "GIVE_UP_SECONDS", 0.05)
+    sink = Sinks(*counts)
+    sinks.wait_for_mail(sink, expected=3)
+    assert sink.count() >= min(3, counts[-1])
 
 
 @asynccontextmanager
@@ -222,7 +263,89 @@ async def test_a_connection_that_breaks_is_counted_and_replaced() -> None:
     assert (load.statuses[200], load.broken) == (36, 4)
 
 
+async def test_asked_singly_a_connection_pauses_after_each_answer() -> None:
+    # given a server that knows when each request came
+    seen: list[int] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(time.perf_counter_ns())
+        return web.Response(text=f'{{"id": "<{len(seen)}@example.com>"}}', status=202)
+
+    async with web_server(handle) as port:
+        load = Load(email_requests(port, recipients=1), count=5, pause=0.01, ids=True)
+        await run_load(load, port, connections=1)
+    result = load.result()
+    # then each was asked for before it came there, and at the earliest half a pause after the one before
+    assert result["ids"] == [f"<{n}@example.com>" for n in range(1, 6)]
+    assert all(asked < came for asked, came in zip(result["asked_ns"], seen, strict=True))
+    assert all(later - earlier >= 5e6 for earlier, later in zip(seen, result["asked_ns"][1:], strict=False))
+
+
+# The strategies, and what is measured of them
+
+
+def test_a_strategy_is_ready_its_roles_are_known_and_then_they_are_gone(lab: Lab) -> None:
+    with lab_sink(lab) as sink, strategy(lab, 3, sink) as server:
+        roles = server.roles()
+        processes = [psutil.Process(pid) for pid in server.pids()]
+        facts = ask(lab, server.port, roles, count=50)
+        wait_for_mail(sink, 50)
+        assert sorted(roles.values()) == ["email worker", "master", "web server"]
+        assert (facts["statuses"], sink.count()) == ({"202": 50}, 50)
+        assert facts["cpu_us"].keys() == set(roles.values())
+    assert not any(map(alive, processes))
+
+
+def test_strategies_that_are_not_there_are_not_measured() -> None:
+    assert strategies(1, 3, 99) == [1, 3]
+
+
+def test_the_time_to_the_sink_is_that_of_the_first_copy() -> None:
+    asked = {"a": 1_000_000, "b": 5_000_000, "c": 9_000_000, "lost": 12_000_000}
+    arrivals = [("a", 3_000_000), ("x", 4_000_000), ("c", 10_000_000), ("b", 11_000_000), ("a", 99_000_000)]
+    facts = compare_moments(asked, arrivals)
+    assert facts == {"p50_ms": 2.0, "p99_ms": 6.0, "worst_ms": 6.0, "lost": 1, "busy": 1}
+
+
+def test_cpu_time_is_said_by_role_the_dearest_first() -> None:
+    rounds = [{"cpu_us": {"master": n, "web server": 10 * n}} for n in (1.0, 2.0, 9.0)]
+    assert cpu_by_role(rounds) == "web server 20 µs, master 2 µs"
+
+
+@pytest.mark.parametrize("command", KINDS)
+def test_commands_are_called_one_by_one_and_batched(lab: Lab, command: str) -> None:
+    with valkey(lab) as url:
+        for options in ((), ("--batched",)):
+            facts = lab.measure("lab.load_redis", command, "--seconds", 0.05, *options, REDIS_URL=url)
+            assert facts["calls"] >= 50
+
+
 # The children
+
+
+def test_the_children_of_a_child_are_gone_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a child whose own child is in a session of its own and hears of nothing
+    monkeypatch.setattr(children, "ORPHAN_SECONDS", 0.05)
+    program = """
+import subprocess, time
+print(subprocess.Popen(["sleep", "60"], start_new_session=True).pid, flush=True)
+time.sleep(60)
+"""
+    with lab.child([sys.executable, "-c", program], "parent") as child:
+        orphan = psutil.Process(int(child.wait_for(r"(\d+)\n")))
+        assert alive(orphan)
+    assert not alive(orphan)
+
+
+def test_a_program_without_a_lifeline_gets_one(lab: Lab) -> None:
+    with lab.child([*WITH_LIFELINE, "sleep", "60"], "sleep") as child:
+        shell = psutil.Process(child.process.pid)
+        [program] = wait_until(shell.children, "the shell starts the program")
+        # when the pipe from the parent closes, as it does however the parent dies
+        assert child.process.stdin is not None
+        child.process.stdin.close()
+        child.process.wait(5)
+        wait_until(lambda: not alive(program), "the program ends with its shell")
 
 
 def test_a_child_is_gone_after_its_block_even_after_an_error(lab: Lab) -> None:

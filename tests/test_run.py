@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import STRATEGIES
 from tests.programs import LIMIT, ROOT, SETTINGS, Program, ask, running_strategy, wait_until
 
-FREE_PORTS = {"PORT": "0", "INBOX_SMTP_PORT": "0", "INBOX_PORT": "0"}
+FREE_PORTS = {"PORT": "0", "INBOX_SMTP_PORT": "0", "INBOX_PORT": "0", "VALKEY_PORT": "0"}
 
 
 class Terminal:

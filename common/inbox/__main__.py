@@ -1,6 +1,7 @@
 """`python -m common.inbox`: both ports open, then announced, until it is stopped or nobody uses it any more."""
 
 import logging
+import os
 
 from common.address import cannot_listen, free_port, url_of
 from common.inbox.faults import Dial
@@ -8,7 +9,7 @@ from common.inbox.smtp import SmtpServer
 from common.inbox.store import Store
 from common.inbox.web import LOOPBACK, create_app
 from common.process import run
-from common.services import announce, stop_or_abandoned
+from common.services import announce, claim, stop_or_abandoned
 from common.serving import start
 from common.settings import Settings, exit_with_usage_error, read_settings
 
@@ -22,7 +23,7 @@ async def main(settings: Settings) -> None:
     runner = await start(create_app(store, dial), LOOPBACK, _checked("INBOX_PORT", settings.inbox_port))
     page_port = runner.addresses[0][1]
     log.info("the inbox takes mail at %s port %s and shows it at %s", LOOPBACK, smtp.port, url_of(LOOPBACK, page_port))
-    announce(settings.data_dir, "inbox", inbox_smtp_port=smtp.port, inbox_port=page_port)
+    announce(claim(settings.data_dir, "inbox"), pid=os.getpid(), inbox_smtp_port=smtp.port, inbox_port=page_port)
     reason = await stop_or_abandoned(settings.data_dir, "inbox")
     log.info("stopping (%s)", reason)
     smtp.close()

@@ -1,0 +1,128 @@
+"""The synchronous style: over a reply channel of each server's own, workers report what becomes of an email."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from aiohttp import web
+from redis.asyncio import Redis
+
+from common.emails import BadEmail, Email
+from common.errors import CannotAccept, InDoubt, Refused
+from common.log import OncePerSecond
+
+from .channel import CHANNEL, Publisher, Subscription
+
+MAX_WAIT = 60.0  # seconds
+MAX_CHANNEL = 200  # characters
+
+_SECONDS = re.compile(r"\d{1,2}(\.\d{1,6})?", re.ASCII)
+
+log = logging.getLogger(__name__)
+
+
+def wait_seconds(request: web.Request) -> float | None:
+    """The number in `?wait=SECONDS`; None without it. Raises BadEmail when it is not above 0 and at most 60."""
+    if "?" not in request.raw_path or (text := request.query.get("wait")) is None:
+        return None
+    if not _SECONDS.fullmatch(text) or not 0 < float(text) <= MAX_WAIT:
+        raise BadEmail("wait", f"not a number of seconds above 0 and at most {MAX_WAIT:g}")
+    return float(text)
+
+
+class NotSent(Refused):
+    """A worker has tried once and says that it did not work. It does not try again: that is up to who waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    started: asyncio.Event
+    end: asyncio.Future[None]  # done when sent; else it has the error
+
+
+class Replies(Subscription):
+    """The server's end: who waits for the outcome of which email."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._name = f"{CHANNEL}:replies:{uuid4().hex}"
+        self._expected: dict[str, Report] = {}
+        super().__init__(redis, self._name, self._received)
+
+    def ask_for_report(self, email: Email) -> bytes:
+        """The email as a message that asks for reports to us."""
+        return orjson.dumps({"id": email.id, **email.to_dict(), "reply_to": self._name})
+
+    @contextmanager
+    def expect(self, email_id: str) -> Iterator[Report]:
+        """What will be reported. Raises CannotAccept when we could not hear it."""
+        if not self.live:
+            raise CannotAccept("not subscribed to the workers' replies")
+        report = self._expected[email_id] = Report(asyncio.Event(), asyncio.get_running_loop().create_future())
+        try:
+            yield report
+        finally:
+            del self._expected[email_id]
+            report.end.cancel()
+
+    def _received(self, data: bytes) -> None:
+        members = _loads(data)
+        report = self._expected.get(str(members.get("id"))) if isinstance(members, dict) else None
+        if report is None or report.end.done():  # it comes too late, or another worker was faster
+            return
+        match members:
+            case {"status": "started"}:
+                report.started.set()
+            case {"status": "sent"}:
+                report.end.set_result(None)
+            case {"status": "failed", "kind": "InDoubt", "reason": reason}:
+                report.end.set_exception(InDoubt(f"a worker reports: {reason}"))
+            case {"status": "failed", "kind": kind, "reason": reason}:
+                report.end.set_exception(NotSent(f"a worker reports: {kind}: {reason}"))
+
+
+class Reports:
+    """The worker's end."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._publisher = Publisher(redis)
+        self._under_way: set[asyncio.Future[int]] = set()
+        self._log = OncePerSecond(log)
+
+    def report(self, reply_to: str | None, email_id: str, status: str, **more: str) -> None:
+        """Publish without waiting. A report that is lost is a caller who gets a 504."""
+        if reply_to is None:
+            return
+        future = self._publisher.publish(reply_to, orjson.dumps({"id": email_id, "status": status, **more}))
+        self._under_way.add(future)
+        future.add_done_callback(self._done)
+
+    def _done(self, future: asyncio.Future[int]) -> None:
+        self._under_way.discard(future)
+        if not future.cancelled() and (error := future.exception()):
+            self._log.warning("could not report to a server: %s", error)
+
+    async def flush(self) -> None:
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+
+def reply_channel(message: bytes) -> str | None:
+    """Where the sender of this message wants a report; None if nowhere, or in a place where reports do not belong."""
+    if b'"reply_to"' not in message:
+        return None
+    members = _loads(message)
+    channel = members.get("reply_to") if isinstance(members, dict) else None
+    return channel if isinstance(channel, str) and len(channel) <= MAX_CHANNEL and channel != CHANNEL else None
+
+
+def _loads(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None

@@ -1,0 +1,125 @@
+"""The worker: it subscribes, keeps in memory what it hears, and sends it, several at a time."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from common.emails import BadEmail, Email, email_from_json
+from common.errors import CannotAccept, SendError
+from common.log import OncePerSecond
+from common.mailer import Mailer
+from common.outbox import Entry, Outbox
+from common.process import stop_requested
+from common.redis_client import redis_client
+from common.retry import may_retry
+from common.sender import PatientSender, window
+from common.settings import Settings
+
+from .channel import CHANNEL, Subscription
+from .replies import Reports, reply_channel
+
+FIGURES_SECONDS = 5.0  # between two log lines with figures, when they have changed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    email: Email
+    reply_to: str | None
+
+
+class Worker:
+    """`rubbish` counts the messages that are no emails, `dropped` the emails for which there was no room."""
+
+    def __init__(self, settings: Settings, redis: Redis, mailer: Mailer) -> None:
+        self.rubbish = self.dropped = 0
+        self._domain = settings.id_domain
+        self._drain_seconds = settings.drain_seconds
+        self._outbox: Outbox[Job] = Outbox(self._hand_out, settings.attempts, window(settings.emails_per_second))
+        self._sender = PatientSender(mailer, settings.emails_per_second)
+        self._sending: set[asyncio.Task[None]] = set()
+        self._subscription = Subscription(redis, CHANNEL, self._receive)
+        self._reports = Reports(redis)
+        self._rubbish_log = OncePerSecond(log)
+        self._dropped_log = OncePerSecond(log)
+
+    async def run(self) -> None:
+        """Until it is asked to stop: then take nothing new, send what there is within a limit, say what is left."""
+        figures = asyncio.create_task(self._log_figures())
+        self._outbox.open()
+        async with self._subscription:
+            log.info("stopping (%s)", await stop_requested())
+        await self._outbox.drain(self._drain_seconds)
+        self._outbox.list_lost(f"not sent within {self._drain_seconds:g} s of the end")
+        await self._end(figures, *self._sending)
+        await self._sender.close()
+        await self._reports.flush()
+        log.info("stopped: %s", self._figures())
+
+    def _receive(self, message: bytes) -> None:
+        try:
+            email = email_from_json(message, self._domain)
+        except BadEmail as error:
+            self.rubbish += 1
+            self._rubbish_log.warning("not an email, number %d: %.200s", self.rubbish, error)
+            return
+        job = Job(email, reply_channel(message))
+        try:
+            self._outbox.put(email.id, job, len(message))
+        except CannotAccept as error:  # it was answered with 202, and nobody else has it
+            self.dropped += 1
+            self._dropped_log.warning("lost %s, number %d: %s", email.id, self.dropped, error)
+            self._reports.report(job.reply_to, email.id, "failed", kind="CannotAccept", reason=str(error))
+
+    def _hand_out(self, entry: Entry[Job]) -> None:
+        task = asyncio.create_task(self._send(entry.payload))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, job: Job) -> None:
+        somebody_waits = job.reply_to is not None
+        self._reports.report(job.reply_to, job.email.id, "started")
+        try:
+            await self._sender.send(job.email, patient=not somebody_waits)
+        except SendError as error:
+            again = may_retry(error) and not somebody_waits  # who waits learns of it now, and decides
+            self._failed(job, type(error).__name__, str(error), again=again)
+        except Exception:
+            log.exception("a bug kept %s from being sent", job.email.id)
+            self._failed(job, "Exception", "a bug; the worker's log has the traceback", again=False)
+        else:
+            self._outbox.mark_sent(job.email.id)
+            self._reports.report(job.reply_to, job.email.id, "sent")
+
+    def _failed(self, job: Job, kind: str, reason: str, *, again: bool) -> None:
+        self._outbox.mark_failed(job.email.id, f"{kind}: {reason}", again=again)
+        self._reports.report(job.reply_to, job.email.id, "failed", kind=kind, reason=reason)
+
+    async def _log_figures(self) -> None:
+        last = self._figures()
+        while True:
+            await asyncio.sleep(FIGURES_SECONDS)
+            if (figures := self._figures()) != last:
+                log.info("%s", last := figures)
+
+    def _figures(self) -> str:
+        names = ("accepted", "sent", "failed", "retried", "waiting", "in_flight")
+        stats = self._outbox.stats()
+        figures = {name.replace("_", " "): stats[name] for name in names}
+        figures |= {"rubbish": self.rubbish, "dropped": self.dropped, "subscribed": self._subscription.times}
+        return ", ".join(f"{name} {number}" for name, number in figures.items())
+
+    @staticmethod
+    async def _end(*tasks: asyncio.Task[None]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def work(settings: Settings) -> None:
+    """Take emails from the channel and send them, until this process is asked to stop."""
+    async with redis_client(settings.redis) as redis, Mailer(settings) as mailer:
+        await Worker(settings, redis, mailer).run()

@@ -1,0 +1,54 @@
+"""How every process of the project talks to Redis: nothing is repeated, and nothing hangs.
+
+redis-py's defaults suit reads. They repeat a command whose answer was lost: a PUBLISH or a push then happens twice, and
+what a pop took is gone. Here a lost answer is an error, and whoever called decides what it means.
+"""
+
+from typing import Any
+
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from redis.asyncio.connection import ConnectionPool, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, TimeoutError
+
+from common.settings import exit_with_usage_error
+
+CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
+
+
+def redis_client(url: SecretStr, answer_seconds: float = ANSWER_SECONDS) -> Redis:
+    """A client for `redis://`, `rediss://` or `unix://`; connections are opened when needed and kept.
+
+    A command fails at the latest `answer_seconds` after it was sent; a blocking read needs a client of its own with a
+    longer limit. Commands raise RedisError. Ends the program with one line and exit status 2 when the URL has an option
+    that makes no sense; the line does not repeat the URL.
+    """
+    ours = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_timeout": answer_seconds,
+        "protocol": 2,  # with RESP3, redis-py takes a connection with an unread answer in it for a good one
+    }
+    try:
+        options: dict[str, Any] = {**parse_url(url.get_secret_value()), **ours}  # `from_url` lets the URL's options win
+        pool = ConnectionPool(**options)
+        pool.make_connection()  # type: ignore[no-untyped-call]  # connects to nothing yet, but looks at the options
+    except (TypeError, ValueError, RedisError):
+        exit_with_usage_error("REDIS_URL: has an option that redis-py does not know")
+    return Redis.from_pool(pool)
+
+
+def reason(error: Exception) -> str:
+    """Why Redis did not do it, in words for a log or an answer. redis-py's own words name host and port only."""
+    match error:
+        case AuthenticationError():
+            return "Redis does not take our login"
+        case TimeoutError():
+            return "Redis does not answer in time"
+        case BusyLoadingError():
+            return "Redis is still reading its data"
+        case _:
+            return f"Redis: {error}"

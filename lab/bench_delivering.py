@@ -1,0 +1,53 @@
+"""Delivering: emails a second from the first request to the last email at a fast mail server, each exactly once."""
+
+from collections.abc import Iterator
+
+from lab.bench_burst import ask, compare
+from lab.bench_mailer import SESSIONS, converse
+from lab.children import Lab
+from lab.figures import Facts, Row, in_turns
+from lab.sinks import LabSink, lab_sink, wait_for_mail
+from lab.strategies import Strategy, strategy
+
+EMAILS = 20_000  # in a round
+WARM_UP = 1000
+BARE_SECONDS = 1.0
+
+MIN_RATE = 4000  # emails a second
+
+
+def delivering(number: int, lab: Lab) -> Iterator[Row]:
+    with lab_sink(lab) as sink, lab_sink(lab) as other, strategy(lab, number, sink) as server:
+        lab.say("warming up")
+        warm_up = deliver(lab, server, sink, WARM_UP)
+        rounds = in_turns(
+            lab.say,
+            lambda: deliver(lab, server, sink, EMAILS),
+            lambda: converse(lab, other, SESSIONS, BARE_SECONDS),
+        )
+        account = compare([email_id for facts in (warm_up, *rounds.ours) for email_id in facts.pop("ids")], sink.ids())
+    refused = {status for facts in (warm_up, *rounds.ours) for status in facts["statuses"]} - {"202"}
+    yield Row(
+        name=f"strategy {number} delivers",
+        unit="emails/s",
+        rounds=rounds,
+        against="bare SMTP",
+        target=f"≥ {MIN_RATE:,}",
+        met=rounds.measured.median >= MIN_RATE and not refused and account["lost"] == account["twice"] == 0,
+        notes=(
+            f"rounds of {EMAILS:,} emails, from the first request to the last final dot at {sink.name}",
+            "of {accepted:,} accepted {lost:,} lost, {twice:,} twice".format(**account)
+            + (f"; ALSO ANSWERED {', '.join(sorted(refused))}" if refused else ""),
+        ),
+        details=account,
+    )
+
+
+def deliver(lab: Lab, server: Strategy, sink: LabSink, count: int) -> Facts:
+    """The facts of the load, `rate` and `seconds` being those of the delivery."""
+    before = sink.count()
+    facts = ask(lab, server.port, count)
+    wait_for_mail(sink, before + len(facts["ids"]))
+    last = max((moment for _, moment in sink.arrivals()[before:]), default=0)
+    seconds = (last - min(facts.pop("asked_ns"), default=0)) / 1e9
+    return facts | {"accepting_rate": facts["rate"], "seconds": seconds, "rate": (sink.count() - before) / seconds}
