@@ -27,7 +27,7 @@ def create_app(settings: Settings) -> web.Application:
 
 async def open_tasks(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
-    async with Mailer(settings) as mailer, SendingTasks(mailer, settings.drain_seconds) as app[TASKS]:
+    async with Mailer(settings, patient=True) as mailer, SendingTasks(mailer, settings.drain_seconds) as app[TASKS]:
         yield
 
 

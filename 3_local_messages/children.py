@@ -9,7 +9,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from common.run import how_it_ended
-from common.settings import Settings
+from common.settings import USAGE_ERROR, Settings
 
 from .channel import Channel, Message
 
@@ -48,12 +48,12 @@ class Child:
         self._channel = await Channel.open(ours, self._receive, self._gone)
 
     async def look(self) -> int | None:
-        """Start it again if it is dead. Returns 2 if that would not help: it has told its user of a mistake."""
+        """Start it again if it is dead. Returns 2 if that would not help: at its first start it found a mistake."""
         assert self._process is not None
         if self._process.is_alive():
             return None
         status = self._process.exitcode or 0
-        if status == 2:
+        if status == USAGE_ERROR and not self.restarts:
             return status
         self.restarts += 1
         log.warning("the %s @ %s %s; starting it again", self.name, self._process.pid, how_it_ended(status))

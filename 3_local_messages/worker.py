@@ -27,7 +27,7 @@ class Worker:
         self._sender: PatientSender
 
     async def run(self) -> None:
-        async with Mailer(self._settings) as mailer, self._master:
+        async with Mailer(self._settings, patient=True) as mailer, self._master:
             self._sender = PatientSender(mailer, self._settings.emails_per_second, self._tell_pause)
             self._master.channel.send("ready")
             log.info("ready to send")

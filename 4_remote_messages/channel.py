@@ -102,6 +102,9 @@ class Subscription:
             except RedisError as error:
                 failures = 1 if self.live else failures + 1
                 self._lost_log.warning("not subscribed to %s: %s", self._channel, reason(error))
+            except Exception:  # an answer that is none: a worker must not live on deaf
+                failures += 1
+                log.exception("error on %s", self._channel)
             finally:
                 self.live = False
             await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=PAUSE_CAP_SECONDS))

@@ -121,5 +121,5 @@ class Worker:
 
 async def work(settings: Settings) -> None:
     """Take emails from the channel and send them, until this process is asked to stop."""
-    async with redis_client(settings.redis) as redis, Mailer(settings) as mailer:
+    async with redis_client(settings.redis) as redis, Mailer(settings, patient=True) as mailer:
         await Worker(settings, redis, mailer).run()

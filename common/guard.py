@@ -24,12 +24,19 @@ def check_origin(request: web.Request) -> None:
     if not _is_our_name(host, request.app[HOST]):
         raise web.HTTPForbidden(text="this Host is not a name of this server")
     origin = headers.get(hdrs.ORIGIN)
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and not _same_origin(origin, host):
         raise web.HTTPForbidden(text="this Origin is not ours")
     if headers.get("Sec-Fetch-Site") == "cross-site":
         raise web.HTTPForbidden(text="not from another site")
     if "prefetch" in headers.get("Sec-Purpose", "") or "prefetch" in headers.get("Purpose", ""):
         raise web.HTTPForbidden(text="not ahead of the reader's click")
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=256)

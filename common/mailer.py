@@ -41,14 +41,16 @@ class Mailer:
     `sent` and `failed` count attempts.
     """
 
-    def __init__(self, settings: Settings, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, settings: Settings, *, patient: bool = False) -> None:
+        """`patient`: wait for a free session as long as it takes, because nobody waits for the answer."""
         self.sent = 0
         self.failed = 0
         self._server = settings.smtp
         self._sender = settings.sender
         self._connect_seconds = settings.smtp_connect_seconds
         self._send_seconds = settings.smtp_send_seconds
-        self._tls = tls or tls_context(self._server)
+        self._wait_seconds = None if patient else settings.smtp_send_seconds
+        self._tls = tls_context(self._server)
         self._places = asyncio.Semaphore(settings.smtp_sessions)
         self._idle: deque[SmtpSession] = deque()  # the most recently used on the right
         self._open_sessions: set[SmtpSession] = set()  # the idle ones, those in use and those that are closing
@@ -82,8 +84,8 @@ class Mailer:
     async def send(self, email: Email) -> None:
         """Try once. Returns when the server has said 250.
 
-        Raises a SendError (see common/errors.py) otherwise, at the latest `smtp_send_seconds` after the call, waiting
-        for a free session and connecting included.
+        Raises a SendError (see common/errors.py) otherwise, at the latest `smtp_send_seconds` after a session was free,
+        connecting included. An impatient mailer waits as long again for a free session.
         """
         attempt = _Attempt(time.monotonic())
         self._attempts[attempt] = None
@@ -118,12 +120,19 @@ class Mailer:
         recipient = read_address(email.to)
         message = build_message(email, self._sender, recipient)
         try:
-            async with asyncio.timeout(self._send_seconds), self._places:
+            async with asyncio.timeout(self._wait_seconds):
+                await self._places.acquire()
+        except TimeoutError:
+            raise TimedOut(f"no session with {self._server} was free within {self._wait_seconds:g} s") from None
+        try:
+            async with asyncio.timeout(self._send_seconds):
                 await self._hand_in(recipient, message, attempt)
         except TimeoutError:
             if attempt.in_doubt:
                 raise InDoubt(f"no answer to the message within {self._send_seconds:g} s: it may arrive") from None
             raise TimedOut(f"{self._server} did not take it within {self._send_seconds:g} s") from None
+        finally:
+            self._places.release()
 
     async def _hand_in(self, recipient: Address, message: bytes, attempt: _Attempt) -> None:
         """On a warm session if there is one; if the server has ended that meanwhile, on a new one."""

@@ -23,7 +23,8 @@ from common.settings import USAGE_ERROR, Settings, exit_with_usage_error, read_s
 
 RESTART_SECONDS = 1.0
 HEALTHY_SECONDS = 5.0
-STOP_SECONDS = 30.0  # longer than any role grants itself; then it is killed
+STOP_SECONDS = 20.0  # and DRAIN_SECONDS: longer than any role grants itself; then it is killed
+RELAY_SECONDS = 2.0  # for the last lines of a child that has ended
 PREFIXED = re.compile(rb"\[[a-z ]+ @ \d+\] ")  # a role that speaks for children of its own
 WEB_ROLES = {"server", "master"}  # the others listen nowhere
 LABELS = {"inbox": "see it arrive", "valkey": "look into it"}
@@ -60,7 +61,7 @@ class Child:
 
     async def keep_running(self) -> int:
         """Return 0 when it ended because everything stops, or 2 when it has told its user of a mistake."""
-        while True:
+        while not self._stop.requested.is_set():
             self._process = process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,  # the lifeline: the child ends when this process does
@@ -69,6 +70,8 @@ class Child:
                 env=self._environment,
                 process_group=0,  # Ctrl-C goes to the parent alone
             )
+            if self._stop.requested.is_set():  # while it was being started, when nobody could stop it yet
+                process.terminate()
             await self._relay_output(process)
             status = await process.wait()
             if self._stop.requested.is_set():
@@ -77,8 +80,7 @@ class Child:
                 return status
             say(f"{self.role} @ {process.pid} {how_it_ended(status)}; starting it again in {RESTART_SECONDS:g} s")
             await self._stop.sleep(RESTART_SECONDS)
-            if self._stop.requested.is_set():
-                return 0
+        return 0
 
     async def _relay_output(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -98,14 +100,14 @@ class Child:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             self._stop.request()
 
-    async def end(self) -> None:
-        """SIGTERM, and SIGKILL for a child that does not end within the limit."""
+    async def end(self, seconds: float) -> None:
+        """SIGTERM, and SIGKILL for a child that does not end within so many seconds."""
         process = self._process
         if process is None or process.returncode is not None:
             return
         process.terminate()
         with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
+            async with asyncio.timeout(seconds):
                 await _first(process.wait(), self._stop.impatient.wait())
         if process.returncode is None:
             say(f"{self.role} @ {process.pid} does not end; killing it")
@@ -135,9 +137,12 @@ async def run(settings: Settings, package: str) -> int:
     """Run the roles of a strategy until stopped. The exit status: 0, or 2 after a mistake in the settings."""
     stop = stop_on_signals()
     roles = chosen_roles(settings, package)
-    port = checked_port(settings) if WEB_ROLES & set(roles) else settings.port
+    serves = bool(WEB_ROLES & set(roles))
+    port = checked_port(settings) if serves else settings.port
     with ExitStack() as stack:
         services = [stack.enter_context(Service(settings, name)) for name in needed_services(settings, package)]
+        if serves and settings.port == 0:  # once more, for what was free may be taken by now
+            port = checked_port(settings)
         environment = {name: str(number) for s in services for name, number in s.ports.items()} | {"PORT": str(port)}
         children = [Child(package, role, environment, stop) for role in roles]
         tasks = [asyncio.create_task(child.keep_running()) for child in children]
@@ -148,10 +153,14 @@ async def run(settings: Settings, package: str) -> int:
         await asyncio.wait([*tasks, asyncio.create_task(stop.requested.wait())], return_when=asyncio.FIRST_COMPLETED)
         stop.requested.set()
         for child in children:
-            await child.end()
+            await child.end(STOP_SECONDS + settings.drain_seconds)
         for helper in helpers:
             helper.cancel()
-        return max(await asyncio.gather(*tasks))
+        # What a child leaves running may hold its output open: do not wait for that.
+        ended, left = await asyncio.wait(tasks, timeout=RELAY_SECONDS)
+        for task in left:
+            task.cancel()
+        return max((task.result() for task in ended), default=0)
 
 
 async def run_services(settings: Settings) -> int:

@@ -14,6 +14,7 @@ from common.retry import backoff_seconds, concerns_every_email
 
 PROBE_CAP_SECONDS = 2.0  # the longest pause between two looks whether the server is back
 WINDOW = 50  # emails in a worker's hands: more than it has SMTP sessions. What is in its hands, a kill may double
+BREAKS = 3  # so often one email may meet a server that breaks off, and is there again, before that costs it an attempt
 LOGIN_CAP_SECONDS = 60.0  # a login that fails is mended by a person; and too many tries lock an account
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class PatientSender:
         fails raise nothing: the email waits here, and no attempt is lost. Unless it is not patient, because somebody
         waits for the answer: then they raise Away or LoginFailed.
         """
+        breaks = 0  # in a row, although the server was there when asked in between
         while True:
             if self.paused and not patient:
                 raise Away(self.paused)
@@ -62,7 +64,8 @@ class PatientSender:
                     self._failures = 0
                     raise
                 self._pause(error)
-                if not patient:
+                breaks += 1
+                if not patient or breaks == BREAKS:  # a server that is well but for this email: it counts as its fault
                     raise
             else:
                 self._failures = 0
@@ -87,8 +90,10 @@ class PatientSender:
             except SendError as again:
                 error = again
                 self._say_paused(f"{type(error).__name__}: {error}")
-                continue
-            break
+            except Exception:  # a bug here must not leave the worker paused for ever
+                log.exception("error while looking for the mail server")
+            else:
+                break
         log.info("the mail server is back")
         self._say_paused(None)
         self._probe = None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from common.emails import Address, BadEmail, read_address
@@ -70,6 +70,10 @@ def read_smtp_url(url: str) -> SmtpServer:
         raise ValueError("must end with the host and port; percent-encode / ? # and @ in user and password")
     if (parts.username is None) != (parts.password is None):
         raise ValueError("needs both user and password, or neither")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        raise ValueError("names a host that cannot exist") from None
     tls = parts.scheme == "smtps"
     user = unquote(parts.username) if parts.username is not None else None
     password = unquote(parts.password) if parts.password is not None else None
@@ -108,6 +112,7 @@ def _check_sender(text: str) -> str:
     return text
 
 
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -122,13 +127,13 @@ class Settings(BaseSettings):
     port: Port = 8080
     smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)] | None = None
     smtp_sessions: PositiveInt = 20
-    smtp_connect_seconds: PositiveFloat = 5.0
-    smtp_send_seconds: PositiveFloat = 20.0
+    smtp_connect_seconds: Seconds = 5.0
+    smtp_send_seconds: Seconds = 20.0
     email_from: Annotated[str, AfterValidator(_check_sender)] = "workshop@example.com"
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
-    emails_per_second: PositiveFloat | None = None
+    emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     attempts: PositiveInt = 5
-    drain_seconds: PositiveFloat = 10.0
+    drain_seconds: Seconds = 10.0
     inbox_smtp_port: Port = 1025
     inbox_port: Port = 8025
     valkey_port: Port | None = None  # unset: VALKEY_PORT or the next free one

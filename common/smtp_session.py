@@ -84,7 +84,7 @@ class SmtpSession(asyncio.Protocol):
                 await _greet(smtp)
             if server.user is not None:
                 await _log_in(smtp, server.user, server.password or "")
-        except (aiosmtplib.SMTPException, OSError) as error:
+        except (aiosmtplib.SMTPException, OSError, UnicodeError) as error:  # UnicodeError: a host that IDNA refuses
             _abort(smtp)
             raise Away(f"no session with {server}: {_printable(str(error))}") from error
         except BaseException:

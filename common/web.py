@@ -118,7 +118,12 @@ def web_frame(
 
 def read_email(request: web.Request) -> Email:
     """The email that the path asks for. Raises BadEmail, which becomes a 400."""
-    path = request.raw_path.partition("?")[0]
+    path = request.raw_path
+    if not path.startswith("/"):  # http://host/TO/SUBJECT/TEXT, which RFC 9112 (3.2.2) lets a client say
+        path = request.rel_url.raw_path
+    path = path.partition("?")[0].partition("#")[0]
+    if path.count("/") != 3:
+        raise web.HTTPNotFound
     email = email_from_path(path, request.app[SETTINGS].id_domain)
     request["email"] = email
     return email
@@ -174,6 +179,8 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     try:
         check_origin(request)
         return await handler(request)
+    except CannotAccept as error:  # /stats of a strategy whose figures are elsewhere
+        return error_json(503, str(error))
     except web.HTTPException as error:
         if error.status < 400:
             raise

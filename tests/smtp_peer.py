@@ -25,6 +25,8 @@ class SmtpPeer:
     replies: dict[str, bytes] = field(default_factory=lambda: ENVELOPE | OTHERS)
     cuts: set[str] = field(default_factory=set)
     once: dict[str, bytes] = field(default_factory=dict)
+    pause: float = 0.0
+    """Seconds before it answers to the end of a message."""
     port: int = 0
     raw: bytearray = field(default_factory=bytearray)
     """Everything that clients wrote, in the order it came."""
@@ -78,6 +80,8 @@ class SmtpPeer:
 
     async def _answer(self, writer: asyncio.StreamWriter, command: str) -> None:
         self.commands.append(command)
+        if command == "." and self.pause:
+            await asyncio.sleep(self.pause)
         if command in self.cuts or self.once.get(command) == b"":
             self.once.pop(command, None)
             raise _Cut

@@ -152,6 +152,7 @@ FOREIGN = {
     "a user part": {"Host": "127.0.0.1@evil.test"},
     "no host": {"Host": ""},
     "a foreign origin": {"Origin": "http://evil.test"},
+    "a broken origin": {"Origin": "http://["},
     "an opaque origin": {"Origin": "null"},
     "another port's origin": {"Origin": "http://127.0.0.1:1"},
     "another site": {"Sec-Fetch-Site": "cross-site"},
@@ -174,6 +175,13 @@ def test_loopback_by_any_of_its_names_is_served(strategy: Strategy, host: str) -
     netloc = f"{host}:{urlsplit(strategy.url).port}"
     headers = {"Host": netloc, "Origin": f"http://{netloc}", "Sec-Fetch-Site": "same-origin"}
     assert strategy.ask("/", headers=headers).status == 200
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.1/{to}/Hello/x", "/{to}/Hello/x#frag/ment", "/{to}/Hello/x?y=/z"])
+def test_other_forms_of_the_same_request(strategy: Strategy, inbox: Inbox, someone: str, target: str) -> None:
+    answer = strategy.ask(target.format(to=someone))
+    assert answer.json["email"] == {"to": someone, "subject": "Hello", "text": "x"}
+    inbox.wait_for(someone)
 
 
 def test_what_is_not_http_is_a_400_in_json(strategy: Strategy) -> None:

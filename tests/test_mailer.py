@@ -182,14 +182,25 @@ async def _silence(*_: object) -> None:
     pass
 
 
-async def test_the_limit_counts_the_wait_for_a_session_too(peer: SmtpPeer) -> None:
+async def test_the_wait_for_a_session_has_a_limit_of_its_own(peer: SmtpPeer) -> None:
     peer.replies["."] = b""
     async with Mailer(peer.settings(smtp_send_seconds=0.3, smtp_sessions=1)) as mailer:
-        results = await asyncio.gather(*[mailer.send(an_email()) for _ in range(3)], return_exceptions=True)
-        assert [type(r) for r in results] == [InDoubt, TimedOut, TimedOut]
+        results = await asyncio.gather(*[mailer.send(an_email()) for _ in range(4)], return_exceptions=True)
+        assert [type(r) for r in results[:1]] == [InDoubt]
+        assert {type(r) for r in results[1:]} <= {InDoubt, TimedOut}
+        assert TimedOut in {type(r) for r in results}
+        assert b"".join(peer.messages) == b""
         peer.replies["."] = b"250 kept"
         await mailer.send(an_email())
         assert len(peer.messages) == 1
+
+
+async def test_a_patient_mailer_sends_a_slow_server_everything_once() -> None:
+    """Twenty emails over one session of a server that is slow and well: together longer than the limit of one."""
+    async with smtp_peer(pause=0.05) as peer:
+        async with Mailer(peer.settings(smtp_send_seconds=0.6, smtp_sessions=1), patient=True) as mailer:
+            await asyncio.gather(*[mailer.send(an_email()) for _ in range(20)])
+        assert len(peer.messages) == 20
 
 
 async def test_a_reply_that_comes_too_late_never_meets_the_next_email(peer: SmtpPeer) -> None:

@@ -100,6 +100,18 @@ def test_ctrl_c_ends_everything_with_exit_0_and_leaves_nothing_behind(name: str,
     assert "Traceback" not in terminal.output
 
 
+@pytest.mark.parametrize("after", [0.1, 0.25, 0.4, 0.6])
+def test_ctrl_c_during_the_start_ends_everything_too(after: float, tmp_path: Path) -> None:
+    with in_a_terminal(["make", "run-1"], FREE_PORTS | {"DATA_DIR": str(tmp_path)}) as terminal:
+        wait_until(lambda: descendants(terminal.pid), "it has begun")
+        before = time.monotonic()
+        wait_until(lambda: time.monotonic() - before > after, "some way into the start")
+        family = descendants(terminal.pid)
+        terminal.type(b"\x03")
+        terminal.exit_status()
+        assert psutil.wait_procs(family, timeout=LIMIT)[1] == []
+
+
 def test_make_alone_lists_what_it_can_do() -> None:
     alone = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for command in ("run-", "services", "test", "check", "bench", "diff-", "clean"):

@@ -7,7 +7,7 @@ import pytest
 
 from common import sender as sender_module
 from common.emails import Email, new_id
-from common.errors import InDoubt, Refused, Unavailable
+from common.errors import Away, InDoubt, Refused, Unavailable
 from common.mailer import Mailer
 from common.sender import PatientSender, window
 from tests.smtp_peer import smtp_peer, until
@@ -79,6 +79,18 @@ async def test_a_login_that_fails_pauses_everything_until_it_works() -> None:
         assert peer.commands.count("MAIL") == tried, "no email is tried meanwhile"
         peer.replies["MAIL"] = peer.replies["NOOP"] = b"250 ok"
         await sending
+
+
+async def test_a_server_that_is_well_but_for_one_email_is_not_away() -> None:
+    """It hangs up at this recipient, and is there when asked: the email is at fault, and the others go on."""
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.cuts.add("RCPT")
+        sender = PatientSender(mailer, None)
+        with pytest.raises(Away):
+            await sender.send(an_email())
+        peer.cuts.clear()
+        await sender.send(an_email())
+        assert len(peer.messages) == 1
 
 
 async def test_the_throttle_spaces_the_emails_out() -> None:

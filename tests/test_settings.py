@@ -46,7 +46,7 @@ def test_a_mail_server_is_named_by_a_url(url: str, server: SmtpServer) -> None:
     "url",
     [
         "mail.example.com", "http://mail.example.com", "smtp://", "smtp://:25", "smtp://mail:port", "smtp://mail:99999",
-        "smtp://mail:0", "smtp://jo@mail", "smtp://mail/path", "smtp://mail?x=1", "smtp://[::1", "smtp://jo:p/w@mail",
+        "smtp://mail:0", "smtp://jo@mail", "smtp://mail/path", "smtp://mail?x=1", "smtp://[::1", "smtp://jo:p/w@mail", "smtp://a..b",
     ],
 )  # fmt: skip
 def test_a_bad_url_is_told_without_repeating_it(url: str) -> None:
@@ -71,7 +71,7 @@ def test_a_password_is_in_no_repr() -> None:
 
 BAD = {
     "PORT": "http", "INBOX_PORT": "70000", "SMTP_URL": "smtp://jo:secret@", "REDIS_URL": "http://:secret@x",
-    "EMAILS_PER_SECOND": "-1", "ATTEMPTS": "0", "EMAIL_FROM": "nobody", "WORKERS": "many", "SMTP_SEND_SECONDS": "nan",
+    "EMAILS_PER_SECOND": "inf", "ATTEMPTS": "0", "EMAIL_FROM": "nobody", "WORKERS": "many", "SMTP_SEND_SECONDS": "nan",
 }  # fmt: skip
 
 
