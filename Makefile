@@ -27,7 +27,9 @@ bench: $(VENV)/ready-dev ## how fast the parts are, each beside a reference of t
 	@exec $(PY) -m lab.bench
 
 diff-%: ## what strategy 2 to 6 changes in the strategy before
-	@diff -ruN --exclude=__pycache__ --exclude=README.md $$(ls -d $$(($* - 1))_*) $$(ls -d $*_*); true
+	@case $* in [2-9]) ;; *) false ;; esac && before=$$(ls -d $$(($* - 1))_* 2>/dev/null) && after=$$(ls -d $*_* 2>/dev/null) || \
+	  { echo "there is no strategy $* with one before it" >&2; exit 2; }; \
+	diff -ruN --exclude=__pycache__ --exclude=README.md $$before $$after || true
 
 format: $(VENV)/ready-dev ## format the code
 	$(PY) -m ruff check --fix .

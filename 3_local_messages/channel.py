@@ -132,5 +132,6 @@ class ChildEnd:
     def _master_gone(self) -> None:
         """What the master held is lost, and only the terminal is left to tell. End at once: a new one may come."""
         if not self._stop.done():
-            print(f"[{self._name} @ {os.getpid()}] the master is gone, and what it held is lost", flush=True)
+            line = f"[{self._name} @ {os.getpid()}] the master is gone, and what it held is lost\n"
+            os.write(1, line.encode())  # in one piece: the other child says the same at the same moment
             os._exit(1)

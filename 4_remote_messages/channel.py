@@ -139,13 +139,12 @@ class Subscription:
                 return
 
     async def _ask(self, pubsub: PubSub) -> None:
-        asked = False
+        asked, self._heard = False, False
         while True:
-            self._heard = False
             await asyncio.sleep(PING_SECONDS)
             if not self._heard and asked:
                 raise ConnectionError("no answer to PING")
-            asked = not self._heard
+            asked, self._heard = not self._heard, False  # before the PING: its answer may come while it is being sent
             if asked:
                 await pubsub.ping()
 

@@ -188,7 +188,7 @@ async def watch(services: list[Service], stop: Stop) -> None:
         for service in services:
             if service.ensure():
                 say(f"{service.name} was gone; it runs again")
-        if "MAKELEVEL" in os.environ and os.getppid() != parent:
+        if "MAKELEVEL" in os.environ and os.getppid() != parent and not stop.requested.is_set():
             stop.request()
 
 

@@ -51,7 +51,12 @@ class Service:
 
         Ends the program with one line and exit status 2 when it does not start.
         """
-        self._dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True)
+            for name in (f"{self.name}.users", f"{self.name}.lock", f"{self.name}.log"):
+                (self._dir / name).touch()
+        except OSError as error:
+            exit_with_usage_error(f"DATA_DIR: cannot write to {self._dir}: {error.strerror}")
         self._users = open(self._dir / f"{self.name}.users", "w")
         fcntl.flock(self._users, fcntl.LOCK_SH)
         try:

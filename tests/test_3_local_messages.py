@@ -103,8 +103,8 @@ def test_a_killed_master_takes_everything_along_and_leaves_no_orphans(inbox: Inb
         assert psutil.wait_procs(family, timeout=LIMIT)[1] == []
         strategy.program.wait_for_line(r"^\[web server @ \d+\] the master is gone, and what it held is lost")
         strategy.program.wait_for_line(rf"master @ {master} was killed by SIGKILL; starting it again")
-        inbox.dial(hang_rate=0)
         wait_until(lambda: answers(strategy), "another master, another server")
+        inbox.dial(hang_rate=0)
         later = someone()
         assert strategy.send(later).status == 202
         inbox.wait_for(later)

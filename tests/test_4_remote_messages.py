@@ -304,6 +304,18 @@ def at_most_once_a_second(output: str, pattern: str) -> int:
 # What Redis does to a subscriber, and a subscription that dies.
 
 
+def test_an_idle_subscription_stays_subscribed(inbox: Inbox, tmp_path: Path) -> None:
+    """Several PINGs and their answers: silence is no death."""
+    with running_valkey(tmp_path / "own") as valkey, remote(inbox, valkey, tmp_path) as strategy:
+        before = valkey.client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0)
+        wait_until(
+            lambda: valkey.client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0) >= before + 6,
+            "six PINGs",
+        )
+        assert "no answer to PING" not in strategy.program.output
+        assert "again" not in strategy.program.output
+
+
 async def test_a_worker_that_does_not_keep_up_is_cut_off_and_what_was_accepted_is_lost(
     inbox: Inbox, tmp_path: Path
 ) -> None:
