@@ -45,8 +45,9 @@ class PatientSender:
         """Send as soon as the throttle and the server allow.
 
         Raises what concerns this email alone: Refused, Unavailable (a 4xx) or InDoubt. An outage and a login that
-        fails raise nothing: the email waits here, and no attempt is lost. Unless it is not patient, because somebody
-        waits for the answer: then they raise Away or LoginFailed.
+        fails raise nothing: the email waits here, and no attempt is lost. They do raise, Away or LoginFailed, when the
+        server was there again each time and broke off at this email BREAKS times, and when the caller is not patient
+        because somebody waits for the answer.
         """
         breaks = 0  # in a row, although the server was there when asked in between
         while True:
