@@ -6,12 +6,15 @@ what a pop took is gone. Here a lost answer is an error, and whoever called deci
 
 from typing import Any
 
+import redis
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.connection import parse_url as parse_blocking_url
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, TimeoutError
+from redis.retry import Retry as BlockingRetry
 
 from common.settings import exit_with_usage_error
 
@@ -26,19 +29,31 @@ def redis_client(url: SecretStr, answer_seconds: float = ANSWER_SECONDS) -> Redi
     longer limit. Commands raise RedisError. Ends the program with one line and exit status 2 when the URL has an option
     that makes no sense; the line does not repeat the URL.
     """
-    ours = {
-        "retry": Retry(NoBackoff(), 0),
-        "socket_connect_timeout": CONNECT_SECONDS,
-        "socket_timeout": answer_seconds,
-        "protocol": 2,  # with RESP3, redis-py takes a connection with an unread answer in it for a good one
-    }
     try:
-        options: dict[str, Any] = {**parse_url(url.get_secret_value()), **ours}  # `from_url` lets the URL's options win
+        options = _options(parse_url(url.get_secret_value()), Retry(NoBackoff(), 0), answer_seconds)
         pool = ConnectionPool(**options)
         pool.make_connection()  # type: ignore[no-untyped-call]  # connects to nothing yet, but looks at the options
     except (TypeError, ValueError, RedisError):
         exit_with_usage_error("REDIS_URL: has an option that redis-py does not know")
     return Redis.from_pool(pool)
+
+
+def blocking_redis_client(url: SecretStr, answer_seconds: float = ANSWER_SECONDS) -> redis.Redis:
+    """The same for a thread of its own, which may wait for an answer. Never for the event loop."""
+    from_url = parse_blocking_url(url.get_secret_value())  # type: ignore[no-untyped-call]
+    options = _options(from_url, BlockingRetry(NoBackoff(), 0), answer_seconds)
+    return redis.Redis(connection_pool=redis.ConnectionPool(**options))
+
+
+def _options(from_url: Any, retry: object, answer_seconds: float) -> dict[str, Any]:
+    """Ours over those of the URL (`from_url` of redis-py would let the URL's win)."""
+    return {
+        **from_url,
+        "retry": retry,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_timeout": answer_seconds,
+        "protocol": 2,  # with RESP3, redis-py takes a connection with an unread answer in it for a good one
+    }
 
 
 def reason(error: Exception) -> str:

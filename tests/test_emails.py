@@ -1,15 +1,27 @@
 """What becomes an email and what does not (the paths and addresses of bad input)."""
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import quote, unquote_to_bytes
+from uuid import RFC_4122, UUID
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common.emails import BadEmail, Email, _ask_library, _decode, email_from_json, email_from_path, new_id, read_address
+from common.emails import (
+    BadEmail,
+    Email,
+    _ask_library,
+    _decode,
+    email_from_json,
+    email_from_path,
+    made_at,
+    new_id,
+    read_address,
+)
 
 DOMAIN = "example.com"
 
@@ -257,3 +269,27 @@ json_values = st.recursive(
 def test_no_json_object_raises_anything_but_bad_email(members: dict[str, object]) -> None:
     with suppress(BadEmail):
         email_from_json(json.dumps(members), DOMAIN)
+
+
+def test_an_id_tells_when_it_was_made() -> None:
+    before = time.time()
+    email_id = new_id("example.com")
+    made = made_at(email_id)
+    assert made is not None
+    assert before - 0.001 <= made <= time.time()
+    assert UUID(email_id[1:33]).version == 7
+    assert UUID(email_id[1:33]).variant == RFC_4122
+
+
+def test_ids_do_not_repeat_and_sort_by_age() -> None:
+    ids = [new_id("example.com") for _ in range(10_000)]
+    assert len(set(ids)) == 10_000
+    moments = [made_at(email_id) for email_id in ids]
+    assert moments == sorted(moments, key=lambda moment: moment or 0)
+
+
+@pytest.mark.parametrize(
+    "email_id", ["", "<abc@example.com>", f"<{UUID(int=0, version=4).hex}@example.com>", "0" * 33, "x" * 32]
+)
+def test_other_ids_tell_nothing(email_id: str) -> None:
+    assert made_at(email_id) is None

@@ -18,7 +18,7 @@ from aiohttp import ClientSession, web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import serving
+from common import event_stream, serving
 from common.emails import Email, new_id, read_address
 from common.inbox import store as store_module
 from common.inbox import web as web_module
@@ -566,7 +566,7 @@ async def test_events_tell_the_latest_and_not_each(box: Box, monkeypatch: pytest
 
 
 async def test_an_event_stream_shows_that_it_lives(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_module, "SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 0.0)
     response = await box.http.get("/api/events")
     await event(response.content)
     async with asyncio.timeout(LIMIT):
@@ -581,7 +581,7 @@ async def test_a_reader_that_leaves_is_noticed_and_no_error(
     monkeypatch.setattr(web_module, "EVENT_SECONDS", 0.01)
     response = await box.http.get("/api/events")
     await event(response.content)
-    readers = box.app[web_module._READERS]
+    readers = box.app[event_stream.READERS]
     assert len(readers) == 1
     response.close()
     while readers:

@@ -2,12 +2,11 @@
 
 import asyncio
 import re
-from contextlib import suppress
-from typing import NoReturn
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import web
 
+from common.event_stream import enable_event_streams, event_stream
 from common.guard import HOST
 from common.inbox.faults import BadFaults, Dial
 from common.inbox.parsing import Message
@@ -16,11 +15,9 @@ from common.web import Handler, add_assets, error_json, html_page, json_errors, 
 
 LOOPBACK = "127.0.0.1"
 EVENT_SECONDS = 0.1  # between two events, at least
-SILENCE_SECONDS = 15.0  # between two signs of life; without one, a reader that is gone would not be noticed
 
 STORE = web.AppKey("store", Store)
 DIAL = web.AppKey("dial", Dial)
-_READERS = web.AppKey("readers", set[asyncio.Task[None]])
 
 
 def create_app(store: Store, dial: Dial) -> web.Application:
@@ -28,8 +25,7 @@ def create_app(store: Store, dial: Dial) -> web.Application:
     app[HOST] = LOOPBACK
     app[STORE] = store
     app[DIAL] = dial
-    app[_READERS] = set()
-    app.on_shutdown.append(_dismiss_readers)
+    enable_event_streams(app)
     app.router.add_get("/", _show_page)
     app.router.add_get("/health", _show_health)
     app.router.add_get("/api/messages", _list_messages)
@@ -99,46 +95,13 @@ async def _turn_faults(request: web.Request) -> web.Response:
 
 
 async def _send_events(request: web.Request) -> web.StreamResponse:
-    """Tell a reader the stats when they have changed, as `text/event-stream`; the first event comes at once.
+    store = request.app[STORE]
+    last = (-1, b"")
 
-    What is sent is the state, not what happened, so there is no queue that a slow reader could let grow: while its
-    connection is full we wait, and then tell it the latest. Looking at a number ten times a second costs less than a
-    wake-up for each of thousands of emails.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    readers = request.app[_READERS]
-    readers.add(task)
-    task.add_done_callback(readers.discard)
-    response = web.StreamResponse(
-        headers={
-            hdrs.CONTENT_TYPE: "text/event-stream",
-            hdrs.CACHE_CONTROL: "no-store",
-            "X-Content-Type-Options": "nosniff",
-        }
-    )
-    with suppress(ConnectionError):  # the reader has left
-        await response.prepare(request)
-        await _tell(response, request.app[STORE])
-    return response
+    async def look() -> bytes:
+        nonlocal last
+        if last[0] != store.changes:
+            last = (store.changes, orjson.dumps(store.stats()))
+        return last[1]
 
-
-async def _tell(response: web.StreamResponse, store: Store) -> NoReturn:
-    clock = asyncio.get_running_loop().time
-    await response.write(b"retry: 1000\n\n")  # after how many milliseconds a browser connects again
-    told, spoke = -1, clock()
-    while True:
-        if store.changes != told:
-            told, spoke = store.changes, clock()
-            await response.write(b"data: %s\n\n" % orjson.dumps(store.stats()))
-        elif clock() - spoke > SILENCE_SECONDS:
-            spoke = clock()
-            await response.write(b":\n\n")
-        await asyncio.sleep(EVENT_SECONDS)
-
-
-async def _dismiss_readers(app: web.Application) -> None:
-    """Event streams have no end of their own, and the process's end would wait for them."""
-    readers = app[_READERS]
-    for task in tuple(readers):
-        task.cancel()
+    return await event_stream(request, look, EVENT_SECONDS)

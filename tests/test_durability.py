@@ -1,0 +1,42 @@
+"""What a crash of Redis could cost is said by its settings."""
+
+import logging
+
+import pytest
+from pydantic import SecretStr
+
+from common.durability import shortcomings, warn_if_not_durable
+from common.redis_client import redis_client
+from tests.programs import Valkey
+
+SETTINGS = ["appendonly", "appendfsync", "maxmemory-policy"]
+
+
+async def test_the_embedded_valkey_loses_nothing(valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    async with redis_client(SecretStr(valkey.url)) as redis:
+        assert await shortcomings(redis) == []
+        await warn_if_not_durable(redis)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("appendfsync", "everysec", "a power cut loses the last second"),
+        ("appendonly", "no", "loses all that came since its last snapshot"),
+        ("maxmemory-policy", "allkeys-lru", "throws away waiting work"),
+    ],
+)
+async def test_a_setting_that_costs_something_is_one_line(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, setting: str, value: str, reason: str
+) -> None:
+    before = valkey.client.config_get(setting)[setting]
+    valkey.client.config_set(setting, value)
+    try:
+        async with redis_client(SecretStr(valkey.url)) as redis:
+            with caplog.at_level(logging.WARNING):
+                await warn_if_not_durable(redis)
+    finally:
+        valkey.client.config_set(setting, str(before))
+    [record] = caplog.records
+    assert reason in record.message
