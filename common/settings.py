@@ -134,6 +134,7 @@ class Settings(BaseSettings):
     emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     attempts: PositiveInt = 5
     drain_seconds: Seconds = 10.0
+    lease_seconds: Seconds = 10.0
     inbox_smtp_port: Port = 1025
     inbox_port: Port = 8025
     valkey_port: Port | None = None  # unset: VALKEY_PORT or the next free one

@@ -1,0 +1,4 @@
+"""Strategy 5."""
+
+ROLES = ("server", "worker")
+SERVICES = ("inbox", "valkey")
