@@ -29,7 +29,7 @@ class LeaseLost(Exception):
     """This worker was silent for too long: what it held is somebody else's now."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Slot:
     """Room for one job at a time; to the world a worker of its own: `name` is NAME, `id` is ID in keys.py."""
 

@@ -80,7 +80,7 @@ class Housekeeping:
         keys = self._keys
         names = [
             *(keys.leases, keys.workers, keys.heartbeats, keys.failed, keys.crashes),
-            *(keys.attempts, keys.totals, keys.processed(), keys.failures()),
+            *(keys.attempts, keys.totals, keys.processed(), keys.failures(), keys.unreadable),
         ]
         arguments = (keys.namespace, self._crash_limit, failed_at(time.time()), AT_ONCE)
         dead = await self._scripts("reap", names, *arguments)

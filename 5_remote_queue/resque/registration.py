@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, Self
 
 import orjson
@@ -24,7 +25,7 @@ from common.heartbeat import Heartbeat
 
 from .claims import Slot
 from .keys import Keys
-from .scripts import FOLDER, Scripts
+from .scripts import Scripts, source
 from .wire import heartbeat_at, ping, started_at
 
 BEATS = 3  # in a lease: two may fail
@@ -54,8 +55,8 @@ class Registration:
         self._ahead = 0.0  # Redis's clock before ours, in seconds
         self._lock = threading.Lock()  # on `slots`, which the heartbeat's thread reads
         self._lost = False
-        self._beat_script = (FOLDER / "beat.lua").read_bytes()
-        self._beat = thread_redis.register_script(self._beat_script)
+        self._beat = thread_redis.register_script(source("beat"))
+        self._numbers = count(1)
         self._heartbeat = Heartbeat(self._send_beat, lease_seconds / BEATS)
         self.host = self._new_host()
 
@@ -68,11 +69,9 @@ class Registration:
         await self._heartbeat.__aexit__(*error)
         self._redis.close()
 
-    async def add(self, count: int) -> list[Slot]:
+    async def add(self, how_many: int) -> list[Slot]:
         """So many more slots. Raises RedisError; then there are none."""
-        slots = [self._new_slot(number) for number in range(len(self.slots) + count) if number not in self.slots][
-            :count
-        ]
+        slots = [self._new_slot(next(self._numbers)) for _ in range(how_many)]
         await self._register(slots)
         with self._lock:
             self.slots |= {slot.number: slot for slot in slots}
@@ -88,11 +87,11 @@ class Registration:
     async def begin_anew(self) -> list[Slot]:
         """As many slots under another name: the old ones are not ours any more."""
         with self._lock:
-            count = len(self.slots)
+            how_many = len(self.slots)
             self.slots = {}
             self._lost = False
         self.host = self._new_host()
-        return await self.add(count)
+        return await self.add(how_many)
 
     async def _register(self, slots: Sequence[Slot]) -> None:
         keys, now = self._keys, time.time() + self._ahead
@@ -132,7 +131,7 @@ class Registration:
         return orjson.dumps([ping(slot.name, self._queues, now) for slot in slots])
 
     def _new_slot(self, number: int) -> Slot:
-        name = f"{self.host}:{os.getpid()}+{number + 1}"
+        name = f"{self.host}:{os.getpid()}+{number}"
         return Slot(number, name, f"{name}:{','.join(self._queues)}")
 
     @staticmethod

@@ -20,7 +20,7 @@ class Scaling:
     _idle: int = 0
 
     def decide(self, slots: int, busy: int, delay: float, *, more: bool) -> tuple[int, str]:
-        """The number of slots from now on, and why; `more`: when all were busy, there were jobs left.
+        """The number of slots from now on, and why; `more`: there may be jobs left for more slots.
 
         Grows by doubling, from 1 to 100 in under a second; gives way by a quarter at a time; takes its time when idle.
         """
@@ -31,7 +31,7 @@ class Scaling:
             reason = f"the event loop is {delay * 1000:.1f} ms late, more than {self.max_delay * 1000:g}"
             return max(self.minimum, slots - max(1, slots // 4)), reason
         if busy == slots and more and delay <= self.max_delay / 2:
-            return min(self.maximum, slots * 2), f"all {slots} slots are busy and more jobs wait"
+            return min(self.maximum, slots * 2), f"all {slots} slots are busy"
         if self._idle >= IDLE_LOOKS:
             self._idle = 0
             return max(self.minimum, slots - max(1, slots // 4)), f"only {busy} of {slots} slots are busy"

@@ -101,6 +101,7 @@ class Worker:
         )
         self.delay = LoopDelay()
         self._free: list[Slot] = []
+        self._asking: list[Slot] = []  # free, and on their way to Redis in a call
         self._running: dict[Slot, asyncio.Task[None]] = {}
         self._removing: set[asyncio.Task[None]] = set()
         self._surplus = 0  # slots to be given up as soon as they are free
@@ -116,7 +117,7 @@ class Worker:
 
     @property
     def slots(self) -> int:
-        return len(self._running) + len(self._free) - self._surplus
+        return len(self._running) + len(self._free) + len(self._asking) - self._surplus
 
     async def run(self, stop: Callable[[], Awaitable[str]]) -> None:
         """Work until `stop` returns, which says why. Then take nothing new, finish what runs within `drain_seconds`,
@@ -172,18 +173,20 @@ class Worker:
                 self._more = True
                 await self._wake.wait()
                 continue
-            slots = self._free[:]
+            self._asking, self._free = self._free, []  # scaling keeps its hands off them meanwhile
             try:
-                answer = await self._claims.take(slots, busy=bool(self._running))
+                answer = await self._claims.take(self._asking, busy=bool(self._running))
             except LeaseLost:
                 self._lose_lease()
             except RedisError as error:
                 failures += 1
+                self._free, self._asking = self._asking + self._free, []
                 await self._outage("cannot take jobs", error, failures)
             else:
                 failures = 0
+                all_got_one = len(answer.claims) == len(self._asking)
                 self._start(answer)
-                if len(answer.claims) < len(slots):
+                if not all_got_one:
                     await self._wait(answer)
 
     def _start(self, answer: Answer) -> None:
@@ -192,9 +195,10 @@ class Worker:
             self._hook(Paused(answer.paused or None))
         self._hook(Polled(self._queues, len(answer.claims)))
         for claim in answer.claims:
-            self._free.remove(claim.slot)
+            self._asking.remove(claim.slot)
             self._alone = self._alone or claim.crashes >= ALONE_FROM
             self._running[claim.slot] = asyncio.create_task(self._work(claim))
+        self._free, self._asking = self._asking + self._free, []
 
     async def _wait(self, answer: Answer) -> None:
         """Until there may be something to take: a queue rings, a throttle lets go, a pause may be over."""
@@ -232,7 +236,7 @@ class Worker:
     async def _work(self, claim: Claim) -> None:
         try:
             await self._perform(claim)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # because of the end, or of a lost lease: then it is not ours to give
             with suppress(RedisError, TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_SECONDS):
                     await self._claims.give_back(claim)
@@ -256,6 +260,10 @@ class Worker:
             result = await self._call(definition, claim)
         except WaitAndRepeat:
             await self._settle(claim, self._claims.give_back)
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            await self._failed(claim, definition, error)  # the job's own doing, not ours
         except Exception as error:
             await self._failed(claim, definition, error)
         else:
@@ -284,8 +292,13 @@ class Worker:
     async def _call_limited(self, definition: Definition, args: list[Any]) -> Any:
         if definition.time_limit is None:
             return await self._call_plain(definition, args)
-        async with asyncio.timeout(definition.time_limit):
-            return await self._call_plain(definition, args)
+        try:
+            async with asyncio.timeout(definition.time_limit) as limit:
+                return await self._call_plain(definition, args)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"not done within {definition.time_limit:g} s") from error
 
     async def _call_plain(self, definition: Definition, args: list[Any]) -> Any:
         if definition.in_process:
@@ -295,7 +308,7 @@ class Worker:
             return await definition.perform(*args)
         return await asyncio.to_thread(definition.perform, *args)
 
-    async def _failed(self, claim: Claim, definition: Definition, error: Exception) -> None:
+    async def _failed(self, claim: Claim, definition: Definition, error: BaseException) -> None:
         assert claim.job is not None
         attempt = claim.failed + 1
         if isinstance(error, Permanent) or attempt >= definition.attempts:
@@ -304,7 +317,7 @@ class Worker:
         if await self._settle(claim, lambda claim: self._claims.retry(claim, seconds)):
             self._hook(Reenqueued(claim.slot.name, claim.job, attempt, error, seconds))
 
-    async def _give_up(self, claim: Claim, error: Exception) -> None:
+    async def _give_up(self, claim: Claim, error: BaseException) -> None:
         cause = error.__cause__ if isinstance(error, Permanent) and error.__cause__ else error
         kind, lines = type(cause).__name__, backtrace(error)
         if await self._settle(claim, lambda claim: self._claims.give_up(claim, kind, str(error), lines)):
@@ -336,7 +349,7 @@ class Worker:
     async def _begin_anew(self) -> None:
         if self._running:
             await asyncio.wait(self._running.values())
-        self._free, self._surplus, self._alone, failures = [], 0, False, 0
+        self._free, self._asking, self._surplus, self._alone, failures = [], [], 0, False, 0
         while self._lost:
             try:
                 self._free = await self._registration.begin_anew()
@@ -367,10 +380,11 @@ class Worker:
             self._surplus -= spared
             if change > spared:
                 try:
-                    self._free += await self._registration.add(change - spared)
+                    slots = await self._registration.add(change - spared)
                 except RedisError as error:
                     self._log.warning("cannot register more slots: %s", reason(error))
                     return False
+                self._free += slots
             self._wake.set()
             return True
         idle, self._free = self._free[change:], self._free[:change]

@@ -23,6 +23,11 @@ class Call(NamedTuple):
     args: Sequence[str | int | bytes]
 
 
+def source(name: str) -> bytes:
+    """The text of a script, behind what several of them need."""
+    return (FOLDER / "prelude.lua").read_bytes() + (FOLDER / f"{name}.lua").read_bytes()
+
+
 class Scripts:
     """Calls scripts by name; the calls of one tick of the event loop go out together, on one connection.
 
@@ -32,7 +37,7 @@ class Scripts:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._scripts = {path.stem: redis.register_script(path.read_bytes()) for path in FOLDER.glob("*.lua")}
+        self._scripts = {path.stem: redis.register_script(source(path.stem)) for path in FOLDER.glob("*.lua")}
         self._call = Batcher(self._call_many)
 
     async def __call__(self, name: str, keys: Sequence[str], *args: str | int | bytes) -> Any:

@@ -10,9 +10,8 @@ local workers, processed, attempts, crashes, totals, chart = unpack(KEYS, 1, 6)
 local results, done = {}, 0
 for i, job in ipairs(cjson.decode(ARGV[1])) do
     local worker_id, token, record, lock, id, counted = unpack(job)
-    local mark = '{"token":"' .. token .. '",'
     results[i] = 0
-    if redis.call('GETRANGE', KEYS[record], 0, #mark - 1) == mark and redis.call('SISMEMBER', workers, worker_id) == 1 then
+    if is_held(KEYS[record], token, workers, worker_id) then
         redis.call('DEL', KEYS[record])
         redis.call('INCR', KEYS[record + 1])
         if counted ~= '' then

@@ -5,9 +5,9 @@
 -- Returns {unix seconds, the number of each worker (from 1) that is lost}: reaped, or cleaned away by somebody else.
 -- A lost worker is not brought back: what it held may be in other hands by now.
 local ids, pings = cjson.decode(ARGV[2]), cjson.decode(ARGV[4])
-local time = redis.call('TIME')
-local until_ms = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[1])
-local answer = {tonumber(time[1])}
+local now = now_ms()
+local until_ms = now + tonumber(ARGV[1])
+local answer = {math.floor(now / 1000)}
 for i, id in ipairs(ids) do
     if redis.call('ZSCORE', KEYS[2], id) and redis.call('SISMEMBER', KEYS[3], id) == 1 then
         redis.call('ZADD', KEYS[2], until_ms, id)

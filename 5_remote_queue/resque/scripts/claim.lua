@@ -16,21 +16,14 @@ local PAUSED = 1000 -- ms until somebody asks again
 local CATCH_UP = 100 -- ms of the throttle's pace that a late wake-up may make up for
 local SUSPECT = 2 -- crashes, from which on a job runs alone: it should take no others down once more
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 local any_failed, any_crashed = redis.call('EXISTS', attempts) == 1, redis.call('EXISTS', crashes) == 1
 local reason, waits, jobs, free = '', {}, {}, {}
 
--- Failures and crashes are counted under the job's id, if it has one (as in wire.py, job_key).
-local function count(counts, job, raw)
-    local first_argument = type(job.args) == 'table' and job.args[1]
-    local id = type(first_argument) == 'table' and first_argument.id
-    return tonumber(redis.call('HGET', counts, type(id) == 'string' and id or redis.sha1hex(raw)) or 0)
-end
-
 local function hand_out(slot, its_token, queue, job, raw)
-    local failed = any_failed and count(attempts, job, raw) or 0
-    local crashed = any_crashed and count(crashes, job, raw) or 0
+    local key = (any_failed or any_crashed) and job_key(job, raw)
+    local failed = any_failed and tonumber(redis.call('HGET', attempts, key)) or 0
+    local crashed = any_crashed and tonumber(redis.call('HGET', crashes, key)) or 0
     for _, value in ipairs({slot - 1, its_token, queue, raw, failed, crashed}) do jobs[#jobs + 1] = value end
 end
 
@@ -44,8 +37,12 @@ end
 -- How many jobs the throttle lets go now, and when the first of them was due (GCRA: ITU-T I.371).
 local function permits(throttle, interval)
     if interval == 0 then return #free, now end
-    local due = math.max(tonumber(redis.call('GET', throttle) or 0), now - CATCH_UP)
+    local due = math.max(tonumber(redis.call('GET', throttle)) or 0, now - CATCH_UP)
     return math.max(0, math.floor((now - due) / interval) + 1), due
+end
+
+local function is_suspect(job, raw)
+    return any_crashed and (tonumber(redis.call('HGET', crashes, job_key(job, raw))) or 0) >= SUSPECT
 end
 
 -- Serve one queue; returns when to ask it again.
@@ -53,22 +50,21 @@ local function serve(name, interval, list, throttle)
     local may, due = permits(throttle, interval)
     local taken, wait = 0, 0
     while #free > 0 and taken < may and wait == 0 do
-        local raw = redis.call('LPOP', list)
+        local raw = redis.pcall('LPOP', list)
         if not raw then break end
+        if type(raw) == 'table' then return PAUSED end -- an error: what is there is no list
         local readable, job = pcall(cjson.decode, #raw <= largest and raw or '')
         if not readable or string.sub(raw, 1, 1) ~= '{' then
             redis.call('RPUSH', unreadable, name, raw)
-        elseif any_crashed and count(crashes, job, raw) >= SUSPECT then
-            wait = -1
-            if busy or #jobs > 0 then
+        else
+            local alone = is_suspect(job, raw)
+            if alone then wait = -1 end
+            if alone and (busy or #jobs > 0) then
                 redis.call('LPUSH', list, raw)
             else
                 take(table.remove(free, 1), name, job, raw)
                 taken = taken + 1
             end
-        else
-            take(table.remove(free, 1), name, job, raw)
-            taken = taken + 1
         end
     end
     if interval > 0 and taken > 0 then
@@ -89,9 +85,8 @@ end
 -- A slot asks when it holds nothing. What is in it all the same was handed out in an answer that got lost: once more.
 for i in ipairs(slots) do
     local record = redis.call('GET', KEYS[first + i])
-    if record then
-        local at = string.find(record, ',"payload":', 1, true)
-        local head, raw = cjson.decode(string.sub(record, 1, at - 1) .. '}'), string.sub(record, at + 11, -2)
+    local head, raw = split(record or '')
+    if head then
         hand_out(i, head.token, head.queue, cjson.decode(raw), raw)
     else
         free[#free + 1] = i

@@ -3,8 +3,7 @@
 -- KEYS  worker:ID, workers, queue:QUEUE
 -- ARGV  ID, token, RAW
 -- Returns 1, or 0: it was not the caller's any more.
-local mark = '{"token":"' .. ARGV[2] .. '",'
-if redis.call('GETRANGE', KEYS[1], 0, #mark - 1) ~= mark or redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 0 then
+if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     return 0
 end
 redis.call('DEL', KEYS[1])

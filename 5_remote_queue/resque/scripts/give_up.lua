@@ -4,8 +4,7 @@
 --       py:attempts, py:crashes, py:totals, py:chart:N, py:unique:… (or again worker:ID if its kind is not unique)
 -- ARGV  ID, token, the failure record, key under which it was counted, job's id, how long a chart is kept (s)
 -- Returns 1, or 0: it was not the caller's any more.
-local mark = '{"token":"' .. ARGV[2] .. '",'
-if redis.call('GETRANGE', KEYS[1], 0, #mark - 1) ~= mark or redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 0 then
+if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     redis.call('HINCRBY', KEYS[10], 'late', 1)
     return 0
 end

@@ -31,8 +31,9 @@ local moved = 0
 for _, second in ipairs(redis.call('ZRANGEBYSCORE', schedule, '-inf', now, 'LIMIT', 0, most)) do
     local delayed = namespace .. ':delayed:' .. second
     while moved < most do
-        local raw = redis.call('LPOP', delayed)
-        if not raw then break end
+        local raw = redis.pcall('LPOP', delayed)
+        if type(raw) == 'table' then redis.call('ZREM', schedule, second) end -- an error: what is there is no list
+        if type(raw) ~= 'string' then break end
         redis.call('SREM', namespace .. ':timestamps:' .. raw, 'delayed:' .. second)
         move(raw)
         moved = moved + 1

@@ -4,8 +4,8 @@
 -- ARGV  1: the lease (ms)   2: JSON [ID …]   3: heartbeat as Ruby writes it   4: started, as Ruby writes it
 --       5: JSON [ping as Node writes it …]
 local ids, pings = cjson.decode(ARGV[2]), cjson.decode(ARGV[5])
-local time = redis.call('TIME')
-local until_ms = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[1])
+local now = now_ms()
+local until_ms = now + tonumber(ARGV[1])
 for i, id in ipairs(ids) do
     redis.call('HSET', KEYS[1], id, ARGV[3])
     redis.call('SET', KEYS[3 + 2 * i], pings[i])
@@ -13,4 +13,4 @@ for i, id in ipairs(ids) do
     redis.call('SET', KEYS[2 + 2 * i], ARGV[4])
     redis.call('SADD', KEYS[3], id)
 end
-return tonumber(time[1])
+return math.floor(now / 1000)

@@ -3,8 +3,7 @@
 -- KEYS  worker:ID, workers, delayed_queue_schedule, delayed:TS, timestamps:RAW, py:attempts, py:totals, py:chart:N
 -- ARGV  ID, token, RAW, TS, key under which to count, how long a chart is kept (s)
 -- Returns 1, or 0: it was not the caller's any more.
-local mark = '{"token":"' .. ARGV[2] .. '",'
-if redis.call('GETRANGE', KEYS[1], 0, #mark - 1) ~= mark or redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 0 then
+if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     redis.call('HINCRBY', KEYS[7], 'late', 1)
     return 0
 end

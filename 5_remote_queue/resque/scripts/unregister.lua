@@ -6,10 +6,9 @@
 for i, id in ipairs(cjson.decode(ARGV[1])) do
     local key = 3 + 5 * (i - 1)
     local record = redis.call('GET', KEYS[key + 1])
-    if record and redis.call('ZSCORE', KEYS[2], id) then
-        local at = string.find(record, ',"payload":', 1, true)
-        local head = cjson.decode(string.sub(record, 1, at - 1) .. '}')
-        redis.call('LPUSH', ARGV[2] .. head.queue, string.sub(record, at + 11, -2))
+    local head, raw = split(record or '')
+    if head and redis.call('ZSCORE', KEYS[2], id) then
+        redis.call('LPUSH', ARGV[2] .. head.queue, raw)
         redis.call('DEL', KEYS[key + 1])
     end
     redis.call('SREM', KEYS[3], id)
