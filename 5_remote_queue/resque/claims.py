@@ -22,7 +22,7 @@ from common.emails import made_at
 
 from .keys import CHART_KEPT_SECONDS, CHART_SECONDS, Keys
 from .scripts import Scripts, is_lost
-from .wire import MAX_JOB, BadJob, Job, failure, read_job, working_since
+from .wire import MAX_JOB, BadJob, Job, failure, read_job, with_queue, working_since
 
 
 class LeaseLost(Exception):
@@ -98,8 +98,8 @@ class Claims:
         May be repeated when its answer got lost: the slots then get what they had got.
         """
         keys = self._keys
-        names = [keys.leases, keys.pause_all, keys.attempts, keys.crashes, keys.unreadable, *self._queue_keys]
-        names += [keys.worker(slot.id) for slot in slots]
+        names = [keys.leases, keys.workers, keys.pause_all, keys.attempts, keys.crashes, keys.unreadable]
+        names += (*self._queue_keys, *(keys.worker(slot.id) for slot in slots))
         run_at = working_since(time.time())
         heads = orjson.dumps([(slot.id, f'{run_at},"worker":"{slot.name}"') for slot in slots])
         token = f"{self._chance}{next(self._tokens):x}"
@@ -169,13 +169,14 @@ class Claims:
 
     async def retry(self, claim: Claim, seconds: float) -> bool:
         """Again in so many seconds, rounded up to a whole second of the clock; counts an attempt."""
-        keys, slot = self._keys, claim.slot
+        assert claim.job is not None
+        keys, slot, job = self._keys, claim.slot, with_queue(claim.job)
         second = math.ceil(time.time() + seconds)
         names = [
-            *(keys.worker(slot.id), keys.workers, keys.schedule, keys.delayed(second), keys.timestamps(claim.raw)),
+            *(keys.worker(slot.id), keys.workers, keys.schedule, keys.delayed(second), keys.timestamps(job.raw)),
             *(keys.attempts, keys.totals, self._chart()),
         ]
-        arguments = (slot.id, claim.token, claim.raw, second, claim.key, CHART_KEPT_SECONDS)
+        arguments = (slot.id, claim.token, job.raw, second, job.key, CHART_KEPT_SECONDS)
         return bool(await self._scripts("retry", names, *arguments))
 
     async def give_back(self, claim: Claim) -> bool:

@@ -15,7 +15,7 @@ import math
 import re
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -84,19 +84,29 @@ def read_job(raw: bytes | str, queue: str = "") -> Job:
 
 
 def job_of(members: Any, queue: str, raw: str) -> Job:
-    """The same for JSON that has been parsed. Ruby leaves the queue out; no `args` are no arguments."""
+    """The same for JSON that has been parsed. Ruby leaves the queue out; no `args` are no arguments, and `{}` is what
+    Node's scripts make of an empty list.
+    """
     if not isinstance(members, dict):
         raise BadJob("not a JSON object")
     name = members.get("class")
     if not isinstance(name, str) or not name:
         raise BadJob('no "class"')
     args = members.get("args")
-    if args is None:
+    if args is None or args == {}:
         args = []
     elif not isinstance(args, list):
         args = [args]
     named = members.get("queue")
     return Job(name, queue or (named if isinstance(named, str) else ""), args, raw)
+
+
+def with_queue(job: Job) -> Job:
+    """The job as it may be delayed: there only its own text says which queue it is for, and Ruby leaves that out."""
+    if orjson.loads(job.raw).get("queue") == job.queue:
+        return job
+    raw = f'{job.raw.rstrip()[:-1]},"queue":{encode(job.queue)}}}'  # of two, the last counts, in each of the languages
+    return replace(job, raw=raw)
 
 
 def encode(value: Any) -> str:

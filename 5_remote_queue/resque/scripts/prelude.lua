@@ -21,7 +21,8 @@ end
 
 -- Under what a job's failures and crashes are counted: its id if it has one (as in wire.py, Job.key).
 local function job_key(job, raw)
-    local first = type(job) == 'table' and type(job.args) == 'table' and job.args[1]
+    local args = type(job) == 'table' and type(job.args) == 'table' and job.args
+    local first = args and (args[1] or args) -- what is no list is the only argument
     local id = type(first) == 'table' and first.id
-    return type(id) == 'string' and id or redis.sha1hex(raw)
+    return type(id) == 'string' and id ~= '' and id or redis.sha1hex(raw)
 end
