@@ -1,4 +1,4 @@
 """Strategy 5."""
 
-ROLES = ("server", "worker")
+ROLES = ("server", "worker", "scheduler")
 SERVICES = ("inbox", "valkey")

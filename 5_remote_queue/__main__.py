@@ -1,4 +1,4 @@
-"""`python -m 5_remote_queue [server | worker]`: read the settings and start the role."""
+"""`python -m 5_remote_queue [server | worker | scheduler]`: read the settings and start the role."""
 
 import sys
 
@@ -6,9 +6,12 @@ from common.process import run
 from common.serving import serve
 from common.settings import read_settings
 
+from .scheduler import schedule
 from .server import create_app
 from .worker import work
 
 if __name__ == "__main__":
     settings = read_settings()
-    run(work(settings) if "worker" in sys.argv else serve(create_app(settings), settings.host, settings.port))
+    others = {"worker": work, "scheduler": schedule}
+    chosen = [others[role](settings) for role in sys.argv[1:] if role in others]
+    run(chosen[0] if chosen else serve(create_app(settings), settings.host, settings.port))
