@@ -21,7 +21,8 @@ from .resque.scripts import Scripts
 from .worker import Diary
 
 SCHEDULES: tuple[Schedule, ...] = ()
-"""Yours join here: Schedule("weekly", "emailQueue", "sendEmail", [{"to": …, "subject": …, "text": …}], cron="0 8 * * 1")
+"""Yours join here: Schedule("hello", "emailQueue", "sendEmail", [{"to": …, "subject": …, "text": …}], cron="0 8 * * 1")
+
 Or put them into Redis while it runs, as resque-scheduler does: `Schedules(…).add`.
 """
 

@@ -52,7 +52,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Under what its attempts and crashes are counted, in claim.lua and reap.lua too: its id, else a digest."""
+        """By what it is known as the holder of a lock: its id, else a digest of its text."""
         return self.id or hashlib.sha1(self.raw.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -20,7 +20,7 @@ local function give_up(id, queue, raw, reason)
     redis.call('RPUSH', failed, table.concat({
         '{"failed_at":', quote(failed_at), ',"payload":', raw, ',"exception":"WorkerLost","error":', quote(reason),
         ',"backtrace":[],"worker":', quote(id), ',"queue":', quote(queue), '}'}))
-    local key = job_key(cjson.decode(raw), raw)
+    local key = job_key(queue, raw)
     redis.call('HDEL', crashes, key)
     redis.call('HDEL', attempts, key)
     redis.call('HINCRBY', totals, 'failed', 1)
@@ -48,7 +48,7 @@ local function recover(id, record)
         give_up(id, head.queue, raw, 'its worker was removed by somebody who did not say what became of the job')
         return head.queue, 'failed', raw
     end
-    local count = redis.call('HINCRBY', crashes, job_key(cjson.decode(raw), raw), 1)
+    local count = redis.call('HINCRBY', crashes, job_key(head.queue, raw), 1)
     redis.call('HINCRBY', totals, 'crashed', 1)
     if count >= limit then
         give_up(id, head.queue, raw, 'its worker was gone while it ran, ' .. count .. ' times')
