@@ -1,4 +1,4 @@
-"""`python -m 5_remote_queue [server | worker]`: read the settings and start the role."""
+"""`python -m 5_remote_queue [server | worker | demo]`: read the settings and start the role."""
 
 import sys
 
@@ -6,9 +6,15 @@ from common.process import run
 from common.serving import serve
 from common.settings import read_settings
 
+from .demo import demo
 from .server import create_app
 from .worker import work
 
 if __name__ == "__main__":
     settings = read_settings()
-    run(work(settings) if "worker" in sys.argv else serve(create_app(settings), settings.host, settings.port))
+    if "worker" in sys.argv:
+        run(work(settings))
+    elif "demo" in sys.argv:
+        run(demo(settings))
+    else:
+        run(serve(create_app(settings), settings.host, settings.port))

@@ -5,7 +5,7 @@ import math
 from typing import Self
 
 SAMPLE_SECONDS = 0.02
-SMOOTHING_SECONDS = 0.2  # the time constant of an exponential average: a single hiccup is soon forgotten
+SMOOTHING_SECONDS = 0.1  # the time constant of an exponential average: a single hiccup is soon forgotten
 
 
 class LoopDelay:
