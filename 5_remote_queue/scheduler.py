@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from common.process import stop_requested
 from common.redis_client import redis_client
 from common.settings import Settings
+from common.tasks import end_tasks
 
 from .resque import Schedule, Schedules
 from .resque.housekeeping import Housekeeping
@@ -38,9 +39,7 @@ async def schedule(settings: Settings) -> None:
         tasks = [asyncio.create_task(part.run()) for part in (housekeeping, schedules)]
         log.info("keeping the schedule")
         log.info("stopping (%s)", await stop_requested())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
         with suppress(RedisError):
             await housekeeping.resign()
         log.info("stopped")
