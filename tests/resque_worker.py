@@ -1,4 +1,4 @@
-"""A worker of the queue of strategy 5, for tests: in the test's own process, or as a program that can be killed.
+"""What the jobs do that both sides know, and a worker for them as a program of its own, which can be killed.
 
 python -m tests.resque_worker URL NAMESPACE LEASE_SECONDS
 
@@ -7,26 +7,21 @@ until there is a key `NS:release`.
 """
 
 import asyncio
-import importlib
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from common.process import run, stop_requested
-
-resque = importlib.import_module("5_remote_queue.resque")
-Keys = importlib.import_module("5_remote_queue.resque.keys").Keys
+from tests.resque import keys_module, resque
 
 
 class Jobs:
     def __init__(self, redis: Redis, namespace: str) -> None:
         self._redis: Any = redis
-        self._keys = Keys(namespace)
+        self._keys = keys_module.Keys(namespace)
 
     async def note(self, *args: Any) -> None:
         await self._redis.rpush(self._keys.key("notes"), json.dumps({"by": "python", "args": args}))
@@ -53,29 +48,6 @@ class Jobs:
         performs = {name: getattr(self, name) for name in ("note", "fail", "flaky", "nap", "hold")}
         jobs = {name: resque.Definition(perform, attempts=2, base_seconds=0.01) for name, perform in performs.items()}
         return jobs | {"sendEmail": jobs["note"]}
-
-
-@asynccontextmanager
-async def working(
-    url: str, namespace: str, hook: Callable[[Any], object] = lambda _: None, **options: Any
-) -> AsyncIterator[None]:
-    """A worker on the queue `q`, in this process."""
-    stop = asyncio.Event()
-
-    async def stopped() -> str:
-        await stop.wait()
-        return "the test is over"
-
-    async with resque.open_connections(SecretStr(url)) as connections:
-        definitions = options.pop("definitions", None) or Jobs(connections.commands, namespace).definitions
-        queues = options.pop("queues", ["q"])
-        worker = resque.Worker(connections, queues, definitions, namespace=namespace, hook=hook, **options)
-        running = asyncio.create_task(worker.run(stopped))
-        try:
-            yield
-        finally:
-            stop.set()
-            await running
 
 
 async def work(url: str, namespace: str, lease_seconds: str) -> None:

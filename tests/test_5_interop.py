@@ -5,13 +5,12 @@ Skipped where there is no node, or node-resque cannot be fetched from npm.
 
 import asyncio
 import importlib
-import inspect
 import json
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -19,19 +18,13 @@ from pydantic import SecretStr
 
 from common.emails import email_from_members, new_id
 from common.mailer import Mailer
-from common.redis_client import redis_client
 from common.settings import Settings
 from tests.node_peer import NodeError, NodeResque, running_node_resque, why_not
 from tests.programs import LIMIT, Inbox, Program, Valkey, a_name
-from tests.resque_worker import working
+from tests.resque import Resque, observe, resque, until, wire
+from tests.resque_worker import Jobs
 
-resque = importlib.import_module("5_remote_queue.resque")
-events = importlib.import_module("5_remote_queue.resque.events")
-jobs_module = importlib.import_module("5_remote_queue.jobs")
-observe = importlib.import_module("5_remote_queue.resque.observe")
-wire = importlib.import_module("5_remote_queue.resque.wire")
-Housekeeping = importlib.import_module("5_remote_queue.resque.housekeeping").Housekeeping
-Scripts = importlib.import_module("5_remote_queue.resque.scripts").Scripts
+email_jobs: Any = importlib.import_module("5_remote_queue.jobs")
 
 NASTY = 'a "quote", a back\\slash, a /slash/, </script>, \u2028, \x00\x1f\x7f, 😀 and é'
 
@@ -44,65 +37,48 @@ def peer(valkey: Valkey) -> Iterator[NodeResque]:
         yield peer
 
 
-class Shared:
-    """A namespace of its own that both sides work in."""
+class Shared(Resque):
+    """A namespace that both sides work in."""
 
-    def __init__(self, valkey: Valkey, peer: NodeResque, redis: Any) -> None:
-        self.url = valkey.url
-        self.client: Any = valkey.client
-        self.peer = peer
-        self.namespace = a_name()
-        self.queue = resque.Queue(redis, self.namespace)
-        self.keys = self.queue.keys
-        self.redis = redis
-        self.observer = observe.Observer(redis, self.keys)
-        self.seen: list[Any] = []
+    peer: NodeResque
+
+    @property
+    def client(self) -> Any:
+        return self.valkey.client
 
     async def node(self, kind: str, method: str, *args: Any, **options: Any) -> Any:
         return await self.peer(self.namespace, kind, method, *args, **options)
 
-    def working(self, **options: Any) -> Any:
-        return working(self.url, self.namespace, self.seen.append, **options)
-
-    def housekeeping(self, **options: Any) -> Any:
-        return Housekeeping(self.redis, Scripts(self.redis), self.keys, self.seen.append, **options)
-
     async def node_worker(self, name: str = "node:1+1") -> None:
         await self.node("worker", "start", name=name, queues=["q"], timeout=10)
 
+    def our_worker(self, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self.working(definitions=Jobs(self.connections.commands, self.namespace).definitions, **options)
+
     def texts(self, name: str) -> list[str]:
-        """The texts of `failed`, `notes` or `queue:q`."""
+        """What is in `failed`, `notes` or `queue:q`, as it is."""
         found: list[str] = self.client.lrange(self.keys.key(name), 0, -1)
         return found
 
     def notes(self) -> list[tuple[str, list[Any]]]:
+        """Who has done what."""
         return [(note["by"], note["args"]) for note in map(json.loads, self.texts("notes"))]
-
-    def events(self, kind: str) -> list[Any]:
-        return [event for event in self.seen if isinstance(event, getattr(events, kind))]
 
 
 @pytest.fixture
 async def shared(valkey: Valkey, peer: NodeResque) -> AsyncIterator[Shared]:
-    async with redis_client(SecretStr(valkey.url)) as redis:
-        shared = Shared(valkey, peer, redis)
+    async with resque.open_connections(SecretStr(valkey.url)) as connections:
+        shared = Shared(valkey, connections)
+        shared.peer = peer
         yield shared
         await shared.node("peer", "endAll")
         assert await shared.node("peer", "errors") == [], "node-resque found fault with something"
 
 
-async def until(condition: Callable[[], Any], what: str) -> None:
-    """Wait for a condition, which may be a coroutine function."""
-    deadline = time.monotonic() + LIMIT
-    while not (await found if inspect.isawaitable(found := condition()) else found):
-        assert time.monotonic() < deadline, f"not within {LIMIT:g} s: {what}"
-        await asyncio.sleep(0.01)
-
-
 @contextmanager
 def a_worker(shared: Shared, lease_seconds: float) -> Iterator[Program]:
     """A worker of ours in a process of its own."""
-    command = [sys.executable, "-m", "tests.resque_worker", shared.url, shared.namespace, str(lease_seconds)]
+    command = [sys.executable, "-m", "tests.resque_worker", shared.valkey.url, shared.namespace, str(lease_seconds)]
     program = Program(command, {})
     try:
         yield program
@@ -120,10 +96,10 @@ def an_email() -> dict[str, str]:
 
 async def test_an_email_that_node_enqueues_is_sent_by_our_worker(shared: Shared, inbox: Inbox) -> None:
     email = an_email()
-    settings = Settings(smtp_url=SecretStr(inbox.smtp_url), redis_url=SecretStr(shared.url))
+    settings = Settings(smtp_url=SecretStr(inbox.smtp_url), redis_url=SecretStr(shared.valkey.url))
     async with Mailer(settings, patient=True) as mailer:
-        send_email = jobs_module.SendEmail(settings, mailer, shared.queue)
-        definitions = jobs_module.definitions(send_email, 5)
+        send_email = email_jobs.SendEmail(settings, mailer, shared.queue)
+        definitions = email_jobs.definitions(send_email, 5)
         async with shared.working(queues=["emailQueue"], definitions=definitions):
             assert await shared.node("queue", "enqueue", "emailQueue", "sendEmail", [email])
             await until(lambda: shared.events("Succeeded"), "the email is sent")
@@ -133,16 +109,13 @@ async def test_an_email_that_node_enqueues_is_sent_by_our_worker(shared: Shared,
 
 
 async def test_an_email_that_our_server_enqueues_reaches_node_s_worker(shared: Shared) -> None:
-    email, everybody_s = an_email(), Shared.__new__(Shared)
-    everybody_s.__dict__ |= shared.__dict__ | {"namespace": "resque", "keys": resque.Queue(shared.redis).keys}
-    await jobs_module.Jobs(shared.redis).enqueue(email_from_members(email, "example.com"))
-    options = {"name": "node:1", "queues": ["emailQueue"], "timeout": 10}
-    try:
-        await everybody_s.node("worker", "start", **options)
-        await until(everybody_s.notes, "node has done it")
-    finally:
-        await everybody_s.node("worker", "end")
-    assert everybody_s.notes() == [("node", [email])]
+    email = an_email()
+    server = email_jobs.Jobs(shared.connections.commands)
+    server.queue = shared.queue
+    await server.enqueue(email_from_members(email, "example.com"))
+    await shared.node("worker", "start", name="node:1", queues=["emailQueue"], timeout=10)
+    await until(shared.notes, "node has done it")
+    assert shared.notes() == [("node", [email])]
 
 
 async def test_jobs_go_both_ways_as_they_are(shared: Shared) -> None:
@@ -151,7 +124,7 @@ async def test_jobs_go_both_ways_as_they_are(shared: Shared) -> None:
     await shared.node_worker()
     await until(shared.notes, "node has done it")
     await shared.node("worker", "end")
-    async with shared.working():
+    async with shared.our_worker():
         await shared.node("queue", "enqueue", "q", "note", args)
         await until(lambda: len(shared.notes()) == 2, "ours has done it")
     assert shared.notes() == [("node", args), ("python", args)]
@@ -190,7 +163,7 @@ async def test_two_multi_workers_of_one_language_each_do_each_job_once(shared: S
     options = {"queues": ["q"], "timeout": 10, "checkTimeout": 10, "minTaskProcessors": 5, "maxEventLoopDelay": 1000}
     await shared.node("multiWorker", "start", **options)
     await until(shared.notes, "node has begun")
-    async with shared.working(scaling=resque.Scaling(5, 5)):
+    async with shared.our_worker(scaling=resque.Scaling(5, 5)):
         await until(lambda: len(shared.notes()) >= len(numbers), "all are done")
     await shared.node("multiWorker", "end")
     notes = shared.notes()
@@ -260,7 +233,7 @@ async def test_a_job_in_ruby_s_format_is_tried_again_as_often_as_any_other(share
         return bool(shared.events("Failed"))
 
     await given_up()
-    async with shared.working():
+    async with shared.our_worker():
         await until(given_up, "it is given up")
     assert shared.notes() == [("python", ["flaky"])] * 2
     [failed] = shared.texts("failed")
@@ -274,16 +247,18 @@ async def test_a_job_in_ruby_s_format_is_tried_again_as_often_as_any_other(share
 
 def failed_list_of(shared: Shared) -> Any:
     try:
-        return importlib.import_module("5_remote_queue.resque.failed").FailedList(shared.redis, shared.keys)
+        return importlib.import_module("5_remote_queue.resque.failed").FailedList(
+            shared.connections.commands, shared.keys
+        )
     except ImportError:
         pytest.skip("the failed list has no interface yet")
 
 
 async def test_what_failed_with_us_is_read_removed_and_retried_by_node(shared: Shared) -> None:
-    async with shared.working():
+    async with shared.our_worker():
         for number in range(2):
             await shared.queue.enqueue("q", "fail", [f"{number}: {NASTY}"])
-            await until(lambda: len(shared.events("Failed")) > number, "it failed")  # noqa: B023  waited for at once
+            await until(lambda: len(shared.events("Failed")) == number + 1, "it failed")  # noqa: B023  waited for at once
     first, second = await shared.node("queue", "failed", 0, -1)
     assert first["error"] == f"0: {NASTY}"
     assert first["payload"] == {"class": "fail", "queue": "q", "args": [f"0: {NASTY}"]}
@@ -342,7 +317,7 @@ async def test_each_side_sees_the_workers_of_the_other_and_what_they_do(shared: 
     await shared.node_worker()
     await shared.node("queue", "enqueue", "q", "hold", [])
     await until(shared.notes, "node works")
-    async with shared.working(scaling=resque.Scaling(1, 1)):
+    async with shared.our_worker(scaling=resque.Scaling(1, 1)):
         await shared.queue.enqueue("q", "hold", [{"id": "7"}])
         await until(lambda: len(shared.notes()) == 2, "ours works")
         [name] = [event.worker for event in shared.events("Started")]
@@ -399,6 +374,10 @@ async def test_a_worker_of_ours_that_node_cleaned_while_it_was_stopped_wakes_and
             await shared.node("scheduler", "poll")
             return not await shared.node("queue", "workers")
 
+        def nobody_is_missing() -> bool:
+            alive: list[str] = shared.client.zrange(shared.keys.leases, 0, -1)
+            return bool(set(alive) == shared.client.smembers(shared.keys.workers))
+
         await until(cleaned, "node takes it for dead")
         [failed] = await shared.node("queue", "failed", 0, -1)
         assert failed["payload"] == {"class": "hold", "queue": "q", "args": [{"id": "7"}]}
@@ -407,8 +386,7 @@ async def test_a_worker_of_ours_that_node_cleaned_while_it_was_stopped_wakes_and
         shared.client.set(shared.keys.key("release"), "1")
         program.process.send_signal(signal.SIGCONT)
         await until(lambda: len(shared.notes()) >= 7, "it goes on, as somebody else")
-        alive: Callable[[], set[str]] = lambda: set(shared.client.zrange(shared.keys.leases, 0, -1))  # noqa: E731
-        await until(lambda: alive() == shared.client.smembers(shared.keys.workers), "what it was before is forgotten")
+        await until(nobody_is_missing, "what it was before is forgotten")
         notes = [args for _, args in shared.notes() if args[0] not in ("holding", "released")]
         assert sorted(notes) == [[number] for number in range(6)]
         assert await shared.node("queue", "failed", 0, -1) == [failed], "filed once, by node"
@@ -453,7 +431,7 @@ async def test_a_killed_worker_of_node_is_cleaned_once_by_whoever_leads(
     await shared.node("queue", "retryStuckJobs")
     assert shared.texts("failed") == []
     shared.client.set(shared.keys.key("release"), "1")
-    async with shared.working():
+    async with shared.our_worker():
         await until(lambda: len(shared.notes()) == 3, "ours does it again")
     assert [by for by, _ in shared.notes()] == ["node", "python", "python"]
     left = [key for key in shared.client.keys(f"{shared.namespace}:*") if "doomed" in key]
@@ -461,7 +439,7 @@ async def test_a_killed_worker_of_node_is_cleaned_once_by_whoever_leads(
 
 
 async def test_node_sees_who_leads_and_what_was_done(shared: Shared) -> None:
-    async with shared.working():
+    async with shared.our_worker():
         await shared.queue.enqueue("q", "note", [])
         await shared.queue.enqueue("q", "fail", ["no"])
         await until(lambda: shared.events("Failed") and shared.events("Succeeded"), "both are done")

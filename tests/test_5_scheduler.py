@@ -21,13 +21,10 @@ from redis.asyncio import Redis
 
 from common.redis_client import redis_client
 from tests.programs import Program, Valkey, a_name, wait_until
+from tests.resque import events, housekeeping, keys_module, resque, scripts
 
-resque = importlib.import_module("5_remote_queue.resque")
-schedules_module = importlib.import_module("5_remote_queue.resque.schedules")
-events = importlib.import_module("5_remote_queue.resque.events")
-Housekeeping = importlib.import_module("5_remote_queue.resque.housekeeping").Housekeeping
-Keys = importlib.import_module("5_remote_queue.resque.keys").Keys
-Scripts = importlib.import_module("5_remote_queue.resque.scripts").Scripts
+schedules_module: Any = importlib.import_module("5_remote_queue.resque.schedules")
+Keys = keys_module.Keys
 
 DAY = 86400
 
@@ -39,8 +36,8 @@ class Clockwork:
         self.redis = redis
         self.client: Any = valkey.client
         self.keys = Keys(a_name())
-        self.scripts = Scripts(redis)
-        self.housekeeping = Housekeeping(redis, self.scripts, self.keys, events.ignore)
+        self.scripts = scripts.Scripts(redis)
+        self.housekeeping = housekeeping.Housekeeping(redis, self.scripts, self.keys, events.ignore)
         self.fired: list[Any] = []
         self.schedules = self.another(*own)
 
