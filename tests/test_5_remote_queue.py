@@ -30,6 +30,7 @@ from tests.programs import (
 from tests.smtp_peer import smtp_peer, until
 
 KILLS = int(os.environ.get("KILLS", "3"))  # of each kind; the chapter's figures are with 100 and 20
+CLIENTS = 8 if KILLS < 10 else 1  # the inbox must be able to count them all
 SLOTS = 50  # the most emails that a worker has in its hands
 LEASE = "1"  # seconds
 
@@ -113,7 +114,7 @@ def test_two_workers_send_each_email_once(inbox: Inbox, clean: Valkey, tmp_path:
 def test_a_killed_server_loses_nothing(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
     to = someone()
     with queue(inbox, clean, tmp_path) as strategy:
-        with Load(strategy, to) as load:
+        with Load(strategy, to, CLIENTS) as load:
             for _ in range(KILLS):
                 load.wait_for_more(10)
                 os.kill(strategy.pid("server"), signal.SIGKILL)
@@ -129,7 +130,7 @@ def test_killed_workers_lose_nothing_and_double_at_most_what_was_in_flight(
     to = someone()
     inbox.dial(latency_ms=50)  # so that there is always something in flight
     with queue(inbox, clean, tmp_path, WORKERS="2") as strategy:
-        with Load(strategy, to) as load:
+        with Load(strategy, to, CLIENTS) as load:
             for kill in range(KILLS):
                 wait_until(lambda kill=kill: strategy.program.output.count("ready") == 2 + kill, "both workers run")  # type: ignore[misc]
                 wait_until(lambda: strategy.stats()["in_flight"], "something is in flight")
@@ -165,7 +166,7 @@ def test_a_killed_redis_loses_nothing(inbox: Inbox, tmp_path: Path) -> None:
     to = someone()
     environment = {"SMTP_URL": inbox.smtp_url, "LEASE_SECONDS": "5", "DRAIN_SECONDS": "2"}
     with running_strategy("5_remote_queue", tmp_path, **environment) as strategy:
-        with Load(strategy, to) as load:
+        with Load(strategy, to, CLIENTS) as load:
             for _ in range(KILLS):
                 load.wait_for_more(10)
                 before = valkey_of(tmp_path).pid
