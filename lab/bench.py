@@ -23,7 +23,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab import bench_accepting, bench_batcher, bench_burst, bench_delivering, bench_idle, bench_mailer, bench_web
+from lab import (
+    bench_accepting,
+    bench_batcher,
+    bench_burst,
+    bench_delivering,
+    bench_idle,
+    bench_mailer,
+    bench_queue,
+    bench_web,
+)
 from lab.children import ROOT, ChildFailed, Lab, in_the_way
 from lab.figures import Row, Spread
 from lab.machine import busy, stamp
@@ -44,9 +53,10 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
     "mailer": {"mailer": bench_mailer.mailer, "round trips": bench_mailer.round_trips},
     "web": {"load generator": bench_web.load_generator, "strategy 1": bench_web.foreground},
     "burst": {"strategy 2": bench_burst.parallel},
-    "accepting": of_each(bench_accepting.accepting, 3, 4),
-    "delivering": of_each(bench_delivering.delivering, 3, 4),
-    "idle": of_each(bench_idle.from_idle, 1, 2, 3, 4),
+    "accepting": of_each(bench_accepting.accepting, 3, 4, 5),
+    "delivering": of_each(bench_delivering.delivering, 3, 4, 5),
+    "idle": of_each(bench_idle.from_idle, 1, 2, 3, 4, 5),
+    "queue": {"queue": bench_queue.queue, "long queue": bench_queue.long_queue},
     "batcher": {"batcher": bench_batcher.batcher},
 }
 
