@@ -27,7 +27,8 @@ def rewrite(texts: Sequence[str]) -> list[str]:
     assert NODE is not None
     lines = "".join(f"{text}\n" for text in texts)
     command = [NODE, str(FOLDER / "json.mjs")]
-    return subprocess.run(command, input=lines, capture_output=True, check=True, encoding="utf-8").stdout.splitlines()
+    output = subprocess.run(command, input=lines.encode(), capture_output=True, check=True).stdout
+    return output.decode().split("\n")[:-1]
 
 
 def why_not() -> str | None:

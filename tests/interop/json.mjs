@@ -1,6 +1,7 @@
-// How JavaScript itself writes what it has read: one line of JSON in, one line out.
-import { createInterface } from "node:readline";
+// How JavaScript itself writes what it has read: lines of JSON in, lines of JSON out. (Not with readline, for which U+2028
+// ends a line.)
+import { readFileSync } from "node:fs";
 
-for await (const line of createInterface({ input: process.stdin })) {
-  process.stdout.write(JSON.stringify(JSON.parse(line)) + "\n");
+for (const line of readFileSync(0, "utf8").split("\n")) {
+  if (line !== "") process.stdout.write(JSON.stringify(JSON.parse(line)) + "\n");
 }
