@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError
 
 from tests.node_peer import NODE, rewrite
 from tests.programs import Valkey
-from tests.resque import Definition, Resque, a_resque, claims, observe, registration, until, wire
+from tests.resque import Definition, Resque, a_resque, claims, keys_module, observe, registration, until, wire
 
 NOW = 1795246773.9  # 2026-11-21 07:39:33 UTC
 NASTY = 'a "quote", a back\\slash, a /slash/, </script>, \u2028, \x00\x1f\x7f, 😀 and é'
@@ -484,3 +484,50 @@ async def test_an_empty_id_is_none(r: Resque) -> None:
     async with r.working(definitions={"fail": Definition(fail, attempts=2, base_seconds=0.01)}):
         await until(lambda: len(r.events("Failed")) == 2, "both are given up")
     assert sorted(calls) == [1, 1, 2, 2], "each has attempts of its own"
+
+
+async def test_attempts_are_counted_on_when_ruby_s_scheduler_has_written_the_job_anew(r: Resque) -> None:
+    """It leads, and puts what is due back without its queue and whatever else there was."""
+    calls = 0
+
+    async def fail(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        raise ValueError
+
+    def given_up() -> bool:
+        for second in r.get("ZRANGE", r.keys.schedule, 0, -1):
+            while raw := r.get("LPOP", r.keys.delayed(int(second))):
+                members = json.loads(raw)
+                again = json.dumps({"class": members["class"], "args": members["args"]}, separators=(",", ":"))
+                r.get("RPUSH", r.keys.queue(members["queue"]), again)
+            r.get("ZREM", r.keys.schedule, second)
+        return bool(r.events("Failed"))
+
+    r.get("SET", r.keys.ruby_lock, "ruby:1")
+    await r.queue.enqueue("q", "fail", [[], 1])
+    async with r.working(definitions={"fail": Definition(fail, attempts=3, base_seconds=0.01)}):
+        await until(given_up, "it is given up")
+    assert calls == 3
+    assert r.get("EXISTS", r.keys.attempts) == 0
+
+
+@pytest.mark.parametrize("args", ['[{"id":"x"}]', '{"id":"x"}'])
+async def test_attempts_are_counted_under_the_id_of_a_job(r: Resque, args: str) -> None:
+    r.get("RPUSH", r.keys.queue("q"), f'{{"class":"fail","args":{args}}}')
+    [claim] = (await r.claims().take(await r.slots(), busy=False)).claims
+    assert claim.job.id == "x"
+    assert await r.claims().retry(claim, 100)
+    assert r.get("HGETALL", r.keys.attempts) == {"x": "1"}
+
+
+def test_a_loss_that_was_told_too_late_is_none(valkey: Valkey) -> None:
+    """The heartbeat's thread tells the event loop, which may have begun anew meanwhile."""
+    told: list[bool] = []
+    keys = keys_module.Keys("r")
+    here = registration.Registration(None, valkey.client, keys, ["q"], 5.0, lambda: told.append(True))
+    here._tell()
+    assert told == []
+    here._lost = True
+    here._tell()
+    assert told == [True]
