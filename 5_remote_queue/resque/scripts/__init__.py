@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent
 class Call(NamedTuple):
     name: str
     keys: Sequence[str]
-    args: Sequence[str | int | bytes]
+    args: Sequence[Any]
 
 
 def source(name: str) -> bytes:
@@ -38,6 +38,7 @@ class Scripts:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._pool: Any = redis.connection_pool
         self._scripts = {path.stem: redis.register_script(source(path.stem)) for path in FOLDER.glob("*.lua")}
         self._call = Batcher(self._call_many)
         self._connection: Any = None  # used by one batch at a time; goes with the client's pool
@@ -72,11 +73,12 @@ class Scripts:
             raise
 
     async def _connected(self) -> Any:
-        if self._connection is None:
-            self._connection = await self._redis.connection_pool.get_connection()
-        elif await self._connection.can_read():  # the other side has closed it
-            await self._connection.disconnect(nowait=True)
-        return self._connection
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = await self._pool.get_connection()
+        elif connection.is_connected and await connection.can_read():  # the other side has closed it
+            await connection.disconnect(nowait=True)
+        return connection
 
     @staticmethod
     async def _answer(connection: Any) -> Any:
