@@ -17,6 +17,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -70,7 +71,12 @@ def make_job(queue: str, name: str, args: Sequence[Any], job_id: str | None = No
         arguments[0] = {**first, "id": job_id or first.get("id") or new_id("job")[1:33]}
     elif job_id is not None:
         raise BadJob("an id has its place in the first argument, which must be an object")
-    return Job(name, queue, arguments, encode({"class": name, "queue": queue, "args": arguments}))
+    return Job(name, queue, arguments, f"{_head(name, queue)}{encode(arguments)}}}")
+
+
+@lru_cache(maxsize=1000)
+def _head(name: str, queue: str) -> str:
+    return encode({"class": name, "queue": queue})[:-1] + ',"args":'
 
 
 def read_job(raw: bytes | str, queue: str = "") -> Job:
@@ -112,11 +118,24 @@ def with_queue(job: Job) -> Job:
 def encode(value: Any) -> str:
     """JSON as JavaScript writes it. Raises BadJob for what it cannot keep."""
     try:
-        return orjson.dumps(_as_javascript(value)).decode()
+        return orjson.dumps(value if _is_texts(value) else _as_javascript(value)).decode()
     except TypeError as error:  # orjson.JSONEncodeError is one: a lone surrogate, a set, nesting too deep
         raise BadJob(str(error)) from None
     except RecursionError:
         raise BadJob("nested too deep") from None
+
+
+def _is_texts(value: Any) -> bool:
+    """Whether it is made of nothing but texts, as most jobs are: then there is nothing to be careful about."""
+    kind = type(value)
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str or key[:1].isdigit() or not (type(item) is str or _is_texts(item)):
+                return False
+        return True
+    if kind is list:
+        return all(_is_texts(item) for item in value)
+    return kind is str
 
 
 def _as_javascript(value: Any) -> Any:
