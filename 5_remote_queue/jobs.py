@@ -123,7 +123,7 @@ class SendEmail:
 
     async def _resume(self) -> None:
         with suppress(RedisError):
-            await self._queue.resume(QUEUE)
+            await self._queue.resume(QUEUE, only_timed=True)
 
     async def close(self) -> None:
         await self._sender.close()

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent
 
 class Call(NamedTuple):
     name: str
-    keys: Sequence[str]
+    keys: Sequence[str | bytes]
     args: Sequence[str | int | bytes]
 
 
@@ -35,7 +35,7 @@ class Scripts:
         self._scripts = {path.stem: redis.register_script(path.read_bytes()) for path in FOLDER.glob("*.lua")}
         self._call = Batcher(self._call_many)
 
-    async def __call__(self, name: str, keys: Sequence[str], *args: str | int | bytes) -> Any:
+    async def __call__(self, name: str, keys: Sequence[str | bytes], *args: str | int | bytes) -> Any:
         result = await self._call(Call(name, keys, args))
         if isinstance(result, Exception):
             raise result
