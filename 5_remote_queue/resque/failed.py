@@ -4,7 +4,6 @@ Ruby, Node, PHP or anybody may have written a record, or something that is none:
 read. One record is meant by its exact text (items.py), never by its place, which moves when somebody else removes one.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +15,10 @@ from .items import MOST_BYTES, Item, Items
 from .keys import Keys
 from .observe import moment_of
 from .scripts import Scripts
-from .wire import BadJob, Job, job_of
+from .wire import BadJob, Job, exact_member, job_of
 
 ID_LENGTH = 16  # hex digits of the SHA-1
 AT_ONCE = 100  # records in one call: a script keeps everybody else waiting
-
-# Numbers are left as the texts they are: Python limits the digits of an integer.
-_SCANNER = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 class NotThere(Exception):
@@ -160,7 +156,7 @@ def read_failure(item: Item) -> Failure:
     """Read a record, written by anybody. Never raises."""
     number, failure_id, members, flaw = item.place + 1, item.digest[:ID_LENGTH], None, ""
     if not item.whole:
-        flaw = f"larger than {MOST_BYTES} bytes"
+        flaw = f"larger than {MOST_BYTES >> 10} kB, so it has not been read"
     else:
         try:
             members = orjson.loads(item.text)
@@ -194,7 +190,7 @@ def _job(text: str, members: dict[str, Any]) -> tuple[Job | None, str]:
     if payload is None:
         return None, "there is no job in the record"
     try:
-        raw = _member(text, "payload")
+        raw = exact_member(text, "payload")
         job = job_of(payload, queue if isinstance(queue, str) else "", raw)
     except BadJob as error:
         return None, f"what is in the record is no job: {error}"
@@ -203,31 +199,6 @@ def _job(text: str, members: dict[str, Any]) -> tuple[Job | None, str]:
     if not isinstance(queue, str) or not queue:
         return job, "the record names no queue"
     return job, ""
-
-
-def _member(text: str, name: str) -> str:
-    """The exact text of a member's value in a JSON object: 1.0 stays 1.0, and a large integer is not rounded.
-
-    Of several members of that name the last one counts, as for every reader.
-    """
-    found, at = "", _blank(text, 0) + 1
-    while text[at := _blank(text, at)] != "}":
-        key, at = _SCANNER.raw_decode(text, at)
-        at = _blank(text, _blank(text, at) + 1)  # behind the colon
-        start = at
-        _, at = _SCANNER.raw_decode(text, at)
-        if key == name:
-            found = text[start:at]
-        at = _blank(text, at)
-        at += text[at] == ","
-    return found
-
-
-def _blank(text: str, at: int) -> int:
-    """Where the white space that begins here ends."""
-    while text[at] in " \t\r\n":
-        at += 1
-    return at
 
 
 def _words(value: object) -> str:

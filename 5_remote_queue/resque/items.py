@@ -41,13 +41,13 @@ class Items:
         self._redis: Any = redis  # its types do not know that answers are bytes here
         self._scripts = scripts
 
-    async def count(self, key: str) -> int:
+    async def count(self, key: str | bytes) -> int:
         try:
             return int(await self._redis.llen(key))
         except ResponseError as error:
             return _nothing(error, 0)
 
-    async def read(self, key: str, first: int, count: int, most: int = MOST_BYTES) -> list[Item]:
+    async def read(self, key: str | bytes, first: int, count: int, most: int = MOST_BYTES) -> list[Item]:
         """So many from this place on, of each so many bytes."""
         try:
             found = await self._scripts("look", [key], first, first + count - 1, most)
@@ -55,7 +55,7 @@ class Items:
             return _nothing(error, [])
         return [Item(first + number, digest.decode(), size, text) for number, (size, digest, text) in enumerate(found)]
 
-    async def all(self, key: str, most: int = MOST_BYTES) -> AsyncIterator[Item]:
+    async def all(self, key: str | bytes, most: int = MOST_BYTES) -> AsyncIterator[Item]:
         """From the head to the tail. What others take meanwhile from the head may hide some."""
         first = 0
         while found := await self.read(key, first, STEP, most):
@@ -63,7 +63,7 @@ class Items:
                 yield item
             first += len(found)
 
-    async def find(self, key: str, digest: str, near: int) -> Item | None:
+    async def find(self, key: str | bytes, digest: str, near: int) -> Item | None:
         """The whole of what begins with this digest, or None.
 
         It was seen at `near` and can only have moved towards the head, because lists grow at their tails: the search
@@ -77,7 +77,7 @@ class Items:
                     return whole
         return None
 
-    async def _whole(self, key: str, item: Item) -> Item | None:
+    async def _whole(self, key: str | bytes, item: Item) -> Item | None:
         found = await self.read(key, item.place, 1, item.size)
         return found[0] if found and found[0].digest == item.digest else None
 

@@ -53,6 +53,8 @@ def duration(seconds: float | None) -> str:
     """ "1.2 s", "3 min 20 s", "2 d 4 h"; "unknown" for None."""
     if seconds is None or not 0 <= seconds < 1e10:  # a date to come, or one that is none
         return "unknown"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 3600:

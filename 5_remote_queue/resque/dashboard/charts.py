@@ -8,7 +8,7 @@ from .. import show
 from ..keys import CHART_SECONDS
 from ..observe import Moment
 
-WIDTH, HEIGHT = 600, 160  # of the drawing, in units of its own
+WIDTH, HEIGHT = 440, 130  # of the drawing, in units of its own
 NICE = (1, 2, 5, 10)
 
 
@@ -145,7 +145,7 @@ def _clock(moment: Moment) -> str:
 
 
 def _wait(seconds: float | None) -> str:
-    return "" if seconds is None else f"≤ {show.duration(seconds) if seconds >= 1 else f'{seconds * 1000:g} ms'}"
+    return "" if seconds is None else f"≤ {show.duration(seconds)}"
 
 
 def _label(power: int) -> str:
