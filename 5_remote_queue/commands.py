@@ -189,10 +189,10 @@ def in_a_line(failure: Failure) -> str:
 
 async def chosen(failed: FailedList, which: str) -> Failure:
     """By its id or its number. Raises NotThere."""
-    if len(which) != ID_LENGTH and which.isascii() and which.isdigit() and len(which) < ID_LENGTH:
+    if which.isascii() and which.isdigit() and len(which) < ID_LENGTH:
         return await failed.numbered(int(which))
     if len(which) != ID_LENGTH:
-        raise NotThere(f"{which!r} is neither a number nor an id of {ID_LENGTH} characters")
+        raise NotThere(f"neither a number nor an id of {ID_LENGTH} characters: {which}")
     return await failed.find(which)
 
 
