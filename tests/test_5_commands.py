@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -36,16 +35,9 @@ class Terminal:
 
     def fail(self, *errors: str) -> None:
         for error in errors:
-            members: dict[str, Any] = {
-                "failed_at": "2026/11/21 07:39:33 UTC",
-                "exception": "Refused",
-                "error": error,
-                "queue": "q",
-            }
-            payload = payload or {"class": "sendEmail", "args": [error]}
-            self.redis.rpush(
-                self.keys.failed, json.dumps(members | {"payload": payload, "backtrace": [], "worker": "x"})
-            )
+            job = {"class": "sendEmail", "args": [error]}
+            members = {"failed_at": "2026/11/21 07:39:33 UTC", "payload": job, "exception": "Refused", "error": error}
+            self.redis.rpush(self.keys.failed, json.dumps(members | {"backtrace": [], "worker": "x", "queue": "q"}))
 
 
 @pytest.fixture
@@ -174,7 +166,7 @@ def test_one_is_requeued_or_removed_by_its_id_or_its_number(run: Terminal, by: s
     failure_id = [line.split()[1] for line in lines]
     assert run("failed", "requeue", name[0]) == [f"{failure_id[0]} is back in q"]
     assert run("failed", "remove", name[1]) == [f"{failure_id[1]} is removed"]
-    assert run.redis.lrange(run.keys.queue("q"), 0, -1) == ['{"class": "sendEmail", "args": ["one"]}']
+    assert run.redis.lrange(run.keys.queue("q"), 0, -1) == ['{"class": "sendEmail", "args": ["three"]}']
     assert run.redis.llen(run.keys.failed) == 1
     assert run("failed", "list")[0].split()[1] == failure_id[2]
 
