@@ -57,11 +57,12 @@ class Items:
 
     async def all(self, key: str | bytes, most: int = MOST_BYTES) -> AsyncIterator[Item]:
         """From the head to the tail. What others take meanwhile from the head may hide some."""
-        first = 0
-        while found := await self.read(key, first, STEP, most):
+        first, more = 0, True
+        while more:
+            found = await self.read(key, first, STEP, most)
             for item in found:
                 yield item
-            first += len(found)
+            first, more = first + STEP, len(found) == STEP
 
     async def find(self, key: str | bytes, digest: str, near: int) -> Item | None:
         """The whole of what begins with this digest, or None.

@@ -2,10 +2,18 @@
 --
 -- KEYS  a list   ARGV  1: the first place (from 0)   2: the last   3: so many bytes of each at most
 -- Returns for each {its length in bytes, its SHA-1 in hex, its first bytes}.
-local answer = {}
-for place = tonumber(ARGV[1]), tonumber(ARGV[2]) do
-    local text = redis.call('LINDEX', KEYS[1], place) -- one by one: a page of large things would be copied as a whole
-    if not text then break end
-    answer[#answer + 1] = {#text, redis.sha1hex(text), string.sub(text, 1, ARGV[3])}
+local place, last, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local SMALL, MANY = 16384, 32 -- bytes of one thing; things copied at a time, as long as they are small
+local answer, step = {}, 1
+while place <= last do
+    local found = redis.call('LRANGE', KEYS[1], place, math.min(last, place + step - 1))
+    if #found == 0 then break end
+    local all_small = true
+    for _, text in ipairs(found) do
+        answer[#answer + 1] = {#text, redis.sha1hex(text), string.sub(text, 1, most)}
+        all_small = all_small and #text <= SMALL
+    end
+    place = place + #found
+    step = all_small and math.min(MANY, 2 * step) or 1
 end
 return answer
