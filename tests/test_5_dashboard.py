@@ -430,6 +430,23 @@ async def test_nothing_changes_by_get_without_the_token_or_from_another_site(sit
     assert site.dump() == before
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"token=\xff", 400),
+        ("application/x-www-form-urlencoded; charset=nix", b"token=x", 400),
+        ("multipart/form-data", b"", 400),
+        ("multipart/form-data; boundary=x", b"--x\r\nnix", 400),
+        ("application/json", b"{}", 403),
+    ],
+)
+async def test_a_body_that_is_no_form_is_refused(site: Site, kind: str, body: bytes, status: int) -> None:
+    async with site.http.post(
+        f"{site.url}/resque/failed/remove-all", data=body, headers={"Content-Type": kind}
+    ) as response:
+        assert response.status == status
+
+
 async def test_the_pages_send_their_forms_with_an_origin(site: Site) -> None:
     """With `no-referrer` a browser would say `Origin: null`, and every button would be refused."""
     async with site.http.get(f"{site.url}/resque/failed") as response:

@@ -352,6 +352,7 @@ async def test_a_namespace_with_a_pattern_s_letters_is_one_like_any_other(valkey
     async with ward_of(valkey, f"{{{name}}}[a]*?\\") as ward, ward_of(valkey, f"{{{name}}}axx") as other:
         await ward.redis.rpush(ward.keys.queue("q"), JOB)
         await other.redis.rpush(other.keys.queue("q"), JOB)
+        assert len(await ward.found()) == 1
         await ward.mend()
         assert await ward.found() == []
         assert len(await other.found()) == 1

@@ -218,15 +218,17 @@ async def test_two_who_click_at_the_same_time_requeue_once(ward: Ward) -> None:
 
 
 async def test_a_record_that_has_moved_is_still_the_one_that_is_meant(ward: Ward) -> None:
-    await ward.fill(*(record(number) for number in range(500)))
-    failure = await ward.failed.numbered(450)
+    await ward.fill(*(record(number) for number in range(1000)))
+    failure = await ward.failed.numbered(701)
     await ward.redis.ltrim(ward.keys.failed, 400, -1)
     removed = await ward.failed.remove(failure.id, failure.number)
-    assert (removed.error, removed.number) == ("449", 50)
-    assert record(449).encode() not in await ward.texts()
-    assert await ward.failed.count() == 99
+    assert (removed.error, removed.number) == ("700", 301)
+    assert record(700).encode() not in await ward.texts()
+    assert await ward.failed.count() == 599
     with pytest.raises(NotThere):
         await ward.failed.remove(failure.id, failure.number)
+    last = await ward.failed.numbered(599)
+    assert (await ward.failed.find(last.id, near=1)).number == 599, "wherever it was thought to be"
 
 
 async def test_of_two_equal_records_one_is_taken(ward: Ward) -> None:

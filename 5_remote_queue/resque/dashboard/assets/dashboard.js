@@ -33,10 +33,14 @@ function say(text, mood) {
 }
 
 function showCounts(figures) {
-  const counts = { queues: figures.waiting, delayed: figures.delayed, failed: figures.failed, workers: figures.processes };
+  const counts = {
+    queues: number.format(figures.waiting),
+    delayed: number.format(figures.delayed) + (figures.more_delayed ? "+" : ""),
+    failed: number.format(figures.failed),
+    workers: number.format(figures.processes),
+  };
   for (const place of document.querySelectorAll("[data-figure]")) {
-    const count = counts[place.dataset.figure];
-    if (count !== undefined) place.textContent = number.format(count);
+    place.textContent = counts[place.dataset.figure] ?? "";
   }
 }
 
