@@ -122,7 +122,7 @@ class SendEmail:
                     await self._works.wait()
         self._pausing = None
         with suppress(RedisError):
-            await self._queue.resume(QUEUE)
+            await self._queue.resume(QUEUE, only_timed=True)
 
     async def close(self) -> None:
         await self._sender.close()

@@ -10,6 +10,7 @@ from common.settings import Settings
 from common.web import SETTINGS, Stats, answer, read_email, web_frame
 
 from .jobs import Jobs
+from .resque.dashboard import dashboard
 
 JOBS = web.AppKey("jobs", Jobs)
 
@@ -23,6 +24,7 @@ async def handle(request: web.Request) -> web.Response:
 def create_app(settings: Settings) -> web.Application:
     app = web_frame(settings, __package__, handle, stats, health)
     app.cleanup_ctx.append(open_queue)
+    app.add_subapp("/resque", dashboard(settings.redis))
     return app
 
 

@@ -9,6 +9,7 @@ import hmac
 import secrets
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 FIELD = "token"
 HEADER = "X-Token"
@@ -22,7 +23,13 @@ def page_token(page: str) -> str:
 
 
 async def check_token(request: web.Request, page: str) -> None:
-    """Raises HTTPForbidden unless the form field `token`, or the header X-Token, is the page's own."""
-    given = request.headers.get(HEADER) or str((await request.post()).get(FIELD, ""))
+    """Raises HTTPForbidden unless the form field `token`, or the header X-Token, is the page's own.
+
+    A body that is no form raises HTTPBadRequest.
+    """
+    try:
+        given = request.headers.get(HEADER) or str((await request.post()).get(FIELD, ""))
+    except (ValueError, LookupError, HttpProcessingError):  # bytes that are not in its charset, no such charset, …
+        raise web.HTTPBadRequest(text="this is no form") from None
     if not hmac.compare_digest(given.encode("utf-8", "replace"), page_token(page).encode()):
         raise web.HTTPForbidden(text="this needs the token of an open page: load it again")

@@ -10,12 +10,14 @@ A strategy brings three functions and the frame does the rest:
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import orjson
 from aiohttp import hdrs, web
+from aiohttp.web_urldispatcher import PrefixedSubAppResource
 from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -90,6 +92,11 @@ def web_frame(
             name=name.replace("_", " "),
             folder=strategy,
             inbox=settings.inbox_page,
+            mounted=[
+                resource.canonical
+                for resource in app.router.resources()
+                if isinstance(resource, PrefixedSubAppResource)
+            ],
         )
 
     async def show_chapter(request: web.Request) -> web.FileResponse:
@@ -201,18 +208,20 @@ def _reason(error: web.HTTPException) -> str:
     return error.text or error.reason
 
 
-_templates = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True)
+@cache
+def _templates(folder: Path) -> jinja2.Environment:
+    return jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True)
 
 
-def html_page(template: str, **values: object) -> web.Response:
+def html_page(template: str, folder: Path = PAGES, /, **values: object) -> web.Response:
     """A page whose values are escaped by the engine and which can load nothing from elsewhere."""
     return web.Response(
-        text=_templates.get_template(template).render(values),
+        text=_templates(folder).get_template(template).render(values),
         content_type="text/html",
         headers={
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,
             "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
+            "Referrer-Policy": "same-origin",  # with no-referrer a browser would send forms with the Origin null
             hdrs.CACHE_CONTROL: "no-store",
         },
     )

@@ -21,10 +21,10 @@ def test_the_defaults() -> None:
 
 
 def test_every_setting_stands_in_the_example() -> None:
-    """But ROLE and WORKERS, which belong to one command line."""
+    """But ROLE, WORKERS and DEMO, which belong to one command line."""
     example = (ROOT / ".env.example").read_text()
     for name in type(settings()).model_fields:
-        assert name in ("role", "workers") or f"#{name.upper()}=" in example
+        assert name in ("role", "workers", "demo") or f"#{name.upper()}=" in example
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ The files, from the outside to the inside:
     schedules       cron: jobs that come again and again
     registration    being there, and the lease                    housekeeping    the dead, the delayed, the unreadable
     claims          reserve and settle one job                    doorbell        waking who is idle
+    failed          what was given up: again, or away             delayed         what is planned: now, or away
+    observe         looking at it all (items: one list of it)     dashboard/      the same as pages, with buttons
+    doctor/         do the keys still fit together?               show            jobs, ages and dates for people
     scripts/        the Lua that does it, one state change each   wire            the JSON of Resque
     keys            every key in Redis                            connections     three kinds of them
 """

@@ -29,7 +29,7 @@ Ours alone; no foreign program looks at keys that begin with `py:`:
     py:crashes               hash    job -> how often its worker has died while it ran
     py:seen, py:seen:before  set     digests of the ids enqueued lately; they go away by themselves
     py:unreadable            list    what was in a queue and is no job, on its way to `failed`
-    py:paused:QUEUE          string  why nobody takes jobs from this queue; goes away by itself
+    py:paused:QUEUE          string  why nobody takes jobs from this queue; goes away by itself, or not
     py:throttle:QUEUE        string  when the next job may be taken (ms); goes away by itself
     py:unique:DIGEST         string  the id of the one job of its kind that may wait or run; goes away by itself
     py:chart:N               hash    what ended in the ten seconds number N, and how long it had waited; for two hours

@@ -48,12 +48,14 @@ class WorkerState:
     seen_seconds: float | None
     """Since its last sign of life."""
     ours: bool
+    working: bool
     job: Job | None
+    """What it works on, if that can be read."""
     working_seconds: float | None
 
     @property
     def alive(self) -> bool:
-        return self.seen_seconds is not None and self.seen_seconds <= ALIVE_SECONDS
+        return self.seen_seconds is not None and abs(self.seen_seconds) <= ALIVE_SECONDS  # a date to come is no sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,21 @@ class Observer:
         seconds, microseconds = await self._redis.time()
         return float(seconds) + float(microseconds) / 1e6
 
+    async def names(self) -> list[str]:
+        """Of all queues."""
+        return sorted(_text(name) for name in await _or_nothing(self._redis.smembers(self._keys.queues)))
+
     async def queues(self) -> list[QueueState]:
-        names = sorted(_text(name) for name in await _or_nothing(self._redis.smembers(self._keys.queues)))
-        return await self.states(names)
+        return await self.states(await self.names())
+
+    async def waiting(self) -> tuple[int, int]:
+        """How many jobs wait in all queues, and how many queues there are."""
+        names = await self.names()
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.llen(self._keys.queue(name))
+        lengths = await pipeline.execute(raise_on_error=False)
+        return sum(length for length in lengths if isinstance(length, int)), len(names)
 
     async def states(self, names: Sequence[str]) -> list[QueueState]:
         """Of these queues."""
@@ -125,7 +139,7 @@ class Observer:
         """succeeded, failed, retried, crashed, late: jobs of our workers since ever."""
         found = await _or_nothing(self._redis.hgetall(self._keys.totals))
         totals = dict.fromkeys(("succeeded", "failed", "retried", "crashed", "late"), 0)
-        return totals | {_text(name): int(value) for name, value in dict(found).items() if value.isdigit()}
+        return totals | _numbers(dict(found))
 
     async def in_flight(self) -> int:
         """How many jobs are in the hands of workers, of any language."""
@@ -138,9 +152,10 @@ class Observer:
         members = await _or_nothing(self._redis.smembers(self._keys.workers))
         return len({_text(member).split("+", 1)[0] if b"+" in member else _text(member) for member in members})
 
-    async def workers(self) -> list[WorkerState]:
+    async def workers(self, most: int | None = None) -> list[WorkerState]:
+        """All, or so many."""
         keys = self._keys
-        ids = sorted(_text(member) for member in await _or_nothing(self._redis.smembers(keys.workers)))
+        ids = sorted(_text(member) for member in await _or_nothing(self._redis.smembers(keys.workers)))[:most]
         if not ids:
             return []
         names = [":".join(worker_id.split(":", 2)[:2]) for worker_id in ids]
@@ -213,6 +228,7 @@ def _worker_state(
         _text(started) if isinstance(started, bytes) else "",
         now - max(seen) if seen else None,
         ours,
+        working is not None,
         job,
         None if run_at is None else max(0.0, now - run_at),
     )
@@ -232,7 +248,7 @@ def _working(record: object) -> tuple[Job | None, float | None]:
     try:
         payload = members.get("payload")
         job = job_of(payload, queue if isinstance(queue, str) else "", orjson.dumps(payload).decode())
-    except BadJob:
+    except (BadJob, TypeError):  # TypeError: nested deeper than orjson writes, though it has read it
         return None, None
     return job, moment_of(members.get("run_at"))
 
@@ -260,13 +276,13 @@ def moment_of(date: object) -> float | None:
     except ValueError:
         try:
             moment = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _moment(second: int, fields: dict[bytes, bytes]) -> Moment:
-    numbers = {_text(name): int(value) for name, value in fields.items() if value.isdigit()}
+    numbers = _numbers(fields)
     waits = {
         int(name.removeprefix("waited:")): number
         for name, number in numbers.items()
@@ -274,6 +290,11 @@ def _moment(second: int, fields: dict[bytes, bytes]) -> Moment:
     }
     succeeded, failed, retried = (numbers.get(name, 0) for name in ("succeeded", "failed", "retried"))
     return Moment(second, succeeded, failed, retried, waits)
+
+
+def _numbers(fields: dict[bytes, bytes]) -> dict[str, int]:
+    """Those of the counters that are numbers, and of a size that Redis counts to."""
+    return {_text(name): int(value) for name, value in fields.items() if value.isdigit() and len(value) < 20}
 
 
 def _loads(data: object) -> Any:

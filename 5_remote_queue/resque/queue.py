@@ -17,6 +17,7 @@ from .scripts import Scripts
 from .wire import BadJob, Job, digest, make_job, read_job
 
 REMEMBER_SECONDS = 3600  # at least so long an id that was enqueued is known
+NO_END = -1  # what PTTL says of a key that does not go away by itself
 PAGE = 1000  # jobs read at a time when all are looked through
 
 _NOTHING: Definition | None = None
@@ -148,11 +149,11 @@ class Queue:
         for queue in await self.names():
             async for raw in self._all(queue):
                 if self._is(raw, job_id) and await self.redis.lrem(self.keys.queue(queue), 1, raw):
-                    await self._forget(_read(raw, queue))
+                    await self.forget(_read(raw, queue))
                     return True
         async for second, raw in self._all_delayed():
             if self._is(raw, job_id) and await self._remove_delayed(second, raw):
-                await self._forget(_read(raw, ""))
+                await self.forget(_read(raw, ""))
                 return True
         return False
 
@@ -163,12 +164,22 @@ class Queue:
             length, *_ = await pipeline.execute()
         return int(length)
 
-    async def pause(self, queue: str, reason: str, seconds: float) -> None:
-        """Let no worker take jobs from this queue, for so long unless it is said again."""
-        await self.redis.set(self.keys.paused(queue), reason, px=max(1, int(seconds * 1000)))
+    async def pause(self, queue: str, reason: str, seconds: float | None) -> None:
+        """Let no worker take jobs from this queue, for so long unless it is said again.
 
-    async def resume(self, queue: str) -> None:
-        await self.redis.delete(self.keys.paused(queue))
+        None: until somebody resumes it; a pause for a time does not shorten such a one.
+        """
+        key = self.keys.paused(queue)
+        if seconds is None:
+            await self.redis.set(key, reason)
+        elif await self.redis.pttl(key) != NO_END:
+            await self.redis.set(key, reason, px=max(1, int(seconds * 1000)))
+
+    async def resume(self, queue: str, *, only_timed: bool = False) -> None:
+        """Let workers take jobs again; with `only_timed` not if the pause has no end: somebody else has begun it."""
+        key = self.keys.paused(queue)
+        if not only_timed or await self.redis.pttl(key) != NO_END:
+            await self.redis.delete(key)
 
     async def paused(self, queue: str) -> str | None:
         """Why nobody takes jobs from it; None when they do."""
@@ -177,7 +188,7 @@ class Queue:
         reason = await self.redis.get(self.keys.paused(queue))
         return None if reason is None else _text(reason)
 
-    async def _forget(self, job: Job | bytes) -> None:
+    async def forget(self, job: Job | bytes) -> None:
         """What is cancelled may be enqueued again, and another of its kind too."""
         if not isinstance(job, Job):
             return

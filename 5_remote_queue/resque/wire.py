@@ -11,6 +11,7 @@ writes them (ECMA-262, Number::toString), no integer above 2^53, keys that look 
 """
 
 import hashlib
+import json
 import math
 import re
 from base64 import b64encode
@@ -27,6 +28,8 @@ from common.emails import new_id
 MAX_INTEGER = 2**53
 MAX_JOB = 1 << 20  # bytes; what is larger belongs elsewhere, and its name into the job
 
+# Numbers are left as the texts they are: Python limits the digits of an integer.
+_SCANNER = json.JSONDecoder(parse_int=str, parse_float=str)
 _INDEX = re.compile("0|[1-9][0-9]{0,9}", re.ASCII)
 
 
@@ -113,6 +116,32 @@ def with_queue(job: Job) -> Job:
         return job
     raw = f'{job.raw.rstrip()[:-1]},"queue":{encode(job.queue)}}}'  # of two, the last counts, in each of the languages
     return replace(job, raw=raw)
+
+
+def exact_member(text: str, name: str) -> str:
+    """The exact text of a member's value in a JSON object that orjson has read: 1.0 stays 1.0, large integers are not
+    rounded. "" if there is none; of several of that name the last one counts, as for every reader.
+
+    Raises RecursionError for what is nested too deep.
+    """
+    found, at = "", _blank(text, 0) + 1
+    while text[at := _blank(text, at)] != "}":
+        key, at = _SCANNER.raw_decode(text, at)
+        at = _blank(text, _blank(text, at) + 1)  # behind the colon
+        start = at
+        _, at = _SCANNER.raw_decode(text, at)
+        if key == name:
+            found = text[start:at]
+        at = _blank(text, at)
+        at += text[at] == ","
+    return found
+
+
+def _blank(text: str, at: int) -> int:
+    """Where the white space that begins here ends."""
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
 
 
 def encode(value: Any) -> str:

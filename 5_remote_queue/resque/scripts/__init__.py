@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 
 class Call(NamedTuple):
     name: str
-    keys: Sequence[str]
+    keys: Sequence[str | bytes]
     args: Sequence[Any]
 
 
@@ -46,7 +46,7 @@ class Scripts:
         self._call = Batcher(self._call_many)
         self._connection: Any = None  # used by one batch at a time; goes with the client's pool
 
-    async def __call__(self, name: str, keys: Sequence[str], *args: str | int | bytes) -> Any:
+    async def __call__(self, name: str, keys: Sequence[str | bytes], *args: str | int | bytes) -> Any:
         result = await self._call(Call(name, keys, args))
         if isinstance(result, Exception):
             raise result

@@ -1,0 +1,124 @@
+"""The pages: each asks for what it shows and for nothing else, however much is there."""
+
+from itertools import groupby
+
+from aiohttp import web
+
+from .. import show
+from ..items import Item
+from ..observe import WorkerState
+from ..wire import BadJob, Job, read_job
+from . import actions, live
+from .charts import throughput, waiting_times
+from .parts import PARTS, number, page
+
+ON_A_PAGE = 25
+QUEUES_ON_A_PAGE = 200
+WORKERS_ON_A_PAGE = 2000
+
+
+async def overview(request: web.Request) -> web.Response:
+    parts = request.app[PARTS]
+    moments = await parts.observer.chart()
+    return page(
+        "overview.html",
+        figures=await live.figures(parts),
+        totals=await parts.observer.totals(),
+        leader=await parts.observer.leader(),
+        throughput=throughput(moments),
+        waits=waiting_times(moments),
+    )
+
+
+async def queues(request: web.Request) -> web.Response:
+    parts, start = request.app[PARTS], number(request.query.get("from"), 0)
+    names = await parts.observer.names()
+    return page(
+        "queues.html",
+        queues=await parts.observer.states(names[start : start + QUEUES_ON_A_PAGE]),
+        start=start,
+        total=len(names),
+        following=start + QUEUES_ON_A_PAGE if start + QUEUES_ON_A_PAGE < len(names) else None,
+        notice=actions.notice(request),
+    )
+
+
+async def jobs(request: web.Request) -> web.Response:
+    """Of one queue, the oldest first; `from` is a place in it, so a page moves on while workers take from its head."""
+    parts, name = request.app[PARTS], request.query.get("name", "")
+    start = number(request.query.get("from"), 0)
+    [state] = await parts.observer.states([name])
+    items = await parts.items.read(parts.keys.queue(name), start, ON_A_PAGE)
+    return page(
+        "jobs.html",
+        state=state,
+        jobs=[(item, _job(item, name)) for item in items],
+        start=start,
+        following=start + ON_A_PAGE if state.length and start + ON_A_PAGE < state.length else None,
+        last=max(0, (state.length or 0) - ON_A_PAGE),
+        count=ON_A_PAGE,
+    )
+
+
+def _job(item: Item, queue: str) -> Job | str:
+    """The job, or why it cannot be shown as one."""
+    if not item.whole:
+        return f"{show.size(item.size)}, of which this is the beginning"
+    try:
+        return read_job(item.text, queue)
+    except BadJob as error:
+        return str(error)
+
+
+async def delayed(request: web.Request) -> web.Response:
+    parts, query = request.app[PARTS], request.query
+    second, place = number(query.get("from"), 0), number(query.get("place"), 0)
+    count, more = await parts.observer.delayed()
+    return page(
+        "delayed.html",
+        page=await parts.delayed.page(second, place, ON_A_PAGE),
+        first=not second and not place,
+        now=await parts.observer.now(),
+        count=count,
+        more=more,
+        notice=actions.notice(request),
+    )
+
+
+async def failed(request: web.Request) -> web.Response:
+    parts = request.app[PARTS]
+    before = number(request.query.get("before"), 0) or None
+    failures = await parts.failed.list(before, ON_A_PAGE)
+    return page(
+        "failed.html",
+        failures=failures,
+        before=before,
+        following=failures[-1].number if failures and failures[-1].number > 1 else None,
+        count=await parts.failed.count(),
+        now=await parts.observer.now(),
+        notice=actions.notice(request),
+    )
+
+
+async def workers(request: web.Request) -> web.Response:
+    """Those that work or give no sign of life one by one; of the idle ones, how many there are in each process."""
+    parts = request.app[PARTS]
+    states = await parts.observer.workers(WORKERS_ON_A_PAGE + 1)
+    shown = states[:WORKERS_ON_A_PAGE]
+    busy = [state for state in shown if state.alive and state.working]
+    return page(
+        "workers.html",
+        busy=sorted(busy, key=lambda state: state.working_seconds or 0.0, reverse=True),
+        silent=[state for state in shown if not state.alive],
+        idle=[
+            (process, list(group))
+            for process, group in groupby([state for state in shown if state.alive and not state.working], _process)
+        ],
+        more=len(states) > WORKERS_ON_A_PAGE,
+    )
+
+
+def _process(state: WorkerState) -> tuple[str, str]:
+    """Slots of one process are workers of one name, with +1, +2 … behind it."""
+    name = state.id.removesuffix(f":{state.queues}")
+    return name.partition("+")[0], state.queues

@@ -1,0 +1,103 @@
+"""Delayed jobs: to page through them by the time they are due, to let one run now, to remove one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from .failed import CannotRequeue, NotThere
+from .items import Item, Items
+from .keys import Keys
+from .queue import Queue
+from .wire import BadJob, Job, read_job
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """One of them. `job` is None if it is no job, or too large to be shown."""
+
+    second: int
+    item: Item
+    job: Job | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    jobs: list[Delayed]
+    following: tuple[int, int] | None
+    """Where the next page begins: second, and place in its list."""
+
+
+class DelayedJobs:
+    """Methods raise RedisError when Redis does not answer."""
+
+    def __init__(self, redis: Redis, queue: Queue) -> None:
+        self._redis: Any = redis  # its types do not know that answers are bytes here
+        self._queue = queue
+        self._keys: Keys = queue.keys
+        self._items = Items(redis, queue.scripts)
+
+    async def page(self, second: int = 0, place: int = 0, count: int = 20) -> Page:
+        """So many from there on, the next that is due first. Never by SCAN: foreign programs keep other things under
+        `delayed:`.
+        """
+        jobs: list[Delayed] = []
+        for due in await self._seconds(second, count + 1):
+            start = place if due == second else 0
+            items = await self._items.read(self._keys.delayed(due), start, count + 1 - len(jobs))
+            jobs += [Delayed(due, item, _read(item)) for item in items]
+            if len(jobs) > count:
+                return Page(jobs[:count], (due, jobs[count].item.place))
+        return Page(jobs, None)
+
+    async def _seconds(self, first: int, count: int) -> list[int]:
+        try:
+            found = await self._redis.zrangebyscore(self._keys.schedule, first, "+inf", start=0, num=count)
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                return []
+            raise
+        return [int(second) for second in found if second.isdigit() and len(second) <= 15]
+
+    async def run_now(self, second: int, digest: str, near: int) -> Job:
+        """Put it at the end of its queue. Raises NotThere or CannotRequeue."""
+        item = await self._find(second, digest, near)
+        job = _read(item)
+        if job is None or not job.queue:
+            raise CannotRequeue("it is no job, or names no queue")
+        if await self._take(second, item, job.queue) < 0:
+            raise CannotRequeue(f"what is under the key of the queue {job.queue} is no list")
+        return job
+
+    async def remove(self, second: int, digest: str, near: int) -> None:
+        """Raises NotThere. The same job may then be enqueued again."""
+        item = await self._find(second, digest, near)
+        await self._take(second, item, "")
+        if job := _read(item):
+            await self._queue.forget(job)
+
+    async def _find(self, second: int, digest: str, near: int) -> Item:
+        if (item := await self._items.find(self._keys.delayed(second), digest, near)) is None:
+            raise NotThere("this job is not planned any more")
+        return item
+
+    async def _take(self, second: int, item: Item, queue: str) -> int:
+        keys = self._keys
+        names = [keys.delayed(second), _timestamps(keys, item.text), keys.schedule, keys.queues, keys.queue(queue)]
+        outcome = int(await self._queue.scripts("take_delayed", names, item.text, second, queue))
+        if outcome == 0:
+            raise NotThere("this job is not planned any more")
+        return outcome
+
+
+def _timestamps(keys: Keys, raw: bytes) -> str | bytes:
+    """Of any bytes, also such as are no text."""
+    return keys.timestamps("").encode() + raw
+
+
+def _read(item: Item) -> Job | None:
+    try:
+        return read_job(item.text) if item.whole else None
+    except BadJob:
+        return None

@@ -1,0 +1,123 @@
+"""What is in the lists: queues that nobody looks into, things that are no jobs, records that break a dashboard."""
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+
+from ..failed import read_failure
+from ..items import Item, Items
+from ..observe import moment_of
+from ..scripts import Scripts
+from ..wire import BadJob, Job, job_of, read_job
+from .finding import Finding, Mend, things
+from .walk import Patient
+
+Counted = dict[str, set[bytes]]
+"""Key -> the jobs that it counts and that were met nowhere yet."""
+
+
+async def examine(patient: Patient) -> AsyncIterator[Finding]:
+    keys, seen = patient.keys, patient.seen
+    items = Items(patient.redis, Scripts(patient.redis))
+    counted: Counted = {key: set(await patient.fields(key)) for key in (keys.attempts, keys.crashes)}
+    names = await patient.members(keys.queues)
+    for name in sorted(seen.queues):
+        if name not in names and patient.is_sound(keys.queues):
+            yield Finding(
+                "jobs wait in a queue that is not among the queues: nobody who asks for those looks into it",
+                patient.name(b"queue", name),
+                "add its name to queues",
+                _naming(patient, name),
+            )
+        for flaw, number in (await _read_through(items, patient.key(b"queue", name), counted)).items():
+            yield Finding(
+                f"{things(number, 'thing is', 'things are')} no job ({flaw}): our workers set it aside, Node loses it",
+                patient.name(b"queue", name),
+            )
+    flaws: Counter[str] = Counter()
+    for second in sorted(seen.delayed):
+        flaws += await _read_through(items, keys.delayed(second).encode(), counted, needs_queue=True)
+    for flaw, number in flaws.items():
+        yield Finding(
+            f"{things(number, 'thing is', 'things are')} no job ({flaw}): our workers set it aside, Ruby loses it",
+            keys.key("delayed:…"),
+        )
+    for worker in seen.workers:
+        _count_off(counted, await _held_by(patient, worker))
+    async for finding in _failures(patient, items):
+        yield finding
+    for key, left in counted.items():
+        if left:
+            yield Finding(f"counts {things(len(left), 'job', 'jobs')} that nobody has: done elsewhere, or removed", key)
+    for counter in (keys.processed(), keys.failures()):
+        value = await patient.redis.get(counter) if patient.is_sound(counter) else None
+        if value is not None and not re.fullmatch(rb"-?\d{1,18}", value):
+            yield Finding("is no number: a worker could settle no job", counter)
+
+
+def _naming(patient: Patient, name: bytes) -> Mend:
+    async def mend() -> bool:
+        return bool(await patient.redis.sadd(patient.keys.queues, name))
+
+    return mend
+
+
+async def _read_through(items: Items, key: bytes, counted: Counted, *, needs_queue: bool = False) -> Counter[str]:
+    """How many things in a list are no jobs, by their flaw."""
+    flaws: Counter[str] = Counter()
+    async for item in items.all(key):
+        if not item.whole:
+            continue
+        try:
+            job = read_job(item.text)
+        except BadJob as error:
+            flaws[str(error).partition(":")[0]] += 1
+            continue
+        if needs_queue and not job.queue:
+            flaws["it names no queue"] += 1
+        _count_off(counted, job)
+    return flaws
+
+
+def _count_off(counted: Counted, job: Job | None) -> None:
+    if job is not None:
+        for left in counted.values():
+            left.discard(job.key.encode())
+
+
+async def _held_by(patient: Patient, worker: bytes) -> Job | None:
+    try:
+        members: Any = orjson.loads(await patient.redis.get(patient.key(b"worker", worker)) or b"")
+        return job_of(members["payload"], "", orjson.dumps(members["payload"]).decode())
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+async def _failures(patient: Patient, items: Items) -> AsyncIterator[Finding]:
+    flaws: Counter[str] = Counter()
+    async for item in items.all(patient.keys.failed.encode()):
+        if flaw := _flaw(item):
+            flaws[flaw] += 1
+    for flaw, number in flaws.items():
+        yield Finding(f"{things(number, 'record', 'records')}: {flaw}", patient.keys.failed)
+
+
+def _flaw(item: Item) -> str:
+    """What of a record breaks a dashboard of Ruby's or Node's scheduler, or keeps it from being tried again; or ""."""
+    if not item.whole:
+        return ""
+    try:
+        members: Any = orjson.loads(item.text)
+    except orjson.JSONDecodeError:
+        return "not JSON, and Ruby's page of failures is an error while it is there"
+    if not isinstance(members, dict):
+        return "no JSON object, and Ruby's page of failures is an error while it is there"
+    if not isinstance(members.get("failed_at"), str) or moment_of(members["failed_at"]) is None:
+        return "no date that Ruby reads, and its page of failures is an error while it is there"
+    if not isinstance(members.get("backtrace"), list) or not isinstance(members.get("worker"), str):
+        return "no list as backtrace, or no worker: Ruby's page or Node's scheduler stumbles over it"
+    flaw = read_failure(item).flaw.partition(":")[0]
+    return f"cannot be tried again, because {flaw}" if flaw else ""

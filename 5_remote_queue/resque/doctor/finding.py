@@ -1,0 +1,32 @@
+"""What an examination has found, and how it would be mended."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.exceptions import WatchError
+
+Mend = Callable[[], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    what: str
+    key: str
+    mending: str = ""
+    """What mending would do; "" if that is for people to decide."""
+    mend: Mend | None = field(default=None, repr=False, compare=False)
+    """Does it. False: something has changed meanwhile, and nothing was done."""
+
+
+async def done(pipeline: Any) -> bool:
+    """Execute a transaction; False if something that it watches has changed."""
+    try:
+        await pipeline.execute()
+    except WatchError:
+        return False
+    return True
+
+
+def things(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"

@@ -1,0 +1,190 @@
+"""Workers: members of `workers`, their records, their signs of life, and what is left of those that are gone."""
+
+import re
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+
+from ..failed import FailedList
+from ..observe import moment_of
+from ..show import bytes_as_text, duration
+from ..wire import exact_member, failure, job_of
+from .finding import Finding, Mend, done
+from .walk import Patient
+
+SILENT_SECONDS = 300.0  # as Ruby: whose heartbeat is older is dead
+SILENT_NODE_SECONDS = 3600.0  # as Node, of its pings
+FILED_AMONG = 1000  # so many of the latest failures are searched for one that names a worker
+
+_OURS = re.compile(rb"[^:]*\.[0-9a-f]{8}:\d+\+\d+:.")  # an ID as registration.py makes it
+
+
+async def examine(patient: Patient) -> AsyncIterator[Finding]:
+    keys, seen = patient.keys, patient.seen
+    members = await patient.members(keys.workers)
+    beats = {worker: moment_of(value) for worker, value in (await patient.fields(keys.heartbeats)).items()}
+    pings = {name: await _ping(patient, name) for name in seen.pings}
+    leases = await patient.scores(keys.leases)
+    for worker in sorted(members | seen.workers | leases.keys()):
+        if leases.get(worker, 0.0) / 1000 > patient.now:
+            continue  # ours, and whatever is wrong with it ends with its lease
+        sign = max(beats.get(worker) or 0.0, pings.get(_name_of(worker)) or 0.0)
+        silent = patient.now - sign if sign else None
+        limit = SILENT_NODE_SECONDS if _name_of(worker) in pings else SILENT_SECONDS
+        if worker in members:
+            what, is_dead = _of_member(worker, silent, limit, has_lease=worker in leases)
+        else:
+            what, is_dead = _of_stranger(silent)
+        if what:
+            key = f"{keys.workers} {bytes_as_text(worker)!r}" if worker in members else patient.name(b"worker", worker)
+            mending = "remove it; a job that it held goes to the failed list"
+            yield Finding(what, key, *((mending, _burial(patient, worker, worker in members)) if is_dead else ()))
+    known = members | seen.workers | leases.keys()
+    for worker, moment in sorted(beats.items()):
+        if moment is None or (worker not in known and patient.now - moment > SILENT_SECONDS):
+            what = "a heartbeat of a worker that is not there"
+            yield Finding(
+                what if moment else "a heartbeat that is no time: it keeps every Ruby worker from starting",
+                f"{keys.heartbeats} {bytes_as_text(worker)!r}",
+                "remove it",
+                _beat_removal(patient, worker, moment),
+            )
+    names = {_name_of(worker) for worker in known}
+    for name, moment in sorted(pings.items()):
+        if name not in names and patient.now - (moment or 0.0) > SILENT_SECONDS:
+            yield Finding(
+                "the ping of a worker that is not there: Node's scheduler reports it as an error",
+                patient.name(b"worker:ping", name),
+                "remove it",
+                _ping_removal(patient, name, moment),
+            )
+
+
+def _of_member(worker: bytes, silent: float | None, limit: float, *, has_lease: bool) -> tuple[str, bool]:
+    """What is wrong with a member of `workers`, or "", and whether it is dead beyond doubt."""
+    if not _parses(worker):
+        return "is no HOST:PID:QUEUES: it keeps every Ruby worker from starting", True
+    if has_lease:
+        return "", False  # it has ended, and the next worker of ours brings back what it held
+    if _OURS.match(worker):
+        return "a worker of ours without a lease: nobody would ever bring back what it held", True
+    if silent is None:
+        return "a worker without any sign of life: dead, or an idle one of Node that serves all queues", False
+    if silent > limit:
+        return f"a worker that has been silent for {duration(silent)}", True
+    return "", False
+
+
+def _of_stranger(silent: float | None) -> tuple[str, bool]:
+    """The same of a worker that is no member, but has left something."""
+    if silent is not None and silent <= SILENT_SECONDS:
+        return f"somebody has taken this worker out of workers, but {duration(silent)} ago it was alive", False
+    return "left behind by a worker that is not there any more", True
+
+
+async def _ping(patient: Patient, name: bytes) -> float | None:
+    try:
+        members: Any = orjson.loads(await patient.redis.get(patient.key(b"worker:ping", name)) or b"")
+        return moment_of(members["time"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _burial(patient: Patient, worker: bytes, is_member: bool) -> Mend:
+    """Take away all that there is of a worker. If it held a job, that goes to the failed list, unless the list already
+    has a record of this worker: Node's forceClean files the job and leaves the worker's record behind.
+    """
+    keys, record = patient.keys, patient.key(b"worker", worker)
+
+    async def mend() -> bool:
+        async with patient.redis.pipeline(transaction=True) as pipeline:
+            await pipeline.watch(record, keys.workers, keys.leases)
+            lease = await pipeline.zscore(keys.leases, worker) if patient.is_sound(keys.leases) else None
+            if lease is not None and lease / 1000 > patient.now:
+                return False
+            if patient.is_sound(keys.workers) and await pipeline.sismember(keys.workers, worker) != is_member:
+                return False
+            working = await pipeline.get(record) if patient.is_sound(keys.worker(bytes_as_text(worker))) else None
+            is_filed = working is not None and await _is_filed(patient, worker)
+            pipeline.multi()
+            if working is not None and not is_filed:
+                pipeline.rpush(keys.failed, _lost_record(working, worker))
+            pipeline.delete(record, record + b":started", patient.key(b"worker:ping", _name_of(worker)))
+            pipeline.delete(patient.key(b"stat:processed", worker), patient.key(b"stat:failed", worker))
+            pipeline.srem(keys.workers, worker).hdel(keys.heartbeats, worker).zrem(keys.leases, worker)
+            return await done(pipeline)
+
+    return mend
+
+
+async def _is_filed(patient: Patient, worker: bytes) -> bool:
+    names = (bytes_as_text(worker), bytes_as_text(_name_of(worker)))
+    failures = await FailedList(patient.redis, patient.keys).list(count=FILED_AMONG)
+    return any(failure.worker in names for failure in failures)
+
+
+def _lost_record(working: bytes, worker: bytes) -> str:
+    """What a worker held that is not there any more, as a failure."""
+    queue, job, raw = "", None, bytes_as_text(working)
+    try:
+        members: Any = orjson.loads(working)
+        queue = members["queue"] if isinstance(members["queue"], str) else ""
+        payload = exact_member(working.decode(), "payload")
+        job = job_of(members["payload"], queue, payload)
+        raw = payload
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass  # then it is kept as it is
+    return failure(
+        job,
+        queue=queue,
+        worker=bytes_as_text(worker),
+        exception="WorkerLost",
+        error="its worker is not there any more, and nobody has said what became of the job",
+        backtrace=[],
+        now=time.time(),
+        raw=raw,
+    )
+
+
+def _beat_removal(patient: Patient, worker: bytes, moment: float | None) -> Mend:
+    async def mend() -> bool:
+        async with patient.redis.pipeline(transaction=True) as pipeline:
+            await pipeline.watch(patient.keys.heartbeats)
+            if moment_of(await pipeline.hget(patient.keys.heartbeats, worker)) != moment:
+                return False
+            pipeline.multi()
+            pipeline.hdel(patient.keys.heartbeats, worker)
+            return await done(pipeline)
+
+    return mend
+
+
+def _ping_removal(patient: Patient, name: bytes, moment: float | None) -> Mend:
+    key = patient.key(b"worker:ping", name)
+
+    async def mend() -> bool:
+        async with patient.redis.pipeline(transaction=True) as pipeline:
+            await pipeline.watch(key)
+            if await _ping(patient, name) != moment:
+                return False
+            pipeline.multi()
+            pipeline.delete(key)
+            return await done(pipeline)
+
+    return mend
+
+
+def _name_of(worker: bytes) -> bytes:
+    return b":".join(worker.split(b":", 2)[:2])
+
+
+def _parses(worker: bytes) -> bool:
+    """Whether it is HOST:PID:QUEUES as Ruby takes it apart."""
+    parts = worker.split(b":", 2)
+    try:
+        worker.decode()
+    except UnicodeDecodeError:
+        return False
+    return len(parts) == 3 and all(parts)

@@ -1,0 +1,211 @@
+"""The failed list: what was given up and why; to look at it, to try it again, to remove it.
+
+Ruby, Node, PHP or anybody may have written a record, or something that is none: everything is shown as far as it can be
+read. One record is meant by its exact text (items.py), never by its place, which moves when somebody else removes one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from .items import MOST_BYTES, Item, Items
+from .keys import Keys
+from .observe import moment_of
+from .scripts import Scripts
+from .wire import BadJob, Job, exact_member, job_of
+
+ID_LENGTH = 16  # hex digits of the SHA-1
+AT_ONCE = 100  # records in one call: a script keeps everybody else waiting
+
+
+class NotThere(Exception):
+    """No such thing is there (any more): somebody else may have been faster."""
+
+
+class CannotRequeue(Exception):
+    """There is no job to be tried again; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One record."""
+
+    number: int
+    """From 1, the oldest."""
+    id: str
+    """The beginning of its SHA-1 in hex."""
+    size: int
+    """Bytes."""
+    text: bytes
+    """The record itself, or its beginning if it is large."""
+    failed_at: float | None
+    """Unix seconds; None if it does not say so in any way we know."""
+    exception: str
+    error: str
+    backtrace: tuple[str, ...]
+    worker: str
+    queue: str
+    job: Job | None
+    """With its exact JSON in `raw`."""
+    flaw: str
+    """Why it cannot be tried again; "" if it can."""
+
+    @property
+    def whole(self) -> bool:
+        return len(self.text) == self.size
+
+
+class FailedList:
+    """Methods raise RedisError when Redis does not answer."""
+
+    def __init__(self, redis: Redis, keys: Keys, scripts: Scripts | None = None) -> None:
+        self._redis: Any = redis  # its types do not know that answers are bytes here
+        self._keys = keys
+        self._scripts = scripts or Scripts(redis)
+        self._items = Items(redis, self._scripts)
+
+    async def count(self) -> int:
+        return await self._items.count(self._keys.failed)
+
+    async def list(self, before: int | None = None, count: int = 20) -> list[Failure]:
+        """The newest first; `before`: only those with a smaller number, so that the pages stay where they are when more
+        fail.
+        """
+        last = await self.count() if before is None else max(0, before - 1)
+        first = max(0, last - count)
+        return [read_failure(item) for item in reversed(await self._items.read(self._keys.failed, first, last - first))]
+
+    async def numbered(self, number: int) -> Failure:
+        """Raises NotThere."""
+        found = await self._items.read(self._keys.failed, number - 1, 1) if number > 0 else []
+        if not found:
+            raise NotThere(f"there is no failed job number {number}")
+        return read_failure(found[0])
+
+    async def find(self, failure_id: str, near: int | None = None) -> Failure:
+        """The whole of the one with this id, which was seen as number `near`. Raises NotThere."""
+        place = await self.count() if near is None else near
+        if (item := await self._items.find(self._keys.failed, failure_id, place - 1)) is None:
+            raise NotThere(f"there is no failed job {failure_id}")
+        return read_failure(item)
+
+    async def requeue(self, failure_id: str, near: int | None = None) -> Failure:
+        """Put its job at the end of the queue that the record names. Raises NotThere or CannotRequeue."""
+        failure = await self.find(failure_id, near)
+        [outcome] = await self._requeue([failure], from_head=failure.number <= await self.count() / 2)
+        _check(outcome, failure)
+        return failure
+
+    async def requeue_all(self) -> tuple[int, int]:
+        """All that are there now; how many were requeued, and how many cannot be and stay."""
+        done = left = 0
+        for _ in range(0, await self.count(), AT_ONCE):  # what fails once more meanwhile is not taken again and again
+            records = [read_failure(item) for item in await self._items.read(self._keys.failed, left, AT_ONCE)]
+            outcomes = [*await self._requeue([f for f in records if f.whole], from_head=True)]
+            for large in (f for f in records if not f.whole):  # one by one: together they might not fit into memory
+                outcomes += await self._requeue([await self._reread(large)], from_head=True)
+            done += outcomes.count(1)
+            left += len(outcomes) - outcomes.count(1) - outcomes.count(0)
+        return done, left
+
+    async def remove(self, failure_id: str, near: int | None = None) -> Failure:
+        """Raises NotThere."""
+        failure = await self.find(failure_id, near)
+        end = 1 if failure.number <= await self.count() / 2 else -1
+        if not await self._redis.lrem(self._keys.failed, end, failure.text):
+            raise NotThere(f"there is no failed job {failure_id}")
+        return failure
+
+    async def remove_all(self) -> int:
+        """All that are there at this moment; how many. Their memory is given back beside, so nobody has to wait."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.llen(self._keys.failed).unlink(self._keys.failed)
+            length, _ = await pipeline.execute()
+        return int(length)
+
+    async def _reread(self, failure: Failure) -> Failure:
+        """The whole of it; if it has gone meanwhile, it stays as it is."""
+        try:
+            return await self.find(failure.id, failure.number)
+        except NotThere:
+            return failure
+
+    async def _requeue(self, failures: Sequence[Failure], *, from_head: bool) -> Sequence[int]:
+        """For each 1, or 0 if it was gone, -1 if its queue is no list, -2 if there is no job in it."""
+        keys = self._keys
+        fit = [(failure, failure.job) for failure in failures if failure.job and not failure.flaw]
+        names = [keys.failed, keys.queues, *(keys.queue(failure.queue) for failure, _ in fit)]
+        arguments = [text for failure, job in fit for text in (failure.text, failure.queue, job.raw)]
+        outcomes = iter(await self._scripts("requeue", names, 1 if from_head else -1, *arguments) if fit else [])
+        return [next(outcomes) if failure.job and not failure.flaw else -2 for failure in failures]
+
+
+def _check(outcome: int, failure: Failure) -> None:
+    if outcome == 0:
+        raise NotThere(f"there is no failed job {failure.id}")
+    if outcome == -1:
+        raise CannotRequeue(f"what is under the key of the queue {failure.queue} is no list")
+    if outcome == -2:
+        raise CannotRequeue(failure.flaw)
+
+
+def read_failure(item: Item) -> Failure:
+    """Read a record, written by anybody. Never raises."""
+    number, failure_id, members, flaw = item.place + 1, item.digest[:ID_LENGTH], None, ""
+    if not item.whole:
+        flaw = f"larger than {MOST_BYTES >> 10} kB, so it has not been read"
+    else:
+        try:
+            members = orjson.loads(item.text)
+            flaw = "" if isinstance(members, dict) else "the record is not a JSON object"
+        except orjson.JSONDecodeError as error:
+            flaw = f"the record is not JSON: {error}"
+    if not isinstance(members, dict):
+        return Failure(number, failure_id, item.size, item.text, None, "", "", (), "", "", None, flaw)
+    job, flaw = _job(item.text.decode(), members)
+    trace = members.get("backtrace")
+    lines = trace if isinstance(trace, list) else [] if trace is None else [trace]
+    return Failure(
+        number,
+        failure_id,
+        item.size,
+        item.text,
+        moment_of(members.get("failed_at")),
+        _words(members.get("exception")),
+        _words(members.get("error")),
+        tuple(line for part in lines for line in _words(part).split("\n")),
+        _words(members.get("worker")),
+        _words(members.get("queue")),
+        job,
+        flaw,
+    )
+
+
+def _job(text: str, members: dict[str, Any]) -> tuple[Job | None, str]:
+    """The job in a record and why it cannot be tried again."""
+    queue, payload = members.get("queue"), members.get("payload")
+    if payload is None:
+        return None, "there is no job in the record"
+    try:
+        raw = exact_member(text, "payload")
+        job = job_of(payload, queue if isinstance(queue, str) else "", raw)
+    except BadJob as error:
+        return None, f"what is in the record is no job: {error}"
+    except (RecursionError, ValueError) as error:
+        return None, f"the job in the record cannot be read: {error}"
+    if not isinstance(queue, str) or not queue:
+        return job, "the record names no queue"
+    return job, ""
+
+
+def _words(value: object) -> str:
+    """Any JSON value as a text."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # nested deeper than it writes, though it has read it
+        return "nested too deep to be shown"

@@ -1,0 +1,19 @@
+-- What is in a list, from one place to another, without the bulk of what is too large to be shown.
+--
+-- KEYS  a list   ARGV  1: the first place (from 0)   2: the last   3: so many bytes of each at most
+-- Returns for each {its length in bytes, its SHA-1 in hex, its first bytes}.
+local place, last, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local SMALL, MANY = 16384, 32 -- bytes of one thing; things copied at a time, as long as they are small
+local answer, step = {}, 1
+while place <= last do
+    local found = redis.call('LRANGE', KEYS[1], place, math.min(last, place + step - 1))
+    if #found == 0 then break end
+    local all_small = true
+    for _, text in ipairs(found) do
+        answer[#answer + 1] = {#text, redis.sha1hex(text), string.sub(text, 1, most)}
+        all_small = all_small and #text <= SMALL
+    end
+    place = place + #found
+    step = all_small and math.min(MANY, 2 * step) or 1
+end
+return answer

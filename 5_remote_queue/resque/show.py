@@ -1,0 +1,82 @@
+"""Jobs, ages and dates as people read them, on a page or in a terminal."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from .wire import Job
+
+ACTIVE_JOB = "ActiveJob::QueueAdapters::ResqueAdapter::JobWrapper"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def title(job: Job) -> str:
+    """The class; for a job of Rails the class of what its wrapper holds."""
+    name = _wrapped(job).get("job_class")
+    return name if isinstance(name, str) and name else job.name
+
+
+def arguments(job: Job) -> str:
+    """As compact JSON."""
+    return compact(_wrapped(job).get("arguments", job.args))
+
+
+def _wrapped(job: Job) -> dict[str, Any]:
+    first = job.args[0] if job.name == ACTIVE_JOB and job.args else None
+    return first if isinstance(first, dict) else {}
+
+
+def compact(value: object) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # nested deeper than it writes, though it has read it
+        return "nested too deep to be shown"
+
+
+def clip(text: str, most: int = 300) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """For a terminal: what would move its cursor or turn its text around is shown as a question mark."""
+    return clip(_CONTROL.sub("?", text[: most + 1]), most)
+
+
+def bytes_as_text(data: bytes) -> str:
+    return data.decode(errors="backslashreplace")
+
+
+def duration(seconds: float | None) -> str:
+    """ "1.2 s", "3 min 20 s", "2 d 4 h"; "unknown" for None."""
+    if seconds is None or not 0 <= seconds < 1e10:  # a date to come, or one that is none
+        return "unknown"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    if seconds < 86400:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    return f"{seconds // 86400:,.0f} d {seconds % 86400 // 3600:.0f} h"
+
+
+def moment(seconds: float | None) -> str:
+    """A date in UTC; what no calendar knows, as a number."""
+    if seconds is None:
+        return "unknown"
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.15g}"
+
+
+def size(number: int) -> str:
+    """Bytes."""
+    for unit, factor in (("MB", 1e6), ("kB", 1e3)):
+        if number >= factor:
+            return f"{number / factor:.1f} {unit}"
+    return f"{number} bytes"
