@@ -1,0 +1,161 @@
+"""A consumer at work: claim, handle, commit; and what becomes of an event whose handler fails.
+
+Order. New events are claimed in the order of the log, and their handlers begin in that order. With a window of one and
+one process, each ends before the next begins. With more, several run at a time and may end in any order; and an event
+that is tried again, or taken over from a dead process, comes behind younger ones. Whoever needs order among some of
+the events only (those of one customer, say) needs a log for each.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from redis.exceptions import RedisError
+
+from common.errors import SendError
+from common.log import OncePerSecond
+from common.redis_client import reason
+from common.retry import backoff_seconds
+
+from .handlers import Handler, hopeless
+from .log import Claimed, Log
+
+CLAIM_SECONDS = 5.0  # one claim waits for so long, then another one does
+AGAIN_CAP_SECONDS = 0.5  # between two tries to reach a Redis that is away
+
+log = logging.getLogger(__name__)
+
+
+class Consumer:
+    """One handler in one process. Others of the same name, in other processes, share the events with it."""
+
+    def __init__(self, events: Log, handler: Handler, attempts: int) -> None:
+        self.handled = self.failed = 0
+        self._log = events
+        self._handler = handler
+        self._attempts = attempts
+        self._held: dict[Claimed, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._alone: Claimed | None = None
+        self._away_log = OncePerSecond(log)
+        self._again_log = OncePerSecond(log)
+
+    def held(self) -> tuple[Claimed, ...]:
+        """What has a lease that must be kept alive. Called by the heartbeat's thread."""
+        return tuple(self._held)
+
+    async def run(self) -> None:
+        """Take events until `stop`."""
+        failures = 0
+        while not self._stopping:
+            room = await self._room()
+            try:
+                claimed = await self._log.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
+                failures = 0
+            except RedisError as error:
+                failures += 1
+                self._away_log.warning("%s claims nothing: %s", self._handler.name, reason(error))
+                await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
+                continue
+            for one in claimed:
+                self._begin(one)
+
+    def stop(self) -> None:
+        """Take nothing new."""
+        self._stopping = True
+        self._changed.set()
+
+    async def _room(self) -> int:
+        """Wait until there is room for so many more; 0 when it is time to stop."""
+        while not self._stopping:
+            room = self._handler.window - len(self._held)
+            if room > 0 and self._alone not in self._held:
+                return room
+            self._changed.clear()
+            await self._changed.wait()
+        return 0
+
+    def _begin(self, claimed: Claimed) -> None:
+        if claimed.alone:
+            log.warning("%s outlived two workers: it goes alone", claimed.position)
+            self._alone = claimed
+        self._held[claimed] = task = asyncio.create_task(self._handle(claimed))
+        task.add_done_callback(lambda _: self._let_go(claimed))
+
+    def _let_go(self, claimed: Claimed) -> None:
+        self._held.pop(claimed, None)
+        self._changed.set()
+
+    async def _handle(self, claimed: Claimed) -> None:
+        """Commit after the work, not before: this line decides that nothing is lost, and that something may repeat."""
+        if time.monotonic() > claimed.until:  # this process was asleep: somebody else has it by now
+            return
+        if claimed.attempts > self._attempts:
+            await self._park(
+                claimed, f"claimed {claimed.attempts - 1} times and never finished: it may kill its worker"
+            )
+            return
+        try:
+            event = claimed.event()
+            if event.name in self._handler.events:
+                await self._handler.handle(event)
+        except Exception as error:
+            await self._failed(claimed, error)
+        else:
+            self.handled += 1
+            if not await self._tell(lambda: self._log.commit(claimed)):
+                log.warning("%s: %s was taken over, it may be handled twice", self._handler.name, claimed.position)
+
+    async def _failed(self, claimed: Claimed, error: Exception) -> None:
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, RedisError):
+            what = reason(error)
+        elif not hopeless(error) and not isinstance(error, SendError):
+            log.exception("error while %s handled %s", self._handler.name, claimed.position)
+        if hopeless(error) or claimed.attempts >= self._attempts:
+            await self._park(claimed, what)
+            return
+        pause = backoff_seconds(claimed.attempts)
+        self._again_log.warning("%s: %s again in %.1f s: %s", self._handler.name, claimed.position, pause, what)
+        await self._tell(lambda: self._log.put_back(claimed, pause))
+
+    async def _park(self, claimed: Claimed, why: str) -> None:
+        self.failed += 1
+        log.error(
+            "%s gave up %s after %d attempt(s): %.300s", self._handler.name, claimed.position, claimed.attempts, why
+        )
+        await self._tell(lambda: self._log.park(claimed, why))
+
+    async def _tell(self, tell: Callable[[], Awaitable[bool]]) -> bool:
+        """Tell the log, once more when Redis is away: the work is done, and the lease is in Redis still.
+
+        False when the lease is known to be somebody else's.
+        """
+        failures = 0
+        while True:
+            try:
+                ours = await tell()
+            except RedisError as error:
+                failures += 1
+                self._away_log.warning("%s cannot commit: %s", self._handler.name, reason(error))
+                await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
+            else:
+                return ours or failures > 0  # after an error it may have been done by the one before
+
+    async def drain(self, seconds: float) -> None:
+        """Wait so many seconds for what is in hand; then give back the rest, and nobody has to wait for its lease."""
+        if self._held:
+            await asyncio.wait(tuple(self._held.values()), timeout=seconds)
+        left = dict(self._held)
+        for task in left.values():
+            task.cancel()
+        await asyncio.gather(*left.values(), return_exceptions=True)
+        for claimed in left:
+            try:
+                await self._log.put_back(claimed, 0.0, tried=False)
+            except RedisError as error:
+                self._away_log.warning("could not give back %s: %s", claimed.position, reason(error))
+        if left:
+            log.warning("%s gave back %d unfinished", self._handler.name, len(left))

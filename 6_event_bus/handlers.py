@@ -1,0 +1,121 @@
+"""The handlers: what is to happen when something has happened. Each is a consumer of its own, with its own cursor.
+
+To add one, write a class with a name, the events that it wants, and `handle`; and name it in `make_handlers`. It begins
+at the beginning of the log and catches up. An event may come to it twice (after a kill, or in a replay), so a handler
+does something that may be done twice, or makes sure itself that it is done once, as Audit does.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import orjson
+from redis.asyncio import Redis
+
+from common.batcher import Batcher
+from common.emails import BadEmail, Email, email_from_json
+from common.errors import SendError
+from common.mailer import Mailer
+from common.retry import may_retry
+from common.sender import PatientSender, window
+from common.settings import Settings
+
+from .log import BadEvent, Event
+from .scripts import Scripts
+
+EMAIL_REQUESTED = "email_requested"
+
+AUDIT_WINDOW = 1000
+AUDIT_IDS_SECONDS = 2 * 86_400  # so long a repeated event is found out
+AUDIT_COUNTS_SECONDS = 30 * 86_400
+
+
+class Handler(Protocol):
+    name: str
+    """Of the consumer: small letters, digits, _ and -."""
+    events: frozenset[str]
+    """The names of the events that it wants; the others are done at once."""
+    window: int
+    """How many it may have in its hands at a time."""
+
+    async def handle(self, event: Event) -> None:
+        """Return when all is done that this event asks for; only then it is committed. Any error: later again."""
+
+
+def hopeless(error: Exception) -> bool:
+    """Whether another attempt cannot help: the event is no event, no email, or the mail server's no is for ever."""
+    if isinstance(error, SendError):
+        return not may_retry(error)
+    return isinstance(error, (BadEvent, BadEmail))
+
+
+class EmailHandler:
+    """Sends the email. Waits for a mail server that is away; meanwhile the lag grows, and nothing is lost."""
+
+    name = "email"
+    events = frozenset({EMAIL_REQUESTED})
+
+    def __init__(self, settings: Settings, mailer: Mailer) -> None:
+        self.window = window(settings.emails_per_second)
+        self.sender = PatientSender(mailer, settings.emails_per_second)
+        self._domain = settings.id_domain
+
+    async def handle(self, event: Event) -> None:
+        await self.sender.send(email_of(event, self._domain))
+
+
+class Audit:
+    """Counts emails by the recipient's domain, hour by hour; the hour is that of the log.
+
+    eventr:audit:{HOUR}      hash  domain -> emails; HOUR in UTC, 2026-11-25T09
+    eventr:audit_ids:{HOUR}  set   the events that have been counted: one that comes again is found out
+    """
+
+    name = "audit"
+    events = frozenset({EMAIL_REQUESTED})
+    window = AUDIT_WINDOW
+
+    def __init__(self, redis: Redis) -> None:
+        self._scripts = Scripts(redis)
+        self._count = Batcher(self._count_many)
+
+    async def handle(self, event: Event) -> None:
+        await self._count(event)
+
+    async def _count_many(self, events: Sequence[Event]) -> Sequence[None]:
+        by_hour: dict[str, list[str]] = {}
+        for event in events:
+            by_hour.setdefault(hour_of(event.at), []).append(f"{event.id} {domain_of(event)}\n")
+        for hour, lines in by_hour.items():
+            keys = [f"eventr:audit:{{{hour}}}", f"eventr:audit_ids:{{{hour}}}"]
+            await self._scripts.run("count", keys, AUDIT_COUNTS_SECONDS, AUDIT_IDS_SECONDS, "".join(lines))
+        return [None] * len(events)
+
+
+async def audited(redis: Redis, at: float) -> dict[str, int]:
+    """The counts of the hour that has this moment in it (unix seconds), the largest first."""
+    counts: dict[bytes, bytes] = await redis.hgetall(f"eventr:audit:{{{hour_of(at)}}}")  # type: ignore[assignment]
+    named = {domain.decode(errors="replace"): int(n) for domain, n in counts.items() if n.isdigit()}
+    return dict(sorted(named.items(), key=lambda item: -item[1]))
+
+
+def make_handlers(settings: Settings, redis: Redis, mailer: Mailer) -> list[Handler]:
+    """All that a worker runs."""
+    return [EmailHandler(settings, mailer), Audit(redis)]
+
+
+def email_of(event: Event, domain: str) -> Email:
+    """As strictly read as an email of any other program: who knows who has written into the log. Raises BadEmail."""
+    return email_from_json(orjson.dumps({**event.data, "id": event.id}), domain)
+
+
+def hour_of(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H", time.gmtime(at))
+
+
+def domain_of(event: Event) -> str:
+    """Raises BadEvent when there is none."""
+    to = event.data.get("to")
+    if not isinstance(to, str) or not to.rpartition("@")[2].strip() or any(c.isspace() for c in to):
+        raise BadEvent("not about an email to somebody")
+    return to.rpartition("@")[2]
