@@ -42,6 +42,7 @@ streams.py is the same log on them.
 """
 
 import asyncio
+import math
 import re
 import time
 from abc import ABC, abstractmethod
@@ -316,7 +317,7 @@ class Log(ABC):
     async def replay(self, consumer: str, start: str | float) -> None:
         """Move this consumer's cursor, to "beginning", "end", a time (unix seconds) or the position of an event.
 
-        What it has claimed can no longer be committed, and what it handles in this very moment it may handle once more.
+        What it has claimed is claimed anew; what it handles in this very moment it may handle once more.
         Other consumers notice nothing. Raises ValueError for a position that is not in the log.
         """
 
@@ -387,6 +388,11 @@ class Log(ABC):
         a consumer that is overtaken finds out how much it has lost.
         """
 
+    async def _now(self) -> float:
+        """Unix seconds, by Redis's clock."""
+        seconds, microseconds = await self._redis.time()
+        return float(seconds) + float(microseconds) / 1e6
+
     async def consumers(self) -> list[str]:
         names = await self._redis.smembers(CONSUMERS)
         return sorted(name.decode(errors="replace") for name in names)
@@ -447,3 +453,8 @@ def read_position(text: str) -> tuple[int, int]:
     if not found:
         raise ValueError("a position looks like 1764061234567-12")
     return int(found[1]), int(found[2])
+
+
+def milliseconds(seconds: float) -> int:
+    """The first whole one that is not before this time; of a time that a log has told, that very one."""
+    return math.ceil(round(seconds * 1000, 3))

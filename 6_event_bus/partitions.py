@@ -26,6 +26,7 @@ from .log import (
     Log,
     Partition,
     Trimmed,
+    milliseconds,
     read_position,
 )
 
@@ -122,11 +123,16 @@ class PartitionedLog(Log):
 
     async def _search(self, numbers: Sequence[int], ids: Sequence[str]) -> dict[str, str]:
         """Where these ids are in partitions that are sealed, and so can get no more of them."""
-        found: dict[str, str] = {}
+        pipeline = self._redis.pipeline(transaction=False)
         for number in numbers:
-            indexes = await self._redis.hmget(f"eventr:ids:{{{number}}}", ids)
-            found |= {i: f"{number}-{int(index)}" for i, index in zip(ids, indexes, strict=True) if index is not None}
-        return found
+            pipeline.hmget(_key(number, "ids"), ids)
+        places = zip(numbers, await pipeline.execute(), strict=True) if numbers else ()
+        return {
+            event_id: f"{number}-{int(index)}"
+            for number, indexes in places
+            for event_id, index in zip(ids, indexes, strict=True)
+            if index is not None
+        }
 
     async def _follow(self, number: bytes, first: int) -> None:
         """Go where a seal points. Opened, then made known, then used: so that all that is known can be used."""
@@ -307,6 +313,7 @@ class PartitionedLog(Log):
         number, index = await self._find(start)
         first = await self._redis.hget(_key(number, "state"), "first")
         await self._scripts.run("rewind", [_cursor(consumer)], number, first or 0, index, "")
+        self._walks[consumer].look = 0.0
 
     async def _find(self, start: str | float) -> tuple[int, int]:
         """The partition and the index of the first event at or after this place."""
@@ -320,9 +327,9 @@ class PartitionedLog(Log):
             if not 0 <= index < length:
                 raise ValueError(f"no event of the log has the position {start}")
             return number, index
-        ms = 0 if start == BEGINNING else int(float(start) * 1000)
-        # What was appended at that time is in the last partition that was open by then.
-        before = await self._redis.zrevrangebyscore(PARTITIONS, ms, "-inf", start=0, num=1)
+        ms = 0 if start == BEGINNING else milliseconds(float(start))
+        # All that was appended at that time or later is in the last partition that was opened before, or behind it.
+        before = await self._redis.zrevrangebyscore(PARTITIONS, f"({ms}", "-inf", start=0, num=1)
         if not before:
             before = await self._redis.zrange(PARTITIONS, 0, 0)
         number = int(before[0]) if before else 0
@@ -336,10 +343,10 @@ class PartitionedLog(Log):
         slowest = min(cursors, key=lambda name: cursors[name], default=None)
         partitions = await self.partitions()
         total = sum(partition.bytes for partition in partitions)
-        seconds, _ = await self._redis.time()
+        now = await self._now()
         events = gone = 0
         for partition in partitions:
-            too_old = older_than is not None and partition.sealed and partition.last <= seconds - older_than
+            too_old = older_than is not None and partition.sealed and partition.last <= now - older_than
             if not partition.sealed or not (too_old or (larger_than is not None and total > larger_than)):
                 break
             if not force and slowest is not None and int(partition.number) >= cursors[slowest]:
@@ -403,8 +410,7 @@ class PartitionedLog(Log):
         stamp = (element or b"").partition(b" ")[0]
         if not stamp.isdigit():
             return 0.0
-        seconds, microseconds = await self._redis.time()
-        return max(0.0, float(seconds) + float(microseconds) / 1e6 - int(stamp) / 1000)
+        return max(0.0, await self._now() - int(stamp) / 1000)
 
     async def _cursor_partition(self, consumer: str) -> int:
         return _int(await self._redis.hget(_cursor(consumer), "partition"))

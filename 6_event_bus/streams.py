@@ -34,6 +34,7 @@ from .log import (
     Log,
     Partition,
     Trimmed,
+    milliseconds,
     read_position,
 )
 
@@ -41,7 +42,7 @@ STREAM = "eventr:{stream}"
 STATE = "eventr:state:{stream}"
 IDS = ("eventr:ids:{stream}:0", "eventr:ids:{stream}:1")
 TAKE_OVER_SECONDS = 0.25  # between two looks for leases and pauses that have ended
-STEP = 1000  # entries that are trimmed at a time
+STEP = 100  # entries that are trimmed at a time
 
 Entry = tuple[bytes, dict[bytes, bytes]]
 
@@ -138,21 +139,22 @@ class StreamLog(Log):
         if start == END:
             return "$"
         if isinstance(start, str):
+            place = read_position(start)
             if not await self._redis.xrange(STREAM, start, start):
                 raise ValueError(f"no event of the log has the position {start}")
-            return _id_before(*read_position(start))
-        return _id_before(int(start * 1000), 0)
+            return _id_before(*place)
+        return _id_before(milliseconds(start), 0)
 
     async def trim(
         self, older_than: float | None = None, larger_than: int | None = None, *, force: bool = False
     ) -> Trimmed:
         """Event by event, as there is one partition only, but for the last one. The bytes are those in memory."""
         events = 0
-        seconds, _ = await self._redis.time()
+        now = await self._now()
         while len(entries := await self._redis.xrange(STREAM, count=STEP + 1)) > 1:
             bound, kept_for = entries[-1][0], None
             if larger_than is None or await self._bytes() <= larger_than:
-                oldest = (seconds - older_than) * 1000 if older_than is not None else 0
+                oldest = (now - older_than) * 1000 if older_than is not None else 0
                 bound = next((position for position, _ in entries if _place(position)[0] > oldest), bound)
             if not force:
                 bound, kept_for = await self._no_further(bound)
@@ -201,8 +203,7 @@ class StreamLog(Log):
         pending = await self._redis.xpending(STREAM, consumer)
         following = await self._next(consumer)
         here = pending["min"] or (following and following[0]) or (await self._group(consumer))["last-delivered-id"]
-        seconds, microseconds = await self._redis.time()
-        age = seconds + microseconds / 1e6 - _place(here)[0] / 1000 if pending["min"] or following else 0.0
+        age = await self._now() - _place(here)[0] / 1000 if pending["min"] or following else 0.0
         waiting = total - _number(following) if following else 0
         counts = await self._counts(consumer)
         return Lag(here.decode(), waiting, pending["pending"], oldest_seconds=max(0.0, age), **counts)

@@ -13,14 +13,14 @@ end
 local length = redis.call('LLEN', KEYS[1])
 local over = length > 0 and (now - ARGV[1] >= tonumber(ARGV[2]) or length >= tonumber(ARGV[3]))
 if not following and (over or ARGV[1] == '0') then -- the partition 0 holds nothing, it is where all begin
-    following = string.format('%.0f', math.max(ARGV[1] + 1, now))
+    following = string.format('%.0f', math.max(ARGV[1] + 1, now, last or 0))
     redis.call('HSET', KEYS[2], 'next', following, 'length', length, 'sealed', string.format('%.0f', now))
     redis.call('EXPIRE', KEYS[3], ARGV[4])
 end
 if following then
     return {'sealed', following, first + redis.call('HGET', KEYS[2], 'length')}
 end
-local stamp = string.format('%.0f', math.max(now, last or 0))
+local stamp = string.format('%.0f', math.max(now, last or ARGV[1]))
 local reply, fresh, bytes = {'appended'}, {}, 0
 for id, event in string.gmatch(ARGV[5], '(%S+) ([^\n]*)\n') do
     if redis.call('HSETNX', KEYS[3], id, length + #fresh) == 1 then
