@@ -9,7 +9,9 @@ the events only (those of one customer, say) needs a log for each.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -18,8 +20,8 @@ from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
 
-from .handlers import Handler, hopeless
-from .log import Claimed, Log
+from .handlers import BatchHandler, Handler, hopeless
+from .log import BadEvent, Claimed, Event, Log
 
 CLAIM_SECONDS = 5.0  # one claim waits for so long, then another one does
 AGAIN_CAP_SECONDS = 0.5  # between two tries to reach a Redis that is away
@@ -35,16 +37,17 @@ class Consumer:
         self._log = events
         self._handler = handler
         self._attempts = attempts
-        self._held: dict[Claimed, asyncio.Task[None]] = {}
+        self._held: dict[str, Claimed] = {}  # by position
+        self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._stopping = False
-        self._alone: Claimed | None = None
+        self._alone = ""  # the position of what is handled alone
         self._away_log = OncePerSecond(log)
         self._again_log = OncePerSecond(log)
 
     def held(self) -> tuple[Claimed, ...]:
         """What has a lease that must be kept alive. Called by the heartbeat's thread."""
-        return tuple(self._held)
+        return tuple(self._held.values())
 
     async def run(self) -> None:
         """Take events until `stop`."""
@@ -59,8 +62,9 @@ class Consumer:
                 self._away_log.warning("%s claims nothing: %s", self._handler.name, reason(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
                 continue
-            for one in claimed:
-                self._begin(one)
+            self._begin(claimed)
+            if isinstance(self._handler, BatchHandler) and claimed:
+                await self._gather(self._handler.gather_seconds)
 
     def stop(self) -> None:
         """Take nothing new."""
@@ -68,25 +72,66 @@ class Consumer:
         self._changed.set()
 
     async def _room(self) -> int:
-        """Wait until there is room for so many more; 0 when it is time to stop."""
+        """Wait until there is room for a good part of the window, for one claim costs as much as many; 0 at the end."""
         while not self._stopping:
             room = self._handler.window - len(self._held)
-            if room > 0 and self._alone not in self._held:
+            if room >= max(1, self._handler.window // 4) and self._alone not in self._held:
                 return room
             self._changed.clear()
             await self._changed.wait()
         return 0
 
-    def _begin(self, claimed: Claimed) -> None:
-        if claimed.alone:
-            log.warning("%s outlived two workers: it goes alone", claimed.position)
-            self._alone = claimed
-        self._held[claimed] = task = asyncio.create_task(self._handle(claimed))
-        task.add_done_callback(lambda _: self._let_go(claimed))
+    async def _gather(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._stopping:
+                    self._changed.clear()
+                    await self._changed.wait()
 
-    def _let_go(self, claimed: Claimed) -> None:
-        self._held.pop(claimed, None)
-        self._changed.set()
+    def _begin(self, claimed: Sequence[Claimed]) -> None:
+        for one in claimed:
+            self._held[one.position] = one
+            if one.alone:
+                log.warning("%s: %s has outlived two workers, it goes alone", self._handler.name, one.position)
+                self._alone = one.position
+        if isinstance(self._handler, BatchHandler) and len(claimed) > 1:
+            self._start(self._handle_many(self._handler, claimed), claimed)
+        else:
+            for one in claimed:
+                self._start(self._handle(one), [one])
+
+    def _start(self, work: Coroutine[Any, Any, None], claimed: Sequence[Claimed]) -> None:
+        def end(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled():  # else it is given back
+                for one in claimed:
+                    self._held.pop(one.position, None)
+            self._changed.set()
+
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(end)
+
+    async def _handle_many(self, handler: BatchHandler, claimed: Sequence[Claimed]) -> None:
+        """The same as `_handle` for many; what cannot be handled in this way goes the usual one."""
+        try:
+            events = [self._wanted(one) for one in claimed]
+            await handler.handle_many([event for event in events if event is not None])
+        except Exception:
+            await asyncio.gather(*[self._handle(one) for one in claimed])
+        else:
+            self.handled += len(claimed)
+            await self._tell(lambda: self._commit_many(claimed))
+
+    def _wanted(self, claimed: Claimed) -> Event | None:
+        """The event, if this handler wants it. Raises BadEvent."""
+        if time.monotonic() > claimed.until or claimed.attempts > self._attempts:
+            raise BadEvent("not to be handled with others")
+        event = claimed.event()
+        return event if event.name in self._handler.events else None
+
+    async def _commit_many(self, claimed: Sequence[Claimed]) -> bool:
+        return all(await self._log.commit_many(claimed))
 
     async def _handle(self, claimed: Claimed) -> None:
         """Commit after the work, not before: this line decides that nothing is lost, and that something may repeat."""
@@ -146,16 +191,17 @@ class Consumer:
 
     async def drain(self, seconds: float) -> None:
         """Wait so many seconds for what is in hand; then give back the rest, and nobody has to wait for its lease."""
-        if self._held:
-            await asyncio.wait(tuple(self._held.values()), timeout=seconds)
-        left = dict(self._held)
-        for task in left.values():
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        left = tuple(self._tasks)
+        for task in left:
             task.cancel()
-        await asyncio.gather(*left.values(), return_exceptions=True)
-        for claimed in left:
+        await asyncio.gather(*left, return_exceptions=True)
+        unfinished = self.held()
+        for claimed in unfinished:
             try:
                 await self._log.put_back(claimed, 0.0, tried=False)
             except RedisError as error:
                 self._away_log.warning("could not give back %s: %s", claimed.position, reason(error))
-        if left:
-            log.warning("%s gave back %d unfinished", self._handler.name, len(left))
+        if unfinished:
+            log.warning("%s gave back %d unfinished", self._handler.name, len(unfinished))

@@ -30,7 +30,7 @@ spreads the partitions; each script has the keys of one partition only, or of on
     eventr:consumers             set     the names
     eventr:cursor:{NAME}         hash    partition, first, index, epoch: all before this partition is done. A replay
                                          begins a new epoch; what a partition knows of an older one counts no more
-    eventr:counts:{NAME}         hash    handled, retried, overtaken: for people; a crash may lose the last few
+    eventr:counts:{NAME}         hash    handled, retried, overtaken: for people; a kill may lose the last of them
     eventr:parked:{NAME}         hash    position -> what was given up: a line of JSON (why), then the event
     eventr:pending:{NAME}, eventr:holders:{NAME}    as above, for parked events that are being replayed
 
@@ -46,15 +46,17 @@ import math
 import re
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 import orjson
 import redis as blocking
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from common.batcher import Batcher
 
@@ -66,6 +68,7 @@ TOMBSTONE_SECONDS = 86_400
 LOOK_SECONDS = 1.0  # between two looks of an idle consumer that gets no hint
 HINTS = "eventr:appended"
 CONSUMERS = "eventr:consumers"
+COUNT_SECONDS = 0.1  # between something done and its count
 LARGEST = 1000  # events in one script: a millisecond or two, in which Redis does nothing else
 
 BEGINNING, END = "beginning", "end"
@@ -92,8 +95,7 @@ class Event:
         return orjson.dumps({"id": self.id, "name": self.name, "data": self.data})
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """An event that a consumer holds for the time of a lease. Only this claim can commit it."""
 
     consumer: str
@@ -186,16 +188,22 @@ class Log(ABC):
         self._scripts = Scripts(redis)
         self._lease_ms = int(lease_seconds * 1000)
         self._append = Batcher(self._append_many, LARGEST)
-        self._commit = Batcher(self._commit_many, LARGEST)
+        self._commit = Batcher(self.commit_many, LARGEST)
         self._known_consumers: set[str] = set()
         self._shelf_looks: dict[str, float] = {}
         self._closing = False
+        self._counted: Counter[tuple[str, str]] = Counter()
+        self._telling: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.stop_waiting()
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.wait([self._telling])
+            await self._tell_counts_now()
 
     # Producers
 
@@ -245,7 +253,8 @@ class Log(ABC):
         """Its handler has ended well: it is done. False when the lease has become somebody else's."""
         return self._commit(claimed)
 
-    async def _commit_many(self, items: Sequence[Claimed]) -> Sequence[bool]:
+    async def commit_many(self, items: Sequence[Claimed]) -> Sequence[bool]:
+        """The same for many at once, in one script for each partition."""
         done: dict[tuple[str, str], bool] = {}
         for keys, group in self._by_keys(items).items():
             words = " ".join([f"{self._member(claimed)} {claimed.attempts}" for claimed in group])
@@ -255,7 +264,7 @@ class Log(ABC):
             )
             done |= {(c.consumer, c.position): bool(ours) for c, ours in zip(group, reply[1:], strict=True)}
             self._committed(group[0], pending=reply[0])
-            await self._count(group[0].consumer, "handled", sum(reply[1:]))
+            self._count(group[0].consumer, "handled", sum(reply[1:]))
         return [done[claimed.consumer, claimed.position] for claimed in items]
 
     def _committed(self, claimed: Claimed, pending: int) -> None:
@@ -279,7 +288,7 @@ class Log(ABC):
             self._lease_ms,
         )
         if ours and tried:
-            await self._count(claimed.consumer, "retried", 1)
+            self._count(claimed.consumer, "retried", 1)
         return bool(ours)
 
     def extend(self, client: blocking.Redis, held: Sequence[Claimed]) -> int:
@@ -410,9 +419,22 @@ class Log(ABC):
     async def _begin(self, consumer: str) -> None:
         """Place the cursor of a consumer at the beginning of the log, unless it has one."""
 
-    async def _count(self, consumer: str, what: str, number: int) -> None:
+    def _count(self, consumer: str, what: str, number: int) -> None:
+        """Told to Redis a moment later, many together: it is for people, and must not make a commit slower."""
         if number:
-            await self._redis.hincrby(f"eventr:counts:{{{consumer}}}", what, number)
+            self._counted[consumer, what] += number
+            if self._telling is None or self._telling.done():
+                self._telling = asyncio.create_task(self._tell_counts())
+
+    async def _tell_counts(self) -> None:
+        await asyncio.sleep(COUNT_SECONDS)
+        await self._tell_counts_now()
+
+    async def _tell_counts_now(self) -> None:
+        while self._counted:
+            (consumer, what), number = self._counted.popitem()
+            with suppress(RedisError):  # those who claim say so in the log
+                await self._redis.hincrby(f"eventr:counts:{{{consumer}}}", what, number)
 
     async def _counts(self, consumer: str) -> dict[str, int]:
         counts = await self._redis.hgetall(f"eventr:counts:{{{consumer}}}")

@@ -83,7 +83,8 @@ class PartitionedLog(Log):
         self._listener = asyncio.create_task(self._listen())
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener])
@@ -94,22 +95,26 @@ class PartitionedLog(Log):
         lines = [b"%s %s\n" % (event.id.encode(), event.to_json()) for event, _ in items]
         old = [event.id for event, new in items if not new]
         known: dict[str, str] = {}
+        searched: set[int] = set()
         if self._tail is None:
             await self._find_tail()
-        searched: set[int] = set()
         for _ in range(TRIES):
             assert self._tail is not None
             if old:
                 behind = [number for number in self._sealed if number not in searched]
                 known |= await self._search(behind, old)
                 searched.update(behind)
-            # What is known may be sent along: in the open partition it would be appended.
-            todo = [line for line, (event, _) in zip(lines, items, strict=True) if event.id not in known]
+            # What is known stays where it is: in the open partition it would be new.
+            todo = (
+                [line for line, (event, _) in zip(lines, items, strict=True) if event.id not in known]
+                if known
+                else lines
+            )
             tail = self._tail
             what, *rest = await self._append_to(tail, todo)
             if what == b"appended":
-                indexes = iter(rest)
-                return [known[e.id] if e.id in known else f"{tail}-{next(indexes)}" for e, _ in items]
+                places = iter([f"{tail}-{index}" for index in rest])
+                return [known[event.id] if event.id in known else next(places) for event, _ in items]
             if what == b"sealed":
                 await self._follow(*rest)
             else:  # the key is gone: somebody has emptied Redis
@@ -230,7 +235,7 @@ class PartitionedLog(Log):
             walk.stretches.append(Stretch(following, first))
         if lost:
             log.warning("%s was overtaken: %d events were trimmed before it had done them", consumer, lost)
-            await self._count(consumer, "overtaken", lost)
+            self._count(consumer, "overtaken", lost)
 
     async def _read_cursor(self, consumer: str, walk: Walk) -> None:
         walk.look = time.monotonic() + LOOK_SECONDS
@@ -261,8 +266,7 @@ class PartitionedLog(Log):
                     stretch.look = 0.0
 
     def _leases(self, claimed: Claimed) -> tuple[str, ...]:
-        number, _ = read_position(claimed.position)
-        return tuple(_leases(number, claimed.consumer))
+        return tuple(_leases(claimed.position.partition("-")[0], claimed.consumer))
 
     def _member(self, claimed: Claimed) -> str:
         return claimed.position if claimed.parked else claimed.position.partition("-")[2]
@@ -428,7 +432,7 @@ def _keys(number: int, *kinds: str) -> list[str]:
     return [_key(number, kind) for kind in kinds]
 
 
-def _leases(number: int, consumer: str) -> list[str]:
+def _leases(number: int | str, consumer: str) -> list[str]:
     return [f"eventr:pending:{{{number}}}:{consumer}", f"eventr:holders:{{{number}}}:{consumer}"]
 
 

@@ -185,7 +185,8 @@ class StreamLog(Log):
                 await self._redis.xack(STREAM, consumer, *[entry["message_id"] for entry in undone])
             following, first = await self._next(consumer), (await self._redis.xrange(STREAM, bound, count=1))[0]
             lost = len(undone) + max(0, _number(first) - (_number(following) if following else _number(first)))
-            await self._count(consumer, "overtaken", lost)
+            self._count(consumer, "overtaken", lost)
+        await self._tell_counts_now()
         return int(await self._redis.xtrim(STREAM, minid=bound, approximate=False))
 
     # What there is

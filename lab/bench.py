@@ -44,9 +44,9 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
     "mailer": {"mailer": bench_mailer.mailer, "round trips": bench_mailer.round_trips},
     "web": {"load generator": bench_web.load_generator, "strategy 1": bench_web.foreground},
     "burst": {"strategy 2": bench_burst.parallel},
-    "accepting": of_each(bench_accepting.accepting, 3, 4),
-    "delivering": of_each(bench_delivering.delivering, 3, 4),
-    "idle": of_each(bench_idle.from_idle, 1, 2, 3, 4),
+    "accepting": of_each(bench_accepting.accepting, 3, 4, 6),
+    "delivering": of_each(bench_delivering.delivering, 3, 4, 6),
+    "idle": of_each(bench_idle.from_idle, 1, 2, 3, 4, 6),
     "batcher": {"batcher": bench_batcher.batcher},
 }
 

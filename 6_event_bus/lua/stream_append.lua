@@ -8,14 +8,15 @@ if redis.call('HGET', ids, '') ~= tostring(span) then
     redis.call('HSET', ids, '', span)
     redis.call('EXPIRE', ids, 2 * ARGV[1])
 end
-local reply = {}
+local reply, total = {}, tonumber(redis.call('HGET', KEYS[2], 'total') or 0)
 for id, event in string.gmatch(ARGV[2], '(%S+) ([^\n]*)\n') do
     local position = redis.call('HGET', ids, id) or redis.call('HGET', before, id)
     if not position then
-        local number = redis.call('HINCRBY', KEYS[2], 'total', 1) - 1
-        position = redis.call('XADD', KEYS[1], '*', 'n', number, 'e', event)
+        position = redis.call('XADD', KEYS[1], '*', 'n', total, 'e', event)
+        total = total + 1
         redis.call('HSET', ids, id, position)
     end
     reply[#reply + 1] = position
 end
+redis.call('HSET', KEYS[2], 'total', total)
 return reply
