@@ -147,23 +147,22 @@ class PartitionedLog(Log):
 
     async def _find_tail(self) -> None:
         """The last partition that is known; the seals lead on from there. All begin at 0, which holds no event."""
-        last = await self._redis.zrange(PARTITIONS, -1, -1)
+        last = _numbers(await self._redis.zrange(PARTITIONS, -1, -1))
         if not last:
             await self._scripts.run("open", ["eventr:state:{0}"], 0)
             self._tail, self._sealed = 0, []
             return
-        self._tail = int(last[0])
+        [self._tail] = last
         # A partition's seal is as old as the one after it. So: what was opened within that time, and one more.
         since = self._tail - REMEMBER_SECONDS * 1000
         recent = await self._redis.zrangebyscore(PARTITIONS, since, f"({self._tail}")
         before = await self._redis.zrevrangebyscore(PARTITIONS, f"({since}", "-inf", start=0, num=1)
-        self._sealed = [int(number) for number in (*before, *recent)]
+        self._sealed = _numbers([*before, *recent])
 
     # Consumers
 
     async def _begin(self, consumer: str) -> None:
-        first = await self._redis.zrange(PARTITIONS, 0, 0)
-        number = int(first[0]) if first else 0
+        number = next(iter(_numbers(await self._redis.zrange(PARTITIONS, 0, 0))), 0)
         if number == 0:
             await self._scripts.run("open", ["eventr:state:{0}"], 0)
         before = await self._redis.hget(f"eventr:state:{{{number}}}", "first")
@@ -370,7 +369,7 @@ class PartitionedLog(Log):
     # What there is
 
     async def partitions(self, newest: int | None = None) -> list[Partition]:
-        numbers = [int(n) for n in await self._redis.zrange(PARTITIONS, -(newest or 0), -1) if n.isdigit()]
+        numbers = _numbers(await self._redis.zrange(PARTITIONS, -(newest or 0), -1))
         pipeline = self._redis.pipeline(transaction=False)
         for number in numbers:
             pipeline.hmget(_key(number, "state"), "first", "next", "last", "bytes", "trimmed")
@@ -386,7 +385,7 @@ class PartitionedLog(Log):
         counts = await self._counts(consumer)
         here, oldest, pending, claimed = f"{partition}-{index}", 0.0, 0, None
         later = await self._redis.zrangebyscore(PARTITIONS, f"({partition}", "+inf")
-        for number in (partition, *map(int, later)):
+        for number in (partition, *_numbers(later)):
             leases = _leases(number, consumer)
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.hget(_key(number, "counters"), consumer)
@@ -404,8 +403,8 @@ class PartitionedLog(Log):
                 cursor = min([_int(place), *map(int, indexes)])
                 here, oldest = f"{number}-{cursor}", await self._age(number, cursor)
             pending += len(indexes)
-        if not oldest and end > (claimed or 0) and later:
-            oldest = await self._age(int(later[-1]), 0)
+        if not oldest and end > (claimed or 0) and newest:
+            oldest = await self._age(int(newest[0].number), 0)
         return Lag(here, max(0, end - (claimed or 0)), pending, oldest_seconds=oldest, **counts)
 
     async def _age(self, number: int, index: int) -> float:
@@ -438,6 +437,11 @@ def _leases(number: int | str, consumer: str) -> list[str]:
 
 def _cursor(consumer: str) -> str:
     return f"eventr:cursor:{{{consumer}}}"
+
+
+def _numbers(members: Sequence[bytes]) -> list[int]:
+    """Partitions of the index; what is no number in it is none."""
+    return [int(member) for member in members if member.isdigit()]
 
 
 def _int(word: bytes | None) -> int:
