@@ -23,7 +23,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab import bench_accepting, bench_batcher, bench_burst, bench_delivering, bench_idle, bench_mailer, bench_web
+from lab import (
+    bench_accepting,
+    bench_batcher,
+    bench_burst,
+    bench_delivering,
+    bench_idle,
+    bench_log,
+    bench_mailer,
+    bench_web,
+)
 from lab.children import ROOT, ChildFailed, Lab, in_the_way
 from lab.figures import Row, Spread
 from lab.machine import busy, stamp
@@ -47,6 +56,7 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
     "accepting": of_each(bench_accepting.accepting, 3, 4, 6),
     "delivering": of_each(bench_delivering.delivering, 3, 4, 6),
     "idle": of_each(bench_idle.from_idle, 1, 2, 3, 4, 6),
+    "log": {"log": bench_log.log},
     "batcher": {"batcher": bench_batcher.batcher},
 }
 
