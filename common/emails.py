@@ -161,6 +161,11 @@ def email_from_json(data: bytes | str, domain: str) -> Email:
         members = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise BadEmail("email", f"not JSON: {error}") from None
+    return email_from_members(members, domain)
+
+
+def email_from_members(members: object, domain: str) -> Email:
+    """The same for JSON that has been parsed."""
     if not isinstance(members, dict):
         raise BadEmail("email", "not a JSON object")
     message_id = members.get("id")

@@ -50,17 +50,18 @@ class Stop:
 
 
 class Child:
-    """One role as a process that is kept running."""
+    """One role as a process that is kept running; with `once`, until it ends."""
 
-    def __init__(self, package: str, role: str, environment: dict[str, str], stop: Stop) -> None:
+    def __init__(self, package: str, role: str, environment: dict[str, str], stop: Stop, *, once: bool = False) -> None:
         self.role = role
         self._command = [sys.executable, "-m", package, role]
         self._environment = os.environ | environment | {LIFELINE: "1", "PYTHONUNBUFFERED": "1"}
         self._stop = stop
+        self._once = once
         self._process: asyncio.subprocess.Process | None = None
 
     async def keep_running(self) -> int:
-        """Return 0 when it ended because everything stops, or 2 when it has told its user of a mistake."""
+        """Return 0 at the end of all, or the exit status of one that must not be started again."""
         while not self._stop.requested.is_set():
             self._process = process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -76,7 +77,7 @@ class Child:
             status = await process.wait()
             if self._stop.requested.is_set():
                 return 0
-            if status == USAGE_ERROR:
+            if status == USAGE_ERROR or self._once:
                 return status
             say(f"{self.role} @ {process.pid} {how_it_ended(status)}; starting it again in {RESTART_SECONDS:g} s")
             await self._stop.sleep(RESTART_SECONDS)
@@ -144,7 +145,7 @@ async def run(settings: Settings, package: str) -> int:
         if serves and settings.port == 0:  # once more, for what was free may be taken by now
             port = checked_port(settings)
         environment = {name: str(number) for s in services for name, number in s.ports.items()} | {"PORT": str(port)}
-        children = [Child(package, role, environment, stop) for role in roles]
+        children = [Child(package, role, environment, stop, once=settings.demo) for role in roles]
         tasks = [asyncio.create_task(child.keep_running()) for child in children]
         helpers = [
             asyncio.create_task(watch(services, stop)),
@@ -202,6 +203,10 @@ def find_package(number: str) -> str:
 
 
 def chosen_roles(settings: Settings, package: str) -> list[str]:
+    if settings.demo:
+        if demo := getattr(importlib.import_module(package), "DEMO", None):
+            return [demo]
+        exit_with_usage_error(f"DEMO: {package} has none")
     roles: tuple[str, ...] = importlib.import_module(package).ROLES
     if settings.role is not None and settings.role not in roles:
         exit_with_usage_error(f"ROLE: {package} has the roles {', '.join(roles)}")

@@ -1,0 +1,5 @@
+"""Strategy 5."""
+
+ROLES = ("server", "worker")
+DEMO = "demo"
+SERVICES = ("inbox", "valkey")

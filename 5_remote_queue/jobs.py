@@ -1,0 +1,136 @@
+"""The job: an email in a queue in Redis. The server's end puts it there, the worker's end sends it.
+
+In Resque's words: queue `emailQueue`, class `sendEmail`, arguments `[{"to", "subject", "text", "id"}]`, the id being
+the Message-ID. Ruby and Node programs put such jobs there and take them as well.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from common.emails import BadEmail, Email, email_from_members
+from common.errors import CannotAccept, Refused
+from common.mailer import Mailer
+from common.redis_client import reason
+from common.sender import PatientSender
+from common.settings import Settings
+
+from .resque import Definition, Definitions, Permanent, Queue
+from .resque.observe import Observer
+
+QUEUE = "emailQueue"
+CLASS = "sendEmail"
+AGAIN_SECONDS = 0.05  # after an answer that got lost
+PAUSE_SECONDS = 5.0  # a pause of the queue ends by itself, should the worker die that has begun it
+
+log = logging.getLogger(__name__)
+
+
+class Jobs:
+    """The server's end."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.queue = Queue(redis)
+        self._observer = Observer(redis, self.queue.keys)
+
+    async def enqueue(self, email: Email) -> None:
+        """It is in Redis when this returns. Raises CannotAccept.
+
+        A lost answer does not say whether it is; but the queue knows ids, so to say it once more is safe.
+        """
+        arguments = [{**email.to_dict(), "id": email.id}]
+        with suppress(RedisError):
+            await self.queue.enqueue(QUEUE, CLASS, arguments, email.id)
+            return
+        await asyncio.sleep(AGAIN_SECONDS)
+        try:
+            await self.queue.enqueue(QUEUE, CLASS, arguments, email.id)
+        except RedisError as error:
+            raise CannotAccept(reason(error)) from None
+
+    async def check(self) -> None:
+        """Raises CannotAccept when no job could be enqueued now."""
+        try:
+            await self.queue.declare(QUEUE)  # a write that changes nothing: only a Redis that takes jobs takes it
+        except RedisError as error:
+            raise CannotAccept(reason(error)) from None
+
+    async def stats(self) -> dict[str, Any]:
+        """The figures of /stats, of all servers and workers together. Raises CannotAccept when Redis is away."""
+        observer = self._observer
+        try:
+            [state] = await observer.states([QUEUE])
+            totals = await observer.totals()
+            delayed, _ = await observer.delayed()
+            return {
+                "sent": totals["succeeded"],
+                "failed": await observer.failed(),
+                "retried": totals["retried"],
+                "waiting": (state.length or 0) + delayed,
+                "in_flight": await observer.in_flight(),
+                "oldest_wait_seconds": state.oldest_seconds or 0.0 if state.length else 0.0,
+                "delayed": delayed,
+                "crashed": totals["crashed"],
+                "workers": await observer.processes(),
+                "paused": state.paused,
+            }
+        except RedisError as error:
+            raise CannotAccept(reason(error)) from None
+
+
+class SendEmail:
+    """The worker's end: what a job of the class `sendEmail` does."""
+
+    def __init__(self, settings: Settings, mailer: Mailer, queue: Queue) -> None:
+        self._domain = settings.id_domain
+        self._queue = queue
+        self._sender = PatientSender(mailer, None, self._paused)  # the throttle is the queue's
+        self._pausing: asyncio.Task[None] | None = None
+
+    async def __call__(self, arguments: object) -> None:
+        """Raises Permanent for what is no email and for what the mail server refuses for good; a SendError otherwise.
+
+        An outage raises nothing: the email waits here, under its lease, and loses no attempt.
+        """
+        try:
+            email = email_from_members(arguments, self._domain)
+        except BadEmail as error:
+            raise Permanent(str(error)) from error
+        try:
+            await self._sender.send(email)
+        except Refused as error:
+            raise Permanent(str(error)) from error
+
+    def _paused(self, why: str | None) -> None:
+        """A login that fails would fail for every email and every worker: nobody takes any until it works again."""
+        if self._pausing is not None:
+            self._pausing.cancel()
+            self._pausing = None
+        if why is None:
+            self._pausing = asyncio.create_task(self._resume())
+        elif why.startswith("LoginFailed"):
+            self._pausing = asyncio.create_task(self._keep_paused(why))
+
+    async def _keep_paused(self, why: str) -> None:
+        while True:
+            with suppress(RedisError):
+                await self._queue.pause(QUEUE, why, PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS / 2)
+
+    async def _resume(self) -> None:
+        with suppress(RedisError):
+            await self._queue.resume(QUEUE)
+
+    async def close(self) -> None:
+        await self._sender.close()
+        if self._pausing is not None:
+            self._pausing.cancel()
+
+
+def definitions(send_email: SendEmail, attempts: int) -> Definitions:
+    """What the workers of this strategy can do. Your own jobs join here."""
+    return {CLASS: Definition(send_email, attempts=attempts)}

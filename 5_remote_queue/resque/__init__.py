@@ -1,0 +1,41 @@
+"""A Resque for Python: a queue in Redis that Ruby, Node and Python share, on asyncio, that loses nothing.
+
+    queue = Queue(redis)
+    await queue.enqueue("emailQueue", "sendEmail", [{"to": "alice@example.com"}])
+
+    async with open_connections(url) as connections:
+        await Worker(connections, ["emailQueue"], {"sendEmail": Definition(send_email)}).run(stop)
+
+The files, from the outside to the inside:
+
+    queue           enqueue, plan, look, pause, cancel            definition      what a job does, how it is tried
+    worker          takes jobs and runs them side by side         plugins         code before and after
+    scaling         how many at a time (loop_delay: by what)      events          what happens, told to a hook
+    registration    being there, and the lease                    housekeeping    the dead, the delayed, the unreadable
+    claims          reserve and settle one job                    doorbell        waking who is idle
+    scripts/        the Lua that does it, one state change each   wire            the JSON of Resque
+    keys            every key in Redis                            connections     three kinds of them
+"""
+
+from .connections import Connections, open_connections
+from .definition import Definition, Definitions, Permanent, WaitAndRepeat
+from .plugins import Plugin
+from .queue import Queue
+from .scaling import Scaling
+from .wire import BadJob, Job
+from .worker import Worker
+
+__all__ = [
+    "BadJob",
+    "Connections",
+    "Definition",
+    "Definitions",
+    "Job",
+    "Permanent",
+    "Plugin",
+    "Queue",
+    "Scaling",
+    "WaitAndRepeat",
+    "Worker",
+    "open_connections",
+]

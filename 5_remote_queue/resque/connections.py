@@ -1,0 +1,30 @@
+"""The connections of a worker's process: three kinds, because a wait must not hold up an answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import redis
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from common.redis_client import ANSWER_SECONDS, blocking_redis_client, redis_client
+
+from .doorbell import WAIT_SECONDS
+
+
+@dataclass(frozen=True)
+class Connections:
+    commands: Redis
+    """What is answered at once."""
+    waiting: Redis
+    """Reads that wait for something to happen."""
+    thread: redis.Redis
+    """For the heartbeat's thread."""
+
+
+@asynccontextmanager
+async def open_connections(url: SecretStr) -> AsyncIterator[Connections]:
+    async with redis_client(url) as commands, redis_client(url, WAIT_SECONDS + ANSWER_SECONDS) as waiting:
+        with blocking_redis_client(url) as thread:
+            yield Connections(commands, waiting, thread)

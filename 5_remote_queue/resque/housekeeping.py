@@ -1,0 +1,204 @@
+"""What every worker does beside its work, all the time: bring back what the dead left, promote what is due, set aside.
+
+There is no leader to lose: each of these is one script, and whoever comes first has done it.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from common.log import OncePerSecond
+from common.redis_client import reason
+
+from .events import CleanedWorker, Erred, Failed, Hook, Promoted
+from .keys import Keys
+from .scripts import Scripts
+from .wire import MAX_JOB, BadJob, failed_at, failure, job_of, readable
+
+EVERY_SECONDS = 0.5
+FOREIGN_EVERY_SECONDS = 5.0  # between two looks at the workers of other programs
+AT_ONCE = 100  # workers or jobs in one call: a script keeps everybody else waiting
+LEADER = "six-ways"  # all our processes lead under one name (promote.lua)
+LEADER_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """`crash_limit`: so often the worker of a job may die; `stuck_seconds`: so long a foreign worker may be silent."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        scripts: Scripts,
+        keys: Keys,
+        hook: Hook,
+        crash_limit: int = 5,
+        stuck_seconds: float = 3600.0,
+    ) -> None:
+        self.leader: str | None = None
+        """Who promotes delayed jobs; LEADER if it is us."""
+        self._redis: Any = redis  # its types do not know that answers are bytes here
+        self._scripts = scripts
+        self._keys = keys
+        self._hook = hook
+        self._crash_limit = crash_limit
+        self._stuck_seconds = stuck_seconds
+        self._log = OncePerSecond(log)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        foreign = time.monotonic()
+        while True:
+            for chore in (self.reap, self.promote, self.set_aside):
+                await self._try(chore)
+            if time.monotonic() >= foreign:
+                foreign = time.monotonic() + FOREIGN_EVERY_SECONDS
+                await self._try(self.clean_foreign)
+            await asyncio.sleep(random.uniform(0.8, 1.2) * EVERY_SECONDS)
+
+    async def _try(self, chore: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await chore()
+        except RedisError as error:
+            self._log.warning("housekeeping: %s", reason(error))
+            self._hook(Erred("housekeeping", error))
+        except Exception as error:  # bad data must not end it
+            log.exception("error in housekeeping")
+            self._hook(Erred("housekeeping", error))
+
+    async def reap(self) -> int:
+        """Bring back the jobs of workers whose lease has ended; how many workers that were."""
+        keys = self._keys
+        names = [
+            *(keys.leases, keys.workers, keys.heartbeats, keys.failed, keys.crashes),
+            *(keys.attempts, keys.totals, keys.processed(), keys.failures(), keys.unreadable),
+        ]
+        arguments = (keys.namespace, self._crash_limit, failed_at(time.time()), AT_ONCE)
+        dead = await self._scripts("reap", names, *arguments)
+        for worker, queue, what, _ in dead:
+            outcome = {
+                b"": "it had no job",
+                b"back": f"its job is back in {readable(queue.decode(errors='replace'))}",
+                b"failed": "its job has failed",
+                b"filed": "its job had been put into the failed list by somebody else",
+            }[what]
+            self._hook(CleanedWorker(worker.decode(errors="replace"), outcome))
+        return len(dead)
+
+    async def promote(self) -> int:
+        """Move what is due into its queue, unless a foreign scheduler leads; how many jobs."""
+        keys, moved, more = self._keys, 0, 1
+        names = [keys.node_lock, keys.ruby_lock, keys.schedule, keys.queues, keys.unreadable]
+        while more:
+            arguments = (keys.namespace, LEADER, int(LEADER_SECONDS * 1000), AT_ONCE)
+            leader, count, more = await self._scripts("promote", names, *arguments)
+            self.leader = leader.decode(errors="replace")
+            moved += count
+        if moved:
+            self._hook(Promoted(moved))
+        return moved
+
+    async def set_aside(self) -> int:
+        """What was in a queue and is no job goes to the failed list, as a text; how many."""
+        keys, count = self._keys, 0
+        while oldest := await self._redis.lrange(keys.unreadable, 0, 1):
+            queue, raw = oldest
+            error = BadJob(why_unreadable(raw))
+            record = failure(
+                None,
+                queue=readable(queue.decode(errors="replace")),
+                worker="nobody:0:none",
+                exception="BadJob",
+                error=str(error),
+                backtrace=[],
+                now=time.time(),
+                raw=raw.decode(errors="backslashreplace"),
+            )
+            names = [keys.unreadable, keys.failed, keys.failures(), keys.totals]
+            if await self._scripts("set_aside", names, queue, raw, record):
+                count += 1
+                self._hook(Failed("nobody", None, 0, error))
+        return count
+
+    async def clean_foreign(self) -> int:
+        """Take away workers of other programs that have been silent for too long; their jobs have failed. How many."""
+        now = (await self._redis.time())[0]
+        ours = {worker for worker, _ in await self._redis.zrange(self._keys.leases, 0, -1, withscores=True)}
+        cleaned = 0
+        for member in await self._redis.smembers(self._keys.workers) - ours:
+            with suppress(UnicodeDecodeError):
+                cleaned += await self._clean(member.decode(), now)
+        return cleaned
+
+    async def _clean(self, worker_id: str, now: int) -> bool:
+        keys, parts = self._keys, worker_id.split(":", 2)
+        if len(parts) < 3:
+            return False
+        name = ":".join(parts[:2])
+        sign = await self._redis.get(keys.ping(name))
+        silent = now - _seen_at(sign)
+        if silent <= self._stuck_seconds:
+            return False
+        working = await self._redis.get(keys.worker(worker_id)) or b""
+        names = [
+            *(keys.worker(worker_id), keys.ping(name), keys.workers, keys.failed, keys.failures(), keys.totals),
+            *(keys.leases, keys.started(worker_id), keys.processed(worker_id), keys.failures(worker_id)),
+            *(keys.processed(name), keys.failures(name)),
+        ]
+        record = _stuck_record(working, worker_id, silent) if working else ""
+        if not await self._scripts("clean", names, worker_id, sign or b"", working, record):
+            return False
+        outcome = "its job is in the failed list" if record else "it had no job"
+        self._hook(CleanedWorker(worker_id, f"silent for {silent:.0f} s; {outcome}"))
+        return True
+
+
+def why_unreadable(raw: bytes) -> str:
+    if len(raw) > MAX_JOB:
+        return f"larger than {MAX_JOB} bytes: {len(raw)}"
+    try:
+        job_of(orjson.loads(raw), "", "")
+    except orjson.JSONDecodeError as error:
+        return f"not JSON: {error}"
+    except BadJob as error:
+        return str(error)
+    return "no queue to put it into"
+
+
+def _seen_at(sign: bytes | None) -> float:
+    """When a Node worker gave its last sign of life (unix seconds). Without a sign nobody knows: never too long ago."""
+    try:
+        members: Any = orjson.loads(sign or b"")
+        return float(members["time"])
+    except (ValueError, TypeError, KeyError):
+        return float("inf")
+
+
+def _stuck_record(working: bytes, worker_id: str, silent: float) -> str:
+    """As Node's forceClean files it: the second line of the backtrace is what its retryStuckJobs looks for."""
+    try:
+        members: Any = orjson.loads(working)
+        payload, queue = members["payload"], str(members.get("queue", ""))
+        raw = orjson.dumps(payload).decode()
+        job = job_of(payload, queue, raw)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        job, queue, raw = None, "", working.decode(errors="backslashreplace")
+    return failure(
+        job,
+        queue=queue,
+        worker=worker_id,
+        exception="Worker Timeout (killed manually)",
+        error=f"Worker Timeout: no sign of life for {silent:.0f} s",
+        backtrace=["killed by a worker of six ways", "queue#forceCleanWorker", "six-ways"],
+        now=time.time(),
+        raw=raw,
+    )

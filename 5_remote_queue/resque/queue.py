@@ -1,0 +1,235 @@
+"""The producer's side: enqueue, plan, look, pause, cancel."""
+
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from common.batcher import Batcher
+
+from .definition import Definition, Definitions
+from .keys import Keys
+from .scripts import Scripts
+from .wire import BadJob, Job, digest, make_job, read_job
+
+REMEMBER_SECONDS = 3600  # at least so long an id that was enqueued is known
+PAGE = 1000  # jobs read at a time when all are looked through
+
+_NOTHING: Definition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A job on its way into Redis, now or at `second`."""
+
+    job: Job
+    second: int
+    lock: str | None
+    lock_ms: int
+
+
+class Queue:
+    """All queues of a namespace, for whoever fills them and looks after them.
+
+    `definitions` are only needed for plug-ins and for unique jobs. Methods raise RedisError when Redis did not answer;
+    then a job that has an id may be enqueued again without fear, for at least an hour.
+    """
+
+    def __init__(self, redis: Redis, namespace: str = "resque", definitions: Definitions | None = None) -> None:
+        self.redis: Any = redis  # its types do not know that answers are bytes here
+        self.keys = Keys(namespace)
+        self.scripts = Scripts(redis)
+        self._definitions = definitions or {}
+        self._enqueue = Batcher(self._enqueue_many)
+
+    async def enqueue(self, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None) -> bool:
+        """Put a job at the end of a queue: it is in Redis when this returns.
+
+        `args` must be JSON; if the first is an object it carries the id, `job_id` or a new one. False: a job with this
+        id was enqueued already, or one of its kind waits that must be unique, or a plug-in said no. Raises BadJob.
+        """
+        return await self._put(make_job(queue, name, args, job_id), 0)
+
+    async def enqueue_at(
+        self, moment: float, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None
+    ) -> bool:
+        """The same at a moment in unix seconds, rounded up to a whole one. A moment that has passed means at once."""
+        second = math.ceil(moment) if moment > time.time() else 0
+        return await self._put(make_job(queue, name, args, job_id), second)
+
+    async def enqueue_in(
+        self, seconds: float, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None
+    ) -> bool:
+        """The same in so many seconds."""
+        return await self.enqueue_at(time.time() + seconds, queue, name, args, job_id)
+
+    async def _put(self, job: Job, second: int) -> bool:
+        definition = self._definitions.get(job.name)
+        if definition is None:
+            return await self._enqueue(_Order(job, second, None, 0))
+        for plugin in definition.plugins:
+            if not await plugin.before_enqueue(job):
+                return False
+        order = _Order(job, second, definition.lock(job), int(definition.unique_seconds * 1000))
+        if not await self._enqueue(order):
+            return False
+        for plugin in definition.plugins:
+            await plugin.after_enqueue(job)
+        return True
+
+    async def _enqueue_many(self, orders: Sequence[_Order]) -> Sequence[bool]:
+        keys = {key: number for number, key in enumerate(self._first_keys, 1)}
+
+        def number(key: str) -> int:
+            return keys.setdefault(key, len(keys) + 1)
+
+        # As one argument of JSON: a hundred arguments would take redis-py longer than the rest of the call.
+        jobs = []
+        for order in orders:
+            job, second = order.job, order.second
+            jobs.append(
+                (
+                    job.raw,
+                    job.queue,
+                    0 if second else number(self.keys.queue(job.queue)),
+                    digest(job.id) if job.id else "",
+                    second,
+                    number(self.keys.delayed(second)) if second else 0,
+                    number(self.keys.timestamps(job.raw)) if second else 0,
+                    number(self.keys.unique(order.lock)) if order.lock else 0,
+                    job.key if order.lock else "",
+                    order.lock_ms,
+                )
+            )
+        results = await self.scripts("enqueue", list(keys), REMEMBER_SECONDS * 1000, orjson.dumps(jobs))
+        return [result == 1 for result in results]
+
+    @property
+    def _first_keys(self) -> tuple[str, ...]:
+        return self.keys.queues, self.keys.seen, self.keys.seen_before, self.keys.schedule
+
+    async def declare(self, queue: str) -> None:
+        """Let a queue be known before anything is in it."""
+        await self.redis.sadd(self.keys.queues, queue)
+
+    async def names(self) -> list[str]:
+        """The queues that there are, also empty ones."""
+        return sorted(_text(name) for name in await self.redis.smembers(self.keys.queues))
+
+    async def length(self, queue: str) -> int:
+        return int(await self.redis.llen(self.keys.queue(queue)))
+
+    async def peek(self, queue: str, start: int = 0, count: int = 20) -> list[Job | bytes]:
+        """Jobs as they wait, the oldest first; what is no job comes as it is."""
+        found = await self.redis.lrange(self.keys.queue(queue), start, start + count - 1)
+        return [_read(raw, queue) for raw in found]
+
+    async def delayed(self, start: int = 0, count: int = 20) -> list[tuple[int, Job | bytes]]:
+        """Delayed jobs and when they are due (unix seconds), the next first; `start` counts jobs."""
+        found: list[tuple[int, Job | bytes]] = []
+        async for second, raw in self._all_delayed():
+            if start > 0:
+                start -= 1
+            elif len(found) < count:
+                found.append((second, _read(raw, "")))
+            else:
+                break
+        return found
+
+    async def cancel(self, job_id: str) -> bool:
+        """Remove a job that waits or is planned. False: it is not there, because it runs, has run, or never was.
+
+        Looks through all that waits, so its cost grows with the queues.
+        """
+        for queue in await self.names():
+            async for raw in self._all(queue):
+                if self._is(raw, job_id) and await self.redis.lrem(self.keys.queue(queue), 1, raw):
+                    await self._forget(_read(raw, queue))
+                    return True
+        async for second, raw in self._all_delayed():
+            if self._is(raw, job_id) and await self._remove_delayed(second, raw):
+                await self._forget(_read(raw, ""))
+                return True
+        return False
+
+    async def remove(self, queue: str) -> int:
+        """Remove a queue and all that waits in it; how many that was."""
+        async with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.llen(self.keys.queue(queue)).delete(self.keys.queue(queue)).srem(self.keys.queues, queue)
+            length, *_ = await pipeline.execute()
+        return int(length)
+
+    async def pause(self, queue: str, reason: str, seconds: float) -> None:
+        """Let no worker take jobs from this queue, for so long unless it is said again."""
+        await self.redis.set(self.keys.paused(queue), reason, px=max(1, int(seconds * 1000)))
+
+    async def resume(self, queue: str) -> None:
+        await self.redis.delete(self.keys.paused(queue))
+
+    async def paused(self, queue: str) -> str | None:
+        """Why nobody takes jobs from it; None when they do."""
+        if _text(await self.redis.get(self.keys.pause_all) or b"").lower() == "true":
+            return "pause-all-workers is set"
+        reason = await self.redis.get(self.keys.paused(queue))
+        return None if reason is None else _text(reason)
+
+    async def _forget(self, job: Job | bytes) -> None:
+        """What is cancelled may be enqueued again, and another of its kind too."""
+        if not isinstance(job, Job):
+            return
+        await self.redis.hdel(self.keys.attempts, job.key)
+        await self.redis.hdel(self.keys.crashes, job.key)
+        if job.id:
+            for seen in (self.keys.seen, self.keys.seen_before):
+                await self.redis.srem(seen, digest(job.id))
+        definition = self._definitions.get(job.name)
+        if definition and (lock := definition.lock(job)):
+            await self.redis.delete(self.keys.unique(lock))
+
+    async def _all(self, queue: str) -> AsyncIterator[bytes]:
+        """What is in a queue, from the tail: what workers take meanwhile at the head moves nothing past us."""
+        end = -1
+        while found := await self.redis.lrange(self.keys.queue(queue), end - PAGE + 1, end):
+            for raw in reversed(found):
+                yield raw
+            end -= len(found)
+
+    async def _all_delayed(self) -> AsyncIterator[tuple[int, bytes]]:
+        """All that is planned, the next first. Never by SCAN: foreign programs keep other things under `delayed:`."""
+        start = 0
+        while seconds := await self.redis.zrange(self.keys.schedule, start, start + PAGE - 1):
+            for second in seconds:
+                if not second.isdigit():
+                    continue
+                for raw in await self.redis.lrange(self.keys.delayed(int(second)), 0, -1):
+                    yield int(second), raw
+            start += len(seconds)
+
+    async def _remove_delayed(self, second: int, raw: bytes) -> bool:
+        async with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.lrem(self.keys.delayed(second), 1, raw)
+            pipeline.srem(self.keys.timestamps(_text(raw)), f"delayed:{second}")
+            removed, _ = await pipeline.execute()
+        return bool(removed)
+
+    @staticmethod
+    def _is(raw: bytes, job_id: str) -> bool:
+        if job_id.encode() not in raw:  # before any parsing
+            return False
+        job = _read(raw, "")
+        return isinstance(job, Job) and job.id == job_id
+
+
+def _read(raw: bytes, queue: str) -> Job | bytes:
+    try:
+        return read_job(raw, queue)
+    except BadJob:
+        return raw
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")

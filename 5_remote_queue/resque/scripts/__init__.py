@@ -1,0 +1,73 @@
+"""The Lua scripts, one state change each, and how they are called.
+
+A script runs in Redis from its first line to its last with nothing in between, so it has happened or it has not: there
+is no state in which a job is nowhere, or in two places. Each file says at its top which keys it gets and what it
+returns.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from common.batcher import Batcher
+
+FOLDER = Path(__file__).parent
+
+
+class Call(NamedTuple):
+    name: str
+    keys: Sequence[str]
+    args: Sequence[str | int | bytes]
+
+
+def source(name: str) -> bytes:
+    """The text of a script, behind what several of them need."""
+    return (FOLDER / "prelude.lua").read_bytes() + (FOLDER / f"{name}.lua").read_bytes()
+
+
+class Scripts:
+    """Calls scripts by name; the calls of one tick of the event loop go out together, on one connection.
+
+    Nothing is repeated on its own: a lost answer raises RedisError, and the caller decides. (A script that Redis does
+    not know yet has not run, so that one is loaded and called again.)
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._scripts = {path.stem: redis.register_script(source(path.stem)) for path in FOLDER.glob("*.lua")}
+        self._call = Batcher(self._call_many)
+
+    async def __call__(self, name: str, keys: Sequence[str], *args: str | int | bytes) -> Any:
+        result = await self._call(Call(name, keys, args))
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def _call_many(self, calls: Sequence[Call]) -> Sequence[Any]:
+        results = await self._send(calls)
+        unknown = [number for number, result in enumerate(results) if isinstance(result, NoScriptError)]
+        if unknown:
+            await self._load()
+            again = await self._send([calls[number] for number in unknown])
+            for number, result in zip(unknown, again, strict=True):
+                results[number] = result
+        return results
+
+    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for name, keys, args in calls:
+            pipeline.execute_command("EVALSHA", self._scripts[name].sha, len(keys), *keys, *args)
+        results: list[Any] = await pipeline.execute(raise_on_error=False)
+        return results
+
+    async def _load(self) -> None:
+        for script in self._scripts.values():
+            await self._redis.script_load(script.script)
+
+
+def is_lost(error: RedisError) -> bool:
+    """Whether a script says that a lease has ended."""
+    return str(error) == "LOST"

@@ -1,0 +1,30 @@
+-- These jobs are done: forget them. Only whoever holds a job may say so: its token must be in the record.
+--
+-- KEYS  workers, stat:processed, py:attempts, py:crashes, py:totals, py:chart:N,
+--       then for each job worker:ID, stat:processed:ID and, if its kind is unique, py:unique:…
+-- ARGV  1: JSON [[ID, token, number of worker:ID, number of py:unique:… or 0, job's id,
+--          key under which it was counted or ""] …]
+--       2: JSON [[field of the chart, how much to add] …]   3: how long a chart is kept (s)
+-- Returns for each job 1, or 0: it was not the caller's any more.
+local workers, processed, attempts, crashes, totals, chart = unpack(KEYS, 1, 6)
+local results, done = {}, 0
+for i, job in ipairs(cjson.decode(ARGV[1])) do
+    local worker_id, token, record, lock, id, counted = unpack(job)
+    results[i] = 0
+    if is_held(KEYS[record], token, workers, worker_id) then
+        redis.call('DEL', KEYS[record])
+        redis.call('INCR', KEYS[record + 1])
+        if counted ~= '' then
+            redis.call('HDEL', attempts, counted)
+            redis.call('HDEL', crashes, counted)
+        end
+        if lock > 0 and redis.call('GET', KEYS[lock]) == id then redis.call('DEL', KEYS[lock]) end
+        results[i], done = 1, done + 1
+    end
+end
+redis.call('INCRBY', processed, done)
+redis.call('HINCRBY', totals, 'succeeded', done)
+redis.call('HINCRBY', totals, 'late', #results - done)
+for _, field in ipairs(cjson.decode(ARGV[2])) do redis.call('HINCRBY', chart, field[1], field[2]) end
+redis.call('EXPIRE', chart, ARGV[3])
+return results

@@ -1,0 +1,11 @@
+-- This job was not finished and nothing is wrong with it: from `worker:ID` back to the head of its queue.
+--
+-- KEYS  worker:ID, workers, queue:QUEUE
+-- ARGV  ID, token, RAW
+-- Returns 1, or 0: it was not the caller's any more.
+if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
+    return 0
+end
+redis.call('DEL', KEYS[1])
+redis.call('LPUSH', KEYS[3], ARGV[3])
+return 1

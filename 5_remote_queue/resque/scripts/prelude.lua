@@ -1,0 +1,27 @@
+-- What several scripts need; it stands before each of them.
+
+local function now_ms()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- A record of `worker:ID` is {"token":"…",…,"payload":RAW}. RAW is cut out as it is: decoded and encoded again it would
+-- be another text, with [] become {} and long numbers rounded. Returns the rest, decoded, and RAW; nil if it is no record.
+local function split(record)
+    local at = string.find(record, ',"payload":', 1, true)
+    local readable, head = pcall(cjson.decode, at and string.sub(record, 1, at - 1) .. '}' or '')
+    if readable and type(head) == 'table' and head.queue then return head, string.sub(record, at + 11, -2) end
+end
+
+-- Only whoever holds a job may settle it: the record has the token, and nobody has taken the worker for dead.
+local function is_held(record_key, token, workers, id)
+    local mark = '{"token":"' .. token .. '",'
+    return redis.call('GETRANGE', record_key, 0, #mark - 1) == mark and redis.call('SISMEMBER', workers, id) == 1
+end
+
+-- Under what a job's failures and crashes are counted: its id if it has one (as in wire.py, Job.key).
+local function job_key(job, raw)
+    local first = type(job) == 'table' and type(job.args) == 'table' and job.args[1]
+    local id = type(first) == 'table' and first.id
+    return type(id) == 'string' and id or redis.sha1hex(raw)
+end

@@ -1,0 +1,70 @@
+-- Bring back what the dead left behind: the jobs of workers whose lease has ended.
+--
+-- KEYS  py:leases, workers, workers:heartbeat, failed, py:crashes, py:attempts, py:totals, stat:processed, stat:failed,
+--       py:unreadable; the others are made of what is found in these, so all must be in one slot of a cluster
+-- ARGV  1: namespace   2: crashes after which a job is given up   3: now, as in a failure record   4: at most so many
+-- Returns for each {ID, queue or "", what was done: "back", "failed", "filed" (somebody else had put it into `failed`
+--       already) or "" (it had no job), RAW or ""}.
+local leases, workers, heartbeats, failed, crashes, attempts, totals, processed, failures, unreadable =
+    unpack(KEYS)
+local namespace, limit, failed_at = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local ANSWERED_FOR = 1000 -- so many of the latest failures are searched for one that names a worker
+local now = now_ms()
+
+local function give_up(id, queue, raw, reason)
+    redis.call('RPUSH', failed, string.format(
+        '{"failed_at":"%s","payload":%s,"exception":"WorkerLost","error":%s,"backtrace":[],"worker":%s,"queue":%s}',
+        failed_at, raw, cjson.encode(reason), cjson.encode(id), cjson.encode(queue)))
+    local key = job_key(cjson.decode(raw), raw)
+    redis.call('HDEL', crashes, key)
+    redis.call('HDEL', attempts, key)
+    redis.call('HINCRBY', totals, 'failed', 1)
+    redis.call('INCR', processed)
+    redis.call('INCR', failures)
+end
+
+-- Node's forceClean takes a worker out of `workers`, puts its job into `failed`, and leaves its record behind.
+local function is_filed(name)
+    local mark = '"worker":' .. cjson.encode(name)
+    for _, record in ipairs(redis.call('LRANGE', failed, -ANSWERED_FOR, -1)) do
+        if string.find(record, mark, 1, true) then return true end
+    end
+    return false
+end
+
+local function recover(id, record)
+    local head, raw = split(record)
+    if not head then
+        redis.call('RPUSH', unreadable, '', record)
+        return '', 'failed', record
+    end
+    if redis.call('SISMEMBER', workers, id) == 0 then
+        if is_filed(head.worker) then return head.queue, 'filed', raw end
+        give_up(id, head.queue, raw, 'its worker was removed by somebody who did not say what became of the job')
+        return head.queue, 'failed', raw
+    end
+    local count = redis.call('HINCRBY', crashes, job_key(cjson.decode(raw), raw), 1)
+    redis.call('HINCRBY', totals, 'crashed', 1)
+    if count >= limit then
+        give_up(id, head.queue, raw, 'its worker was gone while it ran, ' .. count .. ' times')
+        return head.queue, 'failed', raw
+    end
+    redis.call('LPUSH', namespace .. ':queue:' .. head.queue, raw)
+    return head.queue, 'back', raw
+end
+
+local answer = {}
+for i, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. now, 'LIMIT', 0, tonumber(ARGV[4]))) do
+    local worker = namespace .. ':worker:' .. id
+    local record = redis.pcall('GET', worker)
+    local queue, what, raw = '', '', ''
+    if type(record) == 'string' then queue, what, raw = recover(id, record) end
+    local name = string.match(id, '^[^:]*:?[^:]*')
+    redis.call('DEL', worker, worker .. ':started', namespace .. ':worker:ping:' .. name,
+        namespace .. ':stat:processed:' .. id, namespace .. ':stat:failed:' .. id)
+    redis.call('SREM', workers, id)
+    redis.call('HDEL', heartbeats, id)
+    redis.call('ZREM', leases, id)
+    answer[i] = {id, queue, what, raw}
+end
+return answer

@@ -1,0 +1,12 @@
+-- The oldest unreadable thing goes to `failed`, if it still is the one that the caller has made a record of.
+--
+-- KEYS  py:unreadable (queue, text, queue, text …), failed, stat:failed, py:totals   ARGV  queue, text, failure record
+-- Returns 1 if it was, else 0.
+local oldest = redis.call('LRANGE', KEYS[1], 0, 1)
+if oldest[1] ~= ARGV[1] or oldest[2] ~= ARGV[2] then return 0 end
+redis.call('LPOP', KEYS[1])
+redis.call('LPOP', KEYS[1])
+redis.call('RPUSH', KEYS[2], ARGV[3])
+redis.call('INCR', KEYS[3])
+redis.call('HINCRBY', KEYS[4], 'failed', 1)
+return 1

@@ -1,0 +1,18 @@
+-- These workers leave: nothing of them stays. A job that a late call has put into their hands goes back.
+--
+-- KEYS  workers:heartbeat, py:leases, workers, then for each worker worker:ID, worker:ID:started, worker:ping:NAME,
+--       stat:processed:ID, stat:failed:ID
+-- ARGV  1: JSON [ID …]   2: what comes before a queue's name in its key
+for i, id in ipairs(cjson.decode(ARGV[1])) do
+    local key = 3 + 5 * (i - 1)
+    local record = redis.call('GET', KEYS[key + 1])
+    local head, raw = split(record or '')
+    if head and redis.call('ZSCORE', KEYS[2], id) then
+        redis.call('LPUSH', ARGV[2] .. head.queue, raw)
+        redis.call('DEL', KEYS[key + 1])
+    end
+    redis.call('SREM', KEYS[3], id)
+    redis.call('ZREM', KEYS[2], id)
+    redis.call('HDEL', KEYS[1], id)
+    redis.call('DEL', unpack(KEYS, key + 2, key + 5))
+end

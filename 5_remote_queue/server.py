@@ -1,0 +1,41 @@
+"""The web server: it puts the email into a queue in Redis and answers when it is there."""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from common.durability import warn_if_not_durable
+from common.redis_client import redis_client
+from common.settings import Settings
+from common.web import SETTINGS, Stats, answer, read_email, web_frame
+
+from .jobs import Jobs
+
+JOBS = web.AppKey("jobs", Jobs)
+
+
+async def handle(request: web.Request) -> web.Response:
+    email = read_email(request)
+    await request.app[JOBS].enqueue(email)
+    return answer(email, "accepted")
+
+
+def create_app(settings: Settings) -> web.Application:
+    app = web_frame(settings, __package__, handle, stats, health)
+    app.cleanup_ctx.append(open_queue)
+    return app
+
+
+async def open_queue(app: web.Application) -> AsyncIterator[None]:
+    async with redis_client(app[SETTINGS].redis) as redis:
+        await warn_if_not_durable(redis)
+        app[JOBS] = Jobs(redis)
+        yield
+
+
+async def stats(app: web.Application) -> Stats:
+    return await app[JOBS].stats()
+
+
+async def health(app: web.Application) -> None:
+    await app[JOBS].check()

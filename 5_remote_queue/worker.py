@@ -1,0 +1,63 @@
+"""The worker: it takes emails from the queue and sends them, several at a time, and looks after what others left."""
+
+import logging
+
+from common.log import OncePerSecond
+from common.mailer import Mailer
+from common.process import stop_requested
+from common.sender import window
+from common.settings import Settings
+
+from .jobs import QUEUE, SendEmail, definitions
+from .resque import Queue, Scaling, Worker, open_connections
+from .resque.events import CleanedWorker, Event, Failed, Paused, Reenqueued, Resized, Started, TooLate
+
+MAX_DELAY = 0.05  # seconds: sending mail is not all this loop has to do, but nearly
+
+log = logging.getLogger(__name__)
+
+
+class Diary:
+    """Events as lines of the log; many of the same kind at a time as one."""
+
+    def __init__(self) -> None:
+        self._often = OncePerSecond(log)
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started(worker):
+                log.info("ready to send, as %s", worker)
+            case Reenqueued(_, job, attempt, error, seconds):
+                self._often.warning("%s again in %.1f s, after attempt %d: %s", job.id, seconds, attempt, error)
+            case Failed(_, job, attempt, error):
+                log.error("gave up %s after %d attempt(s): %s", job.id if job else "what is no job", attempt, error)
+            case TooLate(_, job):
+                self._often.warning("%s was done, but too late: it is done once more", job.id)
+            case CleanedWorker(worker, outcome):
+                log.warning("%s is gone: %s", worker, outcome)
+            case Paused(reason):
+                log.warning("the queue is paused: %s", reason) if reason else log.info("the queue goes on")
+            case Resized(slots, before, reason, _):
+                log.info("%d slots, not %d: %s", slots, before, reason)
+
+
+async def work(settings: Settings) -> None:
+    """Take jobs from the queue until this process is asked to stop."""
+    most = window(settings.emails_per_second)
+    async with open_connections(settings.redis) as connections, Mailer(settings, patient=True) as mailer:
+        send_email = SendEmail(settings, mailer, Queue(connections.commands))
+        worker = Worker(
+            connections,
+            [QUEUE],
+            definitions(send_email, settings.attempts),
+            scaling=Scaling(min(10, most), most, MAX_DELAY),
+            lease_seconds=settings.lease_seconds,
+            drain_seconds=settings.drain_seconds,
+            crash_limit=settings.attempts,
+            per_second=settings.emails_per_second,
+            hook=Diary(),
+        )
+        try:
+            await worker.run(stop_requested)
+        finally:
+            await send_email.close()
