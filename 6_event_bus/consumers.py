@@ -20,10 +20,11 @@ from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
 
-from .handlers import BatchHandler, Handler, hopeless
+from .handlers import BatchHandler, Handler, Sleeper, hopeless
 from .log import BadEvent, Claimed, Event, Log
 
 CLAIM_SECONDS = 5.0  # one claim waits for so long, then another one does
+SLEEP_SECONDS = 1.0  # between two looks whether a handler is wanted
 AGAIN_CAP_SECONDS = 0.5  # between two tries to reach a Redis that is away
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class Consumer:
 
     async def run(self) -> None:
         """Take events until `stop`."""
+        if isinstance(self._handler, Sleeper):
+            await self._sleep(self._handler)
         failures = 0
         while not self._stopping:
             room = await self._room()
@@ -65,6 +68,14 @@ class Consumer:
             self._begin(claimed)
             if isinstance(self._handler, BatchHandler) and claimed:
                 await self._gather(self._handler.gather_seconds)
+
+    async def _sleep(self, handler: Sleeper) -> None:
+        while not self._stopping:
+            with suppress(RedisError):  # the others say so in the log
+                if await handler.wanted():
+                    log.info("%s is wanted", handler.name)
+                    return
+            await self._gather(SLEEP_SECONDS)
 
     def stop(self) -> None:
         """Take nothing new."""
@@ -128,7 +139,10 @@ class Consumer:
         if time.monotonic() > claimed.until or claimed.attempts > self._attempts:
             raise BadEvent("not to be handled with others")
         event = claimed.event()
-        return event if event.name in self._handler.events else None
+        return event if self._wants(event) else None
+
+    def _wants(self, event: Event) -> bool:
+        return self._handler.events is None or event.name in self._handler.events
 
     async def _commit_many(self, claimed: Sequence[Claimed]) -> bool:
         return all(await self._log.commit_many(claimed))
@@ -144,7 +158,7 @@ class Consumer:
             return
         try:
             event = claimed.event()
-            if event.name in self._handler.events:
+            if self._wants(event):
                 await self._handler.handle(event)
         except Exception as error:
             await self._failed(claimed, error)

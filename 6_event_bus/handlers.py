@@ -20,6 +20,7 @@ from common.sender import PatientSender, window
 from common.settings import Settings
 
 from .log import BadEvent, Event
+from .queuebus import QueueBus, queue_of_strategy_5
 from .scripts import Scripts
 
 EMAIL_REQUESTED = "email_requested"
@@ -35,8 +36,8 @@ AUDIT_COUNTS_SECONDS = 30 * 86_400
 class Handler(Protocol):
     name: str
     """Of the consumer: small letters, digits, _ and -."""
-    events: frozenset[str]
-    """The names of the events that it wants; the others are done at once."""
+    events: frozenset[str] | None
+    """The names of the events that it wants, the others are done at once; None: all."""
     window: int
     """How many it may have in its hands at a time."""
 
@@ -55,6 +56,14 @@ class BatchHandler(Handler, Protocol):
         """As `handle`, for all of these; an error says nothing about any one of them: then each is handled alone."""
 
 
+@runtime_checkable
+class Sleeper(Handler, Protocol):
+    """One that need not run at all times."""
+
+    async def wanted(self) -> bool:
+        """Whether there is anything to do for it now."""
+
+
 def hopeless(error: Exception) -> bool:
     """Whether another attempt cannot help: the event is no event, no email, or the mail server's no is for ever."""
     if isinstance(error, SendError):
@@ -66,7 +75,7 @@ class EmailHandler:
     """Sends the email. Waits for a mail server that is away; meanwhile the lag grows, and nothing is lost."""
 
     name = "email"
-    events = frozenset({EMAIL_REQUESTED})
+    events: frozenset[str] | None = frozenset({EMAIL_REQUESTED})
 
     def __init__(self, settings: Settings, mailer: Mailer) -> None:
         self.window = window(settings.emails_per_second)
@@ -85,7 +94,7 @@ class Audit:
     """
 
     name = "audit"
-    events = frozenset({EMAIL_REQUESTED})
+    events: frozenset[str] | None = frozenset({EMAIL_REQUESTED})
     window = AUDIT_WINDOW
     gather_seconds = AUDIT_GATHER_SECONDS
 
@@ -114,7 +123,7 @@ async def audited(redis: Redis, at: float) -> dict[str, int]:
 
 def make_handlers(settings: Settings, redis: Redis, mailer: Mailer) -> list[Handler]:
     """All that a worker runs."""
-    return [EmailHandler(settings, mailer), Audit(redis)]
+    return [EmailHandler(settings, mailer), Audit(redis), QueueBus(redis, queue_of_strategy_5(redis))]
 
 
 def email_of(event: Event, domain: str) -> Email:
