@@ -221,6 +221,10 @@ class Log(ABC):
     @abstractmethod
     async def _append_many(self, items: Sequence[tuple[Event, bool]]) -> Sequence[str]: ...
 
+    @abstractmethod
+    async def check(self) -> None:
+        """Write what changes nothing: only a Redis that takes events takes it."""
+
     # Consumers
 
     async def claim(self, consumer: str, limit: int, wait: float = 0.0) -> list[Claimed]:
@@ -230,6 +234,7 @@ class Log(ABC):
         order of the log. Returns [] early after `stop_waiting`.
         """
         await self._register(consumer)
+        limit = min(limit, LARGEST)
         deadline = time.monotonic() + wait
         while True:
             claimed = await self._claim_parked(consumer, limit) or await self._claim(consumer, limit)

@@ -159,6 +159,9 @@ class PartitionedLog(Log):
         before = await self._redis.zrevrangebyscore(PARTITIONS, f"({since}", "-inf", start=0, num=1)
         self._sealed = _numbers([*before, *recent])
 
+    async def check(self) -> None:
+        await self._scripts.run("open", ["eventr:state:{0}"], 0)
+
     # Consumers
 
     async def _begin(self, consumer: str) -> None:
@@ -176,7 +179,7 @@ class PartitionedLog(Log):
             await self._read_cursor(consumer, walk)
         claimed: list[Claimed] = []
         for stretch in walk.stretches[:-1]:
-            if now >= stretch.look and _room(claimed, limit):
+            if now >= stretch.look and _room(claimed, limit) and stretch in walk.stretches:
                 claimed += await self._claim_in(consumer, walk, stretch, limit - len(claimed))
         last = None
         while walk.stretches and walk.stretches[-1] is not last and _room(claimed, limit):
@@ -297,6 +300,9 @@ class PartitionedLog(Log):
                         if message is not None:
                             self._hinted(message["data"] == b"rewound" or message["type"] == "subscribe")
             except RedisError:  # those who claim say so in the log
+                await asyncio.sleep(SUBSCRIBE_AGAIN_SECONDS)
+            except Exception:  # an answer that is none
+                log.exception("error on %s", HINTS)
                 await asyncio.sleep(SUBSCRIBE_AGAIN_SECONDS)
 
     def _hinted(self, rewound: bool) -> None:

@@ -33,7 +33,7 @@ class Producer:
     async def check(self) -> None:
         """Raises CannotAccept when an event could not be appended now."""
         try:
-            await self.log.partitions(newest=1)
+            await self.log.check()
         except RedisError as error:
             raise CannotAccept(reason(error)) from None
 

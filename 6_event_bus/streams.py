@@ -63,6 +63,9 @@ class StreamLog(Log):
         found = await self._scripts.run("stream_append", [STREAM, STATE, *IDS], REMEMBER_SECONDS, lines)
         return [position.decode() for position in found]
 
+    async def check(self) -> None:
+        await self._redis.hincrby(STATE, "total", 0)
+
     # Consumers
 
     async def _begin(self, consumer: str) -> None:
