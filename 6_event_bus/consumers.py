@@ -20,8 +20,9 @@ from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
 
+from .events import BadEvent, Claimed, Event
 from .handlers import BatchHandler, Handler, Sleeper, hopeless
-from .log import BadEvent, Claimed, Event, Log
+from .log import Log
 
 CLAIM_SECONDS = 5.0  # one claim waits for so long, then another one does
 SLEEP_SECONDS = 1.0  # between two looks whether a handler is wanted

@@ -19,7 +19,7 @@ from common.retry import may_retry
 from common.sender import PatientSender, window
 from common.settings import Settings
 
-from .log import BadEvent, Event
+from .events import BadEvent, Event
 from .queuebus import QueueBus, queue_of_strategy_5
 from .scripts import Scripts
 

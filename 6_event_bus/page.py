@@ -27,7 +27,8 @@ from common.redis_client import reason
 from common.web import error_json, html_page, pretty_json
 
 from .handlers import audited
-from .log import BEGINNING, END, Log, Parked
+from .log import BEGINNING, END, Log
+from .shelf import Parked
 
 PAGE = "/log"
 LOOK_SECONDS = 0.5

@@ -7,8 +7,9 @@ from common.errors import CannotAccept
 from common.redis_client import reason
 from common.web import Stats
 
+from .events import Event
 from .handlers import EMAIL_REQUESTED
-from .log import Event, Log
+from .log import Log
 
 
 class Producer:

@@ -26,7 +26,7 @@ from common.process import run
 from common.redis_client import redis_client
 from common.settings import Settings, exit_with_usage_error, read_settings
 
-from .log import BadEvent, Event
+from .events import BadEvent, Event
 from .scripts import Scripts
 
 SUBSCRIPTIONS = "eventr:subscriptions"

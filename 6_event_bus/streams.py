@@ -24,19 +24,10 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from .log import (
-    BEGINNING,
-    END,
-    REMEMBER_SECONDS,
-    Claimed,
-    Event,
-    Lag,
-    Log,
-    Partition,
-    Trimmed,
-    milliseconds,
-    read_position,
-)
+from .events import Claimed, Event, milliseconds, read_position
+from .log import BEGINNING, END, Log
+from .tail import REMEMBER_SECONDS
+from .views import Lag, Partition, Trimmed
 
 STREAM = "eventr:{stream}"
 STATE = "eventr:state:{stream}"
@@ -74,10 +65,14 @@ class StreamLog(Log):
 
     async def _claim(self, consumer: str, limit: int) -> list[Claimed]:
         until = time.monotonic() + self._lease_ms / 1000
-        claimed = await self._take_over(consumer, limit, until)
-        if left := limit - len(claimed):
-            for _, entries in await self._redis.xreadgroup(consumer, self.owner, {STREAM: ">"}, count=left) or ():
-                claimed += [_claimed(consumer, entry, 1, until) for entry in entries]
+        try:
+            claimed = await self._take_over(consumer, limit, until)
+            if left := limit - len(claimed):
+                for _, entries in await self._redis.xreadgroup(consumer, self.owner, {STREAM: ">"}, count=left) or ():
+                    claimed += [_claimed(consumer, entry, 1, until) for entry in entries]
+        except ResponseError:  # no such group: somebody has emptied Redis
+            self._registered.discard(consumer)
+            raise
         return claimed
 
     async def _take_over(self, consumer: str, limit: int, until: float) -> list[Claimed]:
@@ -98,7 +93,7 @@ class StreamLog(Log):
         return [_claimed(consumer, entry, attempts[entry[0]], until) for entry in entries if entry[0] in attempts]
 
     async def _tell_if_overtaken(self, consumer: str) -> None:
-        overtaken = (await self._counts(consumer))["overtaken"]
+        overtaken = (await self._counts.of(consumer))["overtaken"]
         if overtaken > self._told.setdefault(consumer, overtaken):
             lost = overtaken - self._told[consumer]
             log.warning("%s was overtaken: %d events were trimmed before it had done them", consumer, lost)
@@ -188,8 +183,8 @@ class StreamLog(Log):
                 await self._redis.xack(STREAM, consumer, *[entry["message_id"] for entry in undone])
             following, first = await self._next(consumer), (await self._redis.xrange(STREAM, bound, count=1))[0]
             lost = len(undone) + max(0, _number(first) - (_number(following) if following else _number(first)))
-            self._count(consumer, "overtaken", lost)
-        await self._tell_counts_now()
+            self._counts.add(consumer, "overtaken", lost)
+        await self._counts.tell()
         return int(await self._redis.xtrim(STREAM, minid=bound, approximate=False))
 
     # What there is
@@ -209,8 +204,8 @@ class StreamLog(Log):
         here = pending["min"] or (following and following[0]) or (await self._group(consumer))["last-delivered-id"]
         age = await self._now() - _place(here)[0] / 1000 if pending["min"] or following else 0.0
         waiting = total - _number(following) if following else 0
-        counts = await self._counts(consumer)
-        return Lag(here.decode(), waiting, pending["pending"], oldest_seconds=max(0.0, age), **counts)
+        figures = await self._figures(consumer)
+        return Lag(here.decode(), waiting, pending["pending"], oldest_seconds=max(0.0, age), **figures)
 
     async def _next(self, consumer: str) -> Entry | None:
         """The first entry that this group has not been given."""

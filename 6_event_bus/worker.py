@@ -15,8 +15,9 @@ from common.redis_client import ANSWER_SECONDS, blocking_redis_client, reason, r
 from common.settings import Settings
 
 from .consumers import Consumer
+from .events import Claimed
 from .handlers import EmailHandler, Handler, make_handlers
-from .log import Claimed, Log
+from .log import Log
 from .logs import make_log
 
 RETENTION_LOOK_SECONDS = 10.0

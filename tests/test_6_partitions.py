@@ -21,7 +21,7 @@ from common.redis_client import redis_client
 from tests.programs import Valkey, a_name, wait_until
 from tests.test_6_event_log import append, claim_all, commit, numbers
 
-module = importlib.import_module("6_event_bus.log")
+module = importlib.import_module("6_event_bus.events")
 partitions = importlib.import_module("6_event_bus.partitions")
 scripts = importlib.import_module("6_event_bus.scripts")
 
@@ -215,7 +215,7 @@ async def test_an_emptied_redis_is_a_new_log(new_log: Any, valkey: Valkey) -> No
     await claim_all(consumer, "email")
     valkey.client.flushall()
     await append(log, 7, 20)
-    consumer._walks["email"].look = 0.0
+    consumer._walks["email"].look_now()
     found: list[Any] = []
     while len(found) < 13:
         found += await consumer.claim("email", 20, wait=2.0)

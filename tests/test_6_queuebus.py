@@ -21,7 +21,7 @@ from tests.programs import ROOT, Inbox, Strategy, Valkey, a_name, valkey_of, wai
 from tests.test_6_event_bus import event_bus, settled, someone
 
 queuebus = importlib.import_module("6_event_bus.queuebus")
-log_module = importlib.import_module("6_event_bus.log")
+log_module = importlib.import_module("6_event_bus.events")
 Event = log_module.Event
 
 
