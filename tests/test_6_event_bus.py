@@ -30,7 +30,7 @@ handlers = importlib.import_module("6_event_bus.handlers")
 
 NAME = "6_event_bus"
 LOGS = ("lua", "streams")
-KILLS = int(os.environ.get("KILLS", "3"))  # KILLS=100 for a long run
+KILLS = int(os.environ.get("KILLS", "0"))  # KILLS=100: a long run, of both logs
 WINDOW = 50  # emails in a worker's hands
 
 
@@ -96,16 +96,22 @@ def test_an_email_is_accepted_when_the_event_is_in_the_log(inbox: Inbox, tmp_pat
         assert strategy.stats()["events"] == 1, "reading removes nothing"
 
 
-def test_the_second_thing_happens_without_touching_the_producer(inbox: Inbox, tmp_path: Path) -> None:
-    name = a_name()
-    with event_bus(inbox, tmp_path) as strategy:
-        for domain in ("one.example", "two.example", "one.example"):
-            assert strategy.send(f"{name}@{domain}").status == 202
-        valkey = valkey_of(tmp_path)
-        wait_until(lambda: audited(valkey, "one.example") == 2, "two for the one")
-        assert audited(valkey, "two.example") == 1
-        [key] = valkey.client.keys("eventr:audit:*")
-        assert re.fullmatch(r"eventr:audit:\{\d{4}-\d\d-\d\dT\d\d\}", str(key))
+@pytest.fixture(scope="module")
+def running(inbox: Inbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Strategy, Valkey]]:
+    data_dir = tmp_path_factory.mktemp("running")
+    with event_bus(inbox, data_dir, ATTEMPTS="2") as strategy:
+        yield strategy, valkey_of(data_dir)
+
+
+def test_the_second_thing_happens_without_touching_the_producer(running: tuple[Strategy, Valkey]) -> None:
+    strategy, valkey = running
+    name, one, two = a_name(), f"{a_name()}.example", f"{a_name()}.example"
+    for domain in (one, two, one):
+        assert strategy.send(f"{name}@{domain}").status == 202
+    wait_until(lambda: audited(valkey, one) == 2, "two for the one")
+    assert audited(valkey, two) == 1
+    [key, *_] = valkey.client.keys("eventr:audit:*")
+    assert re.fullmatch(r"eventr:audit:\{\d{4}-\d\d-\d\dT\d\d\}", str(key))
 
 
 def test_redis_away_is_a_503_and_no_accepted_email_is_lost(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
@@ -117,7 +123,6 @@ def test_redis_away_is_a_503_and_no_accepted_email_is_lost(inbox: Inbox, valkey:
                 answer = strategy.send(to)
                 assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
                 assert "Redis" in answer.json["error"]["reason"]
-                assert strategy.stats()["waiting"] is None, "nobody knows"
             finally:
                 os.kill(own.pid, signal.SIGCONT)
             wait_until(strategy.healthy, "all is well again")
@@ -131,7 +136,7 @@ def test_redis_away_is_a_503_and_no_accepted_email_is_lost(inbox: Inbox, valkey:
 
 
 @pytest.mark.timeout(60 + 20 * KILLS)
-@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("log", LOGS if KILLS else LOGS[:1])
 def test_kills_of_everything_under_load_lose_nothing(inbox: Inbox, tmp_path: Path, log: str) -> None:
     """Server, worker and Redis, in turns by chance: each event reaches each consumer."""
     seed = random.randrange(1 << 30)
@@ -141,7 +146,7 @@ def test_kills_of_everything_under_load_lose_nothing(inbox: Inbox, tmp_path: Pat
     workers_killed = 0
     with event_bus(inbox, tmp_path, LOG=log, ATTEMPTS="1000") as strategy:
         with Load(strategy, someone(), clients=2) as load:
-            for number in range(KILLS):
+            for number in range(KILLS or 3):
                 role = roles[number] if number < 3 else chance.choice(roles)
                 load.wait_for_more(chance.randint(10, 30))
                 kill(strategy, role, tmp_path)
@@ -151,7 +156,7 @@ def test_kills_of_everything_under_load_lose_nothing(inbox: Inbox, tmp_path: Pat
         found = account(load, inbox)
         valkey = valkey_of(tmp_path)
         events = strategy.stats()["events"]
-        report = f"seed {seed}, {KILLS} kills: {found}, {events} events, audited {audited(valkey)}"
+        report = f"seed {seed}, {KILLS or 3} kills: {found}, {events} events, audited {audited(valkey)}"
         print(report)
         assert found.lost == 0, report
         assert found.duplicated <= WINDOW * workers_killed, report
@@ -173,20 +178,19 @@ def kill(strategy: Strategy, role: str, data_dir: Path) -> None:
     wait_until(killed, f"there is a {role} to kill")
 
 
-@pytest.mark.parametrize("log", LOGS)
 def test_a_worker_that_sleeps_longer_than_its_lease_loses_nothing_and_commits_for_nobody(
-    inbox: Inbox, tmp_path: Path, log: str
+    inbox: Inbox, tmp_path: Path
 ) -> None:
     to, others = someone(), someone()
     inbox.dial(hang_rate=1)
-    with event_bus(inbox, tmp_path, LOG=log) as strategy, ExitStack() as stack:
+    with event_bus(inbox, tmp_path) as strategy, ExitStack() as stack:
         assert [strategy.send(to).status for _ in range(10)] == [202] * 10
         wait_until(lambda: strategy.stats()["in_flight"] == 10, "the worker has them in its hands")
         sleeper = strategy.pid("worker")
         stack.callback(os.kill, sleeper, signal.SIGCONT)
         os.kill(sleeper, signal.SIGSTOP)
         inbox.dial(hang_rate=0)
-        with a_worker(inbox, tmp_path, LOG=log) as other:
+        with a_worker(inbox, tmp_path) as other:
             inbox.wait_for(to, 10)
             assert len(re.findall("sent <", other.output)) == 10
             os.kill(sleeper, signal.SIGCONT)
@@ -199,56 +203,53 @@ def test_a_worker_that_sleeps_longer_than_its_lease_loses_nothing_and_commits_fo
 
 
 def test_an_event_that_kills_its_worker_is_parked_in_the_end(inbox: Inbox, tmp_path: Path) -> None:
-    to = someone()
-    attempts = 2
+    """We play the part of the event: whoever has it in hand dies."""
     inbox.dial(hang_rate=1)
-    with event_bus(inbox, tmp_path, ATTEMPTS=str(attempts), LEASE_SECONDS="0.3") as strategy:
-        strategy.send(to)
-        for _ in range(attempts):  # we play the part of the event: whoever has it in hand dies
-            wait_until(lambda: strategy.stats()["in_flight"] == 1, "it is in hand")
-            victim = strategy.pid("worker")
-            wait_until(lambda: in_hand(strategy, inbox), "a worker sends it")
-            os.kill(victim, signal.SIGKILL)
-            wait_until(lambda victim=victim: strategy.pid("worker") != victim, "another one")  # type: ignore[misc]
+    with event_bus(inbox, tmp_path, ATTEMPTS="2", LEASE_SECONDS="0.3") as strategy:
+        strategy.send(someone())
+        valkey = valkey_of(tmp_path)
+        for attempt in (1, 2):
+            wait_until(lambda attempt=attempt: claims_of_emails(valkey) == [attempt], "it is in hand")  # type: ignore[misc]
+            kill(strategy, "worker", tmp_path)
         wait_until(lambda: strategy.stats()["failed"] == 1, "it is parked")
-        strategy.program.wait_for_line(rf"email gave up \S+ .*: claimed {attempts} times and never finished")
+        strategy.program.wait_for_line(r"email gave up \S+ .*: claimed 2 times and never finished")
 
 
-def in_hand(strategy: Strategy, inbox: Inbox) -> bool:
-    """Whether the present worker has said hello, so that it is the one that holds what is in flight."""
-    lines = [line for line in strategy.program.lines if "consuming as" in line]
-    return bool(lines) and f"worker @ {strategy.pid('worker')}]" in lines[-1]
+def claims_of_emails(valkey: Valkey) -> list[int]:
+    """How often each email in hand has been claimed."""
+    holders = [valkey.client.hvals(key) for key in valkey.client.keys("eventr:holders:*:email")]
+    return [int(holder.split()[0]) for of_one in holders for holder in of_one]
 
 
 # Failures of single events
 
 
-def test_a_refused_email_is_parked_at_once_and_the_rest_goes_on(inbox: Inbox, tmp_path: Path) -> None:
-    refused, later = someone(), someone()
-    with event_bus(inbox, tmp_path) as strategy:
-        inbox.dial(refuse_rate=1, refuse_code=550)
-        answer = strategy.send(refused)
-        wait_until(lambda: strategy.stats()["failed"] == 1, "it is parked")
-        inbox.dial(refuse_rate=0)
-        strategy.send(later)
-        inbox.wait_for(later)
-        assert inbox.messages(refused) == []
-        strategy.program.wait_for_line(r"email gave up \d+-\d+ after 1 attempt\(s\): Refused")
-        assert answer.status == 202
-        valkey = valkey_of(tmp_path)
-        wait_until(lambda: audited(valkey) == 2, "for the audit it was requested all the same")
+def test_a_refused_email_is_parked_at_once_and_the_rest_goes_on(running: tuple[Strategy, Valkey], inbox: Inbox) -> None:
+    strategy, valkey = running
+    domain = f"{a_name()}.example"
+    refused, later = f"refused@{domain}", f"later@{domain}"
+    failed = strategy.stats()["failed"]
+    inbox.dial(refuse_rate=1, refuse_code=550)
+    assert strategy.send(refused).status == 202
+    wait_until(lambda: strategy.stats()["failed"] == failed + 1, "it is parked")
+    inbox.dial(refuse_rate=0)
+    strategy.send(later)
+    inbox.wait_for(later)
+    assert inbox.messages(refused) == []
+    strategy.program.wait_for_line(r"email gave up \d+-\d+ after 1 attempt\(s\): Refused")
+    wait_until(lambda: audited(valkey, domain) == 2, "for the audit it was requested all the same")
 
 
 def test_a_mail_server_that_says_not_now_is_asked_again_and_after_attempts_it_is_parked(
-    inbox: Inbox, tmp_path: Path
+    running: tuple[Strategy, Valkey], inbox: Inbox
 ) -> None:
-    to = someone()
+    strategy, _ = running
+    before = strategy.stats()
     inbox.dial(refuse_rate=1, refuse_code=451)
-    with event_bus(inbox, tmp_path, ATTEMPTS="2") as strategy:
-        strategy.send(to)
-        wait_until(lambda: strategy.stats()["failed"] == 1, "it is parked")
-        assert strategy.stats()["retried"] == 1
-        assert inbox.messages(to) == []
+    strategy.send(someone())
+    wait_until(lambda: strategy.stats()["failed"] == before["failed"] + 1, "it is parked")
+    wait_until(lambda: strategy.stats()["retried"] == before["retried"] + 1, "after one more attempt")
+    strategy.program.wait_for_line(r"email gave up \d+-\d+ after 2 attempt\(s\): Unavailable")
 
 
 def test_while_the_mail_server_is_away_the_lag_grows_and_no_attempt_is_lost(inbox: Inbox, tmp_path: Path) -> None:

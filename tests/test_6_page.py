@@ -17,12 +17,10 @@ page = importlib.import_module("6_event_bus.page")
 SCRIPT = "<img src=x onerror=alert(1)>"
 
 
-@pytest.fixture(scope="module", params=["lua", "streams"])
-def running(
-    request: pytest.FixtureRequest, inbox: Inbox, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Strategy, Valkey]]:
+@pytest.fixture(scope="module")
+def running(inbox: Inbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Strategy, Valkey]]:
     data_dir = tmp_path_factory.mktemp("page")
-    settings = {"SMTP_URL": inbox.smtp_url, "LOG": request.param, "PARTITION_SECONDS": "0.2"}
+    settings = {"SMTP_URL": inbox.smtp_url, "PARTITION_SECONDS": "0.2"}
     with running_strategy("6_event_bus", data_dir, **settings) as strategy:
         yield strategy, valkey_of(data_dir)
 

@@ -119,7 +119,7 @@ def test_workers_killed_under_load_make_one_job_of_each_event_for_each_applicati
         for application in ("billing", "crm"):
             subscribe_in_a_terminal(strategy, tmp_path, application)
         with Load(strategy, someone(), clients=4) as load:
-            for _ in range(3):
+            for _ in range(2):
                 load.wait_for_more(20)
                 worker = strategy.pid("worker")
                 os.kill(worker, signal.SIGKILL)
