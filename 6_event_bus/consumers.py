@@ -66,6 +66,10 @@ class Consumer:
                 self._away_log.warning("%s claims nothing: %s", self._handler.name, reason(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
                 continue
+            except Exception:  # a bug, or data that nobody expected: a consumer must not stand still for ever
+                log.exception("error while %s claimed", self._handler.name)
+                await self._gather(SLEEP_SECONDS)
+                continue
             self._begin(claimed)
             if isinstance(self._handler, BatchHandler) and claimed:
                 await self._gather(self._handler.gather_seconds)

@@ -64,6 +64,9 @@ class Worker:
             except RedisError as error:
                 log.warning("could not trim the log: %s", reason(error))
                 continue
+            except Exception:
+                log.exception("error while trimming the log")
+                continue
             if trimmed.events:
                 log.info("trimmed %d events that were done and too old or too many", trimmed.events)
 

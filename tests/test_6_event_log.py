@@ -206,7 +206,6 @@ async def test_only_who_holds_the_lease_can_commit(new_log: Any) -> None:
     sleeper, other = await new_log(lease=0.2), await new_log(lease=LEASE)
     await append(sleeper, 1)
     [mine] = await sleeper.claim("email", 1)
-    await asyncio.to_thread(time.sleep, 0.25)
     other._lease_ms, lease = 200, other._lease_ms  # Streams measure by the lease of who takes over
     [theirs] = await claim_when_due(other, "email")
     other._lease_ms = lease
@@ -351,22 +350,24 @@ async def test_what_is_no_event_is_said_to_be_none_and_can_be_parked(log: Any, v
 
 
 @pytest.mark.parametrize("start", ["beginning", "middle", "position", "end"])
-async def test_a_consumer_can_be_sent_back_without_disturbing_the_others(log: Any, start: str) -> None:
+async def test_a_consumer_can_be_sent_back_without_disturbing_the_others(log: Any, valkey: Valkey, start: str) -> None:
     positions = await append(log, 20)
     await claim_all(log, "email")
     await claim_all(log, "audit")
-    await asyncio.sleep(0.01)  # so that the two halves have different times
+    before = valkey.client.time()
+    while valkey.client.time()[1] // 1000 == before[1] // 1000:
+        pass  # so that the two halves have different times
     positions += await append(log, 20, 35)
     at = 20
     [claimed] = await log.claim("email", 1)
     where: Any = {"middle": claimed.event().at, "position": positions[7]}.get(start, start)
-    before = await log.lag("audit")
+    lag = await log.lag("audit")
     await log.replay("email", where)
     await log.commit(claimed)  # a claim of before the replay: it makes no difference any more
     expected = {"beginning": 0, "middle": at, "position": 7, "end": 35}[start]
     assert (await log.lag("email")).waiting == 35 - expected
     assert await claim_all(log, "email") == list(range(expected, 35))
-    assert await log.lag("audit") == pytest.approx(before) or (await log.lag("audit")).waiting == 15
+    assert (await log.lag("audit")).waiting == lag.waiting == 15
     assert await claim_all(log, "audit") == list(range(20, 35))
 
 
@@ -479,7 +480,7 @@ async def test_under_races_of_everything_each_consumer_gets_each_event(new_log: 
     appended: list[str] = []
 
     async def produce(log: Any) -> None:
-        for _ in range(150):
+        for _ in range(80):
             event = an_event(0, f"<{chance.getrandbits(60):x}@x>")
             for _ in range(chance.choice([1, 1, 2])):
                 await log.append(event)
@@ -506,7 +507,7 @@ async def test_under_races_of_everything_each_consumer_gets_each_event(new_log: 
     for name, ids in seen.items():
         assert set(ids) == set(appended), f"{name}, seed {seed}"
     log = await new_log()
-    assert len(set(appended)) == 450
+    assert len(set(appended)) == 240
     everything = await claim_all_ids(log, "afterwards")
     assert sorted(everything) == sorted(appended), f"each once in the log, seed {seed}"
 

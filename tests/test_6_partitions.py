@@ -158,7 +158,7 @@ async def test_appends_that_race_against_the_roll_over_are_all_seen_by_a_consume
     positions: list[str] = []
 
     async def produce(log: Any) -> None:
-        for number in range(150):
+        for number in range(80):
             positions.append(await log.append(an_event(number), new=True))
 
     making = asyncio.gather(*[produce(log) for log in producers])
@@ -168,9 +168,9 @@ async def test_appends_that_race_against_the_roll_over_are_all_seen_by_a_consume
             claimed = await consumer.claim("email", 2, wait=0.05)
             found += [one.position for one in claimed]
             await commit(consumer, claimed)
-    assert len(set(positions)) == 600
+    assert len(set(positions)) == 320
     assert found == sorted(positions, key=module.read_position)
-    assert len({position.partition("-")[0] for position in positions}) >= 200, "it has rolled over often"
+    assert len({position.partition("-")[0] for position in positions}) > 100, "it has rolled over often"
 
 
 # A consumer and its partitions
@@ -183,7 +183,6 @@ async def test_what_may_have_killed_its_workers_goes_alone(new_log: Any) -> None
         claimed: list[Any] = []
         while len(claimed) < 4:
             claimed += await log.claim("email", 10, wait=1.0)
-        await asyncio.sleep(0.06)
     log, seen = await new_log(), []
     for _ in range(4):
         [one] = await log.claim("email", 10, wait=1.0)
