@@ -2,7 +2,6 @@
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
@@ -15,8 +14,7 @@ class BadEvent(ValueError):
     """What stands in the log here is no event."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A past fact: `name` says what has happened. `at` is when it came into the log: unix seconds, Redis's clock."""
 
     id: str

@@ -39,7 +39,10 @@ class Tail:
                 lines = [b"%s %s\n" % (e.id.encode(), e.to_json()) for e, _ in items if e.id not in known]
             what, *rest = await self._append_to(number, lines)
             if what == b"appended":
-                places = iter([f"{number}-{index}" for index in rest])
+                positions = [f"{number}-{index}" for index in rest]
+                if not known:
+                    return positions
+                places = iter(positions)
                 return [known[event.id] if event.id in known else next(places) for event, _ in items]
             if what == b"sealed":
                 await self._follow(*rest)
