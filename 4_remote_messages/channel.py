@@ -27,6 +27,7 @@ from common.errors import CannotAccept
 from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
+from common.tasks import end_tasks
 
 CHANNEL = "emailz"
 PING_SECONDS = 1.0  # the silence after which we ask whether Redis is still there, and how long we wait for its answer
@@ -88,8 +89,7 @@ class Subscription:
                 await asyncio.wait([self._task], timeout=UNSUBSCRIBE_SECONDS)
             except RedisError as error:
                 log.warning("could not unsubscribe from %s: %s", self._channel, reason(error))
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await end_tasks([self._task])
 
     async def _stay_subscribed(self) -> None:
         failures = 0
@@ -121,9 +121,7 @@ class Subscription:
             for task in done:
                 task.result()
         finally:
-            reading.cancel()
-            asking.cancel()
-            await asyncio.gather(reading, asking, return_exceptions=True)
+            await end_tasks([reading, asking])
 
     async def _read(self, pubsub: PubSub) -> None:
         while True:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from common.settings import Settings
+from common.tasks import end_tasks
 
 from .resque import Connections, Definition, Definitions, Queue, Scaling, Worker, open_connections
 from .resque.events import Event, Failed, Resized, Succeeded
@@ -96,7 +97,7 @@ async def run(connections: Connections, definitions: Definitions, console: Conso
     try:
         await worker.run(watcher.wait)
     finally:
-        drawing.cancel()
+        await end_tasks([drawing])
     seconds = time.monotonic() - started
     return (
         f"{seconds:.1f} s, {watcher.done} jobs, up to {watcher.most_slots} slots, "

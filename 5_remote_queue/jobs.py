@@ -18,6 +18,7 @@ from common.mailer import Mailer
 from common.redis_client import reason
 from common.sender import PatientSender
 from common.settings import Settings
+from common.tasks import end_tasks
 
 from .resque import Definition, Definitions, Permanent, Queue
 from .resque.observe import Observer
@@ -89,6 +90,7 @@ class SendEmail:
         self._domain = settings.id_domain
         self._queue = queue
         self._sender = PatientSender(mailer, None, self._paused)  # the throttle is the queue's
+        self._works = asyncio.Event()
         self._pausing: asyncio.Task[None] | None = None
 
     async def __call__(self, arguments: object) -> None:
@@ -107,28 +109,25 @@ class SendEmail:
 
     def _paused(self, why: str | None) -> None:
         """A login that fails would fail for every email and every worker: nobody takes any until it works again."""
-        if self._pausing is not None:
-            self._pausing.cancel()
-            self._pausing = None
-        if why is None:
-            self._pausing = asyncio.create_task(self._resume())
-        elif why.startswith("LoginFailed"):
+        self._works.set() if why is None else self._works.clear()
+        if why is not None and why.startswith("LoginFailed") and self._pausing is None:
             self._pausing = asyncio.create_task(self._keep_paused(why))
 
     async def _keep_paused(self, why: str) -> None:
-        while True:
+        while not self._works.is_set():
             with suppress(RedisError):
                 await self._queue.pause(QUEUE, why, PAUSE_SECONDS)
-            await asyncio.sleep(PAUSE_SECONDS / 2)
-
-    async def _resume(self) -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PAUSE_SECONDS / 2):
+                    await self._works.wait()
+        self._pausing = None
         with suppress(RedisError):
             await self._queue.resume(QUEUE)
 
     async def close(self) -> None:
         await self._sender.close()
         if self._pausing is not None:
-            self._pausing.cancel()
+            await end_tasks([self._pausing])
 
 
 def definitions(send_email: SendEmail, attempts: int) -> Definitions:

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
+from common.tasks import end_tasks
 
 from .keys import Keys
 
@@ -42,9 +43,7 @@ class Doorbell:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
     def listen(self, queues: Iterable[str]) -> None:
         """Ring when one of these has something in it; each once."""

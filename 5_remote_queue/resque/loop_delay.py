@@ -4,6 +4,8 @@ import asyncio
 import math
 from typing import Self
 
+from common.tasks import end_tasks
+
 SAMPLE_SECONDS = 0.02
 SMOOTHING_SECONDS = 0.1  # the time constant of an exponential average: a single hiccup is soon forgotten
 
@@ -19,8 +21,7 @@ class LoopDelay:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await end_tasks([self._task])
 
     async def _measure(self) -> None:
         clock = asyncio.get_running_loop().time

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
+from common.tasks import end_tasks
 
 from .claims import Answer, Claim, Claims, LeaseLost, Slot
 from .connections import Connections
@@ -125,29 +126,28 @@ class Worker:
         """
         async with self._registration, self._doorbell, self.delay:
             stopping = asyncio.ensure_future(stop())
-            tasks = [asyncio.create_task(self._live(stopping))]
+            living = asyncio.create_task(self._live())
             try:
-                log.info("stopping (%s)", await stopping)
+                await asyncio.wait([stopping, living], return_when=asyncio.FIRST_COMPLETED)
+                if living.done():  # by a bug: end in the light, where somebody starts us again
+                    living.result()
+                log.info("stopping (%s)", stopping.result())
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await end_tasks([living, stopping])
                 await self._drain()
                 await self._leave()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _live(self, stopping: asyncio.Future[str]) -> None:
+    async def _live(self) -> None:
+        await self._get_registered()
+        duties = [asyncio.create_task(duty()) for duty in (self._claim_for_ever, self.housekeeping.run, self._scale)]
         try:
-            await self._get_registered()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._claim_for_ever())
-                group.create_task(self.housekeeping.run())
-                group.create_task(self._scale())
-        except Exception:  # a bug: end in the light, where somebody starts us again
-            log.exception("error in the worker")
-            stopping.cancel()
-            raise
+            done, _ = await asyncio.wait(duties, return_when=asyncio.FIRST_COMPLETED)
+            for duty in done:
+                duty.result()
+        finally:
+            await end_tasks(duties)
 
     async def _get_registered(self) -> None:
         failures = 0
@@ -215,8 +215,10 @@ class Worker:
 
     async def _idle(self) -> None:
         """Until no job runs: the next one must run alone."""
+        self._more = True  # each slot that is freed wakes us
         while self._running and not self._lost:
-            await asyncio.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
+            self._wake.clear()
+            await self._wake.wait()
 
     def _freed(self, slot: Slot) -> None:
         del self._running[slot]
@@ -342,13 +344,10 @@ class Worker:
         if not self._lost:
             self._lost = True
             log.warning("the lease has ended: %d jobs are somebody else's now", len(self._running))
-            for task in self._running.values():
-                task.cancel()
         self._wake.set()
 
     async def _begin_anew(self) -> None:
-        if self._running:
-            await asyncio.wait(self._running.values())
+        await end_tasks(self._running.values(), GIVE_BACK_SECONDS)
         self._free, self._asking, self._surplus, self._alone, failures = [], [], 0, False, 0
         while self._lost:
             try:
@@ -414,9 +413,7 @@ class Worker:
         left = list(self._running.values())
         if left:
             log.info("giving %d jobs back", len(left))
-            for task in left:
-                task.cancel()
-            await asyncio.wait(left)
+            await end_tasks(left, GIVE_BACK_SECONDS)
 
     async def _leave(self) -> None:
         name = self._registration.host

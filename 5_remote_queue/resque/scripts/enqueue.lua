@@ -17,10 +17,8 @@ if left >= 0 and left < kept then
 end
 local fresh = left < kept
 
-local function is_new(digest)
-    if digest == '' then return true end
-    if redis.call('SISMEMBER', before, digest) == 1 then return false end
-    return redis.call('SADD', seen, digest) == 1
+local function is_known(digest)
+    return redis.call('SISMEMBER', seen, digest) == 1 or redis.call('SISMEMBER', before, digest) == 1
 end
 
 local function may_be_one_of_its_kind(lock, id, ms)
@@ -32,8 +30,9 @@ local results = {}
 for i, job in ipairs(cjson.decode(ARGV[2])) do
     local raw, name, queue, digest, second, delayed, timestamps, lock, id, ms = unpack(job)
     results[i] = 0
-    if may_be_one_of_its_kind(lock, id, ms) and is_new(digest) then
+    if not (digest ~= '' and is_known(digest)) and may_be_one_of_its_kind(lock, id, ms) then
         results[i] = 1
+        if digest ~= '' then redis.call('SADD', seen, digest) end
         if second == 0 then
             if not named[name] then
                 redis.call('SADD', queues, name)

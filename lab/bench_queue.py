@@ -1,0 +1,130 @@
+"""Strategy 5's queue itself, with jobs that do nothing: into it, out of it, from idle, and when a million wait.
+
+The reference for rates is a SET by group commit, which is as much as redis-py and this Valkey do for single calls; that
+for times is one SET. Every write is on disk before its answer (`appendfsync always`).
+"""
+
+from collections.abc import Iterator
+
+from lab.children import Lab
+from lab.figures import Facts, Rounds, Row, in_turns
+from lab.valkey import valkey
+
+JOBS = 50_000  # in a round
+IDLE_JOBS = 200
+FEW, MANY = 1000, 1_000_000  # jobs that wait
+SET_SECONDS = 0.7
+
+MIN_ENQUEUED = 40_000  # a second
+MIN_WORKED_OFF = 20_000  # a second
+MAX_IDLE_MS = 1.0
+MAX_BYTES = 200  # of Redis memory for a waiting job of 100 bytes
+MAX_GROWTH = (
+    1.5  # of the cost of a job with a million waiting, beside that with a thousand; noise alone makes 1.2 of it
+)
+
+
+def queue(lab: Lab) -> Iterator[Row]:
+    with valkey(lab) as url:
+        load(lab, url, "enqueue", 1000)
+        load(lab, url, "work", 1000)
+        lab.say("enqueuing")
+        into = in_turns(lab.say, lambda: load(lab, url, "enqueue", JOBS), lambda: sets(lab, url))
+        lab.say("working off")
+        out = in_turns(lab.say, lambda: load(lab, url, "work", JOBS), lambda: sets(lab, url))
+        lab.say("from idle")
+        idle = in_turns(lab.say, lambda: load(lab, url, "idle", IDLE_JOBS), lambda: one_set(lab, url))
+    yield rate("enqueued", into, MIN_ENQUEUED)
+    yield rate("worked off", out, MIN_WORKED_OFF)
+    yield from_idle(idle)
+    yield memory(into)
+
+
+def long_queue(lab: Lab) -> Iterator[Row]:
+    """The same few jobs in, out and shown, before and after a million more have come to wait."""
+    with valkey(lab) as url:
+        load(lab, url, "enqueue", FEW)
+        few = {
+            name: load(lab, url, name, count) for name, count in (("show", 200), ("enqueue", 20_000), ("work", 20_000))
+        }
+        lab.say(f"{MANY:,} jobs come to wait")
+        for _ in range(10):
+            load(lab, url, "enqueue", MANY // 10)
+        many = {
+            name: load(lab, url, name, count) for name, count in (("show", 200), ("enqueue", 20_000), ("work", 20_000))
+        }
+    for name, verb in (("enqueue", "enqueued"), ("work", "worked off"), ("show", "shown")):
+        figure = per_job if name != "show" else shown
+        rounds = Rounds([many[name]], [few[name]], figure)
+        yield Row(
+            name=f"queue of {MANY:,}, {verb}",
+            unit="µs" if name != "show" else "ms",
+            rounds=rounds,
+            against=f"the same with {FEW:,}",
+            target=f"ratio ≤ {MAX_GROWTH:g}",
+            met=rounds.ratio.median <= MAX_GROWTH,
+            notes=(
+                f"{many['show']['length']:,} waiting; for each job" if name != "show" else "length, age, a page of 20",
+            ),
+        )
+
+
+def rate(what: str, rounds: Rounds, least: int) -> Row:
+    return Row(
+        name=f"queue, no-op jobs {what}",
+        unit="jobs/s",
+        rounds=rounds,
+        against="SET by group commit",
+        target=f"≥ {least:,}",
+        met=rounds.measured.median >= least,
+        notes=(f"rounds of {JOBS:,}, one process, each on disk before its answer",),
+    )
+
+
+def from_idle(rounds: Rounds) -> Row:
+    times = Rounds(rounds.ours, rounds.bare, lambda facts: float(facts["p50_ms"]))
+    return Row(
+        name="queue, from idle",
+        unit="ms to the job's start",
+        rounds=times,
+        against="one SET",
+        target=f"≤ {MAX_IDLE_MS:g} ms",
+        met=times.measured.median <= MAX_IDLE_MS,
+        notes=(
+            f"medians of {IDLE_JOBS} jobs, one at a time; two writes to disk, the job's and the claim's; "
+            f"p99 {max(facts['p99_ms'] for facts in rounds.ours):.1f} ms",
+        ),
+    )
+
+
+def memory(rounds: Rounds) -> Row:
+    sizes = Rounds(rounds.ours, [{"bytes": facts["raw_bytes"]} for facts in rounds.ours], lambda f: float(f["bytes"]))
+    return Row(
+        name="queue, a waiting job",
+        unit="bytes of Redis memory",
+        rounds=sizes,
+        against="its JSON",
+        target=f"≤ {MAX_BYTES}",
+        met=sizes.measured.median <= MAX_BYTES,
+        notes=("with what remembers its id, which goes away after an hour or two",),
+    )
+
+
+def per_job(facts: Facts) -> float:
+    return float(1e6 / facts["rate"])
+
+
+def shown(facts: Facts) -> float:
+    return float(facts["p50_ms"])
+
+
+def load(lab: Lab, url: str, command: str, count: int) -> Facts:
+    return lab.measure("lab.load_queue", command, count, REDIS_URL=url)
+
+
+def sets(lab: Lab, url: str) -> Facts:
+    return lab.measure("lab.load_redis", "set", "--callers", 200, "--seconds", SET_SECONDS, "--batched", REDIS_URL=url)
+
+
+def one_set(lab: Lab, url: str) -> Facts:
+    return lab.measure("lab.load_redis", "set", "--callers", 1, "--seconds", SET_SECONDS, REDIS_URL=url)

@@ -1,0 +1,60 @@
+"""A proxy before Redis that can cut a connection in the place of an answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+
+class Proxy:
+    def __init__(self, port: int) -> None:
+        self.url = ""
+        self.times = 0
+        """How often it has cut a connection."""
+        self._port = port
+        self._word: bytes | None = None
+
+    def at(self, word: str) -> None:
+        """Let the next request that has this word through, and close its connection when Redis answers."""
+        self._word = word.encode()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            to_redis = await asyncio.open_connection("127.0.0.1", self._port)
+            doomed = asyncio.Event()
+            there = asyncio.create_task(self._requests(reader, to_redis[1], doomed))
+            back = asyncio.create_task(self._answers(to_redis[0], writer, doomed))
+            try:
+                await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (there, back):
+                    task.cancel()
+                await asyncio.gather(there, back, return_exceptions=True)
+                to_redis[1].close()
+                writer.close()
+
+    async def _requests(self, reader: asyncio.StreamReader, redis: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
+        while data := await reader.read(1 << 20):
+            if self._word is not None and self._word in data:
+                self._word = None
+                doomed.set()
+            redis.write(data)
+            await redis.drain()
+
+    async def _answers(self, redis: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
+        while data := await redis.read(1 << 20):
+            if doomed.is_set():
+                self.times += 1
+                return
+            writer.write(data)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def a_proxy(port: int) -> AsyncIterator[Proxy]:
+    proxy = Proxy(port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    try:
+        yield proxy
+    finally:
+        server.close()

@@ -1,0 +1,482 @@
+"""The worker's side of the queue: what becomes of a job, and what is left when a worker is gone."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from tests.programs import Valkey
+from tests.proxy import Proxy, a_proxy
+from tests.resque import Definition, Resque, a_resque, claims, resque, until, wire
+
+LEFT_BEHIND = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
+
+
+@pytest.fixture
+async def r(valkey: Valkey) -> AsyncIterator[Resque]:
+    async with a_resque(valkey) as r:
+        yield r
+
+
+class Jobs:
+    """Jobs that do as they are told, and remember with what they were called."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+        self.errors: list[BaseException] = []
+        """What the next calls raise."""
+        self.gate = asyncio.Event()
+
+    async def note(self, *args: Any) -> int:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.done.append(args)
+        return len(self.done)
+
+    async def wait(self, *args: Any) -> None:
+        await self.gate.wait()
+        self.done.append(args)
+
+    def definitions(self, **more: Any) -> dict[str, Any]:
+        return {"note": Definition(self.note, **more), "wait": Definition(self.wait)}
+
+
+@pytest.fixture
+def jobs() -> Jobs:
+    return Jobs()
+
+
+# What becomes of a job.
+
+
+async def test_a_job_is_done_and_leaves_no_trace(r: Resque, jobs: Jobs) -> None:
+    await r.queue.enqueue("q", "note", [{"name": "Alice"}, 2], "one")
+    async with r.working(definitions=jobs.definitions()):
+        await until(lambda: r.events("Succeeded"))
+        assert jobs.done == [({"name": "Alice", "id": "one"}, 2)]
+    assert not any(key in LEFT_BEHIND or key.startswith("worker:") for key in r.all_keys()), r.all_keys()
+    assert (r.get("GET", r.keys.processed()), r.get("GET", r.keys.failures())) == ("1", None)
+    assert (await r.observer.totals())["succeeded"] == 1
+
+
+async def test_while_it_runs_everybody_can_see_who_works_on_what(r: Resque, jobs: Jobs) -> None:
+    await r.queue.enqueue("q", "wait", [1])
+    async with r.working(definitions=jobs.definitions()):
+        [worker] = await until(r.observer.workers)
+        await until(lambda: r.observer.in_flight())
+        [worker] = await r.observer.workers()
+        assert (worker.job.name, worker.job.args, worker.queues) == ("wait", [1], "q")
+        assert worker.alive
+        assert worker.ours
+        assert r.waiting() == []
+        jobs.gate.set()
+
+
+async def test_the_events_tell_a_job_s_whole_life(r: Resque, jobs: Jobs) -> None:
+    jobs.errors = [ValueError("not yet")]
+    await r.queue.enqueue("q", "note", [{}], "one")
+    async with r.working(definitions=jobs.definitions(base_seconds=0.001)):
+        await until(lambda: r.events("Succeeded"))
+    kinds = [type(event).__name__ for event in r.seen if type(event).__name__ != "Polled"]
+    assert kinds == ["Started", "JobStarted", "Reenqueued", "Promoted", "JobStarted", "Succeeded", "Ended"]
+    first, second = r.events("JobStarted")
+    assert (first.attempt, second.attempt) == (1, 2)
+    [reenqueued] = r.events("Reenqueued")
+    assert (reenqueued.job.id, str(reenqueued.error)) == ("one", "not yet")
+    assert r.events("Succeeded")[0].result == 1
+    assert r.get("HGETALL", r.keys.attempts) == {}, "what has ended well is not counted any more"
+
+
+async def test_the_first_queue_goes_first(r: Resque, jobs: Jobs) -> None:
+    for queue in ("low", "high"):
+        for number in range(3):
+            await r.queue.enqueue(queue, "note", [queue, number])
+    async with r.working(["high", "low"], definitions=jobs.definitions()):
+        await until(lambda: len(jobs.done) == 6)
+    assert jobs.done == [(queue, number) for queue in ("high", "low") for number in range(3)]
+
+
+async def test_a_job_that_goes_on_failing_is_given_up_after_its_attempts(r: Resque, jobs: Jobs) -> None:
+    jobs.errors = [ValueError("first"), ValueError("second")]
+    await r.queue.enqueue("q", "note", [{}], "one")
+    async with r.working(definitions=jobs.definitions(attempts=2, base_seconds=0.001)):
+        await until(lambda: r.events("Failed"))
+    [record] = r.failed()
+    assert (record["exception"], record["error"], record["queue"]) == ("ValueError", "second", "q")
+    assert record["payload"] == {"class": "note", "queue": "q", "args": [{"id": "one"}]}
+    assert any("raise self.errors.pop(0)" in line for line in record["backtrace"])
+    assert (r.get("HGETALL", r.keys.attempts), jobs.done) == ({}, [])
+    assert (await r.observer.totals())["retried"] == 1
+
+
+async def test_a_permanent_error_is_not_tried_again(r: Resque, jobs: Jobs) -> None:
+    jobs.errors = [resque.Permanent("no such recipient")]
+    await r.queue.enqueue("q", "note", [])
+    async with r.working(definitions=jobs.definitions()):
+        await until(lambda: r.events("Failed"))
+    assert [record["error"] for record in r.failed()] == ["no such recipient"]
+    assert r.events("Reenqueued") == []
+
+
+async def test_an_unknown_class_fails_and_is_never_looked_up_elsewhere(r: Resque, jobs: Jobs) -> None:
+    await r.queue.enqueue("q", "os.system", ["true"])
+    async with r.working(definitions=jobs.definitions()):
+        await until(lambda: r.events("Failed"))
+    [record] = r.failed()
+    assert (record["exception"], record["error"]) == ("UnknownClass", 'nobody here knows the class "os.system"')
+
+
+RUBBISH = [
+    b"", b"rubbish", b"\x80\x04\x95pickle", b"null", b"1", b"[]", b'"text"', b"[" * 100_000, b'{"a":' * 5_000,
+    b"\xff\xfe", b'{"class": NaN}', b"{}", b'{"class": 1}', b'{"class": ""}', b'{"class": "note", "args": [NaN]}',
+    b'{"x": "\xff"}', b'{"class": "note", "args": ["' + b"x" * 10_000_000 + b'"]}',
+]  # fmt: skip
+
+
+async def test_what_is_no_job_is_set_aside_and_the_worker_lives_on(r: Resque, jobs: Jobs) -> None:
+    r.get("RPUSH", r.keys.queue("q"), *RUBBISH)
+    await r.queue.enqueue("q", "note", ["good"])
+    async with r.working(definitions=jobs.definitions()):
+        await until(lambda: jobs.done and len(r.events("Failed")) == len(RUBBISH))
+    records = r.failed()
+    assert len(records) == len(RUBBISH)
+    assert {record["exception"] for record in records} == {"BadJob"}
+    assert all(record["payload"] is None and "raw" in record for record in records)
+    assert any(len(record["raw"]) > 10_000_000 for record in records), "nothing of it is thrown away"
+    assert (jobs.done, r.events("Erred")) == ([("good",)], [])
+
+
+async def test_jobs_of_other_programs_are_understood(r: Resque, jobs: Jobs) -> None:
+    for raw in ('{"class":"note","args":[1]}', '{"args":{"a":1},"class":"note","id":"php"}', '{"class":"note"}'):
+        r.get("RPUSH", r.keys.queue("q"), raw)
+    r.get("RPUSH", r.keys.queue("q"), '{"class": "note", "queue": "q", "args": null}')
+    async with r.working(definitions=jobs.definitions()):
+        await until(lambda: len(jobs.done) == 4)
+    assert jobs.done == [(1,), ({"a": 1},), (), ()]
+
+
+async def test_a_job_has_a_time_limit(r: Resque, jobs: Jobs) -> None:
+    await r.queue.enqueue("q", "wait", [])
+    definitions = {"wait": Definition(jobs.wait, time_limit=0.05, attempts=1)}
+    async with r.working(definitions=definitions):
+        await until(lambda: r.events("Failed"))
+    assert [(f["exception"], f["error"]) for f in r.failed()] == [("TimeoutError", "not done within 0.05 s")]
+
+
+async def test_a_job_that_cancels_itself_has_failed(r: Resque, jobs: Jobs) -> None:
+    jobs.errors = [asyncio.CancelledError("its own doing")]
+    await r.queue.enqueue("q", "note", [])
+    async with r.working(definitions=jobs.definitions(attempts=1)):
+        await until(lambda: r.events("Failed"))
+
+
+async def test_not_now_costs_no_attempt(r: Resque, jobs: Jobs) -> None:
+    jobs.errors = [resque.WaitAndRepeat()] * 7
+    await r.queue.enqueue("q", "note", ["at last"])
+    async with r.working(definitions=jobs.definitions(attempts=1)):
+        await until(lambda: jobs.done)
+    assert (jobs.done, r.failed()) == ([("at last",)], [])
+
+
+def in_a_thread(number: int) -> int:
+    time.sleep(0)
+    return number + 1
+
+
+async def test_plain_functions_run_in_a_thread_and_in_a_process(r: Resque) -> None:
+    definitions = {"thread": Definition(in_a_thread), "process": Definition(in_a_thread, in_process=True)}
+    for name in definitions:
+        await r.queue.enqueue("q", name, [41])
+    async with r.working(definitions=definitions, processes=1):
+        await until(lambda: len(r.events("Succeeded")) == 2)
+    assert [event.result for event in r.events("Succeeded")] == [42, 42]
+
+
+async def test_plug_ins_may_drop_a_job_and_see_how_it_ends(r: Resque, jobs: Jobs) -> None:
+    ended = []
+
+    class Watch(resque.Plugin):  # type: ignore[misc]
+        async def before_perform(self, job: resque.Job) -> bool:
+            return bool(job.args != ["drop"])
+
+        async def after_perform(self, job: resque.Job, error: BaseException | None) -> None:
+            ended.append((job.args, error))
+
+    for word in ("drop", "do", "fail"):
+        await r.queue.enqueue("q", "note", [word])
+    error = ValueError("no")
+    definitions = jobs.definitions(plugins=[Watch()], attempts=1)
+    async with r.working(definitions=definitions, scaling=resque.Scaling(1, 1)):
+        await until(lambda: len(r.events("Succeeded")) == 3)
+        jobs.errors = [error]
+        await r.queue.enqueue("q", "note", ["fail"])
+        await until(lambda: r.events("Failed"))
+    assert jobs.done == [("do",), ("fail",)]
+    assert ended == [(["do"], None), (["fail"], None), (["fail"], error)]
+
+
+async def test_the_next_of_a_kind_may_come_when_the_first_has_ended(r: Resque, jobs: Jobs) -> None:
+    definitions = jobs.definitions(unique=lambda job: job["kind"], attempts=1)
+    queue = r.new_queue(**definitions)
+
+    def ended(number: int) -> bool:
+        return len(r.events("Succeeded")) + len(r.events("Failed")) == number
+
+    async with r.working(definitions=definitions):
+        for number, fails in enumerate([False, True, False], 1):
+            jobs.errors = [ValueError("no")] if fails else []
+            assert await queue.enqueue("q", "note", [{"kind": "a"}])
+            await until(partial(ended, number))
+
+
+# Waking, pausing, throttling.
+
+
+async def test_an_idle_worker_is_woken_by_anybody_s_push(r: Resque, jobs: Jobs) -> None:
+    async with r.working(["other", "q"], definitions=jobs.definitions()):
+        await until(lambda: r.events("Polled"))
+        polled = len(r.events("Polled"))
+        r.get("RPUSH", r.keys.queue("q"), '{"class":"note","args":[1]}')
+        await until(lambda: jobs.done)
+        assert len(r.events("Polled")) <= polled + 2, "it was woken, and did not look again and again"
+
+
+async def test_nobody_takes_jobs_from_a_paused_queue(r: Resque, jobs: Jobs) -> None:
+    await r.queue.pause("q", "the login failed", 60)
+    await r.queue.enqueue("q", "note", [1])
+    async with r.working(["q", "other"], definitions=jobs.definitions()):
+        await until(lambda: r.events("Paused"))
+        await r.queue.enqueue("other", "note", [2])
+        await until(lambda: jobs.done == [(2,)])
+        assert len(r.waiting()) == 1
+        await r.queue.resume("q")
+        await until(lambda: jobs.done == [(2,), (1,)])
+    assert [event.reason for event in r.events("Paused")] == ["the login failed", None]
+
+
+async def test_ruby_s_pause_of_all_workers_is_heeded(r: Resque, jobs: Jobs) -> None:
+    r.get("SET", r.keys.pause_all, "True")
+    await r.queue.enqueue("q", "note", [1])
+    async with r.working(definitions=jobs.definitions()):
+        await until(lambda: r.events("Paused"))
+        assert len(r.waiting()) == 1
+        r.get("DEL", r.keys.pause_all)
+        await until(lambda: jobs.done)
+
+
+async def test_all_workers_of_a_queue_share_one_throttle(r: Resque, jobs: Jobs) -> None:
+    for number in range(15):
+        await r.queue.enqueue("q", "note", [number])
+    started = time.monotonic()
+    working = partial(r.working, definitions=jobs.definitions(), per_second=20.0)
+    async with working(), working():
+        await until(lambda: len(jobs.done) == 15)
+    assert time.monotonic() - started >= 14 / 20 - 0.1, "no faster than 20 a second, but for a late wake-up's tenth"
+    assert sorted(jobs.done) == [(number,) for number in range(15)]
+
+
+# How a worker can go, and what becomes of its jobs.
+
+
+async def test_at_the_end_what_runs_is_finished_and_nothing_new_is_begun(r: Resque, jobs: Jobs) -> None:
+    await r.queue.enqueue("q", "wait", [1])
+    async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 1)) as worker:
+        await until(lambda: worker.busy)
+        await r.queue.enqueue("q", "wait", [2])
+        asyncio.get_running_loop().call_later(0.05, jobs.gate.set)
+    assert jobs.done == [(1,)]
+    assert [wire.read_job(raw).args for raw in r.waiting()] == [[2]]
+
+
+async def test_what_does_not_end_in_time_goes_back_to_the_head_of_its_queue(r: Resque, jobs: Jobs) -> None:
+    async with r.working(definitions=jobs.definitions(), drain_seconds=0.05) as worker:
+        await r.queue.enqueue("q", "wait", ["slow"])
+        await until(lambda: worker.busy)
+        await r.queue.pause("q", "so that the next one waits", 60)
+        await r.queue.enqueue("q", "wait", ["next"])
+    assert [wire.read_job(raw).args for raw in r.waiting()] == [["slow"], ["next"]]
+    assert not any(key.startswith("worker") for key in r.all_keys())
+
+
+async def test_the_jobs_of_a_dead_worker_are_brought_back_when_its_lease_ends(r: Resque, jobs: Jobs) -> None:
+    for number in range(3):
+        await r.queue.enqueue("q", "note", [number])
+    answer = await r.claims().take(await r.slots(2, lease_seconds=0.2), busy=False)
+    assert [claim.job.args for claim in answer.claims] == [[0], [1]]
+    async with r.working(definitions=jobs.definitions()):
+        await until(lambda: len(jobs.done) == 3)
+    assert {event.outcome for event in r.events("CleanedWorker")} == {"its job is back in q"}
+    assert not any(key in LEFT_BEHIND or key.startswith("worker:") for key in r.all_keys())
+
+
+async def test_a_dead_worker_that_comes_back_can_neither_take_nor_settle(r: Resque) -> None:
+    await r.queue.enqueue("q", "note", [1])
+    slots, stale = await r.slots(lease_seconds=0.05), r.claims()
+    [claim] = (await stale.take(slots, busy=False)).claims
+    await until(r.housekeeping().reap)
+    with pytest.raises(claims.LeaseLost):
+        await stale.take(slots, busy=False)
+    assert not await stale.acknowledge(claim)
+    assert not await stale.retry(claim, 1)
+    assert not await stale.give_up(claim, "ValueError", "no", [])
+    assert not await stale.give_back(claim)
+    assert (len(r.waiting()), r.failed(), await r.queue.delayed()) == (1, [], [])
+    assert (await r.observer.totals())["late"] == 3
+
+
+async def test_nobody_settles_for_another(r: Resque) -> None:
+    await r.queue.enqueue("q", "note", [1])
+    [claim] = (await r.claims().take(await r.slots(), busy=False)).claims
+    claim.token, token = "another", claim.token
+    assert not await r.claims().acknowledge(claim)
+    claim.token = token
+    assert await r.claims().acknowledge(claim)
+    assert not await r.claims().acknowledge(claim), "and nobody settles twice"
+
+
+async def test_a_job_that_kills_its_worker_ends_in_the_failed_list(r: Resque) -> None:
+    await r.queue.enqueue("q", "note", [{}], "killer")
+    housekeeping = r.housekeeping(crash_limit=3)
+    for crashes in range(3):
+        [claim] = (await r.claims().take(await r.slots(lease_seconds=0.02), busy=False)).claims
+        assert claim.crashes == crashes
+        await until(housekeeping.reap)
+    [record] = r.failed()
+    assert (record["exception"], record["error"]) == ("WorkerLost", "its worker was gone while it ran, 3 times")
+    assert record["payload"]["args"] == [{"id": "killer"}]
+    assert (r.waiting(), r.get("EXISTS", r.keys.crashes)) == ([], 0)
+
+
+async def test_a_suspect_runs_alone_so_that_it_takes_no_others_down(r: Resque) -> None:
+    for name in ("innocent", "suspect", "next"):
+        await r.queue.enqueue("q", "note", [{}], name)
+    r.get("HSET", r.keys.crashes, "suspect", 2)
+    slots, reserve = await r.slots(3), r.claims()
+    first = await reserve.take(slots, busy=False)
+    assert [claim.job.id for claim in first.claims] == ["innocent"]
+    assert first.waits["q"] < 0, "ask again when you are idle"
+    assert (await reserve.take(slots[1:], busy=True)).claims == []
+    await reserve.acknowledge(first.claims[0])
+    second = await reserve.take(slots, busy=False)
+    assert [claim.job.id for claim in second.claims] == ["suspect"]
+
+
+async def test_after_its_crashes_everything_is_worked_off_all_the_same(r: Resque, jobs: Jobs) -> None:
+    names = [f"job {number}" for number in range(20)]
+    for name in names:
+        await r.queue.enqueue("q", "note", [{}], name)
+    r.get("HSET", r.keys.crashes, *[word for name in names[3:9] for word in (name, "2")])
+    async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(5, 5)):
+        await until(lambda: len(jobs.done) == 20)
+    assert r.get("EXISTS", r.keys.crashes) == 0
+
+
+async def test_an_answer_that_got_lost_is_given_again(r: Resque) -> None:
+    for number in range(3):
+        await r.queue.enqueue("q", "note", [number])
+    slots, reserve = await r.slots(2), r.claims()
+    lost = await reserve.take(slots, busy=False)
+    again = await reserve.take(slots, busy=False)
+    assert [(c.token, c.job.args) for c in again.claims] == [(c.token, c.job.args) for c in lost.claims]
+    assert [wire.read_job(raw).args for raw in r.waiting()] == [[2]]
+
+
+@pytest.mark.parametrize("name", ["claim", "acknowledge"])
+async def test_a_connection_cut_before_the_answer_loses_and_doubles_nothing(r: Resque, jobs: Jobs, name: str) -> None:
+    """A real cut: the proxy lets the script through and closes the connection in the place of its answer."""
+    async with a_proxy(r.valkey.port) as proxy, resque.open_connections(SecretStr(proxy.url)) as connections:
+        cut: Proxy = proxy
+        async with r.working(definitions=jobs.definitions(), connections=connections) as worker:
+            cut.at(worker._claims._scripts._scripts[name].sha)
+            for number in range(20):
+                await r.queue.enqueue("q", "note", [number])
+            await until(lambda: len(jobs.done) >= 20 and not worker.busy)
+            assert cut.times == 1
+    assert sorted(jobs.done) == [(number,) for number in range(20)]
+    assert (r.waiting(), r.failed()) == ([], [])
+
+
+async def test_a_worker_that_others_took_for_dead_begins_anew_under_another_name(r: Resque, jobs: Jobs) -> None:
+    async with r.working(definitions=jobs.definitions(), lease_seconds=0.3) as worker:
+        [before] = await until(r.observer.workers)
+        await r.queue.enqueue("q", "wait", [1])
+        await until(lambda: worker.busy)
+        r.get("SREM", r.keys.workers, before.id)  # as Node's forceClean does it
+        await until(lambda: len(r.events("Started")) == 2)
+        await r.queue.enqueue("q", "note", [2])
+        await until(lambda: jobs.done == [(2,)])
+        assert before.id not in {after.id for after in await r.observer.workers()}
+        jobs.gate.set()
+
+
+async def test_a_process_never_uses_a_name_twice(r: Resque, jobs: Jobs) -> None:
+    names = set()
+    for _ in range(3):
+        async with r.working(definitions=jobs.definitions()) as worker:
+            names.add(worker._registration.host)
+    assert len(names) == 3
+
+
+async def test_a_key_of_another_type_hurts_nobody_but_itself(r: Resque, jobs: Jobs) -> None:
+    r.get("SET", r.keys.queue("broken"), "no list")
+    r.get("ZADD", r.keys.schedule, 1, "1", 2, "2")
+    r.get("SET", r.keys.delayed(1), "no list")
+    r.get("RPUSH", r.keys.delayed(2), '{"class":"note","queue":"q","args":[2]}', "rubbish")
+    async with r.working(["broken", "q"], definitions=jobs.definitions()):
+        await until(lambda: jobs.done == [(2,)])
+        await until(lambda: r.failed())
+        assert {state.name: state.length for state in await r.observer.states(["broken", "q"])} == {
+            "broken": None,
+            "q": 0,
+        }
+
+
+# How many at a time.
+
+
+async def test_slots_grow_with_the_work_and_are_given_up_when_the_loop_is_late(r: Resque, jobs: Jobs) -> None:
+    for number in range(40):
+        await r.queue.enqueue("q", "wait", [number])
+    async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 32)) as worker:
+        await until(lambda: worker.slots == 32)
+        await until(lambda: worker.busy == 32)
+        time.sleep(0.3)  # noqa: ASYNC251  a job that computes
+        await until(lambda: worker.slots < 32)
+        jobs.gate.set()
+        await until(lambda: len(jobs.done) == 40)
+    grown = [event.slots for event in r.events("Resized") if event.slots > event.before]
+    assert grown[:5] == [2, 4, 8, 16, 32]
+    given_up = [event for event in r.events("Resized") if event.slots < event.before]
+    assert "the event loop is" in given_up[0].reason
+    assert given_up[0].slots == 24
+
+
+@pytest.mark.parametrize(
+    ("slots", "busy", "delay", "more", "then"),
+    [
+        (1, 1, 0.0, True, 2),
+        (64, 64, 0.0, True, 100),
+        (8, 8, 0.0, False, 8),
+        (8, 7, 0.0, True, 8),
+        (8, 8, 0.007, True, 8),
+        (8, 8, 0.02, True, 6),
+        (2, 2, 0.02, True, 1),
+        (1, 1, 9.0, True, 1),
+        (0, 0, 0.0, False, 1),
+    ],
+)
+def test_how_many_slots_there_should_be(slots: int, busy: int, delay: float, more: bool, then: int) -> None:
+    decided, reason = resque.Scaling(1, 100, 0.01).decide(slots, busy, delay, more=more)
+    assert decided == then
+    assert bool(reason) == (decided != slots or delay > 0.01)
+
+
+def test_idle_slots_are_given_up_slowly() -> None:
+    scaling = resque.Scaling(4, 100)
+    decisions = [scaling.decide(40, 3, 0.0, more=False)[0] for _ in range(100)]
+    assert decisions.count(30) == 2
+    assert decisions.count(40) == 98
