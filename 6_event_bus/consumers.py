@@ -39,11 +39,11 @@ class Consumer:
         self._log = events
         self._handler = handler
         self._attempts = attempts
-        self._held: dict[str, Claimed] = {}  # by position
+        self._held: dict[int, Claimed] = {}  # by id(), for after a replay the same event may be held twice
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._stopping = False
-        self._alone = ""  # the position of what is handled alone
+        self._alone = 0  # the id() of what is handled alone
         self._away_log = OncePerSecond(log)
         self._again_log = OncePerSecond(log)
 
@@ -106,10 +106,10 @@ class Consumer:
 
     def _begin(self, claimed: Sequence[Claimed]) -> None:
         for one in claimed:
-            self._held[one.position] = one
+            self._held[id(one)] = one
             if one.alone:
                 log.warning("%s: %s has outlived two workers, it goes alone", self._handler.name, one.position)
-                self._alone = one.position
+                self._alone = id(one)
         if isinstance(self._handler, BatchHandler) and len(claimed) > 1:
             self._start(self._handle_many(self._handler, claimed), claimed)
         else:
@@ -121,7 +121,7 @@ class Consumer:
             self._tasks.discard(task)
             if not task.cancelled():  # else it is given back
                 for one in claimed:
-                    self._held.pop(one.position, None)
+                    self._held.pop(id(one), None)
             self._changed.set()
 
         task = asyncio.create_task(work)

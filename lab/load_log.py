@@ -61,6 +61,18 @@ class LogLoad:
                 raise RuntimeError("a lease was lost")
             count -= len(claimed)
 
+    async def plain(self, count: int) -> None:
+        """What plain commands cost there: as many bytes into a list, as many ids into a hash, and out again."""
+        keys = [f"lab:plain:{kind}" for kind in ("events", "ids")]
+        for start in range(0, count, self._batch):
+            ids = [new_id("example.com") for _ in range(self._batch)]
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.rpush(keys[0], *[f"{i} {TEXT} {'x' * 120}" for i in ids])
+            pipeline.hset(keys[1], mapping=dict.fromkeys(ids, start))
+            pipeline.lrange(keys[0], start, start + self._batch - 1)
+            await pipeline.execute()
+        await self._redis.unlink(*keys)
+
     async def measure(self, count: int, work: Callable[[int], Awaitable[None]]) -> Facts:
         """Events a second, and Redis's own CPU time for each in µs. Waits while Redis writes its file anew."""
         while (await self._redis.info("persistence"))["aof_rewrite_in_progress"]:  # noqa: ASYNC110  another process
@@ -113,8 +125,9 @@ async def curve(load: LogLoad, log: Any, sizes: list[int]) -> list[Facts]:
     for size in sizes:
         await load.append(size - there)
         await load.let_a_minute_pass()
-        found: dict[str, list[Facts]] = {"appending": [], "end": [], "middle": []}
+        found: dict[str, list[Facts]] = {"appending": [], "end": [], "middle": [], "plain": []}
         for _ in range(SAMPLES):
+            found["plain"].append(await load.measure(SAMPLE, load.plain))
             await log.replay("reader", END)
             found["appending"].append(await load.measure(SAMPLE, load.append))
             found["end"].append(await load.measure(SAMPLE, load.consume))
