@@ -44,7 +44,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 from uuid import uuid4
 
@@ -147,17 +147,17 @@ class Log(ABC):
 
     async def commit_many(self, items: Sequence[Claimed]) -> Sequence[bool]:
         """The same for many at once, in one script for each partition."""
-        done: dict[tuple[str, str], bool] = {}
-        for keys, group in self._by_keys(items).items():
+        done: dict[int, bool] = {}
+        for keys, group in self._together(items):
             words = " ".join([f"{self._member(claimed)} {claimed.attempts}" for claimed in group])
             shelf = [parked_key(group[0].consumer)] if group[0].parked else []
             reply = await self._scripts.run(
                 self._script("commit", group[0]), [*keys, *shelf], self.owner, words, group[0].consumer
             )
-            done |= {(c.consumer, c.position): bool(ours) for c, ours in zip(group, reply[1:], strict=True)}
+            done |= {id(claimed): bool(ours) for claimed, ours in zip(group, reply[1:], strict=True)}
             self._committed(group[0], pending=reply[0])
             self._counts.add(group[0].consumer, "handled", sum(reply[1:]))
-        return [done[claimed.consumer, claimed.position] for claimed in items]
+        return [done[id(claimed)] for claimed in items]
 
     def _committed(self, claimed: Claimed, pending: int) -> None:
         """Called after a commit: so many are pending still where this one was."""
@@ -186,7 +186,7 @@ class Log(ABC):
     def extend(self, client: blocking.Redis, held: Sequence[Claimed]) -> int:
         """The heartbeat, for a thread with a client of its own. How many of these leases are somebody else's by now."""
         extended = 0
-        for keys, group in self._by_keys(held).items():
+        for keys, group in self._together(held):
             words = " ".join([f"{self._member(claimed)} {claimed.attempts}" for claimed in group])
             name = self._script("extend", group[0])
             extended += self._scripts.run_blocking(
@@ -194,11 +194,13 @@ class Log(ABC):
             )
         return len(held) - extended
 
-    def _by_keys(self, items: Sequence[Claimed]) -> dict[tuple[str, ...], list[Claimed]]:
-        groups: dict[tuple[str, ...], list[Claimed]] = defaultdict(list)
+    def _together(self, items: Sequence[Claimed]) -> Iterator[tuple[tuple[str, ...], list[Claimed]]]:
+        """What can be in one script: of one consumer, and with its leases in the same keys."""
+        groups: dict[tuple[str, tuple[str, ...]], list[Claimed]] = defaultdict(list)
         for claimed in items:
-            groups[self._lease_keys(claimed)].append(claimed)
-        return groups
+            groups[claimed.consumer, self._lease_keys(claimed)].append(claimed)
+        for (_, keys), group in groups.items():
+            yield keys, group
 
     def _lease_keys(self, claimed: Claimed) -> tuple[str, ...]:
         return lease_keys(claimed.consumer) if claimed.parked else self._leases(claimed)

@@ -163,6 +163,19 @@ async def test_a_consumer_that_comes_later_begins_at_the_beginning(log: Any, new
     assert await claim_all(await new_log(), "newcomer") == list(range(25))
 
 
+async def test_consumers_in_one_process_commit_and_extend_together_each_its_own(log: Any, valkey: Valkey) -> None:
+    await append(log, 3)
+    email, audit = await log.claim("email", 3), await log.claim("audit", 3)
+    client: blocking.Redis = blocking_redis_client(SecretStr(valkey.url))
+    assert await asyncio.to_thread(log.extend, client, [*email, *audit]) == 0
+    client.close()
+    # The same events, in one batch: what is done for one consumer is not for the other.
+    assert await commit(log, [email[0], audit[0], audit[1]]) == [True] * 3
+    assert ((await log.lag("email")).pending, (await log.lag("audit")).pending) == (2, 1)
+    assert await commit(log, [audit[2], email[2], email[1]]) == [True] * 3
+    assert ((await log.lag("email")).pending, (await log.lag("audit")).pending) == (0, 0)
+
+
 async def test_processes_of_one_name_share_the_events(new_log: Any) -> None:
     one, another = await new_log(), await new_log()
     await append(one, 30)
