@@ -52,7 +52,11 @@ def add_log_page(app: web.Application) -> None:
 
 
 async def _show_page(request: web.Request) -> web.Response:
-    return html_page("log.html", token=page_token(PAGE))
+    try:
+        begin = await state(request.app[LOG], request.app[REDIS])
+    except RedisError:
+        begin = None  # the page says so as soon as it has asked
+    return html_page("log.html", token=page_token(PAGE), state=begin)
 
 
 async def _show_state(request: web.Request) -> web.Response:

@@ -180,6 +180,7 @@ def test_bad_data_in_every_key_are_shown_as_text_and_break_nothing_else(
             redis.hset(key, "x", SCRIPT)
         redis.zadd("eventr:partitions", {SCRIPT: 0.5})
         stack.callback(redis.zrem, "eventr:partitions", SCRIPT)
+        assert SCRIPT not in strategy.ask("/log").text, "the page itself has it as data, escaped"
         answer = strategy.ask("/log/state")
         assert answer.status == 200
         consumers = {one["name"]: one for one in answer.json["consumers"]}

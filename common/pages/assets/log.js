@@ -179,4 +179,6 @@ async function post(what, fields) {
   }
 }
 
+const begin = JSON.parse($("state").textContent); // null while Redis is away
+if (begin) show(begin);
 connect();
