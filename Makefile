@@ -43,7 +43,7 @@ lock: $(VENV)/ready-dev ## renew the pinned versions in requirements*.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 clean: ## remove .venv, caches and the data of the embedded services
-	rm -rf $(VENV) .data .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .data .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/interop/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment is made once, and again when the pinned versions change. An install that was cut off starts anew.

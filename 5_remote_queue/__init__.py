@@ -1,5 +1,16 @@
-"""Strategy 5."""
+"""Strategy 5: remote queue. The email is a job in a list in Redis, in Resque's format, until a worker has sent it.
 
-ROLES = ("server", "worker")
+What happens to a request   The server puts a job into a list in Redis. A worker takes it under a lease, sends it, and
+                            only then is the job removed. Whatever dies in between, the job is still in Redis.
+What the answer means       202: the job is in Redis, and on its disk if Redis is set so. 503: Redis is away, or full.
+What can be lost            Nothing, when servers, workers, mail servers or Redis (with append-only file) are killed.
+                            What fails for good is in the failed list, with the reason.
+What can come twice         What was being sent when its worker was killed, or stopped for longer than its lease.
+How it scales               Servers and workers on any number of machines, in Python, Ruby and Node. One queue is one
+                            key, so as far as one Redis goes.
+What to try                 kill -9 a worker while the mail server hangs; DEMO=1 make run-5.
+"""
+
+ROLES = ("server", "worker", "scheduler")
 DEMO = "demo"
 SERVICES = ("inbox", "valkey")

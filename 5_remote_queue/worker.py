@@ -10,7 +10,7 @@ from common.settings import Settings
 
 from .jobs import QUEUE, SendEmail, definitions
 from .resque import Queue, Scaling, Worker, open_connections
-from .resque.events import CleanedWorker, Event, Failed, Paused, Reenqueued, Resized, Started, TooLate
+from .resque.events import CleanedWorker, Event, Failed, Fired, Paused, Reenqueued, Resized, Started, TooLate
 
 MAX_DELAY = 0.05  # seconds: sending mail is not all this loop has to do, but nearly
 
@@ -35,6 +35,8 @@ class Diary:
                 self._often.warning("%s was done, but too late: it is done once more", job.id)
             case CleanedWorker(worker, outcome):
                 log.warning("%s is gone: %s", worker, outcome)
+            case Fired(schedule, job, _):
+                log.info("%s is due: %s is in %s", schedule, job.id or job.name, job.queue)
             case Paused(reason):
                 log.warning("the queue is paused: %s", reason) if reason else log.info("the queue goes on")
             case Resized(slots, before, reason, _):

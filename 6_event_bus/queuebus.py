@@ -1,6 +1,6 @@
 """Meeting in the middle: one event becomes one job in the queue of each application that has subscribed.
 
-The talk ends with this (QueueBus): publish once, and let every application work through a queue of its own, in its own
+As QueueBus does for Resque: publish once, and let every application work through a queue of its own, in its own
 language, with the tools of the queue. What is missing then is the replay; here the log is still there for that.
 
     eventr:subscriptions   hash   "APPLICATION EVENT" -> JSON {event, queue, class, since}; since: ms, Redis's clock

@@ -11,6 +11,7 @@ The files, from the outside to the inside:
     queue           enqueue, plan, look, pause, cancel            definition      what a job does, how it is tried
     worker          takes jobs and runs them side by side         plugins         code before and after
     scaling         how many at a time (loop_delay: by what)      events          what happens, told to a hook
+    schedules       cron: jobs that come again and again
     registration    being there, and the lease                    housekeeping    the dead, the delayed, the unreadable
     claims          reserve and settle one job                    doorbell        waking who is idle
     scripts/        the Lua that does it, one state change each   wire            the JSON of Resque
@@ -22,11 +23,13 @@ from .definition import Definition, Definitions, Permanent, WaitAndRepeat
 from .plugins import Plugin
 from .queue import Queue
 from .scaling import Scaling
+from .schedules import BadSchedule, Schedule, Schedules
 from .wire import BadJob, Job
 from .worker import Worker
 
 __all__ = [
     "BadJob",
+    "BadSchedule",
     "Connections",
     "Definition",
     "Definitions",
@@ -35,6 +38,8 @@ __all__ = [
     "Plugin",
     "Queue",
     "Scaling",
+    "Schedule",
+    "Schedules",
     "WaitAndRepeat",
     "Worker",
     "open_connections",

@@ -22,7 +22,7 @@ from common.emails import made_at
 
 from .keys import CHART_KEPT_SECONDS, CHART_SECONDS, Keys
 from .scripts import Scripts, is_lost
-from .wire import MAX_JOB, BadJob, Job, failure, read_job, working_since
+from .wire import MAX_JOB, BadJob, Job, failure, read_job, with_queue, working_since
 
 
 class LeaseLost(Exception):
@@ -49,6 +49,8 @@ class Claim:
     job: Job | None
     """None if it is none after all; `bad` then says why."""
     bad: str
+    key: str
+    """Under which its attempts and crashes are counted; empty if nothing is counted at all."""
     failed: int
     """Attempts so far."""
     crashes: int
@@ -56,10 +58,6 @@ class Claim:
     """Seconds since its id was made, by Redis's clock; None if its id does not tell."""
     lock: str | None = None
     """The name of its lock, if jobs of its kind are unique."""
-
-    @property
-    def key(self) -> str:
-        return self.job.key if self.job else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +96,8 @@ class Claims:
         May be repeated when its answer got lost: the slots then get what they had got.
         """
         keys = self._keys
-        names = [keys.leases, keys.pause_all, keys.attempts, keys.crashes, keys.unreadable, *self._queue_keys]
-        names += [keys.worker(slot.id) for slot in slots]
+        names = [keys.leases, keys.workers, keys.pause_all, keys.attempts, keys.crashes, keys.unreadable]
+        names += (*self._queue_keys, *(keys.worker(slot.id) for slot in slots))
         run_at = working_since(time.time())
         heads = orjson.dumps([(slot.id, f'{run_at},"worker":"{slot.name}"') for slot in slots])
         token = f"{self._chance}{next(self._tokens):x}"
@@ -112,8 +110,8 @@ class Claims:
         redis_now, paused, *rest = answer
         waits, rest = rest[: len(self._queues)], rest[len(self._queues) :]
         claims = [
-            _claim(slots[rest[i]], *rest[i + 1 : i + 6], redis_now / 1000)  # type: ignore[call-arg]
-            for i in range(0, len(rest), 6)
+            _claim(slots[rest[i]], *rest[i + 1 : i + 7], redis_now / 1000)  # type: ignore[call-arg]
+            for i in range(0, len(rest), 7)
         ]
         return Answer(
             claims, paused.decode(errors="replace"), dict(zip(self._queues, (w / 1000 for w in waits), strict=True))
@@ -134,7 +132,7 @@ class Claims:
             if claim.lock:
                 names.append(keys.unique(claim.lock))
             counted = claim.key if claim.failed or claim.crashes else ""
-            job_id = claim.key if claim.lock else ""
+            job_id = claim.job.key if claim.job and claim.lock else ""
             jobs.append((claim.slot.id, claim.token, record, len(names) if claim.lock else 0, job_id, counted))
             if claim.waited is not None:
                 chart[f"waited:{bucket(claim.waited)}"] += 1
@@ -156,26 +154,26 @@ class Claims:
             now=time.time(),
             raw=claim.raw,
         )
+        job_id = claim.job.key if claim.job else ""
         names = [
             *(keys.worker(slot.id), keys.workers, keys.failed, keys.processed(), keys.processed(slot.id)),
             *(keys.failures(), keys.failures(slot.id), keys.attempts, keys.crashes, keys.totals, self._chart()),
             keys.unique(claim.lock) if claim.lock else keys.unique("none"),
         ]
         return bool(
-            await self._scripts(
-                "give_up", names, slot.id, claim.token, record, claim.key, claim.key, CHART_KEPT_SECONDS
-            )
+            await self._scripts("give_up", names, slot.id, claim.token, record, claim.key, job_id, CHART_KEPT_SECONDS)
         )
 
     async def retry(self, claim: Claim, seconds: float) -> bool:
         """Again in so many seconds, rounded up to a whole second of the clock; counts an attempt."""
-        keys, slot = self._keys, claim.slot
+        assert claim.job is not None
+        keys, slot, job = self._keys, claim.slot, with_queue(claim.job)
         second = math.ceil(time.time() + seconds)
         names = [
-            *(keys.worker(slot.id), keys.workers, keys.schedule, keys.delayed(second), keys.timestamps(claim.raw)),
+            *(keys.worker(slot.id), keys.workers, keys.schedule, keys.delayed(second), keys.timestamps(job.raw)),
             *(keys.attempts, keys.totals, self._chart()),
         ]
-        arguments = (slot.id, claim.token, claim.raw, second, claim.key, CHART_KEPT_SECONDS)
+        arguments = (slot.id, claim.token, job.raw, second, job.queue, CHART_KEPT_SECONDS)
         return bool(await self._scripts("retry", names, *arguments))
 
     async def give_back(self, claim: Claim) -> bool:
@@ -193,7 +191,9 @@ def bucket(seconds: float) -> int:
     return max(0, math.ceil(math.log2(max(seconds, 0.001) * 1000)))
 
 
-def _claim(slot: Slot, token: bytes, queue: bytes, raw: bytes, failed: int, crashes: int, now: float) -> Claim:
+def _claim(
+    slot: Slot, token: bytes, queue: bytes, raw: bytes, key: bytes, failed: int, crashes: int, now: float
+) -> Claim:
     name, job, bad = queue.decode(), None, ""
     try:
         job = read_job(raw, name)
@@ -202,4 +202,4 @@ def _claim(slot: Slot, token: bytes, queue: bytes, raw: bytes, failed: int, cras
     made = made_at(job.id) if job and job.id else None
     waited = None if made is None else max(0.0, now - made)
     text = raw.decode(errors="replace")
-    return Claim(slot, token.decode(), name, text, job, bad, failed, crashes, waited)
+    return Claim(slot, token.decode(), name, text, job, bad, key.decode(errors="replace"), failed, crashes, waited)

@@ -94,6 +94,15 @@ class Promoted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Fired(Event):
+    """A schedule was due at this second (unix time), and its job is in its queue."""
+
+    schedule: str
+    job: Job
+    second: int
+
+
+@dataclass(frozen=True, slots=True)
 class Paused(Event):
     """Nobody takes jobs for a while; None: they do again."""
 

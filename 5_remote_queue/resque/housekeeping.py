@@ -21,7 +21,7 @@ from common.redis_client import reason
 from .events import CleanedWorker, Erred, Failed, Hook, Promoted
 from .keys import Keys
 from .scripts import Scripts
-from .wire import MAX_JOB, BadJob, failed_at, failure, job_of, readable
+from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, readable
 
 EVERY_SECONDS = 0.5
 FOREIGN_EVERY_SECONDS = 5.0  # between two looks at the workers of other programs
@@ -107,6 +107,11 @@ class Housekeeping:
             self._hook(Promoted(moved))
         return moved
 
+    async def resign(self) -> bool:
+        """At our end: give the locks back, unless other workers of ours are there to lead. True: we gave them back."""
+        keys = self._keys
+        return bool(await self._scripts("resign", [keys.node_lock, keys.ruby_lock, keys.leases], LEADER))
+
     async def set_aside(self) -> int:
         """What was in a queue and is no job goes to the failed list, as a text; how many."""
         keys, count = self._keys, 0
@@ -151,11 +156,11 @@ class Housekeeping:
         working = await self._redis.get(keys.worker(worker_id)) or b""
         names = [
             *(keys.worker(worker_id), keys.ping(name), keys.workers, keys.failed, keys.failures(), keys.totals),
-            *(keys.leases, keys.started(worker_id), keys.processed(worker_id), keys.failures(worker_id)),
-            *(keys.processed(name), keys.failures(name)),
+            *(keys.leases, keys.node_lock, keys.started(worker_id)),
+            *(keys.processed(worker_id), keys.failures(worker_id), keys.processed(name), keys.failures(name)),
         ]
         record = _stuck_record(working, worker_id, silent) if working else ""
-        if not await self._scripts("clean", names, worker_id, sign or b"", working, record):
+        if not await self._scripts("clean", names, worker_id, sign or b"", working, record, LEADER):
             return False
         outcome = "its job is in the failed list" if record else "it had no job"
         self._hook(CleanedWorker(worker_id, f"silent for {silent:.0f} s; {outcome}"))
@@ -188,7 +193,8 @@ def _stuck_record(working: bytes, worker_id: str, silent: float) -> str:
     try:
         members: Any = orjson.loads(working)
         payload, queue = members["payload"], str(members.get("queue", ""))
-        raw = orjson.dumps(payload).decode()
+        args = job_of(payload, queue, "").args  # Node's script has made {} of an empty list
+        raw = encode(payload | {"args": args})
         job = job_of(payload, queue, raw)
     except (ValueError, TypeError, KeyError, AttributeError):
         job, queue, raw = None, "", working.decode(errors="backslashreplace")

@@ -16,7 +16,8 @@ NAME the same without its queues, TS unix seconds:
     delayed_queue_schedule   zset    TS -> TS: the seconds for which something is planned
     delayed:TS               list    RAW jobs that are due at that second
     timestamps:RAW           set     the `delayed:TS` in which this job waits
-    persistent_schedules     hash    name -> cron schedule, as resque-scheduler writes it
+    persistent_schedules     hash    name -> cron schedule, as resque-scheduler writes it (schedules.py)
+    schedules_changed        set     names of schedules that a resque-scheduler should look at again
     pause-all-workers        string  "true": nobody takes a job
     resque_scheduler_leader_lock           string  who promotes delayed jobs, as Node asks
     resque:resque_scheduler_master_lock    string  the same as Ruby asks (with the namespace twice, yes)
@@ -33,7 +34,8 @@ Ours alone; no foreign program looks at keys that begin with `py:`:
     py:unique:DIGEST         string  the id of the one job of its kind that may wait or run; goes away by itself
     py:chart:N               hash    what ended in the ten seconds number N, and how long it had waited; for two hours
     py:totals                hash    since ever: succeeded, failed, retried, crashed, late
-    py:cron                  hash    name of a schedule -> the last due second for which it was enqueued
+    py:cron                  hash    name of a schedule -> the last due second for which it was enqueued, and a digest
+                                     of when it is due
 """
 
 CHART_SECONDS = 10
@@ -51,6 +53,7 @@ class Keys:
         self.heartbeats = self.key("workers:heartbeat")
         self.schedule = self.key("delayed_queue_schedule")
         self.cron_schedules = self.key("persistent_schedules")
+        self.schedules_changed = self.key("schedules_changed")
         self.pause_all = self.key("pause-all-workers")
         self.node_lock = self.key("resque_scheduler_leader_lock")
         self.ruby_lock = self.key(namespace, "resque_scheduler_master_lock")

@@ -246,7 +246,7 @@ def moment_of(date: object) -> float | None:
         return None
     if re.fullmatch(r"\d{1,12}", text, re.ASCII):
         return float(text)
-    text = text.strip().replace(" UTC", " +0000")
+    text = re.sub(" (UTC|GMT)$", " +0000", text.strip())
     if found := _JS_DATE.match(text):
         month, day, year, clock, offset = found.groups()
         text = f"{day} {month} {year} {clock} {offset}"

@@ -28,8 +28,8 @@ class _Order:
 
     job: Job
     second: int
-    lock: str | None
-    lock_ms: int
+    lock: str | None = None
+    lock_ms: int = 0
 
 
 class Queue:
@@ -70,7 +70,7 @@ class Queue:
     async def _put(self, job: Job, second: int) -> bool:
         definition = self._definitions.get(job.name)
         if definition is None:
-            return await self._enqueue(_Order(job, second, None, 0))
+            return await self._enqueue(_Order(job, second))
         for plugin in definition.plugins:
             if not await plugin.before_enqueue(job):
                 return False

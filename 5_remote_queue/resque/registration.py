@@ -85,13 +85,14 @@ class Registration:
         await self._unregister(slots)
 
     async def begin_anew(self) -> list[Slot]:
-        """As many slots under another name: the old ones are not ours any more."""
-        with self._lock:
-            how_many = len(self.slots)
-            self.slots = {}
-            self._lost = False
+        """As many slots under another name: the old ones are not ours any more. Raises RedisError; then call again."""
         self.host = self._new_host()
-        return await self.add(how_many)
+        slots = [self._new_slot(next(self._numbers)) for _ in self.slots]
+        await self._register(slots)
+        with self._lock:
+            self.slots = {slot.number: slot for slot in slots}
+            self._lost = False
+        return slots
 
     async def _register(self, slots: Sequence[Slot]) -> None:
         keys, now = self._keys, time.time() + self._ahead
@@ -125,7 +126,11 @@ class Registration:
         with self._lock:  # a slot that was removed meanwhile is not lost
             self._lost = any(slots[number - 1].number in self.slots for number in lost)
         if self._lost:
-            self._loop.call_soon_threadsafe(self._on_lost)
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        if self._lost:  # and not begun anew meanwhile
+            self._on_lost()
 
     def _pings(self, slots: Sequence[Slot], now: float) -> bytes:
         return orjson.dumps([ping(slot.name, self._queues, now) for slot in slots])

@@ -15,8 +15,9 @@ import math
 import re
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -52,7 +53,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Under what its attempts and crashes are counted, in claim.lua and reap.lua too: its id, else a digest."""
+        """By what it is known as the holder of a lock: its id, else a digest of its text."""
         return self.id or hashlib.sha1(self.raw.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -70,7 +71,12 @@ def make_job(queue: str, name: str, args: Sequence[Any], job_id: str | None = No
         arguments[0] = {**first, "id": job_id or first.get("id") or new_id("job")[1:33]}
     elif job_id is not None:
         raise BadJob("an id has its place in the first argument, which must be an object")
-    return Job(name, queue, arguments, encode({"class": name, "queue": queue, "args": arguments}))
+    return Job(name, queue, arguments, f"{_head(name, queue)}{encode(arguments)}}}")
+
+
+@lru_cache(maxsize=1000)
+def _head(name: str, queue: str) -> str:
+    return encode({"class": name, "queue": queue})[:-1] + ',"args":'
 
 
 def read_job(raw: bytes | str, queue: str = "") -> Job:
@@ -84,14 +90,16 @@ def read_job(raw: bytes | str, queue: str = "") -> Job:
 
 
 def job_of(members: Any, queue: str, raw: str) -> Job:
-    """The same for JSON that has been parsed. Ruby leaves the queue out; no `args` are no arguments."""
+    """The same for JSON that has been parsed. Ruby leaves the queue out; no `args` are no arguments, and `{}` is what
+    Node's scripts make of an empty list.
+    """
     if not isinstance(members, dict):
         raise BadJob("not a JSON object")
     name = members.get("class")
     if not isinstance(name, str) or not name:
         raise BadJob('no "class"')
     args = members.get("args")
-    if args is None:
+    if args is None or args == {}:
         args = []
     elif not isinstance(args, list):
         args = [args]
@@ -99,14 +107,35 @@ def job_of(members: Any, queue: str, raw: str) -> Job:
     return Job(name, queue or (named if isinstance(named, str) else ""), args, raw)
 
 
+def with_queue(job: Job) -> Job:
+    """The job as it may be delayed: there only its own text says which queue it is for, and Ruby leaves that out."""
+    if orjson.loads(job.raw).get("queue") == job.queue:
+        return job
+    raw = f'{job.raw.rstrip()[:-1]},"queue":{encode(job.queue)}}}'  # of two, the last counts, in each of the languages
+    return replace(job, raw=raw)
+
+
 def encode(value: Any) -> str:
     """JSON as JavaScript writes it. Raises BadJob for what it cannot keep."""
     try:
-        return orjson.dumps(_as_javascript(value)).decode()
+        return orjson.dumps(value if _is_texts(value) else _as_javascript(value)).decode()
     except TypeError as error:  # orjson.JSONEncodeError is one: a lone surrogate, a set, nesting too deep
         raise BadJob(str(error)) from None
     except RecursionError:
         raise BadJob("nested too deep") from None
+
+
+def _is_texts(value: Any) -> bool:
+    """Whether it is made of nothing but texts, as most jobs are: then there is nothing to be careful about."""
+    kind = type(value)
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str or key[:1].isdigit() or not (type(item) is str or _is_texts(item)):
+                return False
+        return True
+    if kind is list:
+        return all(_is_texts(item) for item in value)
+    return kind is str
 
 
 def _as_javascript(value: Any) -> Any:

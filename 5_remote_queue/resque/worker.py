@@ -420,6 +420,7 @@ class Worker:
         with suppress(RedisError, TimeoutError):
             async with asyncio.timeout(GIVE_BACK_SECONDS):
                 await self._registration.remove(list(self._registration.slots.values()))
+                await self.housekeeping.resign()
         if self._removing:
             await asyncio.wait(self._removing, timeout=GIVE_BACK_SECONDS)
         self._hook(Ended(name))

@@ -1,17 +1,17 @@
 -- Take the next jobs into free slots: off their queue and into `worker:ID` in one step. Queues are asked in their order.
 --
--- KEYS  py:leases, pause-all-workers, py:attempts, py:crashes, py:unreadable,
+-- KEYS  py:leases, workers, pause-all-workers, py:attempts, py:crashes, py:unreadable,
 --       then for each queue queue:QUEUE, py:paused:QUEUE, py:throttle:QUEUE, then for each slot worker:ID
 -- ARGV  1: JSON [[queue's name, ms between two of its jobs or 0] …]   2: JSON [[ID, more of its record] …], the slots
 --       3: this call's token   4: "1" if other slots of this process are at work   5: the largest job (bytes)
 -- Returns {now in ms, why a queue is paused or "", a number for each queue, then for each job
---       slot from 0, token, queue, raw, failed attempts, crashes}. A queue's number says when to ask again:
+--       slot from 0, token, queue, raw, key of its counts, failed attempts, crashes}. A queue's number says when to ask again:
 --       in so many ms; 0 when something is in it; -1 when the other slots are done, because its next job must run alone.
--- Error LOST: a lease has ended, and what these slots held is somebody else's.
-local leases, pause_all, attempts, crashes, unreadable = unpack(KEYS, 1, 5)
+-- Error LOST: a lease has ended, or a foreign program took a slot for dead: what it held is somebody else's.
+local leases, workers, pause_all, attempts, crashes, unreadable = unpack(KEYS, 1, 6)
 local queues, slots = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local token, busy, largest = ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
-local first = 5 + 3 * #queues -- the key before the slots'
+local first = 6 + 3 * #queues -- the key before the slots'
 local PAUSED = 1000 -- ms until somebody asks again
 local CATCH_UP = 100 -- ms of the throttle's pace that a late wake-up may make up for
 local SUSPECT = 2 -- crashes, from which on a job runs alone: it should take no others down once more
@@ -20,18 +20,18 @@ local now = now_ms()
 local any_failed, any_crashed = redis.call('EXISTS', attempts) == 1, redis.call('EXISTS', crashes) == 1
 local reason, waits, jobs, free = '', {}, {}, {}
 
-local function hand_out(slot, its_token, queue, job, raw)
-    local key = (any_failed or any_crashed) and job_key(job, raw)
+local function hand_out(slot, its_token, queue, raw)
+    local key = (any_failed or any_crashed) and job_key(queue, raw) or ''
     local failed = any_failed and tonumber(redis.call('HGET', attempts, key)) or 0
     local crashed = any_crashed and tonumber(redis.call('HGET', crashes, key)) or 0
-    for _, value in ipairs({slot - 1, its_token, queue, raw, failed, crashed}) do jobs[#jobs + 1] = value end
+    for _, value in ipairs({slot - 1, its_token, queue, raw, key, failed, crashed}) do jobs[#jobs + 1] = value end
 end
 
-local function take(slot, queue, job, raw)
+local function take(slot, queue, raw)
     local its_token = token .. '.' .. slot
     local head = string.format('{"token":"%s","queue":%s,%s', its_token, cjson.encode(queue), slots[slot][2])
     redis.call('SET', KEYS[first + slot], head .. ',"payload":' .. raw .. '}')
-    hand_out(slot, its_token, queue, job, raw)
+    hand_out(slot, its_token, queue, raw)
 end
 
 -- How many jobs the throttle lets go now, and when the first of them was due (GCRA: ITU-T I.371).
@@ -41,8 +41,8 @@ local function permits(throttle, interval)
     return math.max(0, math.floor((now - due) / interval) + 1), due
 end
 
-local function is_suspect(job, raw)
-    return any_crashed and (tonumber(redis.call('HGET', crashes, job_key(job, raw))) or 0) >= SUSPECT
+local function is_suspect(queue, raw)
+    return any_crashed and (tonumber(redis.call('HGET', crashes, job_key(queue, raw))) or 0) >= SUSPECT
 end
 
 -- Serve one queue; returns when to ask it again.
@@ -53,16 +53,16 @@ local function serve(name, interval, list, throttle)
         local raw = redis.pcall('LPOP', list)
         if not raw then break end
         if type(raw) == 'table' then return PAUSED end -- an error: what is there is no list
-        local readable, job = pcall(cjson.decode, #raw <= largest and raw or '')
+        local readable = pcall(cjson.decode, #raw <= largest and raw or '')
         if not readable or string.sub(raw, 1, 1) ~= '{' then
             redis.call('RPUSH', unreadable, name, raw)
         else
-            local alone = is_suspect(job, raw)
+            local alone = is_suspect(name, raw)
             if alone then wait = -1 end
             if alone and (busy or #jobs > 0) then
                 redis.call('LPUSH', list, raw)
             else
-                take(table.remove(free, 1), name, job, raw)
+                take(table.remove(free, 1), name, raw)
                 taken = taken + 1
             end
         end
@@ -78,8 +78,9 @@ end
 
 local ids = {}
 for i, slot in ipairs(slots) do ids[i] = slot[1] end
-for _, score in ipairs(redis.call('ZMSCORE', leases, unpack(ids))) do
-    if not score then return redis.error_reply('LOST') end
+local alive, listed = redis.call('ZMSCORE', leases, unpack(ids)), redis.call('SMISMEMBER', workers, unpack(ids))
+for i in ipairs(slots) do
+    if not alive[i] or listed[i] == 0 then return redis.error_reply('LOST') end
 end
 
 -- A slot asks when it holds nothing. What is in it all the same was handed out in an answer that got lost: once more.
@@ -87,7 +88,7 @@ for i in ipairs(slots) do
     local record = redis.call('GET', KEYS[first + i])
     local head, raw = split(record or '')
     if head then
-        hand_out(i, head.token, head.queue, cjson.decode(raw), raw)
+        hand_out(i, head.token, head.queue, raw)
     else
         free[#free + 1] = i
     end
@@ -95,7 +96,7 @@ end
 
 local all_paused = string.lower(redis.call('GET', pause_all) or '') == 'true' and 'pause-all-workers is set'
 for q, queue in ipairs(queues) do
-    local list, paused, throttle = unpack(KEYS, 3 + 3 * q, 5 + 3 * q)
+    local list, paused, throttle = unpack(KEYS, 4 + 3 * q, 6 + 3 * q)
     local why = all_paused or redis.call('GET', paused)
     if why then
         reason, waits[q] = why, PAUSED

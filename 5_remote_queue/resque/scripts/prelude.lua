@@ -19,9 +19,14 @@ local function is_held(record_key, token, workers, id)
     return redis.call('GETRANGE', record_key, 0, #mark - 1) == mark and redis.call('SISMEMBER', workers, id) == 1
 end
 
--- Under what a job's failures and crashes are counted: its id if it has one (as in wire.py, Job.key).
-local function job_key(job, raw)
-    local first = type(job) == 'table' and type(job.args) == 'table' and job.args[1]
+-- Under what a job's failures and crashes are counted: its id if it has one, else a digest of what it says. Not of RAW,
+-- which is another text when a foreign scheduler has promoted it.
+local function job_key(queue, raw)
+    local _, job = pcall(cjson.decode, raw)
+    local args = type(job) == 'table' and type(job.args) == 'table' and job.args or {}
+    local first = args[1] or args -- what is no list is the only argument
     local id = type(first) == 'table' and first.id
-    return type(id) == 'string' and id or redis.sha1hex(raw)
+    if type(id) == 'string' and id ~= '' then return id end
+    local writable, text = pcall(cjson.encode, {queue, job.class, args})
+    return redis.sha1hex(writable and text or raw)
 end

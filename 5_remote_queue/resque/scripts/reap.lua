@@ -11,11 +11,16 @@ local namespace, limit, failed_at = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local ANSWERED_FOR = 1000 -- so many of the latest failures are searched for one that names a worker
 local now = now_ms()
 
+-- A text in JSON as JavaScript writes it (wire.py says why): without an escape before each slash.
+local function quote(text)
+    return (string.gsub(cjson.encode(text), '\\/', '/'))
+end
+
 local function give_up(id, queue, raw, reason)
-    redis.call('RPUSH', failed, string.format(
-        '{"failed_at":"%s","payload":%s,"exception":"WorkerLost","error":%s,"backtrace":[],"worker":%s,"queue":%s}',
-        failed_at, raw, cjson.encode(reason), cjson.encode(id), cjson.encode(queue)))
-    local key = job_key(cjson.decode(raw), raw)
+    redis.call('RPUSH', failed, table.concat({
+        '{"failed_at":', quote(failed_at), ',"payload":', raw, ',"exception":"WorkerLost","error":', quote(reason),
+        ',"backtrace":[],"worker":', quote(id), ',"queue":', quote(queue), '}'}))
+    local key = job_key(queue, raw)
     redis.call('HDEL', crashes, key)
     redis.call('HDEL', attempts, key)
     redis.call('HINCRBY', totals, 'failed', 1)
@@ -25,7 +30,7 @@ end
 
 -- Node's forceClean takes a worker out of `workers`, puts its job into `failed`, and leaves its record behind.
 local function is_filed(name)
-    local mark = '"worker":' .. cjson.encode(name)
+    local mark = '"worker":' .. quote(name)
     for _, record in ipairs(redis.call('LRANGE', failed, -ANSWERED_FOR, -1)) do
         if string.find(record, mark, 1, true) then return true end
     end
@@ -43,7 +48,7 @@ local function recover(id, record)
         give_up(id, head.queue, raw, 'its worker was removed by somebody who did not say what became of the job')
         return head.queue, 'failed', raw
     end
-    local count = redis.call('HINCRBY', crashes, job_key(cjson.decode(raw), raw), 1)
+    local count = redis.call('HINCRBY', crashes, job_key(head.queue, raw), 1)
     redis.call('HINCRBY', totals, 'crashed', 1)
     if count >= limit then
         give_up(id, head.queue, raw, 'its worker was gone while it ran, ' .. count .. ' times')

@@ -1,7 +1,7 @@
 -- This job has failed and is to be tried again: from `worker:ID` to the delayed jobs, and one attempt more on its count.
 --
 -- KEYS  worker:ID, workers, delayed_queue_schedule, delayed:TS, timestamps:RAW, py:attempts, py:totals, py:chart:N
--- ARGV  ID, token, RAW, TS, key under which to count, how long a chart is kept (s)
+-- ARGV  ID, token, RAW, TS, queue's name, how long a chart is kept (s)
 -- Returns 1, or 0: it was not the caller's any more.
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     redis.call('HINCRBY', KEYS[7], 'late', 1)
@@ -11,7 +11,7 @@ redis.call('DEL', KEYS[1])
 redis.call('RPUSH', KEYS[4], ARGV[3])
 redis.call('SADD', KEYS[5], 'delayed:' .. ARGV[4])
 redis.call('ZADD', KEYS[3], ARGV[4], ARGV[4])
-redis.call('HINCRBY', KEYS[6], ARGV[5], 1)
+redis.call('HINCRBY', KEYS[6], job_key(ARGV[5], ARGV[3]), 1)
 redis.call('HINCRBY', KEYS[7], 'retried', 1)
 redis.call('HINCRBY', KEYS[8], 'retried', 1)
 redis.call('EXPIRE', KEYS[8], ARGV[6])

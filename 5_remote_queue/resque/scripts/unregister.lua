@@ -7,12 +7,14 @@ for i, id in ipairs(cjson.decode(ARGV[1])) do
     local key = 3 + 5 * (i - 1)
     local record = redis.call('GET', KEYS[key + 1])
     local head, raw = split(record or '')
-    if head and redis.call('ZSCORE', KEYS[2], id) then
+    if head and redis.call('SISMEMBER', KEYS[3], id) == 1 then
         redis.call('LPUSH', ARGV[2] .. head.queue, raw)
         redis.call('DEL', KEYS[key + 1])
+        record = nil
     end
+    -- With a job left, a foreign program took it for dead: reap.lua finds out what became of that, after the lease.
+    if not record then redis.call('ZREM', KEYS[2], id) end
     redis.call('SREM', KEYS[3], id)
-    redis.call('ZREM', KEYS[2], id)
     redis.call('HDEL', KEYS[1], id)
     redis.call('DEL', unpack(KEYS, key + 2, key + 5))
 end

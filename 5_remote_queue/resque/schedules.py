@@ -1,0 +1,294 @@
+"""Cron: jobs that are enqueued again and again, when a schedule says so.
+
+Schedules are given in code or stand in the hash `persistent_schedules`, in the format of resque-scheduler (5.0):
+
+    cron             five fields, as in crontab(5); or six, the first of them seconds. The name of a time zone may
+                     follow; without one it is UTC, whatever the machine's zone
+    every            "30s", "5m", "1h30m", "2d", "1w"; or ["1h", {"first_in": "5m"}]. Counted from the moment at which a
+                     scheduler first saw it; the first time is one interval later, or after `first_in`
+    queue, class     the job's; without a class it is the schedule's name
+    args             the job's; what is no list is its only argument
+    description      for people; so are `persist` and `parameters`
+
+Each has either `cron` or `every`. A schedule with anything else in it may mean something that we would not do; it is
+named in the log and left alone. So is one that cannot be read.
+
+By Redis's clock, each due second of a schedule is enqueued once, however many schedulers run. What was missed while
+none ran is made good once, not for each missed time: a report that comes seven times tells no more than one.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import orjson
+from cronsim import CronSim, CronSimError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from common.log import OncePerSecond
+from common.redis_client import reason
+
+from .events import Erred, Fired, Hook, ignore
+from .housekeeping import LEADER
+from .keys import Keys
+from .scripts import Scripts
+from .wire import BadJob, digest, encode, make_job
+
+LOOK_SECONDS = 0.25
+MEMBERS = {"cron", "every", "queue", "class", "args", "description", "persist", "parameters"}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+_DURATION = re.compile(r"(?:\d{1,9}[wdhms])+", re.ASCII)
+
+log = logging.getLogger(__name__)
+
+
+class BadSchedule(ValueError):
+    """Not a schedule, or not one of ours."""
+
+
+class When(Protocol):
+    """When a schedule is due. All times in unix seconds."""
+
+    def begin(self, now: int) -> int:
+        """The mark of a schedule that is new: as if it had been due then."""
+
+    def due(self, mark: int, now: int) -> int | None:
+        """The last time after `mark` up to now, if there is one."""
+
+
+@dataclass(frozen=True)
+class Cron:
+    fields: str
+    zone: tzinfo = UTC
+
+    def begin(self, now: int) -> int:
+        return now
+
+    def due(self, mark: int, now: int) -> int | None:
+        # Backwards from now, so that a year without a scheduler costs no more than a minute. In a zone with summer time
+        # as Debian's cron: a time that is skipped comes right after the gap, one that comes twice counts once.
+        found = next(CronSim(self.fields, datetime.fromtimestamp(now + 1, self.zone), reverse=True), None)
+        second = int(found.timestamp()) if found else mark
+        return second if mark < second <= now else None
+
+
+@dataclass(frozen=True)
+class Every:
+    seconds: int
+    first_in: int
+
+    def begin(self, now: int) -> int:
+        return now + self.first_in - self.seconds
+
+    def due(self, mark: int, now: int) -> int | None:
+        intervals = (now - mark) // self.seconds
+        return mark + intervals * self.seconds if intervals > 0 else None
+
+
+@lru_cache(maxsize=1000)
+def read_cron(text: str) -> Cron:
+    """Raises BadSchedule."""
+    words = text.split()
+    zone = _zone(words[-1]) if len(words) in (6, 7) else None
+    cron = Cron(" ".join(words[:-1] if zone else words), zone or UTC)
+    try:
+        if next(CronSim(cron.fields, datetime.now(UTC)), None) is None:
+            raise BadSchedule(f"{text!r} never comes")
+    except CronSimError as error:
+        raise BadSchedule(f"cron {text!r}: {error}") from None
+    return cron
+
+
+def read_every(value: Any) -> Every:
+    """Raises BadSchedule."""
+    text, options = value if isinstance(value, list) and len(value) == 2 else (value, {})
+    if not isinstance(options, dict) or options.keys() - {"first_in"}:
+        raise BadSchedule(f"every {value!r}: nothing but first_in is known")
+    seconds = _seconds(text)
+    return Every(seconds, _seconds(options["first_in"]) if options else seconds)
+
+
+def _zone(word: str) -> tzinfo | None:
+    try:
+        return ZoneInfo(word)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+
+
+def _seconds(text: Any) -> int:
+    if not isinstance(text, str) or not _DURATION.fullmatch(text):
+        raise BadSchedule(f"{text!r} is not a duration such as 30s, 5m or 1h30m")
+    seconds = sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)([wdhms])", text))
+    if seconds == 0:
+        raise BadSchedule(f"{text!r} is no time at all")
+    return seconds
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a job is due, and which; either `cron` or `every`, as above. Raises BadSchedule.
+
+    Schedule("nightly", "reportQueue", "sendReport", [{"to": "alice@example.com"}], cron="0 3 * * * Europe/Vienna")
+    """
+
+    name: str
+    queue: str
+    job: str
+    """Its class, in Resque's words."""
+    args: Sequence[Any] = ()
+    cron: str | None = None
+    every: str | Sequence[Any] | None = None
+    description: str = ""
+    when: When = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if (self.cron is None) == (self.every is None):
+            raise BadSchedule("needs either cron or every")
+        if not self.name:
+            raise BadSchedule("needs a name")
+        try:
+            make_job(self.queue, self.job, self.args)
+        except BadJob as error:
+            raise BadSchedule(str(error)) from None
+        when = read_cron(self.cron) if self.cron is not None else read_every(self.every)
+        object.__setattr__(self, "when", when)
+
+    @property
+    def kind(self) -> str:
+        """Short for when it is due: one that is changed begins anew."""
+        return digest(encode([self.cron, self.every]))
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """As in `persistent_schedules`."""
+        when = {"cron": self.cron} if self.cron is not None else {"every": self.every}
+        more = {"description": self.description} if self.description else {}
+        return when | {"class": self.job, "queue": self.queue, "args": list(self.args)} | more
+
+
+def read_schedule(name: str, text: bytes | str) -> Schedule:
+    """Read an entry of `persistent_schedules`. Raises BadSchedule."""
+    try:
+        members = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise BadSchedule(f"not JSON: {error}") from None
+    if not isinstance(members, dict):
+        raise BadSchedule("not a JSON object")
+    if unknown := sorted(members.keys() - MEMBERS):
+        raise BadSchedule(f"has {', '.join(unknown)}, which is not supported")
+    texts = {member: members.get(member) for member in ("cron", "queue", "class", "description")}
+    if wrong := [member for member, value in texts.items() if value is not None and not isinstance(value, str)]:
+        raise BadSchedule(f"{wrong[0]} is not a text")
+    args = members.get("args")
+    args = args if isinstance(args, list) else [] if args is None else [args]
+    job, queue, description = texts["class"] or name, texts["queue"] or "", texts["description"] or ""
+    return Schedule(name, queue, job, args, texts["cron"], members.get("every"), description)
+
+
+class Schedules:
+    """All schedules: `own`, those given in code, and those in Redis, which win over one of the same name, so that it
+    can be changed without a restart. Methods raise RedisError when Redis does not answer.
+    """
+
+    def __init__(
+        self, redis: Redis, scripts: Scripts, keys: Keys, own: Sequence[Schedule] = (), hook: Hook = ignore
+    ) -> None:
+        self._redis: Any = redis  # its types do not know that answers are bytes here
+        self._scripts = scripts
+        self._keys = keys
+        self._own = {schedule.name: schedule for schedule in own}
+        self._hook = hook
+        self._named: dict[str, str] = {}  # in the log already
+        self._stored: set[str] = set()  # those that stood in Redis when last looked
+        self._log = OncePerSecond(log)
+
+    async def run(self) -> None:
+        """Fire what is due, as long as we lead, until cancelled. (Housekeeping, which promotes, makes us lead.)"""
+        while True:
+            try:
+                await self.fire()
+            except RedisError as error:
+                self._log.warning("schedules: %s", reason(error))
+                self._hook(Erred("schedules", error))
+            except Exception as error:  # one schedule must not end the others
+                log.exception("error in the schedules")
+                self._hook(Erred("schedules", error))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def fire(self) -> int:
+        """Enqueue what is due now; how many jobs."""
+        schedules = await self.all()
+        marks = await self._redis.hgetall(self._keys.cron)
+        now, fired = int((await self._redis.time())[0]), 0
+        for schedule in schedules.values():
+            try:
+                fired += await self._fire(schedule, marks, now)
+            except ResponseError as error:  # what is under the key of its queue is no list
+                self._log.warning("the schedule %r: %s", schedule.name, reason(error))
+        return fired
+
+    async def _fire(self, schedule: Schedule, marks: Mapping[bytes, bytes], now: int) -> bool:
+        mark = marks.get(schedule.name.encode(), b"")
+        second, _, kind = mark.decode(errors="replace").partition(" ")
+        if kind != schedule.kind or not re.fullmatch(r"-?\d{1,15}", second, re.ASCII):
+            await self._step(schedule, mark, schedule.when.begin(now), "")
+            return False
+        due = schedule.when.due(int(second), now)
+        if due is None:
+            return False
+        job = make_job(schedule.queue, schedule.job, schedule.args)
+        if not await self._step(schedule, mark, due, job.raw):
+            return False
+        self._hook(Fired(schedule.name, job, due))
+        return True
+
+    async def _step(self, schedule: Schedule, mark: bytes, second: int, raw: str) -> bool:
+        keys = self._keys
+        names = [keys.node_lock, keys.ruby_lock, keys.cron, keys.queues, keys.queue(schedule.queue)]
+        arguments = (LEADER, schedule.name, mark, f"{second} {schedule.kind}", schedule.queue, raw)
+        return bool(await self._scripts("fire", names, *arguments))
+
+    async def all(self) -> dict[str, Schedule]:
+        """By name. What is none of ours is named in the log, once."""
+        found = await self._redis.hgetall(self._keys.cron_schedules)
+        schedules, named = dict(self._own), {}
+        for name, text in ((name.decode(errors="replace"), text) for name, text in sorted(found.items())):
+            try:
+                schedules[name] = read_schedule(name, text)
+            except BadSchedule as error:
+                schedules.pop(name, None)
+                named[name] = str(error)
+                if self._named.get(name) != named[name]:
+                    log.warning("the schedule %r is left alone: %s", name, error)
+        self._named = named
+        await self._forget(self._stored - schedules.keys())
+        self._stored = schedules.keys() - self._own.keys()
+        return schedules
+
+    async def add(self, schedule: Schedule) -> None:
+        """Put it into Redis, or another in its place; a resque-scheduler that runs is told of it too."""
+        keys, members = self._keys, encode(schedule.members)
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hset(keys.cron_schedules, schedule.name, members).sadd(keys.schedules_changed, schedule.name)
+            await pipeline.execute()
+
+    async def remove(self, name: str) -> bool:
+        """False: there is none of this name in Redis. (What is given in code stays.)"""
+        keys = self._keys
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hdel(keys.cron_schedules, name).hdel(keys.cron, name).sadd(keys.schedules_changed, name)
+            removed, *_ = await pipeline.execute()
+        return bool(removed)
+
+    async def _forget(self, names: set[str]) -> None:
+        """Schedules that somebody else has removed: should they ever come again, they are new."""
+        if names:
+            await self._redis.hdel(self._keys.cron, *names)
