@@ -29,6 +29,7 @@ SLEEP_SECONDS = 1.0  # between two looks whether a handler is wanted
 AGAIN_CAP_SECONDS = 0.5  # between two tries to reach a Redis that is away
 
 log = logging.getLogger(__name__)
+away_log = OncePerSecond(log)  # one for all consumers of a process: they lose the same Redis
 
 
 class Consumer:
@@ -44,7 +45,6 @@ class Consumer:
         self._changed = asyncio.Event()
         self._stopping = False
         self._alone = 0  # the id() of what is handled alone
-        self._away_log = OncePerSecond(log)
         self._again_log = OncePerSecond(log)
 
     def held(self) -> tuple[Claimed, ...]:
@@ -63,7 +63,7 @@ class Consumer:
                 failures = 0
             except RedisError as error:
                 failures += 1
-                self._away_log.warning("%s claims nothing: %s", self._handler.name, reason(error))
+                away_log.warning("%s claims nothing: %s", self._handler.name, reason(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
                 continue
             except Exception:  # a bug, or data that nobody expected: a consumer must not stand still for ever
@@ -203,7 +203,7 @@ class Consumer:
                 ours = await tell()
             except RedisError as error:
                 failures += 1
-                self._away_log.warning("%s cannot commit: %s", self._handler.name, reason(error))
+                away_log.warning("%s cannot commit: %s", self._handler.name, reason(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
             else:
                 return ours or failures > 0  # after an error it may have been done by the one before
@@ -221,6 +221,6 @@ class Consumer:
             try:
                 await self._log.put_back(claimed, 0.0, tried=False)
             except RedisError as error:
-                self._away_log.warning("could not give back %s: %s", claimed.position, reason(error))
+                away_log.warning("could not give back %s: %s", claimed.position, reason(error))
         if unfinished:
             log.warning("%s gave back %d unfinished", self._handler.name, len(unfinished))
