@@ -30,11 +30,10 @@ class Hints:
         self._task: asyncio.Task[None] | None = None
         self._ended = False
 
-    def listen(self) -> None:
-        self._task = asyncio.create_task(self._listen())
-
     async def wait(self, seen: int, seconds: float) -> None:
         """Until there are more than those `seen`, or so many seconds, or the end."""
+        if self._task is None:  # who never waits need not listen
+            self._task = asyncio.create_task(self._listen())
         if self.count == seen and not self._ended:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, seconds)):

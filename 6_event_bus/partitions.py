@@ -4,7 +4,6 @@ The producer's side is in tail.py, the consumer's in walk.py. Here is what looks
 """
 
 from collections.abc import Sequence
-from typing import Self
 
 from redis.asyncio import Redis
 
@@ -36,10 +35,6 @@ class PartitionedLog(Log):
         self._survey = Survey(redis)
         self._walks: dict[str, Walk] = {}
         self._hints = Hints(hints or redis, self._rewound)
-
-    async def __aenter__(self) -> Self:
-        self._hints.listen()
-        return self
 
     async def __aexit__(self, *error: object) -> None:
         await super().__aexit__(*error)

@@ -51,7 +51,7 @@ class Tail:
         raise RedisError("the log changes faster than one can append to it")
 
     async def _append_to(self, number: int, lines: Sequence[bytes]) -> Any:
-        of_one = keys(number, "partitions", "state", "ids")
+        of_one = keys(number, "partitions", "state", "ids", "counters")
         return await self._scripts.run("append", of_one, number, *self._limits, b"".join(lines))
 
     async def _search(self, sealed: Sequence[int], ids: Sequence[str]) -> dict[str, str]:

@@ -1,5 +1,5 @@
 -- Append events to a partition that is open; or close it for ever when its time is over, and say which one is next.
--- KEYS: 1 events (list)  2 state (hash)  3 ids (hash), all of one partition
+-- KEYS: 1 events (list)  2 state (hash)  3 ids (hash)  4 counters (hash), all of one partition
 -- ARGV: 1 its number  2 ms that it is open  3 events that it holds at most  4 seconds that ids are remembered
 --       5 "id event\nid event\n…"
 -- Returns {'appended', index, …}, for an id that is there already its index of then; {'sealed', next, its first};
@@ -35,6 +35,14 @@ if #fresh > 0 then
     redis.call('RPUSH', KEYS[1], unpack(fresh))
     redis.call('HSET', KEYS[2], 'last', stamp)
     redis.call('HINCRBY', KEYS[2], 'bytes', bytes)
-    redis.call('PUBLISH', 'eventr:appended', 'look')
+    -- Who has not claimed all that was there will look again anyway; who has may be waiting. Who comes from the partition
+    -- before waits for the first event of this one.
+    local waiting = length == 0
+    for _, counter in ipairs(redis.call('HVALS', KEYS[4])) do
+        waiting = waiting or tonumber(string.match(counter, '%d+$')) == length
+    end
+    if waiting then
+        redis.call('PUBLISH', 'eventr:appended', 'look')
+    end
 end
 return reply
