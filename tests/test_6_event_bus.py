@@ -170,7 +170,7 @@ def kill(strategy: Strategy, role: str, data_dir: Path) -> None:
     """As soon as there is one that has come back from the kill before."""
 
     def killed() -> bool:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, IndexError):  # it is dead still, or has not said anything yet
             os.kill(valkey_of(data_dir).pid if role == "valkey" else strategy.pid(role), signal.SIGKILL)
             return True
         return False
