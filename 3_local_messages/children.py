@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from common.run import how_it_ended
+from common.children import how_it_ended
 from common.settings import USAGE_ERROR, Settings
 
 from .channel import Channel, Message

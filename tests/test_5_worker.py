@@ -150,6 +150,14 @@ async def test_what_is_no_job_is_set_aside_and_the_worker_lives_on(r: Resque, jo
     assert (jobs.done, r.events("Erred")) == ([("good",)], [])
 
 
+async def test_a_flood_of_rubbish_holds_up_neither_jobs_nor_housekeeping(r: Resque, jobs: Jobs) -> None:
+    r.get("RPUSH", r.keys.queue("q"), *["rubbish"] * 350)
+    await r.queue.enqueue("q", "note", ["good"])
+    async with r.working(definitions=jobs.definitions()):
+        await until(lambda: jobs.done)
+        await until(lambda: len(r.events("Failed")) == 350)
+
+
 async def test_jobs_of_other_programs_are_understood(r: Resque, jobs: Jobs) -> None:
     for raw in ('{"class":"note","args":[1]}', '{"args":{"a":1},"class":"note","id":"php"}', '{"class":"note"}'):
         r.get("RPUSH", r.keys.queue("q"), raw)

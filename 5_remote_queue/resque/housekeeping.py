@@ -26,6 +26,7 @@ from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, readable
 EVERY_SECONDS = 0.5
 FOREIGN_EVERY_SECONDS = 5.0  # between two looks at the workers of other programs
 AT_ONCE = 100  # workers or jobs in one call: a script keeps everybody else waiting
+ROUNDS = 50  # calls in a row
 LEADER = "six-ways"  # all our processes lead under one name (promote.lua)
 LEADER_SECONDS = 10.0
 
@@ -96,13 +97,15 @@ class Housekeeping:
 
     async def promote(self) -> int:
         """Move what is due into its queue, unless a foreign scheduler leads; how many jobs."""
-        keys, moved, more = self._keys, 0, 1
+        keys, moved = self._keys, 0
         names = [keys.node_lock, keys.ruby_lock, keys.schedule, keys.queues, keys.unreadable]
-        while more:
-            arguments = (keys.namespace, LEADER, int(LEADER_SECONDS * 1000), AT_ONCE)
+        arguments = (keys.namespace, LEADER, int(LEADER_SECONDS * 1000), AT_ONCE)
+        for _ in range(ROUNDS):  # then the other chores have their turn, however much is due
             leader, count, more = await self._scripts("promote", names, *arguments)
             self.leader = leader.decode(errors="replace")
             moved += count
+            if not more:
+                break
         if moved:
             self._hook(Promoted(moved))
         return moved
@@ -113,9 +116,9 @@ class Housekeeping:
         return bool(await self._scripts("resign", [keys.node_lock, keys.ruby_lock, keys.leases], LEADER))
 
     async def set_aside(self) -> int:
-        """What was in a queue and is no job goes to the failed list, as a text; how many."""
+        """What was in a queue and is no job goes to the failed list, as a text; how many, a hundred at the most."""
         keys, count = self._keys, 0
-        while oldest := await self._redis.lrange(keys.unreadable, 0, 1):
+        while count < AT_ONCE and (oldest := await self._redis.lrange(keys.unreadable, 0, 1)):
             queue, raw = oldest
             error = BadJob(why_unreadable(raw))
             record = failure(

@@ -73,11 +73,15 @@ class Cron:
         return now
 
     def due(self, mark: int, now: int) -> int | None:
+        second = self._last(now if len(self.fields.split()) == 6 else now - now % 60)
+        return second if second is not None and mark < second <= now else None
+
+    @lru_cache(maxsize=1000)  # noqa: B019  asked four times a second; what is cached is small, and bounded
+    def _last(self, now: int) -> int | None:
         # Backwards from now, so that a year without a scheduler costs no more than a minute. In a zone with summer time
         # as Debian's cron: a time that is skipped comes right after the gap, one that comes twice counts once.
         found = next(CronSim(self.fields, datetime.fromtimestamp(now + 1, self.zone), reverse=True), None)
-        second = int(found.timestamp()) if found else mark
-        return second if mark < second <= now else None
+        return int(found.timestamp()) if found else None
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,7 @@ class Schedule:
         return when | {"class": self.job, "queue": self.queue, "args": list(self.args)} | more
 
 
+@lru_cache(maxsize=1000)  # they are read four times a second, and hardly ever change
 def read_schedule(name: str, text: bytes | str) -> Schedule:
     """Read an entry of `persistent_schedules`. Raises BadSchedule."""
     try:

@@ -14,6 +14,7 @@ local token, busy, largest = ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
 local first = 6 + 3 * #queues -- the key before the slots'
 local PAUSED = 1000 -- ms until somebody asks again
 local CATCH_UP = 100 -- ms of the throttle's pace that a late wake-up may make up for
+local SET_ASIDE = 100 -- unreadable things moved in one call: a script keeps everybody else waiting
 local SUSPECT = 2 -- crashes, from which on a job runs alone: it should take no others down once more
 
 local now = now_ms()
@@ -48,7 +49,7 @@ end
 -- Serve one queue; returns when to ask it again.
 local function serve(name, interval, list, throttle)
     local may, due = permits(throttle, interval)
-    local taken, wait = 0, 0
+    local taken, aside, wait = 0, 0, 0
     while #free > 0 and taken < may and wait == 0 do
         local raw = redis.pcall('LPOP', list)
         if not raw then break end
@@ -56,6 +57,8 @@ local function serve(name, interval, list, throttle)
         local readable = pcall(cjson.decode, #raw <= largest and raw or '')
         if not readable or string.sub(raw, 1, 1) ~= '{' then
             redis.call('RPUSH', unreadable, name, raw)
+            aside = aside + 1
+            if aside == SET_ASIDE then wait = 1 end
         else
             local alone = is_suspect(name, raw)
             if alone then wait = -1 end
