@@ -7,7 +7,7 @@ from aiohttp import web
 from common.durability import warn_if_not_durable
 from common.redis_client import redis_client
 from common.settings import Settings
-from common.web import SETTINGS, Stats, answer, read_email, web_frame
+from common.web import LINKS, SETTINGS, Stats, answer, read_email, web_frame
 
 from .jobs import Jobs
 from .resque.dashboard import dashboard
@@ -25,6 +25,7 @@ def create_app(settings: Settings) -> web.Application:
     app = web_frame(settings, __package__, handle, stats, health)
     app.cleanup_ctx.append(open_queue)
     app.add_subapp("/resque", dashboard(settings.redis))
+    app[LINKS].append("/resque")
     return app
 
 

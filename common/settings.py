@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationError
@@ -142,6 +142,10 @@ class Settings(BaseSettings):
     role: str | None = None  # `make run-5 ROLE=worker`: this one role only
     demo: bool = False  # `make run-5 DEMO=1`: the strategy's demonstration in the place of its roles
     workers: PositiveInt = 1  # `make run-5 WORKERS=3`: so many worker processes
+    log: Literal["lua", "streams"] = "lua"  # strategy 6: on which of its two logs
+    partition_seconds: Seconds = 60.0  # strategy 6: so long a partition of the log takes events
+    retention_seconds: Seconds = 86_400.0  # strategy 6: events older than that are deleted, once every consumer is done
+    retention_bytes: PositiveInt = 1_000_000_000  # and the oldest while all are larger than that
 
     @cached_property
     def smtp(self) -> SmtpServer:

@@ -17,7 +17,6 @@ from typing import Any
 import jinja2
 import orjson
 from aiohttp import hdrs, web
-from aiohttp.web_urldispatcher import PrefixedSubAppResource
 from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -43,6 +42,8 @@ COUNTERS = ("accepted", "sent", "failed", "retried")
 GAUGES = ("waiting", "in_flight", "oldest_wait_seconds")
 
 SETTINGS = web.AppKey("settings", Settings)
+LINKS = web.AppKey("links", list[str])
+"""Paths of pages that a strategy has of its own, to be linked from `/`."""
 _ACCEPTED = web.AppKey("accepted", list[int])
 
 Stats = dict[str, Any]
@@ -64,6 +65,7 @@ def web_frame(
     app = web.Application(middlewares=[json_errors])
     app[SETTINGS] = settings
     app[HOST] = settings.host
+    app[LINKS] = []
     app[_ACCEPTED] = [0]
 
     async def all_stats(_: web.Request) -> Stats:
@@ -92,11 +94,7 @@ def web_frame(
             name=name.replace("_", " "),
             folder=strategy,
             inbox=settings.inbox_page,
-            mounted=[
-                resource.canonical
-                for resource in app.router.resources()
-                if isinstance(resource, PrefixedSubAppResource)
-            ],
+            links=app[LINKS],
         )
 
     async def show_chapter(request: web.Request) -> web.FileResponse:

@@ -2,8 +2,8 @@
 
 bench       how fast the parts are, each beside a reference of the same run; its groups are the files bench_*.py
 sink        an SMTP server that drops mail and knows what came when; sinks.py chooses between it and Postfix's
-load        an HTTP load generator; load_mailer, load_smtp, load_redis and load_queue are the same for our mailer, bare
-            SMTP, Redis, and strategy 5's queue
+load        an HTTP load generator; load_mailer, load_smtp, load_redis, load_queue and load_log are the same for our
+            mailer, bare SMTP, Redis, strategy 5's queue and strategy 6's log
 bare_web    the web servers to compare with
 children    child processes that are always ended; strategies.py starts a strategy by `python -m common.run`, and
             valkey.py the Valkey that it uses

@@ -29,6 +29,7 @@ from lab import (
     bench_burst,
     bench_delivering,
     bench_idle,
+    bench_log,
     bench_mailer,
     bench_queue,
     bench_web,
@@ -53,10 +54,11 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
     "mailer": {"mailer": bench_mailer.mailer, "round trips": bench_mailer.round_trips},
     "web": {"load generator": bench_web.load_generator, "strategy 1": bench_web.foreground},
     "burst": {"strategy 2": bench_burst.parallel},
-    "accepting": of_each(bench_accepting.accepting, 3, 4, 5),
-    "delivering": of_each(bench_delivering.delivering, 3, 4, 5),
-    "idle": of_each(bench_idle.from_idle, 1, 2, 3, 4, 5),
+    "accepting": of_each(bench_accepting.accepting, 3, 4, 5, 6),
+    "delivering": of_each(bench_delivering.delivering, 3, 4, 5, 6),
+    "idle": of_each(bench_idle.from_idle, 1, 2, 3, 4, 5, 6),
     "queue": {"queue": bench_queue.queue, "long queue": bench_queue.long_queue},
+    "log": {"log": bench_log.log},
     "batcher": {"batcher": bench_batcher.batcher},
 }
 

@@ -1,0 +1,144 @@
+"""The handlers: what is to happen when something has happened. Each is a consumer of its own, with its own cursor.
+
+To add one, write a class with a name, the events that it wants, and `handle`; and name it in `make_handlers`. It begins
+at the beginning of the log and catches up. An event may come to it twice (after a kill, or in a replay), so a handler
+does something that may be done twice, or makes sure itself that it is done once, as Audit does.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import orjson
+from redis.asyncio import Redis
+
+from common.emails import BadEmail, Email, email_from_json
+from common.errors import SendError
+from common.mailer import Mailer
+from common.retry import may_retry
+from common.sender import PatientSender, window
+from common.settings import Settings
+
+from .events import BadEvent, Event
+from .queuebus import QueueBus, queue_of_strategy_5
+from .scripts import Scripts
+
+EMAIL_REQUESTED = "email_requested"
+
+AUDIT_WINDOW = 500
+AUDIT_GATHER_SECONDS = (
+    0.1  # so 5,000 events a second: nobody waits for a count, and those who are waited for need Redis
+)
+AUDIT_IDS_SECONDS = 2 * 86_400  # so long a repeated event is found out
+AUDIT_COUNTS_SECONDS = 30 * 86_400
+
+
+class Handler(Protocol):
+    name: str
+    """Of the consumer: small letters, digits, _ and -."""
+    events: frozenset[str] | None
+    """The names of the events that it wants, the others are done at once; None: all."""
+    window: int
+    """How many it may have in its hands at a time."""
+
+    async def handle(self, event: Event) -> None:
+        """Return when all is done that this event asks for; only then it is committed. Any error: later again."""
+
+
+@runtime_checkable
+class BatchHandler(Handler, Protocol):
+    """One that is faster when it gets many together."""
+
+    gather_seconds: float
+    """The pause between one batch and the next, in which events gather."""
+
+    async def handle_many(self, events: Sequence[Event]) -> None:
+        """As `handle`, for all of these; an error says nothing about any one of them: then each is handled alone."""
+
+
+@runtime_checkable
+class Sleeper(Handler, Protocol):
+    """One that need not run at all times."""
+
+    async def wanted(self) -> bool:
+        """Whether there is anything to do for it now."""
+
+
+def hopeless(error: Exception) -> bool:
+    """Whether another attempt cannot help: the event is no event, no email, or the mail server's no is for ever."""
+    if isinstance(error, SendError):
+        return not may_retry(error)
+    return isinstance(error, (BadEvent, BadEmail))
+
+
+class EmailHandler:
+    """Sends the email. Waits for a mail server that is away; meanwhile the lag grows, and nothing is lost."""
+
+    name = "email"
+    events: frozenset[str] | None = frozenset({EMAIL_REQUESTED})
+
+    def __init__(self, settings: Settings, mailer: Mailer) -> None:
+        self.window = window(settings.emails_per_second)
+        self.sender = PatientSender(mailer, settings.emails_per_second)
+        self._domain = settings.id_domain
+
+    async def handle(self, event: Event) -> None:
+        await self.sender.send(email_of(event, self._domain))
+
+
+class Audit:
+    """Counts emails by the recipient's domain, hour by hour; the hour is that of the log.
+
+    eventr:audit:{HOUR}      hash  domain -> emails; HOUR in UTC, 2026-11-25T09
+    eventr:audit_ids:{HOUR}  set   the events that have been counted: one that comes again is found out
+    """
+
+    name = "audit"
+    events: frozenset[str] | None = frozenset({EMAIL_REQUESTED})
+    window = AUDIT_WINDOW
+    gather_seconds = AUDIT_GATHER_SECONDS
+
+    def __init__(self, redis: Redis) -> None:
+        self._scripts = Scripts(redis)
+
+    async def handle(self, event: Event) -> None:
+        await self.handle_many([event])
+
+    async def handle_many(self, events: Sequence[Event]) -> None:
+        by_hour: dict[int, list[str]] = {}
+        for event in events:
+            by_hour.setdefault(int(event.at // 3600), []).append(f"{event.id} {domain_of(event)}\n")
+        for hour, lines in by_hour.items():
+            name = hour_of(hour * 3600)
+            keys = [f"eventr:audit:{{{name}}}", f"eventr:audit_ids:{{{name}}}"]
+            await self._scripts.run("count", keys, AUDIT_COUNTS_SECONDS, AUDIT_IDS_SECONDS, "".join(lines))
+
+
+async def audited(redis: Redis, at: float) -> dict[str, int]:
+    """The counts of the hour that has this moment in it (unix seconds), the largest first."""
+    counts: dict[bytes, bytes] = await redis.hgetall(f"eventr:audit:{{{hour_of(at)}}}")  # type: ignore[assignment]
+    named = {domain.decode(errors="replace"): int(n) for domain, n in counts.items() if n.isdigit()}
+    return dict(sorted(named.items(), key=lambda item: -item[1]))
+
+
+def make_handlers(settings: Settings, redis: Redis, mailer: Mailer) -> list[Handler]:
+    """All that a worker runs."""
+    return [EmailHandler(settings, mailer), Audit(redis), QueueBus(redis, queue_of_strategy_5(redis))]
+
+
+def email_of(event: Event, domain: str) -> Email:
+    """As strictly read as an email of any other program: who knows who has written into the log. Raises BadEmail."""
+    return email_from_json(orjson.dumps({**event.data, "id": event.id}), domain)
+
+
+def hour_of(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H", time.gmtime(at))
+
+
+def domain_of(event: Event) -> str:
+    """Raises BadEvent when there is none."""
+    to = event.data.get("to")
+    domain = to.rpartition("@")[2] if isinstance(to, str) else ""
+    if not domain or domain != "".join(domain.split()):
+        raise BadEvent("not about an email to somebody")
+    return domain

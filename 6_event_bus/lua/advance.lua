@@ -1,0 +1,8 @@
+-- A consumer has done all that lies before a partition: its cursor moves there, never back.
+-- KEYS: 1 cursor (hash)   ARGV: 1 epoch  2 partition  3 its first
+local epoch, partition = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'partition'))
+if epoch ~= ARGV[1] or tonumber(partition) >= tonumber(ARGV[2]) then
+    return 0
+end
+redis.call('HSET', KEYS[1], 'partition', ARGV[2], 'first', ARGV[3], 'index', 0)
+return 1

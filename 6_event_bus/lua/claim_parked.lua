@@ -1,0 +1,21 @@
+-- Claim events that were parked and that somebody wants to be handled again.
+-- KEYS: 1 pending (zset)  2 holders (hash)  3 parked (hash)   ARGV: 1 owner  2 ms of a lease  3 how many at most
+-- Returns {position, attempts, parked entry, …}
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local reply = {}
+for _, position in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[3])) do
+    local entry = redis.call('HGET', KEYS[3], position)
+    if entry then
+        local attempts = string.match(redis.call('HGET', KEYS[2], position) or '0', '^%d+') + 1
+        redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), position)
+        redis.call('HSET', KEYS[2], position, attempts .. ' ' .. ARGV[1])
+        for _, value in ipairs({position, attempts, entry}) do
+            reply[#reply + 1] = value
+        end
+    else
+        redis.call('ZREM', KEYS[1], position)
+        redis.call('HDEL', KEYS[2], position)
+    end
+end
+return reply

@@ -1,0 +1,14 @@
+-- Let parked events be claimed again, with attempts counted from the beginning. They stay parked until that went well.
+-- KEYS: 1 pending (zset)  2 holders (hash)  3 parked (hash)   ARGV: the positions; none: all of them
+-- Returns how many there were.
+local positions = #ARGV > 0 and ARGV or redis.call('HKEYS', KEYS[3])
+local found = 0
+for _, position in ipairs(positions) do
+    if redis.call('HEXISTS', KEYS[3], position) == 1 and not redis.call('ZSCORE', KEYS[1], position) then
+        redis.call('HDEL', KEYS[2], position)
+        redis.call('ZADD', KEYS[1], 0, position)
+        found = found + 1
+    end
+end
+redis.call('PUBLISH', 'eventr:appended', 'rewound')
+return found

@@ -1,0 +1,165 @@
+"""The log on partitions: lists, and Lua scripts that do in one step what must be one step. log.py says how it works.
+
+The producer's side is in tail.py, the consumer's in walk.py. Here is what looks over the whole: replay, trim, lag.
+"""
+
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+
+from .events import Claimed, Event, milliseconds, read_position
+from .hints import Hints
+from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers
+from .log import BEGINNING, END, Log
+from .survey import Survey
+from .tail import Tail, open_first
+from .views import Lag, Partition, Trimmed
+from .walk import Walk
+
+PARTITION_EVENTS = 10_000  # at most in one partition: a place in the middle of a list must not be far from its ends
+TOMBSTONE_SECONDS = 86_400
+
+
+class PartitionedLog(Log):
+    def __init__(
+        self,
+        redis: Redis,
+        lease_seconds: float,
+        partition_seconds: float = 60.0,
+        partition_events: int = PARTITION_EVENTS,
+        hints: Redis | None = None,
+    ) -> None:
+        """`hints` is the client to subscribe with, where `redis` cannot: a cluster's."""
+        super().__init__(redis, lease_seconds)
+        self._tail = Tail(redis, self._scripts, int(partition_seconds * 1000), partition_events)
+        self._survey = Survey(redis)
+        self._walks: dict[str, Walk] = {}
+        self._hints = Hints(hints or redis, self._rewound)
+
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
+        await self._hints.close()
+
+    # Producers
+
+    async def _append_many(self, items: Sequence[tuple[Event, bool]]) -> Sequence[str]:
+        return await self._tail.append(items)
+
+    async def check(self) -> None:
+        await open_first(self._scripts)
+
+    # Consumers
+
+    async def _begin(self, consumer: str) -> None:
+        begin = next(iter(numbers(await self._redis.zrange(PARTITIONS, 0, 0))), 0)
+        if begin == 0:
+            await open_first(self._scripts)
+        first = as_number(await self._redis.hget(key(begin, "state"), "first"))
+        await self._scripts.run("rewind", [cursor(consumer)], begin, first, 0, "NX")
+
+    async def _claim(self, consumer: str, limit: int) -> list[Claimed]:
+        walk = self._walk(consumer)
+        walk.hints = self._hints.count
+        claimed = await walk.claim(limit)
+        if claimed is None:
+            self._registered.discard(consumer)
+        return claimed or []
+
+    def _walk(self, consumer: str) -> Walk:
+        if consumer not in self._walks:
+            self._walks[consumer] = Walk(self._redis, self._scripts, self._counts, consumer, self.owner, self._lease_ms)
+        return self._walks[consumer]
+
+    async def _wait(self, consumer: str, seconds: float) -> None:
+        walk = self._walk(consumer)
+        await self._hints.wait(walk.hints, min(seconds, walk.seconds_until_due()))
+
+    def stop_waiting(self) -> None:
+        super().stop_waiting()
+        self._hints.end()
+
+    def _rewound(self) -> None:
+        self._shelf.look_now()
+        for walk in self._walks.values():
+            walk.look_now()
+
+    def _committed(self, claimed: Claimed, pending: int) -> None:
+        if pending == 0 and not claimed.parked:
+            self._walk(claimed.consumer).nothing_pending_in(read_position(claimed.position)[0])
+
+    def _leases(self, claimed: Claimed) -> tuple[str, ...]:
+        return tuple(leases(claimed.position.partition("-")[0], claimed.consumer))
+
+    def _member(self, claimed: Claimed) -> str:
+        return claimed.position if claimed.parked else claimed.position.partition("-")[2]
+
+    # Replay and retention
+
+    async def replay(self, consumer: str, start: str | float) -> None:
+        await self._register(consumer)
+        partition, index = await self._find(start)
+        first = as_number(await self._redis.hget(key(partition, "state"), "first"))
+        await self._scripts.run("rewind", [cursor(consumer)], partition, first, index, "")
+        self._walk(consumer).look_now()
+
+    async def _find(self, start: str | float) -> tuple[int, int]:
+        """The partition and the index of the first event at or after this place."""
+        if start == END:
+            partition = await self._tail.find()
+            return partition, int(await self._redis.llen(key(partition, "partitions")))
+        if isinstance(start, str) and start != BEGINNING:
+            partition, index = read_position(start)
+            if index >= await self._redis.llen(key(partition, "partitions")):
+                raise ValueError(f"no event of the log has the position {start}")
+            return partition, index
+        ms = 0 if start == BEGINNING else milliseconds(float(start))
+        # All that was appended at that time or later is in the last partition that was opened before, or behind it.
+        before = await self._redis.zrevrangebyscore(PARTITIONS, f"({ms}", "-inf", start=0, num=1)
+        [partition, *_] = numbers(before or await self._redis.zrange(PARTITIONS, 0, 0)) or [0]
+        return partition, int(await self._scripts.run("seek", [key(partition, "partitions")], ms))
+
+    async def trim(
+        self, older_than: float | None = None, larger_than: int | None = None, *, force: bool = False
+    ) -> Trimmed:
+        consumers = await self.consumers()
+        cursors = {name: as_number(await self._redis.hget(cursor(name), "partition")) for name in consumers}
+        slowest = min(cursors, key=lambda name: cursors[name], default=None)
+        partitions = await self.partitions()
+        total = sum(partition.bytes for partition in partitions)
+        now = await self._now()
+        events = gone = 0
+        for partition in partitions:
+            too_old = older_than is not None and partition.last <= now - older_than
+            too_large = larger_than is not None and total > larger_than
+            if not partition.sealed or not (too_old or too_large):
+                break
+            if not force and slowest is not None and int(partition.number) >= cursors[slowest]:
+                return Trimmed(events, gone, slowest)
+            events += await self._trim_one(partition.number, consumers)
+            gone += 1
+            total -= partition.bytes
+        return Trimmed(events, gone, None)
+
+    async def _trim_one(self, partition: str, consumers: Sequence[str]) -> int:
+        of_one = keys(partition, "partitions", "state", "counters", "ids")
+        of_consumers = [lease for name in consumers for lease in leases(partition, name)]
+        events = await self._scripts.run("trim", [*of_one, *of_consumers], TOMBSTONE_SECONDS, *consumers)
+        await self._redis.zrem(PARTITIONS, partition)
+        return int(events)
+
+    # What there is
+
+    async def partitions(self, newest: int | None = None) -> list[Partition]:
+        return await self._survey.partitions(newest)
+
+    async def _lag(self, consumer: str) -> Lag:
+        place = await self._survey.place(consumer)
+        waiting = await self._survey.end() - (place.claimed or 0)
+        oldest = await self._survey.oldest_undone(place)
+        return Lag(
+            position=f"{place.partition}-{place.index}",
+            waiting=max(0, waiting),
+            pending=place.pending,
+            oldest_seconds=max(0.0, await self._now() - oldest) if oldest is not None else 0.0,
+            **await self._figures(consumer),
+        )

@@ -1,0 +1,58 @@
+"""The producer: it says what has happened and does not know who listens."""
+
+from redis.exceptions import ConnectionError, RedisError
+
+from common.emails import Email
+from common.errors import CannotAccept
+from common.redis_client import reason
+from common.web import Stats
+
+from .events import Event
+from .handlers import EMAIL_REQUESTED
+from .log import Log
+
+
+class Producer:
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
+    async def email_requested(self, email: Email) -> None:
+        """Return when the event is in the log. Raises CannotAccept when Redis does not say so.
+
+        The event has the email's id, which was made for this request: so the append may be repeated, and is, once, when
+        the connection was found dead. The first attempt may have got through: the log finds the id.
+        """
+        event = Event(email.id, EMAIL_REQUESTED, email.to_dict())
+        try:
+            try:
+                await self.log.append(event, new=True)
+            except ConnectionError:
+                await self.log.append(event)
+        except RedisError as error:
+            raise CannotAccept(reason(error)) from None
+
+    async def check(self) -> None:
+        """Raises CannotAccept when an event could not be appended now."""
+        try:
+            await self.log.check()
+        except RedisError as error:
+            raise CannotAccept(reason(error)) from None
+
+    async def stats(self) -> Stats:
+        """How far those who send the emails have come. The log knows, whoever they are; nothing while Redis is away."""
+        try:
+            email, audit = await self.log.lag("email"), await self.log.lag("audit")
+            newest = await self.log.partitions(newest=1)
+        except RedisError:
+            return {}
+        return {
+            "sent": email.handled,
+            "failed": email.parked,
+            "retried": email.retried,
+            "waiting": email.waiting,
+            "in_flight": email.pending,
+            "oldest_wait_seconds": email.oldest_seconds,
+            "events": newest[0].first + newest[0].length if newest else 0,
+            "audit_waiting": audit.waiting + audit.pending,
+            "overtaken": email.overtaken + audit.overtaken,
+        }

@@ -1,0 +1,123 @@
+"""Meeting in the middle: one event becomes one job in the queue of each application that has subscribed.
+
+As QueueBus does for Resque: publish once, and let every application work through a queue of its own, in its own
+language, with the tools of the queue. What is missing then is the replay; here the log is still there for that.
+
+    eventr:subscriptions   hash   "APPLICATION EVENT" -> JSON {event, queue, class, since}; since: ms, Redis's clock
+
+A subscription counts for what happens from then on. The job's id is made of the event's and the application's: whoever
+turns an event into jobs may die in the middle, and who does it again finds the ids of those that are there. The queue
+knows an id for an hour, and a lease lasts seconds.
+
+`python -m 6_event_bus.queuebus APPLICATION EVENT QUEUE CLASS` subscribes.
+"""
+
+import asyncio
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+from redis.asyncio import Redis
+
+from common.process import run
+from common.redis_client import redis_client
+from common.settings import Settings, exit_with_usage_error, read_settings
+
+from .events import BadEvent, Event
+from .scripts import Scripts
+
+SUBSCRIPTIONS = "eventr:subscriptions"
+
+
+class JobQueue(Protocol):
+    """What this needs of strategy 5."""
+
+    async def enqueue(self, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None) -> bool:
+        """False: a job with this id was enqueued already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    application: str
+    event: str
+    queue: str
+    job_class: str
+    since: int
+
+    def wants(self, event: Event) -> bool:
+        return event.name == self.event and round(event.at * 1000) >= self.since
+
+
+class QueueBus:
+    name = "queuebus"
+    events: frozenset[str] | None = None
+    window = 500
+    gather_seconds = 0.0
+
+    def __init__(self, redis: Redis, queue: JobQueue) -> None:
+        self._redis = redis
+        self._queue = queue
+
+    async def wanted(self) -> bool:
+        """Nobody need read the log for this while nobody has subscribed."""
+        return bool(await subscriptions(self._redis))
+
+    async def handle(self, event: Event) -> None:
+        await self.handle_many([event])
+
+    async def handle_many(self, events: Sequence[Event]) -> None:
+        """One job for each event and each application that wants it. Raises BadEvent for what cannot be a job."""
+        # Read after the events were claimed: whoever had subscribed before they happened is in it.
+        subscribed = await subscriptions(self._redis)
+        wanted = [(event, one) for event in events for one in subscribed if one.wants(event)]
+        try:
+            await asyncio.gather(*[self._enqueue(event, subscription) for event, subscription in wanted])
+        except ValueError as error:
+            raise BadEvent(f"cannot be a job: {error}") from None
+
+    async def _enqueue(self, event: Event, subscription: Subscription) -> None:
+        argument = {"event": event.name, "at": round(event.at * 1000), "data": event.data}
+        job_id = f"{event.id}:{subscription.application}"
+        await self._queue.enqueue(subscription.queue, subscription.job_class, [argument], job_id)
+
+
+async def subscribe(redis: Redis, application: str, event: str, queue: str, job_class: str) -> None:
+    """From now on. A second time replaces queue and class, and begins anew."""
+    await Scripts(redis).run("subscribe", [SUBSCRIPTIONS], application, event, queue, job_class)
+
+
+async def subscriptions(redis: Redis) -> list[Subscription]:
+    """Those that can be read; rubbish subscribes to nothing."""
+    entries: dict[bytes, bytes] = await redis.hgetall(SUBSCRIPTIONS)  # type: ignore[assignment]
+    found = []
+    for key, text in entries.items():
+        application = key.decode(errors="replace").partition(" ")[0]
+        try:
+            members = orjson.loads(text)
+            event, queue, job_class = (str(members[name]) for name in ("event", "queue", "class"))
+            found.append(Subscription(application, event, queue, job_class, int(members["since"])))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def queue_of_strategy_5(redis: Redis) -> JobQueue:
+    """Its folder begins with a digit, so no import statement can name it."""
+    queue: JobQueue = importlib.import_module("5_remote_queue.resque").Queue(redis)
+    return queue
+
+
+async def main(settings: Settings, words: Sequence[str]) -> None:
+    async with redis_client(settings.redis) as redis:
+        await subscribe(redis, *words)
+        for one in await subscriptions(redis):
+            print(f"{one.application}: {one.event} becomes {one.job_class} in {one.queue}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        exit_with_usage_error("python -m 6_event_bus.queuebus APPLICATION EVENT QUEUE CLASS")
+    run(main(read_settings(), sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""The web server: it appends to the log that an email was requested, and answers when that is on record."""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from common.durability import warn_if_not_durable
+from common.redis_client import redis_client
+from common.settings import Settings
+from common.web import SETTINGS, Stats, answer, read_email, web_frame
+
+from .logs import make_log
+from .page import LOG, REDIS, add_log_page
+from .producer import Producer
+
+PRODUCER = web.AppKey("producer", Producer)
+
+
+async def handle(request: web.Request) -> web.Response:
+    email = read_email(request)
+    await request.app[PRODUCER].email_requested(email)
+    return answer(email, "accepted")
+
+
+def create_app(settings: Settings) -> web.Application:
+    app = web_frame(settings, __package__, handle, stats, health)
+    app.cleanup_ctx.append(open_log)
+    add_log_page(app)
+    return app
+
+
+async def open_log(app: web.Application) -> AsyncIterator[None]:
+    async with redis_client(app[SETTINGS].redis) as app[REDIS], make_log(app[SETTINGS], app[REDIS]) as app[LOG]:
+        await warn_if_not_durable(app[REDIS])
+        app[PRODUCER] = Producer(app[LOG])
+        yield
+
+
+async def stats(app: web.Application) -> Stats:
+    return await app[PRODUCER].stats()
+
+
+async def health(app: web.Application) -> None:
+    await app[PRODUCER].check()

@@ -1,0 +1,93 @@
+"""The shelf: events that a consumer has given up, with the reason. They can be looked at, and handled again.
+
+It has a copy of each event, so trimming the log does not empty it. Both logs have the same shelf.
+
+    eventr:parked:{NAME}     hash   position -> a line of JSON {reason, attempts, at}, then the event as in the log
+    eventr:pending:{NAME}    zset   position -> ms when it may be claimed: somebody wants it to be handled again
+    eventr:holders:{NAME}    hash   position -> "attempts owner", as in a partition
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from .events import Claimed
+from .scripts import Scripts
+
+LOOK_SECONDS = 1.0  # few are wanted again, and seldom
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    position: str
+    reason: str
+    attempts: int
+    at: float
+    """When it was given up: unix seconds."""
+    element: bytes
+    again: bool
+    """Somebody wants it to be handled again, and that has not ended yet."""
+
+
+class Shelf:
+    def __init__(self, redis: Redis, scripts: Scripts, owner: str, lease_ms: int) -> None:
+        self._redis: Any = redis
+        self._scripts = scripts
+        self._owner = owner
+        self._lease_ms = lease_ms
+        self._looks: dict[str, float] = {}
+
+    async def put(self, claimed: Claimed, reason: str) -> None:
+        about = {"reason": reason, "attempts": claimed.attempts, "at": time.time()}
+        entry = orjson.dumps(about) + b"\n" + claimed.element
+        await self._redis.hset(parked_key(claimed.consumer), claimed.position, entry)
+
+    async def claim(self, consumer: str, limit: int) -> list[Claimed]:
+        """Those that are wanted again. Looks once a second, or after `look_now`."""
+        now = time.monotonic()
+        if now < self._looks.get(consumer, 0.0):
+            return []
+        self._looks[consumer] = now + LOOK_SECONDS
+        keys = [*lease_keys(consumer), parked_key(consumer)]
+        words = iter(await self._scripts.run("claim_parked", keys, self._owner, self._lease_ms, limit))
+        until = now + self._lease_ms / 1000
+        return [
+            Claimed(consumer, position.decode(), attempts, entry.partition(b"\n")[2], until, parked=True)
+            for position, attempts, entry in zip(words, words, words, strict=True)
+        ]
+
+    def look_now(self) -> None:
+        self._looks.clear()
+
+    async def list(self, consumer: str, limit: int) -> list[Parked]:
+        """The newest first."""
+        entries = await self._redis.hgetall(parked_key(consumer))
+        again = set(await self._redis.zrange(lease_keys(consumer)[0], 0, -1))
+        found = [_parked(position, entry, position in again) for position, entry in entries.items()]
+        return sorted(found, key=lambda parked: -parked.at)[:limit]
+
+    async def unpark(self, consumer: str, *positions: str) -> int:
+        keys = [*lease_keys(consumer), parked_key(consumer)]
+        return int(await self._scripts.run("unpark", keys, *positions))
+
+
+def parked_key(consumer: str) -> str:
+    return f"eventr:parked:{{{consumer}}}"
+
+
+def lease_keys(consumer: str) -> tuple[str, str]:
+    return f"eventr:pending:{{{consumer}}}", f"eventr:holders:{{{consumer}}}"
+
+
+def _parked(position: bytes, entry: bytes, again: bool) -> Parked:
+    """Bad data become a bad entry, not an error: the shelf is where one looks when something is wrong."""
+    line, _, element = entry.partition(b"\n")
+    try:
+        about = orjson.loads(line)
+        reason, attempts, at = str(about["reason"]), int(about["attempts"]), float(about["at"])
+    except (ValueError, KeyError, TypeError):
+        reason, attempts, at = "what was noted about this one cannot be read", 0, 0.0
+    return Parked(position.decode(errors="replace"), reason, attempts, at, element, again)

@@ -1,0 +1,157 @@
+"""The consumer's side of the partitions: its way through the chain, as one process sees it.
+
+The way begins at the consumer's cursor. In its last stretch are the new events; the others are partitions in which
+something is pending still, and which are looked into when that is due.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from .counts import Counts
+from .events import Claimed
+from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers
+from .scripts import Scripts
+
+LOOK_SECONDS = 1.0  # between two looks whether somebody has moved the cursor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Stretch:
+    """A partition that this process does not know to be done."""
+
+    number: int
+    first: int
+    index: int = 0  # where the consumer begins in it: not 0 in the one to which a replay has gone
+    look: float = 0.0  # when something may be due in it, if anything is pending: time.monotonic()
+
+
+class Walk:
+    def __init__(
+        self, redis: Redis, scripts: Scripts, counts: Counts, consumer: str, owner: str, lease_ms: int
+    ) -> None:
+        self.hints = 0  # those that had come when this process looked last
+        self._redis: Any = redis
+        self._scripts = scripts
+        self._counts = counts
+        self._consumer = consumer
+        self._owner = owner
+        self._lease_ms = lease_ms
+        self._epoch = 0
+        self._cursor = -1  # the partition to which the cursor has been moved
+        self._stretches: list[Stretch] = []
+        self._look = 0.0
+
+    def look_now(self) -> None:
+        """The cursor may have been moved."""
+        self._look = 0.0
+
+    def seconds_until_due(self) -> float:
+        now = time.monotonic()
+        return min([stretch.look - now for stretch in self._stretches if stretch.look], default=LOOK_SECONDS)
+
+    def nothing_pending_in(self, partition: int) -> None:
+        """The last one in a partition that was left behind is done: the cursor may move on."""
+        for stretch in self._stretches:
+            if stretch.number == partition:
+                stretch.look = 0.0
+
+    async def claim(self, limit: int) -> list[Claimed] | None:
+        """None when the consumer has no cursor: somebody has emptied Redis."""
+        now = time.monotonic()
+        if now >= self._look and not await self._read_cursor():
+            return None
+        claimed: list[Claimed] = []
+        for stretch in self._stretches[:-1]:
+            if now >= stretch.look and _room(claimed, limit) and stretch in self._stretches:
+                claimed += await self._claim_in(stretch, limit - len(claimed))
+        last = None
+        while self._stretches and self._stretches[-1] is not last and _room(claimed, limit):
+            last = self._stretches[-1]
+            claimed += await self._claim_in(last, limit - len(claimed))
+        await self._advance()
+        return claimed
+
+    async def _claim_in(self, stretch: Stretch, limit: int) -> list[Claimed]:
+        """Claim in one partition, and go on to the next one when there is nothing more to come in it."""
+        of_one = keys(stretch.number, "partitions", "state", "counters") + leases(stretch.number, self._consumer)
+        now = time.monotonic()
+        what, *reply = await self._scripts.run(
+            "claim", of_one, self._consumer, self._epoch, stretch.index, self._owner, self._lease_ms, limit
+        )
+        match what:
+            case b"stale":  # a replay has begun a new epoch: read the cursor again
+                self._stretches.clear()
+                self.look_now()
+                return []
+            case b"trimmed":
+                lost, following, first = reply
+                self._leave(stretch, Stretch(int(following), first), lost)
+                return []
+            case b"missing":
+                await self._find_what_is_left(stretch)
+                return []
+        following, first, new, pending, due, alone, *words = reply
+        stretch.look = now + due / 1000 if pending else 0.0
+        if following and not new:
+            if stretch is self._stretches[-1]:
+                self._stretches.append(Stretch(int(following), first))
+            if not pending:
+                self._stretches.remove(stretch)
+        until = now + self._lease_ms / 1000
+        triples = iter(words)
+        return [
+            Claimed(self._consumer, f"{stretch.number}-{index}", attempts, element, until, alone=bool(alone))
+            for index, attempts, element in zip(triples, triples, triples, strict=True)
+        ]
+
+    async def _find_what_is_left(self, stretch: Stretch) -> None:
+        """It was trimmed so long ago that only the index of partitions knows how it goes on."""
+        later = await self._redis.zrangebyscore(PARTITIONS, f"({stretch.number}", "+inf", start=0, num=1)
+        if not (found := numbers(later)):
+            self._stretches.remove(stretch)
+            return
+        first = as_number(await self._redis.hget(key(found[0], "state"), "first"))
+        lost = first - stretch.first - stretch.index if stretch.number else 0
+        self._leave(stretch, Stretch(found[0], first), max(0, lost))
+
+    def _leave(self, stretch: Stretch, following: Stretch, lost: int) -> None:
+        if stretch is self._stretches[-1]:
+            self._stretches.append(following)
+        self._stretches.remove(stretch)
+        if lost:
+            log.warning("%s was overtaken: %d events were trimmed before it had done them", self._consumer, lost)
+            self._counts.add(self._consumer, "overtaken", lost)
+
+    async def _read_cursor(self) -> bool:
+        """False when there is none."""
+        words = await self._redis.hmget(cursor(self._consumer), "partition", "first", "index", "epoch")
+        if None in words:
+            self._stretches.clear()
+            return False
+        self._look = time.monotonic() + LOOK_SECONDS
+        partition, first, index, epoch = map(int, words)
+        begin = Stretch(partition, first, index)
+        if epoch != self._epoch or not self._stretches:
+            self._epoch, self._stretches = epoch, [begin]
+        else:  # another process may have done what this one still means to look at
+            self._stretches = [s for s in self._stretches if s.number >= partition] or [begin]
+        self._cursor = partition
+        return True
+
+    async def _advance(self) -> None:
+        """All before the first stretch is done."""
+        if self._stretches and self._stretches[0].number > self._cursor:
+            first = self._stretches[0]
+            await self._scripts.run("advance", [cursor(self._consumer)], self._epoch, first.number, first.first)
+            self._cursor = first.number
+
+
+def _room(claimed: Sequence[Claimed], limit: int) -> bool:
+    return len(claimed) < limit and not (claimed and claimed[-1].alone)

@@ -1,0 +1,86 @@
+"""The worker: the consumers of the log, each with its handler, in one process. Any number of them share the work."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import redis as blocking
+from redis.exceptions import RedisError
+
+from common.durability import warn_if_not_durable
+from common.heartbeat import Heartbeat
+from common.mailer import Mailer
+from common.process import stop_requested
+from common.redis_client import ANSWER_SECONDS, blocking_redis_client, reason, redis_client
+from common.settings import Settings
+
+from .consumers import Consumer
+from .events import Claimed
+from .handlers import EmailHandler, Handler, make_handlers
+from .log import Log
+from .logs import make_log
+
+RETENTION_LOOK_SECONDS = 10.0
+BEATS = 3  # in a lease: so many must fail before it ends
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    def __init__(self, settings: Settings, events: Log, handlers: Sequence[Handler]) -> None:
+        self._settings = settings
+        self._log = events
+        self._consumers = [Consumer(events, handler, settings.attempts) for handler in handlers]
+
+    async def run(self, client: blocking.Redis) -> None:
+        """Until it is asked to stop: then take nothing new, finish within a limit, give back the rest."""
+        helpers = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
+        retention = asyncio.create_task(self._keep_within_limits())
+        async with Heartbeat(lambda: self._beat(client), self._settings.lease_seconds / BEATS):
+            log.info("consuming as %s", self._log.owner)
+            log.info("stopping (%s)", await stop_requested())
+            retention.cancel()
+            for consumer in self._consumers:
+                consumer.stop()
+            self._log.stop_waiting()
+            await asyncio.gather(*helpers)
+            await asyncio.gather(*[consumer.drain(self._settings.drain_seconds) for consumer in self._consumers])
+        log.info("stopped: handled %d, failed %d", *self._figures())
+
+    def _figures(self) -> tuple[int, int]:
+        return sum(c.handled for c in self._consumers), sum(c.failed for c in self._consumers)
+
+    def _beat(self, client: blocking.Redis) -> None:
+        """In a thread of its own."""
+        held: list[Claimed] = [claimed for consumer in self._consumers for claimed in consumer.held()]
+        if held:
+            self._log.extend(client, held)
+
+    async def _keep_within_limits(self) -> None:
+        while True:
+            await asyncio.sleep(RETENTION_LOOK_SECONDS)
+            try:
+                trimmed = await self._log.trim(self._settings.retention_seconds, self._settings.retention_bytes)
+            except RedisError as error:
+                log.warning("could not trim the log: %s", reason(error))
+                continue
+            except Exception:
+                log.exception("error while trimming the log")
+                continue
+            if trimmed.events:
+                log.info("trimmed %d events that were done and too old or too many", trimmed.events)
+
+
+async def work(settings: Settings) -> None:
+    """Run all handlers until this process is asked to stop."""
+    answer_seconds = min(ANSWER_SECONDS, settings.lease_seconds / BEATS)
+    client = blocking_redis_client(settings.redis, answer_seconds)
+    async with redis_client(settings.redis) as redis, Mailer(settings, patient=True) as mailer:
+        await warn_if_not_durable(redis)
+        handlers = make_handlers(settings, redis, mailer)
+        async with make_log(settings, redis) as events:
+            await Worker(settings, events, handlers).run(client)
+        for handler in handlers:
+            if isinstance(handler, EmailHandler):
+                await handler.sender.close()
+    client.close()

