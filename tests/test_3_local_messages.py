@@ -16,6 +16,8 @@ from common.sender import WINDOW
 from tests.load import Load, account
 from tests.programs import LIMIT, Inbox, Strategy, a_name, running_inbox, running_strategy, wait_until
 
+KILLS = int(os.environ.get("KILLS", "6"))  # of each of the two; KILLS=25 takes a minute
+
 
 def someone() -> str:
     return f"{a_name()}@example.com"
@@ -70,14 +72,14 @@ def test_a_killed_server_comes_back_and_the_master_has_forgotten_nothing(trio: S
 
 
 @pytest.mark.timeout(180)
-def test_fifty_kills_under_load_lose_nothing(tmp_path: Path) -> None:
+def test_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     """Server and worker, at moments and in an order that a seed decides."""
     chance, victims = random.Random(3), ["web server", "email worker"]
     with running_inbox(tmp_path / "inbox") as inbox:
         inbox.dial(latency_ms=50)
         with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
             with Load(strategy, someone()) as load:
-                for _ in range(25):
+                for _ in range(KILLS):
                     load.wait_for_more(1 + chance.randrange(20))
                     kill(strategy, *chance.sample(victims, 2))
                     wait_until(lambda: answers(strategy), "the server is back")
@@ -85,10 +87,10 @@ def test_fifty_kills_under_load_lose_nothing(tmp_path: Path) -> None:
             stats = strategy.stats()
         found = account(load, inbox)
     assert found.lost == 0
-    assert found.accepted > 250
-    assert found.duplicated <= 25 * WINDOW, "what was in flight at each kill of the worker"
-    assert found.unasked <= 25 * load.clients, "kept by the master, the answer died with the server"
-    assert stats["restarts_web_server"] + stats["restarts_email_worker"] == 50
+    assert found.accepted > 10 * KILLS
+    assert found.duplicated <= KILLS * WINDOW, "what was in flight at each kill of the worker"
+    assert found.unasked <= KILLS * load.clients, "kept by the master, the answer died with the server"
+    assert stats["restarts_web_server"] + stats["restarts_email_worker"] == 2 * KILLS
     assert stats["accepted"] == stats["sent"] == found.accepted + found.unasked
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, ResponseError
 
 from common.emails import made_at, new_id
 from tests.programs import Valkey
@@ -200,6 +200,20 @@ async def test_how_long_the_oldest_job_waits_is_read_from_its_id(r: Resque) -> N
     [unknown, known] = await r.observer.queues()
     assert 100 <= known.oldest_seconds < 160
     assert (unknown.length, unknown.oldest_seconds) == (1, None)
+
+
+async def test_a_queue_that_is_no_list_takes_nothing_and_remembers_no_id(r: Resque) -> None:
+    """Said again when it is mended, the job is there; those for other queues are not held up."""
+    r.get("SET", r.keys.queue("broken"), "no list")
+    results: list[object] = await asyncio.gather(
+        r.queue.enqueue("broken", "greet", [{}], "one"),
+        r.queue.enqueue("q", "greet", [{}], "two"),
+        return_exceptions=True,
+    )
+    assert isinstance(results[0], ResponseError)
+    assert results[1] is True
+    r.get("DEL", r.keys.queue("broken"))
+    assert await r.queue.enqueue("broken", "greet", [{}], "one")
 
 
 async def test_a_paused_queue_says_why(r: Resque) -> None:

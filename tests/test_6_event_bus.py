@@ -192,7 +192,7 @@ def test_a_worker_that_sleeps_longer_than_its_lease_loses_nothing_and_commits_fo
         inbox.dial(hang_rate=0)
         with a_worker(inbox, tmp_path) as other:
             inbox.wait_for(to, 10)
-            assert len(re.findall("sent <", other.output)) == 10
+            wait_until(lambda: len(re.findall("sent <", other.output)) == 10, "the other one has sent all of them")
             os.kill(sleeper, signal.SIGCONT)
             assert [strategy.send(others).status for _ in range(10)] == [202] * 10
             inbox.wait_for(others, 10)

@@ -7,9 +7,14 @@ from pydantic import SecretStr
 
 from common.durability import shortcomings, warn_if_not_durable
 from common.redis_client import redis_client
-from tests.programs import Valkey
+from tests.programs import Valkey, wait_until
 
 SETTINGS = ["appendonly", "appendfsync", "maxmemory-policy"]
+
+
+def rewriting(valkey: Valkey) -> bool:
+    facts = valkey.client.info("persistence")
+    return bool(facts["aof_rewrite_in_progress"] or facts["aof_rewrite_scheduled"])
 
 
 async def test_the_embedded_valkey_loses_nothing(valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
@@ -38,5 +43,6 @@ async def test_a_setting_that_costs_something_is_one_line(
                 await warn_if_not_durable(redis)
     finally:
         valkey.client.config_set(setting, str(before))
+        wait_until(lambda: not rewriting(valkey), "Valkey is done with its append-only file and can end")
     [record] = caplog.records
     assert reason in record.message

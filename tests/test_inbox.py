@@ -579,14 +579,14 @@ async def test_a_reader_that_leaves_is_noticed_and_no_error(
     box: Box, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(web_module, "EVENT_SECONDS", 0.01)
+    monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 0.01)
     response = await box.http.get("/api/events")
     await event(response.content)
     readers = box.app[event_stream.READERS]
     assert len(readers) == 1
     response.close()
-    while readers:
-        box.store.empty()  # something to tell
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(LIMIT):
+        await asyncio.wait(set(readers))
     assert caplog.text == ""
 
 

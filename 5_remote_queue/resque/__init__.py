@@ -9,8 +9,9 @@
 The files, from the outside to the inside:
 
     queue           enqueue, plan, look, pause, cancel            definition      what a job does, how it is tried
-    worker          takes jobs and runs them side by side         plugins         code before and after
-    scaling         how many at a time (loop_delay: by what)      events          what happens, told to a hook
+    worker          takes jobs and runs them side by side         performer       one job, from claim to settlement
+    scaling         how many at a time (loop_delay: by what)      plugins         code before and after
+    process_pool    processes for what computes                   events          what happens, told to a hook
     schedules       cron: jobs that come again and again
     registration    being there, and the lease                    housekeeping    the dead, the delayed, the unreadable
     claims          reserve and settle one job                    doorbell        waking who is idle

@@ -20,7 +20,10 @@ class Permanent(Exception):
 
 
 class WaitAndRepeat(Exception):
-    """Raised by a job: nothing is wrong with it, but now is not the time. It goes back, and no attempt is counted."""
+    """Raised by a job: nothing is wrong with it, but now is not the time. It goes back, and no attempt is counted.
+
+    It goes back to the head of its queue and is taken again at once; `Queue.pause` first, if it should wait.
+    """
 
 
 @dataclass(frozen=True)

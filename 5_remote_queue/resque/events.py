@@ -1,10 +1,13 @@
 """What a worker tells of what it does: one small class for each transition, handed to a hook."""
 
+import logging
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from .wire import Job
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,18 @@ Hook = Callable[[Event], object]
 
 def ignore(_: Event) -> None:
     pass
+
+
+def guarded(hook: Hook) -> Hook:
+    """The same hook, whose errors are logged and go no further: who watches must not change what happens."""
+
+    def call(event: Event) -> None:
+        try:
+            hook(event)
+        except Exception:
+            log.exception("error in the hook for %s", type(event).__name__)
+
+    return call
 
 
 def backtrace(error: BaseException) -> list[str]:

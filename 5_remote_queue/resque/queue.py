@@ -3,11 +3,11 @@
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from common.batcher import Batcher
 
@@ -23,8 +23,7 @@ PAGE = 1000  # jobs read at a time when all are looked through
 _NOTHING: Definition | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
+class _Order(NamedTuple):
     """A job on its way into Redis, now or at `second`."""
 
     job: Job
@@ -71,43 +70,46 @@ class Queue:
     async def _put(self, job: Job, second: int) -> bool:
         definition = self._definitions.get(job.name)
         if definition is None:
-            return await self._enqueue(_Order(job, second))
+            return await self._commit(_Order(job, second))
         for plugin in definition.plugins:
             if not await plugin.before_enqueue(job):
                 return False
         order = _Order(job, second, definition.lock(job), int(definition.unique_seconds * 1000))
-        if not await self._enqueue(order):
+        if not await self._commit(order):
             return False
         for plugin in definition.plugins:
             await plugin.after_enqueue(job)
         return True
 
-    async def _enqueue_many(self, orders: Sequence[_Order]) -> Sequence[bool]:
+    async def _commit(self, order: _Order) -> bool:
+        result = await self._enqueue(order)
+        if isinstance(result, str):
+            raise ResponseError(result)
+        return result
+
+    async def _enqueue_many(self, orders: Sequence[_Order]) -> Sequence[bool | str]:
         keys = {key: number for number, key in enumerate(self._first_keys, 1)}
+        names = {order.job.queue: None for order in orders if not order.second}
+        # As one argument of JSON: a hundred arguments would take redis-py longer than the rest of the call.
+        jobs = orjson.dumps([self._as_arguments(order, keys) for order in orders])
+        results = await self.scripts("enqueue", list(keys), REMEMBER_SECONDS * 1000, orjson.dumps(list(names)), jobs)
+        return [result == 1 if isinstance(result, int) else _text(result) for result in results]
+
+    def _as_arguments(self, order: _Order, keys: dict[str, int]) -> tuple[str | int, ...]:
+        """What enqueue.lua gets for it; adds the keys that it names to `keys`."""
+        job, second, lock, lock_ms = order
 
         def number(key: str) -> int:
             return keys.setdefault(key, len(keys) + 1)
 
-        # As one argument of JSON: a hundred arguments would take redis-py longer than the rest of the call.
-        jobs = []
-        for order in orders:
-            job, second = order.job, order.second
-            jobs.append(
-                (
-                    job.raw,
-                    job.queue,
-                    0 if second else number(self.keys.queue(job.queue)),
-                    digest(job.id) if job.id else "",
-                    second,
-                    number(self.keys.delayed(second)) if second else 0,
-                    number(self.keys.timestamps(job.raw)) if second else 0,
-                    number(self.keys.unique(order.lock)) if order.lock else 0,
-                    job.key if order.lock else "",
-                    order.lock_ms,
-                )
-            )
-        results = await self.scripts("enqueue", list(keys), REMEMBER_SECONDS * 1000, orjson.dumps(jobs))
-        return [result == 1 for result in results]
+        job_id = job.id
+        first = (job.raw, digest(job_id) if job_id else "")
+        if not second and not lock:
+            return *first, number(self.keys.queue(job.queue))
+        place = self.keys.delayed(second) if second else self.keys.queue(job.queue)
+        timestamps = number(self.keys.timestamps(job.raw)) if second else 0
+        unique = number(self.keys.unique(lock)) if lock else 0
+        return *first, number(place), second, timestamps, unique, job.key, lock_ms
 
     @property
     def _first_keys(self) -> tuple[str, ...]:

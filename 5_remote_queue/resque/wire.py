@@ -16,10 +16,9 @@ import math
 import re
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -37,8 +36,7 @@ class BadJob(ValueError):
     """This is no job, or none that all three languages would read alike."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One job as it stands in a queue. `raw` is its exact JSON, by which it is moved and deleted."""
 
     name: str
@@ -115,7 +113,7 @@ def with_queue(job: Job) -> Job:
     if orjson.loads(job.raw).get("queue") == job.queue:
         return job
     raw = f'{job.raw.rstrip()[:-1]},"queue":{encode(job.queue)}}}'  # of two, the last counts, in each of the languages
-    return replace(job, raw=raw)
+    return job._replace(raw=raw)
 
 
 def exact_member(text: str, name: str) -> str:

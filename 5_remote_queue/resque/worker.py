@@ -5,11 +5,8 @@ It has four things to do at the same time: claim, housekeeping, scaling, and a h
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -20,42 +17,24 @@ from common.tasks import end_tasks
 
 from .claims import Answer, Claim, Claims, LeaseLost, Slot
 from .connections import Connections
-from .definition import Definition, Definitions, Permanent, WaitAndRepeat
+from .definition import Definitions
 from .doorbell import Doorbell
-from .events import (
-    Ended,
-    Erred,
-    Failed,
-    Hook,
-    JobStarted,
-    Paused,
-    Polled,
-    Reenqueued,
-    Resized,
-    Started,
-    Succeeded,
-    TooLate,
-    backtrace,
-    ignore,
-)
+from .events import Ended, Erred, Hook, Paused, Polled, Resized, Started, guarded, ignore
 from .housekeeping import Housekeeping
 from .keys import Keys
 from .loop_delay import LoopDelay
-from .process_pool import process_pool
+from .performer import Performer
 from .registration import Registration
 from .scaling import LOOK_SECONDS, Scaling
 from .scripts import Scripts
-from .wire import BadJob
 
 ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
 PAUSE_CAP_SECONDS = 0.5  # between two tries while Redis is away
 GIVE_BACK_SECONDS = 2.0
+LINGER_SHARE = 4  # a fourth of the slots
+LINGER_SECONDS = 0.003
 
 log = logging.getLogger(__name__)
-
-
-class UnknownClass(Exception):
-    """Nobody here knows what a job of this class should do."""
 
 
 class Worker:
@@ -84,15 +63,13 @@ class Worker:
     ) -> None:
         self.keys = Keys(namespace)
         self._queues = tuple(queues)
-        self._definitions = definitions
-        self._hook = hook
+        self._hook = hook = guarded(hook)
         self._scaling = scaling or Scaling()
         self._drain_seconds = drain_seconds
-        self._processes = processes
-        self._pool: ProcessPoolExecutor | None = None
         scripts = Scripts(connections.commands)
         self._wake = asyncio.Event()
         self._claims = Claims(scripts, self.keys, queues, per_second)
+        self._performer = Performer(self._claims, definitions, hook, self._outage, processes)
         self._doorbell = Doorbell(connections.waiting, self.keys, queues, self._wake)
         self._registration = Registration(
             scripts, connections.thread, self.keys, queues, lease_seconds, on_lost=self._lose_lease
@@ -108,6 +85,7 @@ class Worker:
         self._surplus = 0  # slots to be given up as soon as they are free
         self._alone = False  # the job that runs must run alone
         self._more = False  # when last asked, there were jobs for every free slot
+        self._linger: asyncio.TimerHandle | None = None
         self._lost = False
         self._paused = ""
         self._log = OncePerSecond(log)
@@ -136,8 +114,7 @@ class Worker:
                 await end_tasks([living, stopping])
                 await self._drain()
                 await self._leave()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._performer.close()
 
     async def _live(self) -> None:
         await self._get_registered()
@@ -167,6 +144,9 @@ class Worker:
         failures = 0
         while True:
             self._wake.clear()
+            if self._linger is not None:
+                self._linger.cancel()
+                self._linger = None
             if self._lost:
                 await self._begin_anew()
             if not self._free or self._alone:
@@ -231,111 +211,29 @@ class Worker:
         self._free.append(slot)
         self._alone = False
         if self._more:
+            self._ask_soon()
+
+    def _ask_soon(self) -> None:
+        """At once if a good part of the slots is free; else a moment later, so that one call asks for several jobs."""
+        if len(self._free) * LINGER_SHARE >= self.slots:
             self._wake.set()
+        elif self._linger is None:
+            self._linger = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._wake.set)
 
     # Working
 
     async def _work(self, claim: Claim) -> None:
         try:
-            await self._perform(claim)
+            await self._performer.perform(claim)
         except asyncio.CancelledError:  # because of the end, or of a lost lease: then it is not ours to give
             with suppress(RedisError, TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_SECONDS):
                     await self._claims.give_back(claim)
-        except Exception as error:  # a bug of ours, or of a hook: the job stays in its record until the lease ends
+        except Exception as error:  # a bug of ours: the job stays in its record, and is handed out to this slot again
             log.exception("error beside a job")
             self._hook(Erred("a job could not be settled", error))
         finally:
             self._freed(claim.slot)
-
-    async def _perform(self, claim: Claim) -> None:
-        started = time.monotonic()
-        job = claim.job
-        if job is None:
-            return await self._give_up(claim, BadJob(claim.bad))
-        definition = self._definitions.get(job.name)
-        if definition is None:
-            return await self._give_up(claim, UnknownClass(f'nobody here knows the class "{job.name}"'))
-        self._hook(JobStarted(claim.slot.name, job, claim.failed + 1, claim.waited))
-        try:
-            claim.lock = definition.lock(job)
-            result = await self._call(definition, claim)
-        except WaitAndRepeat:
-            await self._settle(claim, self._claims.give_back)
-        except asyncio.CancelledError as error:
-            if (task := asyncio.current_task()) is None or task.cancelling():
-                raise
-            await self._failed(claim, definition, error)  # the job's own doing, not ours
-        except Exception as error:
-            await self._failed(claim, definition, error)
-        else:
-            if await self._settle(claim, self._claims.acknowledge):
-                self._hook(Succeeded(claim.slot.name, job, result, time.monotonic() - started))
-            else:
-                self._hook(TooLate(claim.slot.name, job))
-
-    async def _call(self, definition: Definition, claim: Claim) -> Any:
-        assert claim.job is not None
-        if not definition.plugins:
-            return await self._call_limited(definition, claim.job.args)
-        for plugin in definition.plugins:
-            if not await plugin.before_perform(claim.job):
-                return None
-        error: BaseException | None = None
-        try:
-            return await self._call_limited(definition, claim.job.args)
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            for plugin in definition.plugins:
-                await plugin.after_perform(claim.job, error)
-
-    async def _call_limited(self, definition: Definition, args: list[Any]) -> Any:
-        if definition.time_limit is None:
-            return await self._call_plain(definition, args)
-        try:
-            async with asyncio.timeout(definition.time_limit) as limit:
-                return await self._call_plain(definition, args)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise TimeoutError(f"not done within {definition.time_limit:g} s") from error
-
-    async def _call_plain(self, definition: Definition, args: list[Any]) -> Any:
-        if definition.in_process:
-            self._pool = self._pool or process_pool(self._processes)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, definition.perform, *args)
-        if definition.is_async:
-            return await definition.perform(*args)
-        return await asyncio.to_thread(definition.perform, *args)
-
-    async def _failed(self, claim: Claim, definition: Definition, error: BaseException) -> None:
-        assert claim.job is not None
-        attempt = claim.failed + 1
-        if isinstance(error, Permanent) or attempt >= definition.attempts:
-            return await self._give_up(claim, error)
-        seconds = definition.pause(attempt)
-        if await self._settle(claim, lambda claim: self._claims.retry(claim, seconds)):
-            self._hook(Reenqueued(claim.slot.name, claim.job, attempt, error, seconds))
-
-    async def _give_up(self, claim: Claim, error: BaseException) -> None:
-        cause = error.__cause__ if isinstance(error, Permanent) and error.__cause__ else error
-        kind, lines = type(cause).__name__, backtrace(error)
-        if await self._settle(claim, lambda claim: self._claims.give_up(claim, kind, str(error), lines)):
-            self._hook(Failed(claim.slot.name, claim.job, claim.failed + 1, error))
-
-    async def _settle(self, claim: Claim, settle: Callable[[Claim], Awaitable[bool]]) -> bool:
-        """Say what became of a job until Redis has heard it: to repeat it is safe. False: the job was not ours any
-        more.
-        """
-        failures = 0
-        while True:
-            try:
-                return await settle(claim)
-            except RedisError as error:
-                failures += 1
-                await self._outage("cannot settle a job", error, failures)
 
     # The lease
 

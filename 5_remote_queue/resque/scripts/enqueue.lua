@@ -1,12 +1,13 @@
 -- Put jobs into their queues, or plan them for a second; each id once, however often the call is repeated.
 --
 -- KEYS  queues, py:seen, py:seen:before, delayed_queue_schedule, then those that the jobs name by their numbers
--- ARGV  1: how long ids are remembered at least (ms)
---       2: JSON, for each job [raw, queue's name, number of queue:QUEUE, digest of its id or "",
---          TS or 0, number of delayed:TS, number of timestamps:RAW, number of py:unique:… or 0, id, lock's ms]
--- Returns for each job 1, or 0: an id that was there already, or a lock that another job of its kind holds.
+-- ARGV  1: how long ids are remembered at least (ms)   2: JSON [name …], the queues
+--       3: JSON, for each job [RAW, digest of its id or "", number of queue:QUEUE or of delayed:TS,
+--          TS or 0, number of timestamps:RAW, number of py:unique:… or 0, id, lock's ms]; what is 0 at the end may be left out
+-- Returns for each job 1; or 0: an id that was there already, or a lock that another job of its kind holds; or why Redis
+--       does not take it.
 local queues, seen, before, schedule = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local kept = tonumber(ARGV[1])
+local kept, names = tonumber(ARGV[1]), cjson.decode(ARGV[2])
 
 -- Ids are remembered in two sets. When the younger is as old as it should get it becomes the older one, which goes away
 -- by itself: nothing has to be tidied up.
@@ -15,38 +16,48 @@ if left >= 0 and left < kept then
     redis.call('UNLINK', before)
     redis.call('RENAME', seen, before)
 end
-local fresh = left < kept
+local older = redis.call('EXISTS', before) == 1
 
+local fresh = {}
 local function is_known(digest)
-    return redis.call('SISMEMBER', seen, digest) == 1 or redis.call('SISMEMBER', before, digest) == 1
+    return digest ~= '' and (fresh[digest] or redis.call('SISMEMBER', seen, digest) == 1
+        or older and redis.call('SISMEMBER', before, digest) == 1)
 end
 
 local function may_be_one_of_its_kind(lock, id, ms)
-    return lock == 0 or redis.call('SET', KEYS[lock], id, 'NX', 'PX', ms)
+    return not lock or lock == 0 or redis.call('SET', KEYS[lock], id, 'NX', 'PX', ms)
 end
 
-local named = {}
-local results = {}
-for i, job in ipairs(cjson.decode(ARGV[2])) do
-    local raw, name, queue, digest, second, delayed, timestamps, lock, id, ms = unpack(job)
+-- Jobs for the same list go there together.
+local results, lists = {}, {}
+for i, job in ipairs(cjson.decode(ARGV[3])) do
+    local raw, digest, list, second, timestamps, lock, id, ms = unpack(job)
     results[i] = 0
-    if not (digest ~= '' and is_known(digest)) and may_be_one_of_its_kind(lock, id, ms) then
-        results[i] = 1
-        if digest ~= '' then redis.call('SADD', seen, digest) end
-        if second == 0 then
-            if not named[name] then
-                redis.call('SADD', queues, name)
-                named[name] = true
+    if not is_known(digest) and may_be_one_of_its_kind(lock, id, ms) then
+        fresh[digest] = true
+        local batch = lists[list] or {raws = {}, digests = {}, numbers = {}, second = second, timestamps = {}}
+        lists[list] = batch
+        batch.raws[#batch.raws + 1] = raw
+        batch.numbers[#batch.numbers + 1] = i
+        batch.timestamps[#batch.timestamps + 1] = timestamps
+        if digest ~= '' then batch.digests[#batch.digests + 1] = digest end
+    end
+end
+
+-- The jobs first, then their ids: an id without its job would be a job that is lost when it is said again.
+for list, batch in pairs(lists) do
+    local pushed = redis.pcall('RPUSH', KEYS[list], unpack(batch.raws))
+    for _, i in ipairs(batch.numbers) do results[i] = type(pushed) == 'table' and pushed.err or 1 end
+    if type(pushed) == 'number' then
+        if #batch.digests > 0 then redis.call('SADD', seen, unpack(batch.digests)) end
+        if batch.second and batch.second > 0 then
+            for _, timestamps in ipairs(batch.timestamps) do
+                redis.call('SADD', KEYS[timestamps], 'delayed:' .. batch.second)
             end
-            redis.call('RPUSH', KEYS[queue], raw)
-        else
-            redis.call('RPUSH', KEYS[delayed], raw)
-            redis.call('SADD', KEYS[timestamps], 'delayed:' .. second)
-            redis.call('ZADD', schedule, second, second)
+            redis.call('ZADD', schedule, batch.second, batch.second)
         end
     end
 end
-if fresh and redis.call('EXISTS', seen) == 1 then
-    redis.call('PEXPIRE', seen, 2 * kept)
-end
+if #names > 0 then redis.pcall('SADD', queues, unpack(names)) end
+if left < kept and redis.call('EXISTS', seen) == 1 then redis.call('PEXPIRE', seen, 2 * kept) end
 return results
