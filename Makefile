@@ -15,13 +15,13 @@ services: $(VENV)/ready ## the embedded services alone
 	@exec $(PY) -m common.run services
 
 test: $(VENV)/ready-dev ## all tests, on the embedded services
-	$(PY) -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
+	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
 
 check: $(VENV)/ready-dev ## what CI runs: format, lint, types, tests
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
+	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
 
 bench: $(VENV)/ready-dev ## how fast the parts are, each beside a reference of the same run
 	@exec $(PY) -m lab.bench

@@ -44,9 +44,12 @@ class Jobs:
         A lost answer does not say whether it is; but the queue knows ids, so to say it once more is safe.
         """
         arguments = [{**email.to_dict(), "id": email.id}]
-        with suppress(RedisError):
+        try:
             await self.queue.enqueue(QUEUE, CLASS, arguments, email.id)
-            return
+        except RedisError:
+            await self._enqueue_again(email, arguments)
+
+    async def _enqueue_again(self, email: Email, arguments: list[dict[str, str]]) -> None:
         await asyncio.sleep(AGAIN_SECONDS)
         try:
             await self.queue.enqueue(QUEUE, CLASS, arguments, email.id)

@@ -16,10 +16,13 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Call it with one item; `commit` is called with many and returns as many results, in the same order.
 
-    One commit at a time. When `commit` raises, every call of that batch raises the same error.
+    One commit at a time. When `commit` raises, every call of that batch raises the same error; a result that is an
+    exception is raised by its call alone.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], largest: int = 1000) -> None:
+    def __init__(
+        self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]], largest: int = 1000
+    ) -> None:
         self._commit = commit
         self._largest = largest  # items in one commit: what one script or one write should hold
         self._items: list[Item] = []
@@ -58,5 +61,9 @@ class Batcher(Generic[Item, Result]):
                     future.set_exception(error)
         else:
             for future, result in zip(futures, results, strict=True):
-                if not future.done():
+                if future.done():
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
                     future.set_result(result)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -19,8 +19,6 @@ from .wire import BadJob, Job, digest, make_job, read_job
 REMEMBER_SECONDS = 3600  # at least so long an id that was enqueued is known
 NO_END = -1  # what PTTL says of a key that does not go away by itself
 PAGE = 1000  # jobs read at a time when all are looked through
-
-_NOTHING: Definition | None = None
 
 
 class _Order(NamedTuple):
@@ -44,56 +42,53 @@ class Queue:
         self.keys = Keys(namespace)
         self.scripts = Scripts(redis)
         self._definitions = definitions or {}
-        self._enqueue = Batcher(self._enqueue_many)
+        self._enqueue: Batcher[_Order, bool] = Batcher(self._enqueue_many)
 
-    async def enqueue(self, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None) -> bool:
-        """Put a job at the end of a queue: it is in Redis when this returns.
+    def enqueue(self, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None) -> Awaitable[bool]:
+        """Put a job at the end of a queue: it is in Redis when this has been awaited.
 
         `args` must be JSON; if the first is an object it carries the id, `job_id` or a new one. False: a job with this
         id was enqueued already, or one of its kind waits that must be unique, or a plug-in said no. Raises BadJob.
         """
-        return await self._put(make_job(queue, name, args, job_id), 0)
+        return self._put(make_job(queue, name, args, job_id), 0)
 
-    async def enqueue_at(
+    def enqueue_at(
         self, moment: float, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None
-    ) -> bool:
+    ) -> Awaitable[bool]:
         """The same at a moment in unix seconds, rounded up to a whole one. A moment that has passed means at once."""
         second = math.ceil(moment) if moment > time.time() else 0
-        return await self._put(make_job(queue, name, args, job_id), second)
+        return self._put(make_job(queue, name, args, job_id), second)
 
-    async def enqueue_in(
+    def enqueue_in(
         self, seconds: float, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None
-    ) -> bool:
+    ) -> Awaitable[bool]:
         """The same in so many seconds."""
-        return await self.enqueue_at(time.time() + seconds, queue, name, args, job_id)
+        return self.enqueue_at(time.time() + seconds, queue, name, args, job_id)
 
-    async def _put(self, job: Job, second: int) -> bool:
+    def _put(self, job: Job, second: int) -> Awaitable[bool]:
         definition = self._definitions.get(job.name)
         if definition is None:
-            return await self._commit(_Order(job, second))
+            return self._enqueue(_Order(job, second))
+        return self._put_defined(job, second, definition)
+
+    async def _put_defined(self, job: Job, second: int, definition: Definition) -> bool:
         for plugin in definition.plugins:
             if not await plugin.before_enqueue(job):
                 return False
         order = _Order(job, second, definition.lock(job), int(definition.unique_seconds * 1000))
-        if not await self._commit(order):
+        if not await self._enqueue(order):
             return False
         for plugin in definition.plugins:
             await plugin.after_enqueue(job)
         return True
 
-    async def _commit(self, order: _Order) -> bool:
-        result = await self._enqueue(order)
-        if isinstance(result, str):
-            raise ResponseError(result)
-        return result
-
-    async def _enqueue_many(self, orders: Sequence[_Order]) -> Sequence[bool | str]:
+    async def _enqueue_many(self, orders: Sequence[_Order]) -> Sequence[bool | Exception]:
         keys = {key: number for number, key in enumerate(self._first_keys, 1)}
         names = {order.job.queue: None for order in orders if not order.second}
         # As one argument of JSON: a hundred arguments would take redis-py longer than the rest of the call.
         jobs = orjson.dumps([self._as_arguments(order, keys) for order in orders])
         results = await self.scripts("enqueue", list(keys), REMEMBER_SECONDS * 1000, orjson.dumps(list(names)), jobs)
-        return [result == 1 if isinstance(result, int) else _text(result) for result in results]
+        return [result == 1 if isinstance(result, int) else ResponseError(_text(result)) for result in results]
 
     def _as_arguments(self, order: _Order, keys: dict[str, int]) -> tuple[str | int, ...]:
         """What enqueue.lua gets for it; adds the keys that it names to `keys`."""

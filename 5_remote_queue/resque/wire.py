@@ -161,7 +161,10 @@ def _is_texts(value: Any) -> bool:
                 return False
         return True
     if kind is list:
-        return all(_is_texts(item) for item in value)
+        for item in value:  # noqa: SIM110  a generator would cost as much as all the rest
+            if not _is_texts(item):
+                return False
+        return True
     return kind is str
 
 

@@ -43,14 +43,11 @@ class Scripts:
         self._redis = redis
         self._pool: Any = redis.connection_pool
         self._scripts = {path.stem: redis.register_script(source(path.stem)) for path in FOLDER.glob("*.lua")}
-        self._call = Batcher(self._call_many)
+        self._call: Batcher[Call, Any] = Batcher(self._call_many)
         self._connection: Any = None  # used by one batch at a time; goes with the client's pool
 
     async def __call__(self, name: str, keys: Sequence[str | bytes], *args: str | int | bytes) -> Any:
-        result = await self._call(Call(name, keys, args))
-        if isinstance(result, Exception):
-            raise result
-        return result
+        return await self._call(Call(name, keys, args))
 
     async def _call_many(self, calls: Sequence[Call]) -> Sequence[Any]:
         results = await self._send(calls)
