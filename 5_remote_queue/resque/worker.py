@@ -202,6 +202,7 @@ class Worker:
 
     def _freed(self, slot: Slot) -> None:
         del self._running[slot]
+        self._alone = False
         if self._lost:
             return
         if self._surplus:
@@ -209,7 +210,6 @@ class Worker:
             self._remove([slot])
             return
         self._free.append(slot)
-        self._alone = False
         if self._more:
             self._ask_soon()
 
