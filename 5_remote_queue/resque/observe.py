@@ -96,15 +96,6 @@ class Observer:
     async def queues(self) -> list[QueueState]:
         return await self.states(await self.names())
 
-    async def waiting(self) -> tuple[int, int]:
-        """How many jobs wait in all queues, and how many queues there are."""
-        names = await self.names()
-        pipeline = self._redis.pipeline(transaction=False)
-        for name in names:
-            pipeline.llen(self._keys.queue(name))
-        lengths = await pipeline.execute(raise_on_error=False)
-        return sum(length for length in lengths if isinstance(length, int)), len(names)
-
     async def states(self, names: Sequence[str]) -> list[QueueState]:
         """Of these queues."""
         keys = self._keys

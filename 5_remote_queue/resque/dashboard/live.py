@@ -16,8 +16,8 @@ LOOK_SECONDS = 0.5
 
 async def figures(parts: Parts) -> dict[str, Any]:
     """The few numbers that tell how it goes. Their cost does not grow with what waits."""
-    observer = parts.observer
-    waiting, queues = await observer.waiting()
+    observer, keys = parts.observer, parts.keys
+    waiting, queues = await parts.queue.scripts("waiting", [keys.queues], keys.queue(""))
     delayed, more = await observer.delayed()
     return {
         "waiting": waiting,
