@@ -488,3 +488,15 @@ def test_idle_slots_are_given_up_slowly() -> None:
     decisions = [scaling.decide(40, 3, 0.0, more=False)[0] for _ in range(100)]
     assert decisions.count(30) == 2
     assert decisions.count(40) == 98
+
+
+async def test_counters_that_are_no_numbers_keep_no_job_from_being_settled(r: Resque, jobs: Jobs) -> None:
+    for key in (r.keys.processed(), r.keys.failures(), r.keys.totals):
+        r.get("SET", key, "no number")
+    jobs.errors = [resque.Permanent("no")]
+    async with r.working(definitions=jobs.definitions()) as worker:
+        for number in range(3):
+            await r.queue.enqueue("q", "note", [number])
+        await until(lambda: len(jobs.done) == 2 and r.events("Failed") and not worker.busy)
+    assert len(r.failed()) == 1
+    assert len(r.events("Succeeded")) == 2

@@ -13,7 +13,7 @@ for i, job in ipairs(cjson.decode(ARGV[1])) do
     results[i] = 0
     if is_held(KEYS[record], token, workers, worker_id) then
         redis.call('DEL', KEYS[record])
-        redis.call('INCR', KEYS[record + 1])
+        redis.pcall('INCR', KEYS[record + 1])
         if counted ~= '' then
             redis.call('HDEL', attempts, counted)
             redis.call('HDEL', crashes, counted)
@@ -22,9 +22,9 @@ for i, job in ipairs(cjson.decode(ARGV[1])) do
         results[i], done = 1, done + 1
     end
 end
-redis.call('INCRBY', processed, done)
-redis.call('HINCRBY', totals, 'succeeded', done)
-redis.call('HINCRBY', totals, 'late', #results - done)
-for _, field in ipairs(cjson.decode(ARGV[2])) do redis.call('HINCRBY', chart, field[1], field[2]) end
+redis.pcall('INCRBY', processed, done)
+redis.pcall('HINCRBY', totals, 'succeeded', done)
+redis.pcall('HINCRBY', totals, 'late', #results - done)
+for _, field in ipairs(cjson.decode(ARGV[2])) do redis.pcall('HINCRBY', chart, field[1], field[2]) end
 redis.call('EXPIRE', chart, ARGV[3])
 return results

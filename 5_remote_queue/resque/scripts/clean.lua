@@ -14,8 +14,8 @@ if leader and leader ~= ARGV[5] or redis.call('ZSCORE', KEYS[7], ARGV[1])
 end
 if ARGV[4] ~= '' then
     redis.call('RPUSH', KEYS[4], ARGV[4])
-    redis.call('INCR', KEYS[5])
-    redis.call('HINCRBY', KEYS[6], 'failed', 1)
+    redis.pcall('INCR', KEYS[5])
+    redis.pcall('HINCRBY', KEYS[6], 'failed', 1)
 end
 redis.call('DEL', KEYS[1], KEYS[2], unpack(KEYS, 9))
 return 1

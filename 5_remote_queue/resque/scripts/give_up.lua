@@ -5,16 +5,16 @@
 -- ARGV  ID, token, the failure record, key under which it was counted, job's id, how long a chart is kept (s)
 -- Returns 1, or 0: it was not the caller's any more.
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
-    redis.call('HINCRBY', KEYS[10], 'late', 1)
+    redis.pcall('HINCRBY', KEYS[10], 'late', 1)
     return 0
 end
 redis.call('DEL', KEYS[1])
 redis.call('RPUSH', KEYS[3], ARGV[3])
-for counter = 4, 7 do redis.call('INCR', KEYS[counter]) end
+for counter = 4, 7 do redis.pcall('INCR', KEYS[counter]) end
 redis.call('HDEL', KEYS[8], ARGV[4])
 redis.call('HDEL', KEYS[9], ARGV[4])
-redis.call('HINCRBY', KEYS[10], 'failed', 1)
-redis.call('HINCRBY', KEYS[11], 'failed', 1)
+redis.pcall('HINCRBY', KEYS[10], 'failed', 1)
+redis.pcall('HINCRBY', KEYS[11], 'failed', 1)
 redis.call('EXPIRE', KEYS[11], ARGV[6])
 if redis.call('GET', KEYS[12]) == ARGV[5] then redis.call('DEL', KEYS[12]) end
 return 1

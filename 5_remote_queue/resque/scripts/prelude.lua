@@ -1,4 +1,6 @@
 -- What several scripts need; it stands before each of them.
+--
+-- Counters are raised by pcall: one that somebody has made no number of must not keep a job from being settled.
 
 local function now_ms()
     local time = redis.call('TIME')

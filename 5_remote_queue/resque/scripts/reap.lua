@@ -23,9 +23,9 @@ local function give_up(id, queue, raw, reason)
     local key = job_key(queue, raw)
     redis.call('HDEL', crashes, key)
     redis.call('HDEL', attempts, key)
-    redis.call('HINCRBY', totals, 'failed', 1)
-    redis.call('INCR', processed)
-    redis.call('INCR', failures)
+    redis.pcall('HINCRBY', totals, 'failed', 1)
+    redis.pcall('INCR', processed)
+    redis.pcall('INCR', failures)
 end
 
 -- Node's forceClean takes a worker out of `workers`, puts its job into `failed`, and leaves its record behind.
@@ -49,7 +49,7 @@ local function recover(id, record)
         return head.queue, 'failed', raw
     end
     local count = redis.call('HINCRBY', crashes, job_key(head.queue, raw), 1)
-    redis.call('HINCRBY', totals, 'crashed', 1)
+    redis.pcall('HINCRBY', totals, 'crashed', 1)
     if count >= limit then
         give_up(id, head.queue, raw, 'its worker was gone while it ran, ' .. count .. ' times')
         return head.queue, 'failed', raw

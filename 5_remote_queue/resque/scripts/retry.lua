@@ -4,7 +4,7 @@
 -- ARGV  ID, token, RAW, TS, queue's name, how long a chart is kept (s)
 -- Returns 1, or 0: it was not the caller's any more.
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
-    redis.call('HINCRBY', KEYS[7], 'late', 1)
+    redis.pcall('HINCRBY', KEYS[7], 'late', 1)
     return 0
 end
 redis.call('DEL', KEYS[1])
@@ -12,7 +12,7 @@ redis.call('RPUSH', KEYS[4], ARGV[3])
 redis.call('SADD', KEYS[5], 'delayed:' .. ARGV[4])
 redis.call('ZADD', KEYS[3], ARGV[4], ARGV[4])
 redis.call('HINCRBY', KEYS[6], job_key(ARGV[5], ARGV[3]), 1)
-redis.call('HINCRBY', KEYS[7], 'retried', 1)
-redis.call('HINCRBY', KEYS[8], 'retried', 1)
+redis.pcall('HINCRBY', KEYS[7], 'retried', 1)
+redis.pcall('HINCRBY', KEYS[8], 'retried', 1)
 redis.call('EXPIRE', KEYS[8], ARGV[6])
 return 1
