@@ -3,20 +3,16 @@
 Rounds alternate between the two, and the ratio is taken round by round: on a shared machine the ratio is what stays.
 Prints a table and writes results/bench.json. The exit status is 1 when a target is missed.
 
-`make bench BENCH_ONLY="mailer burst"` measures only some and writes no file; or name them as arguments.
+`make bench BENCH_ONLY="mailer burst"` measures only some; or name them as arguments.
 """
 
 import argparse
-import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -34,12 +30,11 @@ from lab import (
     bench_queue,
     bench_web,
 )
-from lab.children import ROOT, ChildFailed, Lab, in_the_way
+from lab.children import ChildFailed, Lab
+from lab.command import end_on_signals, refuse_settings_in_the_way, said, write_results
 from lab.figures import Row, Spread
 from lab.machine import busy, stamp
 from lab.strategies import strategies
-
-RESULTS = ROOT / "results" / "bench.json"
 
 Benchmark = Callable[[Lab], Iterator[Row]]
 
@@ -104,18 +99,6 @@ def shown(spread: Spread) -> str:
     return middle if low == high else f"{middle}\n[dim]{low}..{high}[/]"
 
 
-def write_results(machine: dict[str, Any], rows: Sequence[Row]) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine, "rows": [row.to_dict() for row in rows]}, indent=2) + "\n")
-
-
-def stop(number: int, frame: FrameType | None) -> None:
-    """Leave by the same way as ever, through every `finally`; a second Ctrl-C must not cut that short."""
-    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(other, signal.SIG_IGN)
-    sys.exit(128 + number)
-
-
 def chosen(names: Sequence[str]) -> dict[str, Benchmark]:
     groups = [group for name, group in BENCHMARKS.items() if name in names or not names]
     return {name: benchmark for group in groups for name, benchmark in group.items()}
@@ -127,10 +110,8 @@ def main() -> None:
     only = parser.parse_args().only or os.environ.get("BENCH_ONLY", "").split()
     if unknown := set(only) - set(BENCHMARKS):
         parser.error(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    if names := in_the_way():
-        parser.error(f".env sets {', '.join(names)}, which would change what is measured; take that out meanwhile")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    refuse_settings_in_the_way(parser)
+    end_on_signals()
     console = Console()
     machine = stamp()
     if warning := busy():
@@ -144,9 +125,8 @@ def main() -> None:
         for note in row.notes:
             console.print(f"[bold]{row.name}[/]: {note}", highlight=False)
     console.print("[dim]{cpu}, {cores} cores, {kernel}, {python}, load {load_average}[/]".format(**machine))
-    if not only:
-        write_results(machine, rows)
-        console.print(f"[dim]written to {RESULTS.relative_to(ROOT)}[/]")
+    facts = {"machine": machine, "rows": [row.to_dict() for row in rows]}
+    console.print(f"[dim]{said(write_results('bench', facts, whole=not only))}[/]")
     sys.exit(0 if all(row.met for row in rows) else 1)
 
 

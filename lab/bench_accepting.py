@@ -12,7 +12,7 @@ from lab.children import Lab
 from lab.figures import Facts, Rounds, Row, in_turns
 from lab.load import TEXT
 from lab.machine import cpu_seconds, resident_bytes
-from lab.sinks import lab_sink
+from lab.sinks import lab_sink, url_of
 from lab.strategies import Strategy, strategy
 
 ROUNDS = 5
@@ -33,7 +33,7 @@ def accepting(number: int, lab: Lab) -> Iterator[Row]:
     throttled = {"EMAILS_PER_SECOND": 1, "DRAIN_SECONDS": 0.1}
     with (
         lab_sink(lab) as sink,
-        strategy(lab, number, sink, **throttled) as server,
+        strategy(lab, number, url_of(sink), **throttled) as server,
         bare_web(lab, "handler", 202) as handler,
     ):
         roles = server.roles()

@@ -6,7 +6,7 @@ from lab.bench_web import CONNECTIONS, bare_web
 from lab.children import Lab
 from lab.figures import Facts, Rounds, Row
 from lab.machine import resident_bytes
-from lab.sinks import lab_sink
+from lab.sinks import lab_sink, url_of
 from lab.strategies import strategy
 
 BURST = 20_000  # emails
@@ -22,7 +22,7 @@ def burst(lab: Lab, number: int, name: str) -> Iterator[Row]:
 
     The clients do not heed Retry-After: a 503 is followed at once by the next request.
     """
-    with lab_sink(lab) as sink, strategy(lab, number, sink) as server, bare_web(lab, "handler") as handler:
+    with lab_sink(lab) as sink, strategy(lab, number, url_of(sink)) as server, bare_web(lab, "handler") as handler:
         lab.say("warming up")
         warm_up = ask(lab, server.port, WARM_UP)
         server.wait_until_empty()

@@ -6,7 +6,7 @@ from lab.bench_burst import ask, compare
 from lab.bench_mailer import SESSIONS, converse
 from lab.children import Lab
 from lab.figures import Facts, Row, in_turns
-from lab.sinks import LabSink, lab_sink, wait_for_mail
+from lab.sinks import LabSink, lab_sink, url_of, wait_for_mail
 from lab.strategies import Strategy, strategy
 
 EMAILS = 20_000  # in a round
@@ -17,7 +17,7 @@ MIN_RATE = 4000  # emails a second
 
 
 def delivering(number: int, lab: Lab) -> Iterator[Row]:
-    with lab_sink(lab) as sink, lab_sink(lab) as other, strategy(lab, number, sink) as server:
+    with lab_sink(lab) as sink, lab_sink(lab) as other, strategy(lab, number, url_of(sink)) as server:
         lab.say("warming up")
         warm_up = deliver(lab, server, sink, WARM_UP)
         rounds = in_turns(

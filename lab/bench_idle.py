@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lab.bench_web import bare_web
 from lab.children import Lab
 from lab.figures import Facts, Rounds, Row, in_turns, percentile
-from lab.sinks import LabSink, lab_sink, wait_for_mail
+from lab.sinks import LabSink, lab_sink, url_of, wait_for_mail
 from lab.strategies import strategy
 
 REQUESTS = 70  # in a round, on either side
@@ -18,7 +18,7 @@ MAX_MS = 5.0
 
 
 def from_idle(number: int, lab: Lab) -> Iterator[Row]:
-    with lab_sink(lab) as sink, strategy(lab, number, sink) as server, bare_web(lab, "handler") as handler:
+    with lab_sink(lab) as sink, strategy(lab, number, url_of(sink)) as server, bare_web(lab, "handler") as handler:
         found = in_turns(
             lab.say,
             lambda: times_to_sink(lab, server.port, sink),

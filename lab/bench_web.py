@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lab.children import Lab, python
 from lab.figures import Facts, Row, accounting, in_turns
-from lab.sinks import fastest_sink
+from lab.sinks import fastest_sink, url_of
 from lab.strategies import strategy
 
 SECONDS = 2.0  # of each round, on either side
@@ -33,7 +33,7 @@ def load_generator(lab: Lab) -> Iterator[Row]:
 
 def foreground(lab: Lab) -> Iterator[Row]:
     """Strategy 1: the answer waits for the mail server."""
-    with fastest_sink(lab) as sink, strategy(lab, 1, sink) as server, bare_web(lab, "handler") as handler:
+    with fastest_sink(lab) as sink, strategy(lab, 1, url_of(sink)) as server, bare_web(lab, "handler") as handler:
         lab.say("warming up")
         warm_up = load(lab, server.port, 0.5)
         rounds = in_turns(lab.say, lambda: load(lab, server.port, SECONDS), lambda: load(lab, handler.port, SECONDS))

@@ -80,8 +80,11 @@ class Lab:
         self._numbers = count(1)
 
     @contextmanager
-    def child(self, command: list[str], name: str, **settings: object) -> Iterator[Child]:
-        """A process that runs as long as the block; `settings` are added to the default settings."""
+    def child(self, command: list[str], name: str, alone: bool = False, /, **settings: object) -> Iterator[Child]:
+        """A process that runs as long as the block; `settings` are added to the default settings.
+
+        At the end SIGTERM goes to it and to what it has started; with `alone` only to itself, as it passes it on.
+        """
         output = self.folder / f"{next(self._numbers)}-{name}.log"
         with open(output, "wb") as file:
             process = subprocess.Popen(
@@ -96,7 +99,7 @@ class Lab:
         try:
             yield Child(name, process, output)
         finally:
-            end(process)
+            end(process, alone=alone)
 
     def measure(
         self, module: str, *options: object, meanwhile: Callable[[], object] = lambda: None, **settings: object
@@ -127,7 +130,8 @@ def default_environment(**settings: object) -> dict[str, str]:
     What is said outright wins over the reader's `.env`, which may have a real mail server in it.
     """
     fields = Settings.model_fields
-    environment = {name: value for name, value in os.environ.items() if name.lower() not in fields}
+    not_ours = {*fields, "makeflags", "mflags", "makeoverrides"}
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in not_ours}
     defaults = {name.upper(): str(field.default) for name, field in fields.items() if field.default is not None}
     given = {name: str(value) for name, value in settings.items()}
     # MAKELEVEL tells common/run.py to look whether its parent is still there.
@@ -136,11 +140,11 @@ def default_environment(**settings: object) -> dict[str, str]:
 
 def in_the_way() -> list[str]:
     """Settings in the reader's `.env` that no default can be put over, because their default is not to be set."""
-    free = {name for name, field in Settings.model_fields.items() if field.default is None} - {"smtp_url", "redis_url"}
+    free = {name for name, field in Settings.model_fields.items() if field.default is None} - {"smtp_url"}
     return sorted(name for name, value in dotenv_values(ROOT / ".env").items() if value and name.lower() in free)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes], *, alone: bool = False) -> None:
     """SIGTERM, and SIGKILL for a child that does not end within the limit; reaped however this is interrupted.
 
     Returns when its own children are gone too, the services included that it has started in sessions of their own.
@@ -149,7 +153,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     family = descendants(process.pid) if process.poll() is None else []
     try:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)  # not reaped, so the group is still ours
+            (os.kill if alone else os.killpg)(process.pid, signal.SIGTERM)  # not reaped, so still ours
         with suppress(subprocess.TimeoutExpired):
             process.wait(END_SECONDS)
     finally:

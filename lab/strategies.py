@@ -1,24 +1,25 @@
-"""A strategy as the reader starts it: `python -m common.run N`, which is all that `make run-N` does."""
+"""A strategy as the reader starts it: by `make run-N`, with the embedded Valkey if it needs one."""
 
 import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from lab.children import LOOK_SECONDS, ROOT, START_SECONDS, Child, ChildFailed, Lab, python
+import psutil
+
+from common.services import running
+from lab.children import LOOK_SECONDS, ROOT, START_SECONDS, Child, ChildFailed, Lab
 from lab.machine import descendants
-from lab.sinks import CountingSink, url_of
-from lab.valkey import valkey
 
 EMPTY_SECONDS = 30.0
-USING_REDIS = (4, 5, 6)
 
-_PREFIX = re.compile(r"^\[([a-z ]+) @ (\d+)\]", re.MULTILINE)
+_NAMED = re.compile(r"^\[([a-z ]+) @ (\d+)\]|the ([a-z ]+) @ (\d+) has started$", re.MULTILINE)
 
 
 def strategies(*numbers: int) -> list[int]:
@@ -30,30 +31,56 @@ def strategies(*numbers: int) -> list[int]:
 class Strategy:
     number: int
     port: int
-    runner: Child
+    data_dir: Path
+    make: Child
 
     def pids(self) -> list[int]:
-        """Its roles' processes, the runner not among them."""
-        return [process.pid for process in descendants(self.runner.process.pid)]
+        """All processes that `make` has started: the runner, the roles, and the embedded services."""
+        return [process.pid for process in descendants(self.make.process.pid)]
 
     def roles(self) -> dict[int, str]:
-        """The same by the names under which they speak; one that never speaks does no work either."""
-        names = {int(pid): name for name, pid in _PREFIX.findall(self.runner.text())}
-        return {pid: names[pid] for pid in self.pids() if pid in names}
+        """Those that have said who they are, by pid, the newest last; and Valkey, which `make run-N` brings along."""
+        named = {int(a or b): x or y for x, a, y, b in _NAMED.findall(self.make.text())}
+        if valkey := running(self.data_dir, "valkey"):
+            named[valkey["pid"]] = "valkey"
+        there = set(self.pids())
+        return {pid: name for pid, name in named.items() if pid in there}
+
+    def pid(self, role: str) -> int | None:
+        """Of the process that has this role now; None when there is none."""
+        return next((pid for pid, name in reversed(self.roles().items()) if name == role), None)
+
+    def runner(self) -> int:
+        """The pid of what starts the roles and looks after them: the one child of `make`."""
+        [runner] = psutil.Process(self.make.process.pid).children()
+        return int(runner.pid)
+
+    def redis_url(self) -> str:
+        """Of the embedded Valkey. Raises ChildFailed when there is none."""
+        if (valkey := running(self.data_dir, "valkey")) is None:
+            raise ChildFailed(f"strategy {self.number} has no Valkey")
+        return f"redis://127.0.0.1:{valkey['valkey_port']}/0"
 
     def wait_until_healthy(self) -> None:
         """Wait until an email could be accepted. Raises ChildFailed."""
         deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                urlopen(f"http://127.0.0.1:{self.port}/health", timeout=10).close()
-                return
-            except HTTPError as error:
-                if time.monotonic() > deadline:
-                    raise ChildFailed(f"strategy {self.number}: {error.read().decode()}") from None
+        while (reason := self.unhealthy()) is not None:
+            if time.monotonic() > deadline or self.make.process.poll() is not None:
+                raise ChildFailed(f"strategy {self.number}: {reason}")
             time.sleep(LOOK_SECONDS)
 
+    def unhealthy(self) -> str | None:
+        """Why no email could be accepted now; None when one could."""
+        try:
+            urlopen(f"http://127.0.0.1:{self.port}/health", timeout=10).close()
+        except HTTPError as error:
+            return error.read().decode()
+        except OSError as error:
+            return str(error)
+        return None
+
     def stats(self) -> dict[str, Any]:
+        """Raises OSError when the server does not answer."""
         with urlopen(f"http://127.0.0.1:{self.port}/stats", timeout=10) as response:
             facts: dict[str, Any] = json.load(response)
             return facts
@@ -66,17 +93,27 @@ class Strategy:
                 raise ChildFailed(f"strategy {self.number} still has work after {EMPTY_SECONDS:g} s: {stats}")
             time.sleep(LOOK_SECONDS)
 
+    def memory(self) -> dict[str, int]:
+        """The resident bytes of each role, several of a name together; `runner` is all that looks after them."""
+        bytes_of: dict[str, int] = {}
+        roles = self.roles()
+        for pid in self.pids():
+            name = roles.get(pid, "runner")
+            try:
+                bytes_of[name] = bytes_of.get(name, 0) + psutil.Process(pid).memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        return bytes_of
+
 
 @contextmanager
-def strategy(lab: Lab, number: int, sink: CountingSink, **settings: object) -> Iterator[Strategy]:
-    """All its roles, at a free port, with a data folder and a Redis of their own; mail goes to the sink."""
+def strategy(lab: Lab, number: int, smtp_url: str, port: int = 0, /, **settings: object) -> Iterator[Strategy]:
+    """All its roles, at this port (0: any free one), with a data folder and a Valkey of their own."""
     name = f"strategy-{number}"
-    own = {"PORT": 0, "SMTP_URL": url_of(sink), "DATA_DIR": lab.folder / name}
-    with ExitStack() as stack:
-        if number in USING_REDIS:  # by URL, because one in the reader's `.env` must not be used
-            own["REDIS_URL"] = stack.enter_context(valkey(lab))
-        child = stack.enter_context(lab.child(python("common.run", number), name, **own, **settings))
+    data_dir = lab.folder / name
+    own = {"PORT": port, "SMTP_URL": smtp_url, "DATA_DIR": data_dir, "VALKEY_PORT": 0}
+    with lab.child(["make", f"run-{number}"], name, True, **own, **settings) as child:
         port = int(child.wait_for(r"listens on http://[^ ]*:(\d+)/\s+send an email"))
-        running = Strategy(number, port, child)
-        running.wait_until_healthy()
-        yield running
+        found = Strategy(number, port, data_dir, child)
+        found.wait_until_healthy()
+        yield found

@@ -24,7 +24,7 @@ from common.inbox import store as store_module
 from common.inbox import web as web_module
 from common.inbox.faults import BadFaults, Dial, Fate
 from common.inbox.parsing import decode_header, read_message
-from common.inbox.smtp import SmtpServer
+from common.inbox.smtp import Handler, SmtpServer
 from common.inbox.store import Store, find_message_id
 from common.inbox.web import create_app
 from common.message import build_message
@@ -114,7 +114,7 @@ async def conversation(port: int) -> AsyncIterator[Conversation]:
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
     store, dial = Store(), Dial(Random(1))
-    smtp = SmtpServer(store, dial)
+    smtp = SmtpServer(Handler(store, dial))
     await smtp.listen("127.0.0.1", 0)
     app = create_app(store, dial)
     runner = await serving.start(app, "127.0.0.1", 0)

@@ -26,7 +26,7 @@ from lab.load import Load, email_requests, run_load
 from lab.load_redis import KINDS
 from lab.machine import alive
 from lab.sink import Sink
-from lab.sinks import WITH_LIFELINE, LabSink, lab_sink, wait_for_mail
+from lab.sinks import WITH_LIFELINE, LabSink, lab_sink, url_of, wait_for_mail
 from lab.strategies import strategies, strategy
 from lab.valkey import valkey
 from tests.programs import wait_until
@@ -285,7 +285,7 @@ async def test_asked_singly_a_connection_pauses_after_each_answer() -> None:
 
 
 def test_a_strategy_is_ready_its_roles_are_known_and_then_they_are_gone(lab: Lab) -> None:
-    with lab_sink(lab) as sink, strategy(lab, 3, sink) as server:
+    with lab_sink(lab) as sink, strategy(lab, 3, url_of(sink)) as server:
         roles = server.roles()
         processes = [psutil.Process(pid) for pid in server.pids()]
         facts = ask(lab, server.port, roles, count=50)

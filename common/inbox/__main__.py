@@ -5,7 +5,7 @@ import os
 
 from common.address import cannot_listen, free_port, url_of
 from common.inbox.faults import Dial
-from common.inbox.smtp import SmtpServer
+from common.inbox.smtp import Handler, SmtpServer
 from common.inbox.store import Store
 from common.inbox.web import LOOPBACK, create_app
 from common.process import run
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 async def main(settings: Settings) -> None:
     store, dial = Store(), Dial()
-    smtp = SmtpServer(store, dial)
+    smtp = SmtpServer(Handler(store, dial))
     await smtp.listen(LOOPBACK, _checked("INBOX_SMTP_PORT", settings.inbox_smtp_port))
     runner = await start(create_app(store, dial), LOOPBACK, _checked("INBOX_PORT", settings.inbox_port))
     page_port = runner.addresses[0][1]

@@ -30,10 +30,10 @@ logging.getLogger("mail.log").setLevel(logging.ERROR)
 class SmtpServer:
     """The listening socket and the sessions that came of it."""
 
-    def __init__(self, store: Store, dial: Dial) -> None:
+    def __init__(self, handler: "Handler") -> None:
         self.port = 0
-        self._handler = _Handler(store, dial)
-        self._sessions: set[_Session] = set()
+        self._handler = handler
+        self._sessions: set[SmtpSession] = set()
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int) -> None:
@@ -48,14 +48,14 @@ class SmtpServer:
         for session in list(self._sessions):
             session.cut()
 
-    def _session(self) -> "_Session":
-        return _Session(self._handler, self._sessions)
+    def _session(self) -> "SmtpSession":
+        return SmtpSession(self._handler, self._sessions)
 
 
-class _Session(SMTP):
+class SmtpSession(SMTP):
     """One connection."""
 
-    def __init__(self, handler: "_Handler", sessions: "set[_Session]") -> None:
+    def __init__(self, handler: "Handler", sessions: "set[SmtpSession]") -> None:
         super().__init__(
             handler,
             hostname="localhost",  # the default asks DNS
@@ -98,7 +98,7 @@ def _read_address(argument: str) -> tuple[str | None, str | None]:
     return SMTP._getaddr(cast(SMTP, SMTP), argument)
 
 
-class _Handler:
+class Handler:
     """aiosmtpd's hooks, shared by all sessions."""
 
     def __init__(self, store: Store, dial: Dial) -> None:
@@ -106,13 +106,13 @@ class _Handler:
         self._dial = dial
 
     async def handle_EHLO(  # noqa: N802  the hooks' names are aiosmtpd's
-        self, server: _Session, session: Session, envelope: Envelope, hostname: str, replies: list[str]
+        self, server: SmtpSession, session: Session, envelope: Envelope, hostname: str, replies: list[str]
     ) -> list[str]:
         session.host_name = hostname
         return [*replies[:-1], "250-PIPELINING", replies[-1]]
 
     async def handle_DATA(  # noqa: N802
-        self, server: _Session, session: Session, envelope: Envelope
+        self, server: SmtpSession, session: Session, envelope: Envelope
     ) -> str:
         """The final dot has come. Returns the reply."""
         faults, fate = self._dial.faults, self._dial.fate()

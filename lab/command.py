@@ -1,0 +1,68 @@
+"""What the lab's commands have in common: how they end, what they refuse, where they write."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lab.children import ROOT, in_the_way
+
+RESULTS = ROOT / "results"
+PARTIAL = RESULTS / "partial"
+"""For runs of a part only: not in the repository, and no README shows them."""
+
+
+def end_on_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Leave by the same way as ever, through every `finally`; a second Ctrl-C must not cut that short."""
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def refuse_settings_in_the_way(parser: argparse.ArgumentParser) -> None:
+    if names := in_the_way():
+        parser.error(f".env sets {', '.join(names)}, which would change what is measured; take that out meanwhile")
+
+
+def number_from(parser: argparse.ArgumentParser, name: str, default: float, least: float) -> float:
+    """A number in the environment, as in `make compare N=500`; one that is none ends the program with exit status 2."""
+    text = os.environ.get(name) or str(default)
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not least <= number < float("inf"):
+        parser.error(f"{name}: {text} is not a number of at least {least:g}")
+    return number
+
+
+def names_from(parser: argparse.ArgumentParser, name: str, there: list[str]) -> list[str]:
+    """Some of what is there, as in `make compare STRATEGIES="1 5"`; all when nothing is said."""
+    chosen = os.environ.get(name, "").replace(",", " ").split()
+    if unknown := [word for word in chosen if word not in there]:
+        parser.error(f"{name}: there is no {', '.join(unknown)}; there are {', '.join(there)}")
+    return [word for word in there if word in chosen] if chosen else there
+
+
+def write_results(name: str, facts: dict[str, Any], *, whole: bool, **texts: str) -> list[Path]:
+    """Write NAME.json, and NAME.md or the like for each text; of a part of a run, where it overwrites nothing."""
+    folder = RESULTS if whole else PARTIAL
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for ending, text in {"json": json.dumps(facts, indent=2) + "\n", **texts}.items():
+        written.append(folder / f"{name}.{ending}")
+        written[-1].write_text(text)
+    return written
+
+
+def said(paths: list[Path]) -> str:
+    return "written: " + ", ".join(str(path.relative_to(ROOT)) for path in paths)

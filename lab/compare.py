@@ -1,0 +1,280 @@
+"""`make compare`: the six side by side, before a mail server that answers after 100 ms, as a real provider does.
+
+Each strategy gets two rounds of N emails from CLIENTS clients. In the first they are due at a steady rate, 5 a second
+for each client, and every time counts from the moment an email was due (lab/steady.py). In the second each client asks
+again as soon as it has its answer: emails a second, until the last one is in the inbox.
+
+An email is in the inbox when the mail server has read it; its 250 comes LATENCY_MS later (common/inbox/faults.py). So
+who waits for the 250 waits longer than the email.
+
+    make compare [N=200] [CLIENTS=10] [LATENCY_MS=100] [STRATEGIES="1 5"]
+
+Writes results/compare.json, .md and .svg. The exit status is 1 when an email that was accepted did not arrive.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from lab.account import Account, account
+from lab.children import LOOK_SECONDS, Child, ChildFailed, Lab, python
+from lab.command import (
+    end_on_signals,
+    names_from,
+    number_from,
+    refuse_settings_in_the_way,
+    said,
+    write_results,
+)
+from lab.compare_report import markdown, milliseconds, picture
+from lab.figures import Facts, percentile
+from lab.machine import busy, stamp
+from lab.mailbox import Mailbox, mailbox
+from lab.strategies import Strategy, strategies, strategy
+
+PER_CLIENT = 5  # emails a second
+SETTLE_SECONDS = 5.0  # without an arrival, while some are missing
+QUIET_SECONDS = 0.5  # without an arrival, when all are there: for copies
+REFRESH = 10  # times a second
+LATE_MS = 5.0  # a load generator that is later than that measures itself
+
+
+@dataclass(frozen=True)
+class Plan:
+    emails: int
+    clients: int
+    latency_ms: int
+
+    @property
+    def rate(self) -> float:
+        return self.clients * PER_CLIENT
+
+    @property
+    def limit(self) -> float:
+        """Seconds in which a round must have ended, at the pace of the slowest strategy."""
+        return 30.0 + self.emails * max(1 / self.rate, self.latency_ms / 1000)
+
+
+@dataclass
+class Line:
+    """One strategy, as far as it is known by now."""
+
+    number: int
+    name: str
+    doing: str = "waits"
+    done: float = 0.0  # of 1
+    facts: Facts = field(default_factory=dict)
+
+
+def compare(lab: Lab, plan: Plan, lines: list[Line], refresh: Callable[[], object]) -> None:
+    """Fill the lines one after another; `refresh` is called whenever there is something new. Raises ChildFailed."""
+    for line in lines:
+        line.doing = "starts"
+        refresh()
+        folder = lab.folder / line.name
+        folder.mkdir()
+        own = Lab(folder)
+        with mailbox(own) as box, strategy(own, line.number, box.smtp_url) as server:
+            box.dial(latency_ms=plan.latency_ms)
+            steady, account_of_steady = run_round(own, server, box, plan, line, "steady", plan.rate, refresh)
+            burst, account_of_burst = run_round(own, server, box, plan, line, "burst", 0.0, refresh)
+            memory = server.memory()
+            processes = len(server.pids())
+        line.facts = {
+            "strategy": line.name,
+            **times(account_of_steady),
+            "emails_per_second": rate_of(account_of_burst),
+            **sums(account_of_steady, account_of_burst),
+            "processes": processes,
+            "memory": memory,
+            "generator": {"late_p99_ms": steady["late_p99_ms"], "cpu": max(steady["cpu"], burst["cpu"])},
+        }
+        line.doing, line.done = "done", 1.0
+        refresh()
+
+
+def run_round(
+    lab: Lab,
+    server: Strategy,
+    box: Mailbox,
+    plan: Plan,
+    line: Line,
+    tag: str,
+    rate: float,
+    refresh: Callable[[], object],
+) -> tuple[Facts, Account]:
+    """N emails, and the wait until they are in the inbox: the load's facts, and the account."""
+    line.doing = "a steady rate" if rate else "as fast as it can"
+    before = len(box.arrivals())
+    options = ("--port", server.port, "--rate", rate, "--clients", plan.clients, "--count", plan.emails, "--tag", tag)
+    with lab.child(python("lab.steady", *options), "steady") as child:
+
+        def look() -> None:
+            line.facts |= figures_so_far(child)
+            line.facts["arrived"] = len(box.arrivals())
+            line.done = (line.facts["arrived"]) / plan.emails / 2
+            refresh()
+
+        load = child.result(plan.limit, look)
+        wait_until_settled(box, before, sum(200 <= record[4] < 300 for record in load["records"]), look)
+    return load, account(load["records"], box.arrivals()[before:], tag)
+
+
+def figures_so_far(child: Child) -> Facts:
+    """What the load generator has said last."""
+    with suppress(IndexError, ValueError):
+        facts = json.loads(child.text().splitlines()[-1])
+        if isinstance(facts, dict) and facts.get("p50_ms") is not None:
+            return {"answer_p50_ms": facts["p50_ms"]}
+    return {}
+
+
+def wait_until_settled(box: Mailbox, before: int, expected: int, look: Callable[[], object]) -> None:
+    """Wait until all have arrived and no more come; or until none has come for so long that none will."""
+    seen, since = -1, time.monotonic()
+    while True:
+        if (count := len(box.arrivals()) - before) != seen:
+            seen, since = count, time.monotonic()
+        if time.monotonic() - since > (QUIET_SECONDS if count >= expected else SETTLE_SECONDS):
+            return
+        look()
+        time.sleep(LOOK_SECONDS)
+
+
+def times(steady: Account) -> Facts:
+    """In ms, from the moment when each was due."""
+    answers = [(story.answered - story.due) / 1e6 for story in steady.stories if story.accepted]
+    arrivals = [(story.arrivals[0] - story.due) / 1e6 for story in steady.stories if story.accepted and story.arrivals]
+    return {
+        **{f"answer_p{percent}_ms": percentile(answers, percent) for percent in (50, 95, 99)},
+        **{f"inbox_p{percent}_ms": percentile(arrivals, percent) for percent in (50, 99)},
+    }
+
+
+def rate_of(burst: Account) -> float:
+    """Emails a second, from the first request to the last arrival."""
+    arrivals = [story.arrivals[0] for story in burst.stories if story.arrivals]
+    seconds = (max(arrivals, default=0) - min(story.asked for story in burst.stories)) / 1e9
+    return len(arrivals) / seconds if arrivals else 0.0
+
+
+def sums(*accounts: Account) -> Facts:
+    names = ("attempted", "acknowledged", "ok", "lost", "duplicated", "recovered", "unexpected")
+    return {name: sum(found.numbers()[name] for found in accounts) for name in names}
+
+
+def live_table(lines: list[Line], latency_ms: int) -> Group:
+    grid = Table(
+        *("", "HTTP answer, ms\np50 / p95 / p99", "in the inbox, ms\np50 / p99", "emails/s", "lost", "twice", ""),
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption=f"The mail server says 250 after {latency_ms} ms.",
+        caption_justify="left",
+    )
+    for line in lines:
+        facts = line.facts
+        if line.doing == "done":
+            lost = f"[bold red]{facts['lost']}[/]" if facts["lost"] else "0"
+            answers = [facts[f"answer_p{percent}_ms"] for percent in (50, 95, 99)]
+            arrivals = [facts[f"inbox_p{percent}_ms"] for percent in (50, 99)]
+            figures = [" / ".join(map(milliseconds, times)) for times in (answers, arrivals)]
+            rest = (f"{facts['emails_per_second']:,.0f}", lost, str(facts["duplicated"]), "[green]done[/]")
+            grid.add_row(line.name, *figures, *rest)
+        else:
+            answer = milliseconds(facts["answer_p50_ms"]) if "answer_p50_ms" in facts else line.doing
+            arrived = f"{facts['arrived']} arrived" if "arrived" in facts else ""
+            grid.add_row(line.name, answer, arrived, "", "", "", ProgressBar(1.0, line.done, width=12))
+    return Group(grid, *memory_table(lines))
+
+
+def memory_table(lines: list[Line]) -> Iterator[Table]:
+    done = [line for line in lines if line.doing == "done"]
+    if not done:
+        return
+    grid = Table("", "processes", "MiB of each role", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for line in done:
+        sizes = ", ".join(f"{role} {size / 2**20:.0f}" for role, size in line.facts["memory"].items())
+        grid.add_row(line.name, str(line.facts["processes"]), sizes)
+    yield grid
+
+
+def remarks(lines: list[Line]) -> Iterator[str]:
+    """Whether the load generator was what has been measured."""
+    late = max(line.facts["generator"]["late_p99_ms"] for line in lines)
+    cpu = max(line.facts["generator"]["cpu"] for line in lines)
+    yield (
+        f"the load generator asked {late:.1f} ms late at p99, which is in the times, and took {cpu:.0%} of one core"
+        + ("" if late < LATE_MS else ": IT WAS TOO SLOW, or the machine too busy")
+    )
+    for line in lines:
+        facts = line.facts
+        if facts["attempted"] > facts["acknowledged"]:
+            yield f"{line.name}: {facts['attempted'] - facts['acknowledged']} of {facts['attempted']} not accepted"
+
+
+def read_plan(parser: argparse.ArgumentParser) -> Plan:
+    return Plan(
+        emails=int(number_from(parser, "N", 200, 1)),
+        clients=int(number_from(parser, "CLIENTS", 10, 1)),
+        latency_ms=int(number_from(parser, "LATENCY_MS", 100, 0)),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    refuse_settings_in_the_way(parser)
+    there = [str(number) for number in strategies(*range(1, 10))]
+    plan, chosen = read_plan(parser), names_from(parser, "STRATEGIES", there)
+    end_on_signals()
+    console = Console()
+    machine: dict[str, Any] = stamp()
+    if warning := busy():
+        console.print(f"[yellow]{warning}[/]")
+    lines = [Line(number, name_of(number)) for number in map(int, chosen)]
+    try:
+        with (
+            TemporaryDirectory(prefix="six-ways-compare-", ignore_cleanup_errors=True) as folder,
+            Live(console=console, refresh_per_second=REFRESH, transient=True) as live,
+        ):
+            compare(Lab(Path(folder)), plan, lines, lambda: live.update(live_table(lines, plan.latency_ms)))
+    except ChildFailed as failure:
+        sys.exit(str(failure))
+    console.print(live_table(lines, plan.latency_ms))
+    said_of_run = list(remarks(lines))
+    for remark in said_of_run:
+        console.print(remark, highlight=False)
+    facts = {
+        "machine": machine,
+        "settings": {"N": plan.emails, "CLIENTS": plan.clients, "LATENCY_MS": plan.latency_ms, "rate": plan.rate},
+        "remarks": said_of_run,
+        "strategies": [line.facts for line in lines],
+    }
+    whole = chosen == there
+    console.print(
+        f"[dim]{said(write_results('compare', facts, whole=whole, md=markdown(facts), svg=picture(facts)))}[/]"
+    )
+    sys.exit(1 if any(line.facts["lost"] for line in lines) else 0)
+
+
+def name_of(number: int) -> str:
+    [folder] = sorted(path.parent.name for path in Path().glob(f"{number}_*/server.py"))
+    return folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What `make faults` has measured, as tables for a README."""
+
+from typing import Any
+
+from lab.compare_report import machine_of
+from lab.figures import Facts
+from lab.promises import FAULTS, SUBJECTS
+
+ALWAYS = ("lost", "duplicated")
+SELDOM = ("failed", "queued", "recovered", "unexpected")
+WORDS = {"duplicated": "twice", "failed": "in the failed list", "queued": "still queued"}
+
+
+def measured(cell: Facts) -> str:
+    """lost 3 of 41 under way; twice 0."""
+    if "lost" not in cell:
+        return "nothing"
+    under_way = sum(cell["under_way"])
+    lost = f"lost {cell['lost']}" + (f" of {under_way} under way" if cell["lost"] else "")
+    seldom = [f"{cell[name]} {WORDS.get(name, name)}" for name in SELDOM if cell[name]]
+    return "; ".join([lost, f"twice {cell['duplicated']}", *seldom])
+
+
+def markdown(facts: dict[str, Any]) -> str:
+    settings = facts["settings"]
+    totals = ", ".join(f"{number:,} {name}" for name, number in facts["totals"].items())
+    parts = [
+        "# Promised and measured",
+        "",
+        f"`make faults` with SEED={settings['SEED']}, KILLS={settings['KILLS']}, RATE={settings['RATE']:g}: each fault "
+        f"{settings['KILLS']} times, at {settings['RATE']:g} emails a second, in {facts['seconds']} seconds. "
+        f"Redis with `appendfsync {settings['appendfsync']}`.",
+        "",
+        f"- {totals}",
+        f"- {machine_of(facts)}",
+        "",
+    ]
+    for subject in dict.fromkeys(cell["subject"] for cell in facts["cells"]):
+        parts += [f"## {SUBJECTS[subject].title}", "", *table(facts, subject), ""]
+    return "\n".join(parts)
+
+
+def table(facts: dict[str, Any], subject: str) -> list[str]:
+    """The cells of one subject."""
+    rows = ["| what was done | promised | measured | accepted |", "|---|---|---|---|"]
+    for cell in facts["cells"]:
+        if cell["subject"] == subject:
+            broken = f" **BROKEN: {'; '.join(cell['broken'])}**" if cell["broken"] else ""
+            rows.append(
+                f"| {FAULTS[cell['fault']]} | {cell.get('promised', '')} | {measured(cell)}{broken} "
+                f"| {cell.get('acknowledged', 0):,} |"
+            )
+    return rows

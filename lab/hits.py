@@ -1,0 +1,224 @@
+"""The faults, done for real: signals to processes, a mail server that misbehaves, a Redis that is full or forgets.
+
+Each takes what is hit and some chance, and returns when it is over, with the time it took. What comes back by itself
+(by `make run-N`, which starts again what died) is not waited for.
+"""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from time import perf_counter_ns
+
+import psutil
+from redis import Redis
+
+from lab.account import Hit
+from lab.children import LOOK_SECONDS, ChildFailed, Lab
+from lab.machine import alive
+from lab.mailbox import Mailbox
+from lab.promises import Subject
+from lab.strategies import Strategy, strategy
+
+LEASE_SECONDS = 2.0  # of strategies 5 and 6, whose default is 10: or one would wait for little else
+SEND_SECONDS = 2.0  # after which a mail server that does not answer is given up; the default is 20
+TAKE_MS = 100  # the mail server needs so long to take an email, so that some are always under way
+GONE_SECONDS = 30.0
+
+SETTINGS = {"LEASE_SECONDS": LEASE_SECONDS, "SMTP_SEND_SECONDS": SEND_SECONDS, "SMTP_CONNECT_SECONDS": SEND_SECONDS}
+
+Fault = Callable[["Running", random.Random], Hit]
+
+
+class Running:
+    """A subject and its mail server, both of which can be ended and started again at the same ports."""
+
+    def __init__(self, lab: Lab, subject: Subject, box: Mailbox) -> None:
+        self.subject = subject
+        self.box = box
+        self.strategy: Strategy
+        self.outputs: list[Path] = []
+        self._lab = lab
+        self._running = ExitStack()
+        self._port = 0
+
+    def start(self) -> None:
+        settings = {**SETTINGS, **self.subject.settings}
+        context = strategy(self._lab, self.subject.number, self.box.smtp_url, self._port, **settings)
+        self.strategy = self._running.enter_context(context)
+        self._port = self.strategy.port
+        self.outputs.append(self.strategy.make.output)
+
+    def end(self) -> None:
+        self._running.close()
+
+    def pid(self, role: str) -> int:
+        """Wait until there is such a process. Raises ChildFailed."""
+        name = "valkey" if role == "redis" else self.subject.roles[role]
+        deadline = time.monotonic() + GONE_SECONDS
+        while (pid := self.strategy.pid(name)) is None:
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"there is no {name} after {GONE_SECONDS:g} s")
+            time.sleep(LOOK_SECONDS)
+        return pid
+
+    def redis(self) -> Redis:
+        return Redis.from_url(self.strategy.redis_url(), socket_timeout=GONE_SECONDS)
+
+
+def kill(role: str, number: signal.Signals) -> Fault:
+    """Send a signal that ends it, and wait until it is gone."""
+
+    def fault(running: Running, chance: random.Random) -> Hit:
+        pid = running.pid(role)
+        begin = perf_counter_ns()
+        send(pid, number)
+        return Hit(begin, perf_counter_ns())
+
+    return fault
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Returns when the process is gone. Raises ChildFailed when it does not end."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.send_signal(number)
+        deadline = time.monotonic() + GONE_SECONDS
+        while alive(process):
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"process {pid} does not end after {number.name}")
+            time.sleep(0.001)
+
+
+def stop(role: str, least: float, most: float) -> Fault:
+    """Stand still for a while (seconds) and go on as if nothing had been."""
+
+    def fault(running: Running, chance: random.Random) -> Hit:
+        pid = running.box.pid if role == "smtp" else running.pid(role)
+        begin = perf_counter_ns()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(chance.uniform(least, most))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        return Hit(begin, perf_counter_ns())
+
+    return fault
+
+
+def end_mail_server(number: signal.Signals) -> Fault:
+    def fault(running: Running, chance: random.Random) -> Hit:
+        begin = perf_counter_ns()
+        running.box.end(number)
+        time.sleep(chance.uniform(0.2, 1.0))
+        running.box.start()
+        return Hit(begin, perf_counter_ns())
+
+    return fault
+
+
+def misbehave(**dial: float) -> Fault:
+    """Turn the dial of the mail server for a while."""
+
+    def fault(running: Running, chance: random.Random) -> Hit:
+        begin = perf_counter_ns()
+        running.box.dial(**dial)
+        time.sleep(chance.uniform(0.5, 1.5))
+        running.box.dial()
+        return Hit(begin, perf_counter_ns())
+
+    return fault
+
+
+def end_all(running: Running, chance: random.Random) -> Hit:
+    """As Ctrl-C does. Raises ChildFailed when `make` does not end with 0."""
+    begin = perf_counter_ns()
+    make = running.strategy.make
+    running.end()
+    if make.process.returncode not in (0, -signal.SIGTERM):  # make itself dies of it, after its child has ended
+        raise ChildFailed(f"make ended with {make.process.returncode}")
+    running.start()
+    return Hit(begin, perf_counter_ns())
+
+
+def fill_redis(running: Running, chance: random.Random) -> Hit:
+    begin = perf_counter_ns()
+    with running.redis() as redis:
+        redis.config_set("maxmemory", 1)
+        time.sleep(chance.uniform(0.5, 1.5))
+        redis.config_set("maxmemory", 0)
+    return Hit(begin, perf_counter_ns())
+
+
+def cut_tail(running: Running, chance: random.Random) -> Hit:
+    """Take from the append-only file what came after the last email that was accepted, in the middle of a command.
+
+    A disk that keeps its word loses nothing that Redis has answered for (`appendfsync always`). This one is worse: it
+    loses claims and acknowledgements that were answered. The accepted emails themselves are spared, as no queue can
+    know of an email that its disk has taken back; so the server stands still while the tail is written.
+    """
+    server, redis, runner = running.pid("server"), running.pid("redis"), running.strategy.runner()
+    begin = perf_counter_ns()
+    os.kill(server, signal.SIGSTOP)
+    try:
+        with running.redis() as client:
+            client.ping()  # what the server had sent has now been read,
+            client.ping()  # and been written
+        file = newest_file(running.strategy.data_dir / "valkey" / "appendonlydir")
+        kept = file.stat().st_size
+        wait_until_larger(file, kept)
+        os.kill(runner, signal.SIGSTOP)  # or it would start Redis again before the cut
+        try:
+            send(redis, signal.SIGKILL)
+            os.truncate(file, chance.randrange(kept, file.stat().st_size))
+        finally:
+            os.kill(runner, signal.SIGCONT)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    return Hit(begin, perf_counter_ns())
+
+
+def newest_file(folder: Path) -> Path:
+    return max(folder.glob("*.incr.aof"), key=lambda path: int(path.name.split(".")[-3]))
+
+
+def wait_until_larger(file: Path, size: int) -> None:
+    deadline = time.monotonic() + GONE_SECONDS
+    while file.stat().st_size <= size:
+        if time.monotonic() > deadline:
+            raise ChildFailed("nobody writes to Redis")
+        time.sleep(0.001)
+
+
+def nothing(running: Running, chance: random.Random) -> Hit:
+    now = perf_counter_ns()
+    return Hit(now, now)
+
+
+HITS: dict[str, Fault] = {
+    "none": nothing,
+    "server-kill": kill("server", signal.SIGKILL),
+    "server-term": kill("server", signal.SIGTERM),
+    "server-stop": stop("server", 0.2, 1.5),
+    "worker-kill": kill("worker", signal.SIGKILL),
+    "worker-term": kill("worker", signal.SIGTERM),
+    "worker-stop": stop("worker", LEASE_SECONDS + 0.5, LEASE_SECONDS + 1.5),
+    "master-kill": kill("master", signal.SIGKILL),
+    "scheduler-kill": kill("scheduler", signal.SIGKILL),
+    "all-term": end_all,
+    "redis-kill": kill("redis", signal.SIGKILL),
+    "redis-restart": kill("redis", signal.SIGTERM),
+    "redis-stop": stop("redis", 0.5, LEASE_SECONDS + 1.0),
+    "redis-full": fill_redis,
+    "redis-tail": cut_tail,
+    "smtp-kill": end_mail_server(signal.SIGKILL),
+    "smtp-term": end_mail_server(signal.SIGTERM),
+    "smtp-stop": stop("smtp", 0.5, SEND_SECONDS + 1.0),
+    "smtp-451": misbehave(refuse_rate=0.5, refuse_code=451),
+    "smtp-550": misbehave(refuse_rate=0.5, refuse_code=550),
+    "smtp-hang": misbehave(hang_rate=1.0),
+    "smtp-lose-reply": misbehave(lose_reply_rate=0.5),
+}

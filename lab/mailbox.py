@@ -1,0 +1,86 @@
+"""A mail server for one experiment: lab/inbox.py as a process that can be killed, and what its journal says."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from lab.children import Child, Lab, python
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    at: int
+    """ns, perf_counter_ns."""
+    to: str
+    id: str
+
+
+class Mailbox:
+    """The mail server and its ports, which it keeps when it is started again."""
+
+    def __init__(self, lab: Lab, take_ms: float, seed: int) -> None:
+        self.smtp_port = self._port = 0
+        self._lab = lab
+        self._journal: Path = lab.folder / "journal"
+        self._options = ("--take-ms", take_ms, "--seed", seed)
+        self._running = ExitStack()
+        self._child: Child
+        self._read = 0  # bytes of the journal
+        self._arrivals: list[Arrival] = []
+
+    @property
+    def smtp_url(self) -> str:
+        return f"smtp://127.0.0.1:{self.smtp_port}"
+
+    @property
+    def pid(self) -> int:
+        return self._child.process.pid
+
+    def start(self) -> None:
+        """Returns when it takes mail. Raises ChildFailed."""
+        ports = ("--smtp-port", self.smtp_port, "--port", self._port)
+        command = python("lab.inbox", self._journal, *ports, *self._options)
+        self._child = self._running.enter_context(self._lab.child(command, "inbox"))
+        self.smtp_port, self._port = map(int, self._child.wait_for(r"(\d+ \d+)\n").split())
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End it by this signal, and wait for that."""
+        self._child.process.send_signal(number)
+        self._child.process.wait()
+        self._running.close()
+
+    def close(self) -> None:
+        self._running.close()
+
+    def dial(self, **faults: float) -> None:
+        """Turn the dial of faults; all that is not named goes back to 0."""
+        quiet: dict[str, Any] = {"latency_ms": 0, "refuse_rate": 0, "hang_rate": 0, "lose_reply_rate": 0}
+        address = f"http://127.0.0.1:{self._port}/api/faults"
+        urlopen(Request(address, json.dumps(quiet | faults).encode(), method="PUT"), timeout=10).close()
+
+    def arrivals(self) -> list[Arrival]:
+        """All so far, in order, copies included."""
+        with open(self._journal, "rb") as file:
+            file.seek(self._read)
+            whole = file.read().rpartition(b"\n")[0]
+        if whole:
+            self._read += len(whole) + 1
+            for line in whole.decode().split("\n"):
+                at, to, message_id = line.split(" ", 2)
+                self._arrivals.append(Arrival(int(at), to, message_id))
+        return self._arrivals
+
+
+@contextmanager
+def mailbox(lab: Lab, take_ms: float = 0.0, seed: int = 0) -> Iterator[Mailbox]:
+    box = Mailbox(lab, take_ms, seed)
+    box.start()
+    try:
+        yield box
+    finally:
+        box.close()

@@ -1,0 +1,179 @@
+"""`python -m lab.steady`: emails asked for at a steady rate, whatever becomes of them.
+
+An open loop. Email number k is due at start + k / rate, whoever still waits for an answer, and its time counts from
+the moment it was due: a server that stands still for a second is charged for all who would have asked meanwhile, not
+for the few that it kept waiting (the fault of closed loops, "coordinated omission"). With `--rate 0` it is a closed
+loop all the same: each client asks as soon as it has its answer.
+
+Email k goes to <TAG>-<k>@example.com, so that the mail server's journal says which request an email came from, even if
+that request was never answered. Nothing is repeated.
+
+Prints the moment of the start (ns), then lines of JSON with figures so far, in the end one with everything.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import time
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+from urllib.parse import quote
+
+import uvloop
+
+from common.process import stop_requested
+from lab.figures import percentile
+
+TEXT = quote("How are you?")
+FIGURES_SECONDS = 0.1  # between two lines
+RECENT = 200  # answers that the figures so far are made of
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_ID = re.compile(rb'"id": *"(<[^"]+>)"')
+
+Record = tuple[int, int, int, int, int, str]
+"""Number, due, asked, answered (ns; 0: never), status (0: no answer), id ("": none)."""
+
+
+class Steady:
+    """What all clients share: what is due next, and what was answered."""
+
+    def __init__(self, port: int, rate: float, tag: str, query: str, limit: int | None, timeout: float) -> None:
+        """`rate` in emails a second, `limit` in emails; who has no answer after `timeout` seconds gives up."""
+        self.records: list[Record] = []
+        self.asked = self.accepted = 0
+        self.start = time.perf_counter_ns()
+        self._cpu = time.process_time()
+        self._port = port
+        self._interval = 1e9 / rate if rate else 0.0  # ns
+        self._tag = tag
+        self._query = query
+        self._numbers: Iterator[int] = iter(range(limit)) if limit else count()
+        self._timeout = timeout
+        self._stopped = asyncio.Event()
+
+    async def run(self, clients: int) -> None:
+        """Until all have been asked for, or until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(clients):
+                group.create_task(self._client())
+
+    def stop(self) -> None:
+        """Ask for nothing new."""
+        self._stopped.set()
+
+    async def _client(self) -> None:
+        """Whichever client is free takes what is due next."""
+        connection = Connection(self._port)
+        for number in self._numbers:
+            due = await self._wait_for(number)
+            if self._stopped.is_set():
+                break
+            self.asked += 1
+            asked = time.perf_counter_ns()
+            status, body = 0, b""
+            try:
+                async with asyncio.timeout(self._timeout):
+                    status, body = await connection.ask(f"/{self._tag}-{number}@example.com/Hello/{TEXT}{self._query}")
+            except (OSError, EOFError, TimeoutError, ValueError):
+                connection.close()
+            answered = time.perf_counter_ns() if status else 0
+            found = _ID.search(body) if 200 <= status < 300 else None
+            self.accepted += found is not None
+            self.records.append((number, due or asked, asked, answered, status, found[1].decode() if found else ""))
+        connection.close()
+
+    async def _wait_for(self, number: int) -> int:
+        """The moment when this number is due, once it has come; 0 in a closed loop."""
+        if not self._interval:
+            return 0
+        due = self.start + round(number * self._interval)
+        while (left := due - time.perf_counter_ns()) > 0 and not self._stopped.is_set():
+            try:
+                async with asyncio.timeout(left / 1e9):
+                    await self._stopped.wait()
+            except TimeoutError:
+                continue
+        return due
+
+    def figures(self) -> dict[str, Any]:
+        times = [record[3] - record[1] for record in self.records[-RECENT:] if record[3]]
+        return {
+            "asked": self.asked,
+            "accepted": self.accepted,
+            "p50_ms": percentile(times, 50) / 1e6 if times else None,
+        }
+
+    def result(self) -> dict[str, Any]:
+        late = [asked - due for _, due, asked, *_ in self.records]
+        seconds = (time.perf_counter_ns() - self.start) / 1e9
+        return {
+            "records": self.records,
+            "seconds": seconds,
+            "late_p99_ms": percentile(late, 99) / 1e6 if late else 0.0,
+            "cpu": (time.process_time() - self._cpu) / seconds,
+        }
+
+
+class Connection:
+    """HTTP/1.1, kept alive as long as the server likes."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def ask(self, path: str) -> tuple[int, bytes]:
+        """The status and the body. Raises OSError or EOFError when the connection breaks: the answer is unknown."""
+        if self._writer is None or self._reader is None or self._reader.at_eof():
+            self.close()
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n\r\n".encode())
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if length is None:
+            raise ValueError("an answer without a length")
+        body = await self._reader.readexactly(int(length[1]))
+        if b"onnection: close" in head:
+            self.close()
+        return int(head[9:12]), body
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._reader = self._writer = None
+
+
+async def run_steadily(steady: Steady, clients: int) -> None:
+    print(steady.start, flush=True)
+    running = asyncio.create_task(steady.run(clients))
+    stop = asyncio.create_task(stop_requested())
+    while not running.done():
+        await asyncio.wait([running, stop], timeout=FIGURES_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if stop.done():
+            steady.stop()
+            await running
+        print(json.dumps(steady.figures()), flush=True)
+    stop.cancel()
+    await running
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description="An HTTP load generator with a steady rate.")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True, help="emails a second; 0: as fast as the clients can")
+    parser.add_argument("--clients", type=int, default=10)
+    parser.add_argument("--count", type=int, help="emails; default: until SIGTERM")
+    parser.add_argument("--tag", default="reader", help="the beginning of the recipients' names")
+    parser.add_argument("--query", default="", help="?wait=5")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds")
+    options = parser.parse_args()
+    steady = Steady(options.port, options.rate, options.tag, options.query, options.count, options.timeout)
+    await run_steadily(steady, options.clients)
+    print(json.dumps(steady.result()))
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
