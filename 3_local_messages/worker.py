@@ -24,6 +24,7 @@ class Worker:
         self._settings = settings
         self._master = ChildEnd("email worker", connection, self._receive)
         self._sending: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self._sender: PatientSender
 
     async def run(self) -> None:
@@ -31,12 +32,16 @@ class Worker:
             self._sender = PatientSender(mailer, self._settings.emails_per_second, self._tell_pause)
             self._master.channel.send("ready")
             log.info("ready to send")
-            if await self._master.stop_requested() == "SIGTERM" and self._sending:  # the master has done its waiting
+            asked_by = await self._master.stop_requested()
+            self._stopping = True
+            if asked_by == "SIGTERM" and self._sending:  # the master has done its waiting
                 await asyncio.wait(self._sending, timeout=self._settings.drain_seconds)
             await self._sender.close()
 
     def _receive(self, message: Message) -> None:
         """`["send", {email}]`: the master has no more than its window in our hands, so each may have a task."""
+        if self._stopping:  # it waits with the master for the next worker; begun now, it would be cut off and come twice
+            return
         _, email = message
         task = asyncio.create_task(self._send(email))
         self._sending.add(task)

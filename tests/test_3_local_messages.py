@@ -36,13 +36,13 @@ def answers(strategy: Strategy) -> bool:
         return False
 
 
-def kill(strategy: Strategy, *roles: str) -> None:
-    """Kill the processes that have these roles now, and wait until others have taken their places."""
+def kill(strategy: Strategy, *roles: str, number: signal.Signals = signal.SIGKILL) -> None:
+    """End the processes that have these roles now, and wait until others have taken their places."""
     killed = {role: strategy.pid(role) for role in roles}
     for pid in killed.values():
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     for role, pid in killed.items():
-        strategy.program.wait_for_line(rf"the {role} @ {pid} was killed by SIGKILL; starting it again")
+        strategy.program.wait_for_line(rf"the {role} @ {pid} (was killed by SIGKILL|ended with .*); starting it again")
         wait_until(lambda role=role, pid=pid: strategy.pid(role) != pid, f"another {role}")  # type: ignore[misc]
 
 
@@ -92,6 +92,20 @@ def test_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     assert found.unasked <= KILLS * load.clients, "kept by the master, the answer died with the server"
     assert stats["restarts_web_server"] + stats["restarts_email_worker"] == 2 * KILLS
     assert stats["accepted"] == stats["sent"] == found.accepted + found.unasked
+
+
+def test_a_worker_that_is_asked_to_end_finishes_what_it_has_begun_and_begins_nothing(tmp_path: Path) -> None:
+    with running_inbox(tmp_path / "inbox") as inbox:
+        inbox.dial(latency_ms=300)  # the email is there, its 250 is not
+        with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
+            with Load(strategy, someone(), clients=1) as load:
+                for _ in range(2):
+                    load.wait_for_more(20)
+                    kill(strategy, "email worker", number=signal.SIGTERM)
+                    load.wait_for_more(5)
+            wait_until(lambda: strategy.stats()["waiting"] + strategy.stats()["in_flight"] == 0, "all settled")
+        found = account(load, inbox)
+    assert (found.lost, found.duplicated) == (0, 0)
 
 
 def test_a_killed_master_takes_everything_along_and_leaves_no_orphans(inbox: Inbox, tmp_path: Path) -> None:
