@@ -169,7 +169,7 @@ def main() -> None:
     except ChildFailed as failure:
         sys.exit(str(failure))
     cells = [cell for lane in lanes for cell in lane.cells]
-    facts = {
+    facts: dict[str, Any] = {
         "machine": machine,
         "settings": {
             "SEED": seed,

@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -17,11 +17,11 @@ import psutil
 from redis import Redis
 
 from lab.account import Hit
-from lab.children import LOOK_SECONDS, ChildFailed, Lab
+from lab.children import LOOK_SECONDS, Child, ChildFailed, Lab
 from lab.machine import alive
 from lab.mailbox import Mailbox
 from lab.promises import Subject
-from lab.strategies import Strategy, strategy
+from lab.strategies import Strategy, start_strategy, strategy
 
 LEASE_SECONDS = 2.0  # of strategies 5 and 6, whose default is 10: or one would wait for little else
 SEND_SECONDS = 2.0  # after which a mail server that does not answer is given up; the default is 20
@@ -54,6 +54,11 @@ class Running:
 
     def end(self) -> None:
         self._running.close()
+
+    def another(self, role: str) -> AbstractContextManager[Child]:
+        """The same role once more, for as long as the block."""
+        settings = {**SETTINGS, **self.subject.settings, "ROLE": role}
+        return start_strategy(self._lab, self.subject.number, self.box.smtp_url, 0, **settings)
 
     def pid(self, role: str) -> int:
         """Wait until there is such a process. Raises ChildFailed."""
@@ -107,6 +112,15 @@ def stop(role: str, least: float, most: float) -> Fault:
         return Hit(begin, perf_counter_ns())
 
     return fault
+
+
+def second_worker(running: Running, chance: random.Random) -> Hit:
+    """In another terminal, as it were: `make run-N ROLE=worker`."""
+    begin = perf_counter_ns()
+    with running.another("worker") as worker:
+        worker.wait_for(r"\[worker @ (\d+)\]")
+        time.sleep(chance.uniform(0.5, 1.5))
+    return Hit(begin, perf_counter_ns())
 
 
 def end_mail_server(number: signal.Signals) -> Fault:
@@ -206,6 +220,7 @@ HITS: dict[str, Fault] = {
     "worker-kill": kill("worker", signal.SIGKILL),
     "worker-term": kill("worker", signal.SIGTERM),
     "worker-stop": stop("worker", LEASE_SECONDS + 0.5, LEASE_SECONDS + 1.5),
+    "worker-second": second_worker,
     "master-kill": kill("master", signal.SIGKILL),
     "scheduler-kill": kill("scheduler", signal.SIGKILL),
     "all-term": end_all,

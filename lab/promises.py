@@ -58,6 +58,7 @@ FAULTS: dict[str, str] = {
     "worker-kill": "SIGKILL to the worker",
     "worker-term": "SIGTERM to the worker",
     "worker-stop": "SIGSTOP to the worker for longer than its lease, then SIGCONT",
+    "worker-second": "a second worker beside the first for a while",
     "master-kill": "SIGKILL to the master",
     "scheduler-kill": "SIGKILL to the scheduler",
     "all-term": "SIGTERM to all, as by Ctrl-C, and a new start",
@@ -86,12 +87,14 @@ def faults_of(subject: Subject) -> list[str]:
     return [fault for fault in FAULTS if fault.partition("-")[0] in there and (fault, subject.number) not in POINTLESS]
 
 
-POINTLESS = {("redis-tail", 4)}
-"""Nothing of a published message is ever in Redis's file."""
+POINTLESS = {("redis-tail", 4), ("worker-second", 3)}
+"""Nothing of a published message is ever in Redis's file; and the master has one worker."""
 
 
 def promise(subject: str, fault: str) -> Promise:
     who = fault.partition("-")[0]
+    if fault == "worker-second" and SUBJECTS[subject].number == 4:  # every subscriber sends its copy
+        return Promise(twice=UNDER_WAY)
     if subject in ("1", "4w"):  # a 2xx says that the mail server has taken it
         return Promise()
     if subject == "2":

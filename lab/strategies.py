@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,20 @@ class Strategy:
 @contextmanager
 def strategy(lab: Lab, number: int, smtp_url: str, port: int = 0, /, **settings: object) -> Iterator[Strategy]:
     """All its roles, at this port (0: any free one), with a data folder and a Valkey of their own."""
-    name = f"strategy-{number}"
-    data_dir = lab.folder / name
-    own = {"PORT": port, "SMTP_URL": smtp_url, "DATA_DIR": data_dir, "VALKEY_PORT": 0}
-    with lab.child(["make", f"run-{number}"], name, True, **own, **settings) as child:
+    with start_strategy(lab, number, smtp_url, port, **settings) as child:
         port = int(child.wait_for(r"listens on http://[^ ]*:(\d+)/\s+send an email"))
-        found = Strategy(number, port, data_dir, child)
+        found = Strategy(number, port, data_dir(lab, number), child)
         found.wait_until_healthy()
         yield found
+
+
+def start_strategy(
+    lab: Lab, number: int, smtp_url: str, port: int, /, **settings: object
+) -> AbstractContextManager[Child]:
+    own = {"PORT": port, "SMTP_URL": smtp_url, "DATA_DIR": data_dir(lab, number), "VALKEY_PORT": 0}
+    return lab.child(["make", f"run-{number}"], f"strategy-{number}", True, **own, **settings)
+
+
+def data_dir(lab: Lab, number: int) -> Path:
+    """Who shares it shares the embedded services."""
+    return lab.folder / f"strategy-{number}"
