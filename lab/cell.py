@@ -183,7 +183,7 @@ def broken_promises(promised: Promise, found: Account, hits: list[Hit], failed: 
         elif stories:
             reasons.append(f"{len(stories)} {what}, promised: none")
     if found.failed and not promised.failed:
-        reasons.append(f"{found.failed} in the failed list, promised: none")
+        reasons.append(f"{found.failed} given up, promised: none")
     if found.unexpected:
         reasons.append(f"{found.unexpected} sent that nobody has asked for")
     if not found.closes:

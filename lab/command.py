@@ -5,10 +5,12 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from common.process import LIFELINE
 from lab.children import ROOT, in_the_way
 
 RESULTS = ROOT / "results"
@@ -17,8 +19,16 @@ PARTIAL = RESULTS / "partial"
 
 
 def end_on_signals() -> None:
+    """End in order on Ctrl-C and the like, and with the parent if there is a lifeline to it, however that dies."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
+    if LIFELINE in os.environ:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if not os.read(sys.stdin.fileno(), 1):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

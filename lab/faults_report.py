@@ -8,7 +8,7 @@ from lab.promises import FAULTS, SUBJECTS
 
 ALWAYS = ("lost", "duplicated")
 SELDOM = ("failed", "queued", "recovered", "unexpected")
-WORDS = {"duplicated": "twice", "failed": "in the failed list", "queued": "still queued"}
+WORDS = {"duplicated": "twice", "failed": "given up", "queued": "still queued"}
 
 
 def measured(cell: Facts) -> str:

@@ -19,10 +19,10 @@ class Promise:
     lost: Bound = Bound.NONE
     twice: Bound = Bound.NONE
     failed: bool = False
-    """Whether an email may end in the failed list."""
+    """Whether an email may be given up, by its id: in a failed list, parked, or at least in a log."""
 
     def text(self) -> str:
-        failed = ", or in the failed list" if self.failed else ""
+        failed = " or given up" if self.failed else ""
         return f"lost {self.lost.value}{failed}; twice {self.twice.value}"
 
 
