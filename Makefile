@@ -32,6 +32,9 @@ faults: $(VENV)/ready-dev ## kill things and count what is lost; KILLS=10, SEED=
 bench: $(VENV)/ready-dev ## how fast the parts are, each beside a reference of the same run
 	@exec $(PY) -m lab.bench
 
+tables: $(VENV)/ready-dev ## write what compare, faults and bench have measured into the READMEs
+	@$(PY) -m lab.tables
+
 diff-%: ## what strategy 2 to 6 changes in the strategy before
 	@case $* in [2-9]) ;; *) false ;; esac && before=$$(ls -d $$(($* - 1))_* 2>/dev/null) && after=$$(ls -d $*_* 2>/dev/null) || \
 	  { echo "there is no strategy $* with one before it" >&2; exit 2; }; \
@@ -68,5 +71,5 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help services test check compare faults bench format lock clean
+.PHONY: help services test check compare faults bench tables format lock clean
 .DEFAULT_GOAL := help

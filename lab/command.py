@@ -13,7 +13,7 @@ from typing import Any
 from common.process import LIFELINE
 from lab.children import ROOT, in_the_way
 
-RESULTS = ROOT / "results"
+RESULTS = Path(os.environ.get("RESULTS_DIR") or ROOT / "results")
 PARTIAL = RESULTS / "partial"
 """For runs of a part only: not in the repository, and no README shows them."""
 
@@ -75,4 +75,4 @@ def write_results(name: str, facts: dict[str, Any], *, whole: bool, **texts: str
 
 
 def said(paths: list[Path]) -> str:
-    return "written: " + ", ".join(str(path.relative_to(ROOT)) for path in paths)
+    return "written: " + ", ".join(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path) for path in paths)

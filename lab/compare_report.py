@@ -12,26 +12,28 @@ ANSWER, INBOX, INK, FAINT = "#0072B2", "#E69F00", "#222222", "#c8c8c8"
 
 
 def markdown(facts: dict[str, Any]) -> str:
-    settings, lines = facts["settings"], facts["strategies"]
-    rows = [
-        "| | HTTP answer p50 / p95 / p99 | in the inbox p50 / p99 | emails/s | lost | twice | processes | memory |",
-        "|---|---|---|---|---|---|---|---|",
-        *map(row, lines),
-    ]
     return "\n".join(
         [
             "# The six side by side",
             "",
-            f"`make compare` with {settings_of(facts)}: at {settings['rate']:g} emails a second, "
+            f"`make compare` with {settings_of(facts)}: at {facts['settings']['rate']:g} emails a second, "
             "then as many again, as fast as the clients can.",
             "",
-            *rows,
+            *table(facts),
             "",
             *[f"- {remark}" for remark in facts["remarks"]],
             "- " + machine_of(facts),
             "",
         ]
     )
+
+
+def table(facts: dict[str, Any]) -> list[str]:
+    return [
+        "| | HTTP answer p50 / p95 / p99 | in the inbox p50 / p99 | emails/s | lost | twice | processes | memory |",
+        "|---|---|---|---|---|---|---|---|",
+        *map(row, facts["strategies"]),
+    ]
 
 
 def row(line: Facts) -> str:

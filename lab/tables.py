@@ -1,0 +1,248 @@
+"""`make tables`: write what was measured into the READMEs, from results/*.json.
+
+A block begins with `<!-- measured: NAME -->` and ends with `<!-- end -->`, each on a line of its own; what is between
+is written here and nowhere else. A test fails when it is not what the results say (tests/test_tables.py).
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from lab import compare_report, faults_report
+from lab.children import ROOT
+from lab.command import RESULTS
+from lab.compare_report import machine_of, milliseconds, settings_of
+from lab.figures import Facts
+from lab.promises import SUBJECTS
+
+_BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$")
+
+NAMES = {
+    1: ("1 foreground", "1_foreground"),
+    2: ("2 parallel", "2_parallel"),
+    3: ("3 local messages", "3_local_messages"),
+    4: ("4 remote messages", "4_remote_messages"),
+    5: ("5 remote queue", "5_remote_queue"),
+    6: ("6 event bus", "6_event_bus"),
+}
+LADDER = {
+    1: ("the mail server said 250", "the caller cannot go on without the result, and can wait"),
+    2: ("a task was started", "it does not matter whether it happens"),
+    3: ("the master holds it", "there is one machine, and a restart may lose what waits"),
+    4: ("at least one worker was listening", "many should hear it now, and it is worthless later"),
+    5: ("the job is in Redis", "something must be done, once, by somebody: most background work"),
+    6: ("the event is in the log", "several things follow from one, or you want to do it all again"),
+}
+"""What a 2xx means, and when to choose it."""
+
+WORKER_KILLED = {1: "server-kill", 2: "server-kill"}  # there the web server does the worker's work
+
+MATRIX = {
+    "server-kill": "web server killed",
+    "worker-kill": "worker killed",
+    "worker-term": "worker asked to end",
+    "worker-stop": "worker asleep for longer than its lease",
+    "worker-second": "a second worker",
+    "master-kill": "master killed",
+    "all-term": "all asked to end",
+    "redis-kill": "Redis killed",
+    "redis-tail": "and its last writes cut off",
+    "smtp-kill": "mail server killed",
+    "smtp-451": "it says 451",
+    "smtp-hang": "it hangs",
+    "smtp-lose-reply": "its 250 gets lost",
+}
+
+
+class NoSuchBlock(Exception):
+    """A README has a block that nobody here knows."""
+
+
+@cache
+def results(name: str) -> dict[str, Any]:
+    """Raises FileNotFoundError when there are none: `make NAME` makes them."""
+    facts: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return facts
+
+
+def cell(subject: str, fault: str) -> Facts | None:
+    cells = (c for c in results("faults")["cells"] if (c["subject"], c["fault"]) == (subject, fault))
+    return next(cells, None)
+
+
+def ladder() -> Iterator[str]:
+    yield "| | what a 2xx means | HTTP answer | in the inbox | lost when the worker was killed | choose it when |"
+    yield "|---|---|---|---|---|---|"
+    lines = {int(line["strategy"][0]): line for line in results("compare")["strategies"]}
+    for number, (name, folder) in NAMES.items():
+        means, choose = LADDER[number]
+        line, killed = lines[number], cell(str(number), WORKER_KILLED.get(number, "worker-kill"))
+        assert killed is not None
+        times = (f"{milliseconds(line[f'{kind}_p50_ms'])} ms" for kind in ("answer", "inbox"))
+        lost = f"**{killed['lost']}** of {killed['acknowledged']:,}, in {killed['hits']} kills"
+        yield f"| [{name}]({folder}/README.md) | {means} | {' | '.join(times)} | {lost} | {choose} |"
+    yield ""
+    settings = results("faults")["settings"]
+    yield (
+        f"(Medians, by `make compare` with {settings_of(results('compare'))}; losses by `make faults` with "
+        f"KILLS={settings['KILLS']} and SEED={settings['SEED']}, emails accepted at {settings['RATE']:g} a second, "
+        "Redis with `appendfsync always`. Strategies 1 and 2 have no worker: there it is the web server.)"
+    )
+
+
+def compared() -> Iterator[str]:
+    facts = results("compare")
+    yield "![How long until the HTTP answer, and until the email is in the inbox](results/compare.svg)"
+    yield ""
+    yield from compare_report.table(facts)
+    yield ""
+    for remark in facts["remarks"]:
+        yield f"- {remark}"
+    yield f"- {machine_of(facts)}"
+
+
+def matrix() -> Iterator[str]:
+    """Lost and twice, of each subject under the faults that tell them apart."""
+    facts = results("faults")
+    subjects = list(dict.fromkeys(cell["subject"] for cell in facts["cells"]))
+    yield "| lost / twice | " + " | ".join(SUBJECTS[subject].title for subject in subjects) + " |"
+    yield "|---" * (len(subjects) + 1) + "|"
+    for fault, words in MATRIX.items():
+        found = [cell(subject, fault) for subject in subjects]
+        shown = [f"{bold(one['lost'])} / {one['duplicated']}" if one else "" for one in found]
+        yield f"| {words} | {' | '.join(shown)} |"
+    yield ""
+    totals, settings = facts["totals"], facts["settings"]
+    broken = sum(bool(one["broken"]) for one in facts["cells"])
+    yield (
+        f"{totals['hits']:,} faults, {totals['acknowledged']:,} emails accepted, {totals['ok']:,} delivered, "
+        f"{totals['failed']:,} given up by id, {totals['lost']:,} lost; {totals['duplicated']:,} copies too many; "
+        f"{totals['unexpected']:,} that nobody had asked for. In {len(facts['cells'])} cells {broken or 'no'} promise"
+        f"{'s were' if broken > 1 else ' was'} broken (SEED={settings['SEED']}; {machine_of(facts)}). "
+        "All of it: [`results/faults.md`](results/faults.md)."
+    )
+
+
+def bold(number: int) -> str:
+    return f"**{number}**" if number else "0"
+
+
+def measured_faults(*subjects: str) -> Iterator[str]:
+    """A chapter's own cells."""
+    facts = results("faults")
+    settings = facts["settings"]
+    yield "<details>"
+    yield (
+        f"<summary>Promised and measured: each fault {settings['KILLS']} times, at {settings['RATE']:g} emails a "
+        f"second (<code>make faults</code>, SEED={settings['SEED']})</summary>"
+    )
+    yield ""
+    for subject in subjects:
+        if len(subjects) > 1:
+            yield f"*{SUBJECTS[subject].title}*"
+            yield ""
+        yield from faults_report.table(facts, subject)
+        yield ""
+    yield "</details>"
+
+
+def bench() -> Iterator[str]:
+    yield "| | measured | reference, in the same run | ratio | target |"
+    yield "|---|---|---|---|---|"
+    for row in results("bench")["rows"]:
+        measured, reference = (figure(row[side]["median"]) for side in ("measured", "reference"))
+        target = row["target"] if row["target"] != "none" else ""
+        missed = "" if row["met"] else " **missed**"
+        yield (
+            f"| {row['name']} | {measured} {row['unit']} | {reference} ({row['against']}) "
+            f"| {row['ratio']['median']:.2f} | {target}{missed} |"
+        )
+    yield ""
+    yield f"({machine_of(results('bench'))}. Medians; the rounds are in [`results/bench.json`](results/bench.json).)"
+
+
+def figure(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2f}"
+
+
+def row(name: str) -> Facts:
+    found: Facts = next(row for row in results("bench")["rows"] if row["name"] == name)
+    return found
+
+
+def costs_of_the_queue() -> Iterator[str]:
+    yield "| | 4, pub/sub | 5, the queue |"
+    yield "|---|---|---|"
+    for words, what, side in (
+        ("accepting, as a fraction of a bare aiohttp handler", "accepts", "ratio"),
+        ("delivering to a fast mail server, emails a second", "delivers", "measured"),
+        ("from idle, from the request to the email (median, ms)", "from idle", "measured"),
+    ):
+        figures = [figure(row(f"strategy {number} {what}")[side]["median"]) for number in (4, 5)]
+        yield f"| {words} | {' | '.join(figures)} |"
+    waiting = row("queue, a waiting job")
+    more = waiting["measured"]["median"] - waiting["reference"]["median"]
+    yield f"| memory of Redis for a waiting email | nothing: it is in a worker | its JSON, and {more:.0f} bytes |"
+
+
+def costs_of_the_log() -> Iterator[str]:
+    yield "| | partitions and Lua | Streams |"
+    yield "|---|---|---|"
+    for words, name in (
+        ("appends a second, one process, batches of 1,000", "the log appends"),
+        ("claims and commits a second", "the log claims and commits"),
+        ("bytes of memory for an event", "the log in memory"),
+    ):
+        found = row(name)
+        yield f"| {words} | {figure(found['measured']['median'])} | {figure(found['reference']['median'])} |"
+
+
+BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
+    "ladder": ladder,
+    "compare": compared,
+    "matrix": matrix,
+    "bench": bench,
+    "faults-1": partial(measured_faults, "1"),
+    "faults-2": partial(measured_faults, "2"),
+    "faults-3": partial(measured_faults, "3"),
+    "faults-4": partial(measured_faults, "4", "4w"),
+    "faults-5": partial(measured_faults, "5"),
+    "faults-6": partial(measured_faults, "6", "6s"),
+    "costs-5": costs_of_the_queue,
+    "costs-6": costs_of_the_log,
+}
+
+
+def render(text: str) -> str:
+    """The text of a README with its blocks written anew. Raises NoSuchBlock."""
+
+    def write(block: re.Match[str]) -> str:
+        if block[2] not in BLOCKS:
+            raise NoSuchBlock(block[2])
+        return "".join([block[1], *[f"{line}\n" for line in BLOCKS[block[2]]()], block[4]])
+
+    return _BLOCK.sub(write, text)
+
+
+def readmes() -> list[Path]:
+    return [ROOT / "README.md", *sorted(ROOT.glob("[1-9]_*/README.md"))]
+
+
+def main() -> None:
+    for path in readmes():
+        before = path.read_text()
+        try:
+            after = render(before)
+        except (NoSuchBlock, FileNotFoundError) as error:
+            sys.exit(f"{path.relative_to(ROOT)}: {error}")
+        if after != before:
+            path.write_text(after)
+            print(f"{path.relative_to(ROOT)}: written anew")
+
+
+if __name__ == "__main__":
+    main()
