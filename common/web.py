@@ -45,6 +45,7 @@ SETTINGS = web.AppKey("settings", Settings)
 LINKS = web.AppKey("links", list[str])
 """Paths of pages that a strategy has of its own, to be linked from `/`."""
 _ACCEPTED = web.AppKey("accepted", list[int])
+_EMAIL = web.RequestKey("email", Email)
 
 Stats = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -130,7 +131,7 @@ def read_email(request: web.Request) -> Email:
     if path.count("/") != 3:
         raise web.HTTPNotFound
     email = email_from_path(path, request.app[SETTINGS].id_domain)
-    request["email"] = email
+    request[_EMAIL] = email
     return email
 
 
@@ -144,7 +145,7 @@ def answer_error(request: web.Request, error: BadEmail | SendError | CannotAccep
     """What kept an email from being sent or handed over, as an answer for the caller."""
     if isinstance(error, BadEmail):
         return pretty_json({"error": {"field": error.field, "reason": error.reason}}, status=400)
-    email: Email = request["email"]
+    email = request[_EMAIL]
     if isinstance(error, CannotAccept):
         response = pretty_json({"email": email.to_dict(), "error": {"reason": str(error)}}, status=503)
         response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after))

@@ -218,11 +218,9 @@ class Queue:
             start += len(seconds)
 
     async def _remove_delayed(self, second: int, raw: bytes) -> bool:
-        async with self.redis.pipeline(transaction=True) as pipeline:
-            pipeline.lrem(self.keys.delayed(second), 1, raw)
-            pipeline.srem(self.keys.timestamps(_text(raw)), f"delayed:{second}")
-            removed, _ = await pipeline.execute()
-        return bool(removed)
+        keys, queue = self.keys, ""  # to no queue: away
+        names = [keys.delayed(second), keys.timestamps(_text(raw)), keys.schedule, keys.queues, keys.queue(queue)]
+        return bool(await self.scripts("take_delayed", names, raw, second, queue))
 
     @staticmethod
     def _is(raw: bytes, job_id: str) -> bool:
