@@ -16,6 +16,7 @@ from pathlib import Path
 from common.address import cannot_listen, free_port
 from common.children import Child, Stop, say
 from common.greeting import WEB_ROLES, address_of, greet
+from common.process import LIFELINE
 from common.services import LOOK_SECONDS, PORTS, Service
 from common.settings import Settings, exit_with_usage_error, read_settings
 from common.terminal import own_terminal
@@ -65,9 +66,18 @@ async def run_services(settings: Settings) -> int:
 
 
 def stop_on_signals() -> Stop:
-    stop = Stop()
+    """Stop on Ctrl-C and the like, and at the end of a lifeline if there is one: `make` passes it on unread."""
+    stop, loop = Stop(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.request)
+        loop.add_signal_handler(number, stop.request)
+
+    def read_lifeline() -> None:
+        if not os.read(sys.stdin.fileno(), 1):
+            loop.remove_reader(sys.stdin.fileno())
+            stop.request()
+
+    if LIFELINE in os.environ:
+        loop.add_reader(sys.stdin.fileno(), read_lifeline)
     return stop
 
 

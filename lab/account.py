@@ -5,28 +5,31 @@ The words are those of the total-queue checker of Jepsen (https://github.com/jep
     attempted     asked for, whatever the answer
     acknowledged  accepted: the answer was 2xx
     ok            accepted and delivered
-    failed        accepted, not delivered, and named by its id: in the strategy's failed list, or as given up in its log
-    queued        still waiting or in flight, by the strategy's own books
-    lost          accepted, and neither delivered nor failed
+    failed        accepted, not delivered, and given up by its id: in a failed list, parked, or named in a log
+    queued        accepted, none of these, and still held, by the strategy's own books
+    lost          accepted, and none of these
     duplicated    copies beyond the first of one Message-ID
     recovered     delivered, though the answer was no 2xx or never came
     unexpected    delivered, and never asked for: an unknown recipient, or a second email where one was asked for
 
-`acknowledged = ok + failed + queued + lost` holds when the books are right and the run has settled. `lost` is found by
-ids, not by subtraction, so that it can fail to hold.
+So `acknowledged = ok + failed + queued + lost`. What can fail to close is the comparison with the strategy's own books,
+where it keeps some: it says how many it has done; the mail server's journal and the failed list say how many it has.
 """
 
-from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from lab.mailbox import Arrival
 from lab.steady import Record
 
-NUMBERS = (
-    "attempted acknowledged ok failed queued lost duplicated recovered unexpected".split()  # noqa: SIM905
-)
+NUMBERS = ("attempted", "acknowledged", "ok", "failed", "queued", "lost", "duplicated", "recovered", "unexpected")
+
+SLACK = 1_000_000_000
+"""ns: an email that was to be sent, or acknowledged, so long before a fault was well on its way; without a fault it
+takes a tenth of that."""
+GRACE = 200_000_000
+"""ns: so long after a fault somebody may still believe that all is well, as Redis of a subscriber that was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +50,24 @@ class Story:
     status: int
     id: str
     arrivals: tuple[int, ...]
+    given_up: bool = False
 
     @property
     def accepted(self) -> bool:
         return 200 <= self.status < 300
 
-    def under_way(self, hit: Hit, before: int) -> bool:
-        """Whether it was on its way when this was done; if it never came: whether it was asked for by then.
+    @property
+    def lost(self) -> bool:
+        return self.accepted and not self.arrivals and not self.given_up
 
-        And not more than `before` ns earlier: what was lost long before is not this fault's doing.
-        """
-        last = self.arrivals[-1] if self.arrivals else self.asked + before
-        return self.asked <= hit.end and last >= hit.begin
+    def under_way(self, hit: Hit) -> bool:
+        """Whether it was asked for before the end of this fault, and at its beginning had not come, or just come."""
+        last_seen = self.arrivals[0] if self.arrivals else self.asked
+        return self.asked <= hit.end + GRACE and last_seen >= hit.begin - SLACK
+
+    def waited_through(self, hit: Hit) -> bool:
+        """Whether it was there before the end of this fault; for what never came."""
+        return self.asked <= hit.end + GRACE
 
 
 @dataclass
@@ -72,55 +81,71 @@ class Account:
     duplicated: int = 0
     recovered: int = 0
     unexpected: int = 0
+    done: int = 0
+    """Different emails that were delivered or given up, whatever the answer was."""
+    books: int | None = None
+    """The same by the strategy's own counters; None when it has none, or they died with their process."""
     remarks: list[str] = field(default_factory=list)
-    """Why it does not close, if it does not."""
     stories: list[Story] = field(default_factory=list)
 
     @property
     def closes(self) -> bool:
-        return self.acknowledged == self.ok + self.failed + self.queued + self.lost
+        total = self.ok + self.failed + self.queued + self.lost
+        return self.acknowledged == total and self.books in (None, self.done)
 
     def numbers(self) -> dict[str, int]:
-        return {name: value for name, value in asdict(self).items() if name in NUMBERS}
-
-    def lost_stories(self, failed: Collection[str]) -> list[Story]:
-        return [s for s in self.stories if s.accepted and not s.arrivals and s.id not in failed]
+        return {name: getattr(self, name) for name in NUMBERS}
 
     def to_dict(self) -> dict[str, Any]:
-        return {**self.numbers(), "closes": self.closes, "remarks": self.remarks}
+        return {
+            **self.numbers(),
+            "done": self.done,
+            "books": self.books,
+            "closes": self.closes,
+            "remarks": self.remarks,
+        }
 
 
 def account(
-    records: Sequence[Record], arrivals: Sequence[Arrival], tag: str, failed: Collection[str] = (), queued: int = 0
+    records: Sequence[Record],
+    arrivals: Sequence[Arrival],
+    tag: str,
+    given_up: Collection[str] = (),
+    queued: int = 0,
+    books: int | None = None,
 ) -> Account:
-    """`arrivals` are those of this run alone; `failed` are ids that the strategy says it has given up."""
+    """`arrivals` are those since the run began; `given_up` are ids that the strategy has named since then.
+
+    `queued` and `books` are the strategy's own figures: what it holds, and how many it has sent or given up.
+    """
     by_recipient: dict[str, list[Arrival]] = {}
     for arrival in arrivals:
         by_recipient.setdefault(arrival.to, []).append(arrival)
-    found = Account(attempted=len(records), queued=queued)
-    in_doubt = 0
+    found = Account(books=books, done=len({arrival.id for arrival in arrivals} | set(given_up)))
     for number, due, asked, answered, status, email_id in records:
         came = by_recipient.pop(f"{tag}-{number}@example.com", [])
         expected = email_id or (came[0].id if came else "")
         copies = tuple(arrival.at for arrival in came if arrival.id == expected)
-        story = Story(due, asked, answered, status, expected, copies)
-        found.stories.append(story)
+        found.stories.append(Story(due, asked, answered, status, expected, copies, expected in given_up))
         found.unexpected += len(came) - len(copies)
-        found.duplicated += max(0, len(copies) - 1)
-        if not story.accepted:
-            found.recovered += bool(copies)
-            continue
-        found.acknowledged += 1
-        if copies:
-            found.ok += 1
-            in_doubt += expected in failed
-        elif expected in failed:
-            found.failed += 1
-        else:
-            found.lost += 1
-    found.unexpected += sum(len(Counter(a.id for a in strays)) for strays in by_recipient.values())
-    if in_doubt:
-        found.remarks.append(f"{in_doubt} in the failed list and delivered all the same: their replies were lost")
+    found.unexpected += sum(len({arrival.id for arrival in strays}) for strays in by_recipient.values())
+    _count(found, queued)
+    if in_doubt := sum(story.given_up and bool(story.arrivals) for story in found.stories):
+        found.remarks.append(f"{in_doubt} given up and delivered all the same: every reply to them was lost")
     if not found.closes:
-        found.remarks.append(f"does not close: {queued} are still queued, by the strategy's own books")
+        found.remarks.append(f"the books say {books} done, and there are {found.done}")
     return found
+
+
+def _count(found: Account, queued: int) -> None:
+    stories = found.stories
+    accepted = [story for story in stories if story.accepted]
+    missing = sum(story.lost for story in accepted)
+    found.attempted = len(stories)
+    found.acknowledged = len(accepted)
+    found.ok = sum(bool(story.arrivals) for story in accepted)
+    found.failed = sum(story.given_up and not story.arrivals for story in accepted)
+    found.queued = min(queued, missing)
+    found.lost = missing - found.queued
+    found.duplicated = sum(max(0, len(story.arrivals) - 1) for story in stories)
+    found.recovered = sum(bool(story.arrivals) and not story.accepted for story in stories)

@@ -80,10 +80,13 @@ class Lab:
         self._numbers = count(1)
 
     @contextmanager
-    def child(self, command: list[str], name: str, alone: bool = False, /, **settings: object) -> Iterator[Child]:
+    def child(
+        self, command: list[str], name: str, alone: bool = False, seconds: float = END_SECONDS, /, **settings: object
+    ) -> Iterator[Child]:
         """A process that runs as long as the block; `settings` are added to the default settings.
 
-        At the end SIGTERM goes to it and to what it has started; with `alone` only to itself, as it passes it on.
+        At the end SIGTERM goes to it and to what it has started; with `alone` only to itself, as it passes it on. It
+        has so many seconds to end.
         """
         output = self.folder / f"{next(self._numbers)}-{name}.log"
         with open(output, "wb") as file:
@@ -99,7 +102,7 @@ class Lab:
         try:
             yield Child(name, process, output)
         finally:
-            end(process, alone=alone)
+            end(process, seconds, alone=alone)
 
     def measure(
         self, module: str, *options: object, meanwhile: Callable[[], object] = lambda: None, **settings: object
@@ -144,7 +147,7 @@ def in_the_way() -> list[str]:
     return sorted(name for name, value in dotenv_values(ROOT / ".env").items() if value and name.lower() in free)
 
 
-def end(process: subprocess.Popen[bytes], *, alone: bool = False) -> None:
+def end(process: subprocess.Popen[bytes], seconds: float = END_SECONDS, *, alone: bool = False) -> None:
     """SIGTERM, and SIGKILL for a child that does not end within the limit; reaped however this is interrupted.
 
     Returns when its own children are gone too, the services included that it has started in sessions of their own.
@@ -155,7 +158,7 @@ def end(process: subprocess.Popen[bytes], *, alone: bool = False) -> None:
         if process.poll() is None:
             (os.kill if alone else os.killpg)(process.pid, signal.SIGTERM)  # not reaped, so still ours
         with suppress(subprocess.TimeoutExpired):
-            process.wait(END_SECONDS)
+            process.wait(seconds)
     finally:
         process.stdin.close()
         if process.poll() is None:

@@ -46,7 +46,9 @@ def row(line: Facts) -> str:
     )
 
 
-def milliseconds(value: float) -> str:
+def milliseconds(value: float | None) -> str:
+    if value is None:
+        return "none"
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
@@ -66,7 +68,7 @@ def picture(facts: dict[str, Any]) -> str:
     mpl.rcParams.update({"svg.hashsalt": "six", "font.size": 11, "axes.edgecolor": FAINT, "text.color": INK})
     from matplotlib import pyplot
 
-    lines = facts["strategies"]
+    lines = [line for line in facts["strategies"] if line["inbox_p50_ms"] is not None]
     figure, axes = pyplot.subplots(figsize=(8.4, 1.5 + 0.62 * len(lines)), layout="constrained", facecolor="white")
     names = [line["strategy"].replace("_", " ") for line in lines]
     for kind, colour, marker, shift in (("answer", ANSWER, "o", -0.15), ("inbox", INBOX, "D", 0.15)):
@@ -86,7 +88,7 @@ def picture(facts: dict[str, Any]) -> str:
     axes.set_xlim(limits([line[f"{kind}_p{p}_ms"] for line in lines for kind in LABELS for p in (50, 99)]))
     axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g} ms"))
     axes.set_yticks(range(len(lines)), names)
-    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(lines)) - 0.5, -0.5)
     axes.grid(axis="x", which="major", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, length=0, which="both")
@@ -107,4 +109,4 @@ def title(facts: dict[str, Any]) -> str:
 
 def limits(values: Sequence[float]) -> tuple[float, float]:
     """With room for the numbers at the right."""
-    return min(values) / 1.6, max(values) * 2.2
+    return min(values, default=1.0) / 1.6, max(values, default=1.0) * 2.2

@@ -17,7 +17,8 @@ import json
 import os
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +32,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.account import NUMBERS
-from lab.children import Child, ChildFailed, Lab, python
+from lab.children import Child, Lab, python
 from lab.command import end_on_signals, names_from, number_from, refuse_settings_in_the_way, said, write_results
 from lab.faults_report import markdown, measured
 from lab.figures import Facts
@@ -40,8 +41,9 @@ from lab.machine import stamp
 from lab.promises import FAULTS, SUBJECTS, faults_of
 from lab.strategies import strategies
 
-LANES = 2 * (os.cpu_count() or 1)  # strategies at a time: mostly they wait for what was killed to come back
+LANES = 3 * (os.cpu_count() or 1)  # strategies at a time: mostly they wait for what was killed to come back
 LOOK_SECONDS = 0.1
+END_SECONDS = 45.0  # a lane may have a strategy to end that drains, its Valkey, and a load that waits for answers
 
 
 @dataclass
@@ -77,28 +79,40 @@ class Lane:
 
 
 def run_lanes(lab: Lab, lanes: list[Lane], options: list[object], live: Live) -> None:
-    """The longest first, some at a time. Raises ChildFailed."""
+    """The longest first, some at a time. A lane that fails leaves its cells unmeasured, and the others go on."""
     waiting = sorted(lanes, key=lambda lane: len(lane.faults))
     running: dict[str, tuple[Lane, Child, ExitStack]] = {}
-    with ExitStack() as everything:
+    with ExitStack() as everything, ending_together(running):
         while waiting or running:
             while waiting and len(running) < LANES:
                 lane = waiting.pop()
                 lane.doing = "starts"
                 stack = everything.enter_context(ExitStack())
                 command = python("lab.cell", lane.subject, *lane.faults, *options)
-                running[lane.subject] = (lane, stack.enter_context(lab.child(command, lane.subject)), stack)
+                process = lab.child(command, lane.subject, False, END_SECONDS, TMPDIR=lab.folder)
+                running[lane.subject] = (lane, stack.enter_context(process), stack)
             for lane, child, stack in list(running.values()):
                 ended = child.process.poll() is not None
                 lane.follow(child)
                 if ended:
-                    if child.process.returncode or len(lane.cells) < len(lane.faults):
-                        raise child.failure()
+                    for fault in lane.faults[len(lane.cells) :]:
+                        reason = [f"not measured: {child.failure()}"]
+                        lane.cells.append({"subject": lane.subject, "fault": fault, "broken": reason})
                     lane.doing = "done"
                     stack.close()
                     del running[lane.subject]
             live.update(progress(lanes))
             time.sleep(LOOK_SECONDS)
+
+
+@contextmanager
+def ending_together(running: dict[str, tuple[Lane, Child, ExitStack]]) -> Iterator[None]:
+    """If this is interrupted, tell all lanes before the first is waited for."""
+    try:
+        yield
+    finally:
+        for _, child, _ in running.values():
+            child.process.terminate()
 
 
 def progress(lanes: list[Lane]) -> Table:
@@ -142,8 +156,8 @@ def final_table(lanes: list[Lane]) -> Group:
 
 def totals(cells: list[Facts]) -> dict[str, int]:
     """The sums of Jepsen's fields, and how many faults were done."""
-    names = (*NUMBERS, "hits")
-    return {name: sum(cell.get(name, 0) for cell in cells) for name in names}
+    done = [cell.get("hits", 0) for cell in cells if cell["fault"] != "none"]
+    return {name: sum(cell.get(name, 0) for cell in cells) for name in NUMBERS} | {"faults": sum(done)}
 
 
 def main() -> None:
@@ -156,18 +170,17 @@ def main() -> None:
     seed = os.environ.get("SEED") or "2016"
     lanes = [Lane(name, [f for f in faults_of(SUBJECTS[name]) if f in faults]) for name in chosen]
     lanes = [lane for lane in lanes if lane.faults]
+    if not lanes:
+        parser.error("none of these faults can be done to these strategies")
     end_on_signals()
     console = Console()
     machine: dict[str, Any] = stamp()
     begin = time.monotonic()
-    try:
-        with (
-            TemporaryDirectory(prefix="six-ways-faults-", ignore_cleanup_errors=True) as folder,
-            Live(console=console, transient=True) as live,
-        ):
-            run_lanes(Lab(Path(folder)), lanes, ["--seed", seed, "--kills", kills, "--rate", rate], live)
-    except ChildFailed as failure:
-        sys.exit(str(failure))
+    with (
+        TemporaryDirectory(prefix="six-ways-faults-", ignore_cleanup_errors=True) as folder,
+        Live(console=console, transient=True) as live,
+    ):
+        run_lanes(Lab(Path(folder)), lanes, ["--seed", seed, "--kills", kills, "--rate", rate], live)
     cells = [cell for lane in lanes for cell in lane.cells]
     facts: dict[str, Any] = {
         "machine": machine,

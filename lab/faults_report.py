@@ -15,10 +15,14 @@ def measured(cell: Facts) -> str:
     """lost 3 of 41 under way; twice 0."""
     if "lost" not in cell:
         return "nothing"
-    under_way = sum(cell["under_way"])
-    lost = f"lost {cell['lost']}" + (f" of {under_way} under way" if cell["lost"] else "")
+    lost = f"lost {cell['lost']}" + (f" of {cell['under_way']} under way" if cell["lost"] else "")
     seldom = [f"{cell[name]} {WORDS.get(name, name)}" for name in SELDOM if cell[name]]
     return "; ".join([lost, f"twice {cell['duplicated']}", *seldom])
+
+
+def back(cell: Facts) -> str:
+    """The longest time from the end of a fault until an email that was due after it was in the inbox."""
+    return f"{cell['back_ms'] / 1000:.1f} s" if cell.get("back_ms") else ""
 
 
 def markdown(facts: dict[str, Any]) -> str:
@@ -42,12 +46,12 @@ def markdown(facts: dict[str, Any]) -> str:
 
 def table(facts: dict[str, Any], subject: str) -> list[str]:
     """The cells of one subject."""
-    rows = ["| what was done | promised | measured | accepted |", "|---|---|---|---|"]
+    rows = ["| what was done | promised | measured | accepted | back after |", "|---|---|---|---|---|"]
     for cell in facts["cells"]:
         if cell["subject"] == subject:
             broken = f" **BROKEN: {'; '.join(cell['broken'])}**" if cell["broken"] else ""
             rows.append(
                 f"| {FAULTS[cell['fault']]} | {cell.get('promised', '')} | {measured(cell)}{broken} "
-                f"| {cell.get('acknowledged', 0):,} |"
+                f"| {cell.get('acknowledged', 0):,} | {back(cell)} |"
             )
     return rows

@@ -187,7 +187,7 @@ def cut_tail(running: Running, chance: random.Random) -> Hit:
         os.kill(runner, signal.SIGSTOP)  # or it would start Redis again before the cut
         try:
             send(redis, signal.SIGKILL)
-            os.truncate(file, chance.randrange(kept, file.stat().st_size))
+            os.truncate(file, kept + int(chance.random() * (file.stat().st_size - kept)))
         finally:
             os.kill(runner, signal.SIGCONT)
     finally:

@@ -1,12 +1,13 @@
 """`python -m lab.inbox JOURNAL`: the embedded inbox for an experiment, so that it may be killed and still be believed.
 
-It is common/inbox, the dial of faults included, and two things more:
+It is common/inbox, the dial of faults included, and three things more:
 
 - Its memory is a file, as that of a real mail server is. Before it says 250 it has written one line,
   `<perf_counter_ns> <recipient> <Message-ID>`, so what it has taken is on record whatever kills it. The clock is the
   one that all processes of a machine share.
 - To take an email it needs `--take-ms`. Who dies or gives up meanwhile has sent nothing. (The dial's latency comes
   after the email is kept: there, a sender that dies has sent it.)
+- `PUT /api/seed`, any text: from here on the dial's chance is that of this seed.
 
 Prints its two ports, SMTP and HTTP.
 """
@@ -17,8 +18,8 @@ import logging
 import os
 import time
 from pathlib import Path
-from random import Random
 
+from aiohttp import web
 from aiosmtpd.smtp import Envelope, Session
 
 from common.inbox.faults import Dial
@@ -53,10 +54,17 @@ class SlowHandler(Handler):
 
 
 async def serve(options: argparse.Namespace) -> None:
-    store, dial = Journal(options.journal), Dial(Random(options.seed))
+    store, dial = Journal(options.journal), Dial()
     smtp = SmtpServer(SlowHandler(store, dial, options.take_ms / 1000))
     await smtp.listen(LOOPBACK, options.smtp_port)
-    runner = await start(create_app(store, dial), LOOPBACK, options.port)
+    app = create_app(store, dial)
+
+    async def throw_new_dice(request: web.Request) -> web.Response:
+        dial.random.seed(await request.text())
+        return web.Response()
+
+    app.router.add_put("/api/seed", throw_new_dice)
+    runner = await start(app, LOOPBACK, options.port)
     print(smtp.port, runner.addresses[0][1], flush=True)
     await stop_requested()
     smtp.close()
@@ -69,7 +77,6 @@ def main() -> None:
     parser.add_argument("--smtp-port", type=int, default=0, help="0: any free one, printed")
     parser.add_argument("--port", type=int, default=0, help="of its page and its API")
     parser.add_argument("--take-ms", type=float, default=0.0, help="how long it needs to take an email")
-    parser.add_argument("--seed", type=int, default=0, help="of the chance by which the dial decides")
     options = parser.parse_args()
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     run(serve(options))

@@ -23,11 +23,11 @@ class Arrival:
 class Mailbox:
     """The mail server and its ports, which it keeps when it is started again."""
 
-    def __init__(self, lab: Lab, take_ms: float, seed: int) -> None:
+    def __init__(self, lab: Lab, take_ms: float) -> None:
         self.smtp_port = self._port = 0
         self._lab = lab
         self._journal: Path = lab.folder / "journal"
-        self._options = ("--take-ms", take_ms, "--seed", seed)
+        self._take_ms = take_ms
         self._running = ExitStack()
         self._child: Child
         self._read = 0  # bytes of the journal
@@ -44,7 +44,7 @@ class Mailbox:
     def start(self) -> None:
         """Returns when it takes mail. Raises ChildFailed."""
         ports = ("--smtp-port", self.smtp_port, "--port", self._port)
-        command = python("lab.inbox", self._journal, *ports, *self._options)
+        command = python("lab.inbox", self._journal, *ports, "--take-ms", self._take_ms)
         self._child = self._running.enter_context(self._lab.child(command, "inbox"))
         self.smtp_port, self._port = map(int, self._child.wait_for(r"(\d+ \d+)\n").split())
 
@@ -60,8 +60,14 @@ class Mailbox:
     def dial(self, **faults: float) -> None:
         """Turn the dial of faults; all that is not named goes back to 0."""
         quiet: dict[str, Any] = {"latency_ms": 0, "refuse_rate": 0, "hang_rate": 0, "lose_reply_rate": 0}
-        address = f"http://127.0.0.1:{self._port}/api/faults"
-        urlopen(Request(address, json.dumps(quiet | faults).encode(), method="PUT"), timeout=10).close()
+        self._put("/api/faults", json.dumps(quiet | faults))
+
+    def seed(self, seed: str) -> None:
+        """From here on the dial's chance is that of this seed."""
+        self._put("/api/seed", seed)
+
+    def _put(self, path: str, body: str) -> None:
+        urlopen(Request(f"http://127.0.0.1:{self._port}{path}", body.encode(), method="PUT"), timeout=10).close()
 
     def arrivals(self) -> list[Arrival]:
         """All so far, in order, copies included."""
@@ -77,8 +83,8 @@ class Mailbox:
 
 
 @contextmanager
-def mailbox(lab: Lab, take_ms: float = 0.0, seed: int = 0) -> Iterator[Mailbox]:
-    box = Mailbox(lab, take_ms, seed)
+def mailbox(lab: Lab, take_ms: float = 0.0) -> Iterator[Mailbox]:
+    box = Mailbox(lab, take_ms)
     box.start()
     try:
         yield box

@@ -7,23 +7,36 @@ changed here is to be changed there.
 from dataclasses import dataclass, field
 from enum import Enum
 
+from common.sender import WINDOW
+from common.settings import Settings
+
 
 class Bound(Enum):
     NONE = "0"
     UNDER_WAY = "≤ under way"
     """Only emails that were under way when the fault was done: asked for, and not yet sent and acknowledged."""
+    IN_HANDS = f"≤ {WINDOW} a fault"
+    """The same, and not more than a worker has in its hands."""
 
 
 @dataclass(frozen=True)
 class Promise:
     lost: Bound = Bound.NONE
     twice: Bound = Bound.NONE
-    failed: bool = False
-    """Whether an email may be given up, by its id: in a failed list, parked, or at least in a log."""
+    given_up: int | None = None
+    """After how many faults an email may be given up, by its id: in a failed list, parked, or at least in a log. None:
+    never.
+    """
 
     def text(self) -> str:
-        failed = " or given up" if self.failed else ""
-        return f"lost {self.lost.value}{failed}; twice {self.twice.value}"
+        given_up = "" if self.given_up is None else f" or given up{self._after()}"
+        return f"lost {self.lost.value}{given_up}; twice {self.twice.value}"
+
+    def given_up_text(self) -> str:
+        return "none" if self.given_up is None else f"only{self._after() or ' under a fault'}"
+
+    def _after(self) -> str:
+        return f" after {self.given_up} faults" if self.given_up != 1 else ""
 
 
 @dataclass(frozen=True)
@@ -76,9 +89,14 @@ FAULTS: dict[str, str] = {
     "smtp-lose-reply": "the mail server takes every other email and cuts the connection before its 250",
 }
 
-NONE, UNDER_WAY = Bound.NONE, Bound.UNDER_WAY
+ATTEMPTS = int(Settings.model_fields["attempts"].default)
+
+NONE, UNDER_WAY, IN_HANDS = Bound.NONE, Bound.UNDER_WAY, Bound.IN_HANDS
+LOSSES = {("3", "master-kill"), ("4", "worker-kill"), ("4", "redis-kill"), ("4", "redis-restart")}
 REPEATED = ("worker-kill", "worker-stop", "smtp-kill", "smtp-term", "smtp-stop", "smtp-hang", "smtp-lose-reply")
 """After these it is not known whether an email was sent, and who keeps it sends it again."""
+REFUSED = ("smtp-550", "smtp-451", "smtp-lose-reply")
+"""These cost an email an attempt each time; one whose mail server is only away loses none."""
 
 
 def faults_of(subject: Subject) -> list[str]:
@@ -99,12 +117,16 @@ def promise(subject: str, fault: str) -> Promise:
         return Promise()
     if subject == "2":
         return Promise(lost=UNDER_WAY if fault == "server-kill" or who == "smtp" else NONE)
-    twice = UNDER_WAY if fault in REPEATED else NONE
-    if subject == "3":
-        lost = UNDER_WAY if fault == "master-kill" else NONE
-    elif subject == "4":
-        lost = UNDER_WAY if fault in ("worker-kill", "redis-kill", "redis-restart") else NONE
-    else:
-        lost = NONE
-        twice = UNDER_WAY if who == "redis" else twice
-    return Promise(lost, twice, failed=who == "smtp")
+    lost, twice, given_up = NONE, NONE, None
+    if (subject, fault) in LOSSES:
+        lost = UNDER_WAY
+    if fault in REPEATED:
+        twice = IN_HANDS if who == "worker" else UNDER_WAY
+    if fault in REFUSED:
+        given_up = 1
+    if subject in ("5", "6", "6s"):
+        if who == "redis":  # what it forgets of what was done, is done again
+            twice = UNDER_WAY
+        if fault in ("worker-kill", "worker-stop"):  # the email may be what kills them
+            given_up = ATTEMPTS
+    return Promise(lost, twice, given_up)

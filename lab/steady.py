@@ -2,8 +2,9 @@
 
 An open loop. Email number k is due at start + k / rate, whoever still waits for an answer, and its time counts from
 the moment it was due: a server that stands still for a second is charged for all who would have asked meanwhile, not
-for the few that it kept waiting (the fault of closed loops, "coordinated omission"). With `--rate 0` it is a closed
-loop all the same: each client asks as soon as it has its answer.
+for the few that it kept waiting (the fault of closed loops, "coordinated omission"). When all `--clients` wait, the
+next email waits for one of them, and that is in its time too. With `--rate 0` it is a closed loop: each client asks as
+soon as it has its answer.
 
 Email k goes to <TAG>-<k>@example.com, so that the mail server's journal says which request an email came from, even if
 that request was never answered. Nothing is repeated.
@@ -38,7 +39,7 @@ Record = tuple[int, int, int, int, int, str]
 
 
 class Steady:
-    """What all clients share: what is due next, and what was answered."""
+    """What is due next, who is free to ask for it, and what was answered."""
 
     def __init__(self, port: int, rate: float, tag: str, query: str, limit: int | None, timeout: float) -> None:
         """`rate` in emails a second, `limit` in emails; who has no answer after `timeout` seconds gives up."""
@@ -53,37 +54,47 @@ class Steady:
         self._numbers: Iterator[int] = iter(range(limit)) if limit else count()
         self._timeout = timeout
         self._stopped = asyncio.Event()
+        self._idle: list[Connection] = []
+        self._late: list[int] = []
 
     async def run(self, clients: int) -> None:
-        """Until all have been asked for, or until `stop`."""
+        """Until all have been asked for, or until `stop`. At most so many requests are under way at a time."""
+        free, could_ask = asyncio.Semaphore(clients), 0
         async with asyncio.TaskGroup() as group:
-            for _ in range(clients):
-                group.create_task(self._client())
+            for number in self._numbers:
+                due = await self._wait_for(number)
+                all_wait = free.locked()
+                await free.acquire()
+                if self._stopped.is_set():
+                    break
+                asked = time.perf_counter_ns()
+                if all_wait:
+                    could_ask = asked  # what is late until now is the server's doing
+                if due:
+                    self._late.append(asked - max(due, could_ask))
+                self.asked += 1
+                group.create_task(self._ask(number, due or asked, asked)).add_done_callback(lambda _: free.release())
+        for connection in self._idle:
+            connection.close()
 
     def stop(self) -> None:
         """Ask for nothing new."""
         self._stopped.set()
 
-    async def _client(self) -> None:
-        """Whichever client is free takes what is due next."""
-        connection = Connection(self._port)
-        for number in self._numbers:
-            due = await self._wait_for(number)
-            if self._stopped.is_set():
-                break
-            self.asked += 1
-            asked = time.perf_counter_ns()
-            status, body = 0, b""
-            try:
-                async with asyncio.timeout(self._timeout):
-                    status, body = await connection.ask(f"/{self._tag}-{number}@example.com/Hello/{TEXT}{self._query}")
-            except (OSError, EOFError, TimeoutError, ValueError):
-                connection.close()
-            answered = time.perf_counter_ns() if status else 0
-            found = _ID.search(body) if 200 <= status < 300 else None
-            self.accepted += found is not None
-            self.records.append((number, due or asked, asked, answered, status, found[1].decode() if found else ""))
-        connection.close()
+    async def _ask(self, number: int, due: int, asked: int) -> None:
+        connection = self._idle.pop() if self._idle else Connection(self._port)
+        status, body = 0, b""
+        try:
+            async with asyncio.timeout(self._timeout):
+                status, body = await connection.ask(f"/{self._tag}-{number}@example.com/Hello/{TEXT}{self._query}")
+        except (OSError, EOFError, TimeoutError, ValueError):
+            connection.close()
+        else:
+            self._idle.append(connection)
+        answered = time.perf_counter_ns() if status else 0
+        found = _ID.search(body) if 200 <= status < 300 else None
+        self.accepted += found is not None
+        self.records.append((number, due, asked, answered, status, found[1].decode() if found else ""))
 
     async def _wait_for(self, number: int) -> int:
         """The moment when this number is due, once it has come; 0 in a closed loop."""
@@ -107,12 +118,11 @@ class Steady:
         }
 
     def result(self) -> dict[str, Any]:
-        late = [asked - due for _, due, asked, *_ in self.records]
         seconds = (time.perf_counter_ns() - self.start) / 1e9
         return {
-            "records": self.records,
+            "records": sorted(self.records),
             "seconds": seconds,
-            "late_p99_ms": percentile(late, 99) / 1e6 if late else 0.0,
+            "late_p99_ms": percentile(self._late, 99) / 1e6 if self._late else 0.0,
             "cpu": (time.process_time() - self._cpu) / seconds,
         }
 

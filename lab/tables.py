@@ -21,14 +21,6 @@ from lab.promises import SUBJECTS
 
 _BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$")
 
-NAMES = {
-    1: ("1 foreground", "1_foreground"),
-    2: ("2 parallel", "2_parallel"),
-    3: ("3 local messages", "3_local_messages"),
-    4: ("4 remote messages", "4_remote_messages"),
-    5: ("5 remote queue", "5_remote_queue"),
-    6: ("6 event bus", "6_event_bus"),
-}
 LADDER = {
     1: ("the mail server said 250", "the caller cannot go on without the result, and can wait"),
     2: ("a task was started", "it does not matter whether it happens"),
@@ -78,8 +70,8 @@ def ladder() -> Iterator[str]:
     yield "| | what a 2xx means | HTTP answer | in the inbox | lost when the worker was killed | choose it when |"
     yield "|---|---|---|---|---|---|"
     lines = {int(line["strategy"][0]): line for line in results("compare")["strategies"]}
-    for number, (name, folder) in NAMES.items():
-        means, choose = LADDER[number]
+    for number, (means, choose) in LADDER.items():
+        name, folder = SUBJECTS[str(number)].title, lines[number]["strategy"]
         line, killed = lines[number], cell(str(number), WORKER_KILLED.get(number, "worker-kill"))
         assert killed is not None
         times = (f"{milliseconds(line[f'{kind}_p50_ms'])} ms" for kind in ("answer", "inbox"))
@@ -113,13 +105,12 @@ def matrix() -> Iterator[str]:
     yield "|---" * (len(subjects) + 1) + "|"
     for fault, words in MATRIX.items():
         found = [cell(subject, fault) for subject in subjects]
-        shown = [f"{bold(one['lost'])} / {one['duplicated']}" if one else "" for one in found]
-        yield f"| {words} | {' | '.join(shown)} |"
+        yield f"| {words} | {' | '.join(map(lost_and_twice, found))} |"
     yield ""
     totals, settings = facts["totals"], facts["settings"]
     broken = sum(bool(one["broken"]) for one in facts["cells"])
     yield (
-        f"{totals['hits']:,} faults, {totals['acknowledged']:,} emails accepted, {totals['ok']:,} delivered, "
+        f"{totals['faults']:,} faults, {totals['acknowledged']:,} emails accepted, {totals['ok']:,} delivered, "
         f"{totals['failed']:,} given up by id, {totals['lost']:,} lost; {totals['duplicated']:,} copies too many; "
         f"{totals['unexpected']:,} that nobody had asked for. In {len(facts['cells'])} cells {broken or 'no'} promise"
         f"{'s were' if broken > 1 else ' was'} broken (SEED={settings['SEED']}; {machine_of(facts)}). "
@@ -127,8 +118,13 @@ def matrix() -> Iterator[str]:
     )
 
 
-def bold(number: int) -> str:
-    return f"**{number}**" if number else "0"
+def lost_and_twice(cell: Facts | None) -> str:
+    if cell is None:
+        return ""
+    if "lost" not in cell:
+        return "not measured"
+    lost = f"**{cell['lost']}**" if cell["lost"] else "0"
+    return f"{lost} / {cell['duplicated']}" + (" BROKEN" if cell["broken"] else "")
 
 
 def measured_faults(*subjects: str) -> Iterator[str]:

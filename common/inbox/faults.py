@@ -56,7 +56,7 @@ class Dial:
 
     def __init__(self, random: Random | None = None) -> None:
         self.faults = Faults()
-        self._random = random or Random()
+        self.random = random or Random()
 
     def turn(self, body: bytes) -> None:
         """Merge a JSON object into the faults in force. Raises BadFaults, and then nothing has changed."""
@@ -70,7 +70,7 @@ class Dial:
 
     def fate(self) -> Fate:
         """Throw the dice for one email."""
-        faults, chance = self.faults, self._random.random
+        faults, chance = self.faults, self.random.random
         if chance() < faults.refuse_rate:
             return Fate.REFUSE
         if chance() < faults.hang_rate:
