@@ -23,10 +23,10 @@ check: $(VENV)/ready-dev ## what CI runs: format, lint, types, tests
 	$(PY) -m mypy
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
 
-compare: $(VENV)/ready-dev ## the six side by side: how long, how fast, how much memory; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5"
+compare: $(VENV)/ready-dev ## the six side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5"
 	@exec $(PY) -m lab.compare
 
-faults: $(VENV)/ready-dev ## kill things and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill
+faults: $(VENV)/ready-dev ## kill things, and count; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill
 	@exec $(PY) -m lab.faults
 
 bench: $(VENV)/ready-dev ## how fast the parts are, each beside a reference of the same run

@@ -60,10 +60,13 @@ class Story:
     def lost(self) -> bool:
         return self.accepted and not self.arrivals and not self.given_up
 
-    def under_way(self, hit: Hit) -> bool:
-        """Whether it was asked for before the end of this fault, and at its beginning had not come, or just come."""
-        last_seen = self.arrivals[0] if self.arrivals else self.asked
-        return self.asked <= hit.end + GRACE and last_seen >= hit.begin - SLACK
+    def under_way(self, hit: Hit, slack: int = SLACK) -> bool:
+        """Whether it was asked for before the end of this fault, and at its beginning had not come, or just come.
+
+        `slack` is that "just", in ns. What never came must have been asked for not long before the fault.
+        """
+        in_time = self.arrivals[0] >= hit.begin - slack if self.arrivals else self.asked >= hit.begin - SLACK
+        return in_time and self.asked <= hit.end + GRACE
 
     def waited_through(self, hit: Hit) -> bool:
         """Whether it was there before the end of this fault; for what never came."""

@@ -186,7 +186,7 @@ class Cell:
             "subject": self._subject,
             "fault": self._fault,
             "hits": len(self.hits),
-            "under_way": sum(any(story.under_way(hit) for hit in self.hits) for story in taken),
+            "under_way": sum(any(story.under_way(hit, slack=0) for hit in self.hits) for story in taken),
             **found.to_dict(),
             "back_ms": max((back_ms(found.stories, hit) for hit in self.hits), default=0.0),
             "promised": promised.text(),

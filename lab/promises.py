@@ -1,7 +1,6 @@
 """What each strategy promises when it is hit: the table that `make faults` holds against what it measures.
 
-Said for every strategy and every fault. `PROMISED` is the reader's copy of what the chapters say; a promise that is
-changed here is to be changed there.
+`promise` says it for every strategy and every fault. The chapters say the same under "What it promises", in words.
 """
 
 from dataclasses import dataclass, field
