@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from lab import tables
-from lab.tables import BLOCKS, NoSuchBlock, readmes, render
+from lab.compare import went_well
+from lab.promises import SUBJECTS, faults_of, promise
+from lab.tables import BLOCKS, NoSuchBlock, lost_and_twice, readmes, render, results
 
 
 @pytest.mark.parametrize("path", readmes(), ids=lambda path: path.parent.name)
@@ -34,3 +36,34 @@ def test_what_somebody_has_typed_into_a_block_is_written_over(monkeypatch: pytes
 def test_a_block_that_nobody_knows_is_an_error() -> None:
     with pytest.raises(NoSuchBlock, match="eight"):
         render("<!-- measured: eight -->\n<!-- end -->\n")
+
+
+def test_the_saved_faults_are_all_there_are_promised_what_is_promised_today_and_kept() -> None:
+    cells = results("faults")["cells"]
+    there = [(subject, fault) for subject in SUBJECTS for fault in faults_of(SUBJECTS[subject])]
+    assert [(cell["subject"], cell["fault"]) for cell in cells] == there
+    assert [(cell["subject"], cell["fault"], cell["promised"]) for cell in cells] == [
+        (*each, promise(*each).text()) for each in there
+    ]
+    assert [(cell["subject"], cell["fault"], cell["broken"]) for cell in cells if cell["broken"]] == []
+    assert all(cell["closes"] for cell in cells)
+
+
+def test_the_saved_comparison_has_all_six_and_nothing_went_wrong() -> None:
+    lines = results("compare")["strategies"]
+    assert [line["strategy"] for line in lines] == [path.parent.name for path in readmes()[1:]]
+    assert all(went_well(line) for line in lines)
+
+
+def test_the_saved_figures_are_of_all_the_benchmarks() -> None:
+    names = {row["name"].partition(",")[0] for row in results("bench")["rows"]}
+    assert {"mailer", "1_foreground", "2_parallel", "queue", "the log appends"} <= names
+    for number in (3, 4, 5, 6):
+        assert {f"strategy {number} {what}" for what in ("accepts", "delivers", "from idle")} <= names
+
+
+def test_a_cell_that_broke_its_promise_is_marked() -> None:
+    assert lost_and_twice({"lost": 3, "duplicated": 1, "broken": ["3 lost"]}) == "**3** / 1 BROKEN"
+    assert lost_and_twice({"lost": 0, "duplicated": 1, "broken": []}) == "0 / 1"
+    assert lost_and_twice({"broken": ["not measured"]}) == "not measured"
+    assert lost_and_twice(None) == ""
