@@ -285,7 +285,7 @@ class Log(ABC):
         if not _NAME.fullmatch(consumer):
             raise ValueError("a consumer's name is of small letters, digits, _ and -, at most 40")
         await self._begin(consumer)
-        await self._redis.sadd(CONSUMERS, consumer)
+        await self._scripts.run("register", [CONSUMERS], consumer)
         self._registered.add(consumer)
 
     @abstractmethod

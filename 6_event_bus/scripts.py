@@ -1,4 +1,9 @@
-"""The Lua scripts of this folder, sent to Redis when it does not know them yet."""
+"""The Lua scripts of this folder, sent to Redis when it does not know them yet.
+
+A full Redis (`maxmemory`, noeviction) refuses a script's first write if that may need memory, and takes whatever comes
+behind another write. History is what fills it, and only what every consumer has done can be trimmed: so the scripts of
+consumers begin with a write that changes nothing, or a full log would stay full. Those of producers do not.
+"""
 
 from collections.abc import Awaitable, Sequence
 from functools import lru_cache

@@ -43,7 +43,7 @@ class Shelf:
     async def put(self, claimed: Claimed, reason: str) -> None:
         about = {"reason": reason, "attempts": claimed.attempts, "at": time.time()}
         entry = orjson.dumps(about) + b"\n" + claimed.element
-        await self._redis.hset(parked_key(claimed.consumer), claimed.position, entry)
+        await self._scripts.run("park", [parked_key(claimed.consumer)], claimed.position, entry)
 
     async def claim(self, consumer: str, limit: int) -> list[Claimed]:
         """Those that are wanted again. Looks once a second, or after `look_now`."""

@@ -162,7 +162,7 @@ def fill_redis(running: Running, chance: random.Random) -> Hit:
     begin = perf_counter_ns()
     with running.redis() as redis:
         redis.config_set("maxmemory", 1)
-        time.sleep(chance.uniform(0.5, 1.5))
+        time.sleep(chance.uniform(0.5, LEASE_SECONDS + 1.0))
         redis.config_set("maxmemory", 0)
     return Hit(begin, perf_counter_ns())
 

@@ -295,3 +295,30 @@ def test_several_workers_share_the_emails(inbox: Inbox, tmp_path: Path) -> None:
         assert all(message["copies"] == 1 for message in messages)
         settled(strategy)
         assert audited(valkey_of(tmp_path)) == 60
+
+
+# A full Redis: it takes no events, but those that it has are handled, or it would stay full.
+
+
+@pytest.mark.parametrize("log", ["lua", "streams"])
+def test_a_full_redis_takes_no_emails_and_is_worked_off(inbox: Inbox, tmp_path: Path, log: str) -> None:
+    to = someone()
+    with event_bus(inbox, tmp_path, LOG=log, ROLE="server") as strategy:
+        if log == "streams":  # XGROUP CREATE needs memory: there the consumers must have been there before
+            with a_worker(inbox, tmp_path, LOG=log):
+                assert strategy.send(to).status == 202
+                settled(strategy)
+        assert [strategy.send(to).status for _ in range(3)] == [202] * 3
+        valkey = valkey_of(tmp_path)
+        valkey.client.config_set("maxmemory", "1")
+        answer = strategy.send(to)
+        assert (answer.status, "maxmemory" in answer.json["error"]["reason"]) == (503, True)
+        assert not strategy.healthy()
+        expected = 4 if log == "streams" else 3
+        with a_worker(inbox, tmp_path, LOG=log, LEASE_SECONDS="1"):
+            inbox.wait_for(to, expected)
+            wait_until(lambda: strategy.stats()["waiting"] + strategy.stats()["in_flight"] == 0, "all is committed")
+            wait_until(lambda: strategy.stats()["audit_waiting"] == 0, "by every consumer")
+        valkey.client.config_set("maxmemory", "0")
+        assert strategy.send(to).status == 202
+    assert all(message["copies"] == 1 for message in inbox.messages(to))

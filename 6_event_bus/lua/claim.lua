@@ -4,6 +4,7 @@
 -- Returns {'missing'}; {'stale'} when the consumer is in a later epoch; {'trimmed', how many it had not done, next, its
 -- first}; {'claimed', next or '', next's first, new ones left, pending, ms until one of them is due, 1 if this one is to
 -- be handled alone, index, attempts, event, …}.
+redis.call('PERSIST', KEYS[4]) -- changes nothing: see scripts.py, a full Redis
 local first, following, trimmed = unpack(redis.call('HMGET', KEYS[2], 'first', 'next', 'trimmed'))
 if not first then
     return {'missing'}

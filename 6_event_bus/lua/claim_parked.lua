@@ -1,6 +1,7 @@
 -- Claim events that were parked and that somebody wants to be handled again.
 -- KEYS: 1 pending (zset)  2 holders (hash)  3 parked (hash)   ARGV: 1 owner  2 ms of a lease  3 how many at most
 -- Returns {position, attempts, parked entry, …}
+redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local reply = {}

@@ -1,6 +1,7 @@
 -- The heartbeat: these leases last longer, by Redis's clock. Those of others are left alone.
 -- KEYS: 1 pending (zset)  2 holders (hash)   ARGV: 1 owner  2 ms of a lease  3 "index attempts index attempts …"
 -- Returns how many were extended.
+redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
 local time = redis.call('TIME')
 local till = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2])
 local extended = 0

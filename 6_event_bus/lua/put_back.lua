@@ -2,6 +2,7 @@
 -- KEYS: 1 pending (zset)  2 holders (hash)
 -- ARGV: 1 owner  2 index  3 attempts  4 the attempts to count from now on  5 ms of the pause
 -- Returns 1, or 0 when the lease is somebody else's by now.
+redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[3] .. ' ' .. ARGV[1] then
     return 0
 end
