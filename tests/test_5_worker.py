@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from tests.programs import Valkey
+from tests.programs import Valkey, running_valkey
 from tests.proxy import Proxy, a_proxy
 from tests.resque import Definition, Resque, a_resque, claims, resque, until, wire
 
@@ -20,6 +21,14 @@ LEFT_BEHIND = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "worke
 async def r(valkey: Valkey) -> AsyncIterator[Resque]:
     async with a_resque(valkey) as r:
         yield r
+
+
+@pytest.fixture
+async def own(tmp_path: Path) -> AsyncIterator[Resque]:
+    """In a Valkey that nobody else uses, for what concerns all of it."""
+    with running_valkey(tmp_path / "own") as valkey:
+        async with a_resque(valkey) as r:
+            yield r
 
 
 class Jobs:
@@ -441,6 +450,48 @@ async def test_a_key_of_another_type_hurts_nobody_but_itself(r: Resque, jobs: Jo
             "broken": None,
             "q": 0,
         }
+
+
+# A full Redis: it takes no jobs, but those that it has are worked off, or it would stay full.
+
+
+async def test_a_worker_that_starts_while_redis_is_full_works_everything_off(own: Resque, jobs: Jobs) -> None:
+    await own.queue.enqueue("q", "note", ["held by a dead worker"])
+    [_] = (await own.claims().take(await own.slots(lease_seconds=0.05), busy=False)).claims
+    await own.queue.enqueue_in(0.1, "q", "note", ["planned"])
+    for number in range(20):
+        await own.queue.enqueue("q", "note", [number])
+    own.get("RPUSH", own.keys.queue("q"), "rubbish")
+    jobs.errors = [ValueError("once more"), resque.Permanent("never")]
+    own.get("CONFIG", "SET", "maxmemory", 1)
+    async with own.working(definitions=jobs.definitions(base_seconds=0.001)):
+        await until(lambda: len(own.events("Succeeded")) == 21 and len(own.events("Failed")) == 2)
+    assert len({str(done) for done in jobs.done}) == 21
+    assert [type(event.error).__name__ for event in own.events("Reenqueued")] == ["ValueError"]
+    assert sorted(record["exception"] for record in own.failed()) == ["BadJob", "Permanent"]
+    assert not any(key in LEFT_BEHIND or key.startswith("worker:") for key in own.all_keys()), own.all_keys()
+
+
+async def test_a_worker_keeps_its_lease_and_its_job_however_long_redis_is_full(own: Resque, jobs: Jobs) -> None:
+    await own.queue.enqueue("q", "wait", [1])
+    async with own.working(definitions=jobs.definitions(), lease_seconds=0.6) as worker:
+        await until(lambda: worker.busy)
+        own.get("CONFIG", "SET", "maxmemory", 1)
+        [worker_id, *_] = own.get("ZRANGE", own.keys.leases, 0, -1)
+        lease = own.get("ZSCORE", own.keys.leases, worker_id)
+        await until(lambda: (own.get("ZSCORE", own.keys.leases, worker_id) or 0) > lease + 2 * 600)
+        jobs.gate.set()
+        await until(lambda: own.events("Succeeded"))
+    assert (jobs.done, len(own.events("Started")), own.events("CleanedWorker")) == ([(1,)], 1, [])
+
+
+async def test_an_idle_worker_learns_of_jobs_while_redis_is_full(own: Resque, jobs: Jobs) -> None:
+    """What it waits with may need memory, so a full Redis refuses it."""
+    async with own.working(definitions=jobs.definitions()):
+        await until(lambda: own.events("Polled"))
+        await own.queue.enqueue_in(0.1, "q", "note", ["planned"])
+        own.get("CONFIG", "SET", "maxmemory", 1)
+        await until(lambda: jobs.done)
 
 
 # How many at a time.

@@ -2,6 +2,13 @@
 --
 -- Counters are raised by pcall: one that somebody has made no number of must not keep a job from being settled.
 
+-- A full Redis refuses a script's first write if it is one that may need memory, and takes whatever comes behind another
+-- write. So a script that keeps workers alive or jobs moving begins with one that changes nothing: refused, it would keep
+-- out the very workers that make room. (No key that it is called with ever has an end to its life.)
+local function even_when_full(key)
+    redis.call('PERSIST', key)
+end
+
 local function now_ms()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)

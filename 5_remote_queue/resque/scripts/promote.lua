@@ -13,6 +13,7 @@ for lock = 1, 2 do
     local leader = redis.call('GET', KEYS[lock])
     if leader and leader ~= us then return {leader, 0, 0} end
 end
+even_when_full(schedule)
 redis.call('SET', KEYS[1], us, 'PX', ARGV[3])
 redis.call('SET', KEYS[2], us, 'PX', ARGV[3])
 

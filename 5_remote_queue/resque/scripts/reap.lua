@@ -58,6 +58,7 @@ local function recover(id, record)
     return head.queue, 'back', raw
 end
 
+even_when_full(leases)
 local answer = {}
 for i, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. now, 'LIMIT', 0, tonumber(ARGV[4]))) do
     local worker = namespace .. ':worker:' .. id
