@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from tests.programs import Valkey, running_valkey
 from tests.proxy import Proxy, a_proxy
-from tests.resque import Definition, Resque, a_resque, claims, resque, until, wire
+from tests.resque import Definition, Resque, a_resque, claims, resque, until, wire, worker_module
 
 LEFT_BEHIND = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
 
@@ -400,6 +400,24 @@ async def test_an_answer_that_got_lost_is_given_again(r: Resque) -> None:
     again = await reserve.take(slots, busy=False)
     assert [(c.token, c.job.args) for c in again.claims] == [(c.token, c.job.args) for c in lost.claims]
     assert [wire.read_job(raw).args for raw in r.waiting()] == [[2]]
+
+
+async def test_a_job_that_is_back_in_the_record_of_an_idle_slot_is_done_again(
+    r: Resque, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash of Redis that has cost its last second: it has forgotten that the job was acknowledged."""
+    monkeypatch.setattr(worker_module, "IDLE_ASK_SECONDS", 0.1)
+    async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 1)) as worker:
+        await r.queue.enqueue("q", "wait", [1])
+        await until(lambda: worker.busy)
+        [state] = await r.observer.workers()
+        record = r.get("GET", r.keys.worker(state.id))
+        jobs.gate.set()
+        await until(lambda: r.events("Succeeded") and r.events("Polled")[-1].jobs == 0)
+        r.get("SET", r.keys.worker(state.id), record)
+        await until(lambda: len(r.events("Succeeded")) == 2)
+    assert jobs.done == [(1,), (1,)]
+    assert not any(key.startswith("worker") for key in r.all_keys())
 
 
 @pytest.mark.parametrize("name", ["claim", "acknowledge"])
