@@ -532,6 +532,22 @@ async def test_slots_grow_with_the_work_and_are_given_up_when_the_loop_is_late(r
     assert given_up[0].slots == 24
 
 
+async def test_a_slot_that_is_given_up_when_a_suspect_ends_keeps_no_others_waiting(
+    r: Resque, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "LOOK_SECONDS", 60.0)  # only the test changes the number of slots
+    monkeypatch.setattr(worker_module, "IDLE_ASK_SECONDS", 60.0)
+    async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(3, 3)) as worker:
+        r.get("HSET", r.keys.crashes, "suspect", 2)
+        await r.queue.enqueue("q", "wait", [{}], "suspect")
+        await until(lambda: worker.busy == 1 and len(worker._free) == 2)
+        worker._surplus = 1  # as when the loop was late while the free slots were asking
+        await r.queue.enqueue("q", "note", ["next"])
+        jobs.gate.set()
+        await until(lambda: ("next",) in jobs.done)
+        assert worker.slots == 2
+
+
 @pytest.mark.parametrize(
     ("slots", "busy", "delay", "more", "then"),
     [

@@ -212,9 +212,9 @@ class Worker:
         if self._surplus:
             self._surplus -= 1
             self._remove([slot])
-            return
-        self._free.append(slot)
-        if self._more:
+        else:
+            self._free.append(slot)
+        if self._more:  # also when this slot is given up: others may have been waiting for its job to end
             self._ask_soon()
 
     def _ask_soon(self) -> None:
