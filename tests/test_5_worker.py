@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from redis.exceptions import ResponseError
 
 from tests.programs import Valkey, running_valkey
 from tests.proxy import Proxy, a_proxy
@@ -510,6 +511,83 @@ async def test_an_idle_worker_learns_of_jobs_while_redis_is_full(own: Resque, jo
         await own.queue.enqueue_in(0.1, "q", "note", ["planned"])
         own.get("CONFIG", "SET", "maxmemory", 1)
         await until(lambda: jobs.done)
+
+
+# Keys of another type, where a job should go: it stays where it was.
+
+
+@pytest.mark.parametrize("blocked", ["failed", "queue", "schedule", "delayed"])
+async def test_a_job_that_can_go_nowhere_stays_in_its_record(r: Resque, blocked: str) -> None:
+    await r.queue.enqueue("q", "note", [1])
+    reserve = r.claims()
+    [claim] = (await reserve.take(await r.slots(), busy=False)).claims
+    now = int(time.time())
+    ways: dict[str, tuple[list[str], Callable[[], Awaitable[bool]]]] = {
+        "failed": ([r.keys.failed], lambda: reserve.give_up(claim, "ValueError", "no", [])),
+        "queue": ([r.keys.queue("q")], lambda: reserve.give_back(claim)),
+        "schedule": ([r.keys.schedule], lambda: reserve.retry(claim, 1000)),
+        "delayed": ([r.keys.delayed(now + s) for s in range(1000, 1060)], lambda: reserve.retry(claim, 1000)),
+    }
+    targets, settle = ways[blocked]
+    for key in targets:
+        r.get("SET", key, "of another type")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await settle()
+    assert wire.orjson.loads(r.get("GET", r.keys.worker(claim.slot.id)))["payload"]["args"] == [1]
+    r.get("DEL", *targets)
+    assert await settle(), "when the key is mended, it goes there"
+    assert len(r.waiting()) + len(r.failed()) + len(await r.queue.delayed()) == 1
+    assert r.get("EXISTS", r.keys.worker(claim.slot.id)) == 0
+
+
+async def test_what_is_due_for_a_queue_that_is_no_list_ends_in_the_failed_list(r: Resque) -> None:
+    r.get("SET", r.keys.queue("broken"), "no list")
+    r.get("RPUSH", r.keys.delayed(1), *(f'{{"class":"note","queue":"broken","args":[{n}]}}' for n in range(3)))
+    r.get("RPUSH", r.keys.delayed(2), '{"class":"note","queue":"q","args":[]}')
+    r.get("ZADD", r.keys.schedule, 1, 1, 2, 2)
+    assert await r.housekeeping().promote() == 4
+    assert await r.housekeeping().set_aside() == 3
+    assert len(r.waiting()) == 1, "and holds up no other"
+    assert {record["error"] for record in r.failed()} == {"what is under the key of the queue broken is no list"}
+    assert [wire.read_job(record["raw"]).args for record in r.failed()] == [[0], [1], [2]]
+
+
+async def test_what_is_no_job_stays_where_it_is_if_it_cannot_be_set_aside(r: Resque) -> None:
+    for key, queue in ((r.keys.queue("q"), "q"), (r.keys.delayed(1), "delayed")):
+        r.get("RPUSH", key, f"rubbish in {queue}")
+    r.get("ZADD", r.keys.schedule, 1, 1)
+    r.get("SET", r.keys.unreadable, "no list")
+    assert (await r.claims().take(await r.slots(), busy=False)).waits["q"] > 0, "to be asked again later"
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await r.housekeeping().promote()
+    assert (r.waiting(), r.get("LRANGE", r.keys.delayed(1), 0, -1)) == (["rubbish in q"], ["rubbish in delayed"])
+    r.get("DEL", r.keys.unreadable)
+    r.get("SET", r.keys.failed, "no list")
+    assert await r.housekeeping().promote() == 1
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await r.housekeeping().set_aside()
+    assert r.get("LRANGE", r.keys.unreadable, 0, -1) == ["", "rubbish in delayed"]
+
+
+async def test_counts_of_another_type_count_nothing_and_lose_nothing(r: Resque, jobs: Jobs) -> None:
+    for key in (r.keys.attempts, r.keys.crashes):
+        r.get("SET", key, "no hash")
+    await r.queue.enqueue("q", "note", [1])
+    [claim] = (await r.claims().take(await r.slots(), busy=False)).claims
+    assert (claim.failed, claim.crashes) == (0, 0)
+    assert await r.claims().give_up(claim, "ValueError", "no", [])
+    assert len(r.failed()) == 1
+
+
+async def test_a_dead_worker_s_job_whose_queue_is_no_list_holds_up_no_others(r: Resque) -> None:
+    for queue in ("broken", "q"):
+        await r.queue.enqueue(queue, "note", [queue])
+        await r.claims(queue).take(await r.slots(lease_seconds=0.02, queues=[queue]), busy=False)
+    r.get("SET", r.keys.queue("broken"), "no list")
+    await until(r.housekeeping().reap)
+    await until(lambda: r.waiting())
+    [record] = r.failed()
+    assert (record["payload"]["args"], record["exception"]) == (["broken"], "WorkerLost")
 
 
 # How many at a time.

@@ -120,7 +120,7 @@ class Housekeeping:
         keys, count = self._keys, 0
         while count < AT_ONCE and (oldest := await self._redis.lrange(keys.unreadable, 0, 1)):
             queue, raw = oldest
-            error = BadJob(why_unreadable(raw))
+            error = BadJob(why_unreadable(raw, is_promoted=not queue))
             record = failure(
                 None,
                 queue=readable(queue.decode(errors="replace")),
@@ -170,11 +170,13 @@ class Housekeeping:
         return True
 
 
-def why_unreadable(raw: bytes) -> str:
+def why_unreadable(raw: bytes, *, is_promoted: bool = False) -> str:
     if len(raw) > MAX_JOB:
         return f"larger than {MAX_JOB} bytes: {len(raw)}"
     try:
-        job_of(orjson.loads(raw), "", "")
+        queue = job_of(orjson.loads(raw), "", "").queue
+        if queue and is_promoted:
+            return f"what is under the key of the queue {queue} is no list"
     except orjson.JSONDecodeError as error:
         return f"not JSON: {error}"
     except BadJob as error:

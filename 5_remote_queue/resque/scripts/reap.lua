@@ -54,7 +54,10 @@ local function recover(id, record)
         give_up(id, head.queue, raw, 'its worker was gone while it ran, ' .. count .. ' times')
         return head.queue, 'failed', raw
     end
-    redis.call('LPUSH', namespace .. ':queue:' .. head.queue, raw)
+    if type(redis.pcall('LPUSH', namespace .. ':queue:' .. head.queue, raw)) == 'table' then
+        give_up(id, head.queue, raw, 'its worker was gone while it ran, and its queue is no list')
+        return head.queue, 'failed', raw
+    end
     return head.queue, 'back', raw
 end
 
