@@ -1,6 +1,8 @@
 """The worker's side of the queue: what becomes of a job, and what is left when a worker is gone."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -13,7 +15,17 @@ from redis.exceptions import ResponseError
 
 from tests.programs import Valkey, running_valkey
 from tests.proxy import Proxy, a_proxy
-from tests.resque import Definition, Resque, a_resque, claims, resque, until, wire, worker_module
+from tests.resque import (
+    Definition,
+    Resque,
+    a_resque,
+    claims,
+    registration,
+    resque,
+    until,
+    wire,
+    worker_module,
+)
 
 LEFT_BEHIND = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
 
@@ -588,6 +600,65 @@ async def test_a_dead_worker_s_job_whose_queue_is_no_list_holds_up_no_others(r: 
     await until(lambda: r.waiting())
     [record] = r.failed()
     assert (record["payload"]["args"], record["exception"]) == (["broken"], "WorkerLost")
+
+
+# Redis is away for longer than the lease: nobody could beat, and nobody is dead.
+
+
+async def test_after_an_outage_of_redis_the_living_come_first_and_then_the_dead_are_brought_back(r: Resque) -> None:
+    here = registration.Registration(r.scripts, r.connections.thread, r.keys, ["q"], 5.0, lambda: None)
+    living, dead = await here.add(1), await r.slots()
+    for number in range(2):
+        await r.queue.enqueue("q", "note", [number])
+    [claim] = (await r.claims().take(living, busy=False)).claims
+    assert (await r.claims().take(dead, busy=False)).claims
+    housekeeping = r.housekeeping(lease_seconds=1.0)
+    assert await housekeeping.reap() == 0
+    looked = int(r.get("HGET", r.keys.reaping, "looked"))
+    r.get("HSET", r.keys.reaping, "looked", looked - 10_000)  # ten seconds without anybody: all leases have ended
+    r.get("ZADD", r.keys.leases, looked - 8000, living[0].id, looked - 8000, dead[0].id)
+    assert await housekeeping.reap() == 0
+    looked, first = r.get("HMGET", r.keys.reaping, "looked", "from")
+    assert int(first) - int(looked) == 1000 // 3 + 250, "a third of the lease, and a try more"
+    here._send_beat()
+    await until(housekeeping.reap, "a moment later")
+    assert [event.outcome for event in r.events("CleanedWorker")] == ["its job is back in q"]
+    assert (len(r.waiting()), r.get("HLEN", r.keys.crashes)) == (1, 1)
+    assert await r.claims().acknowledge(claim), "it is still ours"
+
+
+async def test_who_looks_as_often_as_everybody_does_finds_the_dead_at_once(r: Resque) -> None:
+    await r.slots()
+    housekeeping = r.housekeeping(lease_seconds=0.1)
+    assert await housekeeping.reap() == 0
+    looked = int(r.get("HGET", r.keys.reaping, "looked"))
+    r.get("HSET", r.keys.reaping, "looked", looked - 1000)  # a busy event loop is no outage
+    r.get("ZADD", r.keys.leases, 1, r.get("ZRANGE", r.keys.leases, 0, 0)[0])
+    assert await housekeeping.reap() == 1
+
+
+async def test_an_outage_of_redis_that_is_longer_than_the_lease_is_no_crash(own: Resque, jobs: Jobs) -> None:
+    for number in range(6):
+        await own.queue.enqueue("q", "wait", [number])
+    options = {"definitions": jobs.definitions(), "lease_seconds": 1.0, "scaling": resque.Scaling(3, 3)}
+    async with own.working(**options) as one, own.working(**options) as other:
+        await until(lambda: one.busy == other.busy == 3)
+        await until(lambda: own.get("HGET", own.keys.reaping, "looked"))
+        os.kill(own.valkey.pid, signal.SIGSTOP)
+        try:  # each of them has waited for an answer in vain, for two seconds
+            await until(lambda: len([e for e in own.events("Erred") if e.what == "housekeeping"]) >= 2)
+        finally:
+            os.kill(own.valkey.pid, signal.SIGCONT)
+
+        def is_over() -> bool:
+            looked, first = own.get("HMGET", own.keys.reaping, "looked", "from")
+            return first is not None and int(looked) > int(first)
+
+        await until(is_over, "the dead are looked for again")
+        jobs.gate.set()
+        await until(lambda: len(own.events("Succeeded")) == 6)
+    assert (len(jobs.done), own.events("CleanedWorker"), len(own.events("Started"))) == (6, [], 2)
+    assert own.get("EXISTS", own.keys.crashes) == 0
 
 
 # How many at a time.

@@ -76,7 +76,10 @@ class Worker:
             scripts, connections.thread, self.keys, queues, lease_seconds, on_lost=self._lose_lease
         )
         self.housekeeping = Housekeeping(
-            connections.commands, scripts, self.keys, hook, crash_limit=crash_limit, stuck_seconds=stuck_seconds
+            *(connections.commands, scripts, self.keys, hook),
+            crash_limit=crash_limit,
+            stuck_seconds=stuck_seconds,
+            lease_seconds=lease_seconds,
         )
         self.delay = LoopDelay()
         self._free: list[Slot] = []
