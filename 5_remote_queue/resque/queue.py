@@ -141,17 +141,18 @@ class Queue:
     async def cancel(self, job_id: str) -> bool:
         """Remove a job that waits or is planned. False: it is not there, because it runs, has run, or never was.
 
-        Looks through all that waits, so its cost grows with the queues.
+        Looks through all that waits, so its cost grows with the queues. The delayed come first, as a job goes: what is
+        promoted meanwhile is met in its queue.
         """
+        async for second, raw in self._all_delayed():
+            if self._is(raw, job_id) and await self._remove_delayed(second, raw):
+                await self.forget(_read(raw, ""))
+                return True
         for queue in await self.names():
             async for raw in self._all(queue):
                 if self._is(raw, job_id) and await self.redis.lrem(self.keys.queue(queue), 1, raw):
                     await self.forget(_read(raw, queue))
                     return True
-        async for second, raw in self._all_delayed():
-            if self._is(raw, job_id) and await self._remove_delayed(second, raw):
-                await self.forget(_read(raw, ""))
-                return True
         return False
 
     async def remove(self, queue: str) -> int:
@@ -207,15 +208,17 @@ class Queue:
             end -= len(found)
 
     async def _all_delayed(self) -> AsyncIterator[tuple[int, bytes]]:
-        """All that is planned, the next first. Never by SCAN: foreign programs keep other things under `delayed:`."""
-        start = 0
-        while seconds := await self.redis.zrange(self.keys.schedule, start, start + PAGE - 1):
-            for second in seconds:
+        """All that is planned, the next first. Never by SCAN: foreign programs keep other things under `delayed:`. From
+        one second to the next and not by rank: what is promoted meanwhile would move others past us.
+        """
+        after = "-inf"
+        while found := await self.redis.zrangebyscore(self.keys.schedule, after, "+inf", 0, PAGE, withscores=True):
+            after = f"({found[-1][1]!r}"
+            for second, _ in found:
                 if not second.isdigit():
                     continue
                 for raw in await self.redis.lrange(self.keys.delayed(int(second)), 0, -1):
                     yield int(second), raw
-            start += len(seconds)
 
     async def _remove_delayed(self, second: int, raw: bytes) -> bool:
         keys, queue = self.keys, ""  # to no queue: away
