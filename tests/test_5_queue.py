@@ -173,6 +173,22 @@ async def test_a_queue_can_be_removed_with_all_that_waits(r: Resque) -> None:
     assert (await r.queue.names(), r.waiting()) == ([], [])
 
 
+async def test_what_was_in_a_queue_that_is_removed_may_be_enqueued_again(
+    r: Resque, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "PAGE", 2)
+    queue = r.new_queue(greet=Definition(print, unique=lambda person: person["name"]))
+    r.get("RPUSH", r.keys.queue("q"), "rubbish", '{"class":"greet","args":[1]}')  # of no kind that it knows
+    for name in ("Alice", "Bob", "Carol"):
+        assert await queue.enqueue("q", "greet", [{"name": name}], name)
+        r.get("HSET", r.keys.attempts, name, 1)
+        r.get("HSET", r.keys.crashes, name, 1)
+    assert await queue.remove("q") == 5
+    assert not any(key.startswith("py:") for key in r.all_keys()), r.all_keys()
+    assert await queue.enqueue("q", "greet", [{"name": "Alice"}], "Alice")
+    assert await queue.remove("nowhere") == 0
+
+
 async def test_what_is_no_job_is_shown_as_it_is(r: Resque) -> None:
     r.get("RPUSH", r.keys.queue("q"), "rubbish", '{"class":"greet"}', "[]", b"\xff")
     first, job, *others = await r.queue.peek("q")

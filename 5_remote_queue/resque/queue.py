@@ -156,11 +156,14 @@ class Queue:
         return False
 
     async def remove(self, queue: str) -> int:
-        """Remove a queue and all that waits in it; how many that was."""
-        async with self.redis.pipeline(transaction=True) as pipeline:
-            pipeline.llen(self.keys.queue(queue)).delete(self.keys.queue(queue)).srem(self.keys.queues, queue)
-            length, *_ = await pipeline.execute()
-        return int(length)
+        """Remove a queue and all that waits in it; how many that was. All of it may be enqueued again."""
+        key = self.keys.queue(queue)
+        await self.redis.srem(self.keys.queues, queue)  # first: what is enqueued from now on makes it known again
+        left, removed = await self.redis.llen(key), 0
+        while removed < left and (found := await self.redis.lpop(key, min(PAGE, left - removed))):
+            removed += len(found)
+            await self.forget(*(_read(raw, queue) for raw in found))
+        return removed
 
     async def pause(self, queue: str, reason: str, seconds: float | None) -> None:
         """Let no worker take jobs from this queue, for so long unless it is said again.
@@ -186,18 +189,25 @@ class Queue:
         reason = await self.redis.get(self.keys.paused(queue))
         return None if reason is None else _text(reason)
 
-    async def forget(self, job: Job | bytes) -> None:
+    async def forget(self, *jobs: Job | bytes) -> None:
         """What is cancelled may be enqueued again, and another of its kind too."""
-        if not isinstance(job, Job):
-            return
-        await self.redis.hdel(self.keys.attempts, job.key)
-        await self.redis.hdel(self.keys.crashes, job.key)
-        if job.id:
-            for seen in (self.keys.seen, self.keys.seen_before):
-                await self.redis.srem(seen, digest(job.id))
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for job in jobs:
+                if not isinstance(job, Job):
+                    continue
+                pipeline.hdel(self.keys.attempts, job.key).hdel(self.keys.crashes, job.key)
+                if job.id:
+                    pipeline.srem(self.keys.seen, digest(job.id)).srem(self.keys.seen_before, digest(job.id))
+                if lock := self._lock_of(job):
+                    pipeline.delete(self.keys.unique(lock))
+            await pipeline.execute()
+
+    def _lock_of(self, job: Job) -> str | None:
         definition = self._definitions.get(job.name)
-        if definition and (lock := definition.lock(job)):
-            await self.redis.delete(self.keys.unique(lock))
+        try:
+            return definition.lock(job) if definition else None
+        except Exception:  # arguments that its kind cannot be made of: somebody else has enqueued it, and took no lock
+            return None
 
     async def _all(self, queue: str) -> AsyncIterator[bytes]:
         """What is in a queue, from the tail: what workers take meanwhile at the head moves nothing past us."""
