@@ -34,7 +34,9 @@ async def schedule(settings: Settings) -> None:
     """Enqueue what is due until this process is asked to stop."""
     async with redis_client(settings.redis) as redis:
         scripts, keys, diary = Scripts(redis), Keys(), Diary()
-        housekeeping = Housekeeping(redis, scripts, keys, diary, crash_limit=settings.attempts)
+        housekeeping = Housekeeping(
+            redis, scripts, keys, diary, crash_limit=settings.attempts, lease_seconds=settings.lease_seconds
+        )
         schedules = Schedules(redis, scripts, keys, SCHEDULES, diary)
         tasks = [asyncio.create_task(part.run()) for part in (housekeeping, schedules)]
         log.info("keeping the schedule")

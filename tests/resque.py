@@ -20,6 +20,7 @@ queue_module: Any = importlib.import_module("5_remote_queue.resque.queue")
 registration: Any = importlib.import_module("5_remote_queue.resque.registration")
 scripts: Any = importlib.import_module("5_remote_queue.resque.scripts")
 wire: Any = importlib.import_module("5_remote_queue.resque.wire")
+worker_module: Any = importlib.import_module("5_remote_queue.resque.worker")
 
 Definition = resque.Definition
 

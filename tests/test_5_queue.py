@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError, ResponseError
 
 from common.emails import made_at, new_id
 from tests.programs import Valkey
-from tests.resque import Definition, Resque, a_resque, resque
+from tests.resque import Definition, Resque, a_resque, queue_module, resque
 
 
 @pytest.fixture
@@ -127,6 +127,38 @@ async def test_a_planned_job_can_be_cancelled(r: Resque) -> None:
     assert not any(key.startswith(("timestamps:", "delayed")) for key in r.all_keys()), "nor an empty second"
 
 
+async def test_a_job_that_is_promoted_while_it_is_looked_for_is_cancelled_in_its_queue(
+    r: Resque, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second is read, and then it is due before it can be removed."""
+    r.get("RPUSH", r.keys.delayed(1), '{"class":"greet","queue":"q","args":[{"id":"one"}]}')
+    r.get("ZADD", r.keys.schedule, 1, 1)
+    remove = r.queue._remove_delayed
+
+    async def too_late(second: int, raw: bytes) -> bool:
+        assert await r.housekeeping().promote() == 1
+        return bool(await remove(second, raw))
+
+    monkeypatch.setattr(r.queue, "_remove_delayed", too_late)
+    assert await r.queue.cancel("one")
+    assert (r.waiting(), await r.queue.delayed()) == ([], [])
+
+
+async def test_no_planned_job_is_passed_over_while_others_become_due(
+    r: Resque, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "PAGE", 2)
+    for second in (*range(1, 4), *range(4_000_000_001, 4_000_000_004)):
+        r.get("RPUSH", r.keys.delayed(second), f'{{"class":"greet","queue":"q","args":[{second}]}}')
+        r.get("ZADD", r.keys.schedule, second, second)
+    found: list[int] = []
+    async for second, _ in r.queue._all_delayed():
+        if not found:
+            assert await r.housekeeping().promote() == 3
+        found.append(second)
+    assert found[-3:] == [4_000_000_001, 4_000_000_002, 4_000_000_003]
+
+
 async def test_a_job_that_somebody_works_on_cannot_be_cancelled(r: Resque) -> None:
     await r.queue.enqueue("q", "greet", [{}], "one")
     answer = await r.claims().take(await r.slots(), busy=False)
@@ -139,6 +171,22 @@ async def test_a_queue_can_be_removed_with_all_that_waits(r: Resque) -> None:
         await r.queue.enqueue("q", "greet", [number])
     assert await r.queue.remove("q") == 3
     assert (await r.queue.names(), r.waiting()) == ([], [])
+
+
+async def test_what_was_in_a_queue_that_is_removed_may_be_enqueued_again(
+    r: Resque, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "PAGE", 2)
+    queue = r.new_queue(greet=Definition(print, unique=lambda person: person["name"]))
+    r.get("RPUSH", r.keys.queue("q"), "rubbish", '{"class":"greet","args":[1]}')  # of no kind that it knows
+    for name in ("Alice", "Bob", "Carol"):
+        assert await queue.enqueue("q", "greet", [{"name": name}], name)
+        r.get("HSET", r.keys.attempts, name, 1)
+        r.get("HSET", r.keys.crashes, name, 1)
+    assert await queue.remove("q") == 5
+    assert not any(key.startswith("py:") for key in r.all_keys()), r.all_keys()
+    assert await queue.enqueue("q", "greet", [{"name": "Alice"}], "Alice")
+    assert await queue.remove("nowhere") == 0
 
 
 async def test_what_is_no_job_is_shown_as_it_is(r: Resque) -> None:

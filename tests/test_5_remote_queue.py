@@ -347,7 +347,31 @@ def test_without_redis_it_is_a_503_and_afterwards_it_goes_on(inbox: Inbox, tmp_p
         wait_until(lambda: len(inbox.messages(to)) >= 1, "and sends")
 
 
-def test_a_full_redis_takes_no_emails_and_loses_none(inbox: Inbox, tmp_path: Path) -> None:
+def test_an_outage_of_redis_longer_than_the_lease_is_nobody_s_crash(inbox: Inbox, tmp_path: Path) -> None:
+    to = someone()
+    inbox.dial(hang_rate=1)
+    with running_valkey(tmp_path / "own") as valkey, queue(inbox, valkey, tmp_path, WORKERS="2") as strategy:
+        wait_until(lambda: strategy.stats()["workers"] == 2, "two workers")
+        assert [strategy.send(to).status for _ in range(10)] == [202] * 10
+        wait_until(lambda: strategy.stats()["in_flight"] == 10, "all are in flight")
+        os.kill(valkey.pid, signal.SIGSTOP)
+        try:  # whoever says this has waited for two seconds, and the lease is one
+            strategy.program.wait_for_line("housekeeping: ")
+        finally:
+            os.kill(valkey.pid, signal.SIGCONT)
+        wait_until(strategy.healthy, "it is back")
+
+        def is_over() -> bool:
+            looked, first = valkey.client.hmget("resque:py:reaping", ["looked", "from"])
+            return first is not None and int(str(looked)) > int(first)
+
+        wait_until(is_over, "the dead are looked for again")
+        stats = strategy.stats()
+        assert (stats["in_flight"], stats["waiting"], stats["crashed"]) == (10, 0, 0)
+        assert "the lease has ended" not in strategy.program.output
+
+
+def test_a_full_redis_takes_no_emails_and_is_worked_off(inbox: Inbox, tmp_path: Path) -> None:
     to = someone()
     with running_valkey(tmp_path / "own") as valkey, queue(inbox, valkey, tmp_path, ROLE="server") as strategy:
         assert strategy.send(to).status == 202
@@ -356,9 +380,12 @@ def test_a_full_redis_takes_no_emails_and_loses_none(inbox: Inbox, tmp_path: Pat
         assert answer.status == 503
         assert "maxmemory" in answer.json["error"]["reason"]
         assert not strategy.healthy()
+        with a_worker(inbox, valkey, tmp_path):
+            inbox.wait_for(to)
+            wait_until(lambda: settled(strategy), "it is acknowledged")
         valkey.client.config_set("maxmemory", "0")
         assert strategy.send(to).status == 202
-        assert valkey.client.llen(QUEUE) == 2
+        assert valkey.client.llen(QUEUE) == 1
 
 
 def test_rubbish_in_the_queue_ends_in_the_failed_list(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:

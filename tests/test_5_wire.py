@@ -104,6 +104,17 @@ def test_keys_that_look_like_indexes_come_first_as_in_javascript() -> None:
     assert wire.encode(value) == '{"2":4,"10":2,"4294967294":7,"b":1,"a":3,"01":5,"-1":6,"4294967295":8}'
 
 
+async def test_what_no_worker_would_take_is_refused_and_what_is_just_small_enough_is_taken(r: Resque) -> None:
+    empty = len(wire.make_job("q", "note", [""]).raw)
+    largest = "é" * ((wire.MAX_JOB - empty) // 2) + "x" * ((wire.MAX_JOB - empty) % 2)
+    with pytest.raises(wire.BadJob, match="larger than"):
+        await r.queue.enqueue("q", "note", [largest + "x"])
+    assert r.all_keys() == []
+    assert await r.queue.enqueue("q", "note", [largest])
+    [claim] = (await r.claims().take(await r.slots(), busy=False)).claims
+    assert claim.job.args == [largest]
+
+
 # Dates, as each of the programs reads them.
 
 

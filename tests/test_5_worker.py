@@ -1,17 +1,31 @@
 """The worker's side of the queue: what becomes of a job, and what is left when a worker is gone."""
 
 import asyncio
+import os
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from redis.exceptions import ResponseError
 
-from tests.programs import Valkey
+from tests.programs import Valkey, running_valkey
 from tests.proxy import Proxy, a_proxy
-from tests.resque import Definition, Resque, a_resque, claims, resque, until, wire
+from tests.resque import (
+    Definition,
+    Resque,
+    a_resque,
+    claims,
+    registration,
+    resque,
+    until,
+    wire,
+    worker_module,
+)
 
 LEFT_BEHIND = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
 
@@ -20,6 +34,14 @@ LEFT_BEHIND = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "worke
 async def r(valkey: Valkey) -> AsyncIterator[Resque]:
     async with a_resque(valkey) as r:
         yield r
+
+
+@pytest.fixture
+async def own(tmp_path: Path) -> AsyncIterator[Resque]:
+    """In a Valkey that nobody else uses, for what concerns all of it."""
+    with running_valkey(tmp_path / "own") as valkey:
+        async with a_resque(valkey) as r:
+            yield r
 
 
 class Jobs:
@@ -393,6 +415,24 @@ async def test_an_answer_that_got_lost_is_given_again(r: Resque) -> None:
     assert [wire.read_job(raw).args for raw in r.waiting()] == [[2]]
 
 
+async def test_a_job_that_is_back_in_the_record_of_an_idle_slot_is_done_again(
+    r: Resque, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash of Redis that has cost its last second: it has forgotten that the job was acknowledged."""
+    monkeypatch.setattr(worker_module, "IDLE_ASK_SECONDS", 0.1)
+    async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 1)) as worker:
+        await r.queue.enqueue("q", "wait", [1])
+        await until(lambda: worker.busy)
+        [state] = await r.observer.workers()
+        record = r.get("GET", r.keys.worker(state.id))
+        jobs.gate.set()
+        await until(lambda: r.events("Succeeded") and r.events("Polled")[-1].jobs == 0)
+        r.get("SET", r.keys.worker(state.id), record)
+        await until(lambda: len(r.events("Succeeded")) == 2)
+    assert jobs.done == [(1,), (1,)]
+    assert not any(key.startswith("worker") for key in r.all_keys())
+
+
 @pytest.mark.parametrize("name", ["claim", "acknowledge"])
 async def test_a_connection_cut_before_the_answer_loses_and_doubles_nothing(r: Resque, jobs: Jobs, name: str) -> None:
     """A real cut: the proxy lets the script through and closes the connection in the place of its answer."""
@@ -443,6 +483,184 @@ async def test_a_key_of_another_type_hurts_nobody_but_itself(r: Resque, jobs: Jo
         }
 
 
+# A full Redis: it takes no jobs, but those that it has are worked off, or it would stay full.
+
+
+async def test_a_worker_that_starts_while_redis_is_full_works_everything_off(own: Resque, jobs: Jobs) -> None:
+    await own.queue.enqueue("q", "note", ["held by a dead worker"])
+    [_] = (await own.claims().take(await own.slots(lease_seconds=0.05), busy=False)).claims
+    await own.queue.enqueue_in(0.1, "q", "note", ["planned"])
+    for number in range(20):
+        await own.queue.enqueue("q", "note", [number])
+    own.get("RPUSH", own.keys.queue("q"), "rubbish")
+    jobs.errors = [ValueError("once more"), resque.Permanent("never")]
+    own.get("CONFIG", "SET", "maxmemory", 1)
+    async with own.working(definitions=jobs.definitions(base_seconds=0.001)):
+        await until(lambda: len(own.events("Succeeded")) == 21 and len(own.events("Failed")) == 2)
+    assert len({str(done) for done in jobs.done}) == 21
+    assert [type(event.error).__name__ for event in own.events("Reenqueued")] == ["ValueError"]
+    assert sorted(record["exception"] for record in own.failed()) == ["BadJob", "Permanent"]
+    assert not any(key in LEFT_BEHIND or key.startswith("worker:") for key in own.all_keys()), own.all_keys()
+
+
+async def test_a_worker_keeps_its_lease_and_its_job_however_long_redis_is_full(own: Resque, jobs: Jobs) -> None:
+    await own.queue.enqueue("q", "wait", [1])
+    async with own.working(definitions=jobs.definitions(), lease_seconds=0.6) as worker:
+        await until(lambda: worker.busy)
+        own.get("CONFIG", "SET", "maxmemory", 1)
+        [worker_id, *_] = own.get("ZRANGE", own.keys.leases, 0, -1)
+        lease = own.get("ZSCORE", own.keys.leases, worker_id)
+        await until(lambda: (own.get("ZSCORE", own.keys.leases, worker_id) or 0) > lease + 2 * 600)
+        jobs.gate.set()
+        await until(lambda: own.events("Succeeded"))
+    assert (jobs.done, len(own.events("Started")), own.events("CleanedWorker")) == ([(1,)], 1, [])
+
+
+async def test_an_idle_worker_learns_of_jobs_while_redis_is_full(own: Resque, jobs: Jobs) -> None:
+    """What it waits with may need memory, so a full Redis refuses it."""
+    async with own.working(definitions=jobs.definitions()):
+        await until(lambda: own.events("Polled"))
+        await own.queue.enqueue_in(0.1, "q", "note", ["planned"])
+        own.get("CONFIG", "SET", "maxmemory", 1)
+        await until(lambda: jobs.done)
+
+
+# Keys of another type, where a job should go: it stays where it was.
+
+
+@pytest.mark.parametrize("blocked", ["failed", "queue", "schedule", "delayed"])
+async def test_a_job_that_can_go_nowhere_stays_in_its_record(r: Resque, blocked: str) -> None:
+    await r.queue.enqueue("q", "note", [1])
+    reserve = r.claims()
+    [claim] = (await reserve.take(await r.slots(), busy=False)).claims
+    now = int(time.time())
+    ways: dict[str, tuple[list[str], Callable[[], Awaitable[bool]]]] = {
+        "failed": ([r.keys.failed], lambda: reserve.give_up(claim, "ValueError", "no", [])),
+        "queue": ([r.keys.queue("q")], lambda: reserve.give_back(claim)),
+        "schedule": ([r.keys.schedule], lambda: reserve.retry(claim, 1000)),
+        "delayed": ([r.keys.delayed(now + s) for s in range(1000, 1060)], lambda: reserve.retry(claim, 1000)),
+    }
+    targets, settle = ways[blocked]
+    for key in targets:
+        r.get("SET", key, "of another type")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await settle()
+    assert wire.orjson.loads(r.get("GET", r.keys.worker(claim.slot.id)))["payload"]["args"] == [1]
+    r.get("DEL", *targets)
+    assert await settle(), "when the key is mended, it goes there"
+    assert len(r.waiting()) + len(r.failed()) + len(await r.queue.delayed()) == 1
+    assert r.get("EXISTS", r.keys.worker(claim.slot.id)) == 0
+
+
+async def test_what_is_due_for_a_queue_that_is_no_list_ends_in_the_failed_list(r: Resque) -> None:
+    r.get("SET", r.keys.queue("broken"), "no list")
+    r.get("RPUSH", r.keys.delayed(1), *(f'{{"class":"note","queue":"broken","args":[{n}]}}' for n in range(3)))
+    r.get("RPUSH", r.keys.delayed(2), '{"class":"note","queue":"q","args":[]}')
+    r.get("ZADD", r.keys.schedule, 1, 1, 2, 2)
+    assert await r.housekeeping().promote() == 4
+    assert await r.housekeeping().set_aside() == 3
+    assert len(r.waiting()) == 1, "and holds up no other"
+    assert {record["error"] for record in r.failed()} == {"what is under the key of the queue broken is no list"}
+    assert [wire.read_job(record["raw"]).args for record in r.failed()] == [[0], [1], [2]]
+
+
+async def test_what_is_no_job_stays_where_it_is_if_it_cannot_be_set_aside(r: Resque) -> None:
+    for key, queue in ((r.keys.queue("q"), "q"), (r.keys.delayed(1), "delayed")):
+        r.get("RPUSH", key, f"rubbish in {queue}")
+    r.get("ZADD", r.keys.schedule, 1, 1)
+    r.get("SET", r.keys.unreadable, "no list")
+    assert (await r.claims().take(await r.slots(), busy=False)).waits["q"] > 0, "to be asked again later"
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await r.housekeeping().promote()
+    assert (r.waiting(), r.get("LRANGE", r.keys.delayed(1), 0, -1)) == (["rubbish in q"], ["rubbish in delayed"])
+    r.get("DEL", r.keys.unreadable)
+    r.get("SET", r.keys.failed, "no list")
+    assert await r.housekeeping().promote() == 1
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await r.housekeeping().set_aside()
+    assert r.get("LRANGE", r.keys.unreadable, 0, -1) == ["", "rubbish in delayed"]
+
+
+async def test_counts_of_another_type_count_nothing_and_lose_nothing(r: Resque, jobs: Jobs) -> None:
+    for key in (r.keys.attempts, r.keys.crashes):
+        r.get("SET", key, "no hash")
+    await r.queue.enqueue("q", "note", [1])
+    [claim] = (await r.claims().take(await r.slots(), busy=False)).claims
+    assert (claim.failed, claim.crashes) == (0, 0)
+    assert await r.claims().give_up(claim, "ValueError", "no", [])
+    assert len(r.failed()) == 1
+
+
+async def test_a_dead_worker_s_job_whose_queue_is_no_list_holds_up_no_others(r: Resque) -> None:
+    for queue in ("broken", "q"):
+        await r.queue.enqueue(queue, "note", [queue])
+        await r.claims(queue).take(await r.slots(lease_seconds=0.02, queues=[queue]), busy=False)
+    r.get("SET", r.keys.queue("broken"), "no list")
+    await until(r.housekeeping().reap)
+    await until(lambda: r.waiting())
+    [record] = r.failed()
+    assert (record["payload"]["args"], record["exception"]) == (["broken"], "WorkerLost")
+
+
+# Redis is away for longer than the lease: nobody could beat, and nobody is dead.
+
+
+async def test_after_an_outage_of_redis_the_living_come_first_and_then_the_dead_are_brought_back(r: Resque) -> None:
+    here = registration.Registration(r.scripts, r.connections.thread, r.keys, ["q"], 5.0, lambda: None)
+    living, dead = await here.add(1), await r.slots()
+    for number in range(2):
+        await r.queue.enqueue("q", "note", [number])
+    [claim] = (await r.claims().take(living, busy=False)).claims
+    assert (await r.claims().take(dead, busy=False)).claims
+    housekeeping = r.housekeeping(lease_seconds=1.0)
+    assert await housekeeping.reap() == 0
+    looked = int(r.get("HGET", r.keys.reaping, "looked"))
+    r.get("HSET", r.keys.reaping, "looked", looked - 10_000)  # ten seconds without anybody: all leases have ended
+    r.get("ZADD", r.keys.leases, looked - 8000, living[0].id, looked - 8000, dead[0].id)
+    assert await housekeeping.reap() == 0
+    looked, first = r.get("HMGET", r.keys.reaping, "looked", "from")
+    assert int(first) - int(looked) == 1000 // 3 + 250, "a third of the lease, and a try more"
+    here._send_beat()
+    await until(housekeeping.reap, "a moment later")
+    assert [event.outcome for event in r.events("CleanedWorker")] == ["its job is back in q"]
+    assert (len(r.waiting()), r.get("HLEN", r.keys.crashes)) == (1, 1)
+    assert await r.claims().acknowledge(claim), "it is still ours"
+
+
+async def test_who_looks_as_often_as_everybody_does_finds_the_dead_at_once(r: Resque) -> None:
+    await r.slots()
+    housekeeping = r.housekeeping(lease_seconds=0.1)
+    assert await housekeeping.reap() == 0
+    looked = int(r.get("HGET", r.keys.reaping, "looked"))
+    r.get("HSET", r.keys.reaping, "looked", looked - 1000)  # a busy event loop is no outage
+    r.get("ZADD", r.keys.leases, 1, r.get("ZRANGE", r.keys.leases, 0, 0)[0])
+    assert await housekeeping.reap() == 1
+
+
+async def test_an_outage_of_redis_that_is_longer_than_the_lease_is_no_crash(own: Resque, jobs: Jobs) -> None:
+    for number in range(6):
+        await own.queue.enqueue("q", "wait", [number])
+    options = {"definitions": jobs.definitions(), "lease_seconds": 1.0, "scaling": resque.Scaling(3, 3)}
+    async with own.working(**options) as one, own.working(**options) as other:
+        await until(lambda: one.busy == other.busy == 3)
+        await until(lambda: own.get("HGET", own.keys.reaping, "looked"))
+        os.kill(own.valkey.pid, signal.SIGSTOP)
+        try:  # each of them has waited for an answer in vain, for two seconds
+            await until(lambda: len([e for e in own.events("Erred") if e.what == "housekeeping"]) >= 2)
+        finally:
+            os.kill(own.valkey.pid, signal.SIGCONT)
+
+        def is_over() -> bool:
+            looked, first = own.get("HMGET", own.keys.reaping, "looked", "from")
+            return first is not None and int(looked) > int(first)
+
+        await until(is_over, "the dead are looked for again")
+        jobs.gate.set()
+        await until(lambda: len(own.events("Succeeded")) == 6)
+    assert (len(jobs.done), own.events("CleanedWorker"), len(own.events("Started"))) == (6, [], 2)
+    assert own.get("EXISTS", own.keys.crashes) == 0
+
+
 # How many at a time.
 
 
@@ -461,6 +679,22 @@ async def test_slots_grow_with_the_work_and_are_given_up_when_the_loop_is_late(r
     given_up = [event for event in r.events("Resized") if event.slots < event.before]
     assert "the event loop is" in given_up[0].reason
     assert given_up[0].slots == 24
+
+
+async def test_a_slot_that_is_given_up_when_a_suspect_ends_keeps_no_others_waiting(
+    r: Resque, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "LOOK_SECONDS", 60.0)  # only the test changes the number of slots
+    monkeypatch.setattr(worker_module, "IDLE_ASK_SECONDS", 60.0)
+    async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(3, 3)) as worker:
+        r.get("HSET", r.keys.crashes, "suspect", 2)
+        await r.queue.enqueue("q", "wait", [{}], "suspect")
+        await until(lambda: worker.busy == 1 and len(worker._free) == 2)
+        worker._surplus = 1  # as when the loop was late while the free slots were asking
+        await r.queue.enqueue("q", "note", ["next"])
+        jobs.gate.set()
+        await until(lambda: ("next",) in jobs.done)
+        assert worker.slots == 2
 
 
 @pytest.mark.parametrize(

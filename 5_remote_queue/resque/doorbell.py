@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Self
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from common.log import OncePerSecond
 from common.redis_client import reason
@@ -63,3 +63,6 @@ class Doorbell:
                 failures += 1
                 self._log.warning("cannot wait for jobs in %s: %s", queue, reason(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=PAUSE_CAP_SECONDS))
+                if isinstance(error, OutOfMemoryError):  # a full Redis takes no BLMOVE, but it still hands jobs out
+                    listening.clear()
+                    self._rang.set()

@@ -15,11 +15,13 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from common.heartbeat import RETRY_SECONDS
 from common.log import OncePerSecond
 from common.redis_client import reason
 
 from .events import CleanedWorker, Erred, Failed, Hook, Promoted
 from .keys import Keys
+from .registration import BEATS
 from .scripts import Scripts
 from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, readable
 
@@ -27,6 +29,7 @@ EVERY_SECONDS = 0.5
 FOREIGN_EVERY_SECONDS = 5.0  # between two looks at the workers of other programs
 AT_ONCE = 100  # workers or jobs in one call: a script keeps everybody else waiting
 ROUNDS = 50  # calls in a row
+UNSEEN_SECONDS = 3 * EVERY_SECONDS  # less is no outage, however short the lease: somebody had much to do
 LEADER = "six-ways"  # all our processes lead under one name (promote.lua)
 LEADER_SECONDS = 10.0
 
@@ -34,7 +37,9 @@ log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """`crash_limit`: so often the worker of a job may die; `stuck_seconds`: so long a foreign worker may be silent."""
+    """`crash_limit`: so often the worker of a job may die; `stuck_seconds`: so long a foreign worker may be silent;
+    `lease_seconds`: as the workers have it.
+    """
 
     def __init__(
         self,
@@ -44,6 +49,7 @@ class Housekeeping:
         hook: Hook,
         crash_limit: int = 5,
         stuck_seconds: float = 3600.0,
+        lease_seconds: float = 10.0,
     ) -> None:
         self.leader: str | None = None
         """Who promotes delayed jobs; LEADER if it is us."""
@@ -53,6 +59,8 @@ class Housekeeping:
         self._hook = hook
         self._crash_limit = crash_limit
         self._stuck_seconds = stuck_seconds
+        self._unseen = max(lease_seconds / 2, UNSEEN_SECONDS)  # a lease outlives two thirds of it without a beat
+        self._grace = lease_seconds / BEATS + RETRY_SECONDS  # within it, whoever lives has beaten
         self._log = OncePerSecond(log)
 
     async def run(self) -> None:
@@ -77,13 +85,17 @@ class Housekeeping:
             self._hook(Erred("housekeeping", error))
 
     async def reap(self) -> int:
-        """Bring back the jobs of workers whose lease has ended; how many workers that were."""
+        """Bring back the jobs of workers whose lease has ended; how many workers that were.
+
+        None for a moment after an outage of Redis: those who live say so first.
+        """
         keys = self._keys
         names = [
             *(keys.leases, keys.workers, keys.heartbeats, keys.failed, keys.crashes),
-            *(keys.attempts, keys.totals, keys.processed(), keys.failures(), keys.unreadable),
+            *(keys.attempts, keys.totals, keys.processed(), keys.failures(), keys.unreadable, keys.reaping),
         ]
-        arguments = (keys.namespace, self._crash_limit, failed_at(time.time()), AT_ONCE)
+        limits = (int(self._unseen * 1000), int(self._grace * 1000))
+        arguments = (keys.namespace, self._crash_limit, failed_at(time.time()), AT_ONCE, *limits)
         dead = await self._scripts("reap", names, *arguments)
         for worker, queue, what, _ in dead:
             outcome = {
@@ -120,7 +132,7 @@ class Housekeeping:
         keys, count = self._keys, 0
         while count < AT_ONCE and (oldest := await self._redis.lrange(keys.unreadable, 0, 1)):
             queue, raw = oldest
-            error = BadJob(why_unreadable(raw))
+            error = BadJob(why_unreadable(raw, is_promoted=not queue))
             record = failure(
                 None,
                 queue=readable(queue.decode(errors="replace")),
@@ -170,11 +182,13 @@ class Housekeeping:
         return True
 
 
-def why_unreadable(raw: bytes) -> str:
+def why_unreadable(raw: bytes, *, is_promoted: bool = False) -> str:
     if len(raw) > MAX_JOB:
         return f"larger than {MAX_JOB} bytes: {len(raw)}"
     try:
-        job_of(orjson.loads(raw), "", "")
+        queue = job_of(orjson.loads(raw), "", "").queue
+        if queue and is_promoted:
+            return f"what is under the key of the queue {queue} is no list"
     except orjson.JSONDecodeError as error:
         return f"not JSON: {error}"
     except BadJob as error:

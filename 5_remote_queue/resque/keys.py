@@ -25,6 +25,8 @@ NAME the same without its queues, TS unix seconds:
 Ours alone; no foreign program looks at keys that begin with `py:`:
 
     py:leases                zset    ID -> until when this worker counts as alive (ms, by Redis's clock)
+    py:reaping               hash    looked -> when somebody last looked for dead workers; from -> when the next may be
+                                     found, since Redis was away (ms)
     py:attempts              hash    job -> how often it has failed
     py:crashes               hash    job -> how often its worker has died while it ran
     py:seen, py:seen:before  set     digests of the ids enqueued lately; they go away by themselves
@@ -58,6 +60,7 @@ class Keys:
         self.node_lock = self.key("resque_scheduler_leader_lock")
         self.ruby_lock = self.key(namespace, "resque_scheduler_master_lock")
         self.leases = self.key("py:leases")
+        self.reaping = self.key("py:reaping")
         self.attempts = self.key("py:attempts")
         self.crashes = self.key("py:crashes")
         self.seen = self.key("py:seen")

@@ -141,25 +141,29 @@ class Queue:
     async def cancel(self, job_id: str) -> bool:
         """Remove a job that waits or is planned. False: it is not there, because it runs, has run, or never was.
 
-        Looks through all that waits, so its cost grows with the queues.
+        Looks through all that waits, so its cost grows with the queues. The delayed come first, as a job goes: what is
+        promoted meanwhile is met in its queue.
         """
+        async for second, raw in self._all_delayed():
+            if self._is(raw, job_id) and await self._remove_delayed(second, raw):
+                await self.forget(_read(raw, ""))
+                return True
         for queue in await self.names():
             async for raw in self._all(queue):
                 if self._is(raw, job_id) and await self.redis.lrem(self.keys.queue(queue), 1, raw):
                     await self.forget(_read(raw, queue))
                     return True
-        async for second, raw in self._all_delayed():
-            if self._is(raw, job_id) and await self._remove_delayed(second, raw):
-                await self.forget(_read(raw, ""))
-                return True
         return False
 
     async def remove(self, queue: str) -> int:
-        """Remove a queue and all that waits in it; how many that was."""
-        async with self.redis.pipeline(transaction=True) as pipeline:
-            pipeline.llen(self.keys.queue(queue)).delete(self.keys.queue(queue)).srem(self.keys.queues, queue)
-            length, *_ = await pipeline.execute()
-        return int(length)
+        """Remove a queue and all that waits in it; how many that was. All of it may be enqueued again."""
+        key = self.keys.queue(queue)
+        await self.redis.srem(self.keys.queues, queue)  # first: what is enqueued from now on makes it known again
+        left, removed = await self.redis.llen(key), 0
+        while removed < left and (found := await self.redis.lpop(key, min(PAGE, left - removed))):
+            removed += len(found)
+            await self.forget(*(_read(raw, queue) for raw in found))
+        return removed
 
     async def pause(self, queue: str, reason: str, seconds: float | None) -> None:
         """Let no worker take jobs from this queue, for so long unless it is said again.
@@ -185,18 +189,25 @@ class Queue:
         reason = await self.redis.get(self.keys.paused(queue))
         return None if reason is None else _text(reason)
 
-    async def forget(self, job: Job | bytes) -> None:
+    async def forget(self, *jobs: Job | bytes) -> None:
         """What is cancelled may be enqueued again, and another of its kind too."""
-        if not isinstance(job, Job):
-            return
-        await self.redis.hdel(self.keys.attempts, job.key)
-        await self.redis.hdel(self.keys.crashes, job.key)
-        if job.id:
-            for seen in (self.keys.seen, self.keys.seen_before):
-                await self.redis.srem(seen, digest(job.id))
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for job in jobs:
+                if not isinstance(job, Job):
+                    continue
+                pipeline.hdel(self.keys.attempts, job.key).hdel(self.keys.crashes, job.key)
+                if job.id:
+                    pipeline.srem(self.keys.seen, digest(job.id)).srem(self.keys.seen_before, digest(job.id))
+                if lock := self._lock_of(job):
+                    pipeline.delete(self.keys.unique(lock))
+            await pipeline.execute()
+
+    def _lock_of(self, job: Job) -> str | None:
         definition = self._definitions.get(job.name)
-        if definition and (lock := definition.lock(job)):
-            await self.redis.delete(self.keys.unique(lock))
+        try:
+            return definition.lock(job) if definition else None
+        except Exception:  # arguments that its kind cannot be made of: somebody else has enqueued it, and took no lock
+            return None
 
     async def _all(self, queue: str) -> AsyncIterator[bytes]:
         """What is in a queue, from the tail: what workers take meanwhile at the head moves nothing past us."""
@@ -207,15 +218,17 @@ class Queue:
             end -= len(found)
 
     async def _all_delayed(self) -> AsyncIterator[tuple[int, bytes]]:
-        """All that is planned, the next first. Never by SCAN: foreign programs keep other things under `delayed:`."""
-        start = 0
-        while seconds := await self.redis.zrange(self.keys.schedule, start, start + PAGE - 1):
-            for second in seconds:
+        """All that is planned, the next first. Never by SCAN: foreign programs keep other things under `delayed:`. From
+        one second to the next and not by rank: what is promoted meanwhile would move others past us.
+        """
+        after = "-inf"
+        while found := await self.redis.zrangebyscore(self.keys.schedule, after, "+inf", 0, PAGE, withscores=True):
+            after = f"({found[-1][1]!r}"
+            for second, _ in found:
                 if not second.isdigit():
                     continue
                 for raw in await self.redis.lrange(self.keys.delayed(int(second)), 0, -1):
                     yield int(second), raw
-            start += len(seconds)
 
     async def _remove_delayed(self, second: int, raw: bytes) -> bool:
         keys, queue = self.keys, ""  # to no queue: away

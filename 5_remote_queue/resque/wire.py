@@ -62,7 +62,7 @@ def make_job(queue: str, name: str, args: Sequence[Any], job_id: str | None = No
     """A job ready to be enqueued. If its first argument is an object, that gets an `id`: this one, its own, or a new
     one.
 
-    Raises BadJob for what one of the languages could not read.
+    Raises BadJob for what one of the languages could not read, and for what is larger than MAX_JOB.
     """
     if not queue or not name:
         raise BadJob("a job needs a queue and a class")
@@ -72,7 +72,10 @@ def make_job(queue: str, name: str, args: Sequence[Any], job_id: str | None = No
         arguments[0] = {**first, "id": job_id or first.get("id") or new_id("job")[1:33]}
     elif job_id is not None:
         raise BadJob("an id has its place in the first argument, which must be an object")
-    return Job(name, queue, arguments, f"{_head(name, queue)}{encode(arguments)}}}")
+    raw = f"{_head(name, queue)}{encode(arguments)}}}"
+    if (size := len(raw.encode())) > MAX_JOB:  # claim.lua would set it aside
+        raise BadJob(f"larger than {MAX_JOB} bytes: {size}")
+    return Job(name, queue, arguments, raw)
 
 
 @lru_cache(maxsize=1000)

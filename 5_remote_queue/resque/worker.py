@@ -30,6 +30,7 @@ from .scripts import Scripts
 
 ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
 PAUSE_CAP_SECONDS = 0.5  # between two tries while Redis is away
+IDLE_ASK_SECONDS = 5.0  # between two questions of a worker that nothing wakes
 GIVE_BACK_SECONDS = 2.0
 LINGER_SHARE = 4  # a fourth of the slots
 LINGER_SECONDS = 0.003
@@ -75,7 +76,10 @@ class Worker:
             scripts, connections.thread, self.keys, queues, lease_seconds, on_lost=self._lose_lease
         )
         self.housekeeping = Housekeeping(
-            connections.commands, scripts, self.keys, hook, crash_limit=crash_limit, stuck_seconds=stuck_seconds
+            *(connections.commands, scripts, self.keys, hook),
+            crash_limit=crash_limit,
+            stuck_seconds=stuck_seconds,
+            lease_seconds=lease_seconds,
         )
         self.delay = LoopDelay()
         self._free: list[Slot] = []
@@ -181,17 +185,20 @@ class Worker:
         self._free, self._asking = self._asking + self._free, []
 
     async def _wait(self, answer: Answer) -> None:
-        """Until there may be something to take: a queue rings, a throttle lets go, a pause may be over."""
+        """Until there may be something to take: a queue rings, a throttle lets go, a pause may be over.
+
+        But not for ever. When a Redis has lost its last second, a job that was settled in it is back in the record of a
+        slot that is free by now. No queue rings for that; whoever asks gets it.
+        """
         self._more = False
         later = [seconds for seconds in answer.waits.values() if seconds > 0]
-        timer = asyncio.get_running_loop().call_later(min(later), self._wake.set) if later else None
+        timer = asyncio.get_running_loop().call_later(min([*later, IDLE_ASK_SECONDS]), self._wake.set)
         self._doorbell.listen(queue for queue, seconds in answer.waits.items() if seconds == 0)
         if any(seconds < 0 for seconds in answer.waits.values()):
             await self._idle()
         else:
             await self._wake.wait()
-        if timer is not None:
-            timer.cancel()
+        timer.cancel()
 
     async def _idle(self) -> None:
         """Until no job runs: the next one must run alone."""
@@ -208,9 +215,9 @@ class Worker:
         if self._surplus:
             self._surplus -= 1
             self._remove([slot])
-            return
-        self._free.append(slot)
-        if self._more:
+        else:
+            self._free.append(slot)
+        if self._more:  # also when this slot is given up: others may have been waiting for its job to end
             self._ask_soon()
 
     def _ask_soon(self) -> None:

@@ -23,6 +23,7 @@ TYPES = {
     "stat:processed": "string",
     "stat:failed": "string",
     "py:leases": "zset",
+    "py:reaping": "hash",
     "py:attempts": "hash",
     "py:crashes": "hash",
     "py:seen": "set",

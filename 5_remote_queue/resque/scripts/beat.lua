@@ -8,6 +8,7 @@ local ids, pings = cjson.decode(ARGV[2]), cjson.decode(ARGV[4])
 local now = now_ms()
 local until_ms = now + tonumber(ARGV[1])
 local answer = {math.floor(now / 1000)}
+even_when_full(KEYS[3])
 for i, id in ipairs(ids) do
     if redis.call('ZSCORE', KEYS[2], id) and redis.call('SISMEMBER', KEYS[3], id) == 1 then
         redis.call('ZADD', KEYS[2], until_ms, id)

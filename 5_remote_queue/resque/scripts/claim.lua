@@ -21,10 +21,14 @@ local now = now_ms()
 local any_failed, any_crashed = redis.call('EXISTS', attempts) == 1, redis.call('EXISTS', crashes) == 1
 local reason, waits, jobs, free = '', {}, {}, {}
 
+local function count(hash, key)
+    return tonumber(redis.pcall('HGET', hash, key)) or 0
+end
+
 local function hand_out(slot, its_token, queue, raw)
     local key = (any_failed or any_crashed) and job_key(queue, raw) or ''
-    local failed = any_failed and tonumber(redis.call('HGET', attempts, key)) or 0
-    local crashed = any_crashed and tonumber(redis.call('HGET', crashes, key)) or 0
+    local failed = any_failed and count(attempts, key) or 0
+    local crashed = any_crashed and count(crashes, key) or 0
     for _, value in ipairs({slot - 1, its_token, queue, raw, key, failed, crashed}) do jobs[#jobs + 1] = value end
 end
 
@@ -43,7 +47,7 @@ local function permits(throttle, interval)
 end
 
 local function is_suspect(queue, raw)
-    return any_crashed and (tonumber(redis.call('HGET', crashes, job_key(queue, raw))) or 0) >= SUSPECT
+    return any_crashed and count(crashes, job_key(queue, raw)) >= SUSPECT
 end
 
 -- Serve one queue; returns when to ask it again.
@@ -56,7 +60,10 @@ local function serve(name, interval, list, throttle)
         if type(raw) == 'table' then return PAUSED end -- an error: what is there is no list
         local readable = pcall(cjson.decode, #raw <= largest and raw or '')
         if not readable or string.sub(raw, 1, 1) ~= '{' then
-            redis.call('RPUSH', unreadable, name, raw)
+            if type(redis.pcall('RPUSH', unreadable, name, raw)) == 'table' then -- no list either: it stays where it was
+                redis.call('LPUSH', list, raw)
+                return PAUSED
+            end
             aside = aside + 1
             if aside == SET_ASIDE then wait = 1 end
         else

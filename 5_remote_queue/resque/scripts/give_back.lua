@@ -6,6 +6,7 @@
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     return 0
 end
-redis.call('DEL', KEYS[1])
+even_when_full(KEYS[2])
 redis.call('LPUSH', KEYS[3], ARGV[3])
+redis.call('DEL', KEYS[1])
 return 1

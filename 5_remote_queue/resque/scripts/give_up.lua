@@ -8,11 +8,12 @@ if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     redis.pcall('HINCRBY', KEYS[10], 'late', 1)
     return 0
 end
-redis.call('DEL', KEYS[1])
+even_when_full(KEYS[2])
 redis.call('RPUSH', KEYS[3], ARGV[3])
+redis.call('DEL', KEYS[1])
 for counter = 4, 7 do redis.pcall('INCR', KEYS[counter]) end
-redis.call('HDEL', KEYS[8], ARGV[4])
-redis.call('HDEL', KEYS[9], ARGV[4])
+redis.pcall('HDEL', KEYS[8], ARGV[4])
+redis.pcall('HDEL', KEYS[9], ARGV[4])
 redis.pcall('HINCRBY', KEYS[10], 'failed', 1)
 redis.pcall('HINCRBY', KEYS[11], 'failed', 1)
 redis.call('EXPIRE', KEYS[11], ARGV[6])

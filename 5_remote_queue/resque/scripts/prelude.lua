@@ -1,6 +1,15 @@
 -- What several scripts need; it stands before each of them.
 --
--- Counters are raised by pcall: one that somebody has made no number of must not keep a job from being settled.
+-- An error ends a script and undoes nothing. So a job is put where it is to go before it is taken from where it was: under
+-- a key of another type there is room for nothing, and the job stays where it was. What is only counted or remembered is
+-- written by pcall: a counter that somebody has made no number of must not keep a job from being settled.
+
+-- A full Redis refuses a script's first write if it is one that may need memory, and takes whatever comes behind another
+-- write. So a script that keeps workers alive or jobs moving begins with one that changes nothing: refused, it would keep
+-- out the very workers that make room. (No key that it is called with ever has an end to its life.)
+local function even_when_full(key)
+    redis.call('PERSIST', key)
+end
 
 local function now_ms()
     local time = redis.call('TIME')

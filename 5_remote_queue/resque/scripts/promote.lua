@@ -13,17 +13,19 @@ for lock = 1, 2 do
     local leader = redis.call('GET', KEYS[lock])
     if leader and leader ~= us then return {leader, 0, 0} end
 end
+even_when_full(schedule)
 redis.call('SET', KEYS[1], us, 'PX', ARGV[3])
 redis.call('SET', KEYS[2], us, 'PX', ARGV[3])
 
 local function move(raw)
     local readable, job = pcall(cjson.decode, raw)
-    if not readable or type(job) ~= 'table' or type(job.queue) ~= 'string' or job.queue == '' then
+    local queue = readable and type(job) == 'table' and job.queue
+    if type(queue) == 'string' and queue ~= ''
+        and type(redis.pcall('RPUSH', namespace .. ':queue:' .. queue, raw)) == 'number' then
+        redis.pcall('SADD', queues, queue)
+    else
         redis.call('RPUSH', unreadable, '', raw)
-        return
     end
-    redis.call('SADD', queues, job.queue)
-    redis.call('RPUSH', namespace .. ':queue:' .. job.queue, raw)
 end
 
 local now = redis.call('TIME')[1]
@@ -31,11 +33,12 @@ local moved = 0
 for _, second in ipairs(redis.call('ZRANGEBYSCORE', schedule, '-inf', now, 'LIMIT', 0, most)) do
     local delayed = namespace .. ':delayed:' .. second
     while moved < most do
-        local raw = redis.pcall('LPOP', delayed)
+        local raw = redis.pcall('LINDEX', delayed, 0)
         if type(raw) == 'table' then redis.call('ZREM', schedule, second) end -- an error: what is there is no list
         if type(raw) ~= 'string' then break end
-        redis.call('SREM', namespace .. ':timestamps:' .. raw, 'delayed:' .. second)
         move(raw)
+        redis.call('LPOP', delayed)
+        redis.pcall('SREM', namespace .. ':timestamps:' .. raw, 'delayed:' .. second)
         moved = moved + 1
     end
     if redis.call('EXISTS', delayed) == 0 then redis.call('ZREM', schedule, second) end

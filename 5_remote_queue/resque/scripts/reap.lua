@@ -1,11 +1,12 @@
 -- Bring back what the dead left behind: the jobs of workers whose lease has ended.
 --
 -- KEYS  py:leases, workers, workers:heartbeat, failed, py:crashes, py:attempts, py:totals, stat:processed, stat:failed,
---       py:unreadable; the others are made of what is found in these, so all must be in one slot of a cluster
+--       py:unreadable, py:reaping; the others are made of what is found in these, so all must be in one slot of a cluster
 -- ARGV  1: namespace   2: crashes after which a job is given up   3: now, as in a failure record   4: at most so many
+--       5: if nobody has looked for so long (ms), then nobody could   6: how long the living then have to say so (ms)
 -- Returns for each {ID, queue or "", what was done: "back", "failed", "filed" (somebody else had put it into `failed`
 --       already) or "" (it had no job), RAW or ""}.
-local leases, workers, heartbeats, failed, crashes, attempts, totals, processed, failures, unreadable =
+local leases, workers, heartbeats, failed, crashes, attempts, totals, processed, failures, unreadable, reaping =
     unpack(KEYS)
 local namespace, limit, failed_at = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local ANSWERED_FOR = 1000 -- so many of the latest failures are searched for one that names a worker
@@ -54,10 +55,24 @@ local function recover(id, record)
         give_up(id, head.queue, raw, 'its worker was gone while it ran, ' .. count .. ' times')
         return head.queue, 'failed', raw
     end
-    redis.call('LPUSH', namespace .. ':queue:' .. head.queue, raw)
+    if type(redis.pcall('LPUSH', namespace .. ':queue:' .. head.queue, raw)) == 'table' then
+        give_up(id, head.queue, raw, 'its worker was gone while it ran, and its queue is no list')
+        return head.queue, 'failed', raw
+    end
     return head.queue, 'back', raw
 end
 
+-- Everybody looks twice a second. When nobody has for long, Redis was away, and nobody could beat either: whoever asks
+-- first would find all leases ended, and every job that runs would have crashed. So the living come first.
+local function is_too_early()
+    local looked = tonumber(redis.pcall('HGET', reaping, 'looked'))
+    redis.pcall('HSET', reaping, 'looked', now)
+    if looked and now - looked > tonumber(ARGV[5]) then redis.pcall('HSET', reaping, 'from', now + ARGV[6]) end
+    return now < (tonumber(redis.pcall('HGET', reaping, 'from')) or 0)
+end
+
+even_when_full(leases)
+if is_too_early() then return {} end
 local answer = {}
 for i, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. now, 'LIMIT', 0, tonumber(ARGV[4]))) do
     local worker = namespace .. ':worker:' .. id

@@ -6,6 +6,7 @@
 local ids, pings = cjson.decode(ARGV[2]), cjson.decode(ARGV[5])
 local now = now_ms()
 local until_ms = now + tonumber(ARGV[1])
+even_when_full(KEYS[3])
 for i, id in ipairs(ids) do
     redis.call('HSET', KEYS[1], id, ARGV[3])
     redis.call('SET', KEYS[3 + 2 * i], pings[i])

@@ -7,11 +7,12 @@ if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     redis.pcall('HINCRBY', KEYS[7], 'late', 1)
     return 0
 end
-redis.call('DEL', KEYS[1])
+even_when_full(KEYS[2])
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[4]) -- a second with nothing in it hurts nobody, a job in none is not found
 redis.call('RPUSH', KEYS[4], ARGV[3])
-redis.call('SADD', KEYS[5], 'delayed:' .. ARGV[4])
-redis.call('ZADD', KEYS[3], ARGV[4], ARGV[4])
-redis.call('HINCRBY', KEYS[6], job_key(ARGV[5], ARGV[3]), 1)
+redis.call('DEL', KEYS[1])
+redis.pcall('SADD', KEYS[5], 'delayed:' .. ARGV[4])
+redis.pcall('HINCRBY', KEYS[6], job_key(ARGV[5], ARGV[3]), 1)
 redis.pcall('HINCRBY', KEYS[7], 'retried', 1)
 redis.pcall('HINCRBY', KEYS[8], 'retried', 1)
 redis.call('EXPIRE', KEYS[8], ARGV[6])

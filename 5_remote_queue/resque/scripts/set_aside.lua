@@ -4,9 +4,10 @@
 -- Returns 1 if it was, else 0.
 local oldest = redis.call('LRANGE', KEYS[1], 0, 1)
 if oldest[1] ~= ARGV[1] or oldest[2] ~= ARGV[2] then return 0 end
-redis.call('LPOP', KEYS[1])
-redis.call('LPOP', KEYS[1])
+even_when_full(KEYS[1])
 redis.call('RPUSH', KEYS[2], ARGV[3])
+redis.call('LPOP', KEYS[1])
+redis.call('LPOP', KEYS[1])
 redis.pcall('INCR', KEYS[3])
 redis.pcall('HINCRBY', KEYS[4], 'failed', 1)
 return 1
