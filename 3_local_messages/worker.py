@@ -40,7 +40,9 @@ class Worker:
 
     def _receive(self, message: Message) -> None:
         """`["send", {email}]`: the master has no more than its window in our hands, so each may have a task."""
-        if self._stopping:  # it waits with the master for the next worker; begun now, it would be cut off and come twice
+        if (
+            self._stopping
+        ):  # it waits with the master for the next worker; begun now, it could be cut off and come twice
             return
         _, email = message
         task = asyncio.create_task(self._send(email))
