@@ -26,8 +26,10 @@ from lab.steady import Record
 NUMBERS = ("attempted", "acknowledged", "ok", "failed", "queued", "lost", "duplicated", "recovered", "unexpected")
 
 SLACK = 1_000_000_000
-"""ns: an email that was to be sent, or acknowledged, so long before a fault was well on its way; without a fault it
-takes a tenth of that."""
+"""ns: an email that had come so long before a fault was acknowledged; without a fault that takes a tenth of it."""
+UNSENT = 3_000_000_000
+"""ns: so long before a fault an email may have been asked for that never came. After an earlier fault it may have waited
+for a session with the mail server for as long as a send may take (SEND_SECONDS in hits.py), and that takes another."""
 GRACE = 200_000_000
 """ns: so long after a fault somebody may still believe that all is well, as Redis of a subscriber that was killed."""
 
@@ -65,7 +67,7 @@ class Story:
 
         `slack` is that "just", in ns. What never came must have been asked for not long before the fault.
         """
-        in_time = self.arrivals[0] >= hit.begin - slack if self.arrivals else self.asked >= hit.begin - SLACK
+        in_time = self.arrivals[0] >= hit.begin - slack if self.arrivals else self.asked >= hit.begin - UNSENT
         return in_time and self.asked <= hit.end + GRACE
 
     def waited_through(self, hit: Hit) -> bool:
