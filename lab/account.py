@@ -28,8 +28,8 @@ NUMBERS = ("attempted", "acknowledged", "ok", "failed", "queued", "lost", "dupli
 SLACK = 1_000_000_000
 """ns: an email that had come so long before a fault was acknowledged; without a fault that takes a tenth of it."""
 UNSENT = 3_000_000_000
-"""ns: so long before a fault an email may have been asked for that never came. After an earlier fault it may have waited
-for a session with the mail server for as long as a send may take (SEND_SECONDS in hits.py), and that takes another."""
+"""ns: so long before a fault an email may have been asked for that never came. After an earlier fault it may have
+waited for a session with the mail server as long as a send may take (SEND_SECONDS in hits.py)."""
 GRACE = 200_000_000
 """ns: so long after a fault somebody may still believe that all is well, as Redis of a subscriber that was killed."""
 
