@@ -14,6 +14,7 @@ from common.process import LIFELINE
 from lab.children import ROOT, in_the_way
 
 RESULTS = Path(os.environ.get("RESULTS_DIR") or ROOT / "results")
+"""Where what was measured is saved. With RESULTS_DIR elsewhere, as in tests: the repository stays as it is."""
 PARTIAL = RESULTS / "partial"
 """For runs of a part only: not in the repository, and no README shows them."""
 

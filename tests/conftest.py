@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from lab.children import Lab
 from tests.programs import ROOT, Inbox, Strategy, Valkey, running_inbox, running_strategy, running_valkey
 
 # No deadline for one example: CI machines are slow at times, and speed is measured elsewhere (`make bench`).
@@ -56,3 +58,11 @@ def strategy(
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "data"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """A lab whose children are all gone after the test."""
+    before = psutil.Process().children()
+    yield Lab(tmp_path)
+    assert psutil.Process().children() == before

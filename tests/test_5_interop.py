@@ -246,12 +246,7 @@ async def test_a_job_in_ruby_s_format_is_tried_again_as_often_as_any_other(share
 
 
 def failed_list_of(shared: Shared) -> Any:
-    try:
-        return importlib.import_module("5_remote_queue.resque.failed").FailedList(
-            shared.connections.commands, shared.keys
-        )
-    except ImportError:
-        pytest.skip("the failed list has no interface yet")
+    return importlib.import_module("5_remote_queue.resque.failed").FailedList(shared.connections.commands, shared.keys)
 
 
 async def test_what_failed_with_us_is_read_removed_and_retried_by_node(shared: Shared) -> None:

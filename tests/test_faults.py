@@ -8,8 +8,8 @@ import smtplib
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import psutil
 import pytest
 from aiohttp import web
 
-from common.web import Handler
 from lab import cell
 from lab.account import Hit, Story, account
 from lab.cell import broken_promises, queued_at_worker, run_cells
@@ -27,16 +26,9 @@ from lab.mailbox import Arrival, mailbox
 from lab.promises import FAULTS, SUBJECTS, Bound, Promise, faults_of, promise
 from lab.steady import Record, Steady
 from tests.programs import ROOT, wait_until
+from tests.web_server import web_server
 
 UNDER_WAY = Promise(lost=Bound.UNDER_WAY, twice=Bound.UNDER_WAY)
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    """A lab whose children are all gone after the test."""
-    before = psutil.Process().children()
-    yield Lab(tmp_path)
-    assert psutil.Process().children() == before
 
 
 # The account
@@ -193,17 +185,6 @@ def test_strategy_4_is_at_rest_when_its_worker_has_said_so_last() -> None:
 
 
 # The steady load
-
-
-@asynccontextmanager
-async def web_server(handler: Handler) -> AsyncIterator[int]:
-    app = web.Application()
-    app.router.add_get("/{tail:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield runner.addresses[0][1]
-    await runner.cleanup()
 
 
 def accepted(number: int) -> web.Response:

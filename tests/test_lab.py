@@ -5,15 +5,13 @@ import math
 import smtplib
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import psutil
 import pytest
 from aiohttp import web
 
-from common.web import Handler
 from lab import children, load_smtp, sinks
 from lab.bench import BENCHMARKS, chosen
 from lab.bench_accepting import ask, cpu_by_role
@@ -30,15 +28,7 @@ from lab.sinks import WITH_LIFELINE, LabSink, lab_sink, url_of, wait_for_mail
 from lab.strategies import strategies, strategy
 from lab.valkey import valkey
 from tests.programs import wait_until
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    """A lab whose children are all gone after the test."""
-    before = psutil.Process().children()
-    yield Lab(tmp_path)
-    assert psutil.Process().children() == before
-
+from tests.web_server import web_server
 
 # Figures
 
@@ -191,17 +181,6 @@ def test_the_mailer_and_the_sink_count_the_same(lab: Lab) -> None:
 
 
 # The load generator
-
-
-@asynccontextmanager
-async def web_server(handler: Handler) -> AsyncIterator[int]:
-    app = web.Application()
-    app.router.add_get("/{tail:.*}", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield runner.addresses[0][1]
-    await runner.cleanup()
 
 
 async def test_the_load_generator_counts_answers_by_status() -> None:
