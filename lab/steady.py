@@ -22,9 +22,7 @@ from itertools import count
 from typing import Any
 from urllib.parse import quote
 
-import uvloop
-
-from common.process import stop_requested
+from common.process import run, stop_requested
 from lab.figures import percentile
 
 TEXT = quote("How are you?")
@@ -186,4 +184,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    run(main())

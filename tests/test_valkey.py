@@ -127,6 +127,14 @@ def test_told_to_stop_the_supervisor_stops_valkey_first(own: Settings) -> None:
     assert running(own.data_dir, "valkey") is None
 
 
+def test_told_to_stop_while_it_starts_it_leaves_no_valkey_behind(own: Settings) -> None:
+    with open_users_lock(own.data_dir, "valkey"):
+        program = Program([sys.executable, "-m", "common.valkey"], {"DATA_DIR": str(own.data_dir), "VALKEY_PORT": "0"})
+        wait_until(program.descendants, "Valkey has been started")
+        assert program.stop() == 0
+    assert running(own.data_dir, "valkey") is None
+
+
 def test_when_all_users_are_killed_it_ends_by_itself(own: Settings) -> None:
     user = Program(
         [sys.executable, "-c", "import sys; from common.services import *; from common.settings import Settings\n"
