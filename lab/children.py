@@ -54,7 +54,7 @@ class Child:
         return found[1]
 
     def result(self, limit: float, meanwhile: Callable[[], object] = lambda: None) -> Facts:
-        """Wait at most `limit` seconds for its end; the JSON object in its last line. Raises ChildFailed."""
+        """Wait at most `limit` seconds for its end; the last line that is a JSON object. Raises ChildFailed."""
         deadline = time.monotonic() + limit
         while self.process.poll() is None:
             if time.monotonic() > deadline:
@@ -63,7 +63,10 @@ class Child:
             time.sleep(LOOK_SECONDS)
         if self.process.returncode:
             raise self.failure()
-        facts: Facts = json.loads(self.text().splitlines()[-1])
+        try:
+            facts: Facts = json.loads(next(line for line in reversed(self.text().splitlines()) if line.startswith("{")))
+        except (StopIteration, json.JSONDecodeError):
+            raise self.failure() from None
         return facts
 
     def failure(self) -> ChildFailed:

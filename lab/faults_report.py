@@ -6,18 +6,16 @@ from lab.compare_report import machine_of
 from lab.figures import Facts
 from lab.promises import FAULTS, SUBJECTS
 
-ALWAYS = ("lost", "duplicated")
 SELDOM = ("failed", "queued", "recovered", "unexpected")
 WORDS = {"duplicated": "twice", "failed": "given up", "queued": "still queued"}
 
 
 def measured(cell: Facts) -> str:
-    """lost 3 of 41 under way; twice 0."""
+    """lost 3; twice 0; 5 given up."""
     if "lost" not in cell:
         return "nothing"
-    lost = f"lost {cell['lost']}" + (f" of {cell['under_way']} under way" if cell["lost"] else "")
     seldom = [f"{cell[name]} {WORDS.get(name, name)}" for name in SELDOM if cell[name]]
-    return "; ".join([lost, f"twice {cell['duplicated']}", *seldom])
+    return "; ".join([f"lost {cell['lost']}", f"twice {cell['duplicated']}", *seldom])
 
 
 def back(cell: Facts) -> str:
