@@ -186,6 +186,7 @@ class Cell:
             "back_ms": max((back_ms(found.stories, hit) for hit in self.hits), default=0.0),
             "late_ms": load_facts["late_p99_ms"],
             "promised": promised.text(),
+            "refusals": sorted(promised.refusals),
             "broken": [*broken, *broken_promises(promised, found, self.hits), *too_late(late)],
         }
 

@@ -28,6 +28,8 @@ def broken_promises(promised: Promise, found: Account, hits: Sequence[Hit]) -> l
     reasons = [*_lost(promised, found, hits), *_twice(promised, found, hits), *_given_up(promised, found, hits)]
     if found.unexpected:
         reasons.append(f"{found.unexpected} sent that nobody has asked for")
+    others = {status: count for status, count in found.answers().items() if status[0] != "2"}
+    reasons += [f"{count} answers {status}" for status, count in others.items() if status not in promised.refusals]
     return reasons + [f"the account does not close: {gap}" for gap in found.gaps()]
 
 

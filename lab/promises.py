@@ -38,6 +38,8 @@ class Promise:
     given_up: GivenUp = GivenUp.NEVER
     copies: int = 1
     """Of one email, beyond the first, for each fault that it was under way at."""
+    refusals: frozenset[str] = frozenset()
+    """Answers that callers may get that are no 2xx."""
 
     def text(self) -> str:
         given_up = f" or given up {self.given_up.value}" if self.given_up.value else ""
@@ -75,7 +77,7 @@ FAULTS: dict[str, str] = {
     "server-stop": "SIGSTOP to the web server, then SIGCONT",
     "worker-kill": "SIGKILL to the worker",
     "worker-term": "SIGTERM to the worker",
-    "worker-stop": "SIGSTOP to the worker for longer than its lease, then SIGCONT",
+    "worker-stop": "SIGSTOP to the worker for longer than a lease of 5 and 6, then SIGCONT",
     "worker-second": "a second worker beside the first for a while",
     "master-kill": "SIGKILL to the master",
     "scheduler-kill": "SIGKILL to the scheduler",
@@ -110,6 +112,7 @@ LOSSES = {
 
 REPEATED = ("worker-stop", "smtp-kill", "smtp-term", "smtp-stop", "smtp-hang", "smtp-lose-reply")
 """After these it is not known whether an email was sent, and who keeps it sends it again."""
+REFUSED = {"smtp-550": GivenUp.REFUSED, "smtp-451": GivenUp.REFUSED_OFTEN}
 CRASHES = ("worker-kill", "worker-stop")
 """What these hit may be their cause: an email that kills its workers is not handed out for ever."""
 
@@ -124,24 +127,45 @@ POINTLESS = {("redis-tail", 4), ("redis-full", 4), ("worker-second", 3)}
 """Of a published message Redis keeps nothing, neither in its memory nor in its file; and the master has one worker."""
 
 
+def refusals(subject: str, fault: str) -> frozenset[str]:
+    """What callers may be told that is no 2xx: HTTP statuses, and "none" where a connection breaks or is refused."""
+    number, (who, _, how) = SUBJECTS[subject].number, fault.partition("-")
+    in_doubt = {"504"} if subject == "4w" else set[str]()  # no report of the worker in time
+    failed = {"502"} if subject == "4w" else set[str]()  # a report of failure
+    match who, how:
+        case "server", "stop":
+            return frozenset(in_doubt)
+        case "server" | "master" | "all", _:
+            return frozenset({"none", *in_doubt, *(["503"] if number > 3 else [])})  # the one who comes back is early
+        case "worker", "kill" | "term" if number == 4:
+            return frozenset({"503"} | in_doubt)  # nobody is listening
+        case "worker", _:
+            return frozenset(in_doubt | failed)
+        case "redis", _:
+            return frozenset({"503"} | in_doubt)
+        case "smtp", _ if number == 1:
+            return frozenset({"451": {"503"}, "550": {"502"}, "lose-reply": {"504"}}.get(how, {"503", "504"}))
+        case "smtp", _:
+            return frozenset(in_doubt | failed)
+        case _:
+            return frozenset()
+
+
 def promise(subject: str, fault: str) -> Promise:
     who, number = fault.partition("-")[0], SUBJECTS[subject].number
     lost, twice, given_up = LOSSES.get((subject, fault), NONE), NONE, GivenUp.NEVER
-    if number == 4 and fault == "worker-second":
-        return Promise(twice=UNDER_WAY)  # every subscriber sends its copy
-    if number in (1, 2) or subject == "4w":  # nobody keeps it and tries again
-        return Promise(lost)
-    if fault in REPEATED:
+    keeps = number in (3, 5, 6) or subject == "4"  # and tries again
+    if keeps and fault in REPEATED:
         twice = UNDER_WAY if fault == "smtp-lose-reply" else IN_HANDS
     if number in (3, 5, 6) and fault == "worker-kill":
         twice = IN_HANDS
     if number in (5, 6) and who == "redis":  # a claim or an acknowledgement that it has not taken, or forgets
         twice = IN_HANDS
+    if number == 4 and fault == "worker-second":  # every subscriber sends its copy
+        twice = UNDER_WAY
     if number in (5, 6) and fault in CRASHES:
         given_up = GivenUp.CRASHED
-    match fault:
-        case "smtp-550":
-            given_up = GivenUp.REFUSED
-        case "smtp-451":
-            given_up = GivenUp.REFUSED_OFTEN
-    return Promise(lost, twice, given_up, copies=ATTEMPTS if fault == "smtp-lose-reply" else 1)
+    elif keeps and fault in REFUSED:
+        given_up = REFUSED[fault]
+    copies = ATTEMPTS if fault == "smtp-lose-reply" else 1
+    return Promise(lost, twice, given_up, copies, refusals(subject, fault))

@@ -250,6 +250,13 @@ def test_nobody_gets_an_email_that_was_not_asked_for() -> None:
     assert broken_promises(Promise(), found, []) == ["1 sent that nobody has asked for"]
 
 
+def test_callers_are_told_nothing_else_than_was_promised() -> None:
+    found = account([asked(0), asked(1, 503), asked(2, 503), asked(3, 0)], [came(0, 5)], "t")
+    assert broken_promises(Promise(refusals=frozenset({"503", "none"})), found, []) == []
+    assert broken_promises(Promise(refusals=frozenset({"none"})), found, []) == ["2 answers 503"]
+    assert broken_promises(Promise(), found, []) == ["2 answers 503", "1 answers none"]
+
+
 def test_an_account_that_does_not_close_is_a_broken_promise_and_says_where() -> None:
     assert broken_promises(Promise(), account([], [], "t", books=Books(done=1)), []) == [
         "the account does not close: 1 done by its own books, and there are 0"
