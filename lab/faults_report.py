@@ -11,9 +11,9 @@ WORDS = {"duplicated": "twice", "failed": "given up", "queued": "still queued"}
 
 
 LEGEND = (
-    "*Given up*: named by its id in a failed list or a log. *Recovered*: it came, though no 2xx did. *Answers*: how many "
-    "of each HTTP status; none: the connection broke, or was refused. *Back after*: the longest time from the end of a "
-    "fault until an email that was due after it was in the inbox."
+    "*Given up*: named by its id in a failed list or a log. *Recovered*: the email came, though no 2xx did. *Answers*: "
+    "how many of each HTTP status; none: the connection broke, or was refused. *Back after*: the longest time from the "
+    "end of a fault until an email that was due after it was in the inbox."
 )
 
 
