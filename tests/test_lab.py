@@ -25,6 +25,7 @@ from lab.load_redis import KINDS
 from lab.machine import alive
 from lab.sink import Sink
 from lab.sinks import WITH_LIFELINE, LabSink, lab_sink, url_of, wait_for_mail
+from lab.steady import Steady
 from lab.strategies import strategies, strategy
 from lab.valkey import valkey
 from tests.programs import wait_until
@@ -258,6 +259,59 @@ async def test_asked_singly_a_connection_pauses_after_each_answer() -> None:
     assert result["ids"] == [f"<{n}@example.com>" for n in range(1, 6)]
     assert all(asked < came for asked, came in zip(result["asked_ns"], seen, strict=True))
     assert all(later - earlier >= 5e6 for earlier, later in zip(seen, result["asked_ns"][1:], strict=False))
+
+
+# The load generator with a steady rate; more of it is in test_faults.py
+
+
+async def test_as_many_requests_are_under_way_as_a_slow_server_needs(lab: Lab) -> None:
+    # given a server that answers nobody before twenty have asked
+    seen: list[str] = []
+    all_there = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        if len(seen) == 20:
+            all_there.set()
+        await all_there.wait()
+        return web.Response(text=f'{{"id": "<{len(seen)}@example.com>"}}', status=202)
+
+    async with web_server(handle) as port:
+        options = ("--port", port, "--rate", 100, "--clients", 2, "--count", 20, "--timeout", 10)
+        facts = await asyncio.to_thread(lab.measure, "lab.steady", *options)
+    # then none waited for a free client
+    assert [record[4] for record in facts["records"]] == [202] * 20
+    assert facts["under_way"] == 20
+
+
+async def test_connections_are_used_again_and_a_closed_loop_has_as_many_as_clients(lab: Lab) -> None:
+    connections = set()
+
+    async def handle(request: web.Request) -> web.Response:
+        connections.add(request.transport)
+        return web.Response(text='{"id": "<1@example.com>"}', status=202)
+
+    async with web_server(handle) as port:
+        options = ("--port", port, "--rate", 0, "--clients", 3, "--count", 30)
+        facts = await asyncio.to_thread(lab.measure, "lab.steady", *options)
+    assert len(facts["records"]) == 30
+    assert len(connections) == facts["under_way"] == 3
+
+
+@pytest.mark.parametrize("exact", [False, True])
+async def test_no_email_is_asked_for_before_it_is_due(exact: bool) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(text='{"id": "<1@example.com>"}', status=202)
+
+    async with web_server(handle) as port:
+        steady = Steady(port, rate=100.0, tag="t", query="", limit=30, timeout=5.0, exact=exact)
+        await steady.run(clients=30)
+    assert [(due - steady.start) for _, due, *_ in sorted(steady.records)] == [n * 10_000_000 for n in range(30)]
+    late = sorted((asked - due) / 1e6 for _, due, asked, *_ in steady.records)
+    assert late[0] >= 0
+    # and how late it was is said
+    result = steady.result()
+    assert [result["late_p50_ms"], result["late_p99_ms"]] == [late[14], late[29]]
 
 
 # The strategies, and what is measured of them
