@@ -22,7 +22,7 @@ from lab.children import ChildFailed, Lab, default_environment, python
 from lab.figures import Rounds, Spread, in_turns, percentile
 from lab.load import Load, email_requests, run_load
 from lab.load_redis import KINDS
-from lab.machine import alive
+from lab.machine import alive, busy
 from lab.sink import Sink
 from lab.sinks import WITH_LIFELINE, LabSink, lab_sink, url_of, wait_for_mail
 from lab.steady import Steady
@@ -259,6 +259,16 @@ async def test_asked_singly_a_connection_pauses_after_each_answer() -> None:
     assert result["ids"] == [f"<{n}@example.com>" for n in range(1, 6)]
     assert all(asked < came for asked, came in zip(result["asked_ns"], seen, strict=True))
     assert all(later - earlier >= 5e6 for earlier, later in zip(seen, result["asked_ns"][1:], strict=False))
+
+
+@pytest.mark.parametrize(("each", "warned"), [((0, 5, 0, 10), False), ((0, 0, 0, 0, 0, 0, 0, 100), True)])
+def test_a_machine_is_busy_when_a_part_of_one_core_is_however_many_there_are(
+    each: tuple[float, ...], warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: list(each))
+    warning = busy()
+    assert (warning is not None) == warned
+    assert warning is None or "1.0 of its 8 cores" in warning
 
 
 # The load generator with a steady rate; more of it is in test_faults.py
