@@ -1,28 +1,32 @@
 """The lab's instruments tell the truth. How fast anything is, no test says."""
 
 import asyncio
+import io
+import json
 import math
 import smtplib
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psutil
 import pytest
 from aiohttp import web
+from rich.console import Console
 
-from lab import children, load_smtp, sinks
-from lab.bench import BENCHMARKS, chosen
-from lab.bench_accepting import ask, cpu_by_role
-from lab.bench_burst import compare
+from lab import children, command, load_smtp, sinks
+from lab.bench import BENCHMARKS, Benchmark, chosen, measure, report
+from lab.bench_accepting import cpu_by_role, load_by_role
 from lab.bench_idle import compare_moments
 from lab.bench_mailer import send
 from lab.children import ChildFailed, Lab, default_environment, python
-from lab.figures import Rounds, Spread, in_turns, percentile
+from lab.each_once import compare_ids, each_once
+from lab.figures import Rounds, Row, Spread, in_turns, percentile
 from lab.load import Load, email_requests, run_load
 from lab.load_redis import KINDS
-from lab.machine import alive, busy
+from lab.machine import alive, busy, stamp
 from lab.sink import Sink
 from lab.sinks import WITH_LIFELINE, LabSink, lab_sink, url_of, wait_for_mail
 from lab.steady import Steady
@@ -74,8 +78,53 @@ def test_what_is_compared_is_measured_in_turns() -> None:
 
 
 def test_the_ids_of_a_burst_are_compared_both_ways() -> None:
-    account = compare(accepted=["a", "b", "c"], delivered=["a", "b", "b", "x"])
+    account = compare_ids(accepted=["a", "b", "c"], delivered=["a", "b", "b", "x"])
     assert account == {"accepted": 3, "delivered": 4, "lost": 1, "twice": 1, "unasked": 1}
+
+
+@pytest.mark.parametrize("wrong", ["lost", "twice", "unasked", "broken"])
+def test_each_once_is_nothing_lost_nothing_twice_nothing_unasked_and_every_answer_read(wrong: str) -> None:
+    account = {"accepted": 2, "delivered": 2, "lost": 0, "twice": 0, "unasked": 0}
+    assert each_once(account, {"broken": 0}, {"broken": 0})
+    assert not each_once(account | {wrong: 1}, {"broken": 0}, {"broken": int(wrong == "broken")})
+
+
+def row(name: str, *rates: float) -> Row:
+    rounds = Rounds([{"rate": rate} for rate in rates], [{"rate": rate} for rate in rates])
+    return Row(name, "emails/s", rounds, against="bare SMTP", target="none", met=True, notes=())
+
+
+def test_a_row_of_one_round_says_so() -> None:
+    assert row("burst", 7.0).to_dict()["against"] == "bare SMTP, one round"
+    assert row("mailer", 7.0, 8.0).to_dict()["against"] == "bare SMTP"
+
+
+def test_a_benchmark_that_fails_leaves_the_rows_before_it_and_they_are_saved_as_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "PARTIAL", tmp_path / "partial")
+    console = Console(file=io.StringIO())
+
+    def works(lab: Lab) -> Iterator[Row]:
+        yield row("one", 7.0)
+
+    def fails(lab: Lab) -> Iterator[Row]:
+        yield row("two", 8.0)
+        raise ChildFailed("sink: it said nothing")
+
+    rows: list[Row] = []
+    benchmarks: dict[str, Benchmark] = {"works": works, "fails": fails, "not reached": works}
+    with pytest.raises(ChildFailed):
+        measure(benchmarks, rows, console)
+    report(console, rows, stamp(), "sink: it said nothing", whole=True)
+    [path] = tmp_path.rglob("*.json")
+    facts = json.loads(path.read_text())
+    assert path == tmp_path / "partial" / "bench.json"
+    assert ([found["name"] for found in facts["rows"]], facts["failure"]) == (["one", "two"], "sink: it said nothing")
+    # and when all of it was measured it is the result
+    report(console, rows, stamp(), "", whole=True)
+    assert (tmp_path / "bench.json").exists()
 
 
 def test_only_the_named_groups_are_chosen() -> None:
@@ -331,7 +380,7 @@ def test_a_strategy_is_ready_its_roles_are_known_and_then_they_are_gone(lab: Lab
     with lab_sink(lab) as sink, strategy(lab, 3, url_of(sink)) as server:
         roles = server.roles()
         processes = [psutil.Process(pid) for pid in server.pids()]
-        facts = ask(lab, server.port, roles, count=50)
+        facts = load_by_role(lab, server.port, roles, count=50)
         wait_for_mail(sink, 50)
         assert sorted(roles.values()) == ["email worker", "master", "web server"]
         assert (facts["statuses"], sink.count()) == ({"202": 50}, 50)
