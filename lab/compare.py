@@ -11,8 +11,8 @@ who waits for the 250 waits longer than the email.
 
     make compare [N=200] [CLIENTS=10] [LATENCY_MS=100] [STRATEGIES="1 5"]
 
-Writes results/compare.json, .md and .svg. The exit status is 1 when an email was not accepted, did not
-arrive, or came twice. When a strategy fails to run, those before it are saved as a part, in results/partial.
+Writes results/compare.json, .md and .svg. The exit status is 1 when an email was not accepted, did not arrive, or came
+twice. When a strategy fails to run, those before it are saved as a part, in results/partial.
 """
 
 import argparse

@@ -36,8 +36,8 @@ RECENT = 200  # answers that the figures so far are made of
 MOST = 1000  # requests under way in an open loop, so that open files suffice
 FILES = MOST + 24
 # uvloop's timers have steps of 1 ms. With `--exact` the last moment before an email is due is spent in asking the clock
-# again and again, but no more than a tenth of the time: the server needs its core. So above 100 a second, and from
-# there on the more the faster, the timer shows again.
+# again and again, but no more than a tenth of the time: the server needs its core. So above 100 emails a second the
+# timer shows again, the more the faster they come.
 SPIN_NS, SPIN_SHARE = 1_500_000, 0.1
 
 Record = tuple[int, int, int, int, int, str]
