@@ -12,6 +12,8 @@ from contextlib import suppress
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from common.tasks import end_tasks
+
 CHANNEL = "eventr:appended"
 SUBSCRIBE_AGAIN_SECONDS = 0.5
 
@@ -47,8 +49,7 @@ class Hints:
     async def close(self) -> None:
         self.end()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end_tasks([self._task])
 
     async def _listen(self) -> None:
         while True:

@@ -24,6 +24,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from common.tasks import end_tasks
+
 from .events import Claimed, Event, milliseconds, read_position
 from .log import BEGINNING, END, Log
 from .tail import REMEMBER_SECONDS
@@ -103,9 +105,7 @@ class StreamLog(Log):
         reading = asyncio.create_task(self._read_ahead(consumer, min(seconds, TAKE_OVER_SECONDS)))
         stopped = asyncio.create_task(self._stopped.wait())
         done, left = await asyncio.wait([reading, stopped], return_when=asyncio.FIRST_COMPLETED)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await end_tasks(left)
         if reading in done:
             reading.result()
 

@@ -13,6 +13,7 @@ from common.mailer import Mailer
 from common.process import stop_requested
 from common.redis_client import ANSWER_SECONDS, blocking_redis_client, reason, redis_client
 from common.settings import Settings
+from common.tasks import end_tasks
 
 from .consumers import Consumer
 from .events import Claimed
@@ -39,7 +40,7 @@ class Worker:
         async with Heartbeat(lambda: self._beat(client), self._settings.lease_seconds / BEATS):
             log.info("consuming as %s", self._log.owner)
             log.info("stopping (%s)", await stop_requested())
-            retention.cancel()
+            await end_tasks([retention])
             for consumer in self._consumers:
                 consumer.stop()
             self._log.stop_waiting()

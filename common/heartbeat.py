@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from common.log import OncePerSecond
 from common.redis_client import reason
+from common.tasks import end_tasks
 
 HUNG_SECONDS = 300.0
 RETRY_SECONDS = 0.25  # after a beat that did not get through: Redis may be back long before the lease ends
@@ -47,7 +48,7 @@ class Heartbeat:
 
     async def __aexit__(self, *_: object) -> None:
         self._stop.set()
-        self._looking.cancel()
+        await end_tasks([self._looking])
         await asyncio.to_thread(self._thread.join)
 
     async def _look(self) -> None:

@@ -11,6 +11,7 @@ from common.emails import Email
 from common.errors import Away, LoginFailed, SendError
 from common.mailer import Mailer
 from common.retry import backoff_seconds, concerns_every_email
+from common.tasks import end_tasks
 
 PROBE_CAP_SECONDS = 2.0  # the longest pause between two looks whether the server is back
 WINDOW = 50  # emails in a worker's hands: more than it has SMTP sessions. What is in its hands, a kill may double
@@ -106,5 +107,4 @@ class PatientSender:
 
     async def close(self) -> None:
         if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.wait([self._probe])
+            await end_tasks([self._probe])

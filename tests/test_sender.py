@@ -11,6 +11,7 @@ from common.errors import Away, InDoubt, Refused, Unavailable
 from common.mailer import Mailer
 from common.sender import PatientSender, window
 from tests.smtp_peer import smtp_peer, until
+from tests.test_tasks import hard_of_hearing
 
 
 def an_email() -> Email:
@@ -116,3 +117,22 @@ async def test_closing_ends_the_probing() -> None:
         sending.cancel()
         await asyncio.wait([sending])
     assert all("_wait_for_server" not in repr(task) for task in asyncio.all_tasks())
+
+
+async def test_closing_ends_in_spite_of_a_cancellation_that_was_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        probing = []
+
+        async def check() -> None:
+            probing.append("one")
+            await hard_of_hearing()
+
+        monkeypatch.setattr(mailer, "check", check)
+        peer.cuts.add("connect")
+        sender = PatientSender(mailer, None)
+        sending = asyncio.create_task(sender.send(an_email()))
+        await until(lambda: probing)
+        async with asyncio.timeout(5):
+            await sender.close()
+        sending.cancel()
+        await asyncio.wait([sending])
