@@ -81,7 +81,7 @@ class Log(ABC):
         self._lease_ms = int(lease_seconds * 1000)
         self._append = Batcher(self._append_many, LARGEST)
         self._commit = Batcher(self.commit_many, LARGEST)
-        self._counts = Counts(redis)
+        self._counts = Counts(redis, self._scripts)
         self._shelf = Shelf(redis, self._scripts, self.owner, self._lease_ms)
         self._registered: set[str] = set()
         self._closing = False
@@ -158,6 +158,10 @@ class Log(ABC):
             self._committed(group[0], pending=reply[0])
             self._counts.add(group[0].consumer, "handled", sum(reply[1:]))
         return [done[id(claimed)] for claimed in items]
+
+    def count_unwanted(self, consumer: str, number: int) -> None:
+        """So many of the events that this consumer has committed were none of its business."""
+        self._counts.add(consumer, "unwanted", number)
 
     def _committed(self, claimed: Claimed, pending: int) -> None:
         """Called after a commit: so many are pending still where this one was."""
@@ -278,6 +282,11 @@ class Log(ABC):
     async def consumers(self) -> list[str]:
         names = await self._redis.smembers(CONSUMERS)
         return sorted(name.decode(errors="replace") for name in names)
+
+    async def leave(self, consumer: str) -> None:
+        """This one is no consumer any more: the log keeps nothing for it."""
+        await self._redis.srem(CONSUMERS, consumer)
+        self._registered.discard(consumer)
 
     async def _register(self, consumer: str) -> None:
         if consumer in self._registered:

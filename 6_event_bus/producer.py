@@ -46,7 +46,7 @@ class Producer:
         except RedisError:
             return {}
         return {
-            "sent": email.handled,
+            "sent": email.handled - email.unwanted,
             "failed": email.parked,
             "retried": email.retried,
             "waiting": email.waiting,

@@ -32,6 +32,8 @@ class Lag:
     oldest_seconds: float
     """Since the event at the cursor was appended; 0 if there is none."""
     handled: int = 0
+    unwanted: int = 0
+    """How many of the handled ones were none of its business."""
     retried: int = 0
     overtaken: int = 0
     """Events that were trimmed before this consumer had done them."""
