@@ -13,20 +13,22 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import DataError, RedisError
 
 from common.errors import SendError
 from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
+from common.tasks import end_tasks
 
-from .events import BadEvent, Claimed, Event
+from .events import Claimed, Event
 from .handlers import BatchHandler, Handler, Sleeper, hopeless
-from .log import Log
+from .log import BEGINNING, Log
 
 CLAIM_SECONDS = 5.0  # one claim waits for so long, then another one does
 SLEEP_SECONDS = 1.0  # between two looks whether a handler is wanted
 AGAIN_CAP_SECONDS = 0.5  # between two tries to reach a Redis that is away
+REST_CAP_SECONDS = 2.0  # between two tries of a handler that needs a Redis that is away, or full
 
 log = logging.getLogger(__name__)
 away_log = OncePerSecond(log)  # one for all consumers of a process: they lose the same Redis
@@ -40,11 +42,16 @@ class Consumer:
         self._log = events
         self._handler = handler
         self._attempts = attempts
+        # A worker takes all down that it has in hand. So whatever ATTEMPTS says, what never finished is claimed once
+        # more, and a third time at least: then it goes alone, and only what was alone can be to blame.
+        self._claims = max(attempts, 2) + 1
         self._held: dict[int, Claimed] = {}  # by id(), for after a replay the same event may be held twice
         self._tasks: set[asyncio.Task[None]] = set()
+        self._alone: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._stopping = False
-        self._alone = 0  # the id() of what is handled alone
+        self._rests = 0  # in a row
+        self._rest_until = 0.0  # time.monotonic()
         self._again_log = OncePerSecond(log)
 
     def held(self) -> tuple[Claimed, ...]:
@@ -53,10 +60,10 @@ class Consumer:
 
     async def run(self) -> None:
         """Take events until `stop`."""
-        if isinstance(self._handler, Sleeper):
-            await self._sleep(self._handler)
         failures = 0
         while not self._stopping:
+            if isinstance(self._handler, Sleeper):
+                await self._sleep(self._handler)
             room = await self._room()
             try:
                 claimed = await self._log.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
@@ -64,23 +71,29 @@ class Consumer:
             except RedisError as error:
                 failures += 1
                 away_log.warning("%s claims nothing: %s", self._handler.name, reason(error))
-                await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
+                await self._pause(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
                 continue
             except Exception:  # a bug, or data that nobody expected: a consumer must not stand still for ever
                 log.exception("error while %s claimed", self._handler.name)
-                await self._gather(SLEEP_SECONDS)
+                await self._pause(SLEEP_SECONDS)
                 continue
             self._begin(claimed)
             if isinstance(self._handler, BatchHandler) and claimed:
-                await self._gather(self._handler.gather_seconds)
+                await self._pause(self._handler.gather_seconds)
 
     async def _sleep(self, handler: Sleeper) -> None:
+        """Until it is wanted. Who sleeps is no consumer: nothing is kept for it, and it begins at the beginning."""
         while not self._stopping:
             with suppress(RedisError):  # the others say so in the log
+                awake = handler.name in await self._log.consumers()
                 if await handler.wanted():
-                    log.info("%s is wanted", handler.name)
+                    if not awake:
+                        log.info("%s is wanted", handler.name)
+                        await self._log.replay(handler.name, BEGINNING)
                     return
-            await self._gather(SLEEP_SECONDS)
+                if awake:
+                    await self._log.leave(handler.name)
+            await self._pause(SLEEP_SECONDS)
 
     def stop(self) -> None:
         """Take nothing new."""
@@ -88,16 +101,25 @@ class Consumer:
         self._changed.set()
 
     async def _room(self) -> int:
-        """Wait until there is room for a good part of the window, for one claim costs as much as many; 0 at the end."""
+        """Wait until there is room for a good part of the window, for one claim costs as much as many; 0 at the end.
+
+        While something is handled alone, or Redis is away for the handler, wait until nothing is in hand.
+        """
         while not self._stopping:
             room = self._handler.window - len(self._held)
-            if room >= max(1, self._handler.window // 4) and self._alone not in self._held:
+            all_of_it = self._rests > 0 or (self._alone is not None and not self._alone.done())
+            enough = self._handler.window if all_of_it else max(1, self._handler.window // 4)
+            if (rest := self._rest_until - time.monotonic()) > 0:
+                await self._pause(rest)
+            elif room >= enough:
                 return room
-            self._changed.clear()
-            await self._changed.wait()
+            else:
+                self._changed.clear()
+                await self._changed.wait()
         return 0
 
-    async def _gather(self, seconds: float) -> None:
+    async def _pause(self, seconds: float) -> None:
+        """So many seconds, unless the end comes first."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self._stopping:
@@ -105,18 +127,26 @@ class Consumer:
                     await self._changed.wait()
 
     def _begin(self, claimed: Sequence[Claimed]) -> None:
+        now = time.monotonic()
+        claimed = [one for one in claimed if now <= one.until]  # else we were asleep: somebody else has it by now
+        self._held |= {id(one): one for one in claimed}
+        crowd: list[Claimed] = []
+        suspects: list[Claimed] = []
         for one in claimed:
-            self._held[id(one)] = one
-            if one.alone:
-                log.warning("%s: %s has outlived two workers, it goes alone", self._handler.name, one.position)
-                self._alone = id(one)
-        if isinstance(self._handler, BatchHandler) and len(claimed) > 1:
-            self._start(self._handle_many(self._handler, claimed), claimed)
+            if one.attempts > self._claims:
+                why = f"claimed {one.attempts - 1} times and never finished: it may kill its worker"
+                self._start(self._park(one, why), [one])
+            else:
+                (suspects if one.alone else crowd).append(one)
+        if isinstance(self._handler, BatchHandler) and crowd:
+            self._start(self._handle_many(self._handler, crowd), crowd)
         else:
-            for one in claimed:
+            for one in crowd:
                 self._start(self._handle(one), [one])
+        if suspects:
+            self._alone = self._start(self._handle_alone(suspects), suspects)
 
-    def _start(self, work: Coroutine[Any, Any, None], claimed: Sequence[Claimed]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], claimed: Sequence[Claimed]) -> asyncio.Task[None]:
         def end(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             if not task.cancelled():  # else it is given back
@@ -127,70 +157,98 @@ class Consumer:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(end)
+        return task
+
+    async def _handle_alone(self, suspects: Sequence[Claimed]) -> None:
+        """One may be what has killed two workers: it begins when nothing else is in hand that it could take along."""
+        while len(self._held) > len(suspects):
+            self._changed.clear()
+            await self._changed.wait()
+        for one in suspects:
+            log.warning("%s: %s has outlived two workers, it goes alone", self._handler.name, one.position)
+            await self._handle(one)
 
     async def _handle_many(self, handler: BatchHandler, claimed: Sequence[Claimed]) -> None:
-        """The same as `_handle` for many; what cannot be handled in this way goes the usual one."""
+        """The same as `_handle` for many. What fails is halved, until what is at fault is alone and the rest done."""
+        if len(claimed) == 1:
+            await self._handle(claimed[0])
+            return
         try:
             events = [self._wanted(one) for one in claimed]
             await handler.handle_many([event for event in events if event is not None])
-        except Exception:
-            await asyncio.gather(*[self._handle(one) for one in claimed])
+        except Exception as error:
+            if _redis_is_away(error):
+                await self._put_off(claimed, error)
+                return
+            middle = len(claimed) // 2
+            await self._handle_many(handler, claimed[:middle])
+            await self._handle_many(handler, claimed[middle:])
         else:
-            self.handled += len(claimed)
-            await self._tell(lambda: self._commit_many(claimed))
-
-    def _wanted(self, claimed: Claimed) -> Event | None:
-        """The event, if this handler wants it. Raises BadEvent."""
-        if time.monotonic() > claimed.until or claimed.attempts > self._attempts:
-            raise BadEvent("not to be handled with others")
-        event = claimed.event()
-        return event if self._wants(event) else None
-
-    def _wants(self, event: Event) -> bool:
-        return self._handler.events is None or event.name in self._handler.events
-
-    async def _commit_many(self, claimed: Sequence[Claimed]) -> bool:
-        return all(await self._log.commit_many(claimed))
+            await self._commit(claimed, events.count(None), lambda: self._commit_many(claimed))
 
     async def _handle(self, claimed: Claimed) -> None:
         """Commit after the work, not before: this line decides that nothing is lost, and that something may repeat."""
-        if time.monotonic() > claimed.until:  # this process was asleep: somebody else has it by now
-            return
-        if claimed.attempts > self._attempts:
-            await self._park(
-                claimed, f"claimed {claimed.attempts - 1} times and never finished: it may kill its worker"
-            )
-            return
         try:
-            event = claimed.event()
-            if self._wants(event):
+            event = self._wanted(claimed)
+            if event is not None:
                 await self._handler.handle(event)
         except Exception as error:
             await self._failed(claimed, error)
         else:
-            self.handled += 1
-            if not await self._tell(lambda: self._log.commit(claimed)):
-                log.warning("%s: %s was taken over, it may be handled twice", self._handler.name, claimed.position)
+            await self._commit([claimed], int(event is None), lambda: self._log.commit(claimed))
+
+    def _wanted(self, claimed: Claimed) -> Event | None:
+        """The event, if this handler wants it. Raises BadEvent."""
+        event = claimed.event()
+        return event if self._handler.events is None or event.name in self._handler.events else None
+
+    async def _commit(self, claimed: Sequence[Claimed], unwanted: int, commit: Callable[[], Awaitable[bool]]) -> None:
+        self._rests = 0
+        self.handled += len(claimed)
+        await self._told(claimed[0], commit)
+        self._log.count_unwanted(self._handler.name, unwanted)
+
+    async def _commit_many(self, claimed: Sequence[Claimed]) -> bool:
+        return all(await self._log.commit_many(claimed))
 
     async def _failed(self, claimed: Claimed, error: Exception) -> None:
+        if _redis_is_away(error):
+            await self._put_off([claimed], error)
+            return
         what = f"{type(error).__name__}: {error}"
-        if isinstance(error, RedisError):
-            what = reason(error)
-        elif not hopeless(error) and not isinstance(error, SendError):
+        if not hopeless(error) and not isinstance(error, SendError):
             log.exception("error while %s handled %s", self._handler.name, claimed.position)
         if hopeless(error) or claimed.attempts >= self._attempts:
             await self._park(claimed, what)
             return
         pause = backoff_seconds(claimed.attempts)
-        self._again_log.warning("%s: %s again in %.1f s: %s", self._handler.name, claimed.position, pause, what)
-        await self._tell(lambda: self._log.put_back(claimed, pause))
+        if await self._put_back(claimed, pause):
+            self._again_log.warning("%s: %s again in %.1f s: %s", self._handler.name, claimed.position, pause, what)
+
+    async def _put_off(self, claimed: Sequence[Claimed], error: Exception) -> None:
+        """Redis is at fault and no event: that was no attempt, and this consumer claims nothing for a moment."""
+        now = time.monotonic()
+        if now >= self._rest_until:  # else they have failed beside the one that has said so
+            self._rests += 1
+            self._rest_until = now + backoff_seconds(self._rests, base=0.1, cap=REST_CAP_SECONDS)
+        away_log.warning("%s handles nothing for a moment: %s", self._handler.name, reason(error))
+        for one in claimed:
+            await self._put_back(one, 0.0, tried=False)
+
+    async def _put_back(self, claimed: Claimed, pause: float, *, tried: bool = True) -> bool:
+        return await self._told(claimed, lambda: self._log.put_back(claimed, pause, tried=tried))
 
     async def _park(self, claimed: Claimed, why: str) -> None:
-        self.failed += 1
-        log.error(
-            "%s gave up %s after %d attempt(s): %.300s", self._handler.name, claimed.position, claimed.attempts, why
-        )
-        await self._tell(lambda: self._log.park(claimed, why))
+        if await self._told(claimed, lambda: self._log.park(claimed, why)):
+            self.failed += 1
+            where, attempts = claimed.position, claimed.attempts
+            log.error("%s gave up %s after %d attempt(s): %.300s", self._handler.name, where, attempts, why)
+
+    async def _told(self, claimed: Claimed, tell: Callable[[], Awaitable[bool]]) -> bool:
+        ours = await self._tell(tell)
+        if not ours:
+            log.warning("%s: %s was taken over, it may be handled twice", self._handler.name, claimed.position)
+        return ours
 
     async def _tell(self, tell: Callable[[], Awaitable[bool]]) -> bool:
         """Tell the log, once more when Redis is away: the work is done, and the lease is in Redis still.
@@ -212,15 +270,19 @@ class Consumer:
         """Wait so many seconds for what is in hand; then give back the rest, and nobody has to wait for its lease."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
-        left = tuple(self._tasks)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        unfinished = self.held()
-        for claimed in unfinished:
-            try:
-                await self._log.put_back(claimed, 0.0, tried=False)
-            except RedisError as error:
-                away_log.warning("could not give back %s: %s", claimed.position, reason(error))
-        if unfinished:
-            log.warning("%s gave back %d unfinished", self._handler.name, len(unfinished))
+        await end_tasks(self._tasks)
+        left, given = self.held(), 0
+        try:
+            for claimed in left:
+                given += await self._log.put_back(claimed, 0.0, tried=False)
+        except RedisError as error:  # the next one would not get through either; all leases end by themselves
+            log.warning(
+                "%s could not give back %d unfinished: %s", self._handler.name, len(left) - given, reason(error)
+            )
+        if given:
+            log.warning("%s gave back %d unfinished", self._handler.name, given)
+
+
+def _redis_is_away(error: Exception) -> bool:
+    """Away, full, or not what the handler needs it to be. A DataError is the handler's own: Redis was not asked."""
+    return isinstance(error, RedisError) and not isinstance(error, DataError)

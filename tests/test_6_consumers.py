@@ -4,12 +4,15 @@ import asyncio
 import importlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from redis.exceptions import OutOfMemoryError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common.emails import BadEmail
 from common.errors import Unavailable
@@ -113,6 +116,19 @@ async def test_events_that_a_handler_does_not_want_are_done_at_once(log: Any) ->
     async with consuming(log, handler):
         await all_done(log, 3)
     assert handler.began == [3]
+    await until_told(log, handled=3, unwanted=2)
+
+
+async def until_told(log: Any, **figures: int) -> None:
+    """Figures follow a moment later."""
+
+    async def told() -> bool:
+        lag = await log.lag("listener")
+        return {name: getattr(lag, name) for name in figures} == figures
+
+    async with asyncio.timeout(20):
+        while not await told():  # noqa: ASYNC110  Redis does not call us
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("kind", [Listener, Crowd])
@@ -170,8 +186,9 @@ async def test_what_was_claimed_by_a_process_that_slept_is_not_begun(log: Any) -
     await append(log, 0)
     [claimed] = await log.claim("listener", 1)
     consumer = consumers.Consumer(log, handler, 3)
-    await consumer._handle(claimed._replace(until=time.monotonic() - 1))
-    assert handler.began == []
+    consumer._begin([claimed._replace(until=time.monotonic() - 1)])
+    await consumer.drain(1.0)
+    assert (handler.began, consumer.held()) == ([], ())
     assert (await log.lag("listener")).pending == 1
 
 
@@ -212,3 +229,140 @@ async def test_a_log_that_raises_what_nobody_expected_is_asked_again(
         async with consuming(log, handler):
             await all_done(log, 1)
     assert "KeyError" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [Listener, Crowd])
+async def test_a_redis_that_a_handler_needs_and_that_is_full_costs_no_event_an_attempt(
+    log: Any, kind: type[Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "backoff_seconds", lambda *_, **__: 0.02)
+    full, tried = True, Counter[int]()
+
+    def act(number: int) -> None:
+        tried[number] += 1
+        if full:
+            raise OutOfMemoryError("maxmemory")
+
+    await asyncio.gather(*[append(log, number) for number in range(100)])
+    async with consuming(log, kind(act), attempts=1):
+        await until(lambda: tried.total() > 20 if kind is Crowd else tried.total() > 100)
+        assert len(tried) < 2 * 10, "it claims no more than it has in hand meanwhile"
+        full = False
+        await all_done(log, 100)
+    assert (await log.lag("listener")).retried == 0
+
+
+async def test_what_fails_in_a_batch_is_found_and_nothing_else_goes_one_by_one(log: Any, valkey: Valkey) -> None:
+    def act(number: int) -> None:
+        if number % 100 == 50:
+            raise BadEmail("to", "nobody")
+
+    handler = Crowd(act)
+    handler.window = 500
+    batches: list[int] = []
+    handle_many = handler.handle_many
+
+    async def count(events: Sequence[Any]) -> None:
+        batches.append(len(events))
+        await handle_many(events)
+
+    handler.handle_many = count  # type: ignore[method-assign]
+    await asyncio.gather(*[append(log, number) for number in range(500)])
+    connections = valkey.client.info("stats")["total_connections_received"]
+    async with consuming(log, handler):
+        await all_done(log, 495, parked=5)
+    assert set(handler.ended) == {number for number in range(500) if number % 100 != 50}
+    assert len(batches) < 2 * 5 * 9
+    assert valkey.client.info("stats")["total_connections_received"] - connections < 10
+
+
+async def test_when_all_of_a_batch_fail_they_share_a_few_connections(log: Any, valkey: Valkey) -> None:
+    def act(number: int) -> None:
+        raise Unavailable("not now")
+
+    handler = Crowd(act)
+    handler.window = 200
+    await asyncio.gather(*[append(log, number) for number in range(200)])
+    connections = valkey.client.info("stats")["total_connections_received"]
+    async with consuming(log, handler, attempts=1):
+        await all_done(log, 0, parked=200)
+    assert {parked.reason for parked in await log.parked("listener")} == {"Unavailable: not now"}
+    assert valkey.client.info("stats")["total_connections_received"] - connections < 10
+
+
+async def killed(log: Any, expected: int) -> None:
+    """A worker claims all that it can have, and dies."""
+    async with partitions.PartitionedLog(log._redis, 0.3) as other:
+        claimed: list[Any] = []
+        while len(claimed) < expected:
+            claimed += await other.claim("listener", 10, wait=5.0)
+    assert len(claimed) == expected
+
+
+async def test_kills_park_none_that_has_not_been_alone_whatever_attempts_says(log: Any) -> None:
+    handler = Listener()
+    await append(log, *range(5))
+    await killed(log, 5)
+    await killed(log, 5)
+    await killed(log, 1)
+    async with consuming(log, handler, attempts=1):
+        await all_done(log, 4, parked=1)
+    [parked] = await log.parked("listener")
+    assert parked.reason == "claimed 3 times and never finished: it may kill its worker"
+    assert len(handler.ended) == 4
+
+
+@pytest.mark.parametrize("kind", [Listener, Crowd])
+async def test_what_goes_alone_begins_when_the_others_have_ended(log: Any, kind: type[Listener]) -> None:
+    release = asyncio.Event()
+    handler = kind(lambda number: release.wait() if number else None)
+    await append(log, 0)
+    await killed(log, 1)
+    await killed(log, 1)
+    await append(log, 1, 2)
+    async with partitions.PartitionedLog(log._redis, 60.0) as patient:
+        async with consuming(patient, handler) as consumer:
+            await until(lambda: any(one.alone for one in consumer.held()))
+            assert 0 not in handler.began
+            await append(log, 3)
+            release.set()
+            await all_done(log, 4)
+        assert handler.ended == [1, 2, 0, 3]
+
+
+async def test_what_was_taken_over_is_not_said_to_be_tried_again_or_given_up(
+    log: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(*_: Any, **__: Any) -> bool:
+        return False
+
+    def act(number: int) -> None:
+        raise BadEmail("to", "nobody") if number else Unavailable("not now")
+
+    monkeypatch.setattr(log, "put_back", refuse)
+    monkeypatch.setattr(log, "park", refuse)
+    await append(log, 0, 1)
+    consumer = consumers.Consumer(log, Listener(act), 3)
+    consumer._begin(await log.claim("listener", 10))
+    await consumer.drain(5.0)
+    assert caplog.text.count("was taken over") == 2
+    assert " again in " not in caplog.text
+    assert ("gave up" in caplog.text, consumer.failed) == (False, 0)
+
+
+async def test_a_redis_that_hangs_at_the_end_is_asked_once_only(
+    log: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    async def hang(*_: Any, **__: Any) -> bool:
+        asked.append(time.monotonic())
+        raise RedisTimeoutError
+
+    monkeypatch.setattr(log, "put_back", hang)
+    await append(log, *range(5))
+    consumer = consumers.Consumer(log, Listener(lambda _: asyncio.sleep(60)), 3)
+    consumer._begin(await log.claim("listener", 10))
+    await consumer.drain(0.01)
+    assert len(asked) == 1
+    assert "could not give back 5 unfinished: Redis does not answer in time" in caplog.text
