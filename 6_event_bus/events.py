@@ -21,6 +21,8 @@ class Event(NamedTuple):
     name: str
     data: dict[str, Any]
     at: float = 0.0
+    position: str = ""
+    """In the log."""
 
     def check_id(self) -> None:
         """Raises ValueError for an id with spaces, or anything else that is not printable ASCII, or a long one."""
@@ -56,10 +58,10 @@ class Claimed(NamedTuple):
         except ValueError as error:
             raise BadEvent(f"not an event: {error}") from None
         match members:
-            case {"id": str(event_id), "name": str(name), "data": dict(data)}:
-                return Event(event_id, name, data, at)
+            case {"id": str(event_id), "name": str(name), "data": dict(data)} if _ID.fullmatch(event_id):
+                return Event(event_id, name, data, at, self.position)
             case _:
-                raise BadEvent("not an event: an object with id, name and data")
+                raise BadEvent("not an event: an object with id (one word), name and data")
 
 
 def read_position(text: str) -> tuple[int, int]:

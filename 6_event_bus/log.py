@@ -109,6 +109,10 @@ class Log(ABC):
     async def _append_many(self, items: Sequence[tuple[Event, bool]]) -> Sequence[str]: ...
 
     @abstractmethod
+    async def end(self) -> str:
+        """Where the log ends: all that is appended from now on has this position or a later one."""
+
+    @abstractmethod
     async def check(self) -> None:
         """Write what changes nothing: only a Redis that takes events takes it."""
 

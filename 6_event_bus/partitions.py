@@ -45,6 +45,10 @@ class PartitionedLog(Log):
     async def _append_many(self, items: Sequence[tuple[Event, bool]]) -> Sequence[str]:
         return await self._tail.append(items)
 
+    async def end(self) -> str:
+        partition, index = await self._find(END)
+        return f"{partition}-{index}"
+
     async def check(self) -> None:
         await open_first(self._scripts)
 

@@ -3,13 +3,14 @@
 As QueueBus does for Resque: publish once, and let every application work through a queue of its own, in its own
 language, with the tools of the queue. What is missing then is the replay; here the log is still there for that.
 
-    eventr:subscriptions   hash   "APPLICATION EVENT" -> JSON {event, queue, class, since}; since: ms, Redis's clock
+    eventr:subscriptions   hash   "APPLICATION EVENT" -> JSON {event, queue, class, since}; since: a position
 
-A subscription counts for what happens from then on. The job's id is made of the event's and the application's: whoever
-turns an event into jobs may die in the middle, and who does it again finds the ids of those that are there. The queue
-knows an id for an hour, and a lease lasts seconds.
+A subscription counts for what happens from then on: for all behind the place where the log ended, whatever clocks say.
+The job's id is made of the event's and the application's: whoever turns an event into jobs may die in the middle, and
+who does it again finds the ids of those that are there. The queue knows an id for an hour, and a lease lasts seconds.
 
-`python -m 6_event_bus.queuebus APPLICATION EVENT QUEUE CLASS` subscribes.
+`python -m 6_event_bus.queuebus APPLICATION EVENT QUEUE CLASS` subscribes, with the LOG of the strategy that runs;
+`python -m 6_event_bus.queuebus APPLICATION EVENT` ends that.
 """
 
 import asyncio
@@ -26,8 +27,9 @@ from common.process import run
 from common.redis_client import redis_client
 from common.settings import Settings, exit_with_usage_error, read_settings
 
-from .events import BadEvent, Event
-from .scripts import Scripts
+from .events import BadEvent, Event, read_position
+from .log import Log
+from .logs import make_log
 
 SUBSCRIPTIONS = "eventr:subscriptions"
 
@@ -45,10 +47,10 @@ class Subscription:
     event: str
     queue: str
     job_class: str
-    since: int
+    since: tuple[int, int]
 
     def wants(self, event: Event) -> bool:
-        return event.name == self.event and round(event.at * 1000) >= self.since
+        return event.name == self.event and read_position(event.position) >= self.since
 
 
 class QueueBus:
@@ -84,9 +86,17 @@ class QueueBus:
         await self._queue.enqueue(subscription.queue, subscription.job_class, [argument], job_id)
 
 
-async def subscribe(redis: Redis, application: str, event: str, queue: str, job_class: str) -> None:
+async def subscribe(log: Log, redis: Redis, application: str, event: str, queue: str, job_class: str) -> None:
     """From now on. A second time replaces queue and class, and begins anew."""
-    await Scripts(redis).run("subscribe", [SUBSCRIPTIONS], application, event, queue, job_class)
+    subscription = {"event": event, "queue": queue, "class": job_class, "since": await log.end()}
+    await redis.hset(SUBSCRIPTIONS, f"{application} {event}", orjson.dumps(subscription))
+
+
+async def unsubscribe(log: Log, redis: Redis, application: str, event: str) -> None:
+    """With the last one the consumer goes, too: the log keeps nothing for it."""
+    await redis.hdel(SUBSCRIPTIONS, f"{application} {event}")
+    if not await subscriptions(redis):
+        await log.leave(QueueBus.name)
 
 
 async def subscriptions(redis: Redis) -> list[Subscription]:
@@ -98,7 +108,7 @@ async def subscriptions(redis: Redis) -> list[Subscription]:
         try:
             members = orjson.loads(text)
             event, queue, job_class = (str(members[name]) for name in ("event", "queue", "class"))
-            found.append(Subscription(application, event, queue, job_class, int(members["since"])))
+            found.append(Subscription(application, event, queue, job_class, read_position(members["since"])))
         except (ValueError, KeyError, TypeError):
             continue
     return found
@@ -111,13 +121,17 @@ def queue_of_strategy_5(redis: Redis) -> JobQueue:
 
 
 async def main(settings: Settings, words: Sequence[str]) -> None:
-    async with redis_client(settings.redis) as redis:
-        await subscribe(redis, *words)
+    async with redis_client(settings.redis) as redis, make_log(settings, redis) as log:
+        if len(words) == 4:
+            await subscribe(log, redis, *words)
+        else:
+            await unsubscribe(log, redis, *words)
+            print(f"{words[0]}: {words[1]} becomes nothing any more")
         for one in await subscriptions(redis):
             print(f"{one.application}: {one.event} becomes {one.job_class} in {one.queue}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 5:
-        exit_with_usage_error("python -m 6_event_bus.queuebus APPLICATION EVENT QUEUE CLASS")
+    if len(sys.argv) not in (3, 5):
+        exit_with_usage_error("python -m 6_event_bus.queuebus APPLICATION EVENT [QUEUE CLASS]")
     run(main(read_settings(), sys.argv[1:]))

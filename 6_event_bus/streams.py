@@ -56,6 +56,13 @@ class StreamLog(Log):
         found = await self._scripts.run("stream_append", [STREAM, STATE, *IDS], REMEMBER_SECONDS, lines)
         return [position.decode() for position in found]
 
+    async def end(self) -> str:
+        try:
+            last, number = _place((await self._redis.xinfo_stream(STREAM))["last-generated-id"])
+        except ResponseError:  # there is none yet
+            return "0-0"
+        return f"{last}-{number + 1}"
+
     async def check(self) -> None:
         await self._redis.hincrby(STATE, "total", 0)
 

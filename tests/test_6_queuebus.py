@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,15 @@ from redis.asyncio import Redis
 from common.redis_client import redis_client
 from tests.load import Load
 from tests.programs import ROOT, Inbox, Strategy, Valkey, a_name, valkey_of, wait_until
-from tests.test_6_event_bus import event_bus, settled, someone
+from tests.smtp_peer import until
+from tests.test_6_event_bus import LOGS, event_bus, settled, someone
 
 queuebus = importlib.import_module("6_event_bus.queuebus")
 log_module = importlib.import_module("6_event_bus.events")
+consumers = importlib.import_module("6_event_bus.consumers")
+partitions = importlib.import_module("6_event_bus.partitions")
+scripts = importlib.import_module("6_event_bus.scripts")
+streams = importlib.import_module("6_event_bus.streams")
 Event = log_module.Event
 
 
@@ -48,14 +54,23 @@ async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
         yield redis
 
 
-def an_event(at: float = 2e9) -> Any:
-    return Event(f"<{a_name()}@example.com>", "email_requested", {"to": "a@example.com"}, at)
+@pytest.fixture(params=LOGS)
+async def log(redis: Redis, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    make = partitions.PartitionedLog if request.param == "lua" else streams.StreamLog
+    async with make(redis, 10.0) as log:
+        yield log
+
+
+def an_event(position: str = f"{2**60}-0") -> Any:
+    return Event(f"<{a_name()}@example.com>", "email_requested", {"to": "a@example.com"}, 2e9, position)
 
 
 @pytest.mark.parametrize("dies_at", range(1, 8))
-async def test_whoever_dies_in_the_middle_leaves_none_skipped_and_none_doubled(redis: Redis, dies_at: int) -> None:
+async def test_whoever_dies_in_the_middle_leaves_none_skipped_and_none_doubled(
+    log: Any, redis: Redis, dies_at: int
+) -> None:
     for application in ("billing", "crm"):
-        await queuebus.subscribe(redis, application, "email_requested", f"{application}Queue", "Noted")
+        await queuebus.subscribe(log, redis, application, "email_requested", f"{application}Queue", "Noted")
     queue = DyingQueue(dies_at)
     bus, events = queuebus.QueueBus(redis, queue), [an_event() for _ in range(3)]
     for _ in range(2):  # the second time, a process that has taken over
@@ -71,33 +86,99 @@ async def test_whoever_dies_in_the_middle_leaves_none_skipped_and_none_doubled(r
     )
 
 
-async def test_a_subscription_counts_from_its_beginning_and_for_its_event_only(redis: Redis) -> None:
-    await queuebus.subscribe(redis, "billing", "email_requested", "q", "C")
+async def test_a_subscription_counts_from_its_beginning_and_for_its_event_only(log: Any, redis: Redis) -> None:
+    await log.append(an_event())
+    await queuebus.subscribe(log, redis, "billing", "email_requested", "q", "C")
     queue = DyingQueue(0)
     bus = queuebus.QueueBus(redis, queue)
-    await bus.handle_many([an_event(at=1.0), Event("<1@x>", "something_else", {}, 2e9)])
+    await bus.handle_many([an_event("0-0"), an_event()._replace(name="something_else")])
     assert queue.jobs == {}
     assert await bus.wanted()
 
 
-async def test_rubbish_subscribes_to_nothing(redis: Redis, valkey: Valkey) -> None:
-    for number, rubbish in enumerate(
-        [b"", b"\xff", b"[]", b"{}", b'{"event": 1, "queue": 2, "class": 3, "since": "x"}']
-    ):
-        valkey.client.hset("eventr:subscriptions", str(number), rubbish)
+async def test_it_counts_for_all_that_is_appended_later_and_for_nothing_before(log: Any, redis: Redis) -> None:
+    """Whatever clocks say: all of these are appended in the same few milliseconds."""
+    for number in range(20):
+        await log.append(an_event())
+        await queuebus.subscribe(log, redis, f"application{number}", "email_requested", "q", "C")
+    await log.append(an_event())
+    queue = DyingQueue(0)
+    await queuebus.QueueBus(redis, queue).handle_many([one.event() for one in await log.claim("queuebus", 100)])
+    heard = Counter(job.rpartition(":")[2] for job in queue.jobs)
+    assert heard == {f"application{number}": 20 - number for number in range(20)}
+
+
+async def test_a_clock_that_was_ahead_when_somebody_subscribed_hides_no_event(
+    redis: Redis, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = scripts.source
+    clock = (
+        b"(function() local t = redis.call('TIME') return {t[1] + (redis.call('GET', 'test:clock') or 0), t[2]} end)()"
+    )
+    monkeypatch.setattr(scripts, "source", lambda name: source(name).replace(b"redis.call('TIME')", clock))
+    async with partitions.PartitionedLog(redis, 10.0) as log:
+        valkey.client.set("test:clock", 3600)
+        await log.append(an_event())
+        await queuebus.subscribe(log, redis, "billing", "email_requested", "q", "C")
+        valkey.client.set("test:clock", 0)
+        await log.append(an_event())
+        queue = DyingQueue(0)
+        await queuebus.QueueBus(redis, queue).handle_many([one.event() for one in await log.claim("queuebus", 100)])
+    assert len(queue.jobs) == 1
+
+
+async def test_with_the_last_subscription_the_consumer_goes_and_holds_nothing_back(
+    log: Any, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "CLAIM_SECONDS", 0.1)
+    monkeypatch.setattr(consumers, "SLEEP_SECONDS", 0.1)
+
+    async def until_there_are(*names: str) -> None:
+        async with asyncio.timeout(20):
+            while await log.consumers() != [*names]:  # noqa: ASYNC110  Redis does not call us
+                await asyncio.sleep(0.01)
+
+    for application in ("billing", "crm"):
+        await queuebus.subscribe(log, redis, application, "email_requested", "q", "C")
+    queue = DyingQueue(0)
+    consumer = consumers.Consumer(log, queuebus.QueueBus(redis, queue), 3)
+    running = asyncio.create_task(consumer.run())
+    await log.append(an_event())
+    await until(lambda: len(queue.jobs) == 2)
+    await queuebus.unsubscribe(log, redis, "billing", "email_requested")
+    assert await log.consumers() == ["queuebus"]
+    await queuebus.unsubscribe(log, redis, "crm", "email_requested")
+    await until_there_are()
+    for application in ("billing", "late"):
+        await queuebus.subscribe(log, redis, application, "email_requested", "q", "C")
+    await log.append(an_event())
+    await until(lambda: len(queue.jobs) == 4)
+    await until_there_are("queuebus")
+    consumer.stop()
+    log.stop_waiting()
+    await running
+    await consumer.drain(1.0)
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"", b"\xff", b"[]", b"{}", *[b'{"event": "", "queue": "", "class": "", "since": %s}' % s for s in (b"1", b'""')]],
+)
+async def test_rubbish_subscribes_to_nothing(redis: Redis, valkey: Valkey, rubbish: bytes) -> None:
+    valkey.client.hset("eventr:subscriptions", "billing email_requested", rubbish)
     assert await queuebus.subscriptions(redis) == []
     assert not await queuebus.QueueBus(redis, DyingQueue(0)).wanted()
 
 
-async def test_an_event_that_cannot_be_a_job_is_said_to_be_none(redis: Redis) -> None:
-    await queuebus.subscribe(redis, "billing", "email_requested", "q", "C")
+async def test_an_event_that_cannot_be_a_job_is_said_to_be_none(log: Any, redis: Redis) -> None:
+    await queuebus.subscribe(log, redis, "billing", "email_requested", "q", "C")
     bus = queuebus.QueueBus(redis, queuebus.queue_of_strategy_5(redis))
     with pytest.raises(log_module.BadEvent, match="2\\^53"):
-        await bus.handle(Event("<1@x>", "email_requested", {"number": 2**60}, 2e9))
+        await bus.handle(an_event()._replace(data={"number": 2**60}))
 
 
-async def test_the_queue_of_strategy_5_knows_the_ids(redis: Redis, valkey: Valkey) -> None:
-    await queuebus.subscribe(redis, "billing", "email_requested", "billing", "Noted")
+async def test_the_queue_of_strategy_5_knows_the_ids(log: Any, redis: Redis, valkey: Valkey) -> None:
+    await queuebus.subscribe(log, redis, "billing", "email_requested", "billing", "Noted")
     events = [an_event() for _ in range(100)]
     buses = [queuebus.QueueBus(redis, queuebus.queue_of_strategy_5(redis)) for _ in range(3)]
     await asyncio.gather(*[bus.handle_many(events) for bus in buses])
