@@ -117,7 +117,7 @@ class Audit:
 async def audited(redis: Redis, at: float) -> dict[str, int]:
     """The counts of the hour that has this moment in it (unix seconds), the largest first."""
     counts: dict[bytes, bytes] = await redis.hgetall(f"eventr:audit:{{{hour_of(at)}}}")  # type: ignore[assignment]
-    named = {domain.decode(errors="replace"): int(n) for domain, n in counts.items() if n.isdigit()}
+    named = {domain.decode(errors="replace"): int(n) for domain, n in counts.items() if n.isdigit() and len(n) < 16}
     return dict(sorted(named.items(), key=lambda item: -item[1]))
 
 
@@ -138,7 +138,7 @@ def hour_of(at: float) -> str:
 def domain_of(event: Event) -> str:
     """Raises BadEvent when there is none."""
     to = event.data.get("to")
-    domain = to.rpartition("@")[2] if isinstance(to, str) else ""
-    if not domain or domain != "".join(domain.split()):
+    _, at, domain = to.rpartition("@") if isinstance(to, str) else ("", "", "")
+    if not at or not domain or domain != "".join(domain.split()):
         raise BadEvent("not about an email to somebody")
     return domain

@@ -30,7 +30,7 @@ spreads the partitions; each script has the keys of one partition only, or of on
     eventr:consumers             set     the names
     eventr:cursor:{NAME}         hash    partition, first, index, epoch: all before this partition is done. A replay
                                          begins a new epoch; what a partition knows of an older one counts no more
-    eventr:counts:{NAME}, eventr:parked:{NAME}, eventr:pending:{NAME}, eventr:holders:{NAME}    see counts.py, shelf.py
+    eventr:counts:{NAME}, and parked, shelf, pending and holders of {NAME}    see counts.py, shelf.py
 
     eventr:appended              channel a hint that there is something new. It may get lost: all look once a second
 
@@ -247,12 +247,16 @@ class Log(ABC):
         return bool(reply[1])
 
     async def parked(self, consumer: str, limit: int = 1000) -> list[Parked]:
-        """The events that this consumer has given up, the newest first."""
+        """The events that this consumer has given up, the newest first, at most 1000."""
         return await self._shelf.list(consumer, limit)
 
     async def unpark(self, consumer: str, *positions: str) -> int:
         """Let parked events be handled again, all of them or these; they leave the shelf when that went well."""
         return await self._shelf.unpark(consumer, *positions)
+
+    async def discard(self, consumer: str, *positions: str) -> int:
+        """Throw parked events away, all of them or these, for good; the log itself keeps them until it is trimmed."""
+        return await self._shelf.discard(consumer, *positions)
 
     # What there is
 

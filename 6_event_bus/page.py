@@ -5,13 +5,14 @@
     GET  /log/events   the same as server-sent events, when it has changed
     POST /log/replay   consumer, from: beginning, end, a time (unix seconds) or a position
     POST /log/retry    consumer, position; without a position all that is parked
+    POST /log/discard  the same, and what was parked is gone for good
     POST /log/trim     older_than (seconds), force: yes for what is not done too
 
 Posts need the page's token. They answer in JSON: what was done, or a 400 that says what was wrong.
 """
 
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -35,6 +36,7 @@ LOOK_SECONDS = 0.5
 TAPES = 40  # partitions that are shown one by one
 SHELF = 50  # parked events that are shown for each consumer
 TEXT = 2000  # characters of an event that are shown
+LARGEST = 2**53  # of a number that JSON and JavaScript can hold
 
 LOG = web.AppKey("log", Log)
 REDIS = web.AppKey("redis", Redis)
@@ -49,6 +51,7 @@ def add_log_page(app: web.Application) -> None:
     app.router.add_get(f"{PAGE}/events", _send_events, allow_head=False)
     app.router.add_post(f"{PAGE}/replay", _replay)
     app.router.add_post(f"{PAGE}/retry", _retry)
+    app.router.add_post(f"{PAGE}/discard", _discard)
     app.router.add_post(f"{PAGE}/trim", _trim)
 
 
@@ -79,7 +82,7 @@ async def state(log: Log, redis: Redis) -> dict[str, Any]:
     partitions = await log.partitions(newest=TAPES)
     seconds, microseconds = await redis.time()
     now = float(seconds) + float(microseconds) / 1e6
-    return {
+    found = {
         "now": int(now),  # so that an idle page does not change all the time
         "events": partitions[-1].first + partitions[-1].length if partitions else 0,
         "older": partitions[0].first if partitions else 0,
@@ -87,6 +90,20 @@ async def state(log: Log, redis: Redis) -> dict[str, Any]:
         "consumers": [await _consumer(log, name) for name in await log.consumers()],
         "audit": await _audit(redis, now),
     }
+    return {name: _shown(value) for name, value in found.items()}
+
+
+def _shown(value: Any) -> Any:
+    """Bad data may hold numbers that are none for a page: null."""
+    match value:
+        case dict():
+            return {name: _shown(member) for name, member in value.items()}
+        case list():
+            return [_shown(member) for member in value]
+        case int() | float() if not abs(value) <= LARGEST:  # nor if it is not a number
+            return None
+        case _:
+            return value
 
 
 async def _consumer(log: Log, name: str) -> dict[str, Any]:
@@ -137,14 +154,21 @@ def _time_or_position(text: str) -> str | float:
 
 
 async def _retry(request: web.Request) -> web.Response:
+    return await _change_shelf(request, request.app[LOG].unpark, "handled again")
+
+
+async def _discard(request: web.Request) -> web.Response:
+    return await _change_shelf(request, request.app[LOG].discard, "thrown away")
+
+
+async def _change_shelf(request: web.Request, change: Callable[..., Awaitable[int]], what: str) -> web.Response:
     await check_token(request, PAGE)
     form = await request.post()
     consumer, position = str(form.get("consumer", "")), str(form.get("position", ""))
-    log = request.app[LOG]
-    if consumer not in await _answered(log.consumers()):
+    if consumer not in await _answered(request.app[LOG].consumers()):
         return error_json(400, "there is no such consumer", field="consumer")
-    found = await _answered(log.unpark(consumer, *([position] if position else [])))
-    return pretty_json({"done": f"{found} parked events of {consumer} are handled again"})
+    found = await _answered(change(consumer, *([position] if position else [])))
+    return pretty_json({"done": f"{found} parked events of {consumer} are {what}"})
 
 
 async def _trim(request: web.Request) -> web.Response:

@@ -1,13 +1,15 @@
-"""The shelf: events that a consumer has given up, with the reason. They can be looked at, and handled again.
+"""The shelf: events that a consumer has given up, with the reason. They can be looked at, handled again, thrown away.
 
 It has a copy of each event, so trimming the log does not empty it. Both logs have the same shelf.
 
     eventr:parked:{NAME}     hash   position -> a line of JSON {reason, attempts, at}, then the event as in the log
+    eventr:shelf:{NAME}      zset   position -> ms when it was given up: their order, so that a look needs not read all
     eventr:pending:{NAME}    zset   position -> ms when it may be claimed: somebody wants it to be handled again
     eventr:holders:{NAME}    hash   position -> "attempts owner", as in a partition
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ from .events import Claimed
 from .scripts import Scripts
 
 LOOK_SECONDS = 1.0  # few are wanted again, and seldom
+STEP = 1000  # events in one script
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,10 @@ class Shelf:
         self._looks: dict[str, float] = {}
 
     async def put(self, claimed: Claimed, reason: str) -> None:
-        about = {"reason": reason, "attempts": claimed.attempts, "at": time.time()}
-        entry = orjson.dumps(about) + b"\n" + claimed.element
-        await self._scripts.run("park", [parked_key(claimed.consumer)], claimed.position, entry)
+        at = time.time()
+        entry = orjson.dumps({"reason": reason, "attempts": claimed.attempts, "at": at}) + b"\n" + claimed.element
+        keys = [parked_key(claimed.consumer), order_key(claimed.consumer)]
+        await self._scripts.run("park", keys, claimed.position, entry, int(at * 1000))
 
     async def claim(self, consumer: str, limit: int) -> list[Claimed]:
         """Those that are wanted again. Looks once a second, or after `look_now`."""
@@ -64,18 +68,39 @@ class Shelf:
 
     async def list(self, consumer: str, limit: int) -> list[Parked]:
         """The newest first."""
-        entries = await self._redis.hgetall(parked_key(consumer))
-        again = set(await self._redis.zrange(lease_keys(consumer)[0], 0, -1))
-        found = [_parked(position, entry, position in again) for position, entry in entries.items()]
-        return sorted(found, key=lambda parked: -parked.at)[:limit]
+        keys = [parked_key(consumer), order_key(consumer), lease_keys(consumer)[0]]
+        words = iter(await self._scripts.run("shelf", keys, min(limit, STEP)))
+        return [
+            _parked(position, entry, bool(again)) for position, entry, again in zip(words, words, words, strict=True)
+        ]
 
     async def unpark(self, consumer: str, *positions: str) -> int:
         keys = [*lease_keys(consumer), parked_key(consumer)]
-        return int(await self._scripts.run("unpark", keys, *positions))
+        return await self._in_steps("unpark", keys, consumer, positions)
+
+    async def discard(self, consumer: str, *positions: str) -> int:
+        keys = [*lease_keys(consumer), parked_key(consumer), order_key(consumer)]
+        return await self._in_steps("discard", keys, consumer, positions)
+
+    async def _in_steps(self, script: str, keys: Sequence[str], consumer: str, positions: Sequence[str]) -> int:
+        """For these; or for all, from the newest back: so none is left out when others come and go meanwhile."""
+        if positions:
+            return int(await self._scripts.run(script, keys, *positions))
+        found, end = 0, int(await self._redis.zcard(order_key(consumer)))
+        while end > 0:
+            begin = max(0, end - STEP)
+            step = await self._redis.zrange(order_key(consumer), begin, end - 1)
+            found += int(await self._scripts.run(script, keys, *step)) if step else 0
+            end = begin
+        return found
 
 
 def parked_key(consumer: str) -> str:
     return f"eventr:parked:{{{consumer}}}"
+
+
+def order_key(consumer: str) -> str:
+    return f"eventr:shelf:{{{consumer}}}"
 
 
 def lease_keys(consumer: str) -> tuple[str, str]:
@@ -88,6 +113,6 @@ def _parked(position: bytes, entry: bytes, again: bool) -> Parked:
     try:
         about = orjson.loads(line)
         reason, attempts, at = str(about["reason"]), int(about["attempts"]), float(about["at"])
-    except (ValueError, KeyError, TypeError):
+    except (ArithmeticError, ValueError, KeyError, TypeError):
         reason, attempts, at = "what was noted about this one cannot be read", 0, 0.0
     return Parked(position.decode(errors="replace"), reason, attempts, at, element, again)

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import re
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,7 +13,8 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from tests.programs import LIMIT, Answer, Inbox, Strategy, Valkey, a_name, running_strategy, valkey_of, wait_until
+from tests.node_peer import NODE
+from tests.programs import LIMIT, ROOT, Answer, Inbox, Strategy, Valkey, a_name, running_strategy, valkey_of, wait_until
 
 page = importlib.import_module("6_event_bus.page")
 SCRIPT = "<img src=x onerror=alert(1)>"
@@ -101,7 +104,7 @@ def test_the_state_is_told_when_it_changes(strategy: Strategy) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("what", ["replay", "retry", "trim"])
+@pytest.mark.parametrize("what", ["replay", "retry", "discard", "trim"])
 def test_what_changes_something_is_posted_with_the_token_of_the_page(strategy: Strategy, what: str) -> None:
     fields = {"consumer": "email", "from": "end", "older_than": "99999"}
     assert strategy.ask(f"/log/{what}").status == 405
@@ -120,6 +123,7 @@ def test_what_changes_something_is_posted_with_the_token_of_the_page(strategy: S
         ("replay", {"consumer": "audit", "from": "1-1"}, "from"),
         ("replay", {"consumer": "audit"}, "from"),
         ("retry", {"consumer": SCRIPT}, "consumer"),
+        ("discard", {"consumer": SCRIPT}, "consumer"),
         ("trim", {"older_than": "soon"}, "older_than"),
         ("trim", {"older_than": "-1"}, "older_than"),
         ("trim", {"older_than": "nan"}, "older_than"),
@@ -148,6 +152,34 @@ def test_a_replay_sends_again_and_a_parked_event_can_be_handled_again(strategy: 
     wait_until(lambda: inbox.messages(to)[0]["copies"] == 2, "the same email once more, on purpose")
 
 
+def test_a_parked_event_can_be_discarded(strategy: Strategy, inbox: Inbox) -> None:
+    to = f"{a_name()}@example.com"
+    inbox.dial(refuse_rate=1, refuse_code=550)
+    strategy.send(to)
+    wait_until(lambda: consumer(strategy, "email")["parked"] == 1, "it is parked")
+    [parked] = consumer(strategy, "email")["shelf"]
+    token = token_of(strategy)
+    answer = post(strategy, "discard", token=token, consumer="email", position=parked["position"])
+    assert answer.json["done"] == "1 parked events of email are thrown away"
+    assert (consumer(strategy, "email")["parked"], consumer(strategy, "email")["shelf"]) == (0, [])
+
+
+@pytest.mark.skipif(NODE is None, reason="needs node")
+def test_what_is_no_time_is_shown_as_none() -> None:
+    script = (ROOT / "common/pages/assets/log.js").read_text()
+    clock = re.search(r"^const clock = .*$", script, re.MULTILINE)
+    time = re.search(r"^function time\(.*?^}$", script, re.MULTILINE | re.DOTALL)
+    assert clock
+    assert time
+    ask = "console.log(JSON.stringify([null, 1e300, 1e17, NaN, 0].map(time)))"
+    told = subprocess.run(
+        [str(NODE), "-e", f"{clock[0]}\n{time[0]}\n{ask}"], capture_output=True, text=True, check=True
+    )
+    *none, midnight = json.loads(told.stdout)
+    assert none == ["\N{EN DASH}"] * 4
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", midnight)
+
+
 def test_trimming_takes_what_everybody_has_done(strategy: Strategy, inbox: Inbox) -> None:
     for _ in range(3):
         to = f"{a_name()}@example.com"
@@ -172,23 +204,26 @@ def test_bad_data_in_every_key_are_shown_as_text_and_break_nothing_else(
         stack.callback(redis.srem, "eventr:consumers", SCRIPT, "broken")
         redis.set("eventr:cursor:{broken}", SCRIPT)
         redis.set("eventr:counts:{broken}", SCRIPT)
-        redis.hset("eventr:parked:{audit}", SCRIPT, SCRIPT)
-        stack.callback(redis.delete, "eventr:parked:{audit}")
-        redis.hset("eventr:counts:{audit}", "handled", SCRIPT)
+        about = '{"reason": "x", "attempts": 1e300, "at": 1e300}'
+        redis.hset("eventr:parked:{audit}", mapping={SCRIPT: SCRIPT, "large": f"{about}\nx"})
+        redis.zadd("eventr:shelf:{audit}", {SCRIPT: 2, "large": 1, "gone": 0})
+        stack.callback(redis.delete, "eventr:parked:{audit}", "eventr:shelf:{audit}")
+        redis.hset("eventr:counts:{audit}", mapping={"handled": SCRIPT, "overtaken": "9" * 30})
         for key in redis.keys("eventr:audit:{*"):
             redis.hset(key, SCRIPT, 7)
-            redis.hset(key, "x", SCRIPT)
-        redis.zadd("eventr:partitions", {SCRIPT: 0.5})
-        stack.callback(redis.zrem, "eventr:partitions", SCRIPT)
+            redis.hset(key, mapping={"x": SCRIPT, "y": "9" * 5000})
+        redis.zadd("eventr:partitions", {SCRIPT: 0.5, "9" * 20: 0.6})
+        stack.callback(redis.zrem, "eventr:partitions", SCRIPT, "9" * 20)
         assert SCRIPT not in strategy.ask("/log").text, "the page itself has it as data, escaped"
         answer = strategy.ask("/log/state")
         assert answer.status == 200
         consumers = {one["name"]: one for one in answer.json["consumers"]}
         assert "error" in consumers[SCRIPT]
         assert "error" in consumers["broken"]
-        [parked] = consumers["audit"]["shelf"]
+        parked, large = consumers["audit"]["shelf"]
         assert parked["position"] == SCRIPT
-        assert consumers["audit"]["handled"] == 0
+        assert (large["attempts"], large["at"]) == (None, None)
+        assert (consumers["audit"]["handled"], consumers["audit"]["overtaken"]) == (0, None)
         to = f"{a_name()}@example.com"
         assert strategy.send(to).status == 202
         inbox.wait_for(to)

@@ -1,4 +1,5 @@
 -- Put an event on the shelf.
--- KEYS: 1 parked (hash)   ARGV: 1 position  2 entry
+-- KEYS: 1 parked (hash)  2 their order (zset)   ARGV: 1 position  2 entry  3 ms when that was
 redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
-return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])

@@ -1,9 +1,8 @@
 -- Let parked events be claimed again, with attempts counted from the beginning. They stay parked until that went well.
--- KEYS: 1 pending (zset)  2 holders (hash)  3 parked (hash)   ARGV: the positions; none: all of them
+-- KEYS: 1 pending (zset)  2 holders (hash)  3 parked (hash)   ARGV: the positions
 -- Returns how many there were.
-local positions = #ARGV > 0 and ARGV or redis.call('HKEYS', KEYS[3])
 local found = 0
-for _, position in ipairs(positions) do
+for _, position in ipairs(ARGV) do
     if redis.call('HEXISTS', KEYS[3], position) == 1 and not redis.call('ZSCORE', KEYS[1], position) then
         redis.call('HDEL', KEYS[2], position)
         redis.call('ZADD', KEYS[1], 0, position)

@@ -45,7 +45,7 @@ function show({ now, events, older, partitions, consumers, audit }) {
 function tape(partition, longest, now, consumers) {
   const item = $("tape").content.firstElementChild.cloneNode(true);
   item.classList.toggle("open", !partition.sealed);
-  part(item, "when").textContent = clock.format(partition.opened * 1000);
+  part(item, "when").textContent = time(partition.opened);
   part(item, "fill").style.width = `${(100 * partition.length) / longest}%`;
   const what = [`${number.format(partition.length)} events`, bytes(partition.bytes), `${ago(now - partition.opened)} old`];
   part(item, "what").textContent = [...what, partition.sealed ? "sealed" : "open"].join(" · ");
@@ -86,6 +86,7 @@ function newCard(name) {
     post("replay", { consumer: name, from: startOf(event.target.elements.from.value.trim()) });
   });
   part(card, "all").addEventListener("click", () => post("retry", { consumer: name }));
+  part(card, "none").addEventListener("click", () => discard(`all that ${name} has parked`, { consumer: name }));
   part(card, "replay").elements.from.title = "beginning, end, a position (1764061234567-12), a time (2026-11-25 09:00)";
   cards.set(name, card);
   return card;
@@ -124,12 +125,14 @@ function entry(name, parked) {
   const item = $("parked").content.firstElementChild.cloneNode(true);
   part(item, "position").textContent = parked.position;
   part(item, "reason").textContent = parked.reason;
-  part(item, "about").textContent = `given up at ${clock.format(parked.at * 1000)} after ${parked.attempts} attempt(s)`;
+  part(item, "about").textContent = `given up at ${time(parked.at)} after ${parked.attempts} attempt(s)`;
   part(item, "element").textContent = parked.element;
-  const button = item.querySelector("button");
-  button.disabled = parked.again;
-  button.textContent = parked.again ? "on its way" : "Handle again";
-  button.addEventListener("click", () => post("retry", { consumer: name, position: parked.position }));
+  const again = part(item, "again");
+  again.disabled = parked.again;
+  again.textContent = parked.again ? "on its way" : "Handle again";
+  const one = { consumer: name, position: parked.position };
+  again.addEventListener("click", () => post("retry", one));
+  part(item, "discard").addEventListener("click", () => discard(parked.position, one));
   return item;
 }
 
@@ -147,6 +150,12 @@ const part = (node, name) => node.querySelector(`.${name}`);
 function bytes(count) {
   if (count < 1000) return `${count} B`;
   return count < 1e6 ? `${(count / 1e3).toFixed(1)} kB` : `${(count / 1e6).toFixed(1)} MB`;
+}
+
+/** The time of day of unix seconds; bad data may be no time at all. */
+function time(seconds) {
+  const date = new Date(seconds * 1000);
+  return seconds === null || Number.isNaN(date.getTime()) ? "–" : clock.format(date);
 }
 
 function ago(seconds) {
@@ -167,6 +176,10 @@ $("trim").addEventListener("submit", (event) => {
   event.preventDefault();
   post("trim", Object.fromEntries(new FormData(event.target)));
 });
+
+function discard(what, fields) {
+  if (confirm(`Discard ${what}, for good?`)) post("discard", fields);
+}
 
 async function post(what, fields) {
   try {
