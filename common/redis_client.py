@@ -2,6 +2,9 @@
 
 redis-py's defaults suit reads. They repeat a command whose answer was lost: a PUBLISH or a push then happens twice, and
 what a pop took is gone. Here a lost answer is an error, and whoever called decides what it means.
+
+And they stay with a node for as long as it lives. When it has become a replica, and the name or proxy in the URL leads
+to another one by now, each connection says so once, as a ReadOnlyError, and then is made anew.
 """
 
 from typing import Any
@@ -9,11 +12,12 @@ from typing import Any
 import redis
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from redis.asyncio.connection import ConnectionPool, parse_url
+from redis.asyncio.connection import Connection, ConnectionPool, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.connection import Connection as BlockingConnection
 from redis.connection import parse_url as parse_blocking_url
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, TimeoutError
+from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyError, RedisError, TimeoutError
 from redis.retry import Retry as BlockingRetry
 
 from common.settings import exit_with_usage_error
@@ -31,7 +35,7 @@ def redis_client(url: SecretStr, answer_seconds: float = ANSWER_SECONDS) -> Redi
     """
     try:
         options = _options(parse_url(url.get_secret_value()), Retry(NoBackoff(), 0), answer_seconds)
-        pool = ConnectionPool(**options)
+        pool = ConnectionPool(**_leaving(_LeavesReplica, Connection, options))
         pool.make_connection()  # type: ignore[no-untyped-call]  # connects to nothing yet, but looks at the options
     except (TypeError, ValueError, RedisError):
         exit_with_usage_error("REDIS_URL: has an option that redis-py does not know")
@@ -42,7 +46,32 @@ def blocking_redis_client(url: SecretStr, answer_seconds: float = ANSWER_SECONDS
     """The same for a thread of its own, which may wait for an answer. Never for the event loop."""
     from_url = parse_blocking_url(url.get_secret_value())  # type: ignore[no-untyped-call]
     options = _options(from_url, BlockingRetry(NoBackoff(), 0), answer_seconds)
-    return redis.Redis(connection_pool=redis.ConnectionPool(**options))
+    pool = redis.ConnectionPool(**_leaving(_BlockingLeavesReplica, BlockingConnection, options))
+    return redis.Redis(connection_pool=pool)
+
+
+class _LeavesReplica:
+    async def read_response(self: Any, *how: Any, **more: Any) -> Any:
+        try:
+            return await super().read_response(*how, **more)  # type: ignore[misc]
+        except ReadOnlyError:
+            self.mark_for_reconnect()
+            raise
+
+
+class _BlockingLeavesReplica:
+    def read_response(self: Any, *how: Any, **more: Any) -> Any:
+        try:
+            return super().read_response(*how, **more)  # type: ignore[misc]
+        except ReadOnlyError:
+            self.mark_for_reconnect()
+            raise
+
+
+def _leaving(leaves: type, plain: type, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a pool whose connections, plain ones or those that the URL asks for, leave a replica."""
+    kind = options.get("connection_class", plain)
+    return {**options, "connection_class": type(kind.__name__, (leaves, kind), {})}
 
 
 def _options(from_url: Any, retry: object, answer_seconds: float) -> dict[str, Any]:

@@ -12,12 +12,19 @@ class Proxy:
         """How often it has cut a connection."""
         self._port = port
         self._word: bytes | None = None
+        self.open = 0
+        """Connections that it serves now."""
 
     def at(self, word: str) -> None:
         """Let the next request that has this word through, and close its connection when Redis answers."""
         self._word = word.encode()
 
+    def lead_to(self, port: int) -> None:
+        """Connections that are made from now on lead there."""
+        self._port = port
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
         with suppress(ConnectionError):
             to_redis = await asyncio.open_connection("127.0.0.1", self._port)
             doomed = asyncio.Event()
@@ -31,6 +38,7 @@ class Proxy:
                 await asyncio.gather(there, back, return_exceptions=True)
                 to_redis[1].close()
                 writer.close()
+        self.open -= 1
 
     async def _requests(self, reader: asyncio.StreamReader, redis: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
         while data := await reader.read(1 << 20):
