@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from redis.exceptions import TimeoutError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -16,8 +18,9 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Call it with one item; `commit` is called with many and returns as many results, in the same order.
 
-    One commit at a time. When `commit` raises, every call of that batch raises the same error; a result that is an
-    exception is raised by its call alone.
+    One commit at a time. When `commit` raises, every call of that batch raises the same error; when that is Redis's
+    TimeoutError, those that wait behind it do, too: they would wait as long each, and ever more would wait. A result
+    that is an exception is raised by its call alone.
     """
 
     def __init__(
@@ -56,6 +59,9 @@ class Batcher(Generic[Item, Result]):
                 future.cancel()
             raise
         except Exception as error:
+            if isinstance(error, TimeoutError):
+                futures += self._futures
+                self._items, self._futures = [], []
             for future in futures:
                 if not future.done():  # its caller may have left
                     future.set_exception(error)

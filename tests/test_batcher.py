@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from redis.exceptions import TimeoutError
 
 from common.batcher import Batcher
 from tests.smtp_peer import until
@@ -69,6 +70,23 @@ async def test_an_error_is_everybodys_in_that_batch_and_nobodys_afterwards() -> 
     assert [str(r) for r in results] == ["away"] * 3
     commits.error = None
     assert await double(4) == 8
+
+
+async def test_a_commit_that_times_out_takes_those_along_that_wait_behind_it() -> None:
+    """Each commit would wait as long: whoever comes last would be told last, and nothing would limit how many wait."""
+    commits = Commits()
+    double = Batcher(commits, largest=2)
+    commits.permission.clear()
+    commits.error = TimeoutError("no answer")
+    calls = [double(n) for n in range(7)]
+    await until(lambda: commits.batches)
+    calls[6].cancel()
+    commits.permission.set()
+    results = await asyncio.gather(*calls[:6], return_exceptions=True)
+    assert [str(r) for r in results] == ["no answer"] * 6
+    assert commits.batches == [[0, 1]]
+    commits.error = None
+    assert await double(8) == 16
 
 
 async def test_a_caller_who_leaves_does_not_take_the_others_along() -> None:
