@@ -108,4 +108,4 @@ class Master:
         restarts = {
             f"restarts_{child.name.replace(' ', '_')}": child.restarts for child in (self._server, self._worker)
         }
-        return {**self._outbox.stats(), **restarts, "paused": self._paused}
+        return {**self._outbox.stats(), **restarts, "paused": self._paused or False}

@@ -70,17 +70,18 @@ class Jobs:
             [state] = await observer.states([QUEUE])
             totals = await observer.totals()
             delayed, _ = await observer.delayed()
+            ages = [age for age in (state.oldest_seconds, await observer.oldest_elsewhere()) if age is not None]
             return {
                 "sent": totals["succeeded"],
                 "failed": await observer.failed(),
                 "retried": totals["retried"],
                 "waiting": (state.length or 0) + delayed,
                 "in_flight": await observer.in_flight(),
-                "oldest_wait_seconds": state.oldest_seconds or 0.0 if state.length else 0.0,
+                "oldest_wait_seconds": max(ages, default=0.0),
                 "delayed": delayed,
                 "crashed": totals["crashed"],
                 "workers": await observer.processes(),
-                "paused": state.paused,
+                "paused": state.paused or False,
             }
         except RedisError as error:
             raise CannotAccept(reason(error)) from None

@@ -3,7 +3,8 @@
 A strategy brings three functions and the frame does the rest:
 
     handle(request)  read the email, hand it over, answer
-    stats(app)       the figures that this strategy knows
+    stats(app)       the figures that this strategy knows: `waiting`, `in_flight`, and `oldest_wait_seconds`, which is
+                     the time since the oldest email was accepted that waits or is in flight (0 if there is none)
     health(app)      raises when no email could be accepted right now
 """
 

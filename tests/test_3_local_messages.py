@@ -182,7 +182,7 @@ def test_an_outage_of_the_mail_server_costs_no_attempts(tmp_path: Path) -> None:
             with running_inbox(tmp_path / "again", **ports) as back:
                 back.wait_for(to, 20)
                 stats = wait_until(lambda: strategy.stats()["sent"] == 21 and strategy.stats(), "all sent")
-    assert (stats["failed"], stats["retried"], stats["paused"]) == (0, 0, None)
+    assert (stats["failed"], stats["retried"], stats["paused"]) == (0, 0, False)
     assert len(re.findall("pause: Away", strategy.program.output)) == 1
 
 

@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.programs import ROOT, Valkey, a_name
 
 commands = importlib.import_module("5_remote_queue.commands")
 keys_module = importlib.import_module("5_remote_queue.resque.keys")
+wire = importlib.import_module("5_remote_queue.resque.wire")
 
 JOB = '{"class":"sendEmail","queue":"q","args":[{"to":"a@example.com"}]}'
 
@@ -203,6 +205,8 @@ def test_all_are_requeued_or_removed(run: Terminal) -> None:
 
 
 def test_the_doctor_tells_what_mending_would_do_and_does_it(run: Terminal) -> None:
+    run.redis.sadd(run.keys.workers, "host:7:*")
+    run.redis.hset(run.keys.heartbeats, "host:7:*", wire.heartbeat_at(time.time()))
     assert run("doctor") == ["all is well"]
     run.redis.rpush(run.keys.queue("lost\x1b[2J"), JOB)
     run.redis.set(run.keys.node_lock, "x")

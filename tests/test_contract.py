@@ -5,6 +5,7 @@ A new strategy joins by existing: a folder with a number and a `__main__.py`.
 
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -201,6 +202,28 @@ def test_the_stats_have_every_figure_or_null(strategy: Strategy, inbox: Inbox, s
     strategy.send(someone)
     inbox.wait_for(someone)
     assert strategy.stats()["accepted"] == before["accepted"] + 1
+
+
+def test_the_oldest_wait_is_that_of_the_oldest_email_that_waits_or_is_in_flight(
+    strategy: Strategy, inbox: Inbox, someone: str
+) -> None:
+    inbox.dial(latency_ms=1500)
+    caller = threading.Thread(target=strategy.send, args=[someone])  # strategy 1 answers in the end only
+    caller.start()
+    if strategy.stats()["oldest_wait_seconds"] is None:
+        assert strategy.name == "4_remote_messages", "only its workers know"
+    else:
+        wait_until(lambda: strategy.stats()["in_flight"] == 1, "it is in flight")
+        wait_until(lambda: 0.2 < strategy.stats()["oldest_wait_seconds"] < 10, "it has waited")
+        wait_until(lambda: strategy.stats()["oldest_wait_seconds"] == 0, "nothing waits any more")
+    caller.join()
+    inbox.wait_for(someone)
+
+
+def test_null_is_what_a_strategy_cannot_know(strategy: Strategy) -> None:
+    unknown = {name for name, figure in strategy.stats().items() if figure is None}
+    elsewhere = {"sent", "failed", "retried", "waiting", "in_flight", "oldest_wait_seconds"}
+    assert unknown == (elsewhere if strategy.name == "4_remote_messages" else set())
 
 
 def test_the_metrics_are_the_stats_for_prometheus(strategy: Strategy) -> None:
