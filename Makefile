@@ -20,7 +20,7 @@ forget: $(VENV)/ready ## remove what the embedded Valkey has kept from run to ru
 test: $(VENV)/ready-dev ## all tests, on the embedded services
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
 
-check: $(VENV)/ready-dev ## what CI runs: format, lint, types, tests
+check: $(VENV)/ready-dev ## format, lint, types, tests: what CI runs, before a short `make faults`
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy

@@ -1,4 +1,4 @@
-"""The job: an email in a queue in Redis. The server's end puts it there, the worker's end sends it.
+"""The one new idea: an email is a job in a queue in Redis. The server's end puts it there, the worker's end sends it.
 
 In Resque's words: queue `emailQueue`, class `sendEmail`, arguments `[{"to", "subject", "text", "id"}]`, the id being
 the Message-ID. Ruby and Node programs put such jobs there and take them as well.
