@@ -251,10 +251,26 @@ def test_the_page_says_which_strategy_it_is_and_loads_only_its_own(strategy: Str
     assert not re.search(r"<script>|<style>|\son\w+=", answer.text)
 
 
-def test_the_chapter_is_there(strategy: Strategy) -> None:
+def test_the_chapter_is_a_page_whose_links_lead_somewhere(strategy: Strategy) -> None:
     answer = strategy.ask("/chapter")
-    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
-    assert answer.text.startswith("# ")
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
+    assert f'<h1 id="{strategy.name[0]}--' in answer.text
+    assert '<h2 id="what-it-promises">' in answer.text
+    assert not re.search(r"<script|<style|\sstyle=|\son\w+=", answer.text)
+    links = {address.partition("#")[0] for address in re.findall(r'(?:src|href)="([^"]+)"', answer.text)}
+    assert f"/source/{strategy.name}/server.py" in links
+    for address in links:
+        if not address.startswith("http://127.0.0.1:"):  # as the session prints it
+            assert strategy.ask(address or "/chapter").status == 200, address
+
+
+@pytest.mark.parametrize(
+    "name", [".env", ".data/valkey", ".git/config", ".venv/pyvenv.cfg", "../etc/passwd", "nothing.py"]
+)
+def test_what_is_no_part_of_the_workshop_is_not_shown(strategy: Strategy, name: str) -> None:
+    assert strategy.ask(f"/source/{name}").status == 404
+    assert strategy.ask(f"/source/common/%2E%2E/{name}").status == 404
 
 
 def test_the_log_tells_what_was_sent(strategy: Strategy, inbox: Inbox, someone: str) -> None:
