@@ -77,12 +77,12 @@ $(VENV)/ready: requirements.lock
 	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done) && \
 	  test -n "$$python" || { echo "This needs Python 3.11 or newer; name one with PYTHON=…" >&2; exit 2; }; \
 	  $$python -m venv --clear $(VENV) || { echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
-	$(PIP) --quiet --require-hashes -r requirements.lock
+	@$(PIP) --quiet --require-hashes -r requirements.lock
 	@touch $@
 
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@echo "Adding the tools for tests, checks and experiments"
-	$(PIP) --quiet --require-hashes -r requirements-dev.lock
+	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
 .PHONY: help services forget test check compare faults bench tables format lock clean

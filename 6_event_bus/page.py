@@ -83,6 +83,7 @@ async def state(log: Log, redis: Redis) -> dict[str, Any]:
         "now": int(now),  # so that an idle page does not change all the time
         "events": partitions[-1].first + partitions[-1].length if partitions else 0,
         "older": partitions[0].first if partitions else 0,
+        "limits": log.limits,
         "partitions": [asdict(partition) for partition in partitions],
         "consumers": [await _consumer(log, name) for name in await log.consumers()],
         "audit": await _audit(redis, now),
