@@ -25,7 +25,7 @@ class Child:
     def __init__(
         self,
         name: str,
-        main: Callable[[Connection, Settings], None],
+        main: Callable[[Settings, Connection], None],
         settings: Settings,
         on_message: Callable[[Message], None],
         on_gone: Callable[[], None] = lambda: None,
@@ -41,7 +41,7 @@ class Child:
 
     async def start(self) -> None:
         ours, theirs = _spawn.Pipe()
-        self._process = _spawn.Process(target=self._main, args=(theirs, self._settings), name=self.name)
+        self._process = _spawn.Process(target=self._main, args=(self._settings, theirs), name=self.name)
         self._process.start()
         log.info("the %s @ %s has started", self.name, self._process.pid)
         theirs.close()  # or we would not see the other end close when the child dies

@@ -40,9 +40,8 @@ class Worker:
 
     def _receive(self, message: Message) -> None:
         """`["send", {email}]`: the master has no more than its window in our hands, so each may have a task."""
-        if (
-            self._stopping
-        ):  # it waits with the master for the next worker; begun now, it could be cut off and come twice
+        # At the end it waits with the master for the next worker; begun now, it could be cut off and come twice.
+        if self._stopping:
             return
         _, email = message
         task = asyncio.create_task(self._send(email))
@@ -67,10 +66,11 @@ class Worker:
         self._master.pipe.send("paused", reason)
 
 
-async def _work(connection: Connection, settings: Settings) -> None:
+async def work(settings: Settings, connection: Connection) -> None:
+    """Send what the master hands over, until this process is asked to stop."""
     await Worker(settings, connection).run()
 
 
-def main(connection: Connection, settings: Settings) -> None:
+def main(settings: Settings, connection: Connection) -> None:
     """The email worker's process, started by the master."""
-    uvloop.run(_work(connection, settings))
+    uvloop.run(work(settings, connection))
