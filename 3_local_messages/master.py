@@ -19,8 +19,8 @@ from common.serving import FINISH_SECONDS
 from common.settings import Settings
 
 from . import server, worker
-from .channel import Message
 from .children import Child
+from .pipe import Message
 
 LOOK_SECONDS = 1.0
 STOP_SECONDS = 5.0  # how long the worker may take to end once it is told to

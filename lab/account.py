@@ -12,26 +12,20 @@ The words are those of the total-queue checker of Jepsen (https://github.com/jep
     recovered     delivered, though the answer was no 2xx or never came
     unexpected    delivered, and never asked for: an unknown recipient, or a second email where one was asked for
 
-So `acknowledged = ok + failed + queued + lost`. What can fail to close is the comparison with the strategy's own books,
-where it keeps some: it says how many it has done; the mail server's journal and the failed list say how many it has.
+So `acknowledged = ok + failed + queued + lost`. What is lost is what is left over, so this sum says little. But it is
+held against the strategy's own books: how many it says it has accepted, and has done. How many those were, the load
+generator, the mail server's journal and the failed list know.
 """
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.mailbox import Arrival
+from lab.mailbox import Arrival, Trouble
 from lab.steady import Record
 
 NUMBERS = ("attempted", "acknowledged", "ok", "failed", "queued", "lost", "duplicated", "recovered", "unexpected")
-
-SLACK = 1_000_000_000
-"""ns: an email that had come so long before a fault was acknowledged; without a fault that takes a tenth of it."""
-UNSENT = 3_000_000_000
-"""ns: so long before a fault an email may have been asked for that never came. After an earlier fault it may have
-waited for a session with the mail server as long as a send may take (SEND_SECONDS in hits.py)."""
-GRACE = 200_000_000
-"""ns: so long after a fault somebody may still believe that all is well, as Redis of a subscriber that was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +45,35 @@ class Story:
     answered: int
     status: int
     id: str
-    arrivals: tuple[int, ...]
-    given_up: bool = False
+    arrivals: tuple[int, ...] = ()
+    refused: tuple[int, ...] = ()
+    """The codes by which the mail server has refused it, each time."""
+    given_up: int | None = None
+    """When the strategy was first seen to name it as given up; None: it has not."""
 
     @property
     def accepted(self) -> bool:
         return 200 <= self.status < 300
 
     @property
-    def lost(self) -> bool:
-        return self.accepted and not self.arrivals and not self.given_up
+    def failed(self) -> bool:
+        return self.accepted and not self.arrivals and self.given_up is not None
 
-    def under_way(self, hit: Hit, slack: int = SLACK) -> bool:
-        """Whether it was asked for before the end of this fault, and at its beginning had not come, or just come.
+    @property
+    def missing(self) -> bool:
+        return self.accepted and not self.arrivals and self.given_up is None
 
-        `slack` is that "just", in ns. What never came must have been asked for not long before the fault.
-        """
-        in_time = self.arrivals[0] >= hit.begin - slack if self.arrivals else self.asked >= hit.begin - UNSENT
-        return in_time and self.asked <= hit.end + GRACE
 
-    def waited_through(self, hit: Hit) -> bool:
-        """Whether it was there before the end of this fault; for what never came."""
-        return self.asked <= hit.end + GRACE
+@dataclass(frozen=True)
+class Books:
+    """What the strategy's own counters say, of the emails of this run."""
+
+    queued: int = 0
+    done: int | None = None
+    """Different emails that it had, and has no more: sent or given up. None: it keeps no count, or lost it with the
+    process that was killed."""
+    accepted: int | None = None
+    """Answers with 2xx, by the web server. None: it was killed, or a client did not wait for its answer."""
 
 
 @dataclass
@@ -88,26 +89,40 @@ class Account:
     unexpected: int = 0
     done: int = 0
     """Different emails that were delivered or given up, whatever the answer was."""
-    books: int | None = None
-    """The same by the strategy's own counters; None when it has none, or they died with their process."""
-    remarks: list[str] = field(default_factory=list)
+    books: Books = field(default_factory=Books)
     stories: list[Story] = field(default_factory=list)
 
     @property
-    def closes(self) -> bool:
-        total = self.ok + self.failed + self.queued + self.lost
-        return self.acknowledged == total and self.books in (None, self.done)
+    def checked(self) -> bool:
+        """Whether there was anything of the strategy's own to hold it against."""
+        return self.books.done is not None or self.books.accepted is not None
+
+    def gaps(self) -> list[str]:
+        """Where it does not close; [] when it does."""
+        gaps = []
+        if self.acknowledged != (total := self.ok + self.failed + self.queued + self.lost):
+            gaps.append(f"{self.acknowledged} accepted, and {total} accounted for")
+        if self.books.done not in (None, self.done):
+            gaps.append(f"{self.books.done} done by its own books, and there are {self.done}")
+        if self.books.accepted not in (None, self.acknowledged):
+            gaps.append(f"{self.books.accepted} accepted by its own books, and {self.acknowledged} such answers")
+        return gaps
 
     def numbers(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in NUMBERS}
+
+    def answers(self) -> dict[str, int]:
+        """How many answers of each HTTP status there were; "none" when it never came."""
+        counted = Counter(str(story.status or "none") for story in self.stories)
+        return dict(sorted(counted.items()))
 
     def to_dict(self) -> dict[str, Any]:
         return {
             **self.numbers(),
             "done": self.done,
-            "books": self.books,
-            "closes": self.closes,
-            "remarks": self.remarks,
+            "books": {"done": self.books.done, "accepted": self.books.accepted},
+            "closes": not self.gaps(),
+            "answers": self.answers(),
         }
 
 
@@ -115,42 +130,43 @@ def account(
     records: Sequence[Record],
     arrivals: Sequence[Arrival],
     tag: str,
-    given_up: Collection[str] = (),
-    queued: int = 0,
-    books: int | None = None,
+    *,
+    refusals: Sequence[Trouble] = (),
+    given_up: Mapping[str, int] | None = None,
+    books: Books = Books(),
 ) -> Account:
-    """`arrivals` are those since the run began; `given_up` are ids that the strategy has named since then.
-
-    `queued` and `books` are the strategy's own figures: what it holds, and how many it has sent or given up.
+    """`arrivals` and `refusals` are those since the run began; `given_up` are the ids that the strategy has named since
+    then, each with the time when that was seen (ns).
     """
+    given_up = given_up or {}
     by_recipient: dict[str, list[Arrival]] = {}
     for arrival in arrivals:
         by_recipient.setdefault(arrival.to, []).append(arrival)
-    found = Account(books=books, done=len({arrival.id for arrival in arrivals} | set(given_up)))
+    codes: dict[str, list[int]] = {}
+    for refusal in refusals:
+        codes.setdefault(refusal.to, []).append(int(refusal.what))
+    found = Account(books=books, done=len({arrival.id for arrival in arrivals} | given_up.keys()))
     for number, due, asked, answered, status, email_id in records:
-        came = by_recipient.pop(f"{tag}-{number}@example.com", [])
+        to = f"{tag}-{number}@example.com"
+        came, refused = by_recipient.pop(to, []), tuple(codes.get(to, ()))
         expected = email_id or (came[0].id if came else "")
         copies = tuple(arrival.at for arrival in came if arrival.id == expected)
-        found.stories.append(Story(due, asked, answered, status, expected, copies, expected in given_up))
+        story = Story(due, asked, answered, status, expected, copies, refused, given_up.get(expected))
+        found.stories.append(story)
         found.unexpected += len(came) - len(copies)
     found.unexpected += sum(len({arrival.id for arrival in strays}) for strays in by_recipient.values())
-    _count(found, queued)
-    if in_doubt := sum(story.given_up and bool(story.arrivals) for story in found.stories):
-        found.remarks.append(f"{in_doubt} given up and delivered all the same: every reply to them was lost")
-    if not found.closes:
-        found.remarks.append(f"the books say {books} done, and there are {found.done}")
+    _count(found)
     return found
 
 
-def _count(found: Account, queued: int) -> None:
+def _count(found: Account) -> None:
     stories = found.stories
     accepted = [story for story in stories if story.accepted]
-    missing = sum(story.lost for story in accepted)
     found.attempted = len(stories)
     found.acknowledged = len(accepted)
     found.ok = sum(bool(story.arrivals) for story in accepted)
-    found.failed = sum(story.given_up and not story.arrivals for story in accepted)
-    found.queued = min(queued, missing)
-    found.lost = missing - found.queued
+    found.failed = sum(story.failed for story in accepted)
+    found.queued = found.books.queued
+    found.lost = max(0, sum(story.missing for story in accepted) - found.queued)
     found.duplicated = sum(max(0, len(story.arrivals) - 1) for story in stories)
     found.recovered = sum(bool(story.arrivals) and not story.accepted for story in stories)

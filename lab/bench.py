@@ -1,7 +1,9 @@
 """`make bench`: how fast the parts are, each figure beside a reference that was measured in the same run.
 
 Rounds alternate between the two, and the ratio is taken round by round: on a shared machine the ratio is what stays.
-Prints a table and writes results/bench.json. The exit status is 1 when a target is missed.
+What takes too long for several, or is a matter of growth and not of speed, has one round and says so. Prints a table
+and writes results/bench.json. The exit status is 1 when a target is missed. When a benchmark fails to run, the rows
+before it are saved as a part, in results/partial.
 
 `make bench BENCH_ONLY="mailer burst"` measures only some; or name them as arguments.
 """
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -32,7 +35,7 @@ from lab import (
 )
 from lab.children import ChildFailed, Lab
 from lab.command import end_on_signals, refuse_settings_in_the_way, said, write_results
-from lab.figures import Row, Spread
+from lab.figures import Row, Spread, figure
 from lab.machine import busy, stamp
 from lab.strategies import strategies
 
@@ -58,11 +61,13 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
 }
 
 
-def measure(benchmarks: dict[str, Benchmark], console: Console) -> list[Row]:
-    """Run them one after another. Raises ChildFailed; ends all processes and removes all files however it ends."""
+def measure(benchmarks: dict[str, Benchmark], rows: list[Row], console: Console) -> None:
+    """Run them one after another, and add their rows. Raises ChildFailed, and keeps the rows so far.
+
+    Ends all processes and removes all files however it ends.
+    """
     columns = (SpinnerColumn(), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     text = TextColumn("{task.description}: {task.fields[step]}")
-    rows: list[Row] = []
     with (
         TemporaryDirectory(prefix="six-ways-bench-") as folder,
         Progress(*columns, text, console=console, transient=True) as progress,
@@ -73,7 +78,6 @@ def measure(benchmarks: dict[str, Benchmark], console: Console) -> list[Row]:
             progress.update(task, description=name, step="starting")
             rows.extend(benchmark(lab))
             progress.advance(task)
-    return rows
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -85,7 +89,7 @@ def table(rows: Sequence[Row]) -> Table:
         grid.add_row(
             f"[bold]{row.name}[/]\n[dim]{row.unit}[/]",
             shown(row.rounds.measured),
-            f"{shown(row.rounds.reference)}\n[dim]{row.against}[/]",
+            f"{shown(row.rounds.reference)}\n[dim]{row.reference}[/]",
             shown(row.rounds.ratio),
             row.target,
             "[green]yes[/]" if row.met else "[bold red]NO[/]",
@@ -95,7 +99,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def shown(spread: Spread) -> str:
-    middle, low, high = (f"{n:,.0f}" if n >= 100 else f"{n:.2f}" for n in (spread.median, spread.low, spread.high))
+    middle, low, high = map(figure, (spread.median, spread.low, spread.high))
     return middle if low == high else f"{middle}\n[dim]{low}..{high}[/]"
 
 
@@ -113,21 +117,32 @@ def main() -> None:
     refuse_settings_in_the_way(parser)
     end_on_signals()
     console = Console()
-    machine = stamp()
-    if warning := busy():
-        console.print(f"[yellow]{warning}[/]")
+    machine = stamp() | {"warning": busy()}
+    if machine["warning"]:
+        console.print(f"[yellow]{machine['warning']}[/]")
+    rows: list[Row] = []
+    failure = ""
     try:
-        rows = measure(chosen(only), console)
-    except ChildFailed as failure:
-        sys.exit(str(failure))
+        measure(chosen(only), rows, console)
+    except ChildFailed as reason:
+        failure = str(reason)
+    report(console, rows, machine, failure, whole=not only)
+    sys.exit(failure or (0 if all(row.met for row in rows) else 1))
+
+
+def report(console: Console, rows: list[Row], machine: dict[str, Any], failure: str, *, whole: bool) -> None:
+    """Show and save what has been measured; after a failure that is a part, and says so."""
+    if not rows:
+        return
     console.print(table(rows))
     for row in rows:
         for note in row.notes:
             console.print(f"[bold]{row.name}[/]: {note}", highlight=False)
     console.print("[dim]{cpu}, {cores} cores, {kernel}, {python}, load {load_average}[/]".format(**machine))
-    facts = {"machine": machine, "rows": [row.to_dict() for row in rows]}
-    console.print(f"[dim]{said(write_results('bench', facts, whole=not only))}[/]")
-    sys.exit(0 if all(row.met for row in rows) else 1)
+    facts = {"machine": machine, "failure": failure or None, "rows": [row.to_dict() for row in rows]}
+    if failure:
+        console.print("NOT ALL WAS MEASURED", style="bold red")
+    console.print(f"[dim]{said(write_results('bench', facts, whole=whole and not failure))}[/]")
 
 
 if __name__ == "__main__":

@@ -38,12 +38,12 @@ def accepting(number: int, lab: Lab) -> Iterator[Row]:
     ):
         roles = server.roles()
         lab.say("warming up")
-        warm_up = ask(lab, server.port, roles, WARM_UP)
+        warm_up = load_by_role(lab, server.port, roles, WARM_UP)
         before = kept_bytes(server)
         rounds = in_turns(
             lab.say,
-            lambda: ask(lab, server.port, roles, REQUESTS),
-            lambda: ask(lab, handler.port, {handler.pid: "handler"}, REQUESTS),
+            lambda: load_by_role(lab, server.port, roles, REQUESTS),
+            lambda: load_by_role(lab, handler.port, {handler.pid: "handler"}, REQUESTS),
             ROUNDS,
         )
         grown = kept_bytes(server) - before
@@ -102,7 +102,7 @@ def memory(number: int, grown: int) -> Row:
     )
 
 
-def ask(lab: Lab, port: int, roles: dict[int, str], count: int) -> Facts:
+def load_by_role(lab: Lab, port: int, roles: dict[int, str], count: int) -> Facts:
     """The facts of the load, and `cpu_us`: the CPU time that each role spent on a request, in µs."""
     before = {pid: cpu_seconds(pid) for pid in roles}
     facts = lab.measure("lab.load", "--port", port, "--connections", CONNECTIONS, "--count", count)

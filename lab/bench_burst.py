@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from lab.bench_web import CONNECTIONS, bare_web
+from lab.bench_web import bare_web
 from lab.children import Lab
-from lab.figures import Facts, Rounds, Row
+from lab.each_once import ask_for_emails, compare_ids, each_once, in_words
+from lab.figures import Rounds, Row
 from lab.machine import resident_bytes
 from lab.sinks import lab_sink, url_of
 from lab.strategies import strategy
@@ -24,17 +25,17 @@ def burst(lab: Lab, number: int, name: str) -> Iterator[Row]:
     """
     with lab_sink(lab) as sink, strategy(lab, number, url_of(sink)) as server, bare_web(lab, "handler") as handler:
         lab.say("warming up")
-        warm_up = ask(lab, server.port, WARM_UP)
+        warm_up = ask_for_emails(lab, server.port, WARM_UP)
         server.wait_until_empty()
         memory = Memory(server.pids())
         lab.say(f"{BURST:,} emails")
-        ours = ask(lab, server.port, BURST, memory)
+        ours = ask_for_emails(lab, server.port, BURST, memory.look)
         server.wait_until_empty()
         delivered = sink.ids()
         lab.say("the same, asked of a bare handler")
-        bare = ask(lab, handler.port, BURST)
+        bare = ask_for_emails(lab, handler.port, BURST)
     del bare["ids"], bare["asked_ns"], warm_up["asked_ns"], ours["asked_ns"]
-    account = compare(warm_up.pop("ids") + ours.pop("ids"), delivered)
+    account = compare_ids(warm_up.pop("ids") + ours.pop("ids"), delivered)
     statuses, mib = ours["statuses"], memory.growth / 2**20
     yield Row(
         name=name,
@@ -42,28 +43,14 @@ def burst(lab: Lab, number: int, name: str) -> Iterator[Row]:
         rounds=Rounds([ours], [bare]),
         against="bare aiohttp",
         target="each once",
-        met=account["lost"] == account["twice"] == account["unasked"] == ours["broken"] == 0
-        and set(statuses) <= {"202", "503"},
+        met=each_once(account, warm_up, ours) and set(statuses) <= {"202", "503"},
         notes=(
             f"burst of {BURST:,} in {ours['seconds']:.1f} s: {statuses.get('202', 0):,} accepted (202), "
             f"{statuses.get('503', 0):,} not (503); memory +{mib:.1f} MiB",
-            "of {accepted:,} accepted {lost:,} lost, {twice:,} twice; {unasked:,} not accepted and yet sent".format(
-                **account
-            ),
+            in_words(account, warm_up, ours),
         ),
         details={"sink": sink.name, "memory_growth_bytes": memory.growth, **account},
     )
-
-
-def compare(accepted: list[str], delivered: list[str]) -> dict[str, int]:
-    """What happened to the ids of the answers, as numbers of emails."""
-    return {
-        "accepted": len(accepted),
-        "delivered": len(delivered),
-        "lost": len(set(accepted) - set(delivered)),
-        "twice": len(delivered) - len(set(delivered)),
-        "unasked": len(set(delivered) - set(accepted)),
-    }
 
 
 class Memory:
@@ -76,8 +63,3 @@ class Memory:
 
     def look(self) -> None:
         self.growth = max(self.growth, resident_bytes(self._pids) - self._before)
-
-
-def ask(lab: Lab, port: int, count: int, memory: Memory | None = None) -> Facts:
-    options = ("--port", port, "--connections", CONNECTIONS, "--count", count, "--ids")
-    return lab.measure("lab.load", *options, meanwhile=memory.look if memory else lambda: None)

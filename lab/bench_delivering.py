@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from lab.bench_burst import ask, compare
 from lab.bench_mailer import SESSIONS, converse
 from lab.children import Lab
+from lab.each_once import ask_for_emails, compare_ids, each_once, in_words
 from lab.figures import Facts, Row, in_turns
 from lab.sinks import LabSink, lab_sink, url_of, wait_for_mail
 from lab.strategies import Strategy, strategy
@@ -25,19 +25,19 @@ def delivering(number: int, lab: Lab) -> Iterator[Row]:
             lambda: deliver(lab, server, sink, EMAILS),
             lambda: converse(lab, other, SESSIONS, BARE_SECONDS),
         )
-        account = compare([email_id for facts in (warm_up, *rounds.ours) for email_id in facts.pop("ids")], sink.ids())
-    refused = {status for facts in (warm_up, *rounds.ours) for status in facts["statuses"]} - {"202"}
+        loads = [warm_up, *rounds.ours]
+        account = compare_ids([email_id for facts in loads for email_id in facts.pop("ids")], sink.ids())
+    refused = {status for facts in loads for status in facts["statuses"]} - {"202"}
     yield Row(
         name=f"strategy {number} delivers",
         unit="emails/s",
         rounds=rounds,
         against="bare SMTP",
         target=f"≥ {MIN_RATE:,}",
-        met=rounds.measured.median >= MIN_RATE and not refused and account["lost"] == account["twice"] == 0,
+        met=rounds.measured.median >= MIN_RATE and not refused and each_once(account, *loads),
         notes=(
             f"rounds of {EMAILS:,} emails, from the first request to the last final dot at {sink.name}",
-            "of {accepted:,} accepted {lost:,} lost, {twice:,} twice".format(**account)
-            + (f"; ALSO ANSWERED {', '.join(sorted(refused))}" if refused else ""),
+            in_words(account, *loads) + (f"; ALSO ANSWERED {', '.join(sorted(refused))}" if refused else ""),
         ),
         details=account,
     )
@@ -46,7 +46,7 @@ def delivering(number: int, lab: Lab) -> Iterator[Row]:
 def deliver(lab: Lab, server: Strategy, sink: LabSink, count: int) -> Facts:
     """The facts of the load, `rate` and `seconds` being those of the delivery."""
     before = sink.count()
-    facts = ask(lab, server.port, count)
+    facts = ask_for_emails(lab, server.port, count)
     wait_for_mail(sink, before + len(facts["ids"]))
     last = max((moment for _, moment in sink.arrivals()[before:]), default=0)
     seconds = (last - min(facts.pop("asked_ns"), default=0)) / 1e9

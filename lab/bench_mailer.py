@@ -44,8 +44,9 @@ def round_trips(lab: Lab) -> Iterator[Row]:
     """The time of one email on a warm session where each round trip takes 50 ms, in round trips."""
     with lab_sink(lab, LATENCY_MS) as sink:
         lab.say(f"one sender, {LATENCY_MS:g} ms each round trip")
-        ours, bare = send(lab, sink, 1, 1.0), converse(lab, sink, 1, 1.0)
-    rounds = Rounds([ours], [bare], figure=lambda facts: float(facts["p50_ms"]) / LATENCY_MS)
+        found = in_turns(lab.say, lambda: send(lab, sink, 1, 1.0), lambda: converse(lab, sink, 1, 1.0))
+    rounds = Rounds(found.ours, found.bare, figure=lambda facts: float(facts["p50_ms"]) / LATENCY_MS)
+    worst = max(facts["p50_ms"] for facts in found.ours)
     yield Row(
         name="round trips",
         unit="per email",
@@ -53,7 +54,7 @@ def round_trips(lab: Lab) -> Iterator[Row]:
         against="bare SMTP",
         target=f"≤ {MAX_ROUND_TRIPS:g}",
         met=rounds.measured.median <= MAX_ROUND_TRIPS,
-        notes=(f"{LATENCY_MS:g} ms each, by {sink.name}; an email on a warm session: p50 {ours['p50_ms']:.1f} ms",),
+        notes=(f"{LATENCY_MS:g} ms each, by {sink.name}; an email on a warm session: p50 {worst:.1f} ms at worst",),
         details={"sink": sink.name, "latency_ms": LATENCY_MS},
     )
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -44,15 +45,18 @@ def refuse_settings_in_the_way(parser: argparse.ArgumentParser) -> None:
         parser.error(f".env sets {', '.join(names)}, which would change what is measured; take that out meanwhile")
 
 
-def number_from(parser: argparse.ArgumentParser, name: str, default: float, least: float) -> float:
+def number_from(
+    parser: argparse.ArgumentParser, name: str, default: float, least: float, most: float = math.inf
+) -> float:
     """A number in the environment, as in `make compare N=500`; one that is none ends the program with exit status 2."""
     text = os.environ.get(name) or str(default)
     try:
         number = float(text)
     except ValueError:
         number = float("nan")
-    if not least <= number < float("inf"):
-        parser.error(f"{name}: {text} is not a number of at least {least:g}")
+    if not least <= number <= most or number == math.inf:
+        limit = "" if most == math.inf else f" and at most {most:g}"
+        parser.error(f"{name}: {text} is not a number of at least {least:g}{limit}")
     return number
 
 

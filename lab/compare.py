@@ -1,20 +1,23 @@
 """`make compare`: the six side by side, before a mail server that answers after 100 ms, as a real provider does.
 
 First each strategy gets an email from each client, so that all its parts have begun to work: strategies 5 and 6 accept
-without waiting for that. Then come two rounds of N emails from CLIENTS clients. In the one they are due at a steady
-rate, 5 a second for each client, and every time counts from the moment an email was due (lab/steady.py). In the other
-each client asks again as soon as it has its answer: emails a second, until the mail server's last 250.
+without waiting for that. Then come two rounds of N emails. In the one they are due at a steady rate, 5 a second for
+each of CLIENTS, whoever still waits for an answer, and every time counts from the moment an email was due
+(lab/steady.py). In the other there are CLIENTS clients, and each asks again as soon as it has its answer: emails a
+second, until the mail server's last 250. The account is of all three rounds.
 
 An email is in the inbox when the mail server has read it; its 250 comes LATENCY_MS later (common/inbox/faults.py). So
 who waits for the 250 waits longer than the email.
 
     make compare [N=200] [CLIENTS=10] [LATENCY_MS=100] [STRATEGIES="1 5"]
 
-Writes results/compare.json, .md and .svg. The exit status is 1 when an email was not accepted, or did not arrive.
+Writes results/compare.json, .md and .svg. The exit status is 1 when an email was not accepted, did not arrive, or came
+twice. When a strategy fails to run, those before it are saved as a part, in results/partial.
 """
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +33,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from common.settings import Settings
 from lab.account import Account, account
 from lab.children import LOOK_SECONDS, Child, ChildFailed, Lab, python
 from lab.command import (
@@ -40,7 +44,7 @@ from lab.command import (
     said,
     write_results,
 )
-from lab.compare_report import markdown, milliseconds, picture
+from lab.compare_report import PERCENTS, markdown, milliseconds, picture, sizes_of, times_of
 from lab.figures import Facts, percentile
 from lab.machine import busy, stamp
 from lab.mailbox import Mailbox, mailbox
@@ -50,7 +54,10 @@ PER_CLIENT = 5  # emails a second
 SETTLE_SECONDS = 5.0  # without an arrival, while some are missing
 QUIET_SECONDS = 0.5  # without an arrival, when all are there: for copies
 REFRESH = 10  # times a second
-LATE_MS = 5.0  # a load generator that is later than that measures itself
+LATE_SHARE = {50: 0.1, 99: 0.5}  # of the answer's time: a load generator that is later than that measures itself
+MOST_CPU = 0.8  # of a core: one that needs more may not come to ask
+
+SESSIONS: int = Settings.model_fields["smtp_sessions"].default
 
 
 @dataclass(frozen=True)
@@ -64,9 +71,19 @@ class Plan:
         return self.clients * PER_CLIENT
 
     @property
+    def most(self) -> float:
+        """Emails a second that the mail server takes from one strategy, in all its sessions."""
+        return SESSIONS * 1000 / self.latency_ms if self.latency_ms else math.inf
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which a client waits for its answer: even when all others' emails go first."""
+        return 30.0 + self.emails / self.most
+
+    @property
     def limit(self) -> float:
-        """Seconds in which a round must have ended, at the pace of the slowest strategy."""
-        return 30.0 + self.emails * max(1 / self.rate, self.latency_ms / 1000)
+        """Seconds in which a round must have ended, at the pace of the slowest strategy with a single client."""
+        return self.patience + self.emails * max(1 / self.rate, self.latency_ms / 1000)
 
 
 @dataclass
@@ -90,7 +107,7 @@ def compare(lab: Lab, plan: Plan, lines: list[Line], refresh: Callable[[], objec
         own = Lab(folder)
         with mailbox(own) as box, strategy(own, line.number, box.smtp_url) as server:
             rounds = Rounds(own, server, box, plan, line, refresh)
-            rounds.run("first", plan.clients, rate=0.0)
+            _, account_of_first = rounds.run("first", plan.clients, rate=0.0)
             box.dial(latency_ms=plan.latency_ms)
             steady, account_of_steady = rounds.run("steady", plan.emails, plan.rate)
             burst, account_of_burst = rounds.run("burst", plan.emails, rate=0.0)
@@ -100,10 +117,14 @@ def compare(lab: Lab, plan: Plan, lines: list[Line], refresh: Callable[[], objec
             "strategy": line.name,
             **times(account_of_steady),
             "emails_per_second": rate_of(account_of_burst, plan.latency_ms / 1000),
-            **sums(account_of_steady, account_of_burst),
+            "burst_answer_p50_ms": times(account_of_burst)["answer_p50_ms"],
+            **sums(account_of_first, account_of_steady, account_of_burst),
             "processes": processes,
             "memory": memory,
-            "generator": {"late_p99_ms": steady["late_p99_ms"], "cpu": max(steady["cpu"], burst["cpu"])},
+            "generator": {
+                **{name: steady[name] for name in ("late_p50_ms", "late_p99_ms", "under_way")},
+                "cpu": max(steady["cpu"], burst["cpu"]),
+            },
         }
         line.doing, line.done = "done", 1.0
         refresh()
@@ -124,8 +145,11 @@ class Rounds:
         """So many emails, and the wait until they are in the inbox: the load's facts, and the account."""
         self.line.doing = "a steady rate" if rate else "as fast as it can"
         before = len(self.box.arrivals())
-        load = ("--port", self.server.port, "--rate", rate, "--clients", self.plan.clients, "--count", emails)
-        with self.lab.child(python("lab.steady", *load, "--tag", tag), "steady") as child:
+        load = python(
+            "lab.steady", "--port", self.server.port, "--rate", rate, "--exact", "--count", emails, "--tag", tag,
+            "--clients", self.plan.clients, "--timeout", self.plan.patience,
+        )  # fmt: skip
+        with self.lab.child(load, "steady") as child:
 
             def look() -> None:
                 arrived = len(self.box.arrivals())
@@ -162,11 +186,15 @@ def wait_until_settled(box: Mailbox, expected: int, patience: float, look: Calla
 
 def times(steady: Account) -> Facts:
     """In ms, from the moment when each was due; None when there is none."""
-    answers = [(story.answered - story.due) / 1e6 for story in steady.stories if story.accepted]
-    arrivals = [(story.arrivals[0] - story.due) / 1e6 for story in steady.stories if story.accepted and story.arrivals]
+    accepted = [story for story in steady.stories if story.accepted]
+    found = {
+        "answer": [(story.answered - story.due) / 1e6 for story in accepted],
+        "inbox": [(story.arrivals[0] - story.due) / 1e6 for story in accepted if story.arrivals],
+    }
     return {
-        **{f"answer_p{percent}_ms": percentile(answers, percent) if answers else None for percent in (50, 95, 99)},
-        **{f"inbox_p{percent}_ms": percentile(arrivals, percent) if arrivals else None for percent in (50, 99)},
+        f"{kind}_p{percent}_ms": percentile(values, percent) if values else None
+        for kind, values in found.items()
+        for percent in PERCENTS[kind]
     }
 
 
@@ -194,12 +222,9 @@ def live_table(lines: list[Line], latency_ms: int) -> Group:
     for line in lines:
         facts = line.facts
         if line.doing == "done":
-            lost = f"[bold red]{facts['lost']}[/]" if facts["lost"] else "0"
-            answers = [facts[f"answer_p{percent}_ms"] for percent in (50, 95, 99)]
-            arrivals = [facts[f"inbox_p{percent}_ms"] for percent in (50, 99)]
-            figures = [" / ".join(map(milliseconds, times)) for times in (answers, arrivals)]
-            rest = (f"{facts['emails_per_second']:,.0f}", lost, str(facts["duplicated"]), "[green]done[/]")
-            grid.add_row(line.name, *figures, *rest)
+            wrong = [f"[bold red]{facts[name]}[/]" if facts[name] else "0" for name in ("lost", "duplicated")]
+            rest = (f"{facts['emails_per_second']:,.0f}", *wrong, "[green]done[/]")
+            grid.add_row(line.name, times_of(facts, "answer"), times_of(facts, "inbox"), *rest)
         else:
             answer = milliseconds(facts["answer_p50_ms"]) if "answer_p50_ms" in facts else line.doing
             arrived = f"{facts['arrived']} arrived" if "arrived" in facts else ""
@@ -213,30 +238,51 @@ def memory_table(lines: list[Line]) -> Iterator[Table]:
         return
     grid = Table("", "processes", "MiB of each role", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for line in done:
-        sizes = ", ".join(f"{role} {size / 2**20:.0f}" for role, size in line.facts["memory"].items())
-        grid.add_row(line.name, str(line.facts["processes"]), sizes)
+        grid.add_row(line.name, str(line.facts["processes"]), sizes_of(line.facts))
     yield grid
 
 
-def remarks(lines: list[Line]) -> Iterator[str]:
-    """Whether the load generator was what has been measured."""
-    late = max(line.facts["generator"]["late_p99_ms"] for line in lines)
-    cpu = max(line.facts["generator"]["cpu"] for line in lines)
+def remarks(plan: Plan, lines: list[Line]) -> Iterator[str]:
+    """What else there is to know: first whether the load generator was what has been measured."""
+    generators = [line.facts["generator"] for line in lines]
+    p50, p99, cpu = (max(facts[name] for facts in generators) for name in ("late_p50_ms", "late_p99_ms", "cpu"))
     yield (
-        f"the load generator was {late:.1f} ms late at p99, which is in the times, and took {cpu:.0%} of one core"
-        + ("" if late < LATE_MS else ": IT WAS TOO SLOW, or the machine too busy")
+        f"the load generator was {p50:.2f} ms late at p50 and {p99:.1f} ms at p99, which is in the times, "
+        f"and took {cpu:.0%} of one core" + (": THAT MAY HAVE BEEN TOO LITTLE" if cpu > MOST_CPU else "")
     )
     for line in lines:
-        facts = line.facts
-        if facts["attempted"] > facts["acknowledged"]:
-            yield f"{line.name}: {facts['attempted'] - facts['acknowledged']} of {facts['attempted']} NOT ACCEPTED"
-        if facts["unexpected"]:
-            yield f"{line.name}: {facts['unexpected']} SENT THAT NOBODY HAS ASKED FOR"
+        yield from lateness(line)
+    if plan.rate > plan.most:
+        yield f"{plan.rate:g} emails a second are MORE THAN {SESSIONS} SESSIONS TAKE, {plan.most:.0f}: they pile up"
+    for line in lines:
+        yield from remarks_on(line, plan)
+    yield "memory is what is resident: pages that processes share, as those of Python itself, are counted for each"
+
+
+def lateness(line: Line) -> Iterator[str]:
+    for percent, share in LATE_SHARE.items():
+        late, answer = line.facts["generator"][f"late_p{percent}_ms"], line.facts[f"answer_p{percent}_ms"]
+        if answer is not None and late > share * answer:
+            times = f"{milliseconds(late)} of the {milliseconds(answer)} ms at p{percent}"
+            yield f"{line.name}: {times} are THE LOAD GENERATOR'S, or a busy machine's"
+
+
+def remarks_on(line: Line, plan: Plan) -> Iterator[str]:
+    facts = line.facts
+    answer = facts["burst_answer_p50_ms"]
+    if answer is not None and answer >= plan.latency_ms > 0 and plan.clients < SESSIONS:
+        asked = f"{plan.clients} clients that wait {milliseconds(answer)} ms for each answer"
+        yield f"{line.name}: {asked} ask {plan.clients * 1000 / answer:.0f} times a second, which is its limit here"
+    if facts["attempted"] > facts["acknowledged"]:
+        yield f"{line.name}: {facts['attempted'] - facts['acknowledged']} of {facts['attempted']} NOT ACCEPTED"
+    if facts["unexpected"]:
+        yield f"{line.name}: {facts['unexpected']} SENT THAT NOBODY HAS ASKED FOR"
 
 
 def went_well(facts: Facts) -> bool:
     """Nothing is done to the strategies here, so each email should be accepted, and come once."""
-    return bool(facts["attempted"] == facts["acknowledged"] == facts["ok"] and not facts["unexpected"])
+    all_came = facts["attempted"] == facts["acknowledged"] == facts["ok"]
+    return bool(all_came and not facts["duplicated"] and not facts["unexpected"])
 
 
 def read_plan(parser: argparse.ArgumentParser) -> Plan:
@@ -255,33 +301,44 @@ def main() -> None:
     plan, chosen = read_plan(parser), names_from(parser, "STRATEGIES", there)
     end_on_signals()
     console = Console()
-    machine: dict[str, Any] = stamp()
-    if warning := busy():
-        console.print(f"[yellow]{warning}[/]")
+    machine = stamp() | {"warning": busy()}
+    if machine["warning"]:
+        console.print(f"[yellow]{machine['warning']}[/]")
     lines = [Line(number, name_of(number)) for number in map(int, chosen)]
+    failure = ""
     try:
         with (
             TemporaryDirectory(prefix="six-ways-compare-", ignore_cleanup_errors=True) as folder,
             Live(console=console, refresh_per_second=REFRESH, transient=True) as live,
         ):
             compare(Lab(Path(folder)), plan, lines, lambda: live.update(live_table(lines, plan.latency_ms)))
-    except ChildFailed as failure:
-        sys.exit(str(failure))
+    except ChildFailed as reason:
+        failure = str(reason)
+    report(console, plan, lines, machine, failure, whole=chosen == there)
+    sys.exit(failure or (0 if all(went_well(line.facts) for line in lines) else 1))
+
+
+def report(
+    console: Console, plan: Plan, lines: list[Line], machine: dict[str, Any], failure: str, *, whole: bool
+) -> None:
+    """Show and save what has been measured; after a failure that is a part, and says so."""
+    done = [line for line in lines if line.doing == "done"]
+    if not done:
+        return
+    said_of_run = list(remarks(plan, done))
+    if failure:
+        said_of_run.append(f"NOT ALL WAS MEASURED: {failure}")
     console.print(live_table(lines, plan.latency_ms))
-    said_of_run = list(remarks(lines))
     for remark in said_of_run:
-        console.print(remark, highlight=False)
+        console.print(remark, highlight=False, markup=False)
     facts = {
         "machine": machine,
         "settings": {"N": plan.emails, "CLIENTS": plan.clients, "LATENCY_MS": plan.latency_ms, "rate": plan.rate},
         "remarks": said_of_run,
-        "strategies": [line.facts for line in lines],
+        "strategies": [line.facts for line in done],
     }
-    whole = chosen == there
-    console.print(
-        f"[dim]{said(write_results('compare', facts, whole=whole, md=markdown(facts), svg=picture(facts)))}[/]"
-    )
-    sys.exit(0 if all(went_well(line.facts) for line in lines) else 1)
+    texts = {"md": markdown(facts), "svg": picture(facts)}
+    console.print(f"[dim]{said(write_results('compare', facts, whole=whole and not failure, **texts))}[/]")
 
 
 def name_of(number: int) -> str:

@@ -10,14 +10,17 @@ from lab.figures import Facts
 # they are dark and light. The shapes differ too. The background is white, wherever the figure is shown.
 ANSWER, INBOX, INK, FAINT = "#0072B2", "#E69F00", "#222222", "#c8c8c8"
 
+PERCENTS = {"answer": (50, 95, 99), "inbox": (50, 99)}
+
 
 def markdown(facts: dict[str, Any]) -> str:
+    rate, clients = facts["settings"]["rate"], facts["settings"]["CLIENTS"]
     return "\n".join(
         [
             "# The six side by side",
             "",
-            f"`make compare` with {settings_of(facts)}: at {facts['settings']['rate']:g} emails a second, "
-            "then as many again, as fast as the clients can.",
+            f"`make compare` with {settings_of(facts)}: at {rate:g} emails a second, whoever still waits for an "
+            f"answer; then as many again, as fast as {clients} clients can ask, each of which waits for its answer.",
             "",
             *table(facts),
             "",
@@ -37,13 +40,21 @@ def table(facts: dict[str, Any]) -> list[str]:
 
 
 def row(line: Facts) -> str:
-    answer = " / ".join(milliseconds(line[f"answer_p{percent}_ms"]) for percent in (50, 95, 99))
-    inbox = " / ".join(milliseconds(line[f"inbox_p{percent}_ms"]) for percent in (50, 99))
-    memory = ", ".join(f"{role} {size / 2**20:.0f}" for role, size in line["memory"].items())
+    lost, twice = (f"**{line[name]}**" if line[name] else "0" for name in ("lost", "duplicated"))
     return (
-        f"| {line['strategy'].replace('_', ' ')} | {answer} ms | {inbox} ms | {line['emails_per_second']:,.0f} "
-        f"| {line['lost']} | {line['duplicated']} | {line['processes']} | {memory} MiB |"
+        f"| {line['strategy'].replace('_', ' ')} | {times_of(line, 'answer')} ms | {times_of(line, 'inbox')} ms "
+        f"| {line['emails_per_second']:,.0f} | {lost} | {twice} | {line['processes']} | {sizes_of(line)} MiB |"
     )
+
+
+def times_of(line: Facts, kind: str) -> str:
+    """In ms."""
+    return " / ".join(milliseconds(line[f"{kind}_p{percent}_ms"]) for percent in PERCENTS[kind])
+
+
+def sizes_of(line: Facts) -> str:
+    """In MiB."""
+    return ", ".join(f"{role} {size / 2**20:.0f}" for role, size in line["memory"].items())
 
 
 def milliseconds(value: float | None) -> str:
@@ -53,7 +64,9 @@ def milliseconds(value: float | None) -> str:
 
 
 def machine_of(facts: dict[str, Any]) -> str:
-    return "{cpu}, {cores} cores, {kernel}, {python}, {date}".format(**facts["machine"])
+    machine = facts["machine"]
+    warning = f"; {machine['warning']}" if machine.get("warning") else ""
+    return "{cpu}, {cores} cores, {kernel}, {python}, {date}".format(**machine) + warning
 
 
 def settings_of(facts: dict[str, Any]) -> str:
@@ -80,10 +93,10 @@ def picture(facts: dict[str, Any]) -> str:
         axes.plot(
             medians, places, marker, color=colour, markersize=9, markeredgecolor=INK, label=LABELS[kind], linestyle=""
         )
-        for value, end, place in zip(medians, high, places, strict=True):
-            axes.annotate(
-                milliseconds(value), (end, place), xytext=(9, 0), textcoords="offset points", va="center", size=9.5
-            )
+        for median, end, place in zip(medians, high, places, strict=True):
+            text = f"{milliseconds(median)} … {milliseconds(end)}"
+            label = axes.annotate(text, (end, place), xytext=(9, 0), textcoords="offset points", va="center", size=9.5)
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # over the grid
     axes.set_xscale("log")
     axes.set_xlim(limits([line[f"{kind}_p{p}_ms"] for line in lines for kind in LABELS for p in (50, 99)]))
     axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g} ms"))
@@ -94,13 +107,15 @@ def picture(facts: dict[str, Any]) -> str:
     axes.tick_params(colors=INK, length=0, which="both")
     axes.spines[["top", "right", "left"]].set_visible(False)
     figure.legend(loc="outside upper left", ncols=2, frameon=False, handletextpad=0.3)
+    figure.supxlabel(NUMBERS, x=0.01, ha="left", size=9.5)
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Title": title(facts)})
     pyplot.close(figure)
     return "\n".join(text.rstrip() for text in file.getvalue().splitlines()) + "\n"
 
 
-LABELS = {"answer": "the HTTP answer", "inbox": "the email is in the inbox   (mark and number: median; line: to p99)"}
+LABELS = {"answer": "the HTTP answer", "inbox": "the email is in the inbox"}
+NUMBERS = "the numbers: median (the mark) … 99th percentile (the end of its line), in ms"
 
 
 def title(facts: dict[str, Any]) -> str:
@@ -108,5 +123,5 @@ def title(facts: dict[str, Any]) -> str:
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:
-    """With room for the numbers at the right."""
-    return min(values, default=1.0) / 1.6, max(values, default=1.0) * 2.2
+    """With room for the two numbers at the right."""
+    return min(values, default=1.0) / 1.6, max(values, default=1.0) * 3.2

@@ -6,18 +6,28 @@ from lab.compare_report import machine_of
 from lab.figures import Facts
 from lab.promises import FAULTS, SUBJECTS
 
-ALWAYS = ("lost", "duplicated")
 SELDOM = ("failed", "queued", "recovered", "unexpected")
 WORDS = {"duplicated": "twice", "failed": "given up", "queued": "still queued"}
 
 
+LEGEND = (
+    "*Given up*: named by its id in a failed list or a log. *Recovered*: the email came, though no 2xx did. *Answers*: "
+    "how many of each HTTP status; none: the connection broke, or was refused. *Back after*: the longest time from the "
+    "end of a fault until an email that was due after it was in the inbox."
+)
+
+
 def measured(cell: Facts) -> str:
-    """lost 3 of 41 under way; twice 0."""
+    """lost 3; twice 0; 5 given up."""
     if "lost" not in cell:
         return "nothing"
-    lost = f"lost {cell['lost']}" + (f" of {cell['under_way']} under way" if cell["lost"] else "")
     seldom = [f"{cell[name]} {WORDS.get(name, name)}" for name in SELDOM if cell[name]]
-    return "; ".join([lost, f"twice {cell['duplicated']}", *seldom])
+    return "; ".join([f"lost {cell['lost']}", f"twice {cell['duplicated']}", *seldom])
+
+
+def answers(cell: Facts) -> str:
+    """202: 142, 503: 312."""
+    return ", ".join(f"{status}: {count:,}" for status, count in cell.get("answers", {}).items())
 
 
 def back(cell: Facts) -> str:
@@ -35,6 +45,8 @@ def markdown(facts: dict[str, Any]) -> str:
         f"{settings['KILLS']} times, at {settings['RATE']:g} emails a second, in {facts['seconds']} seconds. "
         f"Redis with `appendfsync {settings['appendfsync']}`.",
         "",
+        LEGEND,
+        "",
         f"- {totals}",
         f"- {machine_of(facts)}",
         "",
@@ -46,12 +58,12 @@ def markdown(facts: dict[str, Any]) -> str:
 
 def table(facts: dict[str, Any], subject: str) -> list[str]:
     """The cells of one subject."""
-    rows = ["| what was done | promised | measured | accepted | back after |", "|---|---|---|---|---|"]
+    rows = ["| what was done | promised | measured | answers | back after |", "|---|---|---|---|---|"]
     for cell in facts["cells"]:
         if cell["subject"] == subject:
             broken = f" **BROKEN: {'; '.join(cell['broken'])}**" if cell["broken"] else ""
             rows.append(
                 f"| {FAULTS[cell['fault']]} | {cell.get('promised', '')} | {measured(cell)}{broken} "
-                f"| {cell.get('acknowledged', 0):,} | {back(cell)} |"
+                f"| {answers(cell)} | {back(cell)} |"
             )
     return rows

@@ -19,6 +19,11 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(rank, 1) - 1]
 
 
+def figure(number: float) -> str:
+    """For people."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2f}"
+
+
 @dataclass(frozen=True)
 class Spread:
     """What several rounds gave. The median, because on a shared machine the mean belongs to the neighbours."""
@@ -84,6 +89,11 @@ class Row:
     notes: tuple[str, ...]
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def reference(self) -> str:
+        """What the reference is; and whether each side was measured only once, so that no spread is known."""
+        return self.against + (", one round" if len(self.rounds.ours) == 1 else "")
+
     def to_dict(self) -> dict[str, Any]:
         rounds = self.rounds
         return {
@@ -91,7 +101,7 @@ class Row:
             "unit": self.unit,
             "measured": asdict(rounds.measured),
             "reference": asdict(rounds.reference),
-            "against": self.against,
+            "against": self.reference,
             "ratio": asdict(rounds.ratio),
             "target": self.target,
             "met": self.met,

@@ -9,69 +9,27 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
+from subprocess import TimeoutExpired
 from time import perf_counter_ns
 
 import psutil
 from redis import Redis
 
 from lab.account import Hit
-from lab.children import LOOK_SECONDS, Child, ChildFailed, Lab
-from lab.machine import alive
-from lab.mailbox import Mailbox
-from lab.promises import Subject
-from lab.strategies import Strategy, start_strategy, strategy
+from lab.children import ChildFailed, still_alive
+from lab.machine import alive, descendants
+from lab.running import GONE_SECONDS, LEASE_SECONDS, SEND_SECONDS, Running
 
-LEASE_SECONDS = 2.0  # of strategies 5 and 6, whose default is 10: or one would wait for little else
-SEND_SECONDS = 2.0  # after which a mail server that does not answer is given up; the default is 20
-TAKE_MS = 100  # the mail server needs so long to take an email, so that some are always under way
-GONE_SECONDS = 30.0
-
-SETTINGS = {"LEASE_SECONDS": LEASE_SECONDS, "SMTP_SEND_SECONDS": SEND_SECONDS, "SMTP_CONNECT_SECONDS": SEND_SECONDS}
-
-Fault = Callable[["Running", random.Random], Hit]
+Fault = Callable[[Running, random.Random], Hit]
 
 
-class Running:
-    """A subject and its mail server, both of which can be ended and started again at the same ports."""
+LEFT_SECONDS = 1.0  # for the last of those that `make` has started
 
-    def __init__(self, lab: Lab, subject: Subject, box: Mailbox) -> None:
-        self.subject = subject
-        self.box = box
-        self.strategy: Strategy
-        self.outputs: list[Path] = []
-        self._lab = lab
-        self._running = ExitStack()
-        self._port = 0
 
-    def start(self) -> None:
-        settings = {**SETTINGS, **self.subject.settings}
-        context = strategy(self._lab, self.subject.number, self.box.smtp_url, self._port, **settings)
-        self.strategy = self._running.enter_context(context)
-        self._port = self.strategy.port
-        self.outputs.append(self.strategy.make.output)
-
-    def end(self) -> None:
-        self._running.close()
-
-    def another(self, role: str) -> AbstractContextManager[Child]:
-        """The same role once more, for as long as the block."""
-        settings = {**SETTINGS, **self.subject.settings, "ROLE": role}
-        return start_strategy(self._lab, self.subject.number, self.box.smtp_url, 0, **settings)
-
-    def pid(self, role: str) -> int:
-        """Wait until there is such a process. Raises ChildFailed."""
-        name = "valkey" if role == "redis" else self.subject.roles[role]
-        deadline = time.monotonic() + GONE_SECONDS
-        while (pid := self.strategy.pid(name)) is None:
-            if time.monotonic() > deadline:
-                raise ChildFailed(f"there is no {name} after {GONE_SECONDS:g} s")
-            time.sleep(LOOK_SECONDS)
-        return pid
-
-    def redis(self) -> Redis:
-        return Redis.from_url(self.strategy.redis_url(), socket_timeout=GONE_SECONDS)
+class NothingHappened(ChildFailed):
+    """A fault was done, and it had no effect: there is nothing to measure."""
 
 
 def kill(role: str, number: signal.Signals) -> Fault:
@@ -138,22 +96,30 @@ def misbehave(**dial: float) -> Fault:
     """Turn the dial of the mail server for a while."""
 
     def fault(running: Running, chance: random.Random) -> Hit:
-        begin = perf_counter_ns()
+        begin, before = perf_counter_ns(), len(running.box.troubles())
         running.box.dial(**dial)
-        time.sleep(chance.uniform(0.5, 1.5))
-        running.box.dial()
+        try:
+            time.sleep(chance.uniform(0.5, 1.5))
+        finally:
+            running.box.dial()
+        if len(running.box.troubles()) == before:
+            raise NothingHappened("the mail server had no email to misbehave with")
         return Hit(begin, perf_counter_ns())
 
     return fault
 
 
 def end_all(running: Running, chance: random.Random) -> Hit:
-    """As Ctrl-C does. Raises ChildFailed when `make` does not end with 0."""
-    begin = perf_counter_ns()
-    make = running.strategy.make
+    """As Ctrl-C does. Raises ChildFailed when `make` does not end with 0, or when something is left behind."""
+    begin, make = perf_counter_ns(), running.strategy.make
+    family = descendants(make.process.pid)
+    os.kill(running.strategy.runner(), signal.SIGTERM)  # not to make, which would die of it and tell us nothing
+    with suppress(TimeoutExpired):
+        make.process.wait(GONE_SECONDS)
+    left = still_alive(family, LEFT_SECONDS)
     running.end()
-    if make.process.returncode not in (0, -signal.SIGTERM):  # make itself dies of it, after its child has ended
-        raise ChildFailed(f"make ended with {make.process.returncode}")
+    if make.process.returncode or left:
+        raise ChildFailed(f"make ended with {make.process.returncode} and left {len(left)} processes behind")
     running.start()
     return Hit(begin, perf_counter_ns())
 
@@ -161,10 +127,20 @@ def end_all(running: Running, chance: random.Random) -> Hit:
 def fill_redis(running: Running, chance: random.Random) -> Hit:
     begin = perf_counter_ns()
     with running.redis() as redis:
+        before = refused_writes(redis)
         redis.config_set("maxmemory", 1)
-        time.sleep(chance.uniform(0.5, LEASE_SECONDS + 1.0))
-        redis.config_set("maxmemory", 0)
+        try:
+            time.sleep(chance.uniform(0.5, LEASE_SECONDS + 1.0))
+        finally:
+            redis.config_set("maxmemory", 0)
+        if refused_writes(redis) == before:
+            raise NothingHappened("Redis has refused nothing")
     return Hit(begin, perf_counter_ns())
+
+
+def refused_writes(redis: Redis) -> int:
+    """How often it has said that it is full."""
+    return int(redis.info("errorstats").get("errorstat_OOM", {}).get("count", 0))
 
 
 def cut_tail(running: Running, chance: random.Random) -> Hit:

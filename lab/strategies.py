@@ -15,7 +15,7 @@ import psutil
 
 from common.services import running
 from lab.children import LOOK_SECONDS, ROOT, START_SECONDS, Child, ChildFailed, Lab
-from lab.machine import descendants
+from lab.machine import alive, descendants
 
 EMPTY_SECONDS = 30.0
 
@@ -36,7 +36,7 @@ class Strategy:
 
     def pids(self) -> list[int]:
         """All processes that `make` has started: the runner, the roles, and the embedded services."""
-        return [process.pid for process in descendants(self.make.process.pid)]
+        return [process.pid for process in descendants(self.make.process.pid) if alive(process)]
 
     def roles(self) -> dict[int, str]:
         """Those that have said who they are, by pid, the newest last; and Valkey, which `make run-N` brings along."""

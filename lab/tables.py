@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lab import compare_report, faults_report
 from lab.children import ROOT
@@ -37,7 +37,7 @@ MATRIX = {
     "server-kill": "web server killed",
     "worker-kill": "worker killed",
     "worker-term": "worker asked to end",
-    "worker-stop": "worker asleep for longer than its lease",
+    "worker-stop": "worker asleep for longer than a lease",
     "worker-second": "a second worker",
     "master-kill": "master killed",
     "all-term": "all asked to end",
@@ -54,6 +54,10 @@ class NoSuchBlock(Exception):
     """A README has a block that nobody here knows."""
 
 
+class NotMeasured(Exception):
+    """A block shows what is not among the results."""
+
+
 @cache
 def results(name: str) -> dict[str, Any]:
     """Raises FileNotFoundError when there are none: `make NAME` makes them."""
@@ -66,14 +70,20 @@ def cell(subject: str, fault: str) -> Facts | None:
     return next(cells, None)
 
 
+def measured_cell(subject: str, fault: str) -> Facts:
+    """Raises NotMeasured."""
+    if (found := cell(subject, fault)) is None or "lost" not in found:
+        raise NotMeasured(f"{fault} of {subject}: make faults")
+    return found
+
+
 def ladder() -> Iterator[str]:
     yield "| | what a 2xx means | HTTP answer | in the inbox | lost when the worker was killed | choose it when |"
     yield "|---|---|---|---|---|---|"
     lines = {int(line["strategy"][0]): line for line in results("compare")["strategies"]}
     for number, (means, choose) in LADDER.items():
         name, folder = SUBJECTS[str(number)].title, lines[number]["strategy"]
-        line, killed = lines[number], cell(str(number), WORKER_KILLED.get(number, "worker-kill"))
-        assert killed is not None
+        line, killed = lines[number], measured_cell(str(number), WORKER_KILLED.get(number, "worker-kill"))
         times = (f"{milliseconds(line[f'{kind}_p50_ms'])} ms" for kind in ("answer", "inbox"))
         lost = f"**{killed['lost']}** of {killed['acknowledged']:,}, in {killed['hits']} kills"
         yield f"| [{name}]({folder}/README.md) | {means} | {' | '.join(times)} | {lost} | {choose} |"
@@ -81,7 +91,7 @@ def ladder() -> Iterator[str]:
     settings = results("faults")["settings"]
     yield (
         f"(Medians, by `make compare` with {settings_of(results('compare'))}; losses by `make faults` with "
-        f"KILLS={settings['KILLS']} and SEED={settings['SEED']}, emails accepted at {settings['RATE']:g} a second, "
+        f"KILLS={settings['KILLS']} and SEED={settings['SEED']}, emails asked for at {settings['RATE']:g} a second, "
         "Redis with `appendfsync always`. Strategies 1 and 2 have no worker: there it is the web server.)"
     )
 
@@ -143,6 +153,8 @@ def measured_faults(*subjects: str) -> Iterator[str]:
             yield ""
         yield from faults_report.table(facts, subject)
         yield ""
+    yield faults_report.LEGEND
+    yield ""
     yield "</details>"
 
 
@@ -166,8 +178,11 @@ def figure(number: float) -> str:
 
 
 def row(name: str) -> Facts:
-    found: Facts = next(row for row in results("bench")["rows"] if row["name"] == name)
-    return found
+    """Raises NotMeasured."""
+    for found in results("bench")["rows"]:
+        if found["name"] == name:
+            return cast(Facts, found)
+    raise NotMeasured(f"{name}: make bench")
 
 
 def costs_of_the_queue() -> Iterator[str]:
@@ -233,7 +248,7 @@ def main() -> None:
         before = path.read_text()
         try:
             after = render(before)
-        except (NoSuchBlock, FileNotFoundError) as error:
+        except (NoSuchBlock, NotMeasured, FileNotFoundError) as error:
             sys.exit(f"{path.relative_to(ROOT)}: {error}")
         if after != before:
             path.write_text(after)

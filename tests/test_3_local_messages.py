@@ -262,12 +262,12 @@ def test_what_cannot_be_sent_within_the_limit_is_listed_by_id(tmp_path: Path) ->
 
 
 def test_rubbish_in_the_pipe_is_logged_and_hurts_nobody() -> None:
-    """Anything that is not the expected JSON: the channel goes on."""
-    channel_module = importlib.import_module("3_local_messages.channel")
+    """Anything that is not the expected JSON: the pipe goes on."""
+    pipe = importlib.import_module("3_local_messages.pipe")
     received: list[object] = []
-    channel = channel_module.Channel(received.append, lambda: None)
-    channel.data_received(b'["sent", "<a@b>"]\n\x80\x04\x95pickle\n{"not": "a list"}\nNaN\n' + b"[" * 5000 + b"\n")
-    channel.data_received(b'["sent", ')
-    channel.data_received(b'"<c@d>"]\n')
+    end = pipe.PipeEnd(received.append, lambda: None)
+    end.data_received(b'["sent", "<a@b>"]\n\x80\x04\x95pickle\n{"not": "a list"}\nNaN\n' + b"[" * 5000 + b"\n")
+    end.data_received(b'["sent", ')
+    end.data_received(b'"<c@d>"]\n')
     assert received[0] == ["sent", "<a@b>"]
     assert received[-1] == ["sent", "<c@d>"]

@@ -1,30 +1,35 @@
 """The lab's instruments tell the truth. How fast anything is, no test says."""
 
 import asyncio
+import io
+import json
 import math
 import smtplib
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psutil
 import pytest
 from aiohttp import web
+from rich.console import Console
 
-from lab import children, load_smtp, sinks
-from lab.bench import BENCHMARKS, chosen
-from lab.bench_accepting import ask, cpu_by_role
-from lab.bench_burst import compare
+from lab import children, command, load_smtp, sinks
+from lab.bench import BENCHMARKS, Benchmark, chosen, measure, report
+from lab.bench_accepting import cpu_by_role, load_by_role
 from lab.bench_idle import compare_moments
 from lab.bench_mailer import send
 from lab.children import ChildFailed, Lab, default_environment, python
-from lab.figures import Rounds, Spread, in_turns, percentile
+from lab.each_once import compare_ids, each_once
+from lab.figures import Rounds, Row, Spread, in_turns, percentile
 from lab.load import Load, email_requests, run_load
 from lab.load_redis import KINDS
-from lab.machine import alive
+from lab.machine import alive, busy, stamp
 from lab.sink import Sink
 from lab.sinks import WITH_LIFELINE, LabSink, lab_sink, url_of, wait_for_mail
+from lab.steady import Steady
 from lab.strategies import strategies, strategy
 from lab.valkey import valkey
 from tests.programs import wait_until
@@ -73,8 +78,53 @@ def test_what_is_compared_is_measured_in_turns() -> None:
 
 
 def test_the_ids_of_a_burst_are_compared_both_ways() -> None:
-    account = compare(accepted=["a", "b", "c"], delivered=["a", "b", "b", "x"])
+    account = compare_ids(accepted=["a", "b", "c"], delivered=["a", "b", "b", "x"])
     assert account == {"accepted": 3, "delivered": 4, "lost": 1, "twice": 1, "unasked": 1}
+
+
+@pytest.mark.parametrize("wrong", ["lost", "twice", "unasked", "broken"])
+def test_each_once_is_nothing_lost_nothing_twice_nothing_unasked_and_every_answer_read(wrong: str) -> None:
+    account = {"accepted": 2, "delivered": 2, "lost": 0, "twice": 0, "unasked": 0}
+    assert each_once(account, {"broken": 0}, {"broken": 0})
+    assert not each_once(account | {wrong: 1}, {"broken": 0}, {"broken": int(wrong == "broken")})
+
+
+def row(name: str, *rates: float) -> Row:
+    rounds = Rounds([{"rate": rate} for rate in rates], [{"rate": rate} for rate in rates])
+    return Row(name, "emails/s", rounds, against="bare SMTP", target="none", met=True, notes=())
+
+
+def test_a_row_of_one_round_says_so() -> None:
+    assert row("burst", 7.0).to_dict()["against"] == "bare SMTP, one round"
+    assert row("mailer", 7.0, 8.0).to_dict()["against"] == "bare SMTP"
+
+
+def test_a_benchmark_that_fails_leaves_the_rows_before_it_and_they_are_saved_as_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "PARTIAL", tmp_path / "partial")
+    console = Console(file=io.StringIO())
+
+    def works(lab: Lab) -> Iterator[Row]:
+        yield row("one", 7.0)
+
+    def fails(lab: Lab) -> Iterator[Row]:
+        yield row("two", 8.0)
+        raise ChildFailed("sink: it said nothing")
+
+    rows: list[Row] = []
+    benchmarks: dict[str, Benchmark] = {"works": works, "fails": fails, "not reached": works}
+    with pytest.raises(ChildFailed):
+        measure(benchmarks, rows, console)
+    report(console, rows, stamp(), "sink: it said nothing", whole=True)
+    [path] = tmp_path.rglob("*.json")
+    facts = json.loads(path.read_text())
+    assert path == tmp_path / "partial" / "bench.json"
+    assert ([found["name"] for found in facts["rows"]], facts["failure"]) == (["one", "two"], "sink: it said nothing")
+    # and when all of it was measured it is the result
+    report(console, rows, stamp(), "", whole=True)
+    assert (tmp_path / "bench.json").exists()
 
 
 def test_only_the_named_groups_are_chosen() -> None:
@@ -260,6 +310,69 @@ async def test_asked_singly_a_connection_pauses_after_each_answer() -> None:
     assert all(later - earlier >= 5e6 for earlier, later in zip(seen, result["asked_ns"][1:], strict=False))
 
 
+@pytest.mark.parametrize(("each", "warned"), [((0, 5, 0, 10), False), ((0, 0, 0, 0, 0, 0, 0, 100), True)])
+def test_a_machine_is_busy_when_a_part_of_one_core_is_however_many_there_are(
+    each: tuple[float, ...], warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: list(each))
+    warning = busy()
+    assert (warning is not None) == warned
+    assert warning is None or "1.0 of its 8 cores" in warning
+
+
+# The load generator with a steady rate; more of it is in test_faults.py
+
+
+async def test_as_many_requests_are_under_way_as_a_slow_server_needs(lab: Lab) -> None:
+    # given a server that answers nobody before twenty have asked
+    seen: list[str] = []
+    all_there = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        if len(seen) == 20:
+            all_there.set()
+        await all_there.wait()
+        return web.Response(text=f'{{"id": "<{len(seen)}@example.com>"}}', status=202)
+
+    async with web_server(handle) as port:
+        options = ("--port", port, "--rate", 100, "--clients", 2, "--count", 20, "--timeout", 10)
+        facts = await asyncio.to_thread(lab.measure, "lab.steady", *options)
+    # then none waited for a free client
+    assert [record[4] for record in facts["records"]] == [202] * 20
+    assert facts["under_way"] == 20
+
+
+async def test_connections_are_used_again_and_a_closed_loop_has_as_many_as_clients(lab: Lab) -> None:
+    connections = set()
+
+    async def handle(request: web.Request) -> web.Response:
+        connections.add(request.transport)
+        return web.Response(text='{"id": "<1@example.com>"}', status=202)
+
+    async with web_server(handle) as port:
+        options = ("--port", port, "--rate", 0, "--clients", 3, "--count", 30)
+        facts = await asyncio.to_thread(lab.measure, "lab.steady", *options)
+    assert len(facts["records"]) == 30
+    assert len(connections) == facts["under_way"] == 3
+
+
+@pytest.mark.parametrize("exact", [False, True])
+async def test_no_email_is_asked_for_before_it_is_due(exact: bool) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(text='{"id": "<1@example.com>"}', status=202)
+
+    async with web_server(handle) as port:
+        steady = Steady(port, rate=100.0, tag="t", query="", limit=30, timeout=5.0, exact=exact)
+        await steady.run(clients=30)
+    assert [(due - steady.start) for _, due, *_ in sorted(steady.records)] == [n * 10_000_000 for n in range(30)]
+    late = sorted((asked - due) / 1e6 for _, due, asked, *_ in steady.records)
+    assert late[0] >= 0
+    # and how late it was is said
+    result = steady.result()
+    assert [result["late_p50_ms"], result["late_p99_ms"]] == [late[14], late[29]]
+
+
 # The strategies, and what is measured of them
 
 
@@ -267,7 +380,7 @@ def test_a_strategy_is_ready_its_roles_are_known_and_then_they_are_gone(lab: Lab
     with lab_sink(lab) as sink, strategy(lab, 3, url_of(sink)) as server:
         roles = server.roles()
         processes = [psutil.Process(pid) for pid in server.pids()]
-        facts = ask(lab, server.port, roles, count=50)
+        facts = load_by_role(lab, server.port, roles, count=50)
         wait_for_mail(sink, 50)
         assert sorted(roles.values()) == ["email worker", "master", "web server"]
         assert (facts["statuses"], sink.count()) == ({"202": 50}, 50)

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -210,9 +211,16 @@ def test_when_the_parent_is_killed_everything_ends(victim: str, tmp_path: Path) 
         program.stop()
 
 
-def test_a_role_alone_can_be_started_without_make(tmp_path: Path) -> None:
-    import sys
+@pytest.mark.parametrize("package", ["4_remote_messages", "5_remote_queue", "6_event_bus"])
+def test_a_word_that_is_no_role_is_a_mistake(package: str, tmp_path: Path) -> None:
+    environment = {"PORT": "0", "REDIS_URL": "redis://127.0.0.1:1", "DATA_DIR": str(tmp_path)}
+    program = Program([sys.executable, "-m", package, "wroker"], environment)
+    program.wait_for_line(rf"^usage: `python -m {package} \[server \| worker")
+    assert program.process.wait(LIMIT) == 2
+    program.stop()
 
+
+def test_a_role_alone_can_be_started_without_make(tmp_path: Path) -> None:
     environment = {"PORT": "0", "SMTP_URL": "smtp://127.0.0.1:1", "DATA_DIR": str(tmp_path)}
     program = Program([sys.executable, "-m", "1_foreground"], environment)
     url = program.wait_for_line(r"listening on (http://\S+)/")[1]

@@ -8,7 +8,7 @@ import pytest
 from lab import tables
 from lab.compare import went_well
 from lab.promises import SUBJECTS, faults_of, promise
-from lab.tables import BLOCKS, NoSuchBlock, lost_and_twice, readmes, render, results
+from lab.tables import BLOCKS, NoSuchBlock, NotMeasured, lost_and_twice, measured_cell, readmes, render, results, row
 
 
 @pytest.mark.parametrize("path", readmes(), ids=lambda path: path.parent.name)
@@ -42,8 +42,8 @@ def test_the_saved_faults_are_all_there_are_promised_what_is_promised_today_and_
     cells = results("faults")["cells"]
     there = [(subject, fault) for subject in SUBJECTS for fault in faults_of(SUBJECTS[subject])]
     assert [(cell["subject"], cell["fault"]) for cell in cells] == there
-    assert [(cell["subject"], cell["fault"], cell["promised"]) for cell in cells] == [
-        (*each, promise(*each).text()) for each in there
+    assert [(cell["subject"], cell["fault"], cell["promised"], cell["refusals"]) for cell in cells] == [
+        (*each, promise(*each).text(), sorted(promise(*each).refusals)) for each in there
     ]
     assert [(cell["subject"], cell["fault"], cell["broken"]) for cell in cells if cell["broken"]] == []
     assert all(cell["closes"] for cell in cells)
@@ -60,6 +60,15 @@ def test_the_saved_figures_are_of_all_the_benchmarks() -> None:
     assert {"mailer", "1_foreground", "2_parallel", "queue", "the log appends"} <= names
     for number in (3, 4, 5, 6):
         assert {f"strategy {number} {what}" for what in ("accepts", "delivers", "from idle")} <= names
+
+
+def test_what_was_not_measured_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    partial = {"cells": [{"subject": "2", "fault": "server-kill", "broken": ["not measured: oh dear"]}], "rows": []}
+    monkeypatch.setattr(tables, "results", lambda name: partial)
+    with pytest.raises(NotMeasured, match="server-kill of 2: make faults"):
+        measured_cell("2", "server-kill")
+    with pytest.raises(NotMeasured, match="the log in memory: make bench"):
+        row("the log in memory")
 
 
 def test_a_cell_that_broke_its_promise_is_marked() -> None:

@@ -115,7 +115,7 @@ class Handler:
         self, server: SmtpSession, session: Session, envelope: Envelope
     ) -> str:
         """The final dot has come. Returns the reply."""
-        faults, fate = self._dial.faults, self._dial.fate()
+        faults, fate = self._dial.faults, self.fate_of(envelope)
         if fate is Fate.HANG:
             await _until_the_connection_ends()
         if fate is not Fate.REFUSE:
@@ -131,6 +131,9 @@ class Handler:
             server.end()
             await _until_the_connection_ends()
         return REFUSALS[faults.refuse_code] if fate is Fate.REFUSE else "250 2.0.0 kept"
+
+    def fate_of(self, envelope: Envelope) -> Fate:
+        return self._dial.fate()
 
 
 async def _until_the_connection_ends() -> None:

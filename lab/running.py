@@ -1,0 +1,64 @@
+"""A subject and its mail server while they are hit: both can be ended and started again at the same ports."""
+
+import time
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+from redis import Redis
+
+from lab.children import LOOK_SECONDS, Child, ChildFailed, Lab
+from lab.mailbox import Mailbox
+from lab.promises import Subject
+from lab.strategies import Strategy, start_strategy, strategy
+
+LEASE_SECONDS = 2.0  # of strategies 5 and 6, whose default is 10: or one would wait for little else
+SEND_SECONDS = 2.0  # after which a mail server that does not answer is given up; the default is 20
+TAKE_MS = 100  # the mail server needs so long to take an email, so that some are always under way
+GONE_SECONDS = 30.0
+
+SETTINGS = {"LEASE_SECONDS": LEASE_SECONDS, "SMTP_SEND_SECONDS": SEND_SECONDS, "SMTP_CONNECT_SECONDS": SEND_SECONDS}
+
+
+class Running:
+    def __init__(self, lab: Lab, subject: Subject, box: Mailbox) -> None:
+        self.subject = subject
+        self.box = box
+        self.strategy: Strategy
+        self.outputs: list[Path] = []
+        self._lab = lab
+        self._running = ExitStack()
+        self._port = 0
+
+    def start(self) -> None:
+        settings = {**SETTINGS, **self.subject.settings}
+        context = strategy(self._lab, self.subject.number, self.box.smtp_url, self._port, **settings)
+        self.strategy = self._running.enter_context(context)
+        self._port = self.strategy.port
+        self.outputs.append(self.strategy.make.output)
+
+    def end(self) -> None:
+        self._running.close()
+
+    def restart(self) -> None:
+        """Make a new start, with a mail server that is well. Raises ChildFailed or OSError."""
+        self.end()
+        self.box.well()
+        self.start()
+
+    def another(self, role: str) -> AbstractContextManager[Child]:
+        """The same role once more, for as long as the block."""
+        settings = {**SETTINGS, **self.subject.settings, "ROLE": role}
+        return start_strategy(self._lab, self.subject.number, self.box.smtp_url, 0, **settings)
+
+    def pid(self, role: str) -> int:
+        """Wait until there is such a process. Raises ChildFailed."""
+        name = "valkey" if role == "redis" else self.subject.roles[role]
+        deadline = time.monotonic() + GONE_SECONDS
+        while (pid := self.strategy.pid(name)) is None:
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"there is no {name} after {GONE_SECONDS:g} s")
+            time.sleep(LOOK_SECONDS)
+        return pid
+
+    def redis(self) -> Redis:
+        return Redis.from_url(self.strategy.redis_url(), socket_timeout=GONE_SECONDS)
