@@ -37,6 +37,7 @@ function show({ now, events, older, limits, partitions, consumers, audit }) {
   $("older").hidden = older === 0;
   $("older").textContent = `${number.format(older)} events are older than what is shown here, or were trimmed.`;
   $("legend").hidden = partitions.length === 0;
+  $("legend-sealed").hidden = !limits;
   $("legend-open").textContent = limits
     ? `open: how much of its ${ago(limits[0])} or of its ${number.format(limits[1])} events is over`
     : "the stream, which is never sealed";
@@ -64,7 +65,7 @@ function tape(partition, share, now, consumers, events) {
   const here = consumers.filter((consumer) => partitionOf(consumer.position, partition));
   const byPlace = Map.groupBy(here, (consumer) => 100 * share * placeOf(consumer, partition, events));
   part(item, "ticks").replaceChildren(...[...byPlace.keys()].map(tick));
-  part(item, "cursors").replaceChildren(...[...byPlace].map(([percent, group]) => flags(percent, group)));
+  part(item, "cursors").replaceChildren(...[...byPlace].map(([percent, group]) => flags(percent, group, partition.number === "stream")));
   return item;
 }
 
@@ -83,11 +84,11 @@ function tick(percent) {
   return mark;
 }
 
-function flags(percent, consumers) {
+function flags(percent, consumers, inStream) {
   const group = document.createElement("span");
   group.style.left = `${percent}%`;
   group.style.transform = `translateX(-${percent}%)`; // within the page at either end
-  group.append(...consumers.map(flag));
+  group.append(...consumers.map((consumer) => flag(consumer, inStream)));
   return group;
 }
 
@@ -95,10 +96,10 @@ function flags(percent, consumers) {
 const partitionOf = (position, partition) =>
   position !== undefined && (partition.number === "stream" || position.split("-")[0] === partition.number);
 
-function flag(consumer) {
+function flag(consumer, inStream) {
   const pill = document.createElement("span");
   pill.className = "pill";
-  pill.textContent = `${consumer.name} at ${consumer.position.split("-")[1]}`;
+  pill.textContent = inStream ? consumer.name : `${consumer.name} at ${consumer.position.split("-")[1]}`;
   return pill;
 }
 
