@@ -8,6 +8,7 @@ in all the same.
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -17,7 +18,7 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = re.compile(r"[1-9]_\w+|common|lab|results|tests")
 KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".py", ".svg", ".toml"}
 PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a kind that may be seen
@@ -37,8 +38,14 @@ def find(name: str) -> Path | None:
     """The file or folder of this name, relative to the repository; None if there is none to be seen."""
     path = ROOT / name
     parts = Path(name).parts
-    if not parts or ".." in parts or not path.exists() or path.resolve() != path:  # a link may lead anywhere
-        return None
+    with suppress(OSError):  # too long a name
+        if not parts or ".." in parts or not path.exists() or path.resolve() != path:  # a link may lead anywhere
+            return None
+        return _seen(name, path, parts)
+    return None
+
+
+def _seen(name: str, path: Path, parts: Sequence[str]) -> Path | None:
     if path.is_dir():
         return path if FOLDERS.fullmatch(parts[0]) and not any(map(_HIDDEN.fullmatch, parts)) else None
     if path.name.startswith(".") or path.suffix not in KINDS:

@@ -43,6 +43,9 @@ def test_what_belongs_to_the_workshop_is_found(name: str) -> None:
         "common/../README.md",
         "/etc/passwd",
         "common/nothing.py",
+        "common/" + "a" * 5000,
+        "common/\0.py",
+        "common/\udc80.py",
     ],
 )
 def test_what_does_not_is_not(name: str) -> None:
