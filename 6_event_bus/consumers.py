@@ -39,7 +39,7 @@ class Consumer:
 
     def __init__(self, events: Log, handler: Handler, attempts: int) -> None:
         self.handled = self.failed = 0
-        self._log = events
+        self._events = events
         self._handler = handler
         self._attempts = attempts
         # A worker takes all down that it has in hand. So whatever ATTEMPTS says, what never finished is claimed once
@@ -66,7 +66,7 @@ class Consumer:
                 await self._sleep(self._handler)
             room = await self._room()
             try:
-                claimed = await self._log.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
+                claimed = await self._events.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
                 failures = 0
             except RedisError as error:
                 failures += 1
@@ -85,14 +85,14 @@ class Consumer:
         """Until it is wanted. Who sleeps is no consumer: nothing is kept for it, and it begins at the beginning."""
         while not self._stopping:
             with suppress(RedisError):  # the others say so in the log
-                awake = handler.name in await self._log.consumers()
+                awake = handler.name in await self._events.consumers()
                 if await handler.wanted():
                     if not awake:
                         log.info("%s is wanted", handler.name)
-                        await self._log.replay(handler.name, BEGINNING)
+                        await self._events.replay(handler.name, BEGINNING)
                     return
                 if awake:
-                    await self._log.leave(handler.name)
+                    await self._events.leave(handler.name)
             await self._pause(SLEEP_SECONDS)
 
     def stop(self) -> None:
@@ -195,7 +195,7 @@ class Consumer:
         except Exception as error:
             await self._failed(claimed, error)
         else:
-            await self._commit([claimed], int(event is None), lambda: self._log.commit(claimed))
+            await self._commit([claimed], int(event is None), lambda: self._events.commit(claimed))
 
     def _wanted(self, claimed: Claimed) -> Event | None:
         """The event, if this handler wants it. Raises BadEvent."""
@@ -206,10 +206,10 @@ class Consumer:
         self._rests = 0
         self.handled += len(claimed)
         await self._told(claimed[0], commit)
-        self._log.count_unwanted(self._handler.name, unwanted)
+        self._events.count_unwanted(self._handler.name, unwanted)
 
     async def _commit_many(self, claimed: Sequence[Claimed]) -> bool:
-        return all(await self._log.commit_many(claimed))
+        return all(await self._events.commit_many(claimed))
 
     async def _failed(self, claimed: Claimed, error: Exception) -> None:
         if _redis_is_away(error):
@@ -236,10 +236,10 @@ class Consumer:
             await self._put_back(one, 0.0, tried=False)
 
     async def _put_back(self, claimed: Claimed, pause: float, *, tried: bool = True) -> bool:
-        return await self._told(claimed, lambda: self._log.put_back(claimed, pause, tried=tried))
+        return await self._told(claimed, lambda: self._events.put_back(claimed, pause, tried=tried))
 
     async def _park(self, claimed: Claimed, why: str) -> None:
-        if await self._told(claimed, lambda: self._log.park(claimed, why)):
+        if await self._told(claimed, lambda: self._events.park(claimed, why)):
             self.failed += 1
             where, attempts = claimed.position, claimed.attempts
             log.error("%s gave up %s after %d attempt(s): %.300s", self._handler.name, where, attempts, why)
@@ -274,7 +274,7 @@ class Consumer:
         left, given = self.held(), 0
         try:
             for claimed in left:
-                given += await self._log.put_back(claimed, 0.0, tried=False)
+                given += await self._events.put_back(claimed, 0.0, tried=False)
         except RedisError as error:  # the next one would not get through either; all leases end by themselves
             log.warning(
                 "%s could not give back %d unfinished: %s", self._handler.name, len(left) - given, reason(error)

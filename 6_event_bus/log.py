@@ -76,6 +76,8 @@ class Log(ABC):
     def __init__(self, redis: Redis, lease_seconds: float, owner: str = "") -> None:
         self.owner = owner or uuid4().hex
         """Names this process in its leases: no other process has ever had this name."""
+        self.limits: tuple[float, int] | None = None
+        """After how many seconds and how many events a partition is sealed; None: never."""
         self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
         self._scripts = Scripts(redis)
         self._lease_ms = int(lease_seconds * 1000)
