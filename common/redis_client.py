@@ -4,10 +4,11 @@ redis-py's defaults suit reads. They repeat a command whose answer was lost: a P
 what a pop took is gone. Here a lost answer is an error, and whoever called decides what it means.
 
 And they stay with a node for as long as it lives. When it has become a replica, and the name or proxy in the URL leads
-to another one by now, each connection says so once, as a ReadOnlyError, and then is made anew.
+to another one by now, the first that hears of it raises a ReadOnlyError, and all connections are made anew.
 """
 
 from typing import Any
+from weakref import WeakSet
 
 import redis
 from pydantic import SecretStr
@@ -51,15 +52,30 @@ def blocking_redis_client(url: SecretStr, answer_seconds: float = ANSWER_SECONDS
 
 
 class _LeavesReplica:
-    async def read_response(self: Any, *how: Any, **more: Any) -> Any:
+    """What the connections of one client do besides."""
+
+    siblings: WeakSet[Any]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.siblings.add(self)
+
+    async def read_response(self, *how: Any, **more: Any) -> Any:
         try:
             return await super().read_response(*how, **more)  # type: ignore[misc]
         except ReadOnlyError:
-            self.mark_for_reconnect()
+            for connection in self.siblings:
+                connection.mark_for_reconnect()
             raise
+
+    async def can_read(self: Any) -> bool:
+        """Asked before an idle connection is used: one that can be read is broken, and made anew."""
+        return bool(self.should_reconnect() or await super().can_read())  # type: ignore[misc]
 
 
 class _BlockingLeavesReplica:
+    """A thread has one connection."""
+
     def read_response(self: Any, *how: Any, **more: Any) -> Any:
         try:
             return super().read_response(*how, **more)  # type: ignore[misc]
@@ -71,7 +87,7 @@ class _BlockingLeavesReplica:
 def _leaving(leaves: type, plain: type, options: dict[str, Any]) -> dict[str, Any]:
     """The options of a pool whose connections, plain ones or those that the URL asks for, leave a replica."""
     kind = options.get("connection_class", plain)
-    return {**options, "connection_class": type(kind.__name__, (leaves, kind), {})}
+    return {**options, "connection_class": type(kind.__name__, (leaves, kind), {"siblings": WeakSet()})}
 
 
 def _options(from_url: Any, retry: object, answer_seconds: float) -> dict[str, Any]:

@@ -48,6 +48,7 @@ end
 -- The jobs first, then their ids: an id without its job would be a job that is lost when it is said again.
 for list, batch in pairs(lists) do
     local pushed = redis.pcall('RPUSH', KEYS[list], unpack(batch.raws))
+    if type(pushed) == 'table' and string.find(pushed.err, '^READONLY') then return pushed end -- so is it all
     for _, i in ipairs(batch.numbers) do results[i] = type(pushed) == 'table' and pushed.err or 1 end
     if type(pushed) == 'number' then
         if #batch.digests > 0 then redis.call('SADD', seen, unpack(batch.digests)) end
