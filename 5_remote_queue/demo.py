@@ -7,11 +7,13 @@ nothing about them: once with all of them on the event loop, and once with the c
 import asyncio
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from redis.asyncio import Redis
 from rich.console import Console
 from rich.text import Text
 
+from common.process import stop_requested
 from common.settings import Settings
 from common.tasks import end_tasks
 
@@ -73,9 +75,14 @@ class Watcher:
             case Resized(slots, before, reason, _):
                 self.reasons.append(f"{before} → {slots}: {reason}")
 
-    async def wait(self) -> str:
-        await self.all_done.wait()
-        return "all done"
+    async def wait_unless(self, stop: asyncio.Task[str]) -> str:
+        """Until all is done, or somebody has seen enough."""
+        done = asyncio.create_task(self.all_done.wait())
+        try:
+            await asyncio.wait([done, stop], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            done.cancel()
+        return stop.result() if stop.done() else "all done"
 
 
 async def enqueue(redis: Redis) -> int:
@@ -87,15 +94,16 @@ async def enqueue(redis: Redis) -> int:
     return len(names)
 
 
-async def run(connections: Connections, definitions: Definitions, console: Console) -> str:
+async def run(connections: Connections, definitions: Definitions, console: Console, stop: asyncio.Task[str]) -> str:
     """One of the two runs; what came of it."""
     watcher = Watcher(await enqueue(connections.commands))
     scaling = Scaling(1, MOST)
-    worker = Worker(connections, [QUEUE], definitions, namespace=NAMESPACE, scaling=scaling, hook=watcher)
+    options: Any = {"namespace": NAMESPACE, "scaling": scaling, "hook": watcher, "drain_seconds": 0.0}
+    worker = Worker(connections, [QUEUE], definitions, **options)
     started = time.monotonic()
     drawing = asyncio.create_task(draw(worker, watcher, console))
     try:
-        await worker.run(watcher.wait)
+        await worker.run(lambda: watcher.wait_unless(stop))
     finally:
         await end_tasks([drawing])
     seconds = time.monotonic() - started
@@ -125,12 +133,15 @@ def bar(fraction: float, width: int = WIDTH) -> str:
 
 async def demo(settings: Settings) -> None:
     console = Console(highlight=False)
-    results = {}
+    results, stop = {}, asyncio.create_task(stop_requested())
     jobs = f"{SLEEPING} jobs that sleep 1 s and {COMPUTING} that compute for 1 s"
     for title, definitions in RUNS.items():
         console.print(f"\n{jobs}, {title}:", style="bold", soft_wrap=True)
         async with open_connections(settings.redis) as connections:
-            results[title] = await run(connections, definitions, console)
+            results[title] = await run(connections, definitions, console, stop)
+        if stop.done():
+            return
+    stop.cancel()
     console.print()
     for title, result in results.items():
         console.print(f"{title}: {result}", style="bold", soft_wrap=True)
