@@ -298,7 +298,7 @@ class Strategy:
 
     def wait_for_another(self, role: str, pid: int) -> None:
         """Wait until somebody has noticed the end of this process, and another has its role."""
-        self.program.wait_for_line(rf"{role} @ {pid} (was killed by SIGKILL|ended with .*); starting it again")
+        self.program.wait_for_line(rf"{role} @ {pid} (was killed by SIG[A-Z]+|ended with .*); starting it again")
         wait_until(lambda: self.pid(role) != pid, f"another {role}")
 
     def healthy(self) -> bool:

@@ -92,6 +92,8 @@ def test_a_worker_that_is_asked_to_end_finishes_what_it_has_begun_and_begins_not
                 for _ in range(2):
                     load.wait_for_more(20)
                     strategy.kill("email worker", number=signal.SIGTERM)
+                    worker = strategy.pid("email worker")
+                    strategy.program.wait_for_line(rf"^\[email worker @ {worker}\] .* ready to send")
                     load.wait_for_more(5)
             wait_until(lambda: strategy.held() == 0, "all settled")
         found = account(load, inbox)
