@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -218,6 +219,24 @@ def test_what_cannot_be_sent_within_the_limit_is_listed_by_id(tmp_path: Path) ->
         ids = [strategy.send(someone()).json["id"] for _ in range(3)]
     lost = re.findall(r"^\[master @ \d+\] \S+ lost (<\S+>): not sent within 1 s", strategy.program.output, re.MULTILINE)
     assert lost == ids
+
+
+async def test_a_child_is_not_started_again_before_the_end_of_its_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That end says what was in flight; coming later, it would be taken for the end of the new one."""
+    children = importlib.import_module("3_local_messages.children")
+    gone: list[str] = []
+    child = children.Child("worker", None, None, None, lambda: gone.append("gone"))
+
+    async def start() -> None:
+        assert gone == ["gone"]
+
+    monkeypatch.setattr(child, "start", start)
+    child._process, child._channel = SimpleNamespace(is_alive=lambda: False, exitcode=-9, pid=1), object()
+    assert await child.look() is None
+    assert child.restarts == 0
+    child._gone()
+    assert await child.look() is None
+    assert child.restarts == 1
 
 
 def test_rubbish_in_the_pipe_is_logged_and_hurts_nobody() -> None:
