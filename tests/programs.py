@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
@@ -41,6 +41,13 @@ def wait_until(condition: Callable[[], T | None], what: str, limit: float = LIMI
 def a_name() -> str:
     """A fresh name, so that no test meets the emails of another."""
     return uuid4().hex[:12]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, other than as a zombie."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 class Answer(NamedTuple):
@@ -138,6 +145,15 @@ class Program:
                 self.process.stdout.close()
         assert not left, f"left behind: {left}"
         return self.process.returncode
+
+
+def free_ports(count: int) -> list[int]:
+    """So many of loopback, all of them free at the same moment, so that no two are the same."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 @contextmanager
