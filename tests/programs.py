@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -43,11 +43,20 @@ def a_name() -> str:
     return uuid4().hex[:12]
 
 
-def is_alive(pid: int) -> bool:
-    """Whether there is such a process, other than as a zombie."""
+def is_alive(process: psutil.Process | int) -> bool:
+    """Whether there is this process (or one with this pid), other than as a zombie: who buries those takes its time."""
     with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        found = psutil.Process(process) if isinstance(process, int) else process
+        return found.is_running() and found.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def wait_for_the_end(processes: Sequence[psutil.Process], limit: float = LIMIT) -> list[psutil.Process]:
+    """Wait until all of them have ended; those that have not within the limit."""
+    deadline = time.monotonic() + limit
+    while (left := [process for process in processes if is_alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
 
 
 class Answer(NamedTuple):
@@ -133,7 +142,7 @@ class Program:
         self.process.send_signal(number)
         try:
             self.process.wait(limit)
-            left = psutil.wait_procs(family, timeout=limit)[1]
+            left = wait_for_the_end(family, limit)
         finally:
             for process in family:
                 with suppress(psutil.NoSuchProcess):

@@ -15,7 +15,7 @@ import pytest
 
 from common.sender import WINDOW
 from tests.load import Load, account
-from tests.programs import LIMIT, Inbox, Strategy, a_name, running_inbox, running_strategy, wait_until
+from tests.programs import Inbox, Strategy, a_name, running_inbox, running_strategy, wait_for_the_end, wait_until
 
 KILLS = int(os.environ.get("KILLS", "6"))  # of each of the two; KILLS=25 takes a minute
 
@@ -109,7 +109,7 @@ def test_a_killed_master_takes_everything_along_and_leaves_no_orphans(inbox: Inb
         family = [psutil.Process(strategy.pid(role)) for role in ("web server", "email worker")]
         master = family[0].ppid()
         os.kill(master, signal.SIGKILL)
-        assert psutil.wait_procs(family, timeout=LIMIT)[1] == []
+        assert wait_for_the_end(family) == []
         strategy.program.wait_for_line(r"^\[web server @ \d+\] the master is gone, and what it held is lost")
         strategy.program.wait_for_line(rf"master @ {master} was killed by SIGKILL; starting it again")
         wait_until(lambda: answers(strategy), "another master, another server")

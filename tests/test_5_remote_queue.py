@@ -21,6 +21,7 @@ from tests.programs import (
     Strategy,
     Valkey,
     a_name,
+    is_alive,
     nobody_s_port,
     running_strategy,
     running_valkey,
@@ -77,7 +78,7 @@ def workers(strategy: Strategy) -> list[int]:
     found = []
     for process in strategy.program.descendants():
         with suppress(psutil.NoSuchProcess):  # it has just ended
-            if process.status() != "zombie" and process.cmdline()[-1:] == ["worker"]:
+            if is_alive(process) and process.cmdline()[-1:] == ["worker"]:
                 found.append(process.pid)
     return found
 

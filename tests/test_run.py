@@ -16,7 +16,17 @@ import psutil
 import pytest
 
 from tests.conftest import STRATEGIES
-from tests.programs import LIMIT, ROOT, SETTINGS, Program, ask, running_strategy, wait_until
+from tests.programs import (
+    LIMIT,
+    ROOT,
+    SETTINGS,
+    Program,
+    ask,
+    is_alive,
+    running_strategy,
+    wait_for_the_end,
+    wait_until,
+)
 
 FREE_PORTS = {"PORT": "0", "INBOX_SMTP_PORT": "0", "INBOX_PORT": "0", "VALKEY_PORT": "0"}
 
@@ -94,7 +104,7 @@ def test_ctrl_c_ends_everything_with_exit_0_and_leaves_nothing_behind(name: str,
         assert len(family) >= 3  # the runner, the inbox, at least one role
         terminal.type(b"\x03")
         assert terminal.exit_status() == 0
-        assert psutil.wait_procs(family, timeout=LIMIT)[1] == []
+        assert wait_for_the_end(family) == []
     assert is_closed(url)
     assert is_closed(inbox)
     assert "Traceback" not in terminal.output
@@ -118,7 +128,7 @@ def left_of(data_dir: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get("DATA_DIR") == str(data_dir) and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get("DATA_DIR") == str(data_dir) and is_alive(process):
                 found.append(process)
     return found
 
@@ -203,7 +213,7 @@ def test_when_the_parent_is_killed_everything_ends(victim: str, tmp_path: Path) 
         family = program.descendants()
         runner = next(p for p in family if "common.run" in p.cmdline())
         (program.process if victim == "make" else runner).kill()
-        assert psutil.wait_procs(family, timeout=LIMIT)[1] == []
+        assert wait_for_the_end(family) == []
     finally:
         program.stop()
 
