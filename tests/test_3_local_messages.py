@@ -17,7 +17,7 @@ from common.sender import WINDOW
 from tests.load import Load, account
 from tests.programs import Inbox, Strategy, a_name, running_inbox, running_strategy, wait_for_the_end, wait_until
 
-KILLS = int(os.environ.get("KILLS", "6"))  # of each of the two; KILLS=25 takes a minute
+KILLS = int(os.environ.get("KILLS", "4"))  # of each of the two; KILLS=25 takes a minute
 
 
 def someone() -> str:
@@ -69,7 +69,7 @@ def test_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     with running_inbox(tmp_path / "inbox") as inbox:
         inbox.dial(latency_ms=50)
         with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
-            with Load(strategy, someone()) as load:
+            with Load(strategy, someone(), clients=4) as load:
                 for _ in range(KILLS):
                     load.wait_for_more(1 + chance.randrange(20))
                     strategy.kill(*chance.sample(victims, 2))
@@ -91,7 +91,7 @@ def test_a_worker_that_is_asked_to_end_finishes_what_it_has_begun_and_begins_not
         with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
             with Load(strategy, someone(), clients=1) as load:
                 for _ in range(2):
-                    load.wait_for_more(20)
+                    load.wait_for_more(10)
                     strategy.kill("email worker", number=signal.SIGTERM)
                     worker = strategy.pid("email worker")
                     strategy.program.wait_for_line(rf"^\[email worker @ {worker}\] .* ready to send")

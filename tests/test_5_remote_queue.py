@@ -31,7 +31,7 @@ from tests.programs import (
 from tests.smtp_peer import smtp_peer, until
 
 KILLS = int(os.environ.get("KILLS", "3"))  # of each kind; the chapter's figures are with 100 and 20
-CLIENTS = 8 if KILLS < 10 else 1  # the inbox must be able to count them all
+CLIENTS = 4 if KILLS < 10 else 1  # the inbox must be able to count them all
 SLOTS = 50  # the most emails that a worker has in its hands
 LEASE = "1"  # seconds
 
@@ -275,11 +275,11 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_for_nobody(
 
 def test_sigterm_loses_nothing_doubles_nothing_and_ends_in_time(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
     to = someone()
-    inbox.dial(latency_ms=1000)
+    inbox.dial(latency_ms=500)
     with queue(inbox, clean, tmp_path, DRAIN_SECONDS="10") as strategy:
         with a_worker(inbox, clean, tmp_path, DRAIN_SECONDS="10") as worker:
             clean.client.set(PAUSED, "until all are there")
-            accepted = [strategy.send(to) for _ in range(150)]
+            accepted = [strategy.send(to) for _ in range(80)]
             clean.client.delete(PAUSED)
             wait_until(lambda: strategy.stats()["in_flight"] > 10, "both are at work")
             before = time.monotonic()
