@@ -7,9 +7,9 @@ What can be lost            Nothing when the server, a worker or Redis is killed
                             written its file. An email that nobody takes is parked, with the reason.
 What can come twice         What was in flight when a worker was killed, at most 50 emails for each kill; and what
                             somebody replays, on purpose.
-How it scales               Any number of servers and workers, on one Redis; the keys of the log would let its partitions
-                            spread over a Redis Cluster, with clients that know one. History costs memory, so the log is
-                            trimmed behind its slowest consumer.
+How it scales               Any number of servers and workers, on one Redis; its keys would let the partitions of the
+                            log spread over a Redis Cluster, with clients that know one. History costs memory, so the
+                            log is trimmed behind its slowest consumer.
 What to try                 make run-6, send ten, open /log, and replay the audit from the beginning.
 """
 
