@@ -205,7 +205,8 @@ class Consumer:
     async def _commit(self, claimed: Sequence[Claimed], unwanted: int, commit: Callable[[], Awaitable[bool]]) -> None:
         self._rests = 0
         self.handled += len(claimed)
-        await self._told(claimed[0], commit)
+        where = claimed[0].position if len(claimed) == 1 else f"one of {len(claimed)} from {claimed[0].position} on"
+        await self._told(where, commit)
         self._events.count_unwanted(self._handler.name, unwanted)
 
     async def _commit_many(self, claimed: Sequence[Claimed]) -> bool:
@@ -236,21 +237,15 @@ class Consumer:
             await self._put_back(one, 0.0, tried=False)
 
     async def _put_back(self, claimed: Claimed, pause: float, *, tried: bool = True) -> bool:
-        return await self._told(claimed, lambda: self._events.put_back(claimed, pause, tried=tried))
+        return await self._told(claimed.position, lambda: self._events.put_back(claimed, pause, tried=tried))
 
     async def _park(self, claimed: Claimed, why: str) -> None:
-        if await self._told(claimed, lambda: self._events.park(claimed, why)):
+        where, attempts = claimed.position, claimed.attempts
+        if await self._told(where, lambda: self._events.park(claimed, why)):
             self.failed += 1
-            where, attempts = claimed.position, claimed.attempts
             log.error("%s gave up %s after %d attempt(s): %.300s", self._handler.name, where, attempts, why)
 
-    async def _told(self, claimed: Claimed, tell: Callable[[], Awaitable[bool]]) -> bool:
-        ours = await self._tell(tell)
-        if not ours:
-            log.warning("%s: %s was taken over, it may be handled twice", self._handler.name, claimed.position)
-        return ours
-
-    async def _tell(self, tell: Callable[[], Awaitable[bool]]) -> bool:
+    async def _told(self, where: str, tell: Callable[[], Awaitable[bool]]) -> bool:
         """Tell the log, once more when Redis is away: the work is done, and the lease is in Redis still.
 
         False when the lease is known to be somebody else's.
@@ -264,7 +259,10 @@ class Consumer:
                 away_log.warning("%s cannot commit: %s", self._handler.name, reason(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
             else:
-                return ours or failures > 0  # after an error it may have been done by the one before
+                if ours or failures > 0:  # after an error it may have been done by the one before
+                    return True
+                log.warning("%s: %s was taken over, it may be handled twice", self._handler.name, where)
+                return False
 
     async def drain(self, seconds: float) -> None:
         """Wait so many seconds for what is in hand; then give back the rest, and nobody has to wait for its lease."""

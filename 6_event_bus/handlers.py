@@ -43,7 +43,10 @@ class Handler(Protocol):
     """How many it may have in its hands at a time."""
 
     async def handle(self, event: Event) -> None:
-        """Return when all is done that this event asks for; only then it is committed. Any error: later again."""
+        """Return when all is done that this event asks for; only then it is committed. Any error: later again.
+
+        A RedisError: as soon as possible, and that was no attempt, for Redis is away, or full.
+        """
 
 
 @runtime_checkable
@@ -54,7 +57,7 @@ class BatchHandler(Handler, Protocol):
     """The pause between one batch and the next, in which events gather."""
 
     async def handle_many(self, events: Sequence[Event]) -> None:
-        """As `handle`, for all of these; an error says nothing about any one of them: then each is handled alone."""
+        """As `handle`, for all of these; an error says nothing about any one of them: then it gets halves of them."""
 
 
 @runtime_checkable
