@@ -293,11 +293,6 @@ class Log(ABC):
         names = await self._redis.smembers(CONSUMERS)
         return sorted(name.decode(errors="replace") for name in names)
 
-    async def leave(self, consumer: str) -> None:
-        """This one is no consumer any more: the log keeps nothing for it."""
-        await self._redis.srem(CONSUMERS, consumer)
-        self._registered.discard(consumer)
-
     async def _register(self, consumer: str) -> None:
         if consumer in self._registered:
             return
@@ -306,6 +301,11 @@ class Log(ABC):
         await self._begin(consumer)
         await self._scripts.run("register", [CONSUMERS], consumer)
         self._registered.add(consumer)
+
+    async def leave(self, consumer: str) -> None:
+        """This one is no consumer any more: the log keeps nothing for it."""
+        await self._redis.srem(CONSUMERS, consumer)
+        self._registered.discard(consumer)
 
     @abstractmethod
     async def _begin(self, consumer: str) -> None:
