@@ -4,8 +4,8 @@ import asyncio
 import importlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -54,6 +54,15 @@ async def claim_when_due(log: Any, consumer: str, limit: int = 10) -> list[Any]:
     claimed: list[Any] = await log.claim(consumer, limit, wait=10.0)
     assert claimed, "nothing within 10 s"
     return claimed
+
+
+@contextmanager
+def full(valkey: Valkey) -> Iterator[None]:
+    valkey.client.config_set("maxmemory", "1")
+    try:
+        yield
+    finally:
+        valkey.client.config_set("maxmemory", "0")
 
 
 @pytest.fixture(params=["lua", "streams"])
@@ -431,6 +440,13 @@ async def test_what_everybody_has_done_can_be_trimmed_and_no_more(log: Any) -> N
     assert await claim_all(log, "newcomer") == list(range(trimmed.events, 45)), "history begins later now"
     await log.trim(older_than=0)
     assert sum(partition.length for partition in await log.partitions()) <= 10
+
+
+async def test_a_full_redis_can_be_trimmed(log: Any, valkey: Valkey) -> None:
+    await append(log, 25)
+    await claim_all(log, "email")
+    with full(valkey):
+        assert (await log.trim(older_than=0)).events >= 20
 
 
 async def test_a_limit_in_bytes_takes_the_oldest(log: Any) -> None:
