@@ -25,7 +25,8 @@ spreads the partitions; each script has the keys of one partition only, or of on
     eventr:ids:{N}               hash    id of an event -> index; goes REMEMBER_SECONDS after the seal
     eventr:counters:{N}          hash    NAME -> "epoch index": all before this index has been claimed at least once
     eventr:pending:{N}:NAME      zset    index -> ms when it may be claimed again: claimed, and not yet committed
-    eventr:holders:{N}:NAME      hash    index -> "attempts owner": who holds it; nobody while it waits for another try
+    eventr:holders:{N}:NAME      hash    index -> "attempts token owner": who holds it since which claim of his;
+                                         "attempts 0 " while it waits for another try
 
     eventr:consumers             set     the names
     eventr:cursor:{NAME}         hash    partition, first, index, epoch: all before this partition is done. A replay
@@ -45,6 +46,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any, Self
 from uuid import uuid4
 
@@ -83,6 +85,7 @@ class Log(ABC):
         self._commit = Batcher(self.commit_many, LARGEST)
         self._counts = Counts(redis)
         self._shelf = Shelf(redis, self._scripts, self.owner, self._lease_ms)
+        self._tokens = count(1)
         self._registered: set[str] = set()
         self._closing = False
 
@@ -149,7 +152,7 @@ class Log(ABC):
         """The same for many at once, in one script for each partition."""
         done: dict[int, bool] = {}
         for keys, group in self._together(items):
-            words = " ".join([f"{self._member(claimed)} {claimed.attempts}" for claimed in group])
+            words = self._words(group)
             shelf = [parked_key(group[0].consumer)] if group[0].parked else []
             reply = await self._scripts.run(
                 self._script("commit", group[0]), [*keys, *shelf], self.owner, words, group[0].consumer
@@ -173,7 +176,7 @@ class Log(ABC):
             self._lease_keys(claimed),
             self.owner,
             self._member(claimed),
-            claimed.attempts,
+            f"{claimed.attempts} {claimed.token}",
             claimed.attempts if tried else claimed.attempts - 1,
             int(pause * 1000),
             claimed.consumer,
@@ -187,11 +190,8 @@ class Log(ABC):
         """The heartbeat, for a thread with a client of its own. How many of these leases are somebody else's by now."""
         extended = 0
         for keys, group in self._together(held):
-            words = " ".join([f"{self._member(claimed)} {claimed.attempts}" for claimed in group])
-            name = self._script("extend", group[0])
-            extended += self._scripts.run_blocking(
-                client, name, keys, self.owner, self._lease_ms, words, group[0].consumer
-            )
+            name, more = self._script("extend", group[0]), (self._words(group), group[0].consumer)
+            extended += self._scripts.run_blocking(client, name, keys, self.owner, self._lease_ms, *more)
         return len(held) - extended
 
     def _together(self, items: Sequence[Claimed]) -> Iterator[tuple[tuple[str, ...], list[Claimed]]]:
@@ -213,6 +213,10 @@ class Log(ABC):
         """What the event is called there."""
         return claimed.position
 
+    def _words(self, group: Sequence[Claimed]) -> str:
+        """Which events, and which claims of them: what scripts ask before they believe that a lease is ours."""
+        return " ".join([f"{self._member(claimed)} {claimed.attempts} {claimed.token}" for claimed in group])
+
     def _script(self, name: str, claimed: Claimed) -> str:
         return name
 
@@ -228,7 +232,7 @@ class Log(ABC):
 
     async def park(self, claimed: Claimed, reason: str) -> bool:
         """Give it up for this consumer: onto the shelf, out of the way. False when the lease is somebody else's."""
-        keys, words = self._lease_keys(claimed), f"{self._member(claimed)} {claimed.attempts}"
+        keys, words = self._lease_keys(claimed), self._words([claimed])
         more = (self._lease_ms, words, claimed.consumer)
         if not await self._scripts.run(self._script("extend", claimed), keys, self.owner, *more):
             return False

@@ -67,7 +67,8 @@ class PartitionedLog(Log):
 
     def _walk(self, consumer: str) -> Walk:
         if consumer not in self._walks:
-            self._walks[consumer] = Walk(self._redis, self._scripts, self._counts, consumer, self.owner, self._lease_ms)
+            parts = (self._redis, self._scripts, self._counts)
+            self._walks[consumer] = Walk(*parts, consumer, self.owner, self._lease_ms, self._tokens)
         return self._walks[consumer]
 
     async def _wait(self, consumer: str, seconds: float) -> None:

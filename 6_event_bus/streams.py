@@ -1,4 +1,4 @@
-"""The same log on Redis Streams, which have been there since Redis 5: XADD, XREADGROUP, XAUTOCLAIM, XACK.
+"""The same log on Redis Streams, which have been there since Redis 5: XADD, XREADGROUP, XCLAIM, XACK.
 
 What the partitions have in Lua, a stream has inside: positions that only grow (ids of ms and number, by Redis's clock),
 consumer groups, a list of what is pending with the number of deliveries, a read that blocks. What it does not have is
@@ -8,11 +8,12 @@ One stream is one key, so it lives on one node of a cluster, whole.
 
     eventr:{stream}              stream  n: how many events are before it, e: the event; each consumer is a group
     eventr:state:{stream}        hash    total: how many events have ever been appended
+    eventr:holders:{stream}:NAME hash    position -> "token owner": since which claim of his it is pending
     eventr:ids:{stream}:0 and 1  hash    id of an event -> position, in turns for REMEMBER_SECONDS each
     the keys of the consumers    as in log.py
 
-Differences that one can see. A retry waits for as long as a lease at most, for a claim cannot lie in the future. What
-outlives its owners is not handled alone, for XAUTOCLAIM does not say that there was one. And there is one partition.
+Differences that one can see. A retry waits for as long as a lease at most, for a claim cannot lie in the future. And
+there is one partition.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 class StreamLog(Log):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._take_overs: dict[str, float] = {}
+        self._looks: dict[str, float] = {}
         self._told: dict[str, int] = {}
         self._stopped = asyncio.Event()
 
@@ -64,33 +65,23 @@ class StreamLog(Log):
             await self._redis.xgroup_create(STREAM, consumer, "0", mkstream=True)
 
     async def _claim(self, consumer: str, limit: int) -> list[Claimed]:
-        until = time.monotonic() + self._lease_ms / 1000
+        now, token = time.monotonic(), next(self._tokens)
+        look = now >= self._looks.get(consumer, 0.0)
+        if look:
+            self._looks[consumer] = now + TAKE_OVER_SECONDS
+            await self._tell_if_overtaken(consumer)
         try:
-            claimed = await self._take_over(consumer, limit, until)
-            if left := limit - len(claimed):
-                for _, entries in await self._redis.xreadgroup(consumer, self.owner, {STREAM: ">"}, count=left) or ():
-                    claimed += [_claimed(consumer, entry, 1, until) for entry in entries]
+            who = (consumer, self.owner, self._lease_ms, limit, token, int(look))
+            alone, *words = await self._scripts.run("stream_claim", _keys(consumer), *who)
         except ResponseError:  # no such group: somebody has emptied Redis
             self._registered.discard(consumer)
             raise
-        return claimed
-
-    async def _take_over(self, consumer: str, limit: int, until: float) -> list[Claimed]:
-        """What has been idle for as long as a lease: its owner is dead, or it was put back."""
-        now = time.monotonic()
-        if now < self._take_overs.get(consumer, 0.0):
-            return []
-        self._take_overs[consumer] = now + TAKE_OVER_SECONDS
-        await self._tell_if_overtaken(consumer)
-        _, entries, *_ = await self._redis.xautoclaim(STREAM, consumer, self.owner, self._lease_ms, count=limit)
-        entries = [entry for entry in entries if entry[1]]  # the others were trimmed
-        if not entries:
-            return []
-        pending = await self._redis.xpending_range(
-            STREAM, consumer, entries[0][0], entries[-1][0], 10 * limit, consumername=self.owner
-        )
-        attempts = {entry["message_id"]: entry["times_delivered"] for entry in pending}
-        return [_claimed(consumer, entry, attempts[entry[0]], until) for entry in entries if entry[0] in attempts]
+        until = now + self._lease_ms / 1000
+        pairs = iter(words)
+        return [
+            Claimed(consumer, position.decode(), attempts, _element(position, members), until, bool(alone), token=token)
+            for attempts, (position, members) in zip(pairs, pairs, strict=True)
+        ]
 
     async def _tell_if_overtaken(self, consumer: str) -> None:
         overtaken = (await self._counts.of(consumer))["overtaken"]
@@ -119,7 +110,7 @@ class StreamLog(Log):
         self._stopped.set()
 
     def _leases(self, claimed: Claimed) -> tuple[str, ...]:
-        return (STREAM,)
+        return _keys(claimed.consumer)
 
     def _script(self, name: str, claimed: Claimed) -> str:
         return name if claimed.parked else f"stream_{name}"
@@ -128,7 +119,7 @@ class StreamLog(Log):
 
     async def replay(self, consumer: str, start: str | float) -> None:
         await self._register(consumer)
-        await self._scripts.run("stream_rewind", [STREAM], consumer, await self._before(start))
+        await self._scripts.run("stream_rewind", _keys(consumer), consumer, await self._before(start))
 
     async def _before(self, start: str | float) -> str:
         """The id behind which a group is to stand so that it gets what begins there."""
@@ -180,7 +171,9 @@ class StreamLog(Log):
             before = f"({bound.decode()}"
             undone = await self._redis.xpending_range(STREAM, consumer, "-", before, 1_000_000)
             if undone:
-                await self._redis.xack(STREAM, consumer, *[entry["message_id"] for entry in undone])
+                gone = [entry["message_id"] for entry in undone]
+                await self._redis.hdel(_keys(consumer)[1], *gone)
+                await self._redis.xack(STREAM, consumer, *gone)
             following, first = await self._next(consumer), (await self._redis.xrange(STREAM, bound, count=1))[0]
             lost = len(undone) + max(0, _number(first) - (_number(following) if following else _number(first)))
             self._counts.add(consumer, "overtaken", lost)
@@ -224,10 +217,14 @@ class StreamLog(Log):
         return int(await self._redis.memory_usage(STREAM) or 0)
 
 
-def _claimed(consumer: str, entry: Entry, attempts: int, until: float) -> Claimed:
-    position, members = entry
+def _keys(consumer: str) -> tuple[str, str]:
+    return STREAM, f"eventr:holders:{{stream}}:{consumer}"
+
+
+def _element(position: bytes, members: Sequence[bytes]) -> bytes:
+    """The event as it stands in a partition."""
     stamp, _, _ = position.partition(b"-")
-    return Claimed(consumer, position.decode(), attempts, b"%s %s" % (stamp, members.get(b"e", b"")), until)
+    return b"%s %s" % (stamp, dict(zip(members[::2], members[1::2], strict=True)).get(b"e", b""))
 
 
 def _number(entry: Entry) -> int:

@@ -6,7 +6,7 @@ something is pending still, and which are looked into when that is due.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,14 @@ class Stretch:
 
 class Walk:
     def __init__(
-        self, redis: Redis, scripts: Scripts, counts: Counts, consumer: str, owner: str, lease_ms: int
+        self,
+        redis: Redis,
+        scripts: Scripts,
+        counts: Counts,
+        consumer: str,
+        owner: str,
+        lease_ms: int,
+        tokens: Iterator[int],
     ) -> None:
         self.hints = 0  # those that had come when this process looked last
         self._redis: Any = redis
@@ -43,6 +50,7 @@ class Walk:
         self._consumer = consumer
         self._owner = owner
         self._lease_ms = lease_ms
+        self._tokens = tokens
         self._epoch = 0
         self._cursor = -1  # the partition to which the cursor has been moved
         self._stretches: list[Stretch] = []
@@ -81,10 +89,9 @@ class Walk:
     async def _claim_in(self, stretch: Stretch, limit: int) -> list[Claimed]:
         """Claim in one partition, and go on to the next one when there is nothing more to come in it."""
         of_one = keys(stretch.number, "partitions", "state", "counters") + leases(stretch.number, self._consumer)
-        now = time.monotonic()
-        what, *reply = await self._scripts.run(
-            "claim", of_one, self._consumer, self._epoch, stretch.index, self._owner, self._lease_ms, limit
-        )
+        now, token = time.monotonic(), next(self._tokens)
+        who = (self._owner, self._lease_ms, limit, token)
+        what, *reply = await self._scripts.run("claim", of_one, self._consumer, self._epoch, stretch.index, *who)
         match what:
             case b"stale":  # a replay has begun a new epoch: read the cursor again
                 self._stretches.clear()
@@ -107,7 +114,7 @@ class Walk:
         until = now + self._lease_ms / 1000
         triples = iter(words)
         return [
-            Claimed(self._consumer, f"{stretch.number}-{index}", attempts, element, until, alone=bool(alone))
+            Claimed(self._consumer, f"{stretch.number}-{index}", attempts, element, until, bool(alone), token=token)
             for index, attempts, element in zip(triples, triples, triples, strict=True)
         ]
 

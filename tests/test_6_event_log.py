@@ -65,6 +65,20 @@ def full(valkey: Valkey) -> Iterator[None]:
         valkey.client.config_set("maxmemory", "0")
 
 
+def remember(valkey: Valkey) -> Callable[[], None]:
+    """Returns what takes Redis back to this moment, as a crash does that loses the end of its file."""
+    client = blocking.Redis.from_url(valkey.url, protocol=2)
+    keys = {key: (client.dump(key), max(0, client.pttl(key))) for key in client.scan_iter()}
+
+    def take_back() -> None:
+        client.flushall()
+        for key, (value, ttl) in keys.items():
+            client.restore(key, ttl, value or b"")
+        client.close()
+
+    return take_back
+
+
 @pytest.fixture(params=["lua", "streams"])
 async def new_log(request: pytest.FixtureRequest, valkey: Valkey) -> AsyncIterator[Callable[..., Any]]:
     """Opens logs on one empty Redis: as many processes as the test wants to be."""
@@ -239,6 +253,45 @@ async def test_only_who_holds_the_lease_can_commit(new_log: Any) -> None:
     assert await other.commit(theirs)
     assert not await other.commit(theirs), "once"
     assert await claim_all(other, "email") == []
+
+
+async def is_nobodys(log: Any, claimed: Any, client: blocking.Redis) -> bool:
+    """Whether this claim has no power any more."""
+    extended = await asyncio.to_thread(log.extend, client, [claimed]) == 0
+    told = [await log.commit(claimed), await log.put_back(claimed, 0.0), await log.park(claimed, "old")]
+    return not extended and not any(told) and await log.parked("email") == []
+
+
+async def test_a_claim_of_before_a_replay_has_no_power_over_the_one_after_it(log: Any, valkey: Valkey) -> None:
+    """One process has claimed the same event twice, each time as the first attempt."""
+    await append(log, 1)
+    [old] = await log.claim("email", 1)
+    await log.replay("email", "beginning")
+    [new] = await log.claim("email", 1)
+    assert (old.position, old.attempts) == (new.position, new.attempts)
+    client = blocking_redis_client(SecretStr(valkey.url))
+    assert await is_nobodys(log, old, client)
+    assert not await is_nobodys(log, new, client)
+    client.close()
+
+
+async def test_when_redis_has_lost_its_tail_a_claim_of_before_has_no_power_over_what_took_its_place(
+    log: Any, valkey: Valkey
+) -> None:
+    await append(log, 1)
+    await claim_all(log, "email")
+    take_back = remember(valkey)
+    await append(log, 1, 2)
+    [old] = await log.claim("email", 1)
+    take_back()
+    await append(log, 2, 3)
+    [new] = await log.claim("email", 1)
+    assert (numbers([old]), numbers([new])) == ([1], [2])
+    client = blocking_redis_client(SecretStr(valkey.url))
+    assert await is_nobodys(log, old, client)
+    client.close()
+    assert (await log.lag("email")).pending == 1
+    assert await log.commit(new)
 
 
 async def test_a_heartbeat_keeps_a_lease_and_says_which_are_lost(new_log: Any, valkey: Valkey) -> None:
@@ -470,7 +523,7 @@ async def test_a_consumer_that_is_overtaken_is_told_how_much_it_has_lost(
     await commit(log, claimed[:2])
     trimmed = await trimmer.trim(older_than=0, force=True)
     assert trimmed.events >= 40
-    log._take_overs = {}
+    log._looks = {}
     left = await claim_all(log, "email")
     assert left == list(range(trimmed.events, 45))
     assert not await log.commit(claimed[2]), "it is gone"

@@ -1,6 +1,7 @@
 -- Claim events of one partition for a consumer: first those whose lease or pause has ended, then new ones.
 -- KEYS: 1 events (list)  2 state (hash)  3 counters (hash)  4 pending (zset)  5 holders (hash), all of one partition
 -- ARGV: 1 consumer  2 epoch  3 index at which it begins here  4 owner  5 ms of a lease  6 how many at most
+--       7 token of this claim
 -- Returns {'missing'}; {'stale'} when the consumer is in a later epoch; {'trimmed', how many it had not done, next, its
 -- first}; {'claimed', next or '', next's first, new ones left, pending, ms until one of them is due, 1 if this one is to
 -- be handled alone, index, attempts, event, …}.
@@ -35,12 +36,12 @@ local function take(index, attempts, event)
     leases[#leases + 1] = string.format('%.0f', now + ARGV[5])
     leases[#leases + 1] = index
     holders[#holders + 1] = index
-    holders[#holders + 1] = attempts .. ' ' .. ARGV[4]
+    holders[#holders + 1] = attempts .. ' ' .. ARGV[7] .. ' ' .. ARGV[4]
 end
 
 local alone = false
 for _, index in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, limit)) do
-    local attempts, owner = string.match(redis.call('HGET', KEYS[5], index) or '0 ', '^(%d+) (.*)$')
+    local attempts, owner = string.match(redis.call('HGET', KEYS[5], index) or '0 0 ', '^(%d+) %d+ (.*)$')
     -- What has outlived two owners may be what killed them. It goes alone, so that it takes no other along.
     local suspect = tonumber(attempts) >= 2 and owner ~= ''
     if not suspect or #leases == 0 then

@@ -10,7 +10,7 @@ for _, position in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIM
     if entry then
         local attempts = string.match(redis.call('HGET', KEYS[2], position) or '0', '^%d+') + 1
         redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), position)
-        redis.call('HSET', KEYS[2], position, attempts .. ' ' .. ARGV[1])
+        redis.call('HSET', KEYS[2], position, attempts .. ' 0 ' .. ARGV[1])
         for _, value in ipairs({position, attempts, entry}) do
             reply[#reply + 1] = value
         end
