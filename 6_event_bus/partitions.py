@@ -12,12 +12,11 @@ from .hints import Hints
 from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers
 from .log import BEGINNING, END, Log
 from .survey import Survey
-from .tail import Tail, open_first
+from .tail import TOMBSTONE_SECONDS, Tail, last_known, open_first
 from .views import Lag, Partition, Trimmed
 from .walk import Walk
 
 PARTITION_EVENTS = 10_000  # at most in one partition: a place in the middle of a list must not be far from its ends
-TOMBSTONE_SECONDS = 86_400
 
 
 class PartitionedLog(Log):
@@ -106,7 +105,10 @@ class PartitionedLog(Log):
     async def _find(self, start: str | float) -> tuple[int, int]:
         """The partition and the index of the first event at or after this place."""
         if start == END:
-            partition = await self._tail.find()
+            partition = await last_known(self._redis)
+            if partition is None:
+                await open_first(self._scripts)
+                partition = 0
             return partition, int(await self._redis.llen(key(partition, "partitions")))
         if isinstance(start, str) and start != BEGINNING:
             partition, index = read_position(start)
@@ -122,14 +124,17 @@ class PartitionedLog(Log):
     async def trim(
         self, older_than: float | None = None, larger_than: int | None = None, *, force: bool = False
     ) -> Trimmed:
+        if forgotten := await self._survey.forgotten():
+            await self._redis.zrem(PARTITIONS, *forgotten)
         consumers = await self.consumers()
-        cursors = {name: as_number(await self._redis.hget(cursor(name), "partition")) for name in consumers}
+        places = {name: await self._redis.hget(cursor(name), "partition") for name in consumers}
+        cursors = {name: as_number(place) for name, place in places.items() if place is not None}
         slowest = min(cursors, key=lambda name: cursors[name], default=None)
         partitions = await self.partitions()
         total = sum(partition.bytes for partition in partitions)
         now = await self._now()
         events = gone = 0
-        for partition in partitions:
+        for partition in partitions[:-1]:  # the last one known leads on, sealed or not
             too_old = older_than is not None and partition.last <= now - older_than
             too_large = larger_than is not None and total > larger_than
             if not partition.sealed or not (too_old or too_large):

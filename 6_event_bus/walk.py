@@ -102,7 +102,7 @@ class Walk:
                 self._leave(stretch, Stretch(int(following), first), lost)
                 return []
             case b"missing":
-                await self._find_what_is_left(stretch)
+                await self._look_again(stretch)
                 return []
         following, first, new, pending, due, alone, *words = reply
         stretch.look = now + due / 1000 if pending else 0.0
@@ -118,11 +118,23 @@ class Walk:
             for index, attempts, element in zip(triples, triples, triples, strict=True)
         ]
 
+    async def _look_again(self, missing: Stretch) -> None:
+        """A partition that is not there: it is not open yet, or was trimmed long ago, or Redis has lost its tail.
+
+        So what this process remembers may be wrong: the next time it begins at the cursor again. When the cursor itself
+        stands there, it was trimmed so long ago that only the index of partitions knows how it goes on.
+        """
+        self._stretches.clear()
+        if await self._read_cursor() and self._stretches[0].number == missing.number:
+            await self._find_what_is_left(self._stretches[0])
+        else:
+            self._stretches.clear()
+            self.look_now()
+
     async def _find_what_is_left(self, stretch: Stretch) -> None:
-        """It was trimmed so long ago that only the index of partitions knows how it goes on."""
         later = await self._redis.zrangebyscore(PARTITIONS, f"({stretch.number}", "+inf", start=0, num=1)
         if not (found := numbers(later)):
-            self._stretches.remove(stretch)
+            self._stretches.clear()
             return
         first = as_number(await self._redis.hget(key(found[0], "state"), "first"))
         lost = first - stretch.first - stretch.index if stretch.number else 0
@@ -145,7 +157,8 @@ class Walk:
         self._look = time.monotonic() + LOOK_SECONDS
         partition, first, index, epoch = map(int, words)
         begin = Stretch(partition, first, index)
-        if epoch != self._epoch or not self._stretches:
+        if epoch != self._epoch or partition < self._cursor or not self._stretches:
+            # At the beginning, after a replay; or Redis has lost its tail, for else a cursor never moves back.
             self._epoch, self._stretches = epoch, [begin]
         else:  # another process may have done what this one still means to look at
             self._stretches = [s for s in self._stretches if s.number >= partition] or [begin]
