@@ -149,6 +149,68 @@ async def test_a_producer_may_be_stopped_before_any_of_its_commands(new_log: Any
     assert sorted(found) == [*range(100, 130), 1000]
 
 
+def lose_an_answer(log: Any, script: str) -> None:
+    """Redis has run the script, and the caller does not hear of it."""
+    run, lose = log._scripts.run, True
+
+    async def run_and_lose(name: str, *arguments: Any) -> Any:
+        nonlocal lose
+        answer = await run(name, *arguments)
+        if lose and name == script:
+            lose = False
+            raise ConnectionError("gone")
+        return answer
+
+    log._scripts.run = run_and_lose
+
+
+async def test_an_append_may_be_repeated_after_any_error(new_log: Any) -> None:
+    """Also after one that came while the producer looked where the end of the log is."""
+    log, other = await new_log(), await new_log()
+    await append(log, 4)
+    lose_an_answer(log, "append")
+    event = an_event(4)
+    with pytest.raises(ConnectionError):
+        await log.append(event, new=True)
+    await append(other, 5, 6)
+    look, away = log._redis.zrangebyscore, True
+
+    async def look_in_vain(*words: Any, **options: Any) -> Any:
+        nonlocal away
+        if away:
+            away = False
+            raise ConnectionError("gone")
+        return await look(*words, **options)
+
+    log._redis.zrangebyscore = look_in_vain
+    with pytest.raises(ConnectionError):
+        await log.append(event)
+    await log.append(event)
+    assert await claim_all(other, "email") == list(range(6))
+
+
+async def test_a_replay_does_not_disturb_a_running_append(new_log: Any) -> None:
+    """Which looks for its id in the partitions of before, while a replay looks for the end of the log."""
+    log, other = await new_log(), await new_log()
+    await append(log, 3)
+    lose_an_answer(log, "append")
+    event = an_event(3)
+    with pytest.raises(ConnectionError):
+        await log.append(event, new=True)
+    search = log._tail._search
+
+    async def search_while_others_go_on(*arguments: Any) -> Any:
+        found = await search(*arguments)
+        log._tail._search = search
+        await append(other, 4, 20)
+        await log.replay("email", "end")
+        return found
+
+    log._tail._search = search_while_others_go_on
+    await log.append(event)
+    assert await claim_all(other, "other") == list(range(20))
+
+
 async def test_appends_that_race_against_the_roll_over_are_all_seen_by_a_consumer_that_follows_closely(
     new_log: Any,
 ) -> None:
