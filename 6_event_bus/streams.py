@@ -12,8 +12,8 @@ One stream is one key, so it lives on one node of a cluster, whole.
     eventr:ids:{stream}:0 and 1  hash    id of an event -> position, in turns for REMEMBER_SECONDS each
     the keys of the consumers    as in log.py
 
-Differences that one can see. A retry waits for as long as a lease at most, for a claim cannot lie in the future. And
-there is one partition.
+Differences that one can see. A retry waits for as long as a lease at most, for a claim cannot lie in the future. A
+clock that is turned back makes leases longer, by as much. And there is one partition.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from .events import Claimed, Event, milliseconds, read_position
 from .log import BEGINNING, END, Log
@@ -45,6 +45,7 @@ class StreamLog(Log):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._looks: dict[str, float] = {}
+        self._lost: dict[str, int] = {}  # the token of the first claim whose answer was lost, since one came
         self._told: dict[str, int] = {}
         self._stopped = asyncio.Event()
 
@@ -66,16 +67,21 @@ class StreamLog(Log):
 
     async def _claim(self, consumer: str, limit: int) -> list[Claimed]:
         now, token = time.monotonic(), next(self._tokens)
-        look = now >= self._looks.get(consumer, 0.0)
+        lost = self._lost.get(consumer, 0)
+        look = now >= self._looks.get(consumer, 0.0) or lost > 0
         if look:
             self._looks[consumer] = now + TAKE_OVER_SECONDS
             await self._tell_if_overtaken(consumer)
         try:
-            who = (consumer, self.owner, self._lease_ms, limit, token, int(look))
+            who = (consumer, self.owner, self._lease_ms, limit, token, lost, int(look))
             alone, *words = await self._scripts.run("stream_claim", _keys(consumer), *who)
         except ResponseError:  # no such group: somebody has emptied Redis
             self._registered.discard(consumer)
             raise
+        except RedisError:
+            self._lost.setdefault(consumer, token)
+            raise
+        self._lost.pop(consumer, None)
         until = now + self._lease_ms / 1000
         pairs = iter(words)
         return [

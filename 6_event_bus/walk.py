@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from .counts import Counts
 from .events import Claimed
@@ -30,6 +31,7 @@ class Stretch:
     first: int
     index: int = 0  # where the consumer begins in it: not 0 in the one to which a replay has gone
     look: float = 0.0  # when something may be due in it, if anything is pending: time.monotonic()
+    lost: int = 0  # the token of the first claim in it whose answer was lost, since one came
 
 
 class Walk:
@@ -72,10 +74,19 @@ class Walk:
 
     async def claim(self, limit: int) -> list[Claimed] | None:
         """None when the consumer has no cursor: somebody has emptied Redis."""
-        now = time.monotonic()
-        if now >= self._look and not await self._read_cursor():
+        if time.monotonic() >= self._look and not await self._read_cursor():
             return None
         claimed: list[Claimed] = []
+        try:
+            await self._claim_along(claimed, limit)
+            await self._advance()
+        except RedisError:
+            if not claimed:
+                raise
+        return claimed  # also what was claimed before an error: nobody else would handle it before its lease ends
+
+    async def _claim_along(self, claimed: list[Claimed], limit: int) -> None:
+        now = time.monotonic()
         for stretch in self._stretches[:-1]:
             if now >= stretch.look and _room(claimed, limit) and stretch in self._stretches:
                 claimed += await self._claim_in(stretch, limit - len(claimed))
@@ -83,15 +94,19 @@ class Walk:
         while self._stretches and self._stretches[-1] is not last and _room(claimed, limit):
             last = self._stretches[-1]
             claimed += await self._claim_in(last, limit - len(claimed))
-        await self._advance()
-        return claimed
 
     async def _claim_in(self, stretch: Stretch, limit: int) -> list[Claimed]:
         """Claim in one partition, and go on to the next one when there is nothing more to come in it."""
         of_one = keys(stretch.number, "partitions", "state", "counters") + leases(stretch.number, self._consumer)
         now, token = time.monotonic(), next(self._tokens)
-        who = (self._owner, self._lease_ms, limit, token)
-        what, *reply = await self._scripts.run("claim", of_one, self._consumer, self._epoch, stretch.index, *who)
+        where = (self._consumer, self._epoch, stretch.index)
+        who = (self._owner, self._lease_ms, limit, token, stretch.lost)
+        try:
+            what, *reply = await self._scripts.run("claim", of_one, *where, *who)
+        except RedisError:
+            stretch.lost = stretch.lost or token
+            raise
+        stretch.lost = 0
         match what:
             case b"stale":  # a replay has begun a new epoch: read the cursor again
                 self._stretches.clear()

