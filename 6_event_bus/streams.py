@@ -34,6 +34,7 @@ STREAM = "eventr:{stream}"
 STATE = "eventr:state:{stream}"
 IDS = ("eventr:ids:{stream}:0", "eventr:ids:{stream}:1")
 TAKE_OVER_SECONDS = 0.25  # between two looks for leases and pauses that have ended
+GONE_SECONDS = 60  # a name in a group that is idle for so long and holds nothing is not needed
 STEP = 100  # entries that are trimmed at a time
 
 Entry = tuple[bytes, dict[bytes, bytes]]
@@ -48,6 +49,12 @@ class StreamLog(Log):
         self._lost: dict[str, int] = {}  # the token of the first claim whose answer was lost, since one came
         self._told: dict[str, int] = {}
         self._stopped = asyncio.Event()
+
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
+        for consumer in self._registered:
+            with suppress(RedisError):  # those who come later clear away what is left
+                await self._leave(consumer, self.owner)
 
     # Producers
 
@@ -64,6 +71,11 @@ class StreamLog(Log):
     async def _begin(self, consumer: str) -> None:
         with suppress(ResponseError):  # the group is there
             await self._redis.xgroup_create(STREAM, consumer, "0", mkstream=True)
+        await self._leave(consumer, "")
+
+    async def _leave(self, consumer: str, name: str) -> None:
+        """Clear names away, of those who are dead and this one."""
+        await self._scripts.run("stream_leave", [STREAM], consumer, name, GONE_SECONDS * 1000)
 
     async def _claim(self, consumer: str, limit: int) -> list[Claimed]:
         now, token = time.monotonic(), next(self._tokens)
@@ -163,10 +175,8 @@ class StreamLog(Log):
         """Up to where nobody has anything left to do, and who stands there."""
         kept_for = None
         for consumer in await self.consumers():
-            group = await self._group(consumer)
-            pending = await self._redis.xpending(STREAM, consumer)
-            milliseconds, number = _place(group["last-delivered-id"])
-            floor = pending["min"] or f"{milliseconds}-{number + 1}".encode()
+            milliseconds, number = _place((await self._group(consumer))["last-delivered-id"])
+            floor = await self._first_pending(consumer) or f"{milliseconds}-{number + 1}".encode()
             if _place(floor) < _place(bound):
                 bound, kept_for = floor, consumer
         return bound, kept_for
@@ -198,13 +208,18 @@ class StreamLog(Log):
 
     async def _lag(self, consumer: str) -> Lag:
         total = int(await self._redis.hget(STATE, "total") or 0)
-        pending = await self._redis.xpending(STREAM, consumer)
+        group, first = await self._group(consumer), await self._first_pending(consumer)
         following = await self._next(consumer)
-        here = pending["min"] or (following and following[0]) or (await self._group(consumer))["last-delivered-id"]
-        age = await self._now() - _place(here)[0] / 1000 if pending["min"] or following else 0.0
+        here = first or (following and following[0]) or group["last-delivered-id"]
+        age = await self._now() - _place(here)[0] / 1000 if first or following else 0.0
         waiting = total - _number(following) if following else 0
         figures = await self._figures(consumer)
-        return Lag(here.decode(), waiting, pending["pending"], oldest_seconds=max(0.0, age), **figures)
+        return Lag(here.decode(), waiting, group["pending"], oldest_seconds=max(0.0, age), **figures)
+
+    async def _first_pending(self, consumer: str) -> bytes | None:
+        """Not by XPENDING's summary, which goes through all names that a group has ever had."""
+        found = await self._redis.xpending_range(STREAM, consumer, "-", "+", 1)
+        return found[0]["message_id"] if found else None
 
     async def _next(self, consumer: str) -> Entry | None:
         """The first entry that this group has not been given."""

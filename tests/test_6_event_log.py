@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis as blocking
 from pydantic import SecretStr
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, RedisError
 
 from common.redis_client import blocking_redis_client, redis_client
 from tests.programs import Valkey, a_name
@@ -617,6 +617,41 @@ async def test_memory_of_ids_is_given_back(log: Any, valkey: Valkey) -> None:
     keys = list(valkey.client.scan_iter("eventr:ids:*"))
     ttls = [valkey.client.ttl(key) for key in keys]
     assert sum(0 < ttl <= 120 for ttl in ttls) >= len(keys) - 1, "all but those of the open partition"
+
+
+# What only Streams need
+
+
+@pytest.mark.parametrize("new_log", ["streams"], indirect=True)
+async def test_a_full_redis_takes_no_event_into_the_stream_though_a_new_minute_begins(
+    new_log: Any, valkey: Valkey
+) -> None:
+    log = await new_log()
+    await append(log, 1)
+    for key in valkey.client.scan_iter("eventr:ids:{stream}:*"):
+        valkey.client.hset(key, "", 0)  # as in another minute
+    with full(valkey), pytest.raises(RedisError, match="maxmemory"):
+        await log.append(an_event(1))
+    assert await claim_all(log, "email") == [0]
+
+
+@pytest.mark.parametrize("new_log", ["streams"], indirect=True)
+async def test_a_group_forgets_the_names_of_those_who_have_ended_or_died(
+    new_log: Any, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await new_log()
+    await append(log, 10)
+    for _ in range(5):
+        ended = await new_log()
+        await commit(ended, await ended.claim("email", 1))
+        await ended.__aexit__(None, None, None)
+    assert valkey.client.xinfo_consumers(streams.STREAM, "email") == []
+    dead, holding = await new_log(), await new_log()
+    await commit(dead, await dead.claim("email", 1))
+    await holding.claim("email", 1)
+    monkeypatch.setattr(streams, "GONE_SECONDS", -1)
+    await (await new_log()).claim("email", 0)
+    assert [one["name"] for one in valkey.client.xinfo_consumers(streams.STREAM, "email")] == [holding.owner]
 
 
 # Kills, as far as one process can play them
