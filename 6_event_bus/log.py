@@ -41,17 +41,20 @@ streams.py is the same log on them.
 """
 
 import asyncio
+import logging
 import re
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, Self
 from uuid import uuid4
 
 import redis as blocking
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from common.batcher import Batcher
 
@@ -66,6 +69,8 @@ LARGEST = 1000  # events in one script: some milliseconds, in which Redis does n
 CONSUMERS = "eventr:consumers"
 BEGINNING, END = "beginning", "end"
 
+log = logging.getLogger(__name__)
+
 _NAME = re.compile(r"[a-z0-9_-]{1,40}")
 
 
@@ -78,6 +83,8 @@ class Log(ABC):
     def __init__(self, redis: Redis, lease_seconds: float, owner: str = "") -> None:
         self.owner = owner or uuid4().hex
         """Names this process in its leases: no other process has ever had this name."""
+        self.other: Log | None = None
+        """The other log in the same Redis. Nobody reads it as long as this one is read."""
         self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
         self._scripts = Scripts(redis)
         self._lease_ms = int(lease_seconds * 1000)
@@ -90,11 +97,18 @@ class Log(ABC):
         self._closing = False
 
     async def __aenter__(self) -> Self:
+        if self.other is not None:
+            await self._warn_of(self.other)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.stop_waiting()
         await self._counts.close()
+
+    async def _warn_of(self, other: "Log") -> None:
+        with suppress(RedisError, ValueError):  # those who claim say so; and bad data are no reason not to start
+            if undone := await other.undone():
+                log.warning("LOG was changed: %d events are left in the other log, and nobody handles them", undone)
 
     # Producers
 
@@ -282,6 +296,20 @@ class Log(ABC):
     async def consumers(self) -> list[str]:
         names = await self._redis.smembers(CONSUMERS)
         return sorted(name.decode(errors="replace") for name in names)
+
+    async def undone(self) -> int:
+        """How many events the slowest of those who read this log has not done; all, when nobody has begun."""
+        lags = [await self._lag(name) for name in await self._readers()]
+        if not lags:
+            return sum(partition.length for partition in await self.partitions())
+        return max(lag.waiting + lag.pending for lag in lags)
+
+    async def _readers(self) -> list[str]:
+        """The consumers that have a place in this log: a name may be known from the other one only."""
+        return [name for name in await self.consumers() if await self._has_place(name)]
+
+    @abstractmethod
+    async def _has_place(self, consumer: str) -> bool: ...
 
     async def _register(self, consumer: str) -> None:
         if consumer in self._registered:

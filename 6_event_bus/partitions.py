@@ -56,6 +56,9 @@ class PartitionedLog(Log):
         first = as_number(await self._redis.hget(key(begin, "state"), "first"))
         await self._scripts.run("rewind", [cursor(consumer)], begin, first, 0, "NX")
 
+    async def _has_place(self, consumer: str) -> bool:
+        return bool(await self._redis.exists(cursor(consumer)))
+
     async def _claim(self, consumer: str, limit: int) -> list[Claimed]:
         walk = self._walk(consumer)
         walk.hints = self._hints.count
@@ -126,9 +129,8 @@ class PartitionedLog(Log):
     ) -> Trimmed:
         if forgotten := await self._survey.forgotten():
             await self._redis.zrem(PARTITIONS, *forgotten)
-        consumers = await self.consumers()
-        places = {name: await self._redis.hget(cursor(name), "partition") for name in consumers}
-        cursors = {name: as_number(place) for name, place in places.items() if place is not None}
+        consumers = await self._readers()
+        cursors = {name: as_number(await self._redis.hget(cursor(name), "partition")) for name in consumers}
         slowest = min(cursors, key=lambda name: cursors[name], default=None)
         partitions = await self.partitions()
         total = sum(partition.bytes for partition in partitions)

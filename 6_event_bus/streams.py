@@ -73,6 +73,11 @@ class StreamLog(Log):
             await self._redis.xgroup_create(STREAM, consumer, "0", mkstream=True)
         await self._leave(consumer, "")
 
+    async def _has_place(self, consumer: str) -> bool:
+        with suppress(ResponseError):  # there is no stream either
+            return bool(await self._group(consumer))
+        return False
+
     async def _leave(self, consumer: str, name: str) -> None:
         """Clear names away, of those who are dead and this one."""
         await self._scripts.run("stream_leave", [STREAM], consumer, name, GONE_SECONDS * 1000)
@@ -174,7 +179,7 @@ class StreamLog(Log):
     async def _no_further(self, bound: bytes) -> tuple[bytes, str | None]:
         """Up to where nobody has anything left to do, and who stands there."""
         kept_for = None
-        for consumer in await self.consumers():
+        for consumer in await self._readers():
             milliseconds, number = _place((await self._group(consumer))["last-delivered-id"])
             floor = await self._first_pending(consumer) or f"{milliseconds}-{number + 1}".encode()
             if _place(floor) < _place(bound):
@@ -183,7 +188,7 @@ class StreamLog(Log):
 
     async def _trim_before(self, bound: bytes) -> int:
         """First said, then done: a consumer that is overtaken is to know of it."""
-        for consumer in await self.consumers():
+        for consumer in await self._readers():
             before = f"({bound.decode()}"
             undone = await self._redis.xpending_range(STREAM, consumer, "-", before, 1_000_000)
             if undone:

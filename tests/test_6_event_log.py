@@ -14,9 +14,11 @@ from pydantic import SecretStr
 from redis.exceptions import ConnectionError, RedisError
 
 from common.redis_client import blocking_redis_client, redis_client
+from common.settings import Settings
 from tests.programs import Valkey, a_name
 
 module = importlib.import_module("6_event_bus.events")
+logs = importlib.import_module("6_event_bus.logs")
 partitions = importlib.import_module("6_event_bus.partitions")
 streams = importlib.import_module("6_event_bus.streams")
 
@@ -568,6 +570,33 @@ async def test_a_full_redis_can_be_trimmed(log: Any, valkey: Valkey) -> None:
     await claim_all(log, "email")
     with full(valkey):
         assert (await log.trim(older_than=0)).events >= 20
+
+
+async def test_a_name_that_only_the_other_log_knows_keeps_nothing_from_being_trimmed(log: Any, valkey: Valkey) -> None:
+    valkey.client.sadd("eventr:consumers", "stranger")
+    await append(log, 25)
+    await claim_all(log, "email")
+    assert (await log.trim(older_than=0)).events >= 20
+
+
+async def test_events_that_are_left_in_the_other_log_are_told_of_at_the_start(
+    log: Any, valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def start_with_the_other() -> str:
+        caplog.clear()
+        async with redis_client(SecretStr(valkey.url)) as redis:
+            settings = Settings(log="lua" if isinstance(log, streams.StreamLog) else "streams")
+            async with logs.make_log(settings, redis):
+                return caplog.text
+
+    assert await start_with_the_other() == ""
+    await append(log, 3)
+    assert "LOG was changed: 3 events are left" in await start_with_the_other()
+    await commit(log, await log.claim("email", 1))
+    held = await log.claim("email", 1)
+    assert "LOG was changed: 2 events are left" in await start_with_the_other()
+    await commit(log, [*held, *await log.claim("email", 1)])
+    assert await start_with_the_other() == ""
 
 
 async def test_a_limit_in_bytes_takes_the_oldest(log: Any) -> None:
