@@ -9,7 +9,8 @@ Why nobody can be skipped: events go to the one partition of the chain that is o
 There is no other way to the next partition than through that seal, for producers and for consumers alike. So a
 producer that comes late, with whatever it believes the time to be, finds the seal and follows it; and a consumer that
 leaves a partition leaves nothing behind that could still grow. No clock has a part in this, not even Redis's own: if
-it is turned back, the open partition stays open for longer.
+it is turned back, the open partition stays open for longer. Only what is trimmed is forgotten after a day; so whoever
+sleeps for half of one between the seal and the opening asks again.
 
 Who may die when. The producer, before or after its script: the event is in the log or not, and the same append again
 finds the id. Between seal and opening: whoever comes next opens it. A consumer's process, at any moment: what it

@@ -127,12 +127,12 @@ class PartitionedLog(Log):
     async def trim(
         self, older_than: float | None = None, larger_than: int | None = None, *, force: bool = False
     ) -> Trimmed:
-        if forgotten := await self._survey.forgotten():
+        partitions, forgotten = await self._survey.partitions()
+        if forgotten:
             await self._redis.zrem(PARTITIONS, *forgotten)
         consumers = await self._readers()
         cursors = {name: as_number(await self._redis.hget(cursor(name), "partition")) for name in consumers}
         slowest = min(cursors, key=lambda name: cursors[name], default=None)
-        partitions = await self.partitions()
         total = sum(partition.bytes for partition in partitions)
         now = await self._now()
         events = gone = 0
@@ -158,7 +158,8 @@ class PartitionedLog(Log):
     # What there is
 
     async def partitions(self, newest: int | None = None) -> list[Partition]:
-        return await self._survey.partitions(newest)
+        there, _ = await self._survey.partitions(newest)
+        return there
 
     async def _lag(self, consumer: str) -> Lag:
         place = await self._survey.place(consumer)

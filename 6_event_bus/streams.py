@@ -99,6 +99,8 @@ class StreamLog(Log):
             self._lost.setdefault(consumer, token)
             raise
         self._lost.pop(consumer, None)
+        if alone:  # there may be more of its kind
+            self._looks.pop(consumer, None)
         until = now + self._lease_ms / 1000
         pairs = iter(words)
         return [

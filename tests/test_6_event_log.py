@@ -374,11 +374,6 @@ async def test_a_process_that_claims_again_what_it_held_itself_has_made_no_attem
     for _ in range(4):
         [one] = await claim_when_due(log, "email")
         assert (one.attempts, one.alone) == (1, False)
-    await log.park(one, "later")
-    await log.unpark("email")
-    for _ in range(2):
-        [one] = await claim_when_due(log, "email")
-        assert (one.attempts, one.parked) == (1, True)
 
 
 async def test_what_may_have_killed_its_workers_goes_alone(new_log: Any) -> None:

@@ -150,7 +150,7 @@ async def test_a_producer_that_slept_through_many_partitions_goes_to_the_last_on
     assert await claim_all(consumer, "email") == [60, 61, 62]
 
 
-@pytest.mark.parametrize("command", range(12))
+@pytest.mark.parametrize("command", range(18))
 async def test_a_producer_may_be_stopped_before_any_of_its_commands(new_log: Any, command: int) -> None:
     """Meanwhile others append, roll over, consume and even trim. What it then appends comes to every consumer."""
     sleepy, busy, consumer = await new_log(), await new_log(), await new_log()
@@ -346,6 +346,19 @@ async def test_a_trim_that_was_killed_half_way_is_no_end_of_retention(
     a_day_passes(valkey, clock)
     assert (await log.trim(older_than=0)).events == 20
     assert await claim_all(log, "newcomer") == list(range(25, 30))
+
+
+async def test_a_consumer_whose_place_is_forgotten_goes_on_where_the_log_begins(
+    new_log: Any, valkey: Valkey, clock: Callable[[float], None]
+) -> None:
+    log, consumer = await new_log(), await new_log()
+    await append(log, 30)
+    await commit(consumer, await consumer.claim("email", 3))
+    await log.trim(older_than=0, force=True)
+    a_day_passes(valkey, clock)
+    assert await claim_all(consumer, "email") == list(range(25, 30))
+    await consumer.claim("email", 1, wait=0.1)
+    assert (await log.lag("email")).overtaken == 25, "nothing is left that knows of the three"
 
 
 async def test_the_last_partition_is_not_trimmed_though_its_producer_died_between_seal_and_opening(

@@ -12,8 +12,7 @@ local reply = {}
 for _, position in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[3])) do
     local entry = redis.call('HGET', KEYS[3], position)
     if entry then
-        local attempts, owner = string.match(redis.call('HGET', KEYS[2], position) or '', '^(%d+) %d+ (.*)$')
-        attempts = (attempts or 0) + (owner == ARGV[1] and 0 or 1) -- as in claim.lua
+        local attempts = (string.match(redis.call('HGET', KEYS[2], position) or '', '^%d+') or 0) + 1
         redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), position)
         redis.call('HSET', KEYS[2], position, attempts .. ' 0 ' .. ARGV[1])
         for _, value in ipairs({position, attempts, entry}) do
