@@ -6,18 +6,21 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input install
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run-%: $(VENV)/ready ## run strategy 1 to 6; also ROLE=server, ROLE=worker, WORKERS=3, PORT=0
+run-%: $(VENV)/ready ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
 	@exec $(PY) -m common.run $*
 
 services: $(VENV)/ready ## the embedded services alone
 	@exec $(PY) -m common.run services
 
+forget: $(VENV)/ready ## remove what the embedded Valkey has kept from run to run
+	@exec $(PY) -m common.run forget
+
 test: $(VENV)/ready-dev ## all tests, on the embedded services
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
 
-check: $(VENV)/ready-dev ## what CI runs: format, lint, types, tests
+check: $(VENV)/ready-dev ## format, lint, types, tests: what CI runs, before a short `make faults`
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
@@ -35,10 +38,21 @@ bench: $(VENV)/ready-dev ## how fast the parts are, each beside a reference of t
 tables: $(VENV)/ready-dev ## write what compare, faults and bench have measured into the READMEs
 	@$(PY) -m lab.tables
 
-diff-%: ## what strategy 2 to 6 changes in the strategy before
+# First the files that both have, in the order in which to read them; then what is new and what is gone, file by file.
+diff-%: ## what strategy 2 to 6 changes in the one before: make diff-2
 	@case $* in [2-9]) ;; *) false ;; esac && before=$$(ls -d $$(($* - 1))_* 2>/dev/null) && after=$$(ls -d $*_* 2>/dev/null) || \
 	  { echo "there is no strategy $* with one before it" >&2; exit 2; }; \
-	diff -ruN --exclude=__pycache__ --exclude=README.md $$before $$after || true
+	for file in __init__.py __main__.py server.py worker.py $$(cd $$after && ls *.py); do \
+	  case " $$seen " in *" $$file "*) continue ;; esac; seen="$$seen $$file"; \
+	  test ! -f $$before/$$file || test ! -f $$after/$$file || \
+	    diff -u --label $$before/$$file --label $$after/$$file $$before/$$file $$after/$$file; \
+	done; \
+	only() { (cd $$1 && find * -type f ! -name '*.pyc' ! -name README.md) | sort -t / -k 2 | while read -r file; do \
+	  test -f $$2/$$file || awk -v file=$$file 'NR == 1 { first = $$0 } END { \
+	    if (first ~ /^("""|-- |\/\*|\/\/ )/) gsub(/^("""|-- |\/\*|\/\/) ?|"""$$/, "", first); else first = ""; \
+	    printf "%5d lines  %-30s  %s\n", NR, file, first }' $$1/$$file; done; }; \
+	new=$$(only $$after $$before); test -z "$$new" || printf '\nnew in %s:\n%s\n' $$after "$$new"; \
+	gone=$$(only $$before $$after); test -z "$$gone" || printf '\ngone from %s:\n%s\n' $$before "$$gone"
 
 format: $(VENV)/ready-dev ## format the code
 	$(PY) -m ruff check --fix .
@@ -51,7 +65,7 @@ lock: $(VENV)/ready-dev ## renew the pinned versions in requirements*.lock
 	  --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
-clean: ## remove .venv, caches and the data of the embedded services
+clean: ## remove .venv, caches and what the embedded services have kept
 	rm -rf $(VENV) .data .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/interop/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -63,13 +77,13 @@ $(VENV)/ready: requirements.lock
 	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done) && \
 	  test -n "$$python" || { echo "This needs Python 3.11 or newer; name one with PYTHON=…" >&2; exit 2; }; \
 	  $$python -m venv --clear $(VENV) || { echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
-	$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --quiet --require-hashes -r requirements.lock
 	@touch $@
 
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@echo "Adding the tools for tests, checks and experiments"
-	$(PIP) --require-hashes -r requirements-dev.lock
+	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help services test check compare faults bench tables format lock clean
+.PHONY: help services forget test check compare faults bench tables format lock clean
 .DEFAULT_GOAL := help

@@ -7,8 +7,9 @@ What the answer means       202: the master holds the email. It lets go when the
 What can be lost            Nothing when the server or the worker is killed, however often. Everything that waits or is
                             in flight when the master is killed: it is kept in memory only.
 What can come twice         What was in flight when the worker was killed, at most 50 emails for each kill.
-How it scales               To the cores of one machine. The queue has an end (128 MB), and beyond it the answer is 503.
-What to try                 EMAILS_PER_SECOND=1 make run-3, send twenty, kill -9 the email worker: all twenty arrive.
+How it scales               Not beyond one web server and one worker on one machine. The queue has an end (128 MB), and
+                            beyond it the answer is 503.
+What to try                 make run-3 EMAILS_PER_SECOND=1, send twenty, kill -9 the email worker: all twenty arrive.
 """
 
 ROLES = ("master",)

@@ -1,4 +1,4 @@
-"""The master's view of a child: a process, the channel to it, and a look at it once in a while."""
+"""The master's view of a child: a process, the pipe to it, and a look at it once in a while."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from common.children import how_it_ended
 from common.settings import USAGE_ERROR, Settings
 
-from .channel import Channel, Message
+from .pipe import Message, PipeEnd
 
 # Spawn everywhere, as on macOS: a fork would copy the master's event loop and sockets into the child.
 _spawn = multiprocessing.get_context("spawn")
@@ -25,7 +25,7 @@ class Child:
     def __init__(
         self,
         name: str,
-        main: Callable[[Connection, Settings], None],
+        main: Callable[[Settings, Connection], None],
         settings: Settings,
         on_message: Callable[[Message], None],
         on_gone: Callable[[], None] = lambda: None,
@@ -37,15 +37,15 @@ class Child:
         self._on_message = on_message
         self._on_gone = on_gone
         self._process: multiprocessing.process.BaseProcess | None = None
-        self._channel: Channel | None = None
+        self._pipe: PipeEnd | None = None
 
     async def start(self) -> None:
         ours, theirs = _spawn.Pipe()
-        self._process = _spawn.Process(target=self._main, args=(theirs, self._settings), name=self.name)
+        self._process = _spawn.Process(target=self._main, args=(self._settings, theirs), name=self.name)
         self._process.start()
         log.info("the %s @ %s has started", self.name, self._process.pid)
         theirs.close()  # or we would not see the other end close when the child dies
-        self._channel = await Channel.open(ours, self._receive, self._gone)
+        self._pipe = await PipeEnd.open(ours, self._receive, self._gone)
 
     async def look(self) -> int | None:
         """Start it again if it is dead. Returns 2 if that would not help: at its first start it found a mistake."""
@@ -61,8 +61,8 @@ class Child:
         return None
 
     def send(self, *message: object) -> None:
-        if self._channel is not None:
-            self._channel.send(*message)
+        if self._pipe is not None:
+            self._pipe.send(*message)
 
     async def stop(self, seconds: float) -> None:
         """Ask it to stop and wait for its end; kill it after so many seconds."""
@@ -100,5 +100,5 @@ class Child:
             asyncio.get_running_loop().call_soon(sys.stdout.flush)
 
     def _gone(self) -> None:
-        self._channel = None
+        self._pipe = None
         self._on_gone()

@@ -1,4 +1,4 @@
-"""The server's end of its channel: questions to the master, each with a number, and their answers."""
+"""The server's end of its pipe: questions to the master, each with a number, and their answers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from common.batcher import Batcher
 from common.emails import Email
 from common.errors import CannotAccept
 
-from .channel import ChildEnd, Message
+from .pipe import ChildEnd, Message
 
 ANSWER_SECONDS = 5.0  # how long a request waits for the master, who answers in less than a millisecond
 
@@ -47,7 +47,7 @@ class MasterLink(ChildEnd):
     async def _ask(self, kind: str, *fields: object) -> Message:
         number = next(self._numbers)
         future = self._questions[number] = asyncio.get_running_loop().create_future()
-        self.channel.send(kind, number, *fields)
+        self.pipe.send(kind, number, *fields)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer: Message = await future

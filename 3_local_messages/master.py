@@ -19,8 +19,8 @@ from common.serving import FINISH_SECONDS
 from common.settings import Settings
 
 from . import server, worker
-from .channel import Message
 from .children import Child
+from .pipe import Message
 
 LOOK_SECONDS = 1.0
 STOP_SECONDS = 5.0  # how long the worker may take to end once it is told to
@@ -108,4 +108,4 @@ class Master:
         restarts = {
             f"restarts_{child.name.replace(' ', '_')}": child.restarts for child in (self._server, self._worker)
         }
-        return {**self._outbox.stats(), **restarts, "paused": self._paused}
+        return {**self._outbox.stats(), **restarts, "paused": self._paused or False}

@@ -12,6 +12,7 @@ from common.web import Stats, answer, read_email, web_frame
 
 from .link import MasterLink
 
+CONNECTION = web.AppKey("connection", Connection)
 MASTER = web.AppKey("master", MasterLink)
 
 
@@ -22,13 +23,15 @@ async def handle(request: web.Request) -> web.Response:
 
 
 def create_app(settings: Settings, connection: Connection) -> web.Application:
-    async def open_link(app: web.Application) -> AsyncIterator[None]:
-        async with MasterLink(connection) as app[MASTER]:
-            yield
-
     app = web_frame(settings, __package__, handle, stats, health)
+    app[CONNECTION] = connection
     app.cleanup_ctx.append(open_link)
     return app
+
+
+async def open_link(app: web.Application) -> AsyncIterator[None]:
+    async with MasterLink(app[CONNECTION]) as app[MASTER]:
+        yield
 
 
 async def stats(app: web.Application) -> Stats:
@@ -39,7 +42,7 @@ async def health(app: web.Application) -> None:
     await app[MASTER].check_room()
 
 
-def main(connection: Connection, settings: Settings) -> None:
+def main(settings: Settings, connection: Connection) -> None:
     """The web server's process, started by the master."""
     app = create_app(settings, connection)
     uvloop.run(serve(app, settings.host, settings.port, stop=lambda: app[MASTER].stop_requested()))

@@ -14,7 +14,7 @@ from common.retry import may_retry
 from common.sender import PatientSender
 from common.settings import Settings
 
-from .channel import ChildEnd, Message
+from .pipe import ChildEnd, Message
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Worker:
     async def run(self) -> None:
         async with Mailer(self._settings, patient=True) as mailer, self._master:
             self._sender = PatientSender(mailer, self._settings.emails_per_second, self._tell_pause)
-            self._master.channel.send("ready")
+            self._master.pipe.send("ready")
             log.info("ready to send")
             asked_by = await self._master.stop_requested()
             self._stopping = True
@@ -40,9 +40,8 @@ class Worker:
 
     def _receive(self, message: Message) -> None:
         """`["send", {email}]`: the master has no more than its window in our hands, so each may have a task."""
-        if (
-            self._stopping
-        ):  # it waits with the master for the next worker; begun now, it could be cut off and come twice
+        # At the end it waits with the master for the next worker; begun now, it could be cut off and come twice.
+        if self._stopping:
             return
         _, email = message
         task = asyncio.create_task(self._send(email))
@@ -50,7 +49,7 @@ class Worker:
         task.add_done_callback(self._sending.discard)
 
     async def _send(self, members: dict[str, str]) -> None:
-        tell = self._master.channel.send
+        tell = self._master.pipe.send
         email_id = members["id"]
         try:
             await self._sender.send(email_from_json(orjson.dumps(members), self._settings.id_domain))
@@ -64,13 +63,14 @@ class Worker:
             tell("sent", email_id)
 
     def _tell_pause(self, reason: str | None) -> None:
-        self._master.channel.send("paused", reason)
+        self._master.pipe.send("paused", reason)
 
 
-async def _work(connection: Connection, settings: Settings) -> None:
+async def work(settings: Settings, connection: Connection) -> None:
+    """Send what the master hands over, until this process is asked to stop."""
     await Worker(settings, connection).run()
 
 
-def main(connection: Connection, settings: Settings) -> None:
+def main(settings: Settings, connection: Connection) -> None:
     """The email worker's process, started by the master."""
-    uvloop.run(_work(connection, settings))
+    uvloop.run(work(settings, connection))

@@ -8,7 +8,7 @@ What can be lost            Everything that a killed worker holds; and what was 
                             killed, or when Redis cuts off a worker that reads too slowly. All that was answered 202.
 What can come twice         Everything, as often as there are workers: each subscriber sends its copy.
 How it scales               The web servers to many machines, the workers not at all: there can be only one.
-What to try                 WORKERS=2 make run-4, send ten, and look at the copies in the inbox.
+What to try                 make run-4 WORKERS=2, send ten, and look at the copies in the inbox.
 """
 
 ROLES = ("server", "worker")

@@ -4,11 +4,17 @@ import sys
 
 from common.process import run
 from common.serving import serve
-from common.settings import read_settings
+from common.settings import exit_with_usage_error, read_settings
 
 from .server import create_app
 from .worker import work
 
 if __name__ == "__main__":
     settings = read_settings()
-    run(work(settings) if "worker" in sys.argv else serve(create_app(settings), settings.host, settings.port))
+    match sys.argv[1:]:
+        case ["server"] | []:
+            run(serve(create_app(settings), settings.host, settings.port))
+        case ["worker"]:
+            run(work(settings))
+        case _:
+            exit_with_usage_error(f"usage: {__doc__}")

@@ -1,9 +1,12 @@
-"""The synchronous style: over a reply channel of each server's own, workers report what becomes of an email."""
+"""The synchronous style: over a reply channel of each server's own, workers report what becomes of an email.
+
+`?wait=SECONDS` behind the path asks for it. The asynchronous style does without all of this but `Reports`.
+"""
 
 import asyncio
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +19,11 @@ from redis.asyncio import Redis
 from common.emails import BadEmail, Email
 from common.errors import CannotAccept, InDoubt, Refused
 from common.log import OncePerSecond
+from common.redis_client import redis_client
+from common.web import SETTINGS, Handler, answer, read_email
 
 from .channel import CHANNEL, Publisher, Subscription
+from .workers import Workers
 
 MAX_WAIT = 60.0  # seconds
 MAX_CHANNEL = 200  # characters
@@ -25,15 +31,6 @@ MAX_CHANNEL = 200  # characters
 _SECONDS = re.compile(r"\d{1,2}(\.\d{1,6})?", re.ASCII)
 
 log = logging.getLogger(__name__)
-
-
-def wait_seconds(request: web.Request) -> float | None:
-    """The number in `?wait=SECONDS`; None without it. Raises BadEmail when it is not above 0 and at most 60."""
-    if "?" not in request.raw_path or (text := request.query.get("wait")) is None:
-        return None
-    if not _SECONDS.fullmatch(text) or not 0 < float(text) <= MAX_WAIT:
-        raise BadEmail("wait", f"not a number of seconds above 0 and at most {MAX_WAIT:g}")
-    return float(text)
 
 
 class NotSent(Refused):
@@ -51,15 +48,27 @@ class Replies(Subscription):
 
     def __init__(self, redis: Redis) -> None:
         self._name = f"{CHANNEL}:replies:{uuid4().hex}"
+        self._workers = Workers(redis)
         self._expected: dict[str, Report] = {}
         super().__init__(redis, self._name, self._received)
 
-    def ask_for_report(self, email: Email) -> bytes:
-        """The email as a message that asks for reports to us."""
-        return orjson.dumps({"id": email.id, **email.to_dict(), "reply_to": self._name})
+    async def publish_and_wait(self, email: Email, seconds: float) -> None:
+        """Publish the email, and return when a worker reports that it was sent.
+
+        Raises CannotAccept when no worker has received it, as far as we know, NotSent with the worker's reason, and
+        InDoubt when no worker has reported the end within so many seconds.
+        """
+        with self._expect(email.id) as report:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._workers.publish(email, reply_to=self._name)
+                    await report.end
+            except TimeoutError:
+                so_far = "a worker has started, none has ended" if report.started.is_set() else "no worker has reported"
+                raise InDoubt(f"{so_far} within {seconds:g} s: it may still be sent") from None
 
     @contextmanager
-    def expect(self, email_id: str) -> Iterator[Report]:
+    def _expect(self, email_id: str) -> Iterator[Report]:
         """What will be reported. Raises CannotAccept when we could not hear it."""
         if not self.live:
             raise CannotAccept("not subscribed to the workers' replies")
@@ -84,6 +93,38 @@ class Replies(Subscription):
                 report.end.set_exception(InDoubt(f"a worker reports: {reason}"))
             case {"status": "failed", "kind": kind, "reason": reason}:
                 report.end.set_exception(NotSent(f"a worker reports: {kind}: {reason}"))
+
+
+REPLIES = web.AppKey("replies", Replies)
+
+
+def or_wait(handle: Handler) -> Handler:
+    """`handle`, or in its place `handle_and_wait` for a request with `?wait`."""
+
+    async def choose(request: web.Request) -> web.StreamResponse:
+        waits = "?" in request.raw_path and "wait" in request.query
+        return await (handle_and_wait if waits else handle)(request)
+
+    return choose
+
+
+async def handle_and_wait(request: web.Request) -> web.Response:
+    email = read_email(request)
+    await request.app[REPLIES].publish_and_wait(email, wait_seconds(request))
+    return answer(email, "sent")
+
+
+async def open_replies(app: web.Application) -> AsyncIterator[None]:
+    async with redis_client(app[SETTINGS].redis) as redis, Replies(redis) as app[REPLIES]:
+        yield
+
+
+def wait_seconds(request: web.Request) -> float:
+    """The number in `?wait=SECONDS`. Raises BadEmail when it is not above 0 and at most 60."""
+    text = request.query["wait"]
+    if not _SECONDS.fullmatch(text) or not 0 < float(text) <= MAX_WAIT:
+        raise BadEmail("wait", f"not a number of seconds above 0 and at most {MAX_WAIT:g}")
+    return float(text)
 
 
 class Reports:

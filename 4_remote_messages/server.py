@@ -8,7 +8,7 @@ from common.redis_client import redis_client
 from common.settings import Settings
 from common.web import SETTINGS, Stats, answer, read_email, web_frame
 
-from .replies import wait_seconds
+from .replies import open_replies, or_wait
 from .workers import Workers
 
 WORKERS = web.AppKey("workers", Workers)
@@ -16,18 +16,20 @@ WORKERS = web.AppKey("workers", Workers)
 
 async def handle(request: web.Request) -> web.Response:
     email = read_email(request)
-    status = await request.app[WORKERS].tell(email, wait_seconds(request))
-    return answer(email, status)
+    await request.app[WORKERS].publish(email)
+    return answer(email, "accepted")
 
 
 def create_app(settings: Settings) -> web.Application:
-    app = web_frame(settings, __package__, handle, stats, health)
+    app = web_frame(settings, __package__, or_wait(handle), stats, health)
     app.cleanup_ctx.append(open_workers)
+    app.cleanup_ctx.append(open_replies)
     return app
 
 
 async def open_workers(app: web.Application) -> AsyncIterator[None]:
-    async with redis_client(app[SETTINGS].redis) as redis, Workers(redis) as app[WORKERS]:
+    async with redis_client(app[SETTINGS].redis) as redis:
+        app[WORKERS] = Workers(redis)
         yield
 
 

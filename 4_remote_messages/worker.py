@@ -16,6 +16,7 @@ from common.redis_client import redis_client
 from common.retry import may_retry
 from common.sender import PatientSender, window
 from common.settings import Settings
+from common.tasks import end_tasks
 
 from .channel import CHANNEL, Subscription
 from .replies import Reports, reply_channel
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Received:
     email: Email
     reply_to: str | None
 
@@ -38,7 +39,7 @@ class Worker:
         self.rubbish = self.dropped = 0
         self._domain = settings.id_domain
         self._drain_seconds = settings.drain_seconds
-        self._outbox: Outbox[Job] = Outbox(self._hand_out, settings.attempts, window(settings.emails_per_second))
+        self._outbox: Outbox[Received] = Outbox(self._hand_out, settings.attempts, window(settings.emails_per_second))
         self._sender = PatientSender(mailer, settings.emails_per_second)
         self._sending: set[asyncio.Task[None]] = set()
         self._subscription = Subscription(redis, CHANNEL, self._receive)
@@ -54,7 +55,7 @@ class Worker:
             log.info("stopping (%s)", await stop_requested())
         await self._outbox.drain(self._drain_seconds)
         self._outbox.list_lost(f"not sent within {self._drain_seconds:g} s of the end")
-        await self._end(figures, *self._sending)
+        await end_tasks([figures, *self._sending])
         await self._sender.close()
         await self._reports.flush()
         log.info("stopped: %s", self._figures())
@@ -66,37 +67,37 @@ class Worker:
             self.rubbish += 1
             self._rubbish_log.warning("not an email, number %d: %.200s", self.rubbish, error)
             return
-        job = Job(email, reply_channel(message))
+        received = Received(email, reply_channel(message))
         try:
-            self._outbox.put(email.id, job, len(message))
+            self._outbox.put(email.id, received, len(message))
         except CannotAccept as error:  # it was answered with 202, and nobody else has it
             self.dropped += 1
             self._dropped_log.warning("lost %s, number %d: %s", email.id, self.dropped, error)
-            self._reports.report(job.reply_to, email.id, "failed", kind="CannotAccept", reason=str(error))
+            self._reports.report(received.reply_to, email.id, "failed", kind="CannotAccept", reason=str(error))
 
-    def _hand_out(self, entry: Entry[Job]) -> None:
+    def _hand_out(self, entry: Entry[Received]) -> None:
         task = asyncio.create_task(self._send(entry.payload))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
-    async def _send(self, job: Job) -> None:
-        somebody_waits = job.reply_to is not None
-        self._reports.report(job.reply_to, job.email.id, "started")
+    async def _send(self, received: Received) -> None:
+        somebody_waits = received.reply_to is not None
+        self._reports.report(received.reply_to, received.email.id, "started")
         try:
-            await self._sender.send(job.email, patient=not somebody_waits)
+            await self._sender.send(received.email, patient=not somebody_waits)
         except SendError as error:
             again = may_retry(error) and not somebody_waits  # who waits learns of it now, and decides
-            self._failed(job, type(error).__name__, str(error), again=again)
+            self._failed(received, type(error).__name__, str(error), again=again)
         except Exception:
-            log.exception("a bug kept %s from being sent", job.email.id)
-            self._failed(job, "Exception", "a bug; the worker's log has the traceback", again=False)
+            log.exception("a bug kept %s from being sent", received.email.id)
+            self._failed(received, "Exception", "a bug; the worker's log has the traceback", again=False)
         else:
-            self._outbox.mark_sent(job.email.id)
-            self._reports.report(job.reply_to, job.email.id, "sent")
+            self._outbox.mark_sent(received.email.id)
+            self._reports.report(received.reply_to, received.email.id, "sent")
 
-    def _failed(self, job: Job, kind: str, reason: str, *, again: bool) -> None:
-        self._outbox.mark_failed(job.email.id, f"{kind}: {reason}", again=again)
-        self._reports.report(job.reply_to, job.email.id, "failed", kind=kind, reason=reason)
+    def _failed(self, received: Received, kind: str, reason: str, *, again: bool) -> None:
+        self._outbox.mark_failed(received.email.id, f"{kind}: {reason}", again=again)
+        self._reports.report(received.reply_to, received.email.id, "failed", kind=kind, reason=reason)
 
     async def _log_figures(self) -> None:
         last = self._figures()
@@ -111,12 +112,6 @@ class Worker:
         figures = {name.replace("_", " "): stats[name] for name in names}
         figures |= {"rubbish": self.rubbish, "dropped": self.dropped, "subscribed": self._subscription.times}
         return ", ".join(f"{name} {number}" for name, number in figures.items())
-
-    @staticmethod
-    async def _end(*tasks: asyncio.Task[None]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def work(settings: Settings) -> None:

@@ -8,7 +8,7 @@ What can be lost            Nothing, when servers, workers, mail servers or Redi
 What can come twice         What was being sent when its worker was killed, or stopped for longer than its lease.
 How it scales               Servers and workers on any number of machines, in Python, Ruby and Node. One queue is one
                             key, so as far as one Redis goes.
-What to try                 kill -9 a worker while the mail server hangs; DEMO=1 make run-5.
+What to try                 kill -9 a worker while the mail server hangs; make run-5 DEMO=1.
 """
 
 ROLES = ("server", "worker", "scheduler")

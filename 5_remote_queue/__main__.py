@@ -1,8 +1,29 @@
-"""`python -m 5_remote_queue [COMMAND]`: a role, or a look at the queue; `--help` lists them all."""
+"""`python -m 5_remote_queue [server | worker | scheduler | demo]`: read the settings and start the role.
+
+What is for whoever looks after the queue: `python -m 5_remote_queue.commands --help`.
+"""
 
 import sys
 
-from .commands import main
+from common.process import run
+from common.serving import serve
+from common.settings import exit_with_usage_error, read_settings
+
+from .demo import demo
+from .scheduler import schedule
+from .server import create_app
+from .worker import work
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    settings = read_settings()
+    match sys.argv[1:]:
+        case ["server"] | []:
+            run(serve(create_app(settings), settings.host, settings.port))
+        case ["worker"]:
+            run(work(settings))
+        case ["scheduler"]:
+            run(schedule(settings))
+        case ["demo"]:
+            run(demo(settings))
+        case _:
+            exit_with_usage_error(f"usage: {__doc__}")

@@ -1,4 +1,4 @@
-"""The command line: the roles, and commands for whoever looks after the queue.
+"""`python -m 5_remote_queue.commands COMMAND`: for whoever looks after the queue; `--help` lists what there is.
 
 Exit status: 0 all is well; 1 nothing matched, something is wrong, or Redis is away; 2 a mistake in the command.
 """
@@ -14,13 +14,10 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from common.process import run
 from common.redis_client import reason, redis_client
 from common.services import running
-from common.serving import serve
 from common.settings import Settings, read_settings
 
-from .demo import demo
 from .resque import show
 from .resque.doctor import Doctor
 from .resque.failed import ID_LENGTH, CannotRequeue, FailedList, Failure, NotThere
@@ -29,9 +26,6 @@ from .resque.keys import Keys
 from .resque.observe import Observer
 from .resque.scripts import Scripts
 from .resque.wire import BadJob, read_job
-from .scheduler import schedule
-from .server import create_app
-from .worker import work
 
 ALIKE = 10  # findings of one kind that are listed
 
@@ -40,27 +34,13 @@ Command = Callable[[Redis, Keys, argparse.Namespace], Awaitable[int]]
 
 def main(words: Sequence[str]) -> int:
     arguments = parser().parse_args(words)
-    settings = find_valkey(read_settings())
-    if arguments.role is not None:
-        arguments.role(settings)
-        return 0
-    return asyncio.run(ask(settings, arguments))
+    return asyncio.run(ask(find_valkey(read_settings()), arguments))
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m 5_remote_queue", description="Strategy 5: the remote queue.")
-    parser.set_defaults(role=run_server)  # without a command, as in the other strategies
-    commands = parser.add_subparsers(metavar="COMMAND")
-    for name, role, text in (
-        ("server", run_server, "the web server: puts emails into the queue; its dashboard is at /resque"),
-        ("worker", run_worker, "a worker: takes them from the queue and sends them"),
-        ("scheduler", run_scheduler, "the scheduler: enqueues what is due at a time of the clock"),
-        ("demo", run_demo, "how many jobs one process should run at a time"),
-    ):
-        commands.add_parser(name, help=text, description=text).set_defaults(role=role)
-
+    parser = argparse.ArgumentParser("python -m 5_remote_queue.commands", description="Look after the remote queue.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.set_defaults(role=None)
     common.add_argument("--namespace", default="resque", help="what stands before every key (default: resque)")
 
     def add(
@@ -108,22 +88,6 @@ def find_valkey(settings: Settings) -> Settings:
     """The same, with the port of the embedded Valkey that another terminal of this checkout runs, wherever that is."""
     facts = running(settings.data_dir, "valkey") if settings.redis_url is None else None
     return settings.model_copy(update={"valkey_port": facts["valkey_port"]}) if facts else settings
-
-
-def run_server(settings: Settings) -> None:
-    run(serve(create_app(settings), settings.host, settings.port))
-
-
-def run_worker(settings: Settings) -> None:
-    run(work(settings))
-
-
-def run_scheduler(settings: Settings) -> None:
-    run(schedule(settings))
-
-
-def run_demo(settings: Settings) -> None:
-    run(demo(settings))
 
 
 async def ask(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -259,3 +223,7 @@ async def examine(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> in
             print(f"and {number - ALIKE:,} more of this kind: {show.one_line(what)}")
     print(f"{left:,} found{', and not mended' if arguments.mend else ''}" if left else "all is well")
     return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.text import Text
 
+from common.process import stop_requested
 from common.settings import Settings
 from common.tasks import end_tasks
 
@@ -74,8 +75,12 @@ class Watcher:
                 self.reasons.append(f"{before} → {slots}: {reason}")
 
     async def wait(self) -> str:
-        await self.all_done.wait()
-        return "all done"
+        """Until all are done, or this process is asked to stop; which of the two."""
+        done, stop = asyncio.create_task(self.all_done.wait()), asyncio.create_task(stop_requested())
+        await asyncio.wait([done, stop], return_when=asyncio.FIRST_COMPLETED)
+        reason = "all done" if done.done() else stop.result()
+        await end_tasks([done, stop])
+        return reason
 
 
 async def enqueue(redis: Redis) -> int:
@@ -87,8 +92,8 @@ async def enqueue(redis: Redis) -> int:
     return len(names)
 
 
-async def run(connections: Connections, definitions: Definitions, console: Console) -> str:
-    """One of the two runs; what came of it."""
+async def run(connections: Connections, definitions: Definitions, console: Console) -> str | None:
+    """One of the two runs; what came of it, None when it was cut short."""
     watcher = Watcher(await enqueue(connections.commands))
     scaling = Scaling(1, MOST)
     worker = Worker(connections, [QUEUE], definitions, namespace=NAMESPACE, scaling=scaling, hook=watcher)
@@ -99,6 +104,8 @@ async def run(connections: Connections, definitions: Definitions, console: Conso
     finally:
         await end_tasks([drawing])
     seconds = time.monotonic() - started
+    if not watcher.all_done.is_set():
+        return None
     return (
         f"{seconds:.1f} s, {watcher.done} jobs, up to {watcher.most_slots} slots, "
         f"the loop up to {watcher.worst_delay * 1000:.0f} ms late"
@@ -130,7 +137,10 @@ async def demo(settings: Settings) -> None:
     for title, definitions in RUNS.items():
         console.print(f"\n{jobs}, {title}:", style="bold", soft_wrap=True)
         async with open_connections(settings.redis) as connections:
-            results[title] = await run(connections, definitions, console)
+            result = await run(connections, definitions, console)
+        if result is None:
+            return
+        results[title] = result
     console.print()
     for title, result in results.items():
         console.print(f"{title}: {result}", style="bold", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The job: an email in a queue in Redis. The server's end puts it there, the worker's end sends it.
+"""The one new idea: an email is a job in a queue in Redis. The server's end puts it there, the worker's end sends it.
 
 In Resque's words: queue `emailQueue`, class `sendEmail`, arguments `[{"to", "subject", "text", "id"}]`, the id being
 the Message-ID. Ruby and Node programs put such jobs there and take them as well.
@@ -70,17 +70,18 @@ class Jobs:
             [state] = await observer.states([QUEUE])
             totals = await observer.totals()
             delayed, _ = await observer.delayed()
+            ages = [age for age in (state.oldest_seconds, await observer.oldest_elsewhere()) if age is not None]
             return {
                 "sent": totals["succeeded"],
                 "failed": await observer.failed(),
                 "retried": totals["retried"],
                 "waiting": (state.length or 0) + delayed,
                 "in_flight": await observer.in_flight(),
-                "oldest_wait_seconds": state.oldest_seconds or 0.0 if state.length else 0.0,
+                "oldest_wait_seconds": max(ages, default=0.0),
                 "delayed": delayed,
                 "crashed": totals["crashed"],
                 "workers": await observer.processes(),
-                "paused": state.paused,
+                "paused": state.paused or False,
             }
         except RedisError as error:
             raise CannotAccept(reason(error)) from None

@@ -19,7 +19,7 @@ from .resque import Schedule, Schedules
 from .resque.housekeeping import Housekeeping
 from .resque.keys import Keys
 from .resque.scripts import Scripts
-from .worker import Diary
+from .worker import EventLogger
 
 SCHEDULES: tuple[Schedule, ...] = ()
 """Yours join here: Schedule("hello", "emailQueue", "sendEmail", [{"to": …, "subject": …, "text": …}], cron="0 8 * * 1")
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 async def schedule(settings: Settings) -> None:
     """Enqueue what is due until this process is asked to stop."""
     async with redis_client(settings.redis) as redis:
-        scripts, keys, diary = Scripts(redis), Keys(), Diary()
+        scripts, keys, hook = Scripts(redis), Keys(), EventLogger()
         housekeeping = Housekeeping(
-            redis, scripts, keys, diary, crash_limit=settings.attempts, lease_seconds=settings.lease_seconds
+            redis, scripts, keys, hook, crash_limit=settings.attempts, lease_seconds=settings.lease_seconds
         )
-        schedules = Schedules(redis, scripts, keys, SCHEDULES, diary)
+        schedules = Schedules(redis, scripts, keys, SCHEDULES, hook)
         tasks = [asyncio.create_task(part.run()) for part in (housekeeping, schedules)]
         log.info("keeping the schedule")
         log.info("stopping (%s)", await stop_requested())

@@ -17,7 +17,7 @@ MAX_DELAY = 0.05  # seconds: sending mail is not all this loop has to do, but ne
 log = logging.getLogger(__name__)
 
 
-class Diary:
+class EventLogger:
     """Events as lines of the log; many of the same kind at a time as one."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ async def work(settings: Settings) -> None:
             drain_seconds=settings.drain_seconds,
             crash_limit=settings.attempts,
             per_second=settings.emails_per_second,
-            hook=Diary(),
+            hook=EventLogger(),
         )
         try:
             await worker.run(stop_requested)

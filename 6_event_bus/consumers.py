@@ -37,7 +37,7 @@ class Consumer:
 
     def __init__(self, events: Log, handler: Handler, attempts: int) -> None:
         self.handled = self.failed = 0
-        self._log = events
+        self._events = events
         self._handler = handler
         self._attempts = attempts
         self._held: dict[int, Claimed] = {}  # by id(), for after a replay the same event may be held twice
@@ -59,7 +59,7 @@ class Consumer:
         while not self._stopping:
             room = await self._room()
             try:
-                claimed = await self._log.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
+                claimed = await self._events.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
                 failures = 0
             except RedisError as error:
                 failures += 1
@@ -150,7 +150,7 @@ class Consumer:
         return self._handler.events is None or event.name in self._handler.events
 
     async def _commit_many(self, claimed: Sequence[Claimed]) -> bool:
-        return all(await self._log.commit_many(claimed))
+        return all(await self._events.commit_many(claimed))
 
     async def _handle(self, claimed: Claimed) -> None:
         """Commit after the work, not before: this line decides that nothing is lost, and that something may repeat."""
@@ -169,7 +169,7 @@ class Consumer:
             await self._failed(claimed, error)
         else:
             self.handled += 1
-            if not await self._tell(lambda: self._log.commit(claimed)):
+            if not await self._tell(lambda: self._events.commit(claimed)):
                 log.warning("%s: %s was taken over, it may be handled twice", self._handler.name, claimed.position)
 
     async def _failed(self, claimed: Claimed, error: Exception) -> None:
@@ -183,14 +183,14 @@ class Consumer:
             return
         pause = backoff_seconds(claimed.attempts)
         self._again_log.warning("%s: %s again in %.1f s: %s", self._handler.name, claimed.position, pause, what)
-        await self._tell(lambda: self._log.put_back(claimed, pause))
+        await self._tell(lambda: self._events.put_back(claimed, pause))
 
     async def _park(self, claimed: Claimed, why: str) -> None:
         self.failed += 1
         log.error(
             "%s gave up %s after %d attempt(s): %.300s", self._handler.name, claimed.position, claimed.attempts, why
         )
-        await self._tell(lambda: self._log.park(claimed, why))
+        await self._tell(lambda: self._events.park(claimed, why))
 
     async def _tell(self, tell: Callable[[], Awaitable[bool]]) -> bool:
         """Tell the log, once more when Redis is away: the work is done, and the lease is in Redis still.
@@ -219,7 +219,7 @@ class Consumer:
         unfinished = self.held()
         for claimed in unfinished:
             try:
-                await self._log.put_back(claimed, 0.0, tried=False)
+                await self._events.put_back(claimed, 0.0, tried=False)
             except RedisError as error:
                 away_log.warning("could not give back %s: %s", claimed.position, reason(error))
         if unfinished:

@@ -5,6 +5,7 @@ at the beginning of the log and catches up. An event may come to it twice (after
 does something that may be done twice, or makes sure itself that it is done once, as Audit does.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -26,11 +27,11 @@ from .scripts import Scripts
 EMAIL_REQUESTED = "email_requested"
 
 AUDIT_WINDOW = 500
-AUDIT_GATHER_SECONDS = (
-    0.1  # so 5,000 events a second: nobody waits for a count, and those who are waited for need Redis
-)
+AUDIT_GATHER_SECONDS = 0.1  # so 5,000 events a second: nobody waits for a count, and others need Redis
 AUDIT_IDS_SECONDS = 2 * 86_400  # so long a repeated event is found out
 AUDIT_COUNTS_SECONDS = 30 * 86_400
+
+log = logging.getLogger(__name__)
 
 
 class Handler(Protocol):
@@ -123,7 +124,11 @@ async def audited(redis: Redis, at: float) -> dict[str, int]:
 
 def make_handlers(settings: Settings, redis: Redis, mailer: Mailer) -> list[Handler]:
     """All that a worker runs."""
-    return [EmailHandler(settings, mailer), Audit(redis), QueueBus(redis, queue_of_strategy_5(redis))]
+    return [
+        EmailHandler(settings, mailer),
+        Audit(redis),
+        QueueBus(redis, queue_of_strategy_5(redis)),
+    ]
 
 
 def email_of(event: Event, domain: str) -> Email:

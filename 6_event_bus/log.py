@@ -86,6 +86,8 @@ class Log(ABC):
         """Names this process in its leases: no other process has ever had this name."""
         self.other: Log | None = None
         """The other log in the same Redis. Nobody reads it as long as this one is read."""
+        self.limits: tuple[float, int] | None = None
+        """After how many seconds and how many events a partition is sealed; None: never."""
         self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
         self._scripts = Scripts(redis)
         self._lease_ms = int(lease_seconds * 1000)

@@ -11,7 +11,7 @@ Posts need the page's token. They answer in JSON: what was done, or a 400 that s
 """
 
 import math
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import asdict
 from typing import Any
 
@@ -23,11 +23,13 @@ from redis.exceptions import RedisError
 from common.errors import CannotAccept
 from common.event_stream import enable_event_streams, event_stream
 from common.page_token import check_token, page_token
-from common.redis_client import reason
-from common.web import LINKS, error_json, html_page, pretty_json
+from common.redis_client import reason, redis_client
+from common.settings import Settings
+from common.web import SETTINGS, error_json, html_page, pretty_json
 
 from .handlers import audited
 from .log import BEGINNING, END, Log
+from .logs import make_log
 from .shelf import Parked
 
 PAGE = "/log"
@@ -40,16 +42,24 @@ LOG = web.AppKey("log", Log)
 REDIS = web.AppKey("redis", Redis)
 
 
-def add_log_page(app: web.Application) -> None:
-    """For an application that has LOG and REDIS when it runs."""
+def log_page(settings: Settings) -> web.Application:
+    """To be mounted at `/log` of an application that refuses what foreign sites send (common/guard.py)."""
+    app = web.Application()
+    app[SETTINGS] = settings
     enable_event_streams(app)
-    app[LINKS].append(PAGE)
-    app.router.add_get(PAGE, _show_page)
-    app.router.add_get(f"{PAGE}/state", _show_state)
-    app.router.add_get(f"{PAGE}/events", _send_events, allow_head=False)
-    app.router.add_post(f"{PAGE}/replay", _replay)
-    app.router.add_post(f"{PAGE}/retry", _retry)
-    app.router.add_post(f"{PAGE}/trim", _trim)
+    app.cleanup_ctx.append(_open_log)
+    app.router.add_get("", _show_page)
+    app.router.add_get("/state", _show_state)
+    app.router.add_get("/events", _send_events, allow_head=False)
+    app.router.add_post("/replay", _replay)
+    app.router.add_post("/retry", _retry)
+    app.router.add_post("/trim", _trim)
+    return app
+
+
+async def _open_log(app: web.Application) -> AsyncIterator[None]:
+    async with redis_client(app[SETTINGS].redis) as app[REDIS], make_log(app[SETTINGS], app[REDIS]) as app[LOG]:
+        yield
 
 
 async def _show_page(request: web.Request) -> web.Response:
@@ -83,6 +93,7 @@ async def state(log: Log, redis: Redis) -> dict[str, Any]:
         "now": int(now),  # so that an idle page does not change all the time
         "events": partitions[-1].first + partitions[-1].length if partitions else 0,
         "older": partitions[0].first if partitions else 0,
+        "limits": log.limits,
         "partitions": [asdict(partition) for partition in partitions],
         "consumers": [await _consumer(log, name) for name in await log.consumers()],
         "audit": await _audit(redis, now),

@@ -30,6 +30,7 @@ class PartitionedLog(Log):
     ) -> None:
         """`hints` is the client to subscribe with, where `redis` cannot: a cluster's."""
         super().__init__(redis, lease_seconds)
+        self.limits = partition_seconds, partition_events
         self._tail = Tail(redis, self._scripts, int(partition_seconds * 1000), partition_events)
         self._survey = Survey(redis)
         self._walks: dict[str, Walk] = {}

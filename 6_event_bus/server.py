@@ -7,10 +7,10 @@ from aiohttp import web
 from common.durability import warn_if_not_durable
 from common.redis_client import redis_client
 from common.settings import Settings
-from common.web import SETTINGS, Stats, answer, read_email, web_frame
+from common.web import LINKS, SETTINGS, Stats, answer, read_email, web_frame
 
 from .logs import make_log
-from .page import LOG, REDIS, add_log_page
+from .page import log_page
 from .producer import Producer
 
 PRODUCER = web.AppKey("producer", Producer)
@@ -25,14 +25,15 @@ async def handle(request: web.Request) -> web.Response:
 def create_app(settings: Settings) -> web.Application:
     app = web_frame(settings, __package__, handle, stats, health)
     app.cleanup_ctx.append(open_log)
-    add_log_page(app)
+    app.add_subapp("/log", log_page(settings))
+    app[LINKS].append("/log")
     return app
 
 
 async def open_log(app: web.Application) -> AsyncIterator[None]:
-    async with redis_client(app[SETTINGS].redis) as app[REDIS], make_log(app[SETTINGS], app[REDIS]) as app[LOG]:
-        await warn_if_not_durable(app[REDIS])
-        app[PRODUCER] = Producer(app[LOG])
+    async with redis_client(app[SETTINGS].redis) as redis, make_log(app[SETTINGS], redis) as log:
+        await warn_if_not_durable(redis)
+        app[PRODUCER] = Producer(log)
         yield
 
 

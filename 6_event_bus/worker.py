@@ -29,21 +29,21 @@ log = logging.getLogger(__name__)
 class Worker:
     def __init__(self, settings: Settings, events: Log, handlers: Sequence[Handler]) -> None:
         self._settings = settings
-        self._log = events
+        self._events = events
         self._consumers = [Consumer(events, handler, settings.attempts) for handler in handlers]
 
     async def run(self, client: blocking.Redis) -> None:
         """Until it is asked to stop: then take nothing new, finish within a limit, give back the rest."""
-        helpers = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
+        consuming = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
         retention = asyncio.create_task(self._keep_within_limits())
         async with Heartbeat(lambda: self._beat(client), self._settings.lease_seconds / BEATS):
-            log.info("consuming as %s", self._log.owner)
+            log.info("consuming as %s", self._events.owner)
             log.info("stopping (%s)", await stop_requested())
             retention.cancel()
             for consumer in self._consumers:
                 consumer.stop()
-            self._log.stop_waiting()
-            await asyncio.gather(*helpers)
+            self._events.stop_waiting()
+            await asyncio.gather(*consuming)
             await asyncio.gather(*[consumer.drain(self._settings.drain_seconds) for consumer in self._consumers])
         log.info("stopped: handled %d, failed %d", *self._figures())
 
@@ -54,13 +54,13 @@ class Worker:
         """In a thread of its own."""
         held: list[Claimed] = [claimed for consumer in self._consumers for claimed in consumer.held()]
         if held:
-            self._log.extend(client, held)
+            self._events.extend(client, held)
 
     async def _keep_within_limits(self) -> None:
         while True:
             await asyncio.sleep(RETENTION_LOOK_SECONDS)
             try:
-                trimmed = await self._log.trim(self._settings.retention_seconds, self._settings.retention_bytes)
+                trimmed = await self._events.trim(self._settings.retention_seconds, self._settings.retention_bytes)
             except RedisError as error:
                 log.warning("could not trim the log: %s", reason(error))
                 continue

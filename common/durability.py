@@ -7,16 +7,10 @@ from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 
-COST = {
-    ("appendonly", "no"): "appendonly is off: a crash of Redis loses all that came since its last snapshot",
-    (
-        "appendfsync",
-        "everysec",
-    ): "appendfsync is everysec: a power cut loses the last second or two; a killed Redis nothing",
-    (
-        "appendfsync",
-        "no",
-    ): "appendfsync is no: a power cut loses what the kernel has not written; a killed Redis nothing",
+COST_OF_NO_FILE = "appendonly is off: a crash of Redis loses all that came since its last snapshot"
+COST_OF_FSYNC = {
+    "everysec": "appendfsync is everysec: a power cut loses the last second or two; a killed Redis nothing",
+    "no": "appendfsync is no: a power cut loses what the kernel has not written; a killed Redis nothing",
 }
 
 
@@ -32,8 +26,8 @@ async def shortcomings(redis: Redis) -> list[str]:
         return [f"its settings are not ours to read ({error}): ask whether writes are on disk before they are answered"]
     found = []
     if settings["appendonly"] == "no":
-        found.append(COST["appendonly", "no"])
-    elif (cost := COST.get(("appendfsync", settings["appendfsync"] or ""))) is not None:
+        found.append(COST_OF_NO_FILE)
+    elif cost := COST_OF_FSYNC.get(settings["appendfsync"] or ""):
         found.append(cost)
     if settings["maxmemory-policy"] not in (None, "noeviction"):
         found.append(f"maxmemory-policy is {settings['maxmemory-policy']}: a full Redis throws away waiting work")

@@ -24,8 +24,8 @@ async def greet(settings: Settings, package: str, port: int, services: list[Serv
     else:
         print(f"\n{package} runs as {', '.join(roles)}")
     for service in services:
-        print(f"  {LABELS[service.name]:15} {address_of(service)}")
-    print("  stop it all     Ctrl-C\n", flush=True)
+        print(f"  {LABELS[service.name]:15} {address_of(service)} [{service.name} @ {service.pid}]")
+    print("  stop it all     Ctrl-C (twice: at once)\n", flush=True)
 
 
 def address_of(service: Service) -> str:

@@ -2,12 +2,13 @@
 
 Each role is a child process; its lines are prefixed with `[role @ pid]`. A child that dies unasked is started again
 after a second. Ctrl-C stops everything in order: the roles as their package lists them, then the services that no other
-terminal uses. `make services` is the same without roles.
+terminal uses. `make services` is the same without roles, `make forget` begins anew.
 """
 
 import asyncio
 import importlib
 import os
+import shutil
 import signal
 import sys
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from common.address import cannot_listen, free_port
 from common.children import Child, Stop, say
 from common.greeting import WEB_ROLES, address_of, greet
 from common.process import LIFELINE
-from common.services import LOOK_SECONDS, PORTS, Service
+from common.services import LOOK_SECONDS, PORTS, Service, running
 from common.settings import Settings, exit_with_usage_error, read_settings
 from common.terminal import own_terminal
 
@@ -65,6 +66,17 @@ async def run_services(settings: Settings) -> int:
     return 0
 
 
+def forget(settings: Settings) -> int:
+    """Remove what the embedded Valkey has kept. The inbox keeps nothing."""
+    if facts := running(settings.data_dir, "valkey"):
+        exit_with_usage_error(f"Valkey runs @ {facts['pid']}: stop what uses it first")
+    kept = settings.data_dir / "valkey"
+    if kept.exists():
+        shutil.rmtree(kept)
+        print(f"{kept} is removed")
+    return 0
+
+
 def stop_on_signals() -> Stop:
     """Stop on Ctrl-C and the like, and at the end of a lifeline if there is one: `make` passes it on unread."""
     stop, loop = Stop(), asyncio.get_running_loop()
@@ -88,7 +100,7 @@ async def watch(services: list[Service], stop: Stop) -> None:
         await stop.sleep(LOOK_SECONDS)
         for service in services:
             if service.ensure():
-                say(f"{service.name} was gone; it runs again")
+                say(f"{service.name} was gone; it runs again @ {service.pid}")
         if "MAKELEVEL" in os.environ and os.getppid() != parent and not stop.requested.is_set():
             stop.request()
 
@@ -110,6 +122,8 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
     roles: tuple[str, ...] = importlib.import_module(package).ROLES
     if settings.role is not None and settings.role not in roles:
         exit_with_usage_error(f"ROLE: {package} has the roles {', '.join(roles)}")
+    if settings.workers > 1 and "worker" not in roles:
+        exit_with_usage_error(f"WORKERS: {package} has no role of which there can be several")
     chosen = roles if settings.role is None else (settings.role,)
     return [role for role in chosen for _ in range(settings.workers if role == "worker" else 1)]
 
@@ -131,6 +145,8 @@ def checked_port(settings: Settings) -> int:
 def main() -> None:
     [what] = sys.argv[1:]
     settings = read_settings()
+    if what == "forget":
+        sys.exit(forget(settings))
     with own_terminal():
         sys.exit(asyncio.run(run_services(settings) if what == "services" else run(settings, find_package(what))))
 

@@ -36,10 +36,11 @@ Facts = dict[str, int]
 
 
 class Service:
-    """One user's hold on a service. `ports` are the settings that lead to it."""
+    """One user's hold on a service. `ports` are the settings that lead to it, `pid` is the server's process."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self.name = name
+        self.pid = 0
         self._dir = settings.data_dir
         wanted = {variable: getattr(settings, variable.lower()) for variable in PORTS[name]}
         self.ports: dict[str, int] = {variable: port for variable, port in wanted.items() if port is not None}
@@ -86,6 +87,7 @@ class Service:
 
     def _remember(self, facts: Facts) -> None:
         self.ports = {variable: facts[variable.lower()] for variable in PORTS[self.name]}
+        self.pid = facts["pid"]
 
     def _start(self) -> Facts:
         environment = os.environ | {variable: str(port) for variable, port in self.ports.items()}

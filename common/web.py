@@ -3,7 +3,8 @@
 A strategy brings three functions and the frame does the rest:
 
     handle(request)  read the email, hand it over, answer
-    stats(app)       the figures that this strategy knows
+    stats(app)       the figures that this strategy knows: `waiting`, `in_flight`, and `oldest_wait_seconds`, which is
+                     the time since the oldest email was accepted that waits or is in flight (0 if there is none)
     health(app)      raises when no email could be accepted right now
 """
 
@@ -23,10 +24,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from common import sources
 from common.emails import BadEmail, Email, email_from_path
 from common.errors import CannotAccept, InDoubt, LoginFailed, Refused, SendError, TimedOut
 from common.guard import HOST, check_origin
 from common.settings import Settings
+from common.sources import address_of
 
 EMAIL_PATH = "/{to:[^/]*}/{subject:[^/]*}/{text:[^/]*}"
 PAGES = Path(__file__).parent / "pages"
@@ -98,11 +101,11 @@ def web_frame(
             links=app[LINKS],
         )
 
-    async def show_chapter(request: web.Request) -> web.FileResponse:
-        return web.FileResponse(
-            PAGES.parents[1] / strategy / "README.md",
-            headers={hdrs.CONTENT_TYPE: "text/plain; charset=utf-8"},
-        )
+    async def show_chapter(request: web.Request) -> web.StreamResponse:
+        return source_page(f"{strategy}/README.md", strategy)
+
+    async def show_source(request: web.Request) -> web.StreamResponse:
+        return source_page(request.match_info["name"].rstrip("/"), strategy)
 
     async def handle_email(request: web.Request) -> web.StreamResponse:
         try:
@@ -117,6 +120,7 @@ def web_frame(
     app.router.add_get("/metrics", show_metrics)
     app.router.add_get("/health", show_health)
     app.router.add_get("/chapter", show_chapter)
+    app.router.add_get(address_of("{name:.+}"), show_source)
     add_assets(app)
     app.router.add_get(EMAIL_PATH, handle_email, allow_head=False)  # a HEAD must not send mail
     return app
@@ -224,6 +228,18 @@ def html_page(template: str, folder: Path = PAGES, /, **values: object) -> web.R
             hdrs.CACHE_CONTROL: "no-store",
         },
     )
+
+
+def source_page(name: str, strategy: str) -> web.StreamResponse:
+    """A file of the repository, or what a folder has in it. Raises HTTPNotFound."""
+    if (path := sources.find(name)) is None:
+        raise web.HTTPNotFound
+    if path.suffix == ".svg":  # a picture in a page; opened by itself it may run no script either
+        return web.FileResponse(
+            path, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+        )
+    title, html = sources.page_of(path)
+    return html_page("source.html", title=title, html=html, strategy=strategy)
 
 
 def add_assets(app: web.Application) -> None:

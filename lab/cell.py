@@ -38,7 +38,7 @@ from lab.running import SEND_SECONDS, TAKE_MS, Running
 
 LONGEST_WAIT = 6.0  # seconds for which callers may be kept waiting: so many clients there are
 TIMEOUT = 15.0  # seconds after which a client gives up
-BACK_SECONDS = 45.0  # within which a strategy must have come back
+BACK_SECONDS = 60.0  # within which a strategy must have come back
 SETTLE_SECONDS = 60.0  # within which nothing may be queued any more
 QUIET_SECONDS = 0.6  # without an arrival, when all are there: for copies
 SILENT_SECONDS = 3.0  # without an arrival, while some are missing and nobody says that they are on their way

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,34 @@ def test_in_the_middle_of_traffic_no_request_hangs_and_every_200_is_in_the_inbox
             assert sent <= kept_again
             assert kept <= {answer.json["id"] for answer in answers}
             assert slowest[0] < 2 + 5, "the limits are one second each"
+
+
+def test_a_killed_server_loses_nothing_that_it_has_answered_and_its_callers_know_it(
+    inbox: Inbox, tmp_path: Path
+) -> None:
+    with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
+        to, unanswered = someone(), list[Exception]()
+
+        def call() -> None:
+            try:
+                strategy.send(to)
+            except (OSError, HTTPException) as error:
+                unanswered.append(error)
+
+        answered = {strategy.send(to).json["id"] for _ in range(5)}
+        inbox.dial(hang_rate=1)
+        callers = [threading.Thread(target=call) for _ in range(3)]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: strategy.stats()["in_flight"] == 3, "three open requests")
+        os.kill(strategy.pid(), signal.SIGKILL)
+        for caller in callers:
+            caller.join()
+        assert len(unanswered) == 3
+        inbox.dial(hang_rate=0)
+        wait_until(strategy.healthy, "another server")
+        assert strategy.stats()["accepted"] == 0
+        assert {message["message_id"] for message in inbox.messages(to)} == answered
 
 
 def test_sigterm_finishes_the_open_requests(inbox: Inbox, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Strategy 3 in the words of its chapter."""
 
+import asyncio
 import importlib
 import os
 import random
@@ -9,8 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
+from yarl import URL
 
 from common.sender import WINDOW
 from tests.load import Load, account
@@ -42,7 +45,7 @@ def kill(strategy: Strategy, *roles: str, number: signal.Signals = signal.SIGKIL
     for pid in killed.values():
         os.kill(pid, number)
     for role, pid in killed.items():
-        strategy.program.wait_for_line(rf"the {role} @ {pid} (was killed by SIGKILL|ended with .*); starting it again")
+        strategy.program.wait_for_line(rf"the {role} @ {pid} (was killed by SIG\w+|ended with .*); starting it again")
         wait_until(lambda role=role, pid=pid: strategy.pid(role) != pid, f"another {role}")  # type: ignore[misc]
 
 
@@ -182,8 +185,45 @@ def test_an_outage_of_the_mail_server_costs_no_attempts(tmp_path: Path) -> None:
             with running_inbox(tmp_path / "again", **ports) as back:
                 back.wait_for(to, 20)
                 stats = wait_until(lambda: strategy.stats()["sent"] == 21 and strategy.stats(), "all sent")
-    assert (stats["failed"], stats["retried"], stats["paused"]) == (0, 0, None)
+    assert (stats["failed"], stats["retried"], stats["paused"]) == (0, 0, False)
     assert len(re.findall("pause: Away", strategy.program.output)) == 1
+
+
+async def test_when_the_mail_server_hangs_the_queue_grows_to_its_end_and_then_it_is_a_503(
+    inbox: Inbox, tmp_path: Path
+) -> None:
+    """128 MB: some 8,000 emails that are as long as a URL can be, and longer as JSON."""
+    path = URL(f"/{someone()}/x/" + '"' * 7900, encoded=True)
+    full: list[tuple[int, str, str]] = []
+    inbox.dial(hang_rate=1)
+    with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url, DRAIN_SECONDS="0.1") as strategy:
+
+        async def send_until_full(client: aiohttp.ClientSession) -> None:
+            while not full:
+                async with client.get(path) as answer:
+                    if answer.status != 202:
+                        reason = (await answer.json())["error"]["reason"]
+                        full.append((answer.status, answer.headers["Retry-After"], reason))
+
+        async with aiohttp.ClientSession(strategy.url) as client:
+            await asyncio.gather(*[send_until_full(client) for _ in range(50)])
+        stats = strategy.stats()
+        assert {answer[:2] for answer in full} == {(503, "1")}
+        assert full[0][2] == f"the queue is full: {stats['accepted']} emails wait"
+        assert stats["waiting"] + stats["in_flight"] == stats["accepted"] > 5000
+        assert strategy.ask("/health").status == 503
+
+
+def test_a_master_that_does_not_answer_is_a_503(trio: Strategy) -> None:
+    master = trio.pid("master")
+    os.kill(master, signal.SIGSTOP)
+    try:
+        answer = trio.send(someone())
+    finally:
+        os.kill(master, signal.SIGCONT)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert answer.json["error"]["reason"] == "the master did not answer within 5 s"
+    wait_until(trio.healthy, "it answers again")
 
 
 def test_the_stats_know_how_long_the_oldest_waits(trio: Strategy, inbox: Inbox) -> None:
@@ -222,12 +262,12 @@ def test_what_cannot_be_sent_within_the_limit_is_listed_by_id(tmp_path: Path) ->
 
 
 def test_rubbish_in_the_pipe_is_logged_and_hurts_nobody() -> None:
-    """Anything that is not the expected JSON: the channel goes on."""
-    channel_module = importlib.import_module("3_local_messages.channel")
+    """Anything that is not the expected JSON: the pipe goes on."""
+    pipe = importlib.import_module("3_local_messages.pipe")
     received: list[object] = []
-    channel = channel_module.Channel(received.append, lambda: None)
-    channel.data_received(b'["sent", "<a@b>"]\n\x80\x04\x95pickle\n{"not": "a list"}\nNaN\n' + b"[" * 5000 + b"\n")
-    channel.data_received(b'["sent", ')
-    channel.data_received(b'"<c@d>"]\n')
+    end = pipe.PipeEnd(received.append, lambda: None)
+    end.data_received(b'["sent", "<a@b>"]\n\x80\x04\x95pickle\n{"not": "a list"}\nNaN\n' + b"[" * 5000 + b"\n")
+    end.data_received(b'["sent", ')
+    end.data_received(b'"<c@d>"]\n')
     assert received[0] == ["sent", "<a@b>"]
     assert received[-1] == ["sent", "<c@d>"]

@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.programs import ROOT, Valkey, a_name
 
 commands = importlib.import_module("5_remote_queue.commands")
 keys_module = importlib.import_module("5_remote_queue.resque.keys")
+wire = importlib.import_module("5_remote_queue.resque.wire")
 
 JOB = '{"class":"sendEmail","queue":"q","args":[{"to":"a@example.com"}]}'
 
@@ -50,52 +52,36 @@ def run(valkey: Valkey, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 
 def test_help_lists_every_command() -> None:
-    words = [sys.executable, "-m", "5_remote_queue"]
+    words = [sys.executable, "-m", "5_remote_queue.commands"]
     printed = subprocess.run([*words, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for command in ("server", "worker", "stats", "failed", "peek", "doctor"):
+    for command in ("stats", "failed", "peek", "doctor"):
         assert f"\n    {command} " in printed
 
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ["server"], ["worker"], ["stats"], ["peek"], ["doctor"],
-        ["failed"], ["failed", "list"], ["failed", "requeue"], ["failed", "remove"],
-    ],
-)  # fmt: skip
+    [["stats"], ["peek"], ["doctor"], ["failed"], ["failed", "list"], ["failed", "requeue"], ["failed", "remove"]],
+)
 def test_each_command_explains_itself(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         commands.main([*words, "--help"])
     assert end.value.code == 0
-    assert f"usage: python -m 5_remote_queue {' '.join(words)}" in capsys.readouterr().out
+    assert f"usage: python -m 5_remote_queue.commands {' '.join(words)}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["nix"], ["peek"], ["failed"], ["failed", "requeue"], ["failed", "remove"], ["failed", "remove", "1", "--all"],
-        ["peek", "q", "--count", "-1"], ["peek", "q", "--count", "x"], ["failed", "list", "--before", "1e3"],
-        ["stats", "x"],
+        [], ["nix"], ["peek"], ["failed"], ["failed", "requeue"], ["failed", "remove"],
+        ["failed", "remove", "1", "--all"], ["failed", "list", "--before", "1e3"],
+        ["peek", "q", "--count", "-1"], ["peek", "q", "--count", "x"], ["stats", "x"],
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_command_is_exit_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         commands.main(words)
     assert end.value.code == 2
-    assert "usage: python -m 5_remote_queue" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "role"), [([], "run_server"), (["server"], "run_server"), (["worker"], "run_worker")]
-)
-def test_a_role_is_started_and_without_a_command_it_is_the_server(
-    words: list[str], role: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started = []
-    for name in ("run_server", "run_worker"):
-        monkeypatch.setattr(commands, name, lambda settings, name=name: started.append(name))
-    assert commands.main(words) == 0
-    assert started == [role]
+    assert "usage: python -m 5_remote_queue.commands" in capsys.readouterr().err
 
 
 # Looking
@@ -203,6 +189,8 @@ def test_all_are_requeued_or_removed(run: Terminal) -> None:
 
 
 def test_the_doctor_tells_what_mending_would_do_and_does_it(run: Terminal) -> None:
+    run.redis.sadd(run.keys.workers, "host:7:*")
+    run.redis.hset(run.keys.heartbeats, "host:7:*", wire.heartbeat_at(time.time()))
     assert run("doctor") == ["all is well"]
     run.redis.rpush(run.keys.queue("lost\x1b[2J"), JOB)
     run.redis.set(run.keys.node_lock, "x")

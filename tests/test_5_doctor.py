@@ -25,6 +25,7 @@ OURS = "host.0123abcd:7+1:q"
 RUBY = "host:7:q"
 JOB = '{"class":"c","args":[12345678901234567890123,1.0]}'
 WORKING = f'{{"run_at":"2026-11-21T07:39:33Z","worker":"host:7","queue":"q","payload":{JOB}}}'
+UNHEARD = "jobs wait here, and no live worker listens to this queue"
 FAILURE = json.dumps({"failed_at": "2026/11/21 07:39:33 UTC", "backtrace": [], "worker": RUBY, "queue": "q"})
 
 
@@ -37,8 +38,12 @@ class Ward:
     doctor: Any
 
     async def found(self) -> list[tuple[str, str]]:
-        """What is found, and what mending would do."""
-        return [(finding.what, finding.mending) for finding in await self.doctor.examine()]
+        """What is found, and what mending would do; without the queues that nobody listens to, as most of these are."""
+        findings = [(finding.what, finding.mending) for finding in await self.doctor.examine()]
+        return [finding for finding in findings if finding[0] != UNHEARD]
+
+    async def unheard(self) -> list[str]:
+        return [finding.key for finding in await self.doctor.examine() if finding.what == UNHEARD]
 
     async def mend(self) -> None:
         for finding in await self.doctor.examine():
@@ -292,6 +297,25 @@ async def test_a_worker_of_node_is_dead_after_an_hour(ward: Ward) -> None:
     await ward.redis.set(ward.keys.ping("host:7"), wire.ping("host:7", ["q"], ago(4000)))
     await ward.mend()
     assert await ward.redis.keys(f"{ward.keys.namespace}:*") == []
+
+
+@pytest.mark.parametrize(
+    ("worker", "heard"), [(OURS, "q"), (RUBY, "q"), ("host:7:other,q", "q"), ("host:7:*", "*"), ("host:7:other", "")]
+)
+async def test_a_queue_with_jobs_that_no_live_worker_listens_to_is_told(ward: Ward, worker: str, heard: str) -> None:
+    await ward.redis.sadd(ward.keys.queues, "q", "pictures", "empty")
+    for queue in ("q", "pictures"):
+        await ward.redis.rpush(ward.keys.queue(queue), JOB)
+    both = [ward.keys.queue("pictures"), ward.keys.queue("q")]
+    assert await ward.unheard() == both
+    await ward.redis.sadd(ward.keys.workers, worker)
+    if worker == OURS:
+        await ward.redis.zadd(ward.keys.leases, {worker: (time.time() + 60) * 1000})
+    else:
+        await ward.redis.hset(ward.keys.heartbeats, worker, wire.heartbeat_at(ago(10)))
+    assert await ward.unheard() == [key for key in both if heard != "*" and (heard != "q" or key == both[0])]
+    await ward.redis.zadd(ward.keys.leases, {worker: ago(1) * 1000})
+    assert await ward.unheard() == both, "its lease has ended"
 
 
 async def test_whom_somebody_has_taken_out_while_it_lives_is_told_and_left_alone(ward: Ward) -> None:

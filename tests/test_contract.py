@@ -5,6 +5,7 @@ A new strategy joins by existing: a folder with a number and a `__main__.py`.
 
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -203,6 +204,28 @@ def test_the_stats_have_every_figure_or_null(strategy: Strategy, inbox: Inbox, s
     assert strategy.stats()["accepted"] == before["accepted"] + 1
 
 
+def test_the_oldest_wait_is_that_of_the_oldest_email_that_waits_or_is_in_flight(
+    strategy: Strategy, inbox: Inbox, someone: str
+) -> None:
+    inbox.dial(latency_ms=1500)
+    caller = threading.Thread(target=strategy.send, args=[someone])  # strategy 1 answers in the end only
+    caller.start()
+    if strategy.stats()["oldest_wait_seconds"] is None:
+        assert strategy.name == "4_remote_messages", "only its workers know"
+    else:
+        wait_until(lambda: strategy.stats()["in_flight"] == 1, "it is in flight")
+        wait_until(lambda: 0.2 < strategy.stats()["oldest_wait_seconds"] < 10, "it has waited")
+        wait_until(lambda: strategy.stats()["oldest_wait_seconds"] == 0, "nothing waits any more")
+    caller.join()
+    inbox.wait_for(someone)
+
+
+def test_null_is_what_a_strategy_cannot_know(strategy: Strategy) -> None:
+    unknown = {name for name, figure in strategy.stats().items() if figure is None}
+    elsewhere = {"sent", "failed", "retried", "waiting", "in_flight", "oldest_wait_seconds"}
+    assert unknown == (elsewhere if strategy.name == "4_remote_messages" else set())
+
+
 def test_the_metrics_are_the_stats_for_prometheus(strategy: Strategy) -> None:
     answer = strategy.ask("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
@@ -228,10 +251,26 @@ def test_the_page_says_which_strategy_it_is_and_loads_only_its_own(strategy: Str
     assert not re.search(r"<script>|<style>|\son\w+=", answer.text)
 
 
-def test_the_chapter_is_there(strategy: Strategy) -> None:
+def test_the_chapter_is_a_page_whose_links_lead_somewhere(strategy: Strategy) -> None:
     answer = strategy.ask("/chapter")
-    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
-    assert answer.text.startswith("# ")
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
+    assert f'<h1 id="{strategy.name[0]}--' in answer.text
+    assert '<h2 id="what-it-promises">' in answer.text
+    assert not re.search(r"<script|<style|\sstyle=|\son\w+=", answer.text)
+    links = {address.partition("#")[0] for address in re.findall(r'(?:src|href)="([^"]+)"', answer.text)}
+    assert f"/source/{strategy.name}/server.py" in links
+    for address in links:
+        if not address.startswith("http://127.0.0.1:"):  # as the session prints it
+            assert strategy.ask(address or "/chapter").status == 200, address
+
+
+@pytest.mark.parametrize(
+    "name", [".env", ".data/valkey", ".git/config", ".venv/pyvenv.cfg", "../etc/passwd", "nothing.py"]
+)
+def test_what_is_no_part_of_the_workshop_is_not_shown(strategy: Strategy, name: str) -> None:
+    assert strategy.ask(f"/source/{name}").status == 404
+    assert strategy.ask(f"/source/common/%2E%2E/{name}").status == 404
 
 
 def test_the_log_tells_what_was_sent(strategy: Strategy, inbox: Inbox, someone: str) -> None:

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from tests.conftest import STRATEGIES
-from tests.programs import LIMIT, ROOT, SETTINGS, Program, ask, running_strategy, wait_until
+from tests.programs import LIMIT, ROOT, SETTINGS, Program, ask, running_strategy, running_valkey, wait_until
 
 FREE_PORTS = {"PORT": "0", "INBOX_SMTP_PORT": "0", "INBOX_PORT": "0", "VALKEY_PORT": "0"}
 
@@ -87,7 +88,7 @@ def test_ctrl_c_ends_everything_with_exit_0_and_leaves_nothing_behind(name: str,
     with in_a_terminal(["make", f"run-{name[0]}"], FREE_PORTS | {"DATA_DIR": str(tmp_path)}) as terminal:
         url = terminal.read_until(rf"{name} listens on (http://\S+)/\s")[1]
         example = terminal.read_until(r"send an email +(http://\S+)\s")[1]
-        inbox = terminal.read_until(r"see it arrive +(http://\S+)/\s")[1]
+        inbox = terminal.read_until(r"see it arrive +(http://\S+)/ \[inbox @ \d+\]\s")[1]
         assert ask(url, example.removeprefix(url)).status < 300
         wait_until(lambda: ask(inbox, "/api/stats").json["received"] == 1, "the example in the inbox")
         family = descendants(terminal.pid)
@@ -118,6 +119,21 @@ def test_make_alone_lists_what_it_can_do() -> None:
         assert f"make {command}" in alone
 
 
+@pytest.mark.parametrize("number", [int(name[0]) for name in STRATEGIES[1:]])
+def test_a_diff_begins_with_what_to_read_first_and_lists_what_is_new(number: int) -> None:
+    before, after = STRATEGIES[number - 2 : number]
+    printed = subprocess.run(["make", f"diff-{number}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    both = re.findall(rf"^\+\+\+ {after}/(\S+)$", printed, re.MULTILINE)
+    first = [name for name in ("__init__.py", "__main__.py", "server.py", "worker.py") if name in both]
+    assert both[: len(first)] == first
+    new = re.findall(
+        r"^ +\d+ lines  (\S+)", printed.partition(f"\nnew in {after}:\n")[2].partition("\n\n")[0], re.MULTILINE
+    )
+    files = {str(p.relative_to(ROOT / after)) for p in (ROOT / after).rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    assert set(new) == {name for name in files if not (ROOT / before / name).exists()}
+    assert not re.search(r"^(\+\+\+|---) .*\d\d:\d\d", printed, re.MULTILINE), "no times"
+
+
 def run_to_its_end(command: list[str], tmp_path: Path, **environment: str) -> tuple[int, list[str]]:
     program = Program(command, FREE_PORTS | {"DATA_DIR": str(tmp_path)} | environment)
     try:
@@ -146,6 +162,7 @@ def test_a_bad_smtp_url_is_one_clear_line_and_exit_2(tmp_path: Path) -> None:
     [
         ("9", {}, "there is no strategy 9"),
         ("1", {"ROLE": "worker"}, "ROLE: 1_foreground has the roles server"),
+        ("3", {"WORKERS": "2"}, "WORKERS: 3_local_messages has no role of which there can be several"),
         ("1", {"HOST": "no.such.host.invalid"}, "HOST: no.such.host.invalid is not"),
         ("1", {"HOST": "192.0.2.1"}, "HOST: 192.0.2.1 is not"),
     ],
@@ -194,14 +211,31 @@ def test_when_the_parent_is_killed_everything_ends(victim: str, tmp_path: Path) 
         program.stop()
 
 
-def test_a_role_alone_can_be_started_without_make(tmp_path: Path) -> None:
-    import sys
+@pytest.mark.parametrize("package", ["4_remote_messages", "5_remote_queue", "6_event_bus"])
+def test_a_word_that_is_no_role_is_a_mistake(package: str, tmp_path: Path) -> None:
+    environment = {"PORT": "0", "REDIS_URL": "redis://127.0.0.1:1", "DATA_DIR": str(tmp_path)}
+    program = Program([sys.executable, "-m", package, "wroker"], environment)
+    program.wait_for_line(rf"^usage: `python -m {package} \[server \| worker")
+    assert program.process.wait(LIMIT) == 2
+    program.stop()
 
+
+def test_a_role_alone_can_be_started_without_make(tmp_path: Path) -> None:
     environment = {"PORT": "0", "SMTP_URL": "smtp://127.0.0.1:1", "DATA_DIR": str(tmp_path)}
     program = Program([sys.executable, "-m", "1_foreground"], environment)
     url = program.wait_for_line(r"listening on (http://\S+)/")[1]
     assert ask(url, "/stats").status == 200
     assert program.stop(signal.SIGINT) == 0
+
+
+def test_forget_removes_what_valkey_has_kept_but_not_under_its_feet(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as valkey:
+        status, lines = run_to_its_end(["make", "forget"], tmp_path)
+        assert (status, lines) == (2, [f"Valkey runs @ {valkey.pid}: stop what uses it first"])
+    assert (tmp_path / "valkey").exists()
+    assert run_to_its_end(["make", "forget"], tmp_path) == (0, [f"{tmp_path / 'valkey'} is removed"])
+    assert not (tmp_path / "valkey").exists()
+    assert run_to_its_end(["make", "forget"], tmp_path) == (0, [])
 
 
 def test_two_terminals_share_the_services(tmp_path: Path) -> None:

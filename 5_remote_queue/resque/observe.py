@@ -121,6 +121,24 @@ class Observer:
         lengths = await pipeline.execute(raise_on_error=False)
         return sum(length for length in lengths if isinstance(length, int)), len(seconds) > MOST_SECONDS
 
+    async def oldest_elsewhere(self) -> float | None:
+        """The age (seconds) of the oldest job that is in a worker's hands or delayed; None when no id tells.
+
+        Of the jobs that are delayed until the same second only the first is looked at.
+        """
+        members = await _or_nothing(self._redis.smembers(self._keys.workers))
+        seconds = await _or_nothing(self._redis.zrange(self._keys.schedule, 0, MOST_SECONDS - 1))
+        pipeline = self._redis.pipeline(transaction=False)
+        for member in members:
+            pipeline.get(self._keys.worker(_text(member)))
+        for second in seconds:
+            pipeline.lindex(self._keys.key("delayed", _text(second)), 0)
+        found = await pipeline.execute(raise_on_error=False)
+        jobs = [_working(record)[0] for record in found[: len(members)]]
+        now = time.time()
+        ages = [_age_of(job, now) for job in jobs] + [_age(raw, now) for raw in found[len(members) :]]
+        return max((age for age in ages if age is not None), default=None)
+
     async def failed(self) -> int:
         """How many there are in the failed list."""
         with_errors = await _or_nothing(self._redis.llen(self._keys.failed))
@@ -200,10 +218,13 @@ def _age(raw: object, now: float) -> float | None:
     if not isinstance(raw, bytes):
         return None
     try:
-        job_id = read_job(raw).id
+        return _age_of(read_job(raw), now)
     except BadJob:
         return None
-    made = made_at(job_id) if job_id else None
+
+
+def _age_of(job: Job | None, now: float) -> float | None:
+    made = made_at(job.id) if job is not None and job.id else None
     return None if made is None else max(0.0, now - made)
 
 

@@ -31,7 +31,7 @@ class Scaling:
             reason = f"the event loop is {delay * 1000:.1f} ms late, more than {self.max_delay * 1000:g}"
             return max(self.minimum, slots - max(1, slots // 4)), reason
         if busy == slots and more and delay <= self.max_delay / 2:
-            return min(self.maximum, slots * 2), f"all {slots} slots are busy"
+            return min(self.maximum, slots * 2), "every slot is busy"
         if self._idle >= IDLE_LOOKS:
             self._idle = 0
             return max(self.minimum, slots - max(1, slots // 4)), f"only {busy} of {slots} slots are busy"

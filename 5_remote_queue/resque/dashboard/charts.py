@@ -114,7 +114,7 @@ def waiting_times(moments: Sequence[Moment]) -> Chart:
         for minute in _minutes(moments)
     ]
     marks = [Mark(y(10**power / 1000), _label(power)) for power in range(1, decades + 1)]
-    return Chart(summary, marks, bars, lines, ("minute", "half of them", "95 of 100"), rows)
+    return Chart(summary, marks, bars, lines, ("minute", "median", "p95"), rows)
 
 
 def _runs(points: Sequence[tuple[int, float]]) -> list[list[tuple[int, float]]]:

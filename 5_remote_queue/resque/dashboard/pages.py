@@ -5,6 +5,7 @@ from itertools import groupby
 from aiohttp import web
 
 from .. import show
+from ..housekeeping import LEADER
 from ..items import Item
 from ..observe import WorkerState
 from ..wire import BadJob, Job, read_job
@@ -25,6 +26,7 @@ async def overview(request: web.Request) -> web.Response:
         figures=await live.figures(parts),
         totals=await parts.observer.totals(),
         leader=await parts.observer.leader(),
+        us=LEADER,
         throughput=throughput(moments),
         waits=waiting_times(moments),
     )

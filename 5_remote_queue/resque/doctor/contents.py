@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from fnmatch import fnmatchcase
 from typing import Any
 
 import orjson
@@ -11,9 +12,11 @@ from ..failed import read_failure
 from ..items import Item, Items
 from ..observe import moment_of
 from ..scripts import Scripts
+from ..show import bytes_as_text
 from ..wire import BadJob, Job, job_of, read_job
 from .finding import Finding, Mend, things
 from .walk import Patient
+from .workers import listened_to
 
 Counted = dict[str, set[bytes]]
 """Key -> the jobs that it counts and that were met nowhere yet."""
@@ -23,7 +26,7 @@ async def examine(patient: Patient) -> AsyncIterator[Finding]:
     keys, seen = patient.keys, patient.seen
     items = Items(patient.redis, Scripts(patient.redis))
     counted: Counted = {key: set(await patient.fields(key)) for key in (keys.attempts, keys.crashes)}
-    names = await patient.members(keys.queues)
+    names, patterns = await patient.members(keys.queues), await listened_to(patient)
     for name in sorted(seen.queues):
         if name not in names and patient.is_sound(keys.queues):
             yield Finding(
@@ -32,6 +35,8 @@ async def examine(patient: Patient) -> AsyncIterator[Finding]:
                 "add its name to queues",
                 _naming(patient, name),
             )
+        if not _is_listened_to(name, patterns):
+            yield Finding("jobs wait here, and no live worker listens to this queue", patient.name(b"queue", name))
         for flaw, number in (await _read_through(items, patient.key(b"queue", name), counted)).items():
             yield Finding(
                 f"{things(number, 'thing is', 'things are')} no job ({flaw}): our workers set it aside, Node loses it",
@@ -56,6 +61,10 @@ async def examine(patient: Patient) -> AsyncIterator[Finding]:
         value = await patient.redis.get(counter) if patient.is_sound(counter) else None
         if value is not None and not re.fullmatch(rb"-?\d{1,18}", value):
             yield Finding("is no number: a worker could settle no job", counter)
+
+
+def _is_listened_to(name: bytes, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(bytes_as_text(name), pattern) for pattern in patterns)
 
 
 def _naming(patient: Patient, name: bytes) -> Mend:

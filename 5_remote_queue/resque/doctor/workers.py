@@ -84,6 +84,21 @@ def _of_stranger(silent: float | None) -> tuple[str, bool]:
     return "left behind by a worker that is not there any more", True
 
 
+async def listened_to(patient: Patient) -> set[str]:
+    """The names of queues that living workers listen to; Ruby's and Node's may be patterns, as `*` is."""
+    keys, found = patient.keys, set[str]()
+    beats, leases = await patient.fields(keys.heartbeats), await patient.scores(keys.leases)
+    for worker in await patient.members(keys.workers):
+        if worker in leases or _OURS.match(worker):
+            until = leases.get(worker, 0.0) / 1000
+        else:
+            sign, ping = moment_of(beats.get(worker)) or 0.0, await _ping(patient, _name_of(worker)) or 0.0
+            until = max(sign + SILENT_SECONDS, ping + SILENT_NODE_SECONDS)
+        if until > patient.now:
+            found.update(bytes_as_text(worker.split(b":", 2)[-1]).split(","))
+    return found
+
+
 async def _ping(patient: Patient, name: bytes) -> float | None:
     try:
         members: Any = orjson.loads(await patient.redis.get(patient.key(b"worker:ping", name)) or b"")

@@ -6,6 +6,7 @@
 --          key under which it was counted or ""] …]
 --       2: JSON [[field of the chart, how much to add] …]   3: how long a chart is kept (s)
 -- Returns for each job 1, or 0: it was not the caller's any more.
+-- Before this stands prelude.lua.
 local workers, processed, attempts, crashes, totals, chart = unpack(KEYS, 1, 6)
 local results, done = {}, 0
 for i, job in ipairs(cjson.decode(ARGV[1])) do

@@ -4,6 +4,7 @@
 -- ARGV  1: the lease (ms)   2: JSON [ID …]   3: heartbeat as Ruby writes it   4: JSON [ping as Node writes it …]
 -- Returns {unix seconds, the number of each worker (from 1) that is lost}: reaped, or cleaned away by somebody else.
 -- A lost worker is not brought back: what it held may be in other hands by now.
+-- Before this stands prelude.lua.
 local ids, pings = cjson.decode(ARGV[2]), cjson.decode(ARGV[4])
 local now = now_ms()
 local until_ms = now + tonumber(ARGV[1])

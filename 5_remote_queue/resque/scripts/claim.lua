@@ -8,6 +8,7 @@
 --       slot from 0, token, queue, raw, key of its counts, failed attempts, crashes}. A queue's number says when to ask again:
 --       in so many ms; 0 when something is in it; -1 when the other slots are done, because its next job must run alone.
 -- Error LOST: a lease has ended, or a foreign program took a slot for dead: what it held is somebody else's.
+-- Before this stands prelude.lua.
 local leases, workers, pause_all, attempts, crashes, unreadable = unpack(KEYS, 1, 6)
 local queues, slots = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local token, busy, largest = ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])

@@ -6,6 +6,7 @@
 --       then what else belongs to the worker
 -- ARGV  ID, its ping, its record or "", the failure record or "", our name in the lock
 -- Returns 1 if it was taken away, else 0.
+-- Before this stands prelude.lua.
 local leader = redis.call('GET', KEYS[8])
 if leader and leader ~= ARGV[5] or redis.call('ZSCORE', KEYS[7], ARGV[1])
     or (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] or (redis.call('GET', KEYS[1]) or '') ~= ARGV[3]

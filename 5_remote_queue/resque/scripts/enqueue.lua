@@ -6,6 +6,7 @@
 --          TS or 0, number of timestamps:RAW, number of py:unique:… or 0, id, lock's ms]; what is 0 at the end may be left out
 -- Returns for each job 1; or 0: an id that was there already, or a lock that another job of its kind holds; or why Redis
 --       does not take it.
+-- Before this stands prelude.lua.
 local queues, seen, before, schedule = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local kept, names = tonumber(ARGV[1]), cjson.decode(ARGV[2])
 

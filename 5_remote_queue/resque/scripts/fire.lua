@@ -5,6 +5,7 @@
 -- ARGV  our name in the locks, the schedule's name, its mark that the caller saw or "", its new mark,
 --       queue's name, RAW or "" (it is new: from now on it can become due)
 -- Returns 1 if it is done, else 0.
+-- Before this stands prelude.lua.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('GET', KEYS[2]) ~= ARGV[1]
     or (redis.call('HGET', KEYS[3], ARGV[2]) or '') ~= ARGV[3] then
     return 0

@@ -3,6 +3,7 @@
 -- KEYS  worker:ID, workers, queue:QUEUE
 -- ARGV  ID, token, RAW
 -- Returns 1, or 0: it was not the caller's any more.
+-- Before this stands prelude.lua.
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     return 0
 end

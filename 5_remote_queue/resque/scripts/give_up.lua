@@ -4,6 +4,7 @@
 --       py:attempts, py:crashes, py:totals, py:chart:N, py:unique:… (or again worker:ID if its kind is not unique)
 -- ARGV  ID, token, the failure record, key under which it was counted, job's id, how long a chart is kept (s)
 -- Returns 1, or 0: it was not the caller's any more.
+-- Before this stands prelude.lua.
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     redis.pcall('HINCRBY', KEYS[10], 'late', 1)
     return 0

@@ -2,6 +2,7 @@
 --
 -- KEYS  a list   ARGV  1: the first place (from 0)   2: the last   3: so many bytes of each at most
 -- Returns for each {its length in bytes, its SHA-1 in hex, its first bytes}.
+-- Before this stands prelude.lua.
 local place, last, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local SMALL, MANY = 16384, 32 -- bytes of one thing; things copied at a time, as long as they are small
 local answer, step = {}, 1

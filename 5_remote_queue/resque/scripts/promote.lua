@@ -7,6 +7,7 @@
 -- KEYS  Node's lock, Ruby's lock, delayed_queue_schedule, queues, py:unreadable; the others are made of what is found
 -- ARGV  1: namespace   2: our name in the locks   3: how long they are ours (ms)   4: at most so many jobs
 -- Returns {who leads, jobs moved, 1 if more are due}.
+-- Before this stands prelude.lua.
 local schedule, queues, unreadable = KEYS[3], KEYS[4], KEYS[5]
 local namespace, us, most = ARGV[1], ARGV[2], tonumber(ARGV[4])
 for lock = 1, 2 do

@@ -6,6 +6,7 @@
 --       5: if nobody has looked for so long (ms), then nobody could   6: how long the living then have to say so (ms)
 -- Returns for each {ID, queue or "", what was done: "back", "failed", "filed" (somebody else had put it into `failed`
 --       already) or "" (it had no job), RAW or ""}.
+-- Before this stands prelude.lua.
 local leases, workers, heartbeats, failed, crashes, attempts, totals, processed, failures, unreadable, reaping =
     unpack(KEYS)
 local namespace, limit, failed_at = ARGV[1], tonumber(ARGV[2]), ARGV[3]

@@ -3,6 +3,7 @@
 -- KEYS  workers:heartbeat, py:leases, workers, then for each worker worker:ID:started, worker:ping:NAME
 -- ARGV  1: the lease (ms)   2: JSON [ID …]   3: heartbeat as Ruby writes it   4: started, as Ruby writes it
 --       5: JSON [ping as Node writes it …]
+-- Before this stands prelude.lua.
 local ids, pings = cjson.decode(ARGV[2]), cjson.decode(ARGV[5])
 local now = now_ms()
 local until_ms = now + tonumber(ARGV[1])

@@ -6,6 +6,7 @@
 -- KEYS  failed, queues, then for each record queue:QUEUE
 -- ARGV  1: 1 or -1, the end of `failed` from which to look   then for each record its text, its queue's name, its job
 -- Returns for each 1, or 0: it was not there any more; or -1: what is under the queue's key is no list.
+-- Before this stands prelude.lua.
 local failed, queues = KEYS[1], KEYS[2]
 local results = {}
 for i = 1, #KEYS - 2 do

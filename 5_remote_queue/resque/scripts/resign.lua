@@ -2,6 +2,7 @@
 --
 -- KEYS  Node's lock, Ruby's lock, py:leases   ARGV  our name in the locks
 -- Returns how many locks were given back.
+-- Before this stands prelude.lua.
 local given_back = 0
 if redis.call('EXISTS', KEYS[3]) == 0 then
     for lock = 1, 2 do

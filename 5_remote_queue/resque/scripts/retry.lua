@@ -3,6 +3,7 @@
 -- KEYS  worker:ID, workers, delayed_queue_schedule, delayed:TS, timestamps:RAW, py:attempts, py:totals, py:chart:N
 -- ARGV  ID, token, RAW, TS, queue's name, how long a chart is kept (s)
 -- Returns 1, or 0: it was not the caller's any more.
+-- Before this stands prelude.lua.
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     redis.pcall('HINCRBY', KEYS[7], 'late', 1)
     return 0

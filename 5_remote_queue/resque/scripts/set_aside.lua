@@ -2,6 +2,7 @@
 --
 -- KEYS  py:unreadable (queue, text, queue, text …), failed, stat:failed, py:totals   ARGV  queue, text, failure record
 -- Returns 1 if it was, else 0.
+-- Before this stands prelude.lua.
 local oldest = redis.call('LRANGE', KEYS[1], 0, 1)
 if oldest[1] ~= ARGV[1] or oldest[2] ~= ARGV[2] then return 0 end
 even_when_full(KEYS[1])

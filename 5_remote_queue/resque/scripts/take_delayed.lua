@@ -3,6 +3,7 @@
 -- KEYS  delayed:TS, timestamps:RAW, delayed_queue_schedule, queues, queue:QUEUE
 -- ARGV  RAW, TS, the queue's name or "": then it is removed
 -- Returns 1, or 0: it was not there any more; or -1: what is under the queue's key is no list.
+-- Before this stands prelude.lua.
 local delayed, timestamps, schedule, queues, queue = unpack(KEYS)
 local raw, second, name = unpack(ARGV)
 if not redis.call('LPOS', delayed, raw) then return 0 end

@@ -3,6 +3,7 @@
 -- KEYS  workers:heartbeat, py:leases, workers, then for each worker worker:ID, worker:ID:started, worker:ping:NAME,
 --       stat:processed:ID, stat:failed:ID
 -- ARGV  1: JSON [ID …]   2: what comes before a queue's name in its key
+-- Before this stands prelude.lua.
 even_when_full(KEYS[3])
 for i, id in ipairs(cjson.decode(ARGV[1])) do
     local key = 3 + 5 * (i - 1)

@@ -3,6 +3,7 @@
 --
 -- KEYS  queues; the others are made of what is found in it   ARGV  what comes before a queue's name in its key
 -- Returns {jobs, queues}. What is no list holds no jobs.
+-- Before this stands prelude.lua.
 local names = redis.pcall('SMEMBERS', KEYS[1])
 local jobs = 0
 for _, name in ipairs(names) do

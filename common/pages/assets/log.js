@@ -31,37 +31,75 @@ function say(pill, text, mood) {
 
 // The state
 
-function show({ now, events, older, partitions, consumers, audit }) {
+function show({ now, events, older, limits, partitions, consumers, audit }) {
   $("empty").hidden = partitions.length > 0;
   $("totals").textContent = `${number.format(events)} events so far`;
   $("older").hidden = older === 0;
   $("older").textContent = `${number.format(older)} events are older than what is shown here, or were trimmed.`;
-  const longest = Math.max(1, ...partitions.map((partition) => partition.length));
-  $("tapes").replaceChildren(...partitions.toReversed().map((partition) => tape(partition, longest, now, consumers)));
+  $("legend").hidden = partitions.length === 0;
+  $("legend-sealed").hidden = !limits;
+  $("legend-open").textContent = limits
+    ? `open: how much of its ${ago(limits[0])} or of its ${number.format(limits[1])} events is over`
+    : "the stream, which is never sealed";
+  const longest = Math.max(1, ...partitions.map((partition) => (partition.sealed ? partition.length : 0)));
+  const share = (partition) => (partition.sealed ? partition.length / longest : used(partition, limits, now));
+  const tapes = partitions.map((partition) => tape(partition, share(partition), now, consumers, events));
+  $("tapes").replaceChildren(...tapes.toReversed());
   showConsumers(consumers);
   $("audit").replaceChildren(...rows(Object.entries(audit)));
 }
 
-function tape(partition, longest, now, consumers) {
+/** How near an open partition is to its end: by its age or by its length, whichever is nearer. */
+function used(partition, limits, now) {
+  if (!limits) return 1;
+  return Math.min(1, Math.max((now - partition.opened) / limits[0], partition.length / limits[1]));
+}
+
+function tape(partition, share, now, consumers, events) {
   const item = $("tape").content.firstElementChild.cloneNode(true);
   item.classList.toggle("open", !partition.sealed);
   part(item, "when").textContent = clock.format(partition.opened * 1000);
-  part(item, "fill").style.width = `${(100 * partition.length) / longest}%`;
+  part(item, "fill").style.width = `${100 * share}%`;
   const what = [`${number.format(partition.length)} events`, bytes(partition.bytes), `${ago(now - partition.opened)} old`];
   part(item, "what").textContent = [...what, partition.sealed ? "sealed" : "open"].join(" · ");
   const here = consumers.filter((consumer) => partitionOf(consumer.position, partition));
-  part(item, "cursors").replaceChildren(...here.map((consumer) => flag(consumer)));
+  const byPlace = Map.groupBy(here, (consumer) => 100 * share * placeOf(consumer, partition, events));
+  part(item, "ticks").replaceChildren(...[...byPlace.keys()].map(tick));
+  part(item, "cursors").replaceChildren(...[...byPlace].map(([percent, group]) => flags(percent, group, partition.number === "stream")));
   return item;
+}
+
+/** Where in a partition a consumer stands, from 0 to 1. Positions in a stream are no numbers of events: there it is
+ * what lies before its end. */
+function placeOf(consumer, partition, events) {
+  const done = partition.number === "stream"
+    ? events - consumer.waiting - consumer.pending - partition.first
+    : Number(consumer.position.split("-")[1]);
+  return partition.length ? Math.min(1, Math.max(0, done / partition.length)) : 0;
+}
+
+function tick(percent) {
+  const mark = document.createElement("i");
+  mark.style.left = `${percent}%`;
+  return mark;
+}
+
+function flags(percent, consumers, inStream) {
+  const group = document.createElement("span");
+  group.style.left = `${percent}%`;
+  group.style.transform = `translateX(-${percent}%)`; // within the page at either end
+  group.append(...consumers.map((consumer) => flag(consumer, inStream)));
+  return group;
 }
 
 /** Whether a position is in this partition. In the log on Streams there is only one. */
 const partitionOf = (position, partition) =>
   position !== undefined && (partition.number === "stream" || position.split("-")[0] === partition.number);
 
-function flag(consumer) {
+function flag(consumer, inStream) {
   const pill = document.createElement("span");
   pill.className = "pill";
-  pill.textContent = `${consumer.name} at ${consumer.position.split("-")[1]}`;
+  pill.textContent = inStream ? consumer.name : `${consumer.name} at ${consumer.position.split("-")[1]}`;
   return pill;
 }
 

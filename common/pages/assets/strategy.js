@@ -90,6 +90,7 @@ function row(name, value) {
 function shown(value) {
   if (value === null) return "unknown";
   if (typeof value === "number") return number.format(value);
+  if (typeof value === "boolean") return value ? "yes" : "no";
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 

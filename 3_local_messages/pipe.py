@@ -31,7 +31,7 @@ Message = list[Any]
 log = logging.getLogger(__name__)
 
 
-class Channel(asyncio.Protocol):
+class PipeEnd(asyncio.Protocol):
     """One end of a pipe. `on_message` is called with each message, `on_closed` once, when the other side is gone."""
 
     def __init__(self, on_message: Callable[[Message], None], on_closed: Callable[[], None]) -> None:
@@ -49,11 +49,11 @@ class Channel(asyncio.Protocol):
         end = socket.socket(fileno=os.dup(connection.fileno()))
         connection.close()
         loop = asyncio.get_running_loop()
-        _, channel = await loop.create_unix_connection(lambda: cls(on_message, on_closed), sock=end)
-        return channel
+        _, pipe = await loop.create_unix_connection(lambda: cls(on_message, on_closed), sock=end)
+        return pipe
 
     def send(self, *message: object) -> None:
-        """Send with what else this tick of the event loop has to say. To a closed channel: into the void."""
+        """Send with what else this tick of the event loop has to say. To a closed pipe: into the void."""
         if not self._to_send:
             asyncio.get_running_loop().call_soon(self.flush)
         self._to_send.append(orjson.dumps(message))
@@ -83,49 +83,49 @@ class Channel(asyncio.Protocol):
             self._transport.close()
 
 
-class Tell(logging.Handler):
+class PipeLogHandler(logging.Handler):
     """A child's log: it tells the master."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, pipe: PipeEnd) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", datefmt="%H:%M:%S"))
-        self._channel = channel
+        self._pipe = pipe
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._channel.send("log", self.format(record))
+        self._pipe.send("log", self.format(record))
 
 
 class ChildEnd:
-    """A child's end of its channel, and its end: by the master's word, by SIGTERM, or with the master itself."""
+    """A child's end of its pipe. It is asked to stop by the master's word or by SIGTERM, and dies with the master."""
 
     def __init__(self, name: str, connection: Connection, on_message: Callable[[Message], None]) -> None:
         self._name = name
         self._connection = connection
         self._on_message = on_message
         self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.channel: Channel
+        self.pipe: PipeEnd
 
     async def __aenter__(self) -> Self:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the master
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end, "SIGTERM")
-        self.channel = await Channel.open(self._connection, self._receive, self._master_gone)
-        logging.basicConfig(handlers=[Tell(self.channel)], level=logging.INFO)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._request_stop, "SIGTERM")
+        self.pipe = await PipeEnd.open(self._connection, self._receive, self._master_gone)
+        logging.basicConfig(handlers=[PipeLogHandler(self.pipe)], level=logging.INFO)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._end("the end")
-        self.channel.close()
+        self._request_stop("it has ended")
+        self.pipe.close()
 
     async def stop_requested(self) -> str:
         return await self._stop
 
     def _receive(self, message: Message) -> None:
         if message[0] == "stop":
-            self._end("the master says so")
+            self._request_stop("the master says so")
         else:
             self._on_message(message)
 
-    def _end(self, reason: str) -> None:
+    def _request_stop(self, reason: str) -> None:
         if not self._stop.done():
             self._stop.set_result(reason)
 

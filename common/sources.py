@@ -1,0 +1,132 @@
+"""The repository's files as pages: a chapter's Markdown, the code that it links to, a folder's contents.
+
+Only what belongs to the workshop is shown, and nothing that is hidden: not `.env`, which may hold a password, and not
+`.data`. The texts are our own, so the HTML in them stands as it is; the page's Content-Security-Policy lets no script
+in all the same.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = re.compile(r"[1-9]_\w+|common|lab|results|tests")
+KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".py", ".svg", ".toml"}
+PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a kind that may be seen
+
+_HIDDEN = re.compile(r"[._].*|node_modules|partial")
+_PARTICIPANT = re.compile(r"participant (\w+) as (.+)")
+_MESSAGE = re.compile(r"(\w+)-?->>(\w+): (.+)")
+_NOTE = re.compile(r"Note over [\w,]+: (.+)")
+
+
+class Page(NamedTuple):
+    title: str
+    html: str
+
+
+def find(name: str) -> Path | None:
+    """The file or folder of this name, relative to the repository; None if there is none to be seen."""
+    path = ROOT / name
+    parts = Path(name).parts
+    with suppress(OSError):  # too long a name
+        if not parts or ".." in parts or not path.exists() or path.resolve() != path:  # a link may lead anywhere
+            return None
+        return _seen(name, path, parts)
+    return None
+
+
+def _seen(name: str, path: Path, parts: Sequence[str]) -> Path | None:
+    if path.is_dir():
+        return path if FOLDERS.fullmatch(parts[0]) and not any(map(_HIDDEN.fullmatch, parts)) else None
+    if path.name.startswith(".") or path.suffix not in KINDS:
+        return path if name in PLAIN else None
+    return path if len(parts) == 1 or find(str(Path(*parts[:-1]))) else None
+
+
+def page_of(path: Path) -> Page:
+    """What `find` has found, as a page."""
+    if path.is_dir():
+        return _folder(path)
+    return _file(path, path.stat().st_mtime_ns)
+
+
+def address_of(name: str) -> str:
+    return f"/source/{name}"
+
+
+def _folder(path: Path) -> Page:
+    name = str(path.relative_to(ROOT))
+    seen = [one for one in sorted(path.iterdir()) if find(f"{name}/{one.name}")]
+    items = (f'<li><a href="{address_of(f"{name}/{one.name}")}">{escape(one.name)}</a></li>' for one in seen)
+    return Page(f"{name}/", f"<h1>{escape(name)}/</h1><ul>{''.join(items)}</ul>")
+
+
+@lru_cache(maxsize=64)
+def _file(path: Path, _: int) -> Page:
+    """The second number, of when it was changed, is for the cache."""
+    name, text = str(path.relative_to(ROOT)), path.read_text()
+    if path.suffix != ".md":
+        return Page(name, f'<h1>{escape(name)}</h1><pre class="code"><code>{escape(text)}</code></pre>')
+    title = re.match(r"# (.*)", text)
+    return Page(title[1] if title else name, _markdown(text, posixpath.dirname(name)))
+
+
+def _markdown(text: str, folder: str) -> str:
+    """As HTML; links lead to our own pages."""
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    parser.add_render_rule("fence", _fence)
+    parser.add_render_rule("table_open", lambda *_: '<div class="scroll"><table>\n')
+    parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    tokens = parser.parse(text)
+    for place, token in enumerate(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", _anchor(tokens[place + 1].content))
+        for child in token.children or []:
+            for attribute in ("href", "src"):
+                if target := child.attrGet(attribute):
+                    child.attrSet(attribute, _target(str(target), folder))
+    return str(parser.renderer.render(tokens, parser.options, {}))
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
+
+
+def _target(target: str, folder: str) -> str:
+    if "://" in target or target.startswith("#"):
+        return target
+    path, mark, anchor = target.partition("#")
+    return address_of(posixpath.normpath(posixpath.join(folder, path))) + mark + anchor
+
+
+def _fence(_: RendererHTML, tokens: Sequence[Token], place: int, *__: Any) -> str:
+    token = tokens[place]
+    if token.info == "mermaid":
+        return f'<figure class="steps"><ol>{"".join(_steps(token.content))}</ol></figure>\n'
+    return f'<pre class="{escape(token.info)}"><code>{escape(token.content)}</code></pre>\n'
+
+
+def _steps(diagram: str) -> Iterator[str]:
+    """A sequence diagram as a list: who says what to whom."""
+    names: dict[str, str] = {}
+    for line in map(str.strip, diagram.splitlines()):
+        if found := _PARTICIPANT.fullmatch(line):
+            names[found[1]] = found[2]
+        elif found := _MESSAGE.fullmatch(line):
+            to = "" if found[1] == found[2] else f" → {escape(names[found[2]])}"
+            yield f"<li><b>{escape(names[found[1]])}{to}</b> {escape(found[3])}</li>"
+        elif found := _NOTE.fullmatch(line):
+            yield f"<li><i>{escape(found[1])}</i></li>"
+        elif line.startswith("loop "):
+            yield f"<li><i>{escape(line[5:])}:</i></li>"
