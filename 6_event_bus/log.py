@@ -186,7 +186,8 @@ class Log(ABC):
     async def put_back(self, claimed: Claimed, pause: float, *, tried: bool = True) -> bool:
         """Let it be claimed again, by anybody, after so many seconds. Not `tried`: this attempt does not count.
 
-        False when the lease has become somebody else's.
+        At most a minute, or a lease: what is due later counts as written before a clock was turned back. False when the
+        lease has become somebody else's.
         """
         ours = await self._scripts.run(
             self._script("put_back", claimed),
