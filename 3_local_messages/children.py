@@ -50,7 +50,7 @@ class Child:
     async def look(self) -> int | None:
         """Start it again if it is dead. Returns 2 if that would not help: at its first start it found a mistake."""
         assert self._process is not None
-        if self._process.is_alive():
+        if self._process.is_alive() or self._pipe is not None:  # dead, but its last words have not been read yet
             return None
         status = self._process.exitcode or 0
         if status == USAGE_ERROR and not self.restarts:

@@ -53,6 +53,7 @@ def strategy(
     """Each strategy in turn, started by `make run-N`, sending to `inbox`."""
     with running_strategy(request.param, tmp_path_factory.mktemp(request.param), SMTP_URL=inbox.smtp_url) as strategy:
         yield strategy
+    assert "Traceback" not in strategy.program.output, "whatever it was asked"
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import sys
+from functools import partial
 from typing import Any
 
 from aiosmtpd.smtp import SMTP
@@ -26,7 +27,8 @@ class Keeper:
 
 async def main(port: int, path: str) -> None:
     loop, keeper = asyncio.get_running_loop(), Keeper(path)
-    server = await loop.create_server(lambda: SMTP(keeper, hostname="keeper", loop=loop), "127.0.0.1", port)
+    sessions = partial(SMTP, keeper, hostname="keeper", loop=loop)
+    server = await loop.create_server(sessions, "127.0.0.1", port, reuse_port=True)  # a test keeps it free for us
     print("listening", flush=True)
     await server.serve_forever()
 

@@ -8,19 +8,18 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from email import message_from_bytes
 from pathlib import Path
 
 import psutil
 import trustme
 
-from tests.programs import LIMIT, wait_until
+from tests.programs import LIMIT, free_ports, wait_until
 
 USER, PASSWORD = "jo@example.com", "p:/@w"  # what a URL must percent-encode
 LOGIN = "jo%40example.com:p%3A%2F%40w"
@@ -34,7 +33,8 @@ _LONGEST_LIFE = 300  # seconds; the end of a Postfix whose test run was killed
 SERVICES = {
     "submission": "",
     "smtps": "-o smtpd_tls_wrappermode=yes",
-    "impatient": "-o smtpd_timeout=1s",
+    "impatient": "-o smtpd_timeout=2s -o syslog_name=impatient",
+    "counted": "-o syslog_name=counted",
     "strict": "-o smtpd_hard_error_limit=1",
     "strict at the end": "-o smtpd_hard_error_limit=2",
     "slow after errors": "-o smtpd_error_sleep_time=30s",
@@ -126,7 +126,7 @@ def reason_to_skip() -> str | None:
 class Postfix:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ports = dict(zip(SERVICES, _free_ports(len(SERVICES)), strict=True))
+        self._ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
         self._master: subprocess.Popen[bytes] | None = None
         self._read: set[str] = set()
         self._arrived: defaultdict[str, list[bytes]] = defaultdict(list)
@@ -248,11 +248,3 @@ def _output(program: str, *arguments: str, text: str = "") -> str:
     path = shutil.which(program, path=_PATH)
     assert path is not None
     return subprocess.run([path, *arguments], input=text, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -5,12 +5,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
@@ -28,7 +29,7 @@ LIMIT = 20.0  # seconds that any condition may take to come true, on a slow mach
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str, limit: float = LIMIT) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, limit: float = LIMIT) -> T:
     """Wait for a condition, never for a time. Returns what the condition returned when it was true."""
     deadline = time.monotonic() + limit
     while not (result := condition()):
@@ -40,6 +41,22 @@ def wait_until(condition: Callable[[], T], what: str, limit: float = LIMIT) -> T
 def a_name() -> str:
     """A fresh name, so that no test meets the emails of another."""
     return uuid4().hex[:12]
+
+
+def is_alive(process: psutil.Process | int) -> bool:
+    """Whether there is this process (or one with this pid), other than as a zombie: who buries those takes its time."""
+    with suppress(psutil.NoSuchProcess):
+        found = psutil.Process(process) if isinstance(process, int) else process
+        return found.is_running() and found.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def wait_for_the_end(processes: Sequence[psutil.Process], limit: float = LIMIT) -> list[psutil.Process]:
+    """Wait until all of them have ended; those that have not within the limit."""
+    deadline = time.monotonic() + limit
+    while (left := [process for process in processes if is_alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
 
 
 class Answer(NamedTuple):
@@ -102,13 +119,17 @@ class Program:
 
         def found() -> re.Match[str] | None:
             ended = self.process.poll() is not None
-            match = re.search(pattern, self.output, re.MULTILINE)
-            assert match or not ended, f"ended with {self.process.returncode} without {pattern!r}:\n{self.output}"
+            match = self._search(pattern)
+            if match is None and ended:
+                self._reader.join(limit)  # its last lines may not have been read yet
+                match = self._search(pattern)
+                assert match, f"ended with {self.process.returncode} without {pattern!r}:\n{self.output}"
             return match
 
-        match = wait_until(found, f"a line {pattern!r} in:\n{self.output}", limit)
-        assert match is not None
-        return match
+        return wait_until(found, f"a line {pattern!r} in:\n{self.output}", limit)
+
+    def _search(self, pattern: str) -> re.Match[str] | None:
+        return re.search(pattern, self.output, re.MULTILINE)
 
     def descendants(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
@@ -121,7 +142,7 @@ class Program:
         self.process.send_signal(number)
         try:
             self.process.wait(limit)
-            left = psutil.wait_procs(family, timeout=limit)[1]
+            left = wait_for_the_end(family, limit)
         finally:
             for process in family:
                 with suppress(psutil.NoSuchProcess):
@@ -133,6 +154,27 @@ class Program:
                 self.process.stdout.close()
         assert not left, f"left behind: {left}"
         return self.process.returncode
+
+
+def free_ports(count: int) -> list[int]:
+    """So many of loopback, all of them free at the same moment, so that no two are the same."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def nobody_s_port() -> Iterator[int]:
+    """A port of loopback where nobody listens as long as the block runs.
+
+    It is taken, so that no other program gets it; one that asks for it with SO_REUSEPORT may listen.
+    """
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 # What could come in from the shell that runs the tests.
@@ -177,7 +219,6 @@ def running_inbox(data_dir: Path, **environment: str) -> Iterator[Inbox]:
         program = Program([sys.executable, "-m", "common.inbox"], ports | {"DATA_DIR": str(data_dir)} | environment)
         try:
             facts = wait_until(lambda: running(data_dir, "inbox"), f"the inbox runs: {program.output}")
-            assert facts is not None
             yield Inbox(f"http://127.0.0.1:{facts['inbox_port']}", facts["inbox_smtp_port"], facts["pid"])
         finally:
             program.stop()
@@ -211,7 +252,6 @@ class Valkey:
 def valkey_of(data_dir: Path) -> Valkey:
     """The one that runs for this folder."""
     facts = wait_until(lambda: running(data_dir, "valkey"), "Valkey runs")
-    assert facts is not None
     return Valkey(facts["valkey_port"], facts["pid"])
 
 
@@ -259,9 +299,32 @@ class Strategy:
         stats: dict[str, Any] = self.ask("/stats").json
         return stats
 
+    def held(self) -> int:
+        """How many emails wait or are in flight, in one look: those of which the strategy knows."""
+        stats = self.stats()
+        return int((stats["waiting"] or 0) + (stats["in_flight"] or 0))
+
     def pid(self, role: str = "server") -> int:
         """The process that has this role now: the last one that has started, or said something."""
-        return int(re.findall(rf"(?:^\[|the ){role} @ (\d+)(?:\]| has started)", self.program.output, re.MULTILINE)[-1])
+        return wait_until(lambda: self._last_pid(role), f"a word of the {role}")
+
+    def _last_pid(self, role: str) -> int | None:
+        """From the end: in the output of a strategy under load, searching all of it is slow."""
+        word = re.compile(rf"(?:^\[|the ){role} @ (\d+)(?:\]| has started)")
+        return next((int(found[1]) for line in reversed(self.program.lines) if (found := word.search(line))), None)
+
+    def kill(self, *roles: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """End the processes that have these roles now, and wait until others have taken their places."""
+        killed = {role: self.pid(role) for role in roles}
+        for pid in killed.values():
+            os.kill(pid, number)
+        for role, pid in killed.items():
+            self.wait_for_another(role, pid)
+
+    def wait_for_another(self, role: str, pid: int) -> None:
+        """Wait until somebody has noticed the end of this process, and another has its role."""
+        self.program.wait_for_line(rf"{role} @ {pid} (was killed by SIG[A-Z]+|ended with .*); starting it again")
+        wait_until(lambda: self.pid(role) != pid, f"another {role}")
 
     def healthy(self) -> bool:
         """Whether an email could be accepted now."""
@@ -274,11 +337,14 @@ class Strategy:
 @contextmanager
 def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[Strategy]:
     """Start a strategy by `make run-N` on a free port; stop it, and see that nothing is left behind."""
-    program = Program(
-        ["make", f"run-{name[0]}"], {"PORT": "0", "VALKEY_PORT": "0", "DATA_DIR": str(data_dir)} | environment
-    )
+    command, settings = ["make", f"run-{name[0]}"], {"PORT": "0", "VALKEY_PORT": "0", "DATA_DIR": str(data_dir)}
+    listens, taken = rf"^{name} listens on (http://\S+)/$", r"(?:^|\] )PORT: port \d+ on \S+ is in use"
+    program = Program(command, settings | environment)
     try:
-        url = program.wait_for_line(rf"^{name} listens on (http://\S+)/$")[1]
+        if program.wait_for_line(f"{listens}|{taken}")[1] is None:  # it was free, until another test's program took it
+            program.stop()
+            program = Program(command, settings | environment)
+        url = program.wait_for_line(listens)[1]
         yield Strategy(name, program, url)
     finally:
         program.stop()

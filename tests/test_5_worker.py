@@ -87,7 +87,7 @@ async def test_a_job_is_done_and_leaves_no_trace(r: Resque, jobs: Jobs) -> None:
 
 async def test_while_it_runs_everybody_can_see_who_works_on_what(r: Resque, jobs: Jobs) -> None:
     await r.queue.enqueue("q", "wait", [1])
-    async with r.working(definitions=jobs.definitions()):
+    async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 1)):
         [worker] = await until(r.observer.workers)
         await until(lambda: r.observer.in_flight())
         [worker] = await r.observer.workers()
@@ -101,7 +101,7 @@ async def test_while_it_runs_everybody_can_see_who_works_on_what(r: Resque, jobs
 async def test_the_events_tell_a_job_s_whole_life(r: Resque, jobs: Jobs) -> None:
     jobs.errors = [ValueError("not yet")]
     await r.queue.enqueue("q", "note", [{}], "one")
-    async with r.working(definitions=jobs.definitions(base_seconds=0.001)):
+    async with r.working(definitions=jobs.definitions(base_seconds=0.001), scaling=resque.Scaling(1, 1)):
         await until(lambda: r.events("Succeeded"))
     kinds = [type(event).__name__ for event in r.seen if type(event).__name__ != "Polled"]
     assert kinds == ["Started", "JobStarted", "Reenqueued", "Promoted", "JobStarted", "Succeeded", "Ended"]
@@ -267,7 +267,7 @@ async def test_the_next_of_a_kind_may_come_when_the_first_has_ended(r: Resque, j
 
 
 async def test_an_idle_worker_is_woken_by_anybody_s_push(r: Resque, jobs: Jobs) -> None:
-    async with r.working(["other", "q"], definitions=jobs.definitions()):
+    async with r.working(["other", "q"], definitions=jobs.definitions(), scaling=resque.Scaling(1, 1)):
         await until(lambda: r.events("Polled"))
         polled = len(r.events("Polled"))
         r.get("RPUSH", r.keys.queue("q"), '{"class":"note","args":[1]}')
@@ -439,6 +439,7 @@ async def test_a_connection_cut_before_the_answer_loses_and_doubles_nothing(r: R
     async with a_proxy(r.valkey.port) as proxy, resque.open_connections(SecretStr(proxy.url)) as connections:
         cut: Proxy = proxy
         async with r.working(definitions=jobs.definitions(), connections=connections) as worker:
+            await r.scripts._load()  # or what is cut might be the call of a script that Redis does not know yet
             cut.at(worker._claims._scripts._scripts[name].sha)
             for number in range(20):
                 await r.queue.enqueue("q", "note", [number])
@@ -505,12 +506,13 @@ async def test_a_worker_that_starts_while_redis_is_full_works_everything_off(own
 
 async def test_a_worker_keeps_its_lease_and_its_job_however_long_redis_is_full(own: Resque, jobs: Jobs) -> None:
     await own.queue.enqueue("q", "wait", [1])
-    async with own.working(definitions=jobs.definitions(), lease_seconds=0.6) as worker:
+    async with own.working(definitions=jobs.definitions(), lease_seconds=2.0) as worker:
         await until(lambda: worker.busy)
         own.get("CONFIG", "SET", "maxmemory", 1)
         [worker_id, *_] = own.get("ZRANGE", own.keys.leases, 0, -1)
         lease = own.get("ZSCORE", own.keys.leases, worker_id)
-        await until(lambda: (own.get("ZSCORE", own.keys.leases, worker_id) or 0) > lease + 2 * 600)
+        beaten = "there was a heartbeat after the lease of then would have ended"
+        await until(lambda: (own.get("ZSCORE", own.keys.leases, worker_id) or 0) > lease + 2000, beaten)
         jobs.gate.set()
         await until(lambda: own.events("Succeeded"))
     assert (jobs.done, len(own.events("Started")), own.events("CleanedWorker")) == ([(1,)], 1, [])
@@ -638,7 +640,7 @@ async def test_who_looks_as_often_as_everybody_does_finds_the_dead_at_once(r: Re
     housekeeping = r.housekeeping(lease_seconds=0.1)
     assert await housekeeping.reap() == 0
     looked = int(r.get("HGET", r.keys.reaping, "looked"))
-    r.get("HSET", r.keys.reaping, "looked", looked - 1000)  # a busy event loop is no outage
+    r.get("HSET", r.keys.reaping, "looked", looked - 200)  # a busy event loop is no outage
     r.get("ZADD", r.keys.leases, 1, r.get("ZRANGE", r.keys.leases, 0, 0)[0])
     assert await housekeeping.reap() == 1
 
@@ -646,7 +648,7 @@ async def test_who_looks_as_often_as_everybody_does_finds_the_dead_at_once(r: Re
 async def test_an_outage_of_redis_that_is_longer_than_the_lease_is_no_crash(own: Resque, jobs: Jobs) -> None:
     for number in range(6):
         await own.queue.enqueue("q", "wait", [number])
-    options = {"definitions": jobs.definitions(), "lease_seconds": 1.0, "scaling": resque.Scaling(3, 3)}
+    options = {"definitions": jobs.definitions(), "lease_seconds": 1.9, "scaling": resque.Scaling(3, 3)}
     async with own.working(**options) as one, own.working(**options) as other:
         await until(lambda: one.busy == other.busy == 3)
         await until(lambda: own.get("HGET", own.keys.reaping, "looked"))
@@ -670,18 +672,26 @@ async def test_an_outage_of_redis_that_is_longer_than_the_lease_is_no_crash(own:
 # How many at a time.
 
 
+class Delay:
+    """In the place of the measured one: how late the event loop is, for all that the worker knows."""
+
+    seconds = 0.0
+
+
 async def test_slots_grow_with_the_work_and_are_given_up_when_the_loop_is_late(r: Resque, jobs: Jobs) -> None:
     for number in range(40):
         await r.queue.enqueue("q", "wait", [number])
     async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 32)) as worker:
+        worker.delay = Delay()
         await until(lambda: worker.slots == 32)
         await until(lambda: worker.busy == 32)
-        time.sleep(0.3)  # noqa: ASYNC251  a job that computes
+        worker.delay.seconds = 0.3
         await until(lambda: worker.slots < 32)
+        worker.delay.seconds = 0.0
         jobs.gate.set()
         await until(lambda: len(jobs.done) == 40)
     grown = [event.slots for event in r.events("Resized") if event.slots > event.before]
-    assert grown[:5] == [2, 4, 8, 16, 32]
+    assert grown == [2, 4, 8, 16, 32]
     given_up = [event for event in r.events("Resized") if event.slots < event.before]
     assert "the event loop is" in given_up[0].reason
     assert given_up[0].slots == 24

@@ -57,7 +57,13 @@ class Crowd(Listener):
 @pytest.fixture
 async def log(valkey: Valkey) -> AsyncIterator[Any]:
     valkey.client.flushall()
-    async with redis_client(SecretStr(valkey.url)) as redis, partitions.PartitionedLog(redis, 0.5) as log:
+    async with a_log(valkey, 10.0) as log:
+        yield log
+
+
+@asynccontextmanager
+async def a_log(valkey: Valkey, lease_seconds: float) -> AsyncIterator[Any]:
+    async with redis_client(SecretStr(valkey.url)) as redis, partitions.PartitionedLog(redis, lease_seconds) as log:
         yield log
 
 
@@ -80,7 +86,7 @@ async def consuming(log: Any, handler: Any, attempts: int = 3) -> AsyncIterator[
 async def all_done(log: Any, handled: int, parked: int = 0) -> None:
     async def done() -> bool:
         lag = await log.lag("listener")
-        return bool((lag.waiting, lag.pending, lag.parked) == (0, 0, parked))
+        return bool((lag.handled, lag.waiting, lag.pending, lag.parked) == (handled, 0, 0, parked))
 
     async with asyncio.timeout(20):
         while not await done():  # noqa: ASYNC110  Redis does not call us
@@ -154,13 +160,15 @@ async def test_a_bug_leaves_a_traceback_and_the_consumer_lives_on(log: Any, capl
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_a_handler_that_computes_for_longer_than_a_lease_keeps_it(log: Any, valkey: Valkey) -> None:
+async def test_a_handler_that_computes_for_longer_than_a_lease_keeps_it(valkey: Valkey) -> None:
     """The heartbeat has a thread of its own; the event loop stands still meanwhile."""
-    handler = Listener(lambda number: time.sleep(1.2))  # two leases and a half
-    await append(log, 0)
+    valkey.client.flushall()
+    handler = Listener(lambda number: time.sleep(2.0))  # two leases
     client = blocking_redis_client(SecretStr(valkey.url))
-    async with consuming(log, handler) as consumer, Heartbeat(lambda: log.extend(client, consumer.held()), 0.1):
-        await all_done(log, 1)
+    async with a_log(valkey, 1.0) as log:
+        await append(log, 0)
+        async with consuming(log, handler) as consumer, Heartbeat(lambda: log.extend(client, consumer.held()), 0.1):
+            await all_done(log, 1)
     assert handler.began == [0]
     client.close()
 

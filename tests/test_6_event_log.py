@@ -4,7 +4,7 @@ import asyncio
 import importlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError, RedisError
 
 from common.redis_client import blocking_redis_client, redis_client
 from common.settings import Settings
-from tests.programs import Valkey, a_name
+from tests.programs import LIMIT, Valkey, a_name
 
 module = importlib.import_module("6_event_bus.events")
 logs = importlib.import_module("6_event_bus.logs")
@@ -50,6 +50,12 @@ async def claim_all(log: Any, consumer: str, limit: int = 7) -> list[int]:
         assert await commit(log, claimed) == [True] * len(claimed)
         found += numbers(claimed)
     return found
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(LIMIT):
+        while not await condition():  # noqa: ASYNC110  Redis does not call us
+            await asyncio.sleep(0.005)
 
 
 async def claim_when_due(log: Any, consumer: str, limit: int = 10) -> list[Any]:
@@ -146,7 +152,9 @@ async def test_appending_the_same_id_again_gives_the_position_of_then(log: Any, 
     assert await another_process.append(an_event(1, "<same@x>")) == first
     together = await asyncio.gather(*[log.append(an_event(1, "<same@x>")) for _ in range(5)])
     assert set(together) == {first}
-    assert await asyncio.gather(*[log.append(an_event(50, "<new@x>")) for _ in range(3)]) != others
+    new = set(await asyncio.gather(*[log.append(an_event(50, "<new@x>")) for _ in range(3)]))
+    assert len(new) == 1
+    assert not new & {first, *others}
     assert await claim_all(log, "email") == [*range(1, 30), 50]
 
 
@@ -233,16 +241,16 @@ async def test_the_cursor_moves_when_the_work_is_done_and_not_before(new_log: An
 
 
 async def test_what_a_dead_process_held_is_taken_over_when_its_lease_ends(new_log: Any) -> None:
-    dead, alive = await new_log(lease=0.3), await new_log(lease=0.3)
+    dead, alive = await new_log(lease=2.0), await new_log(lease=2.0)
     await append(dead, 12)
-    await dead.claim("email", 3)
     before = time.monotonic()
+    await dead.claim("email", 3)
     assert numbers(await alive.claim("email", 2)) == [3, 4], "new ones need not wait"
     claimed: list[Any] = []
     while len(claimed) < 3:
         claimed += [one for one in await claim_when_due(alive, "email", 3) if one.attempts == 2]
     assert sorted(numbers(claimed)) == [0, 1, 2]
-    assert time.monotonic() - before >= 0.3
+    assert time.monotonic() - before >= 2.0
 
 
 async def test_only_who_holds_the_lease_can_commit(new_log: Any) -> None:
@@ -302,11 +310,11 @@ async def test_when_redis_has_lost_its_tail_a_claim_of_before_has_no_power_over_
 
 
 async def test_a_heartbeat_keeps_a_lease_and_says_which_are_lost(new_log: Any, valkey: Valkey) -> None:
-    alive, other = await new_log(lease=0.4), await new_log(lease=0.4)
+    alive, other = await new_log(lease=1.0), await new_log(lease=1.0)
     await append(alive, 2)
     held = await alive.claim("email", 2)
     client: blocking.Redis = blocking_redis_client(SecretStr(valkey.url))
-    deadline = time.monotonic() + 1.0
+    deadline = time.monotonic() + 1.5
     while time.monotonic() < deadline:
         assert await asyncio.to_thread(alive.extend, client, held) == 0
         assert await other.claim("email", 2, wait=0.1) == []
@@ -329,7 +337,7 @@ async def test_an_idle_consumer_is_woken_at_once(new_log: Any) -> None:
         [claimed] = await waiting
         times.append(time.perf_counter() - before)
         await consumer.commit(claimed)
-    assert sorted(times)[10] < 0.05, times
+    assert sorted(times)[10] < 0.25, times
 
 
 async def test_an_idle_consumer_does_not_poll_busily(log: Any, valkey: Valkey) -> None:
@@ -413,10 +421,10 @@ async def test_what_is_put_back_comes_again_after_its_pause_and_counts_attempts(
     [first, *others] = await log.claim("email", 3)
     await commit(log, others)
     before = time.monotonic()
-    assert await log.put_back(first, 0.5)
+    assert await log.put_back(first, 1.0)
     assert await log.claim("email", 3) == []
     [again] = await claim_when_due(log, "email")
-    assert time.monotonic() - before >= 0.45
+    assert time.monotonic() - before >= 0.95
     assert (again.position, again.attempts) == (first.position, 2)
     assert await log.commit(again)
 
@@ -426,9 +434,12 @@ async def test_what_was_done_is_counted_a_moment_later(log: Any) -> None:
     claimed = await log.claim("email", 3)
     await commit(log, claimed[1:])
     await log.put_back(claimed[0], 60.0)
-    await log.claim("email", 3, wait=0.5)
-    lag = await log.lag("email")
-    assert (lag.handled, lag.retried) == (2, 1)
+
+    async def counted() -> bool:
+        lag = await log.lag("email")
+        return (lag.handled, lag.retried) == (2, 1)
+
+    await until(counted)
 
 
 async def test_what_is_given_back_unfinished_comes_at_once_and_counts_no_attempt(log: Any) -> None:
@@ -619,8 +630,11 @@ async def test_a_consumer_that_is_overtaken_is_told_how_much_it_has_lost(
     left = await claim_all(log, "email")
     assert left == list(range(trimmed.events, 45))
     assert not await log.commit(claimed[2]), "it is gone"
-    await log.claim("email", 1, wait=0.5)
-    assert (await log.lag("email")).overtaken == trimmed.events - 2
+
+    async def counted() -> bool:
+        return bool((await log.lag("email")).overtaken == trimmed.events - 2)
+
+    await until(counted)
     assert f"email was overtaken: {trimmed.events - 2} events" in caplog.text or caplog.text.count("overtaken") > 1
 
 

@@ -4,7 +4,6 @@ import asyncio
 import importlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -121,9 +120,7 @@ def test_workers_killed_under_load_make_one_job_of_each_event_for_each_applicati
         with Load(strategy, someone(), clients=4) as load:
             for _ in range(2):
                 load.wait_for_more(20)
-                worker = strategy.pid("worker")
-                os.kill(worker, signal.SIGKILL)
-                wait_until(lambda worker=worker: strategy.pid("worker") != worker, "another worker")  # type: ignore[misc]
+                strategy.kill("worker")
         settled(strategy)
         valkey = valkey_of(tmp_path)
         for application in ("billing", "crm"):

@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,11 +25,21 @@ def someone() -> str:
 @pytest.fixture
 def nothing_sent(strategy: Strategy) -> Iterator[None]:
     """Neither sent nor queued: the counters of the strategy stand still."""
-    before = strategy.stats()
+    before = wait_until(lambda: stats_at_rest(strategy), "nothing is under way from the tests before")
     yield
     after = strategy.stats()
     for counter in ("accepted", "sent", "waiting", "in_flight"):
         assert after[counter] == before[counter]
+
+
+def stats_at_rest(strategy: Strategy) -> dict[str, Any] | None:
+    """The stats, if nothing is under way as far as the strategy knows."""
+    stats = strategy.stats()
+    return (
+        stats
+        if not stats["waiting"] and not stats["in_flight"] and stats["sent"] in (None, stats["accepted"])
+        else None
+    )
 
 
 def test_visiting_a_url_sends_an_email(strategy: Strategy, inbox: Inbox, someone: str) -> None:
@@ -192,7 +203,6 @@ def test_what_is_not_http_is_a_400_in_json(strategy: Strategy) -> None:
         answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.0 400 ")
     assert b'"error": {' in answer
-    assert "Traceback" not in strategy.program.output
 
 
 def test_the_stats_have_every_figure_or_null(strategy: Strategy, inbox: Inbox, someone: str) -> None:

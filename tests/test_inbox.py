@@ -616,7 +616,7 @@ async def test_the_process_announces_serves_and_stops_whoever_hangs_on_to_it(tmp
                 async with http.get(f"{url}/api/events") as events:
                     assert (await event(events.content))["received"] == 1
                     await talk.begin(mail())
-                    assert program.stop(limit=5) == 0
+                    assert program.stop(limit=LIMIT) == 0
                     assert await talk.reply() == ""
         finally:
             program.process.kill()

@@ -155,7 +155,7 @@ async def test_a_refused_recipient_leaves_nothing_behind_for_the_next_email(peer
 
 @pytest.mark.parametrize("how", ["cut", "silence"])
 async def test_after_the_final_dot_an_email_is_in_doubt(peer: SmtpPeer, how: str) -> None:
-    async with Mailer(peer.settings(smtp_send_seconds=0.5)) as mailer:
+    async with Mailer(peer.settings(smtp_send_seconds=1.5)) as mailer:
         if how == "cut":
             peer.cuts.add(".")
         else:
@@ -184,7 +184,7 @@ async def _silence(*_: object) -> None:
 
 async def test_the_wait_for_a_session_has_a_limit_of_its_own(peer: SmtpPeer) -> None:
     peer.replies["."] = b""
-    async with Mailer(peer.settings(smtp_send_seconds=0.3, smtp_sessions=1)) as mailer:
+    async with Mailer(peer.settings(smtp_send_seconds=1.0, smtp_sessions=1)) as mailer:
         results = await asyncio.gather(*[mailer.send(an_email()) for _ in range(4)], return_exceptions=True)
         assert [type(r) for r in results[:1]] == [InDoubt]
         assert {type(r) for r in results[1:]} <= {InDoubt, TimedOut}
@@ -197,15 +197,15 @@ async def test_the_wait_for_a_session_has_a_limit_of_its_own(peer: SmtpPeer) -> 
 
 async def test_a_patient_mailer_sends_a_slow_server_everything_once() -> None:
     """Twenty emails over one session of a server that is slow and well: together longer than the limit of one."""
-    async with smtp_peer(pause=0.05) as peer:
-        async with Mailer(peer.settings(smtp_send_seconds=0.6, smtp_sessions=1), patient=True) as mailer:
+    async with smtp_peer(pause=0.1) as peer:
+        async with Mailer(peer.settings(smtp_send_seconds=1.5, smtp_sessions=1), patient=True) as mailer:
             await asyncio.gather(*[mailer.send(an_email()) for _ in range(20)])
         assert len(peer.messages) == 20
 
 
 async def test_a_reply_that_comes_too_late_never_meets_the_next_email(peer: SmtpPeer) -> None:
     peer.replies["MAIL"] = b""
-    async with Mailer(peer.settings(smtp_send_seconds=0.2, smtp_sessions=1)) as mailer:
+    async with Mailer(peer.settings(smtp_send_seconds=1.0, smtp_sessions=1)) as mailer:
         with pytest.raises(TimedOut):
             await mailer.send(an_email())
         peer.replies["MAIL"] = b"250 ok"

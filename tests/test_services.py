@@ -11,7 +11,7 @@ import pytest
 
 from common.services import Service, running
 from common.settings import Settings
-from tests.programs import ROOT, Program, ask, wait_until
+from tests.programs import ROOT, Program, ask, is_alive, wait_until
 from tests.smtp_peer import settings
 
 
@@ -51,7 +51,7 @@ def test_two_users_share_it_and_the_last_one_stops_it(own: Settings) -> None:
         assert inbox_answers(second), "the one that goes first leaves it to the other"
         pid = pid_of(own)
     assert running(own.data_dir, "inbox") is None
-    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", "the service ends")
+    wait_until(lambda: not is_alive(pid), "the service ends")
 
 
 def test_killed_it_comes_back_on_the_same_ports(own: Settings) -> None:
@@ -74,7 +74,7 @@ def test_when_all_users_are_killed_it_ends_by_itself(own: Settings) -> None:
     user.wait_for_line("using it")
     pid = pid_of(own)
     user.stop(signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(pid), "nobody uses it any more")
+    wait_until(lambda: not is_alive(pid), "nobody uses it any more")
 
 
 def test_what_a_dead_service_left_behind_is_no_service(own: Settings) -> None:
