@@ -48,6 +48,9 @@ class Claimed(NamedTuple):
     """It has outlived two owners: handle nothing else meanwhile, for it may be what killed them."""
     parked: bool = False
     """It comes from the shelf of parked events and not from the log."""
+    token: int = 0
+    """Which claim of its owner it was: a fencing token. The same event may be claimed twice by one process, at the same
+    position with the same attempts, after a replay or when Redis has lost its tail."""
 
     def event(self) -> Event:
         """Raises BadEvent."""

@@ -9,7 +9,8 @@ Why nobody can be skipped: events go to the one partition of the chain that is o
 There is no other way to the next partition than through that seal, for producers and for consumers alike. So a
 producer that comes late, with whatever it believes the time to be, finds the seal and follows it; and a consumer that
 leaves a partition leaves nothing behind that could still grow. No clock has a part in this, not even Redis's own: if
-it is turned back, the open partition stays open for longer.
+it is turned back, the open partition stays open for longer. Only what is trimmed is forgotten after a day; so whoever
+sleeps for half of one between the seal and the opening asks again.
 
 Who may die when. The producer, before or after its script: the event is in the log or not, and the same append again
 finds the id. Between seal and opening: whoever comes next opens it. A consumer's process, at any moment: what it
@@ -25,7 +26,8 @@ spreads the partitions; each script has the keys of one partition only, or of on
     eventr:ids:{N}               hash    id of an event -> index; goes REMEMBER_SECONDS after the seal
     eventr:counters:{N}          hash    NAME -> "epoch index": all before this index has been claimed at least once
     eventr:pending:{N}:NAME      zset    index -> ms when it may be claimed again: claimed, and not yet committed
-    eventr:holders:{N}:NAME      hash    index -> "attempts owner": who holds it; nobody while it waits for another try
+    eventr:holders:{N}:NAME      hash    index -> "attempts token owner": who holds it since which claim of his;
+                                         "attempts 0 " while it waits for another try
 
     eventr:consumers             set     the names
     eventr:cursor:{NAME}         hash    partition, first, index, epoch: all before this partition is done. A replay
@@ -40,16 +42,20 @@ streams.py is the same log on them.
 """
 
 import asyncio
+import logging
 import re
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import count
 from typing import Any, Self
 from uuid import uuid4
 
 import redis as blocking
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from common.batcher import Batcher
 
@@ -64,6 +70,8 @@ LARGEST = 1000  # events in one script: some milliseconds, in which Redis does n
 CONSUMERS = "eventr:consumers"
 BEGINNING, END = "beginning", "end"
 
+log = logging.getLogger(__name__)
+
 _NAME = re.compile(r"[a-z0-9_-]{1,40}")
 
 
@@ -76,6 +84,8 @@ class Log(ABC):
     def __init__(self, redis: Redis, lease_seconds: float, owner: str = "") -> None:
         self.owner = owner or uuid4().hex
         """Names this process in its leases: no other process has ever had this name."""
+        self.other: Log | None = None
+        """The other log in the same Redis. Nobody reads it as long as this one is read."""
         self.limits: tuple[float, int] | None = None
         """After how many seconds and how many events a partition is sealed; None: never."""
         self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
@@ -85,15 +95,23 @@ class Log(ABC):
         self._commit = Batcher(self.commit_many, LARGEST)
         self._counts = Counts(redis, self._scripts)
         self._shelf = Shelf(redis, self._scripts, self.owner, self._lease_ms)
+        self._tokens = count(1)
         self._registered: set[str] = set()
         self._closing = False
 
     async def __aenter__(self) -> Self:
+        if self.other is not None:
+            await self._warn_of(self.other)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.stop_waiting()
         await self._counts.close()
+
+    async def _warn_of(self, other: "Log") -> None:
+        with suppress(RedisError, ValueError):  # those who claim say so; and bad data are no reason not to start
+            if undone := await other.undone():
+                log.warning("LOG was changed: %d events are left in the other log, and nobody handles them", undone)
 
     # Producers
 
@@ -155,7 +173,7 @@ class Log(ABC):
         """The same for many at once, in one script for each partition."""
         done: dict[int, bool] = {}
         for keys, group in self._together(items):
-            words = " ".join([f"{self._member(claimed)} {claimed.attempts}" for claimed in group])
+            words = self._words(group)
             shelf = [parked_key(group[0].consumer)] if group[0].parked else []
             reply = await self._scripts.run(
                 self._script("commit", group[0]), [*keys, *shelf], self.owner, words, group[0].consumer
@@ -176,14 +194,15 @@ class Log(ABC):
     async def put_back(self, claimed: Claimed, pause: float, *, tried: bool = True) -> bool:
         """Let it be claimed again, by anybody, after so many seconds. Not `tried`: this attempt does not count.
 
-        False when the lease has become somebody else's.
+        At most a minute, or a lease: what is due later counts as written before a clock was turned back. False when the
+        lease has become somebody else's.
         """
         ours = await self._scripts.run(
             self._script("put_back", claimed),
             self._lease_keys(claimed),
             self.owner,
             self._member(claimed),
-            claimed.attempts,
+            f"{claimed.attempts} {claimed.token}",
             claimed.attempts if tried else claimed.attempts - 1,
             int(pause * 1000),
             claimed.consumer,
@@ -197,11 +216,8 @@ class Log(ABC):
         """The heartbeat, for a thread with a client of its own. How many of these leases are somebody else's by now."""
         extended = 0
         for keys, group in self._together(held):
-            words = " ".join([f"{self._member(claimed)} {claimed.attempts}" for claimed in group])
-            name = self._script("extend", group[0])
-            extended += self._scripts.run_blocking(
-                client, name, keys, self.owner, self._lease_ms, words, group[0].consumer
-            )
+            name, more = self._script("extend", group[0]), (self._words(group), group[0].consumer)
+            extended += self._scripts.run_blocking(client, name, keys, self.owner, self._lease_ms, *more)
         return len(held) - extended
 
     def _together(self, items: Sequence[Claimed]) -> Iterator[tuple[tuple[str, ...], list[Claimed]]]:
@@ -223,6 +239,10 @@ class Log(ABC):
         """What the event is called there."""
         return claimed.position
 
+    def _words(self, group: Sequence[Claimed]) -> str:
+        """Which events, and which claims of them: what scripts ask before they believe that a lease is ours."""
+        return " ".join([f"{self._member(claimed)} {claimed.attempts} {claimed.token}" for claimed in group])
+
     def _script(self, name: str, claimed: Claimed) -> str:
         return name
 
@@ -238,7 +258,7 @@ class Log(ABC):
 
     async def park(self, claimed: Claimed, reason: str) -> bool:
         """Give it up for this consumer: onto the shelf, out of the way. False when the lease is somebody else's."""
-        keys, words = self._lease_keys(claimed), f"{self._member(claimed)} {claimed.attempts}"
+        keys, words = self._lease_keys(claimed), self._words([claimed])
         more = (self._lease_ms, words, claimed.consumer)
         if not await self._scripts.run(self._script("extend", claimed), keys, self.owner, *more):
             return False
@@ -292,6 +312,20 @@ class Log(ABC):
     async def consumers(self) -> list[str]:
         names = await self._redis.smembers(CONSUMERS)
         return sorted(name.decode(errors="replace") for name in names)
+
+    async def undone(self) -> int:
+        """How many events the slowest of those who read this log has not done; all, when nobody has begun."""
+        lags = [await self._lag(name) for name in await self._readers()]
+        if not lags:
+            return sum(partition.length for partition in await self.partitions())
+        return max(lag.waiting + lag.pending for lag in lags)
+
+    async def _readers(self) -> list[str]:
+        """The consumers that have a place in this log: a name may be known from the other one only."""
+        return [name for name in await self.consumers() if await self._has_place(name)]
+
+    @abstractmethod
+    async def _has_place(self, consumer: str) -> bool: ...
 
     async def _register(self, consumer: str) -> None:
         if consumer in self._registered:

@@ -10,6 +10,7 @@ from .streams import StreamLog
 
 
 def make_log(settings: Settings, redis: Redis) -> Log:
-    if settings.log == "streams":
-        return StreamLog(redis, settings.lease_seconds)
-    return PartitionedLog(redis, settings.lease_seconds, settings.partition_seconds)
+    streams = StreamLog(redis, settings.lease_seconds)
+    lua = PartitionedLog(redis, settings.lease_seconds, settings.partition_seconds)
+    lua.other, streams.other = streams, lua
+    return streams if settings.log == "streams" else lua

@@ -12,12 +12,11 @@ from .hints import Hints
 from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers
 from .log import BEGINNING, END, Log
 from .survey import Survey
-from .tail import Tail, open_first
+from .tail import TOMBSTONE_SECONDS, Tail, last_known, open_first
 from .views import Lag, Partition, Trimmed
 from .walk import Walk
 
 PARTITION_EVENTS = 10_000  # at most in one partition: a place in the middle of a list must not be far from its ends
-TOMBSTONE_SECONDS = 86_400
 
 
 class PartitionedLog(Log):
@@ -62,6 +61,9 @@ class PartitionedLog(Log):
         first = as_number(await self._redis.hget(key(begin, "state"), "first"))
         await self._scripts.run("rewind", [cursor(consumer)], begin, first, 0, "NX")
 
+    async def _has_place(self, consumer: str) -> bool:
+        return bool(await self._redis.exists(cursor(consumer)))
+
     async def _claim(self, consumer: str, limit: int) -> list[Claimed]:
         walk = self._walk(consumer)
         walk.hints = self._hints.count
@@ -72,7 +74,8 @@ class PartitionedLog(Log):
 
     def _walk(self, consumer: str) -> Walk:
         if consumer not in self._walks:
-            self._walks[consumer] = Walk(self._redis, self._scripts, self._counts, consumer, self.owner, self._lease_ms)
+            parts = (self._redis, self._scripts, self._counts)
+            self._walks[consumer] = Walk(*parts, consumer, self.owner, self._lease_ms, self._tokens)
         return self._walks[consumer]
 
     async def _wait(self, consumer: str, seconds: float) -> None:
@@ -110,7 +113,10 @@ class PartitionedLog(Log):
     async def _find(self, start: str | float) -> tuple[int, int]:
         """The partition and the index of the first event at or after this place."""
         if start == END:
-            partition = await self._tail.find()
+            partition = await last_known(self._redis)
+            if partition is None:
+                await open_first(self._scripts)
+                partition = 0
             return partition, int(await self._redis.llen(key(partition, "partitions")))
         if isinstance(start, str) and start != BEGINNING:
             partition, index = read_position(start)
@@ -126,14 +132,16 @@ class PartitionedLog(Log):
     async def trim(
         self, older_than: float | None = None, larger_than: int | None = None, *, force: bool = False
     ) -> Trimmed:
-        consumers = await self.consumers()
+        partitions, forgotten = await self._survey.partitions()
+        if forgotten:
+            await self._redis.zrem(PARTITIONS, *forgotten)
+        consumers = await self._readers()
         cursors = {name: as_number(await self._redis.hget(cursor(name), "partition")) for name in consumers}
         slowest = min(cursors, key=lambda name: cursors[name], default=None)
-        partitions = await self.partitions()
         total = sum(partition.bytes for partition in partitions)
         now = await self._now()
         events = gone = 0
-        for partition in partitions:
+        for partition in partitions[:-1]:  # the last one known leads on, sealed or not
             too_old = older_than is not None and partition.last <= now - older_than
             too_large = larger_than is not None and total > larger_than
             if not partition.sealed or not (too_old or too_large):
@@ -155,7 +163,8 @@ class PartitionedLog(Log):
     # What there is
 
     async def partitions(self, newest: int | None = None) -> list[Partition]:
-        return await self._survey.partitions(newest)
+        there, _ = await self._survey.partitions(newest)
+        return there
 
     async def _lag(self, consumer: str) -> Lag:
         place = await self._survey.place(consumer)

@@ -1,4 +1,4 @@
-"""The same log on Redis Streams, which have been there since Redis 5: XADD, XREADGROUP, XAUTOCLAIM, XACK.
+"""The same log on Redis Streams, which have been there since Redis 5: XADD, XREADGROUP, XCLAIM, XACK.
 
 What the partitions have in Lua, a stream has inside: positions that only grow (ids of ms and number, by Redis's clock),
 consumer groups, a list of what is pending with the number of deliveries, a read that blocks. What it does not have is
@@ -8,11 +8,12 @@ One stream is one key, so it lives on one node of a cluster, whole.
 
     eventr:{stream}              stream  n: how many events are before it, e: the event; each consumer is a group
     eventr:state:{stream}        hash    total: how many events have ever been appended
+    eventr:holders:{stream}:NAME hash    position -> "token owner": since which claim of his it is pending
     eventr:ids:{stream}:0 and 1  hash    id of an event -> position, in turns for REMEMBER_SECONDS each
     the keys of the consumers    as in log.py
 
-Differences that one can see. A retry waits for as long as a lease at most, for a claim cannot lie in the future. What
-outlives its owners is not handled alone, for XAUTOCLAIM does not say that there was one. And there is one partition.
+Differences that one can see. A retry waits for as long as a lease at most, for a claim cannot lie in the future. A
+clock that is turned back makes leases longer, by as much. And there is one partition.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from common.tasks import end_tasks
 
@@ -35,6 +36,7 @@ STREAM = "eventr:{stream}"
 STATE = "eventr:state:{stream}"
 IDS = ("eventr:ids:{stream}:0", "eventr:ids:{stream}:1")
 TAKE_OVER_SECONDS = 0.25  # between two looks for leases and pauses that have ended
+GONE_SECONDS = 60  # a name in a group that is idle for so long and holds nothing is not needed
 STEP = 100  # entries that are trimmed at a time
 
 Entry = tuple[bytes, dict[bytes, bytes]]
@@ -45,9 +47,16 @@ log = logging.getLogger(__name__)
 class StreamLog(Log):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._take_overs: dict[str, float] = {}
+        self._looks: dict[str, float] = {}
+        self._lost: dict[str, int] = {}  # the token of the first claim whose answer was lost, since one came
         self._told: dict[str, int] = {}
         self._stopped = asyncio.Event()
+
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
+        for consumer in self._registered:
+            with suppress(RedisError):  # those who come later clear away what is left
+                await self._leave(consumer, self.owner)
 
     # Producers
 
@@ -71,35 +80,42 @@ class StreamLog(Log):
     async def _begin(self, consumer: str) -> None:
         with suppress(ResponseError):  # the group is there
             await self._redis.xgroup_create(STREAM, consumer, "0", mkstream=True)
+        await self._leave(consumer, "")
+
+    async def _has_place(self, consumer: str) -> bool:
+        with suppress(ResponseError):  # there is no stream either
+            return bool(await self._group(consumer))
+        return False
+
+    async def _leave(self, consumer: str, name: str) -> None:
+        """Clear names away, of those who are dead and this one."""
+        await self._scripts.run("stream_leave", [STREAM], consumer, name, GONE_SECONDS * 1000)
 
     async def _claim(self, consumer: str, limit: int) -> list[Claimed]:
-        until = time.monotonic() + self._lease_ms / 1000
+        now, token = time.monotonic(), next(self._tokens)
+        lost = self._lost.get(consumer, 0)
+        look = now >= self._looks.get(consumer, 0.0) or lost > 0
+        if look:
+            self._looks[consumer] = now + TAKE_OVER_SECONDS
+            await self._tell_if_overtaken(consumer)
         try:
-            claimed = await self._take_over(consumer, limit, until)
-            if left := limit - len(claimed):
-                for _, entries in await self._redis.xreadgroup(consumer, self.owner, {STREAM: ">"}, count=left) or ():
-                    claimed += [_claimed(consumer, entry, 1, until) for entry in entries]
+            who = (consumer, self.owner, self._lease_ms, limit, token, lost, int(look))
+            alone, *words = await self._scripts.run("stream_claim", _keys(consumer), *who)
         except ResponseError:  # no such group: somebody has emptied Redis
             self._registered.discard(consumer)
             raise
-        return claimed
-
-    async def _take_over(self, consumer: str, limit: int, until: float) -> list[Claimed]:
-        """What has been idle for as long as a lease: its owner is dead, or it was put back."""
-        now = time.monotonic()
-        if now < self._take_overs.get(consumer, 0.0):
-            return []
-        self._take_overs[consumer] = now + TAKE_OVER_SECONDS
-        await self._tell_if_overtaken(consumer)
-        _, entries, *_ = await self._redis.xautoclaim(STREAM, consumer, self.owner, self._lease_ms, count=limit)
-        entries = [entry for entry in entries if entry[1]]  # the others were trimmed
-        if not entries:
-            return []
-        pending = await self._redis.xpending_range(
-            STREAM, consumer, entries[0][0], entries[-1][0], 10 * limit, consumername=self.owner
-        )
-        attempts = {entry["message_id"]: entry["times_delivered"] for entry in pending}
-        return [_claimed(consumer, entry, attempts[entry[0]], until) for entry in entries if entry[0] in attempts]
+        except RedisError:
+            self._lost.setdefault(consumer, token)
+            raise
+        self._lost.pop(consumer, None)
+        if alone:  # there may be more of its kind
+            self._looks.pop(consumer, None)
+        until = now + self._lease_ms / 1000
+        pairs = iter(words)
+        return [
+            Claimed(consumer, position.decode(), attempts, _element(position, members), until, bool(alone), token=token)
+            for attempts, (position, members) in zip(pairs, pairs, strict=True)
+        ]
 
     async def _tell_if_overtaken(self, consumer: str) -> None:
         overtaken = (await self._counts.of(consumer))["overtaken"]
@@ -126,7 +142,7 @@ class StreamLog(Log):
         self._stopped.set()
 
     def _leases(self, claimed: Claimed) -> tuple[str, ...]:
-        return (STREAM,)
+        return _keys(claimed.consumer)
 
     def _script(self, name: str, claimed: Claimed) -> str:
         return name if claimed.parked else f"stream_{name}"
@@ -135,7 +151,7 @@ class StreamLog(Log):
 
     async def replay(self, consumer: str, start: str | float) -> None:
         await self._register(consumer)
-        await self._scripts.run("stream_rewind", [STREAM], consumer, await self._before(start))
+        await self._scripts.run("stream_rewind", _keys(consumer), consumer, await self._before(start))
 
     async def _before(self, start: str | float) -> str:
         """The id behind which a group is to stand so that it gets what begins there."""
@@ -172,22 +188,22 @@ class StreamLog(Log):
     async def _no_further(self, bound: bytes) -> tuple[bytes, str | None]:
         """Up to where nobody has anything left to do, and who stands there."""
         kept_for = None
-        for consumer in await self.consumers():
-            group = await self._group(consumer)
-            pending = await self._redis.xpending(STREAM, consumer)
-            milliseconds, number = _place(group["last-delivered-id"])
-            floor = pending["min"] or f"{milliseconds}-{number + 1}".encode()
+        for consumer in await self._readers():
+            milliseconds, number = _place((await self._group(consumer))["last-delivered-id"])
+            floor = await self._first_pending(consumer) or f"{milliseconds}-{number + 1}".encode()
             if _place(floor) < _place(bound):
                 bound, kept_for = floor, consumer
         return bound, kept_for
 
     async def _trim_before(self, bound: bytes) -> int:
         """First said, then done: a consumer that is overtaken is to know of it."""
-        for consumer in await self.consumers():
+        for consumer in await self._readers():
             before = f"({bound.decode()}"
             undone = await self._redis.xpending_range(STREAM, consumer, "-", before, 1_000_000)
             if undone:
-                await self._redis.xack(STREAM, consumer, *[entry["message_id"] for entry in undone])
+                gone = [entry["message_id"] for entry in undone]
+                await self._redis.hdel(_keys(consumer)[1], *gone)
+                await self._redis.xack(STREAM, consumer, *gone)
             following, first = await self._next(consumer), (await self._redis.xrange(STREAM, bound, count=1))[0]
             lost = len(undone) + max(0, _number(first) - (_number(following) if following else _number(first)))
             self._counts.add(consumer, "overtaken", lost)
@@ -206,13 +222,18 @@ class StreamLog(Log):
 
     async def _lag(self, consumer: str) -> Lag:
         total = int(await self._redis.hget(STATE, "total") or 0)
-        pending = await self._redis.xpending(STREAM, consumer)
+        group, first = await self._group(consumer), await self._first_pending(consumer)
         following = await self._next(consumer)
-        here = pending["min"] or (following and following[0]) or (await self._group(consumer))["last-delivered-id"]
-        age = await self._now() - _place(here)[0] / 1000 if pending["min"] or following else 0.0
+        here = first or (following and following[0]) or group["last-delivered-id"]
+        age = await self._now() - _place(here)[0] / 1000 if first or following else 0.0
         waiting = total - _number(following) if following else 0
         figures = await self._figures(consumer)
-        return Lag(here.decode(), waiting, pending["pending"], oldest_seconds=max(0.0, age), **figures)
+        return Lag(here.decode(), waiting, group["pending"], oldest_seconds=max(0.0, age), **figures)
+
+    async def _first_pending(self, consumer: str) -> bytes | None:
+        """Not by XPENDING's summary, which goes through all names that a group has ever had."""
+        found = await self._redis.xpending_range(STREAM, consumer, "-", "+", 1)
+        return found[0]["message_id"] if found else None
 
     async def _next(self, consumer: str) -> Entry | None:
         """The first entry that this group has not been given."""
@@ -231,10 +252,14 @@ class StreamLog(Log):
         return int(await self._redis.memory_usage(STREAM) or 0)
 
 
-def _claimed(consumer: str, entry: Entry, attempts: int, until: float) -> Claimed:
-    position, members = entry
+def _keys(consumer: str) -> tuple[str, str]:
+    return STREAM, f"eventr:holders:{{stream}}:{consumer}"
+
+
+def _element(position: bytes, members: Sequence[bytes]) -> bytes:
+    """The event as it stands in a partition."""
     stamp, _, _ = position.partition(b"-")
-    return Claimed(consumer, position.decode(), attempts, b"%s %s" % (stamp, members.get(b"e", b"")), until)
+    return b"%s %s" % (stamp, dict(zip(members[::2], members[1::2], strict=True)).get(b"e", b""))
 
 
 def _number(entry: Entry) -> int:

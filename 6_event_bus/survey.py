@@ -8,23 +8,33 @@ from redis.asyncio import Redis
 from .keys import PARTITIONS, as_number, cursor, key, leases, numbers
 from .views import Partition
 
+STATE = ("first", "next", "last", "bytes", "trimmed")
+NOTHING = [None] * len(STATE)
+
 
 class Survey:
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
 
-    async def partitions(self, newest: int | None) -> list[Partition]:
+    async def partitions(self, newest: int | None = None) -> tuple[list[Partition], list[int]]:
+        """Those that are there; and those of the index that are not: whoever trimmed them died before it was told."""
         found = numbers(await self._redis.zrange(PARTITIONS, -(newest or 0), -1))
         pipeline = self._redis.pipeline(transaction=False)
         for partition in found:
-            pipeline.hmget(key(partition, "state"), "first", "next", "last", "bytes", "trimmed")
+            pipeline.hmget(key(partition, "state"), *STATE)
             pipeline.llen(key(partition, "partitions"))
         replies = iter(await pipeline.execute(raise_on_error=False))
-        return [_partition(n, state, length) for n, state, length in zip(found, replies, replies, strict=True)]
+        there, forgotten = [], []
+        for number, state, length in zip(found, replies, replies, strict=True):
+            if state == NOTHING:
+                forgotten.append(number)
+            else:
+                there.append(_partition(number, state, length))
+        return there, forgotten
 
     async def end(self) -> int:
         """How many events have ever been appended."""
-        newest = await self.partitions(1)
+        newest, _ = await self.partitions(1)
         return newest[0].first + newest[0].length if newest else 0
 
     async def place(self, consumer: str) -> "Place":
@@ -89,7 +99,7 @@ class Place:
 
 
 def _partition(number: int, state: Any, length: Any) -> Partition:
-    first, following, last, size, trimmed = state if isinstance(state, list) else [None] * 5
+    first, following, last, size, trimmed = state if isinstance(state, list) else NOTHING
     return Partition(
         number=str(number),
         opened=number / 1000,

@@ -11,6 +11,7 @@ from .keys import PARTITIONS, key, keys, numbers
 from .scripts import Scripts
 
 REMEMBER_SECONDS = 60  # so long, at least, an append of the same id is found out
+TOMBSTONE_SECONDS = 86_400  # how a trimmed partition ended is remembered for so long
 TRIES = 100  # each seal that one comes to costs one, and so does a Redis that somebody has emptied
 
 
@@ -31,10 +32,10 @@ class Tail:
         known: dict[str, str] = {}
         searched: set[int] = set()
         for _ in range(TRIES):
-            number = self._open if self._open is not None else await self.find()
+            number, sealed = (self._open, self._sealed) if self._open is not None else await self._find()
             if old:
-                known |= await self._search([n for n in self._sealed if n not in searched], old)
-                searched.update(self._sealed)
+                known |= await self._search([n for n in sealed if n not in searched], old)
+                searched.update(sealed)
                 # What is known stays where it is: in the open partition it would be new.
                 lines = [b"%s %s\n" % (e.id.encode(), e.to_json()) for e, _ in items if e.id not in known]
             what, *rest = await self._append_to(number, lines)
@@ -44,10 +45,11 @@ class Tail:
                     return positions
                 places = iter(positions)
                 return [known[event.id] if event.id in known else next(places) for event, _ in items]
+            self._open = None
             if what == b"sealed":
                 await self._follow(*rest)
-            else:  # the partition is gone: somebody has emptied Redis
-                await self.find()
+            else:  # it was forgotten, or somebody has emptied Redis: it leads nowhere
+                await self._redis.zrem(PARTITIONS, number)
         raise RedisError("the log changes faster than one can append to it")
 
     async def _append_to(self, number: int, lines: Sequence[bytes]) -> Any:
@@ -68,26 +70,38 @@ class Tail:
             if index is not None
         }
 
-    async def _follow(self, number: bytes, first: int) -> None:
-        """Go where a seal points. Opened, then made known, then used: so all that is known can be used."""
-        await self._scripts.run("open", [key(number.decode(), "state")], first)
-        await self._redis.zadd(PARTITIONS, {number: int(number)})
-        await self.find()
+    async def _follow(self, number: bytes, first: int, told: bytes) -> None:
+        """Open the partition to which a seal points, then make it known: so all that is known can be used.
 
-    async def find(self) -> int:
-        """The last partition that is known; the seals lead on from there. All begin at 0, which holds no event."""
-        last = numbers(await self._redis.zrange(PARTITIONS, -1, -1))
-        if not last:
+        Not when a later one is known, for it may be trimmed and forgotten. When none was, it cannot have been forgotten
+        before the end of a tombstone, however long this process sleeps from here on: open.lua looks at the time.
+        """
+        last = await last_known(self._redis)
+        if last is not None and last >= int(number):
+            return
+        if await self._scripts.run("open", [key(number.decode(), "state")], first, told, TOMBSTONE_SECONDS * 500):
+            await self._scripts.run("make_known", [PARTITIONS], number)
+
+    async def _find(self) -> tuple[int, list[int]]:
+        """The last partition that is known, and those before it in which an id may be remembered."""
+        last = await last_known(self._redis)
+        sealed: list[int] = []
+        if last is None:  # all begin at 0, which holds no event
             await open_first(self._scripts)
-            self._open, self._sealed = 0, []
-            return 0
-        [self._open] = last
-        # A partition's seal is as old as the one after it. So: what was opened within that time, and one more.
-        since = self._open - REMEMBER_SECONDS * 1000
-        recent = await self._redis.zrangebyscore(PARTITIONS, since, f"({self._open}")
-        before = await self._redis.zrevrangebyscore(PARTITIONS, f"({since}", "-inf", start=0, num=1)
-        self._sealed = numbers([*before, *recent])
-        return self._open
+            last = 0
+        else:
+            # A partition's seal is as old as the one after it. So: what was opened within that time, and one more.
+            since = last - REMEMBER_SECONDS * 1000
+            recent = await self._redis.zrangebyscore(PARTITIONS, since, f"({last}")
+            before = await self._redis.zrevrangebyscore(PARTITIONS, f"({since}", "-inf", start=0, num=1)
+            sealed = numbers([*before, *recent])
+        self._open, self._sealed = last, sealed  # together, or an id would not be searched for where it is
+        return last, sealed
+
+
+async def last_known(redis: Any) -> int | None:
+    """The seals lead on from there."""
+    return next(iter(numbers(await redis.zrange(PARTITIONS, -1, -1))), None)
 
 
 async def open_first(scripts: Scripts) -> None:

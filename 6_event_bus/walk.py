@@ -6,11 +6,12 @@ something is pending still, and which are looked into when that is due.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from .counts import Counts
 from .events import Claimed
@@ -30,11 +31,19 @@ class Stretch:
     first: int
     index: int = 0  # where the consumer begins in it: not 0 in the one to which a replay has gone
     look: float = 0.0  # when something may be due in it, if anything is pending: time.monotonic()
+    lost: int = 0  # the token of the first claim in it whose answer was lost, since one came
 
 
 class Walk:
     def __init__(
-        self, redis: Redis, scripts: Scripts, counts: Counts, consumer: str, owner: str, lease_ms: int
+        self,
+        redis: Redis,
+        scripts: Scripts,
+        counts: Counts,
+        consumer: str,
+        owner: str,
+        lease_ms: int,
+        tokens: Iterator[int],
     ) -> None:
         self.hints = 0  # those that had come when this process looked last
         self._redis: Any = redis
@@ -43,6 +52,7 @@ class Walk:
         self._consumer = consumer
         self._owner = owner
         self._lease_ms = lease_ms
+        self._tokens = tokens
         self._epoch = 0
         self._cursor = -1  # the partition to which the cursor has been moved
         self._stretches: list[Stretch] = []
@@ -64,10 +74,19 @@ class Walk:
 
     async def claim(self, limit: int) -> list[Claimed] | None:
         """None when the consumer has no cursor: somebody has emptied Redis."""
-        now = time.monotonic()
-        if now >= self._look and not await self._read_cursor():
+        if time.monotonic() >= self._look and not await self._read_cursor():
             return None
         claimed: list[Claimed] = []
+        try:
+            await self._claim_along(claimed, limit)
+            await self._advance()
+        except RedisError:
+            if not claimed:
+                raise
+        return claimed  # also what was claimed before an error: nobody else would handle it before its lease ends
+
+    async def _claim_along(self, claimed: list[Claimed], limit: int) -> None:
+        now = time.monotonic()
         for stretch in self._stretches[:-1]:
             if now >= stretch.look and _room(claimed, limit) and stretch in self._stretches:
                 claimed += await self._claim_in(stretch, limit - len(claimed))
@@ -75,16 +94,19 @@ class Walk:
         while self._stretches and self._stretches[-1] is not last and _room(claimed, limit):
             last = self._stretches[-1]
             claimed += await self._claim_in(last, limit - len(claimed))
-        await self._advance()
-        return claimed
 
     async def _claim_in(self, stretch: Stretch, limit: int) -> list[Claimed]:
         """Claim in one partition, and go on to the next one when there is nothing more to come in it."""
         of_one = keys(stretch.number, "partitions", "state", "counters") + leases(stretch.number, self._consumer)
-        now = time.monotonic()
-        what, *reply = await self._scripts.run(
-            "claim", of_one, self._consumer, self._epoch, stretch.index, self._owner, self._lease_ms, limit
-        )
+        now, token = time.monotonic(), next(self._tokens)
+        where = (self._consumer, self._epoch, stretch.index)
+        who = (self._owner, self._lease_ms, limit, token, stretch.lost)
+        try:
+            what, *reply = await self._scripts.run("claim", of_one, *where, *who)
+        except RedisError:
+            stretch.lost = stretch.lost or token
+            raise
+        stretch.lost = 0
         match what:
             case b"stale":  # a replay has begun a new epoch: read the cursor again
                 self._stretches.clear()
@@ -95,7 +117,7 @@ class Walk:
                 self._leave(stretch, Stretch(int(following), first), lost)
                 return []
             case b"missing":
-                await self._find_what_is_left(stretch)
+                await self._look_again(stretch)
                 return []
         following, first, new, pending, due, alone, *words = reply
         stretch.look = now + due / 1000 if pending else 0.0
@@ -107,15 +129,27 @@ class Walk:
         until = now + self._lease_ms / 1000
         triples = iter(words)
         return [
-            Claimed(self._consumer, f"{stretch.number}-{index}", attempts, element, until, alone=bool(alone))
+            Claimed(self._consumer, f"{stretch.number}-{index}", attempts, element, until, bool(alone), token=token)
             for index, attempts, element in zip(triples, triples, triples, strict=True)
         ]
 
+    async def _look_again(self, missing: Stretch) -> None:
+        """A partition that is not there: it is not open yet, or was trimmed long ago, or Redis has lost its tail.
+
+        So what this process remembers may be wrong: the next time it begins at the cursor again. When the cursor itself
+        stands there, it was trimmed so long ago that only the index of partitions knows how it goes on.
+        """
+        self._stretches.clear()
+        if await self._read_cursor() and self._stretches[0].number == missing.number:
+            await self._find_what_is_left(self._stretches[0])
+        else:
+            self._stretches.clear()
+            self.look_now()
+
     async def _find_what_is_left(self, stretch: Stretch) -> None:
-        """It was trimmed so long ago that only the index of partitions knows how it goes on."""
         later = await self._redis.zrangebyscore(PARTITIONS, f"({stretch.number}", "+inf", start=0, num=1)
         if not (found := numbers(later)):
-            self._stretches.remove(stretch)
+            self._stretches.clear()
             return
         first = as_number(await self._redis.hget(key(found[0], "state"), "first"))
         lost = first - stretch.first - stretch.index if stretch.number else 0
@@ -138,7 +172,8 @@ class Walk:
         self._look = time.monotonic() + LOOK_SECONDS
         partition, first, index, epoch = map(int, words)
         begin = Stretch(partition, first, index)
-        if epoch != self._epoch or not self._stretches:
+        if epoch != self._epoch or partition < self._cursor or not self._stretches:
+            # At the beginning, after a replay; or Redis has lost its tail, for else a cursor never moves back.
             self._epoch, self._stretches = epoch, [begin]
         else:  # another process may have done what this one still means to look at
             self._stretches = [s for s in self._stretches if s.number >= partition] or [begin]

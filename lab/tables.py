@@ -153,8 +153,6 @@ def measured_faults(*subjects: str) -> Iterator[str]:
             yield ""
         yield from faults_report.table(facts, subject)
         yield ""
-    yield faults_report.LEGEND
-    yield ""
     yield "</details>"
 
 

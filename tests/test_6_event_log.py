@@ -4,19 +4,21 @@ import asyncio
 import importlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import pytest
 import redis as blocking
 from pydantic import SecretStr
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, RedisError
 
 from common.redis_client import blocking_redis_client, redis_client
+from common.settings import Settings
 from tests.programs import LIMIT, Valkey, a_name
 
 module = importlib.import_module("6_event_bus.events")
+logs = importlib.import_module("6_event_bus.logs")
 partitions = importlib.import_module("6_event_bus.partitions")
 streams = importlib.import_module("6_event_bus.streams")
 
@@ -60,6 +62,44 @@ async def claim_when_due(log: Any, consumer: str, limit: int = 10) -> list[Any]:
     claimed: list[Any] = await log.claim(consumer, limit, wait=10.0)
     assert claimed, "nothing within 10 s"
     return claimed
+
+
+@contextmanager
+def full(valkey: Valkey) -> Iterator[None]:
+    valkey.client.config_set("maxmemory", "1")
+    try:
+        yield
+    finally:
+        valkey.client.config_set("maxmemory", "0")
+
+
+def remember(valkey: Valkey) -> Callable[[], None]:
+    """Returns what takes Redis back to this moment, as a crash does that loses the end of its file."""
+    client = blocking.Redis.from_url(valkey.url, protocol=2)
+    keys = {key: (client.dump(key), max(0, client.pttl(key))) for key in client.scan_iter()}
+
+    def take_back() -> None:
+        client.flushall()
+        for key, (value, ttl) in keys.items():
+            client.restore(key, ttl, value or b"")
+        client.close()
+
+    return take_back
+
+
+def lose_an_answer(log: Any, script: str) -> None:
+    """Redis runs the next script of this name, and its caller does not hear of it."""
+    run, lose = log._scripts.run, True
+
+    async def run_and_lose(name: str, *arguments: Any) -> Any:
+        nonlocal lose
+        answer = await run(name, *arguments)
+        if lose and name in (script, f"stream_{script}"):
+            lose = False
+            raise ConnectionError("gone")
+        return answer
+
+    log._scripts.run = run_and_lose
 
 
 @pytest.fixture(params=["lua", "streams"])
@@ -136,17 +176,7 @@ async def test_an_answer_that_is_lost_is_no_second_event(new_log: Any, valkey: V
     """The producer appends again, to whatever partition is open by then."""
     log, other = await new_log(partition_events=3), await new_log(partition_events=3)
     await append(log, 2)
-    run, lose = log._scripts.run, True
-
-    async def run_and_lose_the_answer(name: str, *arguments: Any) -> Any:
-        nonlocal lose
-        answer = await run(name, *arguments)
-        if lose and name.endswith("append"):
-            lose = False
-            raise ConnectionError("gone")
-        return answer
-
-    log._scripts.run = run_and_lose_the_answer
+    lose_an_answer(log, "append")
     event = an_event(2)
     with pytest.raises(ConnectionError):
         await log.append(event, new=True)
@@ -240,6 +270,45 @@ async def test_only_who_holds_the_lease_can_commit(new_log: Any) -> None:
     assert await claim_all(other, "email") == []
 
 
+async def is_nobodys(log: Any, claimed: Any, client: blocking.Redis) -> bool:
+    """Whether this claim has no power any more."""
+    extended = await asyncio.to_thread(log.extend, client, [claimed]) == 0
+    told = [await log.commit(claimed), await log.put_back(claimed, 0.0), await log.park(claimed, "old")]
+    return not extended and not any(told) and await log.parked("email") == []
+
+
+async def test_a_claim_of_before_a_replay_has_no_power_over_the_one_after_it(log: Any, valkey: Valkey) -> None:
+    """One process has claimed the same event twice, each time as the first attempt."""
+    await append(log, 1)
+    [old] = await log.claim("email", 1)
+    await log.replay("email", "beginning")
+    [new] = await log.claim("email", 1)
+    assert (old.position, old.attempts) == (new.position, new.attempts)
+    client = blocking_redis_client(SecretStr(valkey.url))
+    assert await is_nobodys(log, old, client)
+    assert not await is_nobodys(log, new, client)
+    client.close()
+
+
+async def test_when_redis_has_lost_its_tail_a_claim_of_before_has_no_power_over_what_took_its_place(
+    log: Any, valkey: Valkey
+) -> None:
+    await append(log, 1)
+    await claim_all(log, "email")
+    take_back = remember(valkey)
+    await append(log, 1, 2)
+    [old] = await log.claim("email", 1)
+    take_back()
+    await append(log, 2, 3)
+    [new] = await log.claim("email", 1)
+    assert (numbers([old]), numbers([new])) == ([1], [2])
+    client = blocking_redis_client(SecretStr(valkey.url))
+    assert await is_nobodys(log, old, client)
+    client.close()
+    assert (await log.lag("email")).pending == 1
+    assert await log.commit(new)
+
+
 async def test_a_heartbeat_keeps_a_lease_and_says_which_are_lost(new_log: Any, valkey: Valkey) -> None:
     alive, other = await new_log(lease=1.0), await new_log(lease=1.0)
     await append(alive, 2)
@@ -287,6 +356,64 @@ async def test_who_stops_waits_no_longer(log: Any) -> None:
 
 
 # Failures
+
+
+async def test_claims_whose_answers_are_lost_are_no_attempts_and_wait_for_no_lease(new_log: Any) -> None:
+    log, other = await new_log(), await new_log()
+    await append(log, 25)
+    theirs: list[Any] = []
+    for _ in range(6):
+        lose_an_answer(log, "claim")
+        with pytest.raises(ConnectionError):
+            await log.claim("email", 4)
+        theirs += await other.claim("email", 2)
+    ours: list[Any] = []
+    while claimed := await log.claim("email", 10):
+        ours += claimed
+    assert sorted(numbers(ours + theirs)) == list(range(25))
+    assert {(one.attempts, one.alone) for one in ours + theirs} == {(1, False)}
+    assert all([*await commit(log, ours), *await commit(other, theirs)])
+
+
+async def test_a_process_that_claims_again_what_it_held_itself_has_made_no_attempt(new_log: Any) -> None:
+    """It was asleep for longer than its lease, say; but it lives, so no event has killed it."""
+    log = await new_log(lease=0.1)
+    await append(log, 1)
+    for _ in range(4):
+        [one] = await claim_when_due(log, "email")
+        assert (one.attempts, one.alone) == (1, False)
+
+
+async def test_what_may_have_killed_its_workers_goes_alone(new_log: Any) -> None:
+    """So at each further kill one event counts an attempt, and not all that were in hand."""
+    await append(await new_log(), 4)
+    for _ in range(2):  # two owners die with all four in their hands
+        log = await new_log(lease=0.05)
+        claimed: list[Any] = []
+        while len(claimed) < 4:
+            claimed += await log.claim("email", 10, wait=1.0)
+    log, seen = await new_log(lease=0.5), []
+    for _ in range(4):
+        [one] = await claim_when_due(log, "email")
+        assert (one.alone, one.attempts) == (True, 3)
+        seen += numbers([one])
+        await log.commit(one)
+    assert sorted(seen) == [0, 1, 2, 3]
+
+
+async def test_what_is_dead_behind_many_living_is_taken_over(new_log: Any, valkey: Valkey) -> None:
+    alive, dead, third = await new_log(), await new_log(lease=1.0), await new_log(lease=1.0)
+    await append(alive, 320)
+    held: list[Any] = []
+    while len(held) < 300:
+        held += await alive.claim("email", 100)
+    left = {one.position for one in await dead.claim("email", 10)}
+    client = blocking_redis_client(SecretStr(valkey.url))
+    async with asyncio.timeout(15):
+        while left:
+            await asyncio.to_thread(alive.extend, client, held)
+            left -= {one.position for one in await third.claim("email", 12, wait=0.1)}
+    client.close()
 
 
 async def test_what_is_put_back_comes_again_after_its_pause_and_counts_attempts(log: Any) -> None:
@@ -444,6 +571,40 @@ async def test_what_everybody_has_done_can_be_trimmed_and_no_more(log: Any) -> N
     assert sum(partition.length for partition in await log.partitions()) <= 10
 
 
+async def test_a_full_redis_can_be_trimmed(log: Any, valkey: Valkey) -> None:
+    await append(log, 25)
+    await claim_all(log, "email")
+    with full(valkey):
+        assert (await log.trim(older_than=0)).events >= 20
+
+
+async def test_a_name_that_only_the_other_log_knows_keeps_nothing_from_being_trimmed(log: Any, valkey: Valkey) -> None:
+    valkey.client.sadd("eventr:consumers", "stranger")
+    await append(log, 25)
+    await claim_all(log, "email")
+    assert (await log.trim(older_than=0)).events >= 20
+
+
+async def test_events_that_are_left_in_the_other_log_are_told_of_at_the_start(
+    log: Any, valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def start_with_the_other() -> str:
+        caplog.clear()
+        async with redis_client(SecretStr(valkey.url)) as redis:
+            settings = Settings(log="lua" if isinstance(log, streams.StreamLog) else "streams")
+            async with logs.make_log(settings, redis):
+                return caplog.text
+
+    assert await start_with_the_other() == ""
+    await append(log, 3)
+    assert "LOG was changed: 3 events are left" in await start_with_the_other()
+    await commit(log, await log.claim("email", 1))
+    held = await log.claim("email", 1)
+    assert "LOG was changed: 2 events are left" in await start_with_the_other()
+    await commit(log, [*held, *await log.claim("email", 1)])
+    assert await start_with_the_other() == ""
+
+
 async def test_a_limit_in_bytes_takes_the_oldest(log: Any) -> None:
     for hundred in range(0, 2500, 100):
         await asyncio.gather(*[log.append(an_event(hundred + number), new=True) for number in range(100)])
@@ -465,7 +626,7 @@ async def test_a_consumer_that_is_overtaken_is_told_how_much_it_has_lost(
     await commit(log, claimed[:2])
     trimmed = await trimmer.trim(older_than=0, force=True)
     assert trimmed.events >= 40
-    log._take_overs = {}
+    log._looks = {}
     left = await claim_all(log, "email")
     assert left == list(range(trimmed.events, 45))
     assert not await log.commit(claimed[2]), "it is gone"
@@ -494,6 +655,41 @@ async def test_memory_of_ids_is_given_back(log: Any, valkey: Valkey) -> None:
     keys = list(valkey.client.scan_iter("eventr:ids:*"))
     ttls = [valkey.client.ttl(key) for key in keys]
     assert sum(0 < ttl <= 120 for ttl in ttls) >= len(keys) - 1, "all but those of the open partition"
+
+
+# What only Streams need
+
+
+@pytest.mark.parametrize("new_log", ["streams"], indirect=True)
+async def test_a_full_redis_takes_no_event_into_the_stream_though_a_new_minute_begins(
+    new_log: Any, valkey: Valkey
+) -> None:
+    log = await new_log()
+    await append(log, 1)
+    for key in valkey.client.scan_iter("eventr:ids:{stream}:*"):
+        valkey.client.hset(key, "", 0)  # as in another minute
+    with full(valkey), pytest.raises(RedisError, match="maxmemory"):
+        await log.append(an_event(1))
+    assert await claim_all(log, "email") == [0]
+
+
+@pytest.mark.parametrize("new_log", ["streams"], indirect=True)
+async def test_a_group_forgets_the_names_of_those_who_have_ended_or_died(
+    new_log: Any, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await new_log()
+    await append(log, 10)
+    for _ in range(5):
+        ended = await new_log()
+        await commit(ended, await ended.claim("email", 1))
+        await ended.__aexit__(None, None, None)
+    assert valkey.client.xinfo_consumers(streams.STREAM, "email") == []
+    dead, holding = await new_log(), await new_log()
+    await commit(dead, await dead.claim("email", 1))
+    await holding.claim("email", 1)
+    monkeypatch.setattr(streams, "GONE_SECONDS", -1)
+    await (await new_log()).claim("email", 0)
+    assert [one["name"] for one in valkey.client.xinfo_consumers(streams.STREAM, "email")] == [holding.owner]
 
 
 # Kills, as far as one process can play them

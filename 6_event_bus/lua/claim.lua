@@ -1,6 +1,7 @@
 -- Claim events of one partition for a consumer: first those whose lease or pause has ended, then new ones.
 -- KEYS: 1 events (list)  2 state (hash)  3 counters (hash)  4 pending (zset)  5 holders (hash), all of one partition
 -- ARGV: 1 consumer  2 epoch  3 index at which it begins here  4 owner  5 ms of a lease  6 how many at most
+--       7 token of this claim  8 token of his first claim here whose answer was lost, or 0
 -- Returns {'missing'}; {'stale'} when the consumer is in a later epoch; {'trimmed', how many it had not done, next, its
 -- first}; {'claimed', next or '', next's first, new ones left, pending, ms until one of them is due, 1 if this one is to
 -- be handled alone, index, attempts, event, …}.
@@ -35,16 +36,34 @@ local function take(index, attempts, event)
     leases[#leases + 1] = string.format('%.0f', now + ARGV[5])
     leases[#leases + 1] = index
     holders[#holders + 1] = index
-    holders[#holders + 1] = attempts .. ' ' .. ARGV[4]
+    holders[#holders + 1] = attempts .. ' ' .. ARGV[7] .. ' ' .. ARGV[4]
+end
+
+-- Due is also what the owner was given in an answer that was lost; and what ends later than any lease or pause can,
+-- for then the clock has been turned back.
+if ARGV[8] ~= '0' then
+    local all = redis.call('HGETALL', KEYS[5])
+    for number = 1, #all, 2 do
+        local token, owner = string.match(all[number + 1], '^%d+ (%d+) (.*)$')
+        if owner == ARGV[4] and tonumber(token) >= tonumber(ARGV[8]) then
+            redis.call('ZADD', KEYS[4], 'XX', 0, all[number])
+        end
+    end
+end
+local latest = string.format('(%.0f', now + math.max(ARGV[5], 60000))
+for _, index in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], latest, '+inf')) do
+    redis.call('ZADD', KEYS[4], 0, index)
 end
 
 local alone = false
 for _, index in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, limit)) do
-    local attempts, owner = string.match(redis.call('HGET', KEYS[5], index) or '0 ', '^(%d+) (.*)$')
+    local attempts, owner = string.match(redis.call('HGET', KEYS[5], index) or '', '^(%d+) %d+ (.*)$')
+    -- Who claims again what he holds is alive, so it has not killed him: that is no further attempt.
+    attempts = (attempts or 0) + (owner == ARGV[4] and 0 or 1)
     -- What has outlived two owners may be what killed them. It goes alone, so that it takes no other along.
-    local suspect = tonumber(attempts) >= 2 and owner ~= ''
+    local suspect = attempts >= 3 and owner ~= ''
     if not suspect or #leases == 0 then
-        take(tonumber(index), attempts + 1, redis.call('LINDEX', KEYS[1], index) or '')
+        take(tonumber(index), attempts, redis.call('LINDEX', KEYS[1], index) or '')
         alone = suspect
     end
     if suspect then

@@ -4,13 +4,17 @@
 redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local latest = string.format('(%.0f', now + math.max(ARGV[2], 60000))
+for _, position in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], latest, '+inf')) do -- the clock was turned back
+    redis.call('ZADD', KEYS[1], 0, position)
+end
 local reply = {}
 for _, position in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[3])) do
     local entry = redis.call('HGET', KEYS[3], position)
     if entry then
-        local attempts = string.match(redis.call('HGET', KEYS[2], position) or '0', '^%d+') + 1
+        local attempts = (string.match(redis.call('HGET', KEYS[2], position) or '', '^%d+') or 0) + 1
         redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), position)
-        redis.call('HSET', KEYS[2], position, attempts .. ' ' .. ARGV[1])
+        redis.call('HSET', KEYS[2], position, attempts .. ' 0 ' .. ARGV[1])
         for _, value in ipairs({position, attempts, entry}) do
             reply[#reply + 1] = value
         end

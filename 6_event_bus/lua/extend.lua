@@ -1,12 +1,13 @@
 -- The heartbeat: these leases last longer, by Redis's clock. Those of others are left alone.
--- KEYS: 1 pending (zset)  2 holders (hash)   ARGV: 1 owner  2 ms of a lease  3 "index attempts index attempts …"
+-- KEYS: 1 pending (zset)  2 holders (hash)
+-- ARGV: 1 owner  2 ms of a lease  3 "index attempts token index attempts token …"  4 consumer (not used)
 -- Returns how many were extended.
 redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
 local time = redis.call('TIME')
 local till = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2])
 local extended = 0
-for index, attempts in string.gmatch(ARGV[3], '(%S+) (%d+)') do
-    if redis.call('HGET', KEYS[2], index) == attempts .. ' ' .. ARGV[1] then
+for index, claim in string.gmatch(ARGV[3], '(%S+) (%d+ %d+)') do
+    if redis.call('HGET', KEYS[2], index) == claim .. ' ' .. ARGV[1] then
         redis.call('ZADD', KEYS[1], 'XX', till, index)
         extended = extended + 1
     end

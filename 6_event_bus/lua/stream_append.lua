@@ -4,6 +4,7 @@
 local span = math.floor(redis.call('TIME')[1] / ARGV[1])
 local ids, before = KEYS[3 + span % 2], KEYS[4 - span % 2]
 if redis.call('HGET', ids, '') ~= tostring(span) then
+    redis.call('HSET', ids, '', span) -- first, for a full Redis refuses it; behind a DEL it would take all
     redis.call('DEL', ids)
     redis.call('HSET', ids, '', span)
     redis.call('EXPIRE', ids, 2 * ARGV[1])

@@ -1,11 +1,22 @@
 -- XACK for these events, but only for those whose lease is ours still: XACK itself takes anybody's word.
--- KEYS: 1 events (stream)   ARGV: 1 owner  2 "id attempts id attempts …"  3 consumer (group)
--- Returns how many are pending still, then for each 1 or 0.
-local reply = {0}
-for id, attempts in string.gmatch(ARGV[2], '(%S+) (%d+)') do
-    local found = redis.call('XPENDING', KEYS[1], ARGV[3], id, id, 1)[1]
-    local ours = found and found[2] == ARGV[1] and found[4] == tonumber(attempts)
-    reply[#reply + 1] = ours and redis.call('XACK', KEYS[1], ARGV[3], id) or 0
+-- KEYS: 1 events (stream)  2 holders (hash)
+-- ARGV: 1 owner  2 "id attempts token id attempts token …"  3 consumer (group)
+-- Returns how many are held still, then for each 1 or 0.
+local ids, claims, reply, done = {}, {}, {0}, {}
+for id, token in string.gmatch(ARGV[2], '(%S+) %d+ (%d+)') do
+    ids[#ids + 1] = id
+    claims[#claims + 1] = token .. ' ' .. ARGV[1]
 end
-reply[1] = redis.call('XPENDING', KEYS[1], ARGV[3])[1]
+for number, holder in ipairs(redis.call('HMGET', KEYS[2], unpack(ids))) do
+    local ours = holder == claims[number]
+    reply[number + 1] = ours and 1 or 0
+    if ours then
+        done[#done + 1] = ids[number]
+    end
+end
+if #done > 0 then
+    redis.call('XACK', KEYS[1], ARGV[3], unpack(done))
+    redis.call('HDEL', KEYS[2], unpack(done))
+end
+reply[1] = redis.call('HLEN', KEYS[2])
 return reply

@@ -1,5 +1,5 @@
 -- Place a group behind an id and forget what it has claimed.
--- KEYS: 1 events (stream)   ARGV: 1 consumer (group)  2 id
+-- KEYS: 1 events (stream)  2 holders (hash)   ARGV: 1 consumer (group)  2 id
 redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], ARGV[2])
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1000)
 while #pending > 0 do
@@ -8,4 +8,5 @@ while #pending > 0 do
     end
     pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1000)
 end
+redis.call('DEL', KEYS[2])
 return 1

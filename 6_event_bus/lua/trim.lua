@@ -3,6 +3,7 @@
 -- KEYS: 1 events (list)  2 state (hash)  3 counters (hash)  4 ids (hash)  5, 6, … pending and holders of each consumer
 -- ARGV: 1 seconds that the rest stays  2, 3, … the consumers
 -- Returns how many events were deleted.
+redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
 local following, length, trimmed = unpack(redis.call('HMGET', KEYS[2], 'next', 'length', 'trimmed'))
 if not following or trimmed then
     return 0
