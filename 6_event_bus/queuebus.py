@@ -134,4 +134,4 @@ async def main(settings: Settings, words: Sequence[str]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 5):
         exit_with_usage_error("python -m 6_event_bus.queuebus APPLICATION EVENT [QUEUE CLASS]")
-    run(main(read_settings(), sys.argv[1:]))
+    run(main(read_settings(), sys.argv[1:]), until_stopped=False)

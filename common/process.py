@@ -16,8 +16,12 @@ LIFELINE = "SIX_WAYS_LIFELINE"
 """Set in the environment of a child whose standard input is a pipe from its parent: its end is the parent's end."""
 
 
-def run(main: Coroutine[Any, Any, None], prefix: str = "") -> None:
-    """Run a role to its end, on uvloop, with the log on standard output, each line behind the prefix."""
+def run(main: Coroutine[Any, Any, None], prefix: str = "", *, until_stopped: bool = True) -> None:
+    """Run a role to its end, on uvloop, with the log on standard output, each line behind the prefix.
+
+    A role must wait for `stop_requested` somewhere, or no signal ends it; a program that ends by itself is not
+    `until_stopped`.
+    """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
     logging.basicConfig(
         stream=sys.stdout,
@@ -27,7 +31,7 @@ def run(main: Coroutine[Any, Any, None], prefix: str = "") -> None:
     )
     gc.freeze()  # what has been imported stays: the collector need not look at it again and again
     gc.set_threshold(20_000, 20, 20)  # nor come after each 700 objects: few of ours are in cycles, and most die young
-    uvloop.run(_listening(main))
+    uvloop.run(_listening(main) if until_stopped else main)
 
 
 _stop: ContextVar[asyncio.Future[str]] = ContextVar("_stop")

@@ -66,7 +66,7 @@ def main() -> None:
     result: dict[str, float] = {}
     output = sys.stdout
     with open(os.devnull, "w") as sys.stdout:  # where run() sends the log
-        run(send_emails(options.senders, options.seconds, options.warm_up, result))
+        run(send_emails(options.senders, options.seconds, options.warm_up, result), until_stopped=False)
     print(json.dumps(result), file=output)
 
 
