@@ -94,8 +94,8 @@ class Log(ABC):
         self._append = Batcher(self._append_many, LARGEST)
         self._commit = Batcher(self.commit_many, LARGEST)
         self._counts = Counts(redis, self._scripts)
-        self._shelf = Shelf(redis, self._scripts, self.owner, self._lease_ms)
         self._tokens = count(1)
+        self._shelf = Shelf(redis, self._scripts, self.owner, self._lease_ms, self._tokens)
         self._registered: set[str] = set()
         self._closing = False
 

@@ -5,11 +5,11 @@ It has a copy of each event, so trimming the log does not empty it. Both logs ha
     eventr:parked:{NAME}     hash   position -> a line of JSON {reason, attempts, at}, then the event as in the log
     eventr:shelf:{NAME}      zset   position -> ms when it was given up: their order, so that a look needs not read all
     eventr:pending:{NAME}    zset   position -> ms when it may be claimed: somebody wants it to be handled again
-    eventr:holders:{NAME}    hash   position -> "attempts owner", as in a partition
+    eventr:holders:{NAME}    hash   position -> "attempts token owner", as in a partition
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,12 @@ class Parked:
 
 
 class Shelf:
-    def __init__(self, redis: Redis, scripts: Scripts, owner: str, lease_ms: int) -> None:
+    def __init__(self, redis: Redis, scripts: Scripts, owner: str, lease_ms: int, tokens: Iterator[int]) -> None:
         self._redis: Any = redis
         self._scripts = scripts
         self._owner = owner
         self._lease_ms = lease_ms
+        self._tokens = tokens
         self._looks: dict[str, float] = {}
 
     async def put(self, claimed: Claimed, reason: str) -> None:
@@ -56,10 +57,11 @@ class Shelf:
             return []
         self._looks[consumer] = now + LOOK_SECONDS
         keys = [*lease_keys(consumer), parked_key(consumer)]
-        words = iter(await self._scripts.run("claim_parked", keys, self._owner, self._lease_ms, limit))
+        token = next(self._tokens)
+        words = iter(await self._scripts.run("claim_parked", keys, self._owner, self._lease_ms, limit, token))
         until = now + self._lease_ms / 1000
         return [
-            Claimed(consumer, position.decode(), attempts, entry.partition(b"\n")[2], until, parked=True)
+            Claimed(consumer, position.decode(), attempts, entry.partition(b"\n")[2], until, parked=True, token=token)
             for position, attempts, entry in zip(words, words, words, strict=True)
         ]
 

@@ -383,6 +383,13 @@ async def test_a_process_that_claims_again_what_it_held_itself_has_made_no_attem
     for _ in range(4):
         [one] = await claim_when_due(log, "email")
         assert (one.attempts, one.alone) == (1, False)
+    await log.park(one, "later")
+    await log.unpark("email")
+    [old] = await claim_when_due(log, "email")
+    [new] = await claim_when_due(log, "email")
+    assert (old.attempts, new.attempts, new.parked) == (1, 1, True)
+    assert not await log.commit(old), "each claim from the shelf has a token of its own too"
+    assert await log.commit(new)
 
 
 async def test_what_may_have_killed_its_workers_goes_alone(new_log: Any) -> None:

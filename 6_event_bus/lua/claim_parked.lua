@@ -1,5 +1,5 @@
 -- Claim events that were parked and that somebody wants to be handled again.
--- KEYS: 1 pending (zset)  2 holders (hash)  3 parked (hash)   ARGV: 1 owner  2 ms of a lease  3 how many at most
+-- KEYS: 1 pending (zset)  2 holders (hash)  3 parked (hash)   ARGV: 1 owner  2 ms of a lease  3 how many at most  4 token
 -- Returns {position, attempts, parked entry, …}
 redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
 local time = redis.call('TIME')
@@ -12,9 +12,10 @@ local reply = {}
 for _, position in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[3])) do
     local entry = redis.call('HGET', KEYS[3], position)
     if entry then
-        local attempts = (string.match(redis.call('HGET', KEYS[2], position) or '', '^%d+') or 0) + 1
+        local attempts, owner = string.match(redis.call('HGET', KEYS[2], position) or '', '^(%d+) %d+ (.*)$')
+        attempts = (attempts or 0) + (owner == ARGV[1] and 0 or 1) -- as in claim.lua
         redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), position)
-        redis.call('HSET', KEYS[2], position, attempts .. ' 0 ' .. ARGV[1])
+        redis.call('HSET', KEYS[2], position, attempts .. ' ' .. ARGV[4] .. ' ' .. ARGV[1])
         for _, value in ipairs({position, attempts, entry}) do
             reply[#reply + 1] = value
         end
