@@ -394,7 +394,7 @@ def test_a_wrong_promise_turns_red(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Strategy 2 loses what is in flight. Had it promised otherwise, the lab would say so."""
-    monkeypatch.setattr(cell, "promise", lambda subject, fault: Promise())
+    monkeypatch.setattr(cell, "promise", lambda subject, fault: Promise(refusals=frozenset({"none"})))
     monkeypatch.setattr(cell, "SILENT_SECONDS", 1.0)
     with mailbox(lab, take_ms=150) as box:
         run_cells(lab, box, "2", ["server-kill"], cell.Plan("1", kills=1, rate=100.0))

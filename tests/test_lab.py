@@ -409,7 +409,7 @@ def test_commands_are_called_one_by_one_and_batched(lab: Lab, command: str) -> N
     with valkey(lab) as url:
         for options in ((), ("--batched",)):
             facts = lab.measure("lab.load_redis", command, "--seconds", 0.05, *options, REDIS_URL=url)
-            assert facts["calls"] >= 50
+            assert facts["calls"] > 0
 
 
 # The children
