@@ -73,10 +73,11 @@ def measure(benchmarks: dict[str, Benchmark], rows: list[Row], console: Console)
         Progress(*columns, text, console=console, transient=True) as progress,
     ):
         task = progress.add_task("", total=len(benchmarks), step="")
-        lab = Lab(Path(folder), lambda step: progress.update(task, step=step))
-        for name, benchmark in benchmarks.items():
+        for number, (name, benchmark) in enumerate(benchmarks.items()):
             progress.update(task, description=name, step="starting")
-            rows.extend(benchmark(lab))
+            own = Path(folder, str(number))  # what one of them leaves in its Redis is not for the next
+            own.mkdir()
+            rows.extend(benchmark(Lab(own, lambda step: progress.update(task, step=step))))
             progress.advance(task)
 
 
