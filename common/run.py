@@ -5,11 +5,17 @@ after a second. Ctrl-C stops everything in order: the roles as their package lis
 terminal uses. `make services` is the same without roles, `make forget` begins anew.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # For Ctrl-C while modules are imported: Python's KeyboardInterrupt may be raised where it is not heeded (a callback
+    # of importlib's), and nothing has been started that would need an orderly end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import asyncio
 import importlib
 import os
 import shutil
-import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
