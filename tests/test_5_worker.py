@@ -13,19 +13,10 @@ import pytest
 from pydantic import SecretStr
 from redis.exceptions import ResponseError
 
+from common.tasks import end_tasks
 from tests.programs import Valkey, running_valkey
 from tests.proxy import Proxy, a_proxy
-from tests.resque import (
-    Definition,
-    Resque,
-    a_resque,
-    claims,
-    registration,
-    resque,
-    until,
-    wire,
-    worker_module,
-)
+from tests.resque import Definition, Resque, a_resque, claims, registration, resque, until, wire, worker_module
 
 LEFT_BEHIND = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
 
@@ -340,7 +331,26 @@ async def test_the_jobs_of_a_dead_worker_are_brought_back_when_its_lease_ends(r:
     async with r.working(definitions=jobs.definitions()):
         await until(lambda: len(jobs.done) == 3)
     assert {event.outcome for event in r.events("CleanedWorker")} == {"its job is back in q"}
-    assert not any(key in LEFT_BEHIND or key.startswith("worker:") for key in r.all_keys())
+    assert [key for key in r.all_keys() if key in LEFT_BEHIND or key.startswith("worker:")] == []
+
+
+async def test_a_registration_that_was_cut_off_leaves_nothing_behind(r: Resque) -> None:
+    registered = asyncio.Event()
+
+    async def scripts(name: str, *words: Any) -> Any:
+        answer = await r.scripts(name, *words)
+        if name == "register":
+            registered.set()
+            await asyncio.Event().wait()  # the answer is on its way
+        return answer
+
+    cut_off = registration.Registration(scripts, r.connections.thread, r.keys, ("q",), 5.0, lambda: None)
+    adding = asyncio.create_task(cut_off.add(2))
+    await registered.wait()
+    assert r.get("ZCARD", r.keys.leases) == 2
+    await end_tasks([adding])
+    await cut_off.remove(list(cut_off.slots.values()))
+    assert [key for key in r.all_keys() if key in LEFT_BEHIND or key.startswith("worker:")] == []
 
 
 async def test_a_dead_worker_that_comes_back_can_neither_take_nor_settle(r: Resque) -> None:

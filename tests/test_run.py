@@ -123,9 +123,9 @@ def test_ctrl_c_during_the_start_ends_everything_too(after: float, tmp_path: Pat
         before = time.monotonic()
         wait_until(lambda: time.monotonic() - before > after, "some way into the start")
         terminal.type(b"\x03")
-        # Python itself may lose one in its first milliseconds; a reader would press again, and so does this.
-        status = terminal.exit_status(limit=LIMIT / 2, otherwise=b"\x03")
-        assert status in (0, -signal.SIGINT), "who was told in time ends well, who was not is interrupted"
+        # In its first milliseconds Python may lose one, for which a reader would press again, or end by itself with an
+        # error that make reports by a 2. Who is told later ends well, and in between the signal itself ends it.
+        assert terminal.exit_status(limit=LIMIT / 2, otherwise=b"\x03") in (0, 2, -signal.SIGINT)
     wait_until(lambda: not left_of(tmp_path), "all of it has ended")
 
 

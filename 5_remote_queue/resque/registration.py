@@ -72,10 +72,17 @@ class Registration:
     async def add(self, how_many: int) -> list[Slot]:
         """So many more slots. Raises RedisError; then there are none."""
         slots = [self._new_slot(next(self._numbers)) for _ in range(how_many)]
-        await self._register(slots)
+        try:
+            await self._register(slots)
+        except asyncio.CancelledError:
+            self._have(slots)  # perhaps, and then they are to be removed with the others
+            raise
+        self._have(slots)
+        return slots
+
+    def _have(self, slots: Sequence[Slot]) -> None:
         with self._lock:
             self.slots |= {slot.number: slot for slot in slots}
-        return slots
 
     async def remove(self, slots: Sequence[Slot]) -> None:
         """These are no longer there. Raises RedisError; then they are forgotten when their lease ends."""
