@@ -124,7 +124,7 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
         return 0
     for name in ("waiting", "in_flight", "delayed", "failed", "processes"):
         print(f"{name.replace('_', ' '):12} {figures[name]:>12,}{' or more' if name == 'delayed' and more else ''}")
-    print("since ever   " + ", ".join(f"{count:,} {name}" for name, count in (await observer.totals()).items()))
+    print("all time     " + ", ".join(f"{count:,} {name}" for name, count in (await observer.totals()).items()))
     for queue in queues:
         length = "no list" if queue.length is None else f"{queue.length:,}"
         oldest = f", the oldest for {show.duration(queue.oldest_seconds)}" if queue.length else ""

@@ -38,7 +38,7 @@ from lab.command import end_on_signals, names_from, number_from, refuse_settings
 from lab.faults_report import markdown, measured
 from lab.figures import Facts
 from lab.judge import AT_A_TIME
-from lab.machine import stamp
+from lab.machine import busy, stamp
 from lab.promises import FAULTS, SUBJECTS, faults_of
 from lab.running import LEASE_SECONDS, SEND_SECONDS, TAKE_MS
 from lab.strategies import strategies
@@ -184,7 +184,9 @@ def main() -> None:
         parser.error("none of these faults can be done to these strategies")
     end_on_signals()
     console = Console()
-    machine: dict[str, Any] = stamp()
+    machine: dict[str, Any] = stamp() | {"warning": busy()}
+    if machine["warning"]:
+        console.print(f"[yellow]{machine['warning']}[/]")
     begin = time.monotonic()
     with (
         TemporaryDirectory(prefix="six-ways-faults-", ignore_cleanup_errors=True) as folder,

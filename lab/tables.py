@@ -16,7 +16,7 @@ from lab import compare_report, faults_report
 from lab.children import ROOT
 from lab.command import RESULTS
 from lab.compare_report import machine_of, milliseconds, settings_of
-from lab.figures import Facts
+from lab.figures import Facts, figure
 from lab.promises import SUBJECTS
 
 _BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$")
@@ -169,10 +169,6 @@ def bench() -> Iterator[str]:
         )
     yield ""
     yield f"({machine_of(results('bench'))}. Medians; the rounds are in [`results/bench.json`](results/bench.json).)"
-
-
-def figure(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.2f}"
 
 
 def row(name: str) -> Facts:

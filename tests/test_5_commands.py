@@ -99,7 +99,7 @@ def test_stats_tells_of_every_queue(run: Terminal) -> None:
     lines = run("stats")
     assert lines[0].split() == ["waiting", "2"]
     assert lines[3].split() == ["failed", "1"]
-    assert lines[5] == "since ever   1,234 succeeded, 0 failed, 0 retried, 0 crashed, 0 late"
+    assert lines[5] == "all time     1,234 succeeded, 0 failed, 0 retried, 0 crashed, 0 late"
     assert lines[6] == "queue empty: 0"
     assert lines[7].startswith("queue q: 2, the oldest for ")
     assert re.search(r" m?s, paused: LoginFailed: \?\[31m$", lines[7]), "nothing moves the reader's cursor"
