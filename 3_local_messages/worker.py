@@ -13,6 +13,7 @@ from common.mailer import Mailer
 from common.retry import may_retry
 from common.sender import PatientSender
 from common.settings import Settings
+from common.tasks import background
 
 from .pipe import ChildEnd, Message
 
@@ -44,7 +45,7 @@ class Worker:
         if self._stopping:
             return
         _, email = message
-        task = asyncio.create_task(self._send(email))
+        task = background(self._send(email), "sending an email")
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 

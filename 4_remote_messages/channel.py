@@ -27,7 +27,7 @@ from common.errors import CannotAccept
 from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
-from common.tasks import end_tasks
+from common.tasks import end_tasks, keep_running
 
 CHANNEL = "emailz"
 PING_SECONDS = 1.0  # the silence after which we ask whether Redis is still there, and how long we wait for its answer
@@ -78,7 +78,7 @@ class Subscription:
         self._back_log = OncePerSecond(log)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._stay_subscribed())
+        self._task = keep_running(self._stay_subscribed, f"subscription to {self._channel}")
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -16,7 +16,7 @@ from common.redis_client import redis_client
 from common.retry import may_retry
 from common.sender import PatientSender, window
 from common.settings import Settings
-from common.tasks import end_tasks
+from common.tasks import background, end_tasks, keep_running
 
 from .channel import CHANNEL, Subscription
 from .replies import Reports, reply_channel
@@ -49,7 +49,7 @@ class Worker:
 
     async def run(self) -> None:
         """Until it is asked to stop: then take nothing new, send what there is within a limit, say what is left."""
-        figures = asyncio.create_task(self._log_figures())
+        figures = keep_running(self._log_figures, "logging figures")
         self._outbox.open()
         async with self._subscription:
             log.info("stopping (%s)", await stop_requested())
@@ -76,7 +76,7 @@ class Worker:
             self._reports.report(received.reply_to, email.id, "failed", kind="CannotAccept", reason=str(error))
 
     def _hand_out(self, entry: Entry[Received]) -> None:
-        task = asyncio.create_task(self._send(entry.payload))
+        task = background(self._send(entry.payload), "sending an email")
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 

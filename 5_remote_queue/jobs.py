@@ -7,6 +7,7 @@ the Message-ID. Ruby and Node programs put such jobs there and take them as well
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
@@ -18,7 +19,7 @@ from common.mailer import Mailer
 from common.redis_client import reason
 from common.sender import PatientSender
 from common.settings import Settings
-from common.tasks import end_tasks
+from common.tasks import end_tasks, keep_running
 
 from .resque import Definition, Definitions, Permanent, Queue
 from .resque.observe import Observer
@@ -115,7 +116,7 @@ class SendEmail:
         """A login that fails would fail for every email and every worker: nobody takes any until it works again."""
         self._works.set() if why is None else self._works.clear()
         if why is not None and why.startswith("LoginFailed") and self._pausing is None:
-            self._pausing = asyncio.create_task(self._keep_paused(why))
+            self._pausing = keep_running(partial(self._keep_paused, why), "keeping the queue paused")
 
     async def _keep_paused(self, why: str) -> None:
         while not self._works.is_set():

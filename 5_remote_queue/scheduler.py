@@ -4,7 +4,6 @@ Workers alone do the rest: they promote delayed jobs and bring back what the dea
 that delayed jobs come in time when no worker runs.
 """
 
-import asyncio
 import logging
 from contextlib import suppress
 
@@ -13,7 +12,7 @@ from redis.exceptions import RedisError
 from common.process import stop_requested
 from common.redis_client import redis_client
 from common.settings import Settings
-from common.tasks import end_tasks
+from common.tasks import end_tasks, keep_running
 
 from .resque import Schedule, Schedules
 from .resque.housekeeping import Housekeeping
@@ -38,7 +37,7 @@ async def schedule(settings: Settings) -> None:
             redis, scripts, keys, hook, crash_limit=settings.attempts, lease_seconds=settings.lease_seconds
         )
         schedules = Schedules(redis, scripts, keys, SCHEDULES, hook)
-        tasks = [asyncio.create_task(part.run()) for part in (housekeeping, schedules)]
+        tasks = [keep_running(housekeeping.run, "housekeeping"), keep_running(schedules.run, "schedules")]
         log.info("keeping the schedule")
         log.info("stopping (%s)", await stop_requested())
         await end_tasks(tasks)

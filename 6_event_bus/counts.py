@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, TimeoutError
 
-from common.tasks import end_tasks
+from common.tasks import background, end_tasks
 
 from .scripts import Scripts
 
@@ -33,7 +33,7 @@ class Counts:
         if number:
             self._counted[consumer][name] += number
             if self._telling is None or self._telling.done():
-                self._telling = asyncio.create_task(self._tell_soon())
+                self._telling = background(self._tell_soon(), "telling the counts")
 
     async def _tell_soon(self) -> None:
         pause = TELL_SECONDS

@@ -12,7 +12,7 @@ from contextlib import suppress
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from common.tasks import end_tasks
+from common.tasks import end_tasks, keep_running
 
 CHANNEL = "eventr:appended"
 SUBSCRIBE_AGAIN_SECONDS = 0.5
@@ -35,7 +35,7 @@ class Hints:
     async def wait(self, seen: int, seconds: float) -> None:
         """Until there are more than those `seen`, or so many seconds, or the end."""
         if self._task is None:  # who never waits need not listen
-            self._task = asyncio.create_task(self._listen())
+            self._task = keep_running(self._listen, f"listening on {CHANNEL}")
         if self.count == seen and not self._ended:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, seconds)):

@@ -13,7 +13,7 @@ from common.mailer import Mailer
 from common.process import stop_requested
 from common.redis_client import ANSWER_SECONDS, blocking_redis_client, reason, redis_client
 from common.settings import Settings
-from common.tasks import end_tasks
+from common.tasks import end_tasks, keep_running
 
 from .consumers import Consumer
 from .events import Claimed
@@ -36,7 +36,7 @@ class Worker:
     async def run(self, client: blocking.Redis) -> None:
         """Until it is asked to stop: then take nothing new, finish within a limit, give back the rest."""
         consuming = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
-        retention = asyncio.create_task(self._keep_within_limits())
+        retention = keep_running(self._keep_within_limits, "trimming the log")
         async with Heartbeat(lambda: self._beat(client), self._settings.lease_seconds / BEATS):
             log.info("consuming as %s", self._events.owner)
             log.info("stopping (%s)", await stop_requested())

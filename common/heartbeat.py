@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from common.log import OncePerSecond
 from common.redis_client import reason
-from common.tasks import end_tasks
+from common.tasks import end_tasks, keep_running
 
 HUNG_SECONDS = 300.0
 RETRY_SECONDS = 0.25  # after a beat that did not get through: Redis may be back long before the lease ends
@@ -42,7 +42,7 @@ class Heartbeat:
         self._log = OncePerSecond(log)
 
     async def __aenter__(self) -> Self:
-        self._looking = asyncio.create_task(self._look())
+        self._looking = keep_running(self._look, "watching the event loop")
         self._thread.start()
         return self
 

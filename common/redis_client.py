@@ -7,6 +7,8 @@ And they stay with a node for as long as it lives. When it has become a replica,
 to another one by now, the first that hears of it raises a ReadOnlyError, and all connections are made anew.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
@@ -18,7 +20,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.connection import Connection as BlockingConnection
 from redis.connection import parse_url as parse_blocking_url
-from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyError, RedisError, TimeoutError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError,
+)
 from redis.retry import Retry as BlockingRetry
 
 from common.settings import exit_with_usage_error
@@ -60,17 +69,32 @@ class _LeavesReplica:
         super().__init__(**options)
         self.siblings.add(self)
 
+    async def send_packed_command(self, *command: Any, **how: Any) -> None:
+        with _closed_is_lost():
+            await super().send_packed_command(*command, **how)  # type: ignore[misc]
+
     async def read_response(self, *how: Any, **more: Any) -> Any:
         try:
-            return await super().read_response(*how, **more)  # type: ignore[misc]
+            with _closed_is_lost():
+                return await super().read_response(*how, **more)  # type: ignore[misc]
         except ReadOnlyError:
             for connection in self.siblings:
                 connection.mark_for_reconnect()
             raise
 
     async def can_read(self: Any) -> bool:
-        """Asked before an idle connection is used: one that can be read is broken, and made anew."""
-        return bool(self.should_reconnect() or await super().can_read())  # type: ignore[misc]
+        """Asked before an idle connection is used: one that can be read is broken, and is replaced."""
+        with _closed_is_lost():
+            return bool(self.should_reconnect() or await super().can_read())  # type: ignore[misc]
+
+
+@contextmanager
+def _closed_is_lost() -> Iterator[None]:
+    """uvloop raises RuntimeError where a transport is closed already; redis-py expects an OSError and lets it pass."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(f"Connection lost: {error}") from error
 
 
 class _BlockingLeavesReplica:

@@ -11,7 +11,7 @@ from common.emails import Email
 from common.errors import Away, LoginFailed, SendError
 from common.mailer import Mailer
 from common.retry import backoff_seconds, concerns_every_email
-from common.tasks import end_tasks
+from common.tasks import background, end_tasks
 
 PROBE_CAP_SECONDS = 2.0  # the longest pause between two looks whether the server is back
 WINDOW = 50  # emails in a worker's hands: more than it has SMTP sessions. What is in its hands, a kill may double
@@ -80,7 +80,7 @@ class PatientSender:
         self._say_paused(f"{type(error).__name__}: {error}")
         log.warning("pause: %s", self.paused)
         self._ready.clear()
-        self._probe = asyncio.create_task(self._wait_for_server(error))
+        self._probe = background(self._wait_for_server(error), "waiting for the mail server")
 
     async def _wait_for_server(self, error: SendError) -> None:
         while True:

@@ -1,17 +1,56 @@
-"""Ending background tasks so that they have ended."""
+"""Background tasks: none may die unnoticed, and at the end all of them have ended.
+
+`keep_running` is for a task that must not end, such as one that waits for jobs; `background` for one that ends by
+itself. asyncio reports the error of a task that no one awaits only when the task is garbage-collected, and a task that
+an attribute refers to is never collected: without these two, its error would never be seen.
+"""
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
-AGAIN_SECONDS = 0.1
+CANCEL_AGAIN_SECONDS = 0.1
+RESTART_SECONDS = 1.0
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
-async def end_tasks(tasks: Iterable[asyncio.Task[Any]], again_seconds: float = AGAIN_SECONDS) -> None:
+def background(work: Coroutine[Any, Any, T], what: str) -> asyncio.Task[T]:
+    """Start a task whose error is logged as soon as it is raised. Keep the reference; `what` names it in the log."""
+
+    def report(task: asyncio.Task[T]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.error("error in a background task: %s", what, exc_info=error)
+
+    task = asyncio.create_task(work, name=what)
+    task.add_done_callback(report)
+    return task
+
+
+def keep_running(
+    work: Callable[[], Coroutine[Any, Any, None]], what: str, restart_seconds: float = RESTART_SECONDS
+) -> asyncio.Task[None]:
+    """Start a task that runs until it is cancelled or returns. When `work` raises, log that and call it again later."""
+
+    async def restart() -> None:
+        while True:
+            try:
+                return await work()
+            except Exception:
+                log.exception("error in a background task: %s; restarting it in %g s", what, restart_seconds)
+                await asyncio.sleep(restart_seconds)
+
+    return background(restart(), what)
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]], again_seconds: float = CANCEL_AGAIN_SECONDS) -> None:
     """Cancel them and wait until all have ended, however they do.
 
     Once is not enough: before Python 3.12, `asyncio.wait_for` swallows a cancellation that comes as its work is done
-    (https://github.com/python/cpython/issues/86296), and redis-py sends each command through it. So it is said again.
+    (https://github.com/python/cpython/issues/86296), and redis-py sends each command through it. So cancel repeatedly.
     """
     left = {task for task in tasks if not task.done()}
     while left:

@@ -1,8 +1,12 @@
-"""A proxy before Redis that can cut a connection in the place of an answer."""
+"""A proxy before Redis that can cut a connection in the place of an answer, or all connections at any time."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 
 class Proxy:
@@ -14,6 +18,7 @@ class Proxy:
         self._word: bytes | None = None
         self.open = 0
         """Connections that it serves now."""
+        self._writers: set[asyncio.StreamWriter] = set()
 
     def at(self, word: str) -> None:
         """Let the next request that has this word through, and close its connection when Redis answers."""
@@ -23,8 +28,17 @@ class Proxy:
         """Connections that are made from now on lead there."""
         self._port = port
 
+    def drop(self) -> None:
+        """Reset all connections, as a proxy does that fails over."""
+        for writer in self._writers:
+            client: Any = writer.get_extra_info("socket")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, not FIN
+            writer.transport.abort()
+            self.times += 1
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
+        self._writers.add(writer)
         with suppress(ConnectionError):
             to_redis = await asyncio.open_connection("127.0.0.1", self._port)
             doomed = asyncio.Event()
@@ -39,6 +53,7 @@ class Proxy:
                 to_redis[1].close()
                 writer.close()
         self.open -= 1
+        self._writers.discard(writer)
 
     async def _requests(self, reader: asyncio.StreamReader, redis: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
         while data := await reader.read(1 << 20):
@@ -66,3 +81,27 @@ async def a_proxy(port: int) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
+
+
+@contextmanager
+def dropping_proxy(port: int, every_seconds: float) -> Iterator[Proxy]:
+    """A proxy in a thread of its own that drops all connections again and again."""
+    proxies: list[Proxy] = []
+    ready, stop = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        async with a_proxy(port) as proxy:
+            proxies.append(proxy)
+            ready.set()
+            while not stop.is_set():
+                await asyncio.sleep(every_seconds)
+                proxy.drop()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    try:
+        ready.wait()
+        yield proxies[0]
+    finally:
+        stop.set()
+        thread.join()

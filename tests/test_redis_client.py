@@ -4,13 +4,15 @@ import asyncio
 import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ConnectionError, ReadOnlyError
 
 from common.redis_client import blocking_redis_client, redis_client
 from tests.programs import Valkey, running_valkey
@@ -100,3 +102,33 @@ def test_whatever_the_url_asks_for_is_kept(tmp_path: Path) -> None:
     for url, kind in (("rediss://127.0.0.1:1/0", "SSL"), (f"unix://{tmp_path}/socket", "UnixDomainSocket")):
         for client in (redis_client(SecretStr(url)), blocking_redis_client(SecretStr(url))):
             assert client.connection_pool.connection_class.__name__ == f"{kind}Connection"
+
+
+@pytest.mark.parametrize("by", WRITES.values(), ids=WRITES)
+def test_a_transport_that_is_closed_means_a_lost_connection(valkey: Valkey, by: Callable[[Redis], Write]) -> None:
+    """uvloop, on which the programs run, raises RuntimeError there; callers handle RedisError."""
+
+    async def main() -> None:
+        async with redis_client(SecretStr(valkey.url)) as redis:
+            write = by(redis)
+            await write()
+            close_before_the_next_write(redis)
+            with pytest.raises(ConnectionError):
+                await write()
+            await write()
+
+    uvloop.run(main())
+
+
+def close_before_the_next_write(redis: Redis) -> None:
+    """Close the transports of all connections, but after the look whether they are usable."""
+    pool: Any = redis.connection_pool
+    for connection in (*pool._available_connections, *pool._in_use_connections):
+        if connection.is_connected:
+            connection.check_health = partial(close, connection)  # redis-py calls it before each write
+
+
+async def close(connection: Any) -> None:
+    del connection.check_health
+    connection._writer.transport.abort()
+    await asyncio.sleep(0.01)  # until uvloop has closed it

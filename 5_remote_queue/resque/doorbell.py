@@ -8,6 +8,7 @@ holds it.) Each queue has a connection of its own that waits, because BLMOVE wai
 import asyncio
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import Self
 
 from redis.asyncio import Redis
@@ -16,7 +17,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
-from common.tasks import end_tasks
+from common.tasks import end_tasks, keep_running
 
 from .keys import Keys
 
@@ -39,7 +40,9 @@ class Doorbell:
         self._log = OncePerSecond(log)
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._attend(queue)) for queue in self._listening]
+        self._tasks = [
+            keep_running(partial(self._attend, queue), f"waiting for jobs in {queue!r}") for queue in self._listening
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import math
 from typing import Self
 
-from common.tasks import end_tasks
+from common.tasks import end_tasks, keep_running
 
 SAMPLE_SECONDS = 0.02
 SMOOTHING_SECONDS = 0.1  # the time constant of an exponential average: a single hiccup is soon forgotten
@@ -17,7 +17,7 @@ class LoopDelay:
         self.seconds = 0.0
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._measure())
+        self._task = keep_running(self._measure, "measuring the delay of the event loop")
         return self
 
     async def __aexit__(self, *_: object) -> None:

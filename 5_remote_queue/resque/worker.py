@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
-from common.tasks import end_tasks
+from common.tasks import background, end_tasks
 
 from .claims import Answer, Claim, Claims, LeaseLost, Slot
 from .connections import Connections
@@ -298,7 +298,7 @@ class Worker:
         return True
 
     def _remove(self, slots: Sequence[Slot]) -> None:
-        task = asyncio.create_task(self._unregister(slots))
+        task = background(self._unregister(slots), "unregistering slots")
         self._removing.add(task)
         task.add_done_callback(self._removing.discard)
 
