@@ -140,7 +140,7 @@ async def test_an_unknown_class_fails_and_is_never_looked_up_elsewhere(r: Resque
     async with r.working(definitions=jobs.definitions()):
         await until(lambda: r.events("Failed"))
     [record] = r.failed()
-    assert (record["exception"], record["error"]) == ("UnknownClass", 'nobody here knows the class "os.system"')
+    assert (record["exception"], record["error"]) == ("UnknownClass", 'no definition for the class "os.system"')
 
 
 RUBBISH = [
