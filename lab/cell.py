@@ -219,10 +219,10 @@ def run_cells(lab: Lab, box: Mailbox, subject: str, faults: list[str], plan: Pla
         for fault in faults:
             try:
                 running.prepare(fault)
+                facts = measure(running, subject, fault, plan, lab)
             except CannotDo as reason:
                 say(cell={"subject": subject, "fault": fault, "skipped": str(reason), "broken": []})
                 continue
-            facts = measure(running, subject, fault, plan, lab)
             if facts["broken"] and facts.get("late_ms", 0.0) > TOO_BUSY_MS:
                 say(doing="once more, as this machine was too busy")
                 running.restart()

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import smtplib
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -32,7 +33,7 @@ from lab.sinks import WITH_LIFELINE, LabSink, lab_sink, url_of, wait_for_mail
 from lab.steady import Steady
 from lab.strategies import strategies, strategy
 from lab.valkey import valkey
-from tests.programs import wait_until
+from tests.programs import ROOT, wait_until
 from tests.web_server import web_server
 
 # Figures
