@@ -26,6 +26,7 @@ from common.greeting import WEB_ROLES, address_of, greet
 from common.process import LIFELINE
 from common.services import LOOK_SECONDS, PORTS, Service, running
 from common.settings import Settings, exit_with_usage_error, read_settings
+from common.steps import check_step
 from common.terminal import own_terminal
 
 STOP_SECONDS = 20.0  # and DRAIN_SECONDS: longer than any role grants itself; then it is killed
@@ -125,7 +126,8 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
         if demo := getattr(importlib.import_module(package), "DEMO", None):
             return [demo]
         exit_with_usage_error(f"DEMO: {package} has none")
-    roles: tuple[str, ...] = importlib.import_module(package).ROLES
+    step = check_step(settings, package)
+    roles: tuple[str, ...] = ("server", "worker") if step else importlib.import_module(package).ROLES
     if settings.role is not None and settings.role not in roles:
         exit_with_usage_error(f"ROLE: {package} has the roles {', '.join(roles)}")
     if settings.workers > 1 and "worker" not in roles:

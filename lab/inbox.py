@@ -5,8 +5,8 @@ It is common/inbox, the dial of faults included, and four things more:
 - Its memory is a file, as that of a real mail server is. Before it says 250 it has written one line,
   `<perf_counter_ns> <recipient> <Message-ID>`, so what it has taken is on record whatever kills it. The clock is the
   one that all processes of a machine share.
-- What the dial does to an email is in there too, in the place of the Message-ID: `!451` or `!550` for what it refuses,
-  `!hang`, `!lose_reply`.
+- What the dial does to an email is in there too, in the place of the Message-ID: `!450` for a greylisted recipient,
+  `!452` (recipient `-`) for a session at its limit, `!451` or `!550` for what it refuses, `!hang`, `!lose_reply`.
 - To take an email it needs `--take-ms`. Who dies or gives up meanwhile has sent nothing. (The dial's latency comes
   after the email is kept: there, a sender that dies has sent it.)
 - `PUT /api/seed`, any text: from here on the dial's chance is that of this seed.
@@ -57,6 +57,23 @@ class SlowHandler(Handler):
     async def handle_DATA(self, server: SmtpSession, session: Session, envelope: Envelope) -> str:  # noqa: N802
         await asyncio.sleep(self._take_seconds)  # aiosmtpd cancels this when the connection ends
         return await super().handle_DATA(server, session, envelope)
+
+    async def handle_MAIL(  # noqa: N802
+        self, server: SmtpSession, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        reply = await super().handle_MAIL(server, session, envelope, address, options)
+        return self._noted("-", reply)
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SmtpSession, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        reply = await super().handle_RCPT(server, session, envelope, address, options)
+        return self._noted(address, reply)
+
+    def _noted(self, recipient: str, reply: str) -> str:
+        if not reply.startswith("2"):
+            self._journal.write([recipient], f"!{reply[:3]}")
+        return reply
 
     def fate_of(self, envelope: Envelope) -> Fate:
         fate = super().fate_of(envelope)

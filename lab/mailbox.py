@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import TimeoutExpired
-from typing import Any
 from urllib.request import Request, urlopen
 
+from common.inbox.faults import Faults
 from lab.children import END_SECONDS, Child, Lab, python
 
 
@@ -72,8 +72,7 @@ class Mailbox:
 
     def dial(self, **faults: float) -> None:
         """Turn the dial of faults; all that is not named goes back to 0."""
-        quiet: dict[str, Any] = {"latency_ms": 0, "refuse_rate": 0, "hang_rate": 0, "lose_reply_rate": 0}
-        self._put("/api/faults", json.dumps(quiet | faults))
+        self._put("/api/faults", json.dumps(Faults().model_dump() | faults))
 
     def seed(self, seed: str) -> None:
         """From here on the dial's chance is that of this seed."""

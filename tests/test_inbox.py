@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -410,6 +411,7 @@ async def test_broken_commands_are_refused_and_the_session_lives_on(smtp: Conver
 
 async def test_the_dial_is_merged_and_answered(box: Box) -> None:
     works = {"latency_ms": 0, "refuse_rate": 0, "refuse_code": 451, "hang_rate": 0, "lose_reply_rate": 0}
+    works |= {"greylist_seconds": 0, "messages_per_session": 0}
     assert await box.json("/api/faults") == works
     await box.turn(latency_ms=5)
     response = await box.http.put("/api/faults", json={"refuse_rate": 0.25, "refuse_code": 550})
@@ -425,6 +427,12 @@ async def test_the_dial_is_merged_and_answered(box: Box) -> None:
         ('{"latency_ms": "5"}', "latency_ms"),
         ('{"latency_ms": 1.5}', "latency_ms"),
         ('{"refuse_rate": 1.01}', "refuse_rate"),
+        ('{"greylist_seconds": -1}', "greylist_seconds"),
+        ('{"greylist_seconds": 86401}', "greylist_seconds"),
+        ('{"greylist_seconds": "300"}', "greylist_seconds"),
+        ('{"messages_per_session": 2.5}', "messages_per_session"),
+        ('{"messages_per_session": true}', "messages_per_session"),
+        ('{"messages_per_session": 10001}', "messages_per_session"),
         ('{"hang_rate": true}', "hang_rate"),
         ('{"lose_reply_rate": 1e999}', "body"),
         ('{"lose_reply_rate": null}', "lose_reply_rate"),
@@ -491,6 +499,31 @@ async def test_a_lost_reply_leaves_a_kept_email(box: Box, smtp: Conversation) ->
     await box.turn(lose_reply_rate=1)
     assert await smtp.send(mail()) == ""
     assert box.store.stats()["received"] == 1
+
+
+async def test_a_greylisted_recipient_is_refused_until_the_time_has_passed(
+    box: Box, smtp: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("common.inbox.faults.time", SimpleNamespace(monotonic=lambda: now[0]))
+    await box.turn(greylist_seconds=300)
+    for now[0] in (1000.0, 1299.0):
+        assert (await smtp.ask("MAIL FROM:<a@example.com>"))[0][:3] == "250"
+        assert (await smtp.ask("RCPT TO:<b@example.com>"))[0][:3] == "450"
+        assert (await smtp.ask("RSET"))[0][:3] == "250"
+    now[0] = 1300.0
+    assert (await smtp.ask("MAIL FROM:<a@example.com>"))[0][:3] == "250"
+    assert (await smtp.ask("RCPT TO:<b@example.com>"))[0][:3] == "250"
+    assert (await smtp.ask("RCPT TO:<another@example.com>"))[0][:3] == "450"
+
+
+async def test_a_session_at_its_limit_takes_no_more_and_a_new_one_does(box: Box, smtp: Conversation) -> None:
+    await box.turn(messages_per_session=2)
+    assert [(await smtp.send(mail()))[:3] for _ in range(2)] == ["250", "250"]
+    assert (await smtp.ask("MAIL FROM:<a@example.com>"))[0][:3] == "452"
+    async with conversation(box.smtp.port) as another:
+        assert (await another.send(mail()))[:3] == "250"
+    assert box.store.stats()["received"] == 3
 
 
 def test_rates_are_probabilities() -> None:

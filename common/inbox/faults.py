@@ -1,4 +1,4 @@
-"""The dial of faults: how the inbox misbehaves, decided for each email by chance when its final dot has come.
+"""The dial of faults: how the inbox misbehaves. The rates are decided for each email when its final dot has come.
 
     latency_ms       every reply to a final dot comes this much later, as from a real provider. The email is in the
                      inbox before that reply: who gives up waiting and sends again sends a second copy (RFC 1047)
@@ -6,11 +6,16 @@
                      and the connection ends). The email is not kept
     hang_rate        there is no reply, and the connection stays open until the other side leaves. Not kept
     lose_reply_rate  the email is kept, and the connection is cut before the 250
+    greylist_seconds the reply to RCPT is a 450 until this many seconds have passed since the first attempt with the
+                     same sender and recipient (greylisting, RFC 6647). Repeat the attempt later, and it succeeds
+    messages_per_session  after this many emails in one connection, the reply to MAIL is a 452. A new connection may
+                     send as many again. 0: no limit
 
 A rate is a probability from 0 to 1. They are asked in the order refuse, hang, lose the reply: each is a share of what
 the ones before left over.
 """
 
+import time
 from enum import Enum, auto
 from random import Random
 from typing import Annotated, Any, Literal
@@ -20,9 +25,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
+GREYLIST_PAIRS = 10_000  # the oldest is forgotten, and waits again
+
 
 class Faults(BaseModel):
-    """The position of the dial. All zeros: a server that works."""
+    """The position of the dial. All zeros: a server without faults."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -31,6 +38,8 @@ class Faults(BaseModel):
     refuse_code: Literal[421, 451, 550] = 451
     hang_rate: Rate = 0.0
     lose_reply_rate: Rate = 0.0
+    greylist_seconds: Annotated[int, Field(ge=0, le=86_400)] = 0
+    messages_per_session: Annotated[int, Field(ge=0, le=10_000)] = 0
 
 
 class BadFaults(ValueError):
@@ -57,6 +66,7 @@ class Dial:
     def __init__(self, random: Random | None = None) -> None:
         self.faults = Faults()
         self.random = random or Random()
+        self._first_attempts: dict[tuple[str, str], float] = {}  # of a sender and a recipient: monotonic seconds
 
     def turn(self, body: bytes) -> None:
         """Merge a JSON object into the faults in force. Raises BadFaults, and then nothing has changed."""
@@ -67,6 +77,8 @@ class Dial:
         if not isinstance(members, dict):
             raise BadFaults("body", "not a JSON object")
         self.faults = _checked(self.faults.model_dump() | members)
+        if not self.faults.greylist_seconds:
+            self._first_attempts.clear()
 
     def fate(self) -> Fate:
         """Throw the dice for one email."""
@@ -78,6 +90,17 @@ class Dial:
         if chance() < faults.lose_reply_rate:
             return Fate.LOSE_REPLY
         return Fate.ACCEPT
+
+    def greylisted(self, sender: str, recipient: str) -> bool:
+        """Whether this recipient is refused for now. The first call for a pair begins its waiting time."""
+        seconds = self.faults.greylist_seconds
+        if not seconds:
+            return False
+        now = time.monotonic()
+        first = self._first_attempts.setdefault((sender, recipient), now)
+        if len(self._first_attempts) > GREYLIST_PAIRS:
+            del self._first_attempts[next(iter(self._first_attempts))]
+        return now - first < seconds
 
 
 def _checked(members: dict[str, Any]) -> Faults:

@@ -23,6 +23,9 @@ REFUSALS = {
     550: "550 5.7.1 the dial of faults says: never",
 }
 
+GREYLISTED = "450 4.7.1 the dial of faults says: greylisted, try again later"
+SESSION_LIMIT = "452 4.4.5 the dial of faults says: too many messages in this session"
+
 # aiosmtpd logs every command; even unseen that costs a tenth of its time.
 logging.getLogger("mail.log").setLevel(logging.ERROR)
 
@@ -66,6 +69,8 @@ class SmtpSession(SMTP):
             loop=asyncio.get_running_loop(),
         )
         self._sessions = sessions
+        self.messages = 0
+        """Emails whose final dot has come."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._sessions.add(self)
@@ -111,11 +116,31 @@ class Handler:
         session.host_name = hostname
         return [*replies[:-1], "250-PIPELINING", replies[-1]]
 
+    async def handle_MAIL(  # noqa: N802
+        self, server: SmtpSession, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        limit = self._dial.faults.messages_per_session
+        if limit and server.messages >= limit:
+            return SESSION_LIMIT
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SmtpSession, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self._dial.greylisted(envelope.mail_from or "", address):
+            return GREYLISTED
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 OK"
+
     async def handle_DATA(  # noqa: N802
         self, server: SmtpSession, session: Session, envelope: Envelope
     ) -> str:
         """The final dot has come. Returns the reply."""
         faults, fate = self._dial.faults, self.fate_of(envelope)
+        server.messages += 1
         if fate is Fate.HANG:
             await _until_the_connection_ends()
         if fate is not Fate.REFUSE:

@@ -135,6 +135,8 @@ $("empty").addEventListener("click", async () => {
 // The dial of faults. Rates are per cent on the page and from 0 to 1 in the API.
 
 const RATES = ["refuse_rate", "hang_rate", "lose_reply_rate"];
+const WHOLE = ["latency_ms", "greylist_seconds", "messages_per_session"];
+const NO_FAULTS = Object.fromEntries([...WHOLE, ...RATES].map((name) => [name, 0]));
 
 async function showFaults() {
   if ($("faults").contains(document.activeElement)) return; // somebody is turning it
@@ -146,10 +148,10 @@ async function showFaults() {
 }
 
 function fillFaults(faults) {
-  $("latency_ms").value = faults.latency_ms;
+  for (const name of WHOLE) $(name).value = faults[name];
   $("refuse_code").value = faults.refuse_code;
   for (const rate of RATES) $(rate).value = Number((faults[rate] * 100).toFixed(4));
-  const active = faults.latency_ms > 0 || RATES.some((rate) => faults[rate] > 0);
+  const active = [...WHOLE, ...RATES].some((name) => faults[name] > 0);
   say($("dial-state"), active ? "misbehaving" : "none", active ? "warn" : "good");
 }
 
@@ -164,12 +166,13 @@ async function turn(faults) {
 
 $("faults").addEventListener("submit", (event) => {
   event.preventDefault();
-  const faults = { latency_ms: Number($("latency_ms").value), refuse_code: Number($("refuse_code").value) };
+  const faults = { refuse_code: Number($("refuse_code").value) };
+  for (const name of WHOLE) faults[name] = Number($(name).value);
   for (const rate of RATES) faults[rate] = Number($(rate).value) / 100;
   turn(faults);
 });
 $("faults").addEventListener("input", () => ($("faults-answer").textContent = ""));
-$("no-faults").addEventListener("click", () => turn({ latency_ms: 0, refuse_rate: 0, hang_rate: 0, lose_reply_rate: 0 }));
+$("no-faults").addEventListener("click", () => turn(NO_FAULTS));
 
 /** The JSON answer. Throws an Error with the server's reason. */
 async function fetchJson(url, options = {}) {
