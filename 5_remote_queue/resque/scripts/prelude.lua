@@ -30,6 +30,12 @@ local function is_held(record_key, token, workers, id)
     return redis.call('GETRANGE', record_key, 0, #mark - 1) == mark and redis.call('SISMEMBER', workers, id) == 1
 end
 
+-- A call that is repeated because its answer got lost: the first one has done it, if the worker still counts as alive.
+-- While it does, only its own calls remove its record.
+local function was_settled(repeated, record_key, workers, id)
+    return tostring(repeated) == '1' and redis.call('EXISTS', record_key) == 0 and redis.call('SISMEMBER', workers, id) == 1
+end
+
 -- Under what a job's failures and crashes are counted: its id if it has one, else a digest of what it says. Not of RAW,
 -- which is another text when a foreign scheduler has promoted it.
 local function job_key(queue, raw)
