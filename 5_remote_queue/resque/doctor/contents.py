@@ -44,10 +44,10 @@ async def examine(patient: Patient) -> AsyncIterator[Finding]:
                 f"{things(number, 'thing is', 'things are')} no job ({flaw}): our workers set it aside, Node loses it",
                 patient.name(b"queue", name),
             )
-    flaws = Counter()
+    delayed_flaws: Counter[str] = Counter()
     for second in sorted(seen.delayed):
-        flaws += await _read_through(items, keys.delayed(second).encode(), counted, needs_queue=True)
-    for flaw, number in flaws.items():
+        delayed_flaws += await _read_through(items, keys.delayed(second).encode(), counted, needs_queue=True)
+    for flaw, number in delayed_flaws.items():
         yield Finding(
             f"{things(number, 'thing is', 'things are')} no job ({flaw}): our workers set it aside, Ruby loses it",
             keys.key("delayed:…"),
