@@ -150,7 +150,8 @@ def queuebus_command(*words: str, url: str) -> "subprocess.CompletedProcess[str]
 def test_without_redis_the_command_says_so_in_one_line() -> None:
     ended = queuebus_command("billing", "email_requested", url="redis://127.0.0.1:1/0")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("Redis: ") and ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("Redis: ")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_help_is_on_standard_output() -> None:
@@ -184,5 +185,6 @@ def test_a_bad_option_in_the_url_is_one_line_without_the_value(words: list[str],
         timeout=60,
     )
     assert ended.returncode == 2
-    assert ended.stderr.startswith("REDIS_URL: ") and ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("REDIS_URL: ")
+    assert ended.stderr.count("\n") == 1
     assert "hunter2" not in ended.stderr + ended.stdout
