@@ -1,7 +1,8 @@
 """The server's end of its pipe: questions to the master, each with a number, and their answers."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from multiprocessing.connection import Connection
 from typing import Any
@@ -26,21 +27,25 @@ class MasterLink(ChildEnd):
 
     async def put(self, email: Email) -> None:
         """Return when the master holds the email. Raises CannotAccept when it does not."""
-        if refusal := await self._put(email.to_json()):
+        with _no_answer():
+            refusal = await self._put(email.to_json())
+        if refusal:
             raise CannotAccept(refusal)
 
     async def _put_many(self, emails: Sequence[bytes]) -> list[str | None]:
-        """For each email None, or why the master does not hold it."""
+        """For each email None, or why the master does not hold it. Raises TimeoutError, which the batcher must see."""
         kept, reason = await self._ask("put", *map(orjson.Fragment, emails))
         return [*[None] * kept, *[reason] * (len(emails) - kept)]
 
     async def stats(self) -> dict[str, Any]:
-        [stats] = await self._ask("stats")
+        with _no_answer():
+            [stats] = await self._ask("stats")
         return dict(stats)
 
     async def check_room(self) -> None:
         """Raises CannotAccept when the master could not take an email now."""
-        [reason] = await self._ask("health")
+        with _no_answer():
+            [reason] = await self._ask("health")
         if reason:
             raise CannotAccept(reason)
 
@@ -52,12 +57,19 @@ class MasterLink(ChildEnd):
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer: Message = await future
                 return answer
-        except TimeoutError:
-            raise CannotAccept(f"the master did not answer within {ANSWER_SECONDS:g} s") from None
         finally:
             del self._questions[number]
 
     def _answered(self, message: Message) -> None:
         _, number, *fields = message
-        if future := self._questions.get(number):  # else it came too late
+        future = self._questions.get(number)
+        if future is not None and not future.done():  # else it came too late, perhaps in the tick of the timeout
             future.set_result(fields)
+
+
+@contextmanager
+def _no_answer() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise CannotAccept(f"the master did not answer within {ANSWER_SECONDS:g} s") from None

@@ -23,7 +23,6 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError, RedisError
 
 from common.batcher import Batcher
-from common.errors import CannotAccept
 from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
@@ -45,7 +44,7 @@ class Publisher:
         self._publish = Batcher(self._publish_many)
 
     def publish(self, channel: str, message: bytes) -> asyncio.Future[int]:
-        """How many subscribers received it. Raises CannotAccept when Redis does not say so.
+        """How many subscribers received it. Raises RedisError when Redis does not say so.
 
         Never repeated: a lost answer does not mean a lost message, and a repeated message is a second email. (What the
         script call repeats is a script that Redis does not know yet, and then nothing was published.)
@@ -53,13 +52,10 @@ class Publisher:
         return self._publish((channel, message))
 
     async def _publish_many(self, messages: Sequence[tuple[str, bytes]]) -> Sequence[int]:
-        try:
-            # As one argument of JSON: a hundred arguments would take redis-py longer than the rest of the call.
-            words = [word for channel, message in messages for word in (channel, message.decode())]
-            receivers: list[int] = await self._script(args=[orjson.dumps(words)])
-            return receivers
-        except RedisError as error:
-            raise CannotAccept(reason(error)) from None
+        # As one argument of JSON: a hundred arguments would take redis-py longer than the rest of the call.
+        words = [word for channel, message in messages for word in (channel, message.decode())]
+        receivers: list[int] = await self._script(args=[orjson.dumps(words)])
+        return receivers
 
 
 class Subscription:

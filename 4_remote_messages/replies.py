@@ -15,11 +15,12 @@ from uuid import uuid4
 import orjson
 from aiohttp import web
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from common.emails import BadEmail, Email
 from common.errors import CannotAccept, InDoubt, Refused
 from common.log import OncePerSecond
-from common.redis_client import redis_client
+from common.redis_client import reason, redis_client
 from common.web import SETTINGS, Handler, answer, read_email
 
 from .channel import CHANNEL, Publisher, Subscription
@@ -145,8 +146,11 @@ class Reports:
 
     def _done(self, future: asyncio.Future[int]) -> None:
         self._under_way.discard(future)
-        if not future.cancelled() and (error := future.exception()):
-            self._log.warning("could not report to a server: %s", error)
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, RedisError):
+            self._log.warning("could not report to a server: %s", reason(error))
+        elif error is not None:
+            log.error("error while reporting to a server", exc_info=error)
 
     async def flush(self) -> None:
         if self._under_way:

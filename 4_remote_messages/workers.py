@@ -24,7 +24,11 @@ class Workers:
         members = {"id": email.id, **email.to_dict()}
         if reply_to is not None:
             members["reply_to"] = reply_to
-        if not await self._publisher.publish(CHANNEL, orjson.dumps(members)):
+        try:
+            receivers = await self._publisher.publish(CHANNEL, orjson.dumps(members))
+        except RedisError as error:
+            raise CannotAccept(reason(error)) from None
+        if not receivers:
             raise CannotAccept("no worker is subscribed")
 
     async def check(self) -> None:

@@ -8,6 +8,7 @@ import sys
 from common.process import run
 from common.serving import serve
 from common.settings import exit_with_usage_error, read_settings
+from common.steps import step_or
 
 from .demo import demo
 from .scheduler import schedule
@@ -20,7 +21,7 @@ if __name__ == "__main__":
         case ["server"] | []:
             run(serve(create_app(settings), settings.host, settings.port))
         case ["worker"]:
-            run(work(settings))
+            run(step_or(work, settings, __package__)(settings))
         case ["scheduler"]:
             run(schedule(settings))
         case ["demo"]:

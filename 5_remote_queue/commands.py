@@ -1,6 +1,7 @@
 """`python -m 5_remote_queue.commands COMMAND`: for whoever looks after the queue; `--help` lists what there is.
 
-Exit status: 0 all is well; 1 nothing matched, something is wrong, or Redis is away; 2 a mistake in the command.
+Exit status: 0 all is well; 1 nothing matched, something is wrong, Redis is down, or the output could not be written; 2
+a mistake in the command; 141 the reader of the output has left, as in `| head`: what was not printed was not done.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from common.printing import exit_after
 from common.redis_client import reason, redis_client
 from common.services import running
 from common.settings import Settings, read_settings
@@ -111,7 +113,7 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
         "waiting": sum(queue.length or 0 for queue in queues),
         "in_flight": await observer.in_flight(),
         "delayed": delayed,
-        "failed": await observer.failed(),
+        "failed_list": await observer.failed(),
         "processes": await observer.processes(),
         "ever": await observer.totals(),
     }
@@ -122,9 +124,12 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
         }
         print(orjson.dumps(figures | {"queues": of_queues}, option=orjson.OPT_INDENT_2).decode())
         return 0
-    for name in ("waiting", "in_flight", "delayed", "failed", "processes"):
+    for name in ("waiting", "in_flight", "delayed", "failed_list", "processes"):
         print(f"{name.replace('_', ' '):12} {figures[name]:>12,}{' or more' if name == 'delayed' and more else ''}")
-    print("all time     " + ", ".join(f"{count:,} {name}" for name, count in (await observer.totals()).items()))
+    print(
+        "all time     "
+        + ", ".join(f"{count:,} {show.one_line(name)}" for name, count in (await observer.totals()).items())
+    )
     for queue in queues:
         length = "no list" if queue.length is None else f"{queue.length:,}"
         oldest = f", the oldest for {show.duration(queue.oldest_seconds)}" if queue.length else ""
@@ -139,7 +144,8 @@ async def peek_queue(redis: Redis, keys: Keys, arguments: argparse.Namespace) ->
         try:
             job = read_job(item.text, arguments.queue) if item.whole else None
         except BadJob as error:
-            print(f"{item.place + 1:6}  no job: {error}: {show.one_line(show.bytes_as_text(item.text), 100)}")
+            text = show.one_line(show.bytes_as_text(item.text), 100)
+            print(f"{item.place + 1:6}  no job: {show.one_line(str(error), 100)}: {text}")
             continue
         text = f"{show.title(job)} {show.arguments(job)}" if job else f"{show.size(item.size)}, too large to be shown"
         print(f"{item.place + 1:6}  {show.one_line(text, 200)}")
@@ -226,4 +232,4 @@ async def examine(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> in
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_after(lambda: main(sys.argv[1:]))

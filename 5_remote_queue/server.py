@@ -7,6 +7,7 @@ from aiohttp import web
 from common.durability import warn_if_not_durable
 from common.redis_client import redis_client
 from common.settings import Settings
+from common.steps import known
 from common.web import LINKS, SETTINGS, Stats, answer, read_email, web_frame
 
 from .jobs import Jobs
@@ -37,7 +38,7 @@ async def open_queue(app: web.Application) -> AsyncIterator[None]:
 
 
 async def stats(app: web.Application) -> Stats:
-    return await app[JOBS].stats()
+    return known(await app[JOBS].stats(), app[SETTINGS], __package__)
 
 
 async def health(app: web.Application) -> None:

@@ -9,8 +9,9 @@ from common.sender import window
 from common.settings import Settings
 
 from .jobs import QUEUE, SendEmail, definitions
-from .resque import Queue, Scaling, Worker, open_connections
+from .resque import Queue, Scaling, Worker, open_connections, show
 from .resque.events import CleanedWorker, Event, Failed, Fired, Paused, Reenqueued, Resized, Started, TooLate
+from .resque.reports import explain
 
 MAX_DELAY = 0.05  # seconds: sending mail is not all this loop has to do, but nearly
 
@@ -28,17 +29,23 @@ class EventLogger:
             case Started(worker):
                 log.info("ready to send, as %s", worker)
             case Reenqueued(_, job, attempt, error, seconds):
-                self._often.warning("%s again in %.1f s, after attempt %d: %s", job.id, seconds, attempt, error)
+                again = f"again in {seconds:.1f} s, after attempt {attempt}"
+                self._often.warning("%s %s: %s", show.short(job), again, show.one_line(explain(error)))
             case Failed(_, job, attempt, error):
-                log.error("gave up %s after %d attempt(s): %s", job.id if job else "what is no job", attempt, error)
+                name = show.short(job) if job else "an invalid job"
+                log.error("gave up %s after %d attempt(s): %s", name, attempt, show.one_line(explain(error)))
             case TooLate(_, job):
-                self._often.warning("%s was done, but too late: it is done once more", job.id)
+                self._often.warning("%s ended after its lease: it runs, or ran, a second time", show.short(job))
             case CleanedWorker(worker, outcome):
-                log.warning("%s is gone: %s", worker, outcome)
+                log.warning("%s is gone: %s", show.one_line(worker), show.one_line(outcome))
             case Fired(schedule, job, _):
-                log.info("%s is due: %s is in %s", schedule, job.id or job.name, job.queue)
+                schedule, queue = show.one_line(schedule), show.one_line(job.queue)
+                log.info("%s is due: %s is in %s", schedule, show.short(job), queue)
             case Paused(reason):
-                log.warning("the queue is paused: %s", reason) if reason else log.info("the queue goes on")
+                if reason:
+                    log.warning("the queue is paused: %s", show.one_line(reason))
+                else:
+                    log.info("the queue is resumed")
             case Resized(slots, before, reason, _):
                 log.info("%d slots, not %d: %s", slots, before, reason)
 

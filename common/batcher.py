@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from redis.exceptions import TimeoutError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,9 +18,9 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Call it with one item; `commit` is called with many and returns as many results, in the same order.
 
-    One commit at a time. When `commit` raises, every call of that batch raises the same error; when that is Redis's
-    TimeoutError, those that wait behind it do, too: they would wait as long each, and ever more would wait. A result
-    that is an exception is raised by its call alone.
+    One commit at a time. When `commit` raises, every call of that batch raises the same error. After a TimeoutError
+    (Python's or redis-py's), the calls that wait behind it raise it, too: each batch would wait as long, and more and
+    more calls would wait. A result that is an exception is raised by its call alone.
     """
 
     def __init__(
@@ -54,12 +54,15 @@ class Batcher(Generic[Item, Result]):
     async def _commit_one(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
         try:
             results = await self._commit(items)
+            if len(results) != len(items):
+                raise ValueError(f"{len(results)} results for {len(items)} items")
         except asyncio.CancelledError:
-            for future in futures:
+            for future in (*futures, *self._futures):
                 future.cancel()
+            self._items, self._futures = [], []
             raise
         except Exception as error:
-            if isinstance(error, TimeoutError):
+            if isinstance(error, (TimeoutError, RedisTimeoutError)):
                 futures += self._futures
                 self._items, self._futures = [], []
             for future in futures:

@@ -140,6 +140,7 @@ class Settings(BaseSettings):
     valkey_port: Port | None = None  # unset: VALKEY_PORT or the next free one
     data_dir: Path = Path(".data")
     role: str | None = None  # `make run-5 ROLE=worker`: this one role only
+    step: str | None = None  # `make run-5 STEP=pop`: one of the chapter's steps in place of the full worker
     demo: bool = False  # `make run-5 DEMO=1`: the strategy's demonstration in the place of its roles
     workers: PositiveInt = 1  # `make run-5 WORKERS=3`: so many worker processes
     log: Literal["lua", "streams"] = "lua"  # strategy 6: on which of its two logs

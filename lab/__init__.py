@@ -1,8 +1,8 @@
 """The lab: experiments over all six strategies, each from the outside, as a reader would start them.
 
 compare     the six side by side; compare_report is its table and its figure
-faults      kill things, and count: promises says what may happen, hits does it, cell is one fault done to one
-            strategy, account says what became of each email, faults_report is its table
+faults      kill things, and count: promises says what may happen, hits does it, preparations is what some need first,
+            cell is one fault done to one strategy, account says what became of each email, faults_report is its table
 bench       how fast the parts are, each beside a reference of the same run; its groups are the files bench_*.py, and
             each_once is the account of ids that two of them have
 tables      what these three have measured, into the READMEs; command is what they have in common

@@ -33,10 +33,10 @@ from lab.command import end_on_signals
 from lab.hits import HITS
 from lab.judge import broken_promises
 from lab.mailbox import Arrival, Mailbox, mailbox
+from lab.preparations import CannotDo
 from lab.promises import SUBJECTS, Bound, promise
 from lab.running import SEND_SECONDS, TAKE_MS, Running
 
-LONGEST_WAIT = 6.0  # seconds for which callers may be kept waiting: so many clients there are
 TIMEOUT = 15.0  # seconds after which a client gives up
 BACK_SECONDS = 60.0  # within which a strategy must have come back
 SETTLE_SECONDS = 60.0  # within which nothing may be queued any more
@@ -59,10 +59,6 @@ class Plan:
     seed: str
     kills: int
     rate: float
-
-    @property
-    def clients(self) -> int:
-        return math.ceil(self.rate * LONGEST_WAIT)
 
 
 class Broken(Exception):
@@ -89,7 +85,7 @@ class Cell:
         self._running.box.seed(f"{self._plan.seed}/{self._subject}/{self._fault}")
         load = python(
             "lab.steady", "--port", self._running.strategy.port, "--rate", self._plan.rate, "--tag", self._tag,
-            "--clients", self._plan.clients, "--query", self._running.subject.query, "--timeout", TIMEOUT,
+            "--query", self._running.subject.query, "--timeout", TIMEOUT,
         )  # fmt: skip
         broken, balance = [], None
         with lab.child(load, "steady") as child:
@@ -219,10 +215,14 @@ def say(**facts: Any) -> None:
 def run_cells(lab: Lab, box: Mailbox, subject: str, faults: list[str], plan: Plan) -> None:
     """One after another, on the same running strategy as long as it is well. Raises ChildFailed or OSError."""
     running = Running(lab, SUBJECTS[subject], box)
-    running.start()
     try:
         for fault in faults:
-            facts = measure(running, subject, fault, plan, lab)
+            try:
+                running.prepare(fault)
+                facts = measure(running, subject, fault, plan, lab)
+            except CannotDo as reason:
+                say(cell={"subject": subject, "fault": fault, "skipped": str(reason), "broken": []})
+                continue
             if facts["broken"] and facts.get("late_ms", 0.0) > TOO_BUSY_MS:
                 say(doing="once more, as this machine was too busy")
                 running.restart()

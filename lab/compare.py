@@ -146,9 +146,10 @@ class Rounds:
         """So many emails, and the wait until they are in the inbox: the load's facts, and the account."""
         self.line.doing = "a steady rate" if rate else "as fast as it can"
         before = len(self.box.arrivals())
+        loop = ["--rate", rate, "--exact"] if rate else ["--rate", 0, "--clients", self.plan.clients]
         load = python(
-            "lab.steady", "--port", self.server.port, "--rate", rate, "--exact", "--count", emails, "--tag", tag,
-            "--clients", self.plan.clients, "--timeout", self.plan.patience,
+            "lab.steady", "--port", self.server.port, *loop, "--count", emails, "--tag", tag,
+            "--timeout", self.plan.patience,
         )  # fmt: skip
         with self.lab.child(load, "steady") as child:
 

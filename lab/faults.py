@@ -216,10 +216,14 @@ def main() -> None:
     usual = (chosen, faults, kills, seed, rate) == (there, list(FAULTS), KILLS, SEED, RATE)
     whole = usual and all("lost" in cell for cell in cells)
     console.print(f"[dim]{said(write_results('faults', facts, whole=whole, md=markdown(facts)))}[/]")
+    skipped = sum("skipped" in cell for cell in cells)
     if broken := sum(bool(cell["broken"]) for cell in cells):
         console.print(f"[bold red]{broken} of {len(cells)} cells broke a promise[/]")
         sys.exit(1)
-    console.print(f"[green]{'the promise was' if len(cells) == 1 else f'all {len(cells)} promises were'} kept[/]")
+    if skipped:
+        console.print(f"[yellow]{skipped} of {len(cells)} cells were not measured on this machine[/]")
+    if kept := len(cells) - skipped:
+        console.print(f"[green]{'the promise was' if kept == 1 else f'all {kept} promises were'} kept[/]")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ LEGEND = (
 
 def measured(cell: Facts) -> str:
     """lost 3; twice 0; 5 given up."""
+    if "skipped" in cell:
+        return f"not done: {cell['skipped']}"
     if "lost" not in cell:
         return "nothing"
     seldom = [f"{cell[name]} {WORDS.get(name, name)}" for name in SELDOM if cell[name]]

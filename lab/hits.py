@@ -4,6 +4,7 @@ Each takes what is hit and some chance, and returns when it is over, with the ti
 (by `make run-N`, which starts again what died) is not waited for.
 """
 
+import json
 import os
 import random
 import signal
@@ -18,13 +19,17 @@ import psutil
 from redis import Redis
 
 from lab.account import Hit
-from lab.children import ChildFailed, still_alive
+from lab.children import LOOK_SECONDS, ChildFailed, python, still_alive
+from lab.exiting_worker import EXIT_QUEUE, EXITS
 from lab.machine import alive, descendants
+from lab.preparations import CannotDo, write_clock
 from lab.running import GONE_SECONDS, LEASE_SECONDS, SEND_SECONDS, Running
 
 Fault = Callable[[Running, random.Random], Hit]
 
-
+GREYLIST_SECONDS = 1
+SLOW_SECONDS = 25.0
+CLOCK_SECONDS = 3.0
 LEFT_SECONDS = 1.0  # for the last of those that `make` has started
 
 
@@ -92,14 +97,14 @@ def end_mail_server(number: signal.Signals) -> Fault:
     return fault
 
 
-def misbehave(**dial: float) -> Fault:
-    """Turn the dial of the mail server for a while."""
+def misbehave(least: float = 0.5, most: float = 1.5, /, **dial: float) -> Fault:
+    """Turn the dial of the mail server for a while (seconds)."""
 
     def fault(running: Running, chance: random.Random) -> Hit:
         begin, before = perf_counter_ns(), len(running.box.troubles())
         running.box.dial(**dial)
         try:
-            time.sleep(chance.uniform(0.5, 1.5))
+            time.sleep(chance.uniform(least, most))
         finally:
             running.box.dial()
         if len(running.box.troubles()) == before:
@@ -107,6 +112,19 @@ def misbehave(**dial: float) -> Fault:
         return Hit(begin, perf_counter_ns())
 
     return fault
+
+
+def answer_late(running: Running, chance: random.Random) -> Hit:
+    """The mail server keeps each email at once and says so SLOW_SECONDS later."""
+    begin, before = perf_counter_ns(), len(running.box.arrivals())
+    running.box.dial(latency_ms=round(SLOW_SECONDS * 1000))
+    try:
+        time.sleep(chance.uniform(0.5, 1.5))
+    finally:
+        running.box.dial()
+    if len(running.box.arrivals()) == before:
+        raise NothingHappened("the mail server had no email to answer late")
+    return Hit(begin, perf_counter_ns())
 
 
 def end_all(running: Running, chance: random.Random) -> Hit:
@@ -141,6 +159,70 @@ def fill_redis(running: Running, chance: random.Random) -> Hit:
 def refused_writes(redis: Redis) -> int:
     """How often it has said that it is full."""
     return int(redis.info("errorstats").get("errorstat_OOM", {}).get("count", 0))
+
+
+def fill_disk(running: Running, chance: random.Random) -> Hit:
+    """Fill the disk of the append-only file. A Valkey with `appendfsync always` ends when it cannot write."""
+    begin, valkey = perf_counter_ns(), psutil.Process(running.pid("redis"))
+    ballast = running.strategy.data_dir / "valkey" / "ballast"
+    try:
+        with suppress(OSError), open(ballast, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 20))
+        wait_until_gone(valkey)
+        time.sleep(chance.uniform(0.5, 3.0))
+    finally:
+        ballast.unlink()
+    return Hit(begin, perf_counter_ns())
+
+
+def wait_until_gone(process: psutil.Process) -> None:
+    deadline = time.monotonic() + GONE_SECONDS
+    while alive(process):
+        if time.monotonic() > deadline:
+            raise NothingHappened("Redis has written on although its disk is full")
+        time.sleep(LOOK_SECONDS)
+
+
+def put_clock_back(running: Running, chance: random.Random) -> Hit:
+    """By one minute to two hours; it stays so, and the next fault puts it back further."""
+    begin, data = perf_counter_ns(), running.strategy.data_dir
+    with running.redis() as redis:
+        seconds = round(chance.uniform(60.0, 7200.0))
+        ahead = redis.time()[0] - time.time()
+        write_clock(data, round(ahead) - seconds)
+        deadline = time.monotonic() + CLOCK_SECONDS  # Valkey may answer once more from the time it has just read
+        while redis.time()[0] - time.time() > ahead - seconds + 2:
+            if time.monotonic() > deadline:
+                raise CannotDo("Redis's clock cannot be changed: preloading has no effect on this machine")
+            time.sleep(LOOK_SECONDS)
+    return Hit(begin, perf_counter_ns())
+
+
+def exit_in_jobs(running: Running, chance: random.Random) -> Hit:
+    """Jobs that call sys.exit, in a worker beside the strategy's own. That worker must live, and the jobs must fail."""
+    begin = perf_counter_ns()
+    with running.beside(python("lab.exiting_worker")) as worker, running.redis() as redis:
+        worker.wait_for("(ready)")
+        for name in chance.sample(list(EXITS), len(EXITS)):
+            job = {"class": name, "queue": EXIT_QUEUE, "args": []}
+            redis.rpush(f"resque:queue:{EXIT_QUEUE}", json.dumps(job, separators=(",", ":")))
+        deadline = time.monotonic() + GONE_SECONDS
+        while len(failed := [raw for raw in redis.lrange("resque:failed", 0, -1) if names_exit(raw)]) < len(EXITS):
+            if worker.process.poll() is not None:
+                raise ChildFailed(f"a job called sys.exit, and its worker ended with {worker.process.returncode}")
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"{len(failed)} of {len(EXITS)} jobs that called sys.exit are in the failed list")
+            time.sleep(LOOK_SECONDS)
+        for raw in failed:  # only emails are in the account
+            redis.lrem("resque:failed", 1, raw)
+    if worker.process.returncode:
+        raise ChildFailed(f"the worker of jobs that called sys.exit ended with {worker.process.returncode}")
+    return Hit(begin, perf_counter_ns())
+
+
+def names_exit(record: bytes) -> bool:
+    return bool(json.loads(record).get("queue") == EXIT_QUEUE)
 
 
 def cut_tail(running: Running, chance: random.Random) -> Hit:
@@ -205,6 +287,8 @@ HITS: dict[str, Fault] = {
     "redis-stop": stop("redis", 0.5, LEASE_SECONDS + 1.0),
     "redis-full": fill_redis,
     "redis-tail": cut_tail,
+    "redis-disk": fill_disk,
+    "redis-clock": put_clock_back,
     "smtp-kill": end_mail_server(signal.SIGKILL),
     "smtp-term": end_mail_server(signal.SIGTERM),
     "smtp-stop": stop("smtp", 0.5, SEND_SECONDS + 1.0),
@@ -212,4 +296,8 @@ HITS: dict[str, Fault] = {
     "smtp-550": misbehave(refuse_rate=0.5, refuse_code=550),
     "smtp-hang": misbehave(hang_rate=1.0),
     "smtp-lose-reply": misbehave(lose_reply_rate=0.5),
+    "smtp-greylist": misbehave(GREYLIST_SECONDS + 0.5, GREYLIST_SECONDS + 1.5, greylist_seconds=GREYLIST_SECONDS),
+    "smtp-session": misbehave(messages_per_session=3),
+    "smtp-slow": answer_late,
+    "job-exit": exit_in_jobs,
 }

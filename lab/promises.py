@@ -87,6 +87,8 @@ FAULTS: dict[str, str] = {
     "redis-stop": "SIGSTOP to Redis, then SIGCONT",
     "redis-full": "Redis is out of memory for a while",
     "redis-tail": "SIGKILL to Redis, and what it has written last is cut off",
+    "redis-disk": "the disk of Redis is full for a while",
+    "redis-clock": "the clock of Redis is put back by a minute to two hours",
     "smtp-kill": "SIGKILL to the mail server, which comes back",
     "smtp-term": "SIGTERM to the mail server, which comes back",
     "smtp-stop": "SIGSTOP to the mail server, then SIGCONT",
@@ -94,6 +96,10 @@ FAULTS: dict[str, str] = {
     "smtp-550": "the mail server says 550 to every other email",
     "smtp-hang": "the mail server answers nothing any more",
     "smtp-lose-reply": "the mail server takes every other email and cuts the connection before its 250",
+    "smtp-greylist": "the mail server greylists: 450 to the first attempts of each email",
+    "smtp-session": "the mail server takes three emails in each session, then says 452",
+    "smtp-slow": "the mail server says its 250 after 25 seconds",
+    "job-exit": "jobs call sys.exit in a second worker",
 }
 
 NONE, UNDER_WAY, IN_HANDS = Bound.NONE, Bound.UNDER_WAY, Bound.IN_HANDS
@@ -103,6 +109,7 @@ LOSSES = {
     **{("2", f"smtp-{how}"): UNDER_WAY for how in ("kill", "term", "stop", "hang")},
     ("2", "smtp-451"): Bound.REFUSED,
     ("2", "smtp-550"): Bound.REFUSED,
+    ("2", "smtp-greylist"): Bound.REFUSED,
     ("3", "master-kill"): IN_HANDS,
     ("4", "worker-kill"): IN_HANDS,
     ("4", "redis-kill"): IN_HANDS,
@@ -120,11 +127,14 @@ CRASHES = ("worker-kill", "worker-stop")
 def faults_of(subject: Subject) -> list[str]:
     """Those that can be done to it."""
     there = {"none", "all", "smtp", *subject.roles, *(["redis"] if subject.redis else [])}
+    if subject.number == 5:
+        there.add("job")
     return [fault for fault in FAULTS if fault.partition("-")[0] in there and (fault, subject.number) not in POINTLESS]
 
 
-POINTLESS = {("redis-tail", 4), ("redis-full", 4), ("worker-second", 3)}
-"""Of a published message Redis keeps nothing, neither in its memory nor in its file; and the master has one worker."""
+POINTLESS = {*((f"redis-{what}", 4) for what in ("tail", "full", "disk", "clock")), ("worker-second", 3)}
+"""Of a published message Redis keeps nothing, neither in its memory nor in its file, and no time;
+and the master has one worker."""
 
 
 def refusals(subject: str, fault: str) -> frozenset[str]:
@@ -141,8 +151,16 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
             return frozenset({"503"} | in_doubt)  # nobody is listening
         case "worker", _:
             return frozenset(in_doubt | failed)
+        case "redis", "clock":
+            return frozenset()
         case "redis", _:
             return frozenset({"503"} | in_doubt)
+        case "smtp", "session":
+            return frozenset()
+        case "smtp", "slow":  # one that waits is in doubt; the others take emails until a limit is reached
+            return frozenset({"1": {"503", "504"}, "4w": {"502", "504"}}.get(subject, {"503"}))
+        case "smtp", "greylist" if number == 1:
+            return frozenset({"503"})
         case "smtp", _ if number == 1:
             return frozenset({"451": {"503"}, "550": {"502"}, "lose-reply": {"504"}}.get(how, {"503", "504"}))
         case "smtp", _:

@@ -8,8 +8,9 @@ from redis import Redis
 
 from lab.children import LOOK_SECONDS, Child, ChildFailed, Lab
 from lab.mailbox import Mailbox
+from lab.preparations import Preparation, as_usual, preparation
 from lab.promises import Subject
-from lab.strategies import Strategy, start_strategy, strategy
+from lab.strategies import Strategy, data_dir, start_strategy, strategy
 
 LEASE_SECONDS = 2.0  # of strategies 5 and 6, whose default is 10: or one would wait for little else
 SEND_SECONDS = 2.0  # after which a mail server that does not answer is given up; the default is 20
@@ -28,9 +29,24 @@ class Running:
         self._lab = lab
         self._running = ExitStack()
         self._port = 0
+        self._needed: Preparation = as_usual
+        self._prepared: Preparation | None = None
+
+    def prepare(self, fault: str) -> None:
+        """Start, or start again, unless it runs in a way in which this fault can be done.
+
+        Raises CannotDo, ChildFailed or OSError.
+        """
+        if (needed := preparation(fault, self.subject.number)) is self._prepared:
+            return
+        self.end()
+        self._needed, self._prepared = needed, None
+        self.start()
+        self._prepared = needed
 
     def start(self) -> None:
-        settings = {**SETTINGS, **self.subject.settings}
+        prepared = self._running.enter_context(self._needed(data_dir(self._lab, self.subject.number)))
+        settings = {**SETTINGS, **self.subject.settings, **prepared}
         context = strategy(self._lab, self.subject.number, self.box.smtp_url, self._port, **settings)
         self.strategy = self._running.enter_context(context)
         self._port = self.strategy.port
@@ -44,6 +60,11 @@ class Running:
         self.end()
         self.box.well()
         self.start()
+
+    def beside(self, command: list[str]) -> AbstractContextManager[Child]:
+        """Another program with the same settings, for as long as the block."""
+        settings = {**SETTINGS, **self.subject.settings, "SMTP_URL": self.box.smtp_url}
+        return self._lab.child(command, "beside", REDIS_URL=self.strategy.redis_url(), **settings)
 
     def another(self, role: str) -> AbstractContextManager[Child]:
         """The same role once more, for as long as the block."""

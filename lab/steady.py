@@ -33,6 +33,7 @@ from lab.load import ID, LAST, LENGTH
 TEXT = quote("How are you?")
 FIGURES_SECONDS = 0.1  # between two lines
 RECENT = 200  # answers that the figures so far are made of
+CLIENTS = 10  # of a closed loop, unless told otherwise
 MOST = 1000  # requests under way in an open loop, so that open files suffice
 FILES = MOST + 24
 # uvloop's timers have steps of 1 ms. With `--exact` the last moment before an email is due is spent in asking the clock
@@ -195,17 +196,23 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description="An HTTP load generator with a steady rate.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--rate", type=float, required=True, help="emails a second; 0: as fast as the clients can")
-    parser.add_argument("--clients", type=int, default=10, help="of a closed loop; an open one has as many as it takes")
+    parser.add_argument(
+        "--clients", type=int, help=f"requests in flight at most; default: {CLIENTS}, or {MOST} at a rate"
+    )
     parser.add_argument("--count", type=int, help="emails; default: until SIGTERM")
     parser.add_argument("--tag", default="reader", help="the beginning of the recipients' names")
     parser.add_argument("--query", default="", help="?wait=5")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds")
     parser.add_argument("--exact", action="store_true", help="late by microseconds, for up to a tenth of a core")
     options = parser.parse_args()
+    if options.exact and not options.rate:
+        parser.error("--exact has a meaning only at a --rate")
+    if options.clients is not None and options.clients < 1:
+        parser.error("--clients must be at least 1")
     allow_open_files()
     about = (options.port, options.rate, options.tag, options.query, options.count, options.timeout)
     steady = Steady(*about, exact=options.exact)
-    await run_steadily(steady, MOST if options.rate else options.clients)
+    await run_steadily(steady, options.clients or (MOST if options.rate else CLIENTS))
     print(json.dumps(steady.result()))
 
 

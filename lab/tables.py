@@ -132,7 +132,7 @@ def lost_and_twice(cell: Facts | None) -> str:
     if cell is None:
         return ""
     if "lost" not in cell:
-        return "not measured"
+        return "not done here" if "skipped" in cell else "not measured"
     lost = f"**{cell['lost']}**" if cell["lost"] else "0"
     return f"{lost} / {cell['duplicated']}" + (" BROKEN" if cell["broken"] else "")
 

@@ -19,6 +19,7 @@ observe: Any = importlib.import_module("5_remote_queue.resque.observe")
 queue_module: Any = importlib.import_module("5_remote_queue.resque.queue")
 registration: Any = importlib.import_module("5_remote_queue.resque.registration")
 scripts: Any = importlib.import_module("5_remote_queue.resque.scripts")
+show: Any = importlib.import_module("5_remote_queue.resque.show")
 wire: Any = importlib.import_module("5_remote_queue.resque.wire")
 worker_module: Any = importlib.import_module("5_remote_queue.resque.worker")
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from yarl import URL
 
+from common.emails import email_from_path
 from common.sender import WINDOW
 from tests.load import Load, account
 from tests.programs import Inbox, Strategy, a_name, running_inbox, running_strategy, wait_for_the_end, wait_until
@@ -289,3 +290,26 @@ def test_rubbish_in_the_pipe_is_logged_and_hurts_nobody() -> None:
     end.data_received(b'"<c@d>"]\n')
     assert received[0] == ["sent", "<a@b>"]
     assert received[-1] == ["sent", "<c@d>"]
+
+
+async def test_an_answer_in_the_tick_of_its_timeout_is_too_late_and_no_error() -> None:
+    link = importlib.import_module("3_local_messages.link").MasterLink(SimpleNamespace())
+    question = link._questions[7] = asyncio.get_running_loop().create_future()
+    question.cancel()  # as asyncio.timeout does
+    link._answered(["answer", 7, 1, None])
+    assert question.cancelled()
+
+
+async def test_those_who_wait_behind_a_hung_batch_do_not_wait_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("3_local_messages.link")
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    link = module.MasterLink(SimpleNamespace())
+    link.pipe = SimpleNamespace(send=lambda *_: None)  # the master hangs
+    emails = [email_from_path(f"/{n}@example.com/Hello/x", "example.com") for n in range(3)]
+    before, puts = time.monotonic(), []
+    for email in emails:
+        puts.append(asyncio.create_task(link.put(email)))
+        await asyncio.sleep(0.01)  # each comes while the first batch is in flight
+    results = await asyncio.gather(*puts, return_exceptions=True)
+    assert [type(result).__name__ for result in results] == ["CannotAccept"] * 3
+    assert time.monotonic() - before < 0.9

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def test_stats_tells_of_every_queue(run: Terminal) -> None:
     run.fail("no")
     lines = run("stats")
     assert lines[0].split() == ["waiting", "2"]
-    assert lines[3].split() == ["failed", "1"]
+    assert lines[3].split() == ["failed", "list", "1"]
     assert lines[5] == "all time     1,234 succeeded, 0 failed, 0 retried, 0 crashed, 0 late"
     assert lines[6] == "queue empty: 0"
     assert lines[7].startswith("queue q: 2, the oldest for ")
@@ -247,3 +248,24 @@ def test_redis_away_is_one_line_and_exit_1_and_the_password_is_in_none(
         [line] = run(*words, status=1)
     assert line.startswith("Redis: ")
     assert "secret" not in line
+
+
+# A reader that leaves
+
+
+@pytest.mark.parametrize(
+    "words", [["stats"], ["failed", "list", "--count", "5000"], ["peek", "q", "--count", "5000"], ["--help"]]
+)
+def test_a_reader_that_leaves_first_is_no_traceback(run: Terminal, words: list[str]) -> None:
+    run.fail(*["x" * 100] * 2000)
+    run.redis.rpush(run.keys.queue("q"), *[JOB] * 2000)
+    options = [] if words == ["--help"] else ["--namespace", run.keys.namespace]
+    command = [sys.executable, "-m", "5_remote_queue.commands", *words, *options]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert ended.stderr == ""
+    assert ended.returncode == 141 or words == ["--help"], "argparse does not say that it could not print"

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from common.tasks import end_tasks
 from tests.programs import Valkey, running_valkey
 from tests.proxy import Proxy, a_proxy
-from tests.resque import Definition, Resque, a_resque, claims, registration, resque, until, wire, worker_module
+from tests.resque import Definition, Resque, a_resque, claims, registration, resque, show, until, wire, worker_module
 
 LEFT_BEHIND = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
 
@@ -140,7 +140,7 @@ async def test_an_unknown_class_fails_and_is_never_looked_up_elsewhere(r: Resque
     async with r.working(definitions=jobs.definitions()):
         await until(lambda: r.events("Failed"))
     [record] = r.failed()
-    assert (record["exception"], record["error"]) == ("UnknownClass", 'nobody here knows the class "os.system"')
+    assert (record["exception"], record["error"]) == ("UnknownClass", 'no definition for the class "os.system"')
 
 
 RUBBISH = [
@@ -375,7 +375,8 @@ async def test_nobody_settles_for_another(r: Resque) -> None:
     assert not await r.claims().acknowledge(claim)
     claim.token = token
     assert await r.claims().acknowledge(claim)
-    assert not await r.claims().acknowledge(claim), "and nobody settles twice"
+    await r.claims().acknowledge(claim)
+    assert (await r.observer.totals())["succeeded"] == 1, "and no job is settled twice"
 
 
 async def test_a_job_that_kills_its_worker_ends_in_the_failed_list(r: Resque) -> None:
@@ -760,3 +761,96 @@ async def test_counters_that_are_no_numbers_keep_no_job_from_being_settled(r: Re
         await until(lambda: len(jobs.done) == 2 and r.events("Failed") and not worker.busy)
     assert len(r.failed()) == 1
     assert len(r.events("Succeeded")) == 2
+
+
+# An answer that got lost: the worker says it again, and hears what has happened.
+
+
+async def test_a_settlement_whose_answer_got_lost_has_happened(r: Resque) -> None:
+    ways: list[Callable[[Any, Any], Awaitable[bool]]] = [
+        lambda reserve, claim: reserve.acknowledge(claim),
+        lambda reserve, claim: reserve.give_up(claim, "ValueError", "no", []),
+        lambda reserve, claim: reserve.retry(claim, 1000),
+    ]
+    for settle in ways:
+        await r.queue.enqueue("q", "note", [1])
+        reserve = r.claims()
+        [claim] = (await reserve.take(await r.slots(), busy=False)).claims
+        assert await settle(reserve, claim)
+        assert await settle(reserve, claim), "the same again, because its answer got lost"
+        r.get("SREM", r.keys.workers, claim.slot.id)
+        assert not await settle(reserve, claim), "now it counts as dead, and another worker has the job"
+    totals = await r.observer.totals()
+    assert (totals["succeeded"], totals["failed"], totals["retried"], totals["late"]) == (1, 1, 1, 3)
+    assert (len(r.failed()), len(await r.queue.delayed())) == (1, 1)
+
+
+async def test_a_lost_answer_to_give_up_is_still_an_event(r: Resque, jobs: Jobs) -> None:
+    jobs.errors = [resque.Permanent("no")]
+    async with a_proxy(r.valkey.port) as proxy, resque.open_connections(proxy.url) as connections:
+        cut: Proxy = proxy
+        async with r.working(definitions=jobs.definitions(), connections=connections) as worker:
+            await r.scripts._load()
+            cut.at(worker._claims._scripts._scripts["give_up"].sha)
+            await r.queue.enqueue("q", "note", [1])
+            await until(lambda: r.events("Failed"))
+            assert cut.times == 1
+    assert len(r.failed()) == 1
+
+
+# Redis's clock is put back: what lies in the future by more than its own interval counts as now.
+
+
+async def test_a_throttle_in_the_future_counts_as_now(r: Resque, jobs: Jobs) -> None:
+    r.get("SET", r.keys.throttle("q"), int((time.time() + 7200) * 1000))
+    await r.queue.enqueue("q", "note", [1])
+    async with r.working(definitions=jobs.definitions(), per_second=2.0):
+        await until(lambda: jobs.done)
+
+
+async def test_leases_of_before_the_clock_was_put_back_end_soon(r: Resque) -> None:
+    await r.queue.enqueue("q", "note", [1])
+    [slot] = slots = await r.slots()
+    await r.claims().take(slots, busy=False)
+    future = int((time.time() + 7200) * 1000)
+    r.get("ZADD", r.keys.leases, future, slot.id)
+    r.get("HSET", r.keys.reaping, "looked", future, "from", future)
+    await until(r.housekeeping(lease_seconds=0.2).reap, "the dead are brought back")
+    assert len(r.waiting()) == 1
+
+
+async def test_a_job_that_could_not_be_enqueued_leaves_no_lock(r: Resque, jobs: Jobs) -> None:
+    definitions = jobs.definitions(unique=lambda email: email["to"])
+    queue = r.new_queue(**definitions)
+    r.get("SET", r.keys.queue("q"), "no list")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await queue.enqueue("q", "note", [{"to": "alice"}])
+    r.get("DEL", r.keys.queue("q"))
+    assert await queue.enqueue("q", "note", [{"to": "alice"}])
+
+
+async def test_a_pause_without_an_end_outlasts_one_for_a_time(r: Resque) -> None:
+    await r.queue.pause("q", "the operator's", None)
+    await r.queue.pause("q", "the login failed", 5)
+    await r.queue.resume("q", only_timed=True)
+    assert await r.queue.paused("q") == "the operator's"
+    await r.queue.resume("q")
+    await r.queue.pause("q", "the login failed", 5)
+    await r.queue.resume("q", only_timed=True)
+    assert await r.queue.paused("q") is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (59.6, "1 min 0 s"),
+        (119.9, "2 min 0 s"),
+        (3599.7, "1 h 0 min"),
+        (86399.9, "1 d 0 h"),
+        (9.97, "10 s"),
+        (0.9996, "1.0 s"),
+        (3.21, "3.2 s"),
+    ],
+)
+def test_no_duration_has_sixty_seconds(seconds: float, shown: str) -> None:
+    assert show.duration(seconds) == shown

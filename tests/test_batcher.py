@@ -1,6 +1,7 @@
 """Group commit: what arrives together, and during a commit, is committed together."""
 
 import asyncio
+import builtins
 from collections.abc import Sequence
 
 import pytest
@@ -100,3 +101,40 @@ async def test_a_caller_who_leaves_does_not_take_the_others_along() -> None:
     assert await staying == 4
     with pytest.raises(asyncio.CancelledError):
         await leaving
+
+
+async def test_pythons_own_timeout_takes_along_those_behind_it_too() -> None:
+    """As in strategy 3, whose commit waits for an answer over a pipe."""
+    commits = Commits()
+    double = Batcher(commits, largest=1)
+    commits.permission.clear()
+    commits.error = builtins.TimeoutError("no answer")
+    calls = [double(n) for n in range(3)]
+    await until(lambda: commits.batches)
+    commits.permission.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [str(r) for r in results] == ["no answer"] * 3
+    assert commits.batches == [[0]]
+
+
+async def test_a_wrong_number_of_results_leaves_no_caller_waiting() -> None:
+    async def too_few(numbers: Sequence[int]) -> list[int]:
+        return list(numbers[1:])
+
+    double: Batcher[int, int] = Batcher(too_few, largest=2)
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*[double(n) for n in range(3)], return_exceptions=True)
+    assert [str(r) for r in results] == ["1 results for 2 items"] * 2 + ["0 results for 1 items"]
+
+
+async def test_when_it_is_cancelled_no_caller_is_left_waiting() -> None:
+    commits = Commits()
+    double = Batcher(commits, largest=1)
+    commits.permission.clear()
+    calls = [double(n) for n in range(3)]
+    await until(lambda: commits.batches)
+    assert double._task is not None
+    double._task.cancel()
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)

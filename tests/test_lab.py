@@ -5,6 +5,7 @@ import io
 import json
 import math
 import smtplib
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -32,7 +33,7 @@ from lab.sinks import WITH_LIFELINE, LabSink, lab_sink, url_of, wait_for_mail
 from lab.steady import Steady
 from lab.strategies import strategies, strategy
 from lab.valkey import valkey
-from tests.programs import wait_until
+from tests.programs import ROOT, wait_until
 from tests.web_server import web_server
 
 # Figures
@@ -336,11 +337,41 @@ async def test_as_many_requests_are_under_way_as_a_slow_server_needs(lab: Lab) -
         return web.Response(text=f'{{"id": "<{len(seen)}@example.com>"}}', status=202)
 
     async with web_server(handle) as port:
-        options = ("--port", port, "--rate", 100, "--clients", 2, "--count", 20, "--timeout", 10)
+        options = ("--port", port, "--rate", 100, "--count", 20, "--timeout", 10)
         facts = await asyncio.to_thread(lab.measure, "lab.steady", *options)
     # then none waited for a free client
     assert [record[4] for record in facts["records"]] == [202] * 20
     assert facts["under_way"] == 20
+
+
+async def test_a_limit_of_clients_holds_at_a_rate_too(lab: Lab) -> None:
+    in_flight = most = 0
+
+    async def handle(request: web.Request) -> web.Response:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await asyncio.sleep(0.05)
+        in_flight -= 1
+        return web.Response(text='{"id": "<1@example.com>"}', status=202)
+
+    async with web_server(handle) as port:
+        options = ("--port", port, "--rate", 500, "--clients", 2, "--count", 20)
+        facts = await asyncio.to_thread(lab.measure, "lab.steady", *options)
+    assert len(facts["records"]) == 20
+    assert most == facts["under_way"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--rate", 0, "--exact"), "--exact has a meaning only at a --rate"),
+        (("--rate", 5, "--clients", 0), "--clients must be at least 1"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(options: tuple[object, ...], words: str) -> None:
+    program = subprocess.run(python("lab.steady", "--port", 1, *options), capture_output=True, text=True, cwd=ROOT)
+    assert (program.returncode, words in program.stderr) == (2, True), program.stderr
 
 
 async def test_connections_are_used_again_and_a_closed_loop_has_as_many_as_clients(lab: Lab) -> None:

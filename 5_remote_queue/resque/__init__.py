@@ -12,6 +12,7 @@ The files, from the outside to the inside:
     worker          takes jobs and runs them side by side         performer       one job, from claim to settlement
     scaling         how many at a time (loop_delay: by what)      plugins         code before and after
     process_pool    processes for what computes                   events          what happens, told to a hook
+    foreign         running the code of a job                 reports         what a job raised, as strings
     schedules       cron: jobs that come again and again
     registration    being there, and the lease                    housekeeping    the dead, the delayed, the unreadable
     claims          reserve and settle one job                    doorbell        waking who is idle

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 import orjson
@@ -58,6 +58,13 @@ class Claim:
     """Seconds since its id was made, by Redis's clock; None if its id does not tell."""
     lock: str | None = None
     """The name of its lock, if jobs of its kind are unique."""
+    asked: set[str] = field(default_factory=set)
+    """The scripts that were asked to settle it: if one is asked again, its answer got lost."""
+
+    def repeats(self, script: str) -> int:
+        repeated = script in self.asked
+        self.asked.add(script)
+        return int(repeated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,7 @@ class Claims:
         )
 
     async def acknowledge(self, claim: Claim) -> bool:
-        """It is done. False: it was not ours any more, and is done, or will be, once more."""
+        """It is done. False: its lease had ended, and another worker runs it, or ran it, a second time."""
         return await self._acknowledge(claim)
 
     async def _acknowledge_many(self, claims: Sequence[Claim]) -> Sequence[bool]:
@@ -133,7 +140,8 @@ class Claims:
                 names.append(keys.unique(claim.lock))
             counted = claim.key if claim.failed or claim.crashes else ""
             job_id = claim.job.key if claim.job and claim.lock else ""
-            jobs.append((claim.slot.id, claim.token, record, len(names) if claim.lock else 0, job_id, counted))
+            again = claim.repeats("acknowledge")
+            jobs.append((claim.slot.id, claim.token, record, len(names) if claim.lock else 0, job_id, counted, again))
             if claim.waited is not None:
                 chart[f"waited:{bucket(claim.waited)}"] += 1
         results = await self._scripts(
@@ -160,9 +168,8 @@ class Claims:
             *(keys.failures(), keys.failures(slot.id), keys.attempts, keys.crashes, keys.totals, self._chart()),
             keys.unique(claim.lock) if claim.lock else keys.unique("none"),
         ]
-        return bool(
-            await self._scripts("give_up", names, slot.id, claim.token, record, claim.key, job_id, CHART_KEPT_SECONDS)
-        )
+        arguments = (slot.id, claim.token, record, claim.key, job_id, CHART_KEPT_SECONDS, claim.repeats("give_up"))
+        return bool(await self._scripts("give_up", names, *arguments))
 
     async def retry(self, claim: Claim, seconds: float) -> bool:
         """Again in so many seconds, rounded up to a whole second of the clock; counts an attempt."""
@@ -173,7 +180,7 @@ class Claims:
             *(keys.worker(slot.id), keys.workers, keys.schedule, keys.delayed(second), keys.timestamps(job.raw)),
             *(keys.attempts, keys.totals, self._chart()),
         ]
-        arguments = (slot.id, claim.token, job.raw, second, job.queue, CHART_KEPT_SECONDS)
+        arguments = (slot.id, claim.token, job.raw, second, job.queue, CHART_KEPT_SECONDS, claim.repeats("retry"))
         return bool(await self._scripts("retry", names, *arguments))
 
     async def give_back(self, claim: Claim) -> bool:

@@ -24,7 +24,17 @@ class Connections:
 
 
 @asynccontextmanager
-async def open_connections(url: SecretStr) -> AsyncIterator[Connections]:
+async def open_connections(url: str | SecretStr) -> AsyncIterator[Connections]:
+    """For a URL such as `redis://127.0.0.1:6379/0`, also as a SecretStr, which no log shows."""
+    if isinstance(url, str):
+        url = SecretStr(url)
     async with redis_client(url) as commands, redis_client(url, WAIT_SECONDS + ANSWER_SECONDS) as waiting:
         with blocking_redis_client(url) as thread:
             yield Connections(commands, waiting, thread)
+
+
+def limit_answers(client: redis.Redis, seconds: float) -> None:
+    """Let the client wait no longer than this for a connection or an answer. Only before its first command."""
+    options = client.connection_pool.connection_kwargs
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        options[name] = min(options.get(name) or seconds, seconds)

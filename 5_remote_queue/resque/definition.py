@@ -41,8 +41,8 @@ class Definition:
     base_seconds: float = BASE_SECONDS
     cap_seconds: float = CAP_SECONDS
     time_limit: float | None = None
-    """Seconds for one attempt; then it is cancelled and counts as failed. (A process cannot be cancelled: there, only
-    the waiting for it ends.)"""
+    """Seconds for one attempt, from its first line on; then it counts as failed. A coroutine is cancelled, a process is
+    killed. A thread cannot be stopped: it goes on beside the next attempt."""
     in_process: bool = False
     """Run it in a pool of processes: for what computes and would hold up the event loop. `perform` must then be a plain
     function of a module."""

@@ -1,7 +1,6 @@
 """What a worker tells of what it does: one small class for each transition, handed to a hook."""
 
 import logging
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -144,12 +143,7 @@ def guarded(hook: Hook) -> Hook:
     def call(event: Event) -> None:
         try:
             hook(event)
-        except Exception:
+        except BaseException:
             log.exception("error in the hook for %s", type(event).__name__)
 
     return call
-
-
-def backtrace(error: BaseException) -> list[str]:
-    """The lines of a traceback, as a failure record holds them."""
-    return [line for part in traceback.format_tb(error.__traceback__) for line in part.rstrip().split("\n")]

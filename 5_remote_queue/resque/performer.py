@@ -3,22 +3,23 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from .claims import Claim, Claims
-from .definition import Definition, Definitions, Permanent, WaitAndRepeat
-from .events import Failed, Hook, JobStarted, Reenqueued, Succeeded, TooLate, backtrace
-from .process_pool import process_pool
+from .definition import Definition, Definitions
+from .events import Failed, Hook, JobStarted, Reenqueued, Succeeded, TooLate
+from .foreign import Threads, call_on_loop
+from .process_pool import ProcessPool
+from .reports import Report, report_of
 from .wire import BadJob
 
 Outage = Callable[[str, RedisError, int], Awaitable[None]]
 
 
 class UnknownClass(Exception):
-    """Nobody here knows what a job of this class should do."""
+    """This worker has no definition for the class of a job."""
 
 
 class Performer:
@@ -31,12 +32,12 @@ class Performer:
         self._definitions = definitions
         self._hook = hook
         self._outage = outage
-        self._processes = processes
-        self._pool: ProcessPoolExecutor | None = None
+        self.threads = Threads()
+        self._pool = ProcessPool(self.threads, processes)
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
+        self.threads.close()
 
     async def perform(self, claim: Claim) -> None:
         """Run the job and settle it. Cancelled, it leaves it to the caller to give the job back."""
@@ -46,18 +47,16 @@ class Performer:
             return await self._give_up(claim, BadJob(claim.bad))
         definition = self._definitions.get(job.name)
         if definition is None:
-            return await self._give_up(claim, UnknownClass(f'nobody here knows the class "{job.name}"'))
+            return await self._give_up(claim, UnknownClass(f'no definition for the class "{job.name}"'))
         self._hook(JobStarted(claim.slot.name, job, claim.failed + 1, claim.waited))
         try:
             claim.lock = definition.lock(job)
             result = await self._call(definition, claim)
-        except WaitAndRepeat:
-            await self._settle(claim, self._claims.give_back)
         except asyncio.CancelledError as error:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
             await self._failed(claim, definition, error)  # the job's own doing, not ours
-        except Exception as error:
+        except BaseException as error:  # also SystemExit: what the code of a job raises is a failed attempt
             await self._failed(claim, definition, error)
         else:
             if await self._settle(claim, self._claims.acknowledge):
@@ -68,59 +67,43 @@ class Performer:
     async def _call(self, definition: Definition, claim: Claim) -> Any:
         assert claim.job is not None
         if not definition.plugins:
-            return await self._call_limited(definition, claim.job.args)
+            return await self._perform(definition, claim.job.args)
         for plugin in definition.plugins:
-            if not await plugin.before_perform(claim.job):
+            if not await call_on_loop(plugin.before_perform, [claim.job]):
                 return None
         error: BaseException | None = None
         try:
-            return await self._call_limited(definition, claim.job.args)
+            return await self._perform(definition, claim.job.args)
         except BaseException as raised:
             error = raised
             raise
         finally:
             for plugin in definition.plugins:
-                await plugin.after_perform(claim.job, error)
+                await call_on_loop(plugin.after_perform, [claim.job, error])
 
-    async def _call_limited(self, definition: Definition, args: list[Any]) -> Any:
-        if definition.time_limit is None:
-            return await self._call_plain(definition, args)
-        try:
-            async with asyncio.timeout(definition.time_limit) as limit:
-                return await self._call_plain(definition, args)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise TimeoutError(f"not done within {definition.time_limit:g} s") from error
-
-    async def _call_plain(self, definition: Definition, args: list[Any]) -> Any:
+    async def _perform(self, definition: Definition, args: list[Any]) -> Any:
         if definition.in_process:
-            return await self._call_in_process(definition, args)
+            return await self._pool.call(definition.perform, args, definition.time_limit)
         if definition.is_async:
-            return await definition.perform(*args)
-        return await asyncio.to_thread(definition.perform, *args)
-
-    async def _call_in_process(self, definition: Definition, args: list[Any]) -> Any:
-        self._pool = self._pool or process_pool(self._processes)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, definition.perform, *args)
-        except BrokenExecutor:  # one of its processes was killed, and with it the pool: the next job gets another
-            self._pool = None
-            raise
+            return await call_on_loop(definition.perform, args, definition.time_limit)
+        return await self.threads.call(definition.perform, args, definition.time_limit)
 
     async def _failed(self, claim: Claim, definition: Definition, error: BaseException) -> None:
         assert claim.job is not None
+        report = report_of(error)
+        if report.wait:
+            await self._settle(claim, self._claims.give_back)
+            return None
         attempt = claim.failed + 1
-        if isinstance(error, Permanent) or attempt >= definition.attempts:
-            return await self._give_up(claim, error)
+        if report.permanent or attempt >= definition.attempts:
+            return await self._give_up(claim, error, report)
         seconds = definition.pause(attempt)
         if await self._settle(claim, lambda claim: self._claims.retry(claim, seconds)):
             self._hook(Reenqueued(claim.slot.name, claim.job, attempt, error, seconds))
 
-    async def _give_up(self, claim: Claim, error: BaseException) -> None:
-        cause = error.__cause__ if isinstance(error, Permanent) and error.__cause__ else error
-        kind, lines = type(cause).__name__, backtrace(error)
-        if await self._settle(claim, lambda claim: self._claims.give_up(claim, kind, str(error), lines)):
+    async def _give_up(self, claim: Claim, error: BaseException, report: Report | None = None) -> None:
+        kind, text, lines, *_ = report or report_of(error)
+        if await self._settle(claim, lambda claim: self._claims.give_up(claim, kind, text, lines)):
             self._hook(Failed(claim.slot.name, claim.job, claim.failed + 1, error))
 
     async def _settle(self, claim: Claim, settle: Callable[[Claim], Awaitable[bool]]) -> bool:

@@ -1,15 +1,148 @@
-"""Processes for jobs that compute: the event loop stays free, and each core has something to do."""
+"""Processes for jobs that compute: the event loop stays free, and each core has something to do.
 
+Each process runs one job at a time, so a process that dies, or has to be killed, fails the attempt of its own job only.
+(With `ProcessPoolExecutor` every job in the pool would fail.) What a job raises crosses the pipe as strings.
+"""
+
+import asyncio
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.connection import wait
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from .foreign import Threads
+from .reports import RaisedInProcess, Report, report_of
+
+JOIN_SECONDS = 5.0
 
 
-def process_pool(processes: int | None = None) -> ProcessPoolExecutor:
-    """So many processes (as a rule one for each core), started when they are needed. None outlives its parent."""
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+class ProcessDied(Exception):
+    """The process that ran the job has ended: a crash, `os._exit`, or the system has killed it."""
+
+
+class ProcessPool:
+    """`processes` at most, by default one for each core, started when they are needed. None outlives its parent."""
+
+    def __init__(self, threads: Threads, processes: int | None = None) -> None:
+        self._threads = threads
+        self._room = asyncio.Semaphore(processes or os.cpu_count() or 1)
+        self._idle: list[_Process] = []
+
+    async def call(self, perform: Callable[..., Any], args: Sequence[Any], limit: float | None = None) -> Any:
+        """Run `perform(*args)` in a process. The limit begins when a process is ready for it; then it is killed.
+
+        Raises TimeoutError, ProcessDied, or RaisedInProcess with a report of what it raised.
+        """
+        order = pickle.dumps((perform, list(args)))
+        async with self._room:
+            process = await self._ready()
+            try:
+                answer = await self._threads.call(process.ask, [order], limit)
+            except (TimeoutError, asyncio.CancelledError, ProcessDied):
+                process.kill()
+                raise
+            self._idle.append(process)
+        result, report = pickle.loads(answer)  # noqa: S301  from a process of our own
+        if report is not None:
+            raise RaisedInProcess(report)
+        return result
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().kill()
+
+    async def _ready(self) -> "_Process":
+        while self._idle:
+            process = self._idle.pop()
+            if process.is_alive():
+                return process
+            process.kill()
+        process = _Process()
+        try:
+            await self._threads.call(process.start, [])
+        except BaseException:
+            process.kill()
+            raise
+        return process
+
+
+class _Process:
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, self._child_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(self._child_end,), name="job")
+        self._killed = False
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def start(self) -> None:
+        """Blocks until it can take a job."""
+        self._process.start()
+        self._child_end.close()  # so that its end is seen here
+        if self._killed:  # while it started, in another thread
+            self._process.kill()
+        self._receive()
+
+    def ask(self, order: bytes) -> bytes:
+        """Blocks until the job has ended."""
+        try:
+            self._pipe.send_bytes(order)
+        except OSError:
+            raise ProcessDied(self._how_it_ended()) from None
+        return self._receive()
+
+    def kill(self) -> None:
+        self._killed = True
+        with suppress(ValueError, AttributeError):  # never started
+            self._process.kill()
+        with suppress(OSError):
+            self._child_end.close()
+
+    def _receive(self) -> bytes:
+        try:
+            return self._pipe.recv_bytes()
+        except (EOFError, OSError):
+            raise ProcessDied(self._how_it_ended()) from None
+
+    def _how_it_ended(self) -> str:
+        self._process.join(JOIN_SECONDS)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            with suppress(ValueError):
+                return f"its process was killed by {signal.Signals(-code).name}"
+        return f"its process ended with exit status {code}"
+
+
+def _serve(pipe: Connection) -> None:
+    """In the child: one job after the other, until the parent closes the pipe."""
+    _end_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the parent decides
+        signal.signal(number, lambda *_: None)
+    ours = os.getpid()
+    pipe.send_bytes(b"ready")
+    while True:
+        try:
+            order = pipe.recv_bytes()
+        except EOFError:
+            return
+        answer = _answer(order)
+        if os.getpid() != ours:  # the job has forked, and this is its child
+            os._exit(0)
+        pipe.send_bytes(answer)
+
+
+def _answer(order: bytes) -> bytes:
+    try:
+        perform, args = pickle.loads(order)  # noqa: S301  from the parent
+        return pickle.dumps((perform(*args), None))
+    except BaseException as error:
+        return pickle.dumps((None, Report(*report_of(error))))
 
 
 def _end_with_parent() -> None:

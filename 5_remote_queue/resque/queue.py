@@ -17,7 +17,6 @@ from .scripts import Scripts
 from .wire import BadJob, Job, digest, make_job, read_job
 
 REMEMBER_SECONDS = 3600  # at least so long an id that was enqueued is known
-NO_END = -1  # what PTTL says of a key that does not go away by itself
 PAGE = 1000  # jobs read at a time when all are looked through
 
 
@@ -166,21 +165,17 @@ class Queue:
         return removed
 
     async def pause(self, queue: str, reason: str, seconds: float | None) -> None:
-        """Let no worker take jobs from this queue, for so long unless it is said again.
+        """Let no worker of ours take jobs from this queue for that many seconds, unless it is called again.
 
-        None: until somebody resumes it; a pause for a time does not shorten such a one.
+        None: until it is resumed; a pause for a time does not shorten such a one. Workers of Ruby and Node do not know
+        this pause and go on; `pause-all-workers` stops Ruby's.
         """
-        key = self.keys.paused(queue)
-        if seconds is None:
-            await self.redis.set(key, reason)
-        elif await self.redis.pttl(key) != NO_END:
-            await self.redis.set(key, reason, px=max(1, int(seconds * 1000)))
+        milliseconds = 0 if seconds is None else max(1, int(seconds * 1000))
+        await self.scripts("pause", [self.keys.paused(queue)], reason, milliseconds)
 
     async def resume(self, queue: str, *, only_timed: bool = False) -> None:
-        """Let workers take jobs again; with `only_timed` not if the pause has no end: somebody else has begun it."""
-        key = self.keys.paused(queue)
-        if not only_timed or await self.redis.pttl(key) != NO_END:
-            await self.redis.delete(key)
+        """Let workers take jobs again; with `only_timed` not if the pause has no end: an operator has begun it."""
+        await self.scripts("resume", [self.keys.paused(queue)], int(only_timed))
 
     async def paused(self, queue: str) -> str | None:
         """Why nobody takes jobs from it; None when they do."""

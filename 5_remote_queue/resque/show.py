@@ -24,6 +24,11 @@ def arguments(job: Job) -> str:
     return compact(_wrapped(job).get("arguments", job.args))
 
 
+def short(job: Job) -> str:
+    """For a line of a log: its id; without one, its class and its arguments."""
+    return one_line(job.id or f"{title(job)} {arguments(job)}", 100)
+
+
 def _wrapped(job: Job) -> dict[str, Any]:
     first = job.args[0] if job.name == ACTIVE_JOB and job.args else None
     return first if isinstance(first, dict) else {}
@@ -53,15 +58,18 @@ def duration(seconds: float | None) -> str:
     """ "1.2 s", "3 min 20 s", "2 d 4 h"; "unknown" for None."""
     if seconds is None or not 0 <= seconds < 1e10:  # a date to come, or one that is none
         return "unknown"
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    if seconds < 86400:
-        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
-    return f"{seconds // 86400:,.0f} d {seconds % 86400 // 3600:.0f} h"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400:,} d {whole % 86400 // 3600} h"
 
 
 def moment(seconds: float | None) -> str:

@@ -5,6 +5,7 @@ It has four things to do at the same time: claim, housekeeping, scaling, and a h
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -16,15 +17,16 @@ from common.retry import backoff_seconds
 from common.tasks import background, end_tasks
 
 from .claims import Answer, Claim, Claims, LeaseLost, Slot
-from .connections import Connections
+from .connections import Connections, limit_answers
 from .definition import Definitions
 from .doorbell import Doorbell
 from .events import Ended, Erred, Hook, Paused, Polled, Resized, Started, guarded, ignore
+from .foreign import job_task
 from .housekeeping import Housekeeping
 from .keys import Keys
 from .loop_delay import LoopDelay
 from .performer import Performer
-from .registration import Registration
+from .registration import BEATS, Registration
 from .scaling import LOOK_SECONDS, Scaling
 from .scripts import Scripts
 
@@ -32,6 +34,7 @@ ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
 PAUSE_CAP_SECONDS = 0.5  # between two tries while Redis is away
 IDLE_ASK_SECONDS = 5.0  # between two questions of a worker that nothing wakes
 GIVE_BACK_SECONDS = 2.0
+BUG_PAUSE_SECONDS = 1.0
 LINGER_SHARE = 4  # a fourth of the slots
 LINGER_SECONDS = 0.003
 
@@ -67,6 +70,8 @@ class Worker:
         self._hook = hook = guarded(hook)
         self._scaling = scaling or Scaling()
         self._drain_seconds = drain_seconds
+        self._lease_seconds = lease_seconds
+        limit_answers(connections.thread, lease_seconds / BEATS / 2)  # a lost answer must leave time for more beats
         scripts = Scripts(connections.commands)
         self._wake = asyncio.Event()
         self._claims = Claims(scripts, self.keys, queues, per_second)
@@ -99,6 +104,11 @@ class Worker:
         return len(self._running)
 
     @property
+    def left_behind(self) -> int:
+        """Threads that still run a job whose attempt has outlived its time limit."""
+        return self._performer.threads.left_behind
+
+    @property
     def slots(self) -> int:
         return len(self._running) + len(self._free) + len(self._asking) - self._surplus
 
@@ -106,6 +116,7 @@ class Worker:
         """Work until `stop` returns, which says why. Then take nothing new, finish what runs within `drain_seconds`,
         give the rest back, and leave no trace.
         """
+        asyncio.get_running_loop().set_task_factory(job_task)
         async with self._registration, self._doorbell, self.delay:
             stopping = asyncio.ensure_future(stop())
             living = asyncio.create_task(self._live())
@@ -117,8 +128,8 @@ class Worker:
             finally:
                 await end_tasks([living, stopping])
                 await self._drain()
+                self._performer.close()
                 await self._leave()
-        self._performer.close()
 
     async def _live(self) -> None:
         await self._get_registered()
@@ -158,6 +169,7 @@ class Worker:
                 await self._wake.wait()
                 continue
             self._asking, self._free = self._free, []  # scaling keeps its hands off them meanwhile
+            asked = time.monotonic()
             try:
                 answer = await self._claims.take(self._asking, busy=bool(self._running))
             except LeaseLost:
@@ -168,6 +180,9 @@ class Worker:
                 await self._outage("cannot take jobs", error, failures)
             else:
                 failures = 0
+                if time.monotonic() - asked > self._lease_seconds / 2:  # it may have ended: the same question tells
+                    self._free, self._asking = self._asking + self._free, []
+                    continue
                 all_got_one = len(answer.claims) == len(self._asking)
                 self._start(answer)
                 if not all_got_one:
@@ -237,8 +252,9 @@ class Worker:
                 async with asyncio.timeout(GIVE_BACK_SECONDS):
                     await self._claims.give_back(claim)
         except Exception as error:  # a bug of ours: the job stays in its record, and is handed out to this slot again
-            log.exception("error beside a job")
+            log.exception("error while settling a job")
             self._hook(Erred("a job could not be settled", error))
+            await asyncio.sleep(BUG_PAUSE_SECONDS)
         finally:
             self._freed(claim.slot)
 

@@ -43,7 +43,9 @@ end
 -- How many jobs the throttle lets go now, and when the first of them was due (GCRA: ITU-T I.371).
 local function permits(throttle, interval)
     if interval == 0 then return #free, now end
-    local due = math.max(tonumber(redis.call('GET', throttle)) or 0, now - CATCH_UP)
+    local due = tonumber(redis.call('GET', throttle)) or 0
+    if due > now + interval then due = now end -- Redis's clock was put back
+    due = math.max(due, now - CATCH_UP)
     return math.max(0, math.floor((now - due) / interval) + 1), due
 end
 

@@ -26,7 +26,9 @@ local function is_known(digest)
 end
 
 local function may_be_one_of_its_kind(lock, id, ms)
-    return not lock or lock == 0 or redis.call('SET', KEYS[lock], id, 'NX', 'PX', ms)
+    if not lock or lock == 0 or redis.call('SET', KEYS[lock], id, 'NX', 'PX', ms) then return true end
+    if redis.call('PTTL', KEYS[lock]) > ms then redis.call('PEXPIRE', KEYS[lock], ms) end -- the clock was put back
+    return false
 end
 
 -- Jobs for the same list go there together.
@@ -36,11 +38,12 @@ for i, job in ipairs(cjson.decode(ARGV[3])) do
     results[i] = 0
     if not is_known(digest) and may_be_one_of_its_kind(lock, id, ms) then
         fresh[digest] = true
-        local batch = lists[list] or {raws = {}, digests = {}, numbers = {}, second = second, timestamps = {}}
+        local batch = lists[list] or {raws = {}, digests = {}, numbers = {}, second = second, timestamps = {}, locks = {}}
         lists[list] = batch
         batch.raws[#batch.raws + 1] = raw
         batch.numbers[#batch.numbers + 1] = i
         batch.timestamps[#batch.timestamps + 1] = timestamps
+        if lock and lock > 0 then batch.locks[#batch.locks + 1] = KEYS[lock] end
         if digest ~= '' then batch.digests[#batch.digests + 1] = digest end
     end
 end
@@ -48,6 +51,9 @@ end
 -- The jobs first, then their ids: an id without its job would be a job that is lost when it is said again.
 for list, batch in pairs(lists) do
     local pushed = redis.pcall('RPUSH', KEYS[list], unpack(batch.raws))
+    if type(pushed) == 'table' then
+        for _, lock in ipairs(batch.locks) do redis.pcall('DEL', lock) end
+    end
     if type(pushed) == 'table' and string.find(pushed.err, '^READONLY') then return pushed end -- so is it all
     for _, i in ipairs(batch.numbers) do results[i] = type(pushed) == 'table' and pushed.err or 1 end
     if type(pushed) == 'number' then

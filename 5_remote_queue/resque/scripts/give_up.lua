@@ -2,10 +2,12 @@
 --
 -- KEYS  worker:ID, workers, failed, stat:processed, stat:processed:ID, stat:failed, stat:failed:ID,
 --       py:attempts, py:crashes, py:totals, py:chart:N, py:unique:… (or again worker:ID if its kind is not unique)
--- ARGV  ID, token, the failure record, key under which it was counted, job's id, how long a chart is kept (s)
+-- ARGV  ID, token, the failure record, key under which it was counted, job's id, how long a chart is kept (s),
+--       1 if the call is repeated
 -- Returns 1, or 0: it was not the caller's any more.
 -- Before this stands prelude.lua.
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
+    if was_settled(ARGV[7], KEYS[1], KEYS[2], ARGV[1]) then return 1 end
     redis.pcall('HINCRBY', KEYS[10], 'late', 1)
     return 0
 end

@@ -11,6 +11,7 @@ local leases, workers, heartbeats, failed, crashes, attempts, totals, processed,
     unpack(KEYS)
 local namespace, limit, failed_at = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local ANSWERED_FOR = 1000 -- so many of the latest failures are searched for one that names a worker
+local CLOCK_SLACK = 1000 -- ms
 local now = now_ms()
 
 -- A text in JSON as JavaScript writes it (wire.py says why): without an escape before each slash.
@@ -63,13 +64,23 @@ local function recover(id, record)
     return head.queue, 'back', raw
 end
 
+-- Redis's clock was put back: no lease may last longer than one that begins now (three times the time of ARGV 6).
+local function shorten_leases()
+    local longest = now + 3 * ARGV[6]
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '(' .. longest, '+inf')) do
+        redis.call('ZADD', leases, longest, id)
+    end
+end
+
 -- Everybody looks twice a second. When nobody has for long, Redis was away, and nobody could beat either: whoever asks
 -- first would find all leases ended, and every job that runs would have crashed. So the living come first.
 local function is_too_early()
     local looked = tonumber(redis.pcall('HGET', reaping, 'looked'))
+    if looked and looked > now + CLOCK_SLACK then shorten_leases() end
     redis.pcall('HSET', reaping, 'looked', now)
     if looked and now - looked > tonumber(ARGV[5]) then redis.pcall('HSET', reaping, 'from', now + ARGV[6]) end
-    return now < (tonumber(redis.pcall('HGET', reaping, 'from')) or 0)
+    local from = tonumber(redis.pcall('HGET', reaping, 'from')) or 0
+    return now < from and from <= now + ARGV[6]
 end
 
 even_when_full(leases)

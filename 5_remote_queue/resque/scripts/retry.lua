@@ -1,10 +1,11 @@
 -- This job has failed and is to be tried again: from `worker:ID` to the delayed jobs, and one attempt more on its count.
 --
 -- KEYS  worker:ID, workers, delayed_queue_schedule, delayed:TS, timestamps:RAW, py:attempts, py:totals, py:chart:N
--- ARGV  ID, token, RAW, TS, queue's name, how long a chart is kept (s)
+-- ARGV  ID, token, RAW, TS, queue's name, how long a chart is kept (s), 1 if the call is repeated
 -- Returns 1, or 0: it was not the caller's any more.
 -- Before this stands prelude.lua.
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
+    if was_settled(ARGV[7], KEYS[1], KEYS[2], ARGV[1]) then return 1 end
     redis.pcall('HINCRBY', KEYS[7], 'late', 1)
     return 0
 end

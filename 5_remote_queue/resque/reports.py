@@ -1,0 +1,79 @@
+"""What a job raised, as strings: whatever its class does, a report of it can be made, stored and sent.
+
+An exception of a job's own may be unable to show itself: its `__str__` raises, its message is a gigabyte. The report is
+what the failed list, the log and the pipe of a process get to see in its place.
+"""
+
+import traceback
+from typing import NamedTuple
+
+from .definition import Permanent, WaitAndRepeat
+
+MOST_TEXT = 20_000  # characters
+MOST_LINES = 200
+
+
+class Report(NamedTuple):
+    kind: str
+    """The name of its class; of the cause, if a Permanent error has one."""
+    text: str
+    backtrace: list[str]
+    permanent: bool = False
+    wait: bool = False
+    """It was a WaitAndRepeat."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.text else self.kind
+
+
+class RaisedInProcess(Exception):
+    """A job in the pool of processes raised something: the report that its process made of it."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+def report_of(error: BaseException) -> Report:
+    """Never raises, whatever the class of the error does."""
+    if type(error) is RaisedInProcess:
+        return error.report
+    permanent = issubclass(type(error), Permanent)
+    shown = error
+    if permanent and isinstance(cause := _cause(error), BaseException):
+        shown = cause
+    return Report(_kind(shown), _text(error), _backtrace(error), permanent, issubclass(type(error), WaitAndRepeat))
+
+
+def explain(error: BaseException) -> str:
+    """ "ValueError: not today", for a log."""
+    return str(report_of(error))
+
+
+def _cause(error: BaseException) -> object:
+    try:
+        return error.__cause__
+    except BaseException:
+        return None
+
+
+def _kind(error: BaseException) -> str:
+    try:
+        return str(type.__getattribute__(type(error), "__name__"))
+    except BaseException:
+        return "Exception"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str.__getitem__(str(error), slice(MOST_TEXT))  # also of a subclass of str
+    except BaseException:
+        return "(the error cannot be shown: its __str__ fails)"
+
+
+def _backtrace(error: BaseException) -> list[str]:
+    try:
+        parts = traceback.format_tb(error.__traceback__)
+        return [line[:MOST_TEXT] for part in parts for line in part.rstrip().split("\n")][-MOST_LINES:]
+    except BaseException:
+        return []

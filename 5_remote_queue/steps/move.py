@@ -1,0 +1,65 @@
+"""Step 2, `move`: move a job to a list of the worker's own, send its email, then remove the job from that list.
+
+Loses: nothing, if a worker of the same name comes back and takes up its list. If it does not, the jobs in its list are
+never sent: no other worker can know whether that worker is dead or slow.
+"""
+
+import os
+import socket
+from typing import Any
+
+from redis.asyncio import Redis
+
+from common.mailer import Mailer
+from common.redis_client import redis_client
+from common.sender import PatientSender
+from common.settings import Settings
+
+from ..jobs import QUEUE
+from .slots import failed_record, run_slots, send
+
+JOBS = f"resque:queue:{QUEUE}"  # list of jobs, the oldest at the head
+FAILED = "resque:failed"  # list of the jobs that failed, each with its error
+TAKEN = "resque:step:move:{}"  # list of the jobs that the worker of this name is sending
+
+
+class Worker:
+    def __init__(self, settings: Settings, redis: Redis, sender: PatientSender) -> None:
+        self._name = os.environ.get("WORKER_NAME") or socket.gethostname()  # two workers need two names
+        self._taken = TAKEN.format(self._name)
+        self._domain = settings.id_domain
+        self._redis: Any = redis  # its types say that answers may be str
+        self._sender = sender
+
+    async def take_back(self) -> None:
+        """Put back what this worker was sending when it was killed, to the head of the queue and in the old order."""
+        while await self._redis.lmove(self._taken, JOBS, "RIGHT", "LEFT"):
+            pass
+
+    async def work_one(self, slot: int) -> bool:
+        """Work on the next job. Returns False if the queue is empty."""
+        raw = await self._redis.lmove(JOBS, self._taken, "LEFT", "RIGHT")
+        if raw is None:
+            return False
+        try:
+            await send(self._sender, self._domain, raw)
+        except Exception as error:
+            await self._fail(raw, error)
+        else:
+            await self._redis.lrem(self._taken, 1, raw)  # only now, after the mail server's 250
+        return True
+
+    async def _fail(self, raw: bytes, error: Exception) -> None:
+        async with self._redis.pipeline(transaction=True) as both:
+            both.rpush(FAILED, failed_record(raw, self._name, error)).lrem(self._taken, 1, raw)
+            await both.execute()
+
+
+async def work(settings: Settings) -> None:
+    """Take jobs from the queue until this process is stopped."""
+    async with redis_client(settings.redis) as redis, Mailer(settings, patient=True) as mailer:
+        sender = PatientSender(mailer, settings.emails_per_second)
+        worker = Worker(settings, redis, sender)
+        await worker.take_back()
+        await run_slots(settings, worker.work_one)
+        await sender.close()
