@@ -1,5 +1,6 @@
 """A subject and its mail server while they are hit: both can be ended and started again at the same ports."""
 
+import shutil
 import time
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -56,8 +57,12 @@ class Running:
         self._running.close()
 
     def restart(self) -> None:
-        """Make a new start, with a mail server that is well. Raises ChildFailed or OSError."""
+        """Make a new start with an empty data folder and a mail server without faults. Raises ChildFailed or OSError.
+
+        Emails that a broken cell has left in Redis would be counted in the next one.
+        """
         self.end()
+        shutil.rmtree(data_dir(self._lab, self.subject.number), ignore_errors=True)
         self.box.well()
         self.start()
 
