@@ -113,7 +113,7 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
         "waiting": sum(queue.length or 0 for queue in queues),
         "in_flight": await observer.in_flight(),
         "delayed": delayed,
-        "failed": await observer.failed(),
+        "failed_list": await observer.failed(),
         "processes": await observer.processes(),
         "ever": await observer.totals(),
     }
@@ -124,7 +124,7 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
         }
         print(orjson.dumps(figures | {"queues": of_queues}, option=orjson.OPT_INDENT_2).decode())
         return 0
-    for name in ("waiting", "in_flight", "delayed", "failed", "processes"):
+    for name in ("waiting", "in_flight", "delayed", "failed_list", "processes"):
         print(f"{name.replace('_', ' '):12} {figures[name]:>12,}{' or more' if name == 'delayed' and more else ''}")
     print(
         "all time     "

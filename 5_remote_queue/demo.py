@@ -25,7 +25,7 @@ MOST = 100  # slots
 NAMESPACE = "resque-demo"  # not among the emails
 QUEUE = "demo"
 EVERY_SECONDS = 0.25  # between two lines
-WIDTH = 40  # characters of a full bar
+WIDTH = 20  # characters of a full bar
 FULL_DELAY = 1.0  # seconds of delay of a full bar
 
 
@@ -62,7 +62,7 @@ class Watcher:
     done: int = 0
     most_slots: int = 0
     worst_delay: float = 0.0
-    reasons: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     all_done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __call__(self, event: Event) -> None:
@@ -71,8 +71,8 @@ class Watcher:
                 self.done += 1
                 if self.done == self.total:
                     self.all_done.set()
-            case Resized(slots, before, reason, _):
-                self.reasons.append(f"{before} → {slots}: {reason}")
+            case Resized(slots, before):
+                self.sizes += [slots] if self.sizes else [before, slots]
 
     async def wait(self) -> str:
         """Until all are done, or this process is asked to stop; which of the two."""
@@ -113,15 +113,15 @@ async def run(connections: Connections, definitions: Definitions, console: Conso
 
 
 async def draw(worker: Worker, watcher: Watcher, console: Console) -> None:
-    """A line every quarter of a second, late when the loop is: the number of slots, the delay, and what was decided."""
+    """Every quarter of a second a line: the number of slots, the delay of the loop, and how the number has changed."""
     started = time.monotonic()
     while True:
         slots, delay = worker.slots, worker.delay.seconds
         watcher.most_slots, watcher.worst_delay = max(watcher.most_slots, slots), max(watcher.worst_delay, delay)
-        reasons, watcher.reasons = watcher.reasons, []
+        sizes, watcher.sizes = watcher.sizes, []
         line = Text(f"{time.monotonic() - started:5.1f} s {watcher.done:3} done  slots {slots:3} ")
         line.append(bar(slots / MOST), "cyan").append(f" delay {delay * 1000:4.0f} ms ")
-        line.append(bar(delay / FULL_DELAY, WIDTH // 2), "red").append(f" {'; '.join(reasons)}", "dim")
+        line.append(bar(delay / FULL_DELAY, WIDTH // 2), "red").append(f" {' → '.join(map(str, sizes))}", "dim")
         console.print(line, soft_wrap=True)
         await asyncio.sleep(EVERY_SECONDS)
 

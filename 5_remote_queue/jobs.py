@@ -74,7 +74,8 @@ class Jobs:
             ages = [age for age in (state.oldest_seconds, await observer.oldest_elsewhere()) if age is not None]
             return {
                 "sent": totals["succeeded"],
-                "failed": await observer.failed(),
+                "failed": totals["failed"],
+                "failed_list": await observer.failed(),
                 "retried": totals["retried"],
                 "waiting": (state.length or 0) + delayed,
                 "in_flight": await observer.in_flight(),

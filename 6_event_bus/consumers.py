@@ -19,7 +19,7 @@ from common.errors import SendError
 from common.log import OncePerSecond
 from common.redis_client import reason
 from common.retry import backoff_seconds
-from common.tasks import end_tasks
+from common.tasks import background, end_tasks
 
 from .events import Claimed, Event
 from .handlers import BatchHandler, Handler, Sleeper, hopeless
@@ -38,6 +38,7 @@ class Consumer:
     """One handler in one process. Others of the same name, in other processes, share the events with it."""
 
     def __init__(self, events: Log, handler: Handler, attempts: int) -> None:
+        self.name = handler.name
         self.handled = self.failed = 0
         self._events = events
         self._handler = handler
@@ -154,7 +155,7 @@ class Consumer:
                     self._held.pop(id(one), None)
             self._changed.set()
 
-        task = asyncio.create_task(work)
+        task = background(work, f"{self._handler.name} at {claimed[0].position}")
         self._tasks.add(task)
         task.add_done_callback(end)
         return task

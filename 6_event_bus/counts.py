@@ -3,7 +3,8 @@
 They are told to Redis a moment later, many together, so that no commit waits for them. What Redis refuses is told again
 later; a kill, of this process or of Redis, may lose the last ones.
 
-    eventr:counts:{NAME}     hash   handled, unwanted (of these, what it had nothing to do with), retried, overtaken
+    eventlog:counts:{NAME}     hash   handled, unwanted (of these, what it had nothing to do with), retried, overtaken,
+                               given_up (how often an event was parked)
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from common.tasks import background, end_tasks
 
 from .scripts import Scripts
 
-NAMES = ("handled", "unwanted", "retried", "overtaken")
+NAMES = ("handled", "unwanted", "retried", "overtaken", "given_up")
 TELL_SECONDS = 0.005  # between something done and its count
 AGAIN_SECONDS = 1.0  # between two tries to tell a Redis that refuses
 
@@ -67,7 +68,7 @@ class Counts:
 
 
 def _key(consumer: str) -> str:
-    return f"eventr:counts:{{{consumer}}}"
+    return f"eventlog:counts:{{{consumer}}}"
 
 
 def _number(text: bytes | None) -> int:

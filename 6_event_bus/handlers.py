@@ -93,8 +93,8 @@ class EmailHandler:
 class Audit:
     """Counts emails by the recipient's domain, hour by hour; the hour is that of the log.
 
-    eventr:audit:{HOUR}      hash  domain -> emails; HOUR in UTC, 2026-11-25T09
-    eventr:audit_ids:{HOUR}  set   the events that have been counted: one that comes again is found out
+    eventlog:audit:{HOUR}      hash  domain -> emails; HOUR in UTC, 2026-11-25T09
+    eventlog:audit_ids:{HOUR}  set   the events that have been counted: one that comes again is found out
     """
 
     name = "audit"
@@ -114,13 +114,13 @@ class Audit:
             by_hour.setdefault(int(event.at // 3600), []).append(f"{event.id} {domain_of(event)}\n")
         for hour, lines in by_hour.items():
             name = hour_of(hour * 3600)
-            keys = [f"eventr:audit:{{{name}}}", f"eventr:audit_ids:{{{name}}}"]
+            keys = [f"eventlog:audit:{{{name}}}", f"eventlog:audit_ids:{{{name}}}"]
             await self._scripts.run("count", keys, AUDIT_COUNTS_SECONDS, AUDIT_IDS_SECONDS, "".join(lines))
 
 
 async def audited(redis: Redis, at: float) -> dict[str, int]:
     """The counts of the hour that has this moment in it (unix seconds), the largest first."""
-    counts: dict[bytes, bytes] = await redis.hgetall(f"eventr:audit:{{{hour_of(at)}}}")  # type: ignore[assignment]
+    counts: dict[bytes, bytes] = await redis.hgetall(f"eventlog:audit:{{{hour_of(at)}}}")  # type: ignore[assignment]
     named = {domain.decode(errors="replace"): int(n) for domain, n in counts.items() if n.isdigit() and len(n) < 16}
     return dict(sorted(named.items(), key=lambda item: -item[1]))
 

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from common.tasks import end_tasks, keep_running
 
-CHANNEL = "eventr:appended"
+CHANNEL = "eventlog:appended"
 SUBSCRIBE_AGAIN_SECONDS = 0.5
 
 log = logging.getLogger(__name__)

@@ -1,12 +1,17 @@
-"""The keys of the log on partitions; log.py says what is in them."""
+"""The keys of the log on partitions; log.py says what is in them.
+
+All keys of this chapter begin with `eventlog:`. The design comes from a program whose keys begin with `eventr:`, and
+whose partitions are numbered in minutes; both can be in one Redis. So this prefix belongs to this chapter alone: what
+its scripts delete, they have written.
+"""
 
 from collections.abc import Sequence
 
-PARTITIONS = "eventr:partitions"
+PARTITIONS = "eventlog:partitions"
 
 
 def key(number: int | str, kind: str) -> str:
-    return f"eventr:{kind}:{{{number}}}"
+    return f"eventlog:{kind}:{{{number}}}"
 
 
 def keys(number: int | str, *kinds: str) -> list[str]:
@@ -14,11 +19,11 @@ def keys(number: int | str, *kinds: str) -> list[str]:
 
 
 def leases(number: int | str, consumer: str) -> list[str]:
-    return [f"eventr:pending:{{{number}}}:{consumer}", f"eventr:holders:{{{number}}}:{consumer}"]
+    return [f"eventlog:pending:{{{number}}}:{consumer}", f"eventlog:holders:{{{number}}}:{consumer}"]
 
 
 def cursor(consumer: str) -> str:
-    return f"eventr:cursor:{{{consumer}}}"
+    return f"eventlog:cursor:{{{consumer}}}"
 
 
 def numbers(members: Sequence[bytes]) -> list[int]:

@@ -19,22 +19,22 @@ had claimed is claimed by another when the lease has ended. Redis, as far as it 
 The keys. All keys of one partition have its number N in braces, so that Redis Cluster keeps them in one place, and
 spreads the partitions; each script has the keys of one partition only, or of one consumer. NAME is a consumer.
 
-    eventr:partitions            zset    the partitions there are, by number: where a producer finds the last one
-    eventr:partitions:{N}        list    the events: "<ms when appended> <the event as JSON>"
-    eventr:state:{N}             hash    first (how many events the log has before it), bytes, last (ms of an append);
+    eventlog:partitions            zset    the partitions there are, by number: where a producer finds the last one
+    eventlog:partitions:{N}        list    the events: "<ms when appended> <the event as JSON>"
+    eventlog:state:{N}             hash    first (how many events the log has before it), bytes, last (ms of an append);
                                          once sealed next, length, sealed (ms); once its events are deleted trimmed
-    eventr:ids:{N}               hash    id of an event -> index; goes REMEMBER_SECONDS after the seal
-    eventr:counters:{N}          hash    NAME -> "epoch index": all before this index has been claimed at least once
-    eventr:pending:{N}:NAME      zset    index -> ms when it may be claimed again: claimed, and not yet committed
-    eventr:holders:{N}:NAME      hash    index -> "attempts token owner": who holds it since which claim of his;
+    eventlog:ids:{N}               hash    id of an event -> index; goes REMEMBER_SECONDS after the seal
+    eventlog:counters:{N}          hash    NAME -> "epoch index": all before this index has been claimed at least once
+    eventlog:pending:{N}:NAME      zset    index -> ms when it may be claimed again: claimed, and not yet committed
+    eventlog:holders:{N}:NAME      hash    index -> "attempts token owner": who holds it since which claim of his;
                                          "attempts 0 " while it waits for another try
 
-    eventr:consumers             set     the names
-    eventr:cursor:{NAME}         hash    partition, first, index, epoch: all before this partition is done. A replay
+    eventlog:consumers             set     the names
+    eventlog:cursor:{NAME}         hash    partition, first, index, epoch: all before this partition is done. A replay
                                          begins a new epoch; what a partition knows of an older one counts no more
-    eventr:counts:{NAME}, and parked, shelf, pending and holders of {NAME}    see counts.py, shelf.py
+    eventlog:counts:{NAME}, and parked, shelf, pending and holders of {NAME}    see counts.py, shelf.py
 
-    eventr:appended              channel a hint that there is something new. It may get lost: all look once a second
+    eventlog:appended              channel a hint that there is something new. It may get lost: all look once a second
 
 The index of a partition and the set of what is pending are all that a consumer group needs: done is what lies before
 the index and is not pending. Redis Streams keep the same two things (last-delivered-id, and the pending entries list);
@@ -67,7 +67,7 @@ from .views import Lag, Partition, Trimmed
 
 LOOK_SECONDS = 1.0  # between two looks of an idle consumer that gets no hint
 LARGEST = 1000  # events in one script: some milliseconds, in which Redis does nothing else
-CONSUMERS = "eventr:consumers"
+CONSUMERS = "eventlog:consumers"
 BEGINNING, END = "beginning", "end"
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Log(ABC):
         self._counts = Counts(redis, self._scripts)
         self._tokens = count(1)
         self._shelf = Shelf(redis, self._scripts, self.owner, self._lease_ms, self._tokens)
-        self._registered: set[str] = set()
+        self._registered: dict[str, float] = {}  # until when this process relies on it: time.monotonic()
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -266,6 +266,7 @@ class Log(ABC):
         await self._shelf.put(claimed, reason)
         reply = await self._scripts.run(self._script("commit", claimed), keys, self.owner, words, claimed.consumer)
         self._committed(claimed, pending=reply[0])
+        self._counts.add(claimed.consumer, "given_up", int(reply[1]))
         return bool(reply[1])
 
     async def parked(self, consumer: str, limit: int = 1000) -> list[Parked]:
@@ -288,7 +289,9 @@ class Log(ABC):
 
     async def lag(self, consumer: str) -> Lag:
         """Where this consumer stands; one that has never been there stands at the beginning. Raises ValueError."""
-        await self._register(consumer)
+        _check_name(consumer)
+        if not await self._has_place(consumer):  # looking at a consumer does not register it: it may have left
+            await self._begin(consumer)
         return await self._lag(consumer)
 
     @abstractmethod
@@ -328,18 +331,20 @@ class Log(ABC):
     async def _has_place(self, consumer: str) -> bool: ...
 
     async def _register(self, consumer: str) -> None:
-        if consumer in self._registered:
+        """Add it to the consumers. Another process may remove it at any time, so this is repeated every second."""
+        now = time.monotonic()
+        if now < self._registered.get(consumer, 0.0):
             return
-        if not _NAME.fullmatch(consumer):
-            raise ValueError("a consumer's name is of small letters, digits, _ and -, at most 40")
-        await self._begin(consumer)
+        _check_name(consumer)
+        if consumer not in self._registered:
+            await self._begin(consumer)
         await self._scripts.run("register", [CONSUMERS], consumer)
-        self._registered.add(consumer)
+        self._registered[consumer] = now + LOOK_SECONDS
 
     async def leave(self, consumer: str) -> None:
-        """This one is no consumer any more: the log keeps nothing for it."""
+        """Remove it from the consumers: the log keeps nothing for it. Its last leases end when they are trimmed."""
+        self._registered.pop(consumer, None)
         await self._redis.srem(CONSUMERS, consumer)
-        self._registered.discard(consumer)
 
     @abstractmethod
     async def _begin(self, consumer: str) -> None:
@@ -349,3 +354,8 @@ class Log(ABC):
         """What has been counted, for `Lag`."""
         parked = await self._redis.hlen(parked_key(consumer))
         return {**await self._counts.of(consumer), "parked": int(parked)}
+
+
+def _check_name(consumer: str) -> None:
+    if not _NAME.fullmatch(consumer):
+        raise ValueError("a consumer's name is of small letters, digits, _ and -, at most 40")

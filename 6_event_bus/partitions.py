@@ -69,7 +69,7 @@ class PartitionedLog(Log):
         walk.hints = self._hints.count
         claimed = await walk.claim(limit)
         if claimed is None:
-            self._registered.discard(consumer)
+            self._registered.pop(consumer, None)
         return claimed or []
 
     def _walk(self, consumer: str) -> Walk:
@@ -104,6 +104,7 @@ class PartitionedLog(Log):
     # Replay and retention
 
     async def replay(self, consumer: str, start: str | float) -> None:
+        self._registered.pop(consumer, None)  # another process may have removed it a moment ago
         await self._register(consumer)
         partition, index = await self._find(start)
         first = as_number(await self._redis.hget(key(partition, "state"), "first"))
@@ -155,8 +156,10 @@ class PartitionedLog(Log):
 
     async def _trim_one(self, partition: str, consumers: Sequence[str]) -> int:
         of_one = keys(partition, "partitions", "state", "counters", "ids")
-        of_consumers = [lease for name in consumers for lease in leases(partition, name)]
-        events = await self._scripts.run("trim", [*of_one, *of_consumers], TOMBSTONE_SECONDS, *consumers)
+        visitors = await self._redis.hkeys(key(partition, "counters"))  # also those that have left since
+        names = sorted({*consumers, *(name.decode(errors="replace") for name in visitors)})
+        of_consumers = [lease for name in names for lease in leases(partition, name)]
+        events = await self._scripts.run("trim", [*of_one, *of_consumers], TOMBSTONE_SECONDS, *names)
         await self._redis.zrem(PARTITIONS, partition)
         return int(events)
 

@@ -47,7 +47,8 @@ class Producer:
             return {}
         return {
             "sent": email.handled - email.unwanted,
-            "failed": email.parked,
+            "failed": email.given_up,
+            "parked": email.parked,
             "retried": email.retried,
             "waiting": email.waiting,
             "in_flight": email.pending,

@@ -1,9 +1,10 @@
 """Meeting in the middle: one event becomes one job in the queue of each application that has subscribed.
 
-As QueueBus does for Resque: publish once, and let every application work through a queue of its own, in its own
-language, with the tools of the queue. What is missing then is the replay; here the log is still there for that.
+This is the idea of QueueBus for Resque: publish once, and let every application work through a queue of its own, in its
+own language, with the tools of the queue. The jobs are ordinary Resque jobs of the class that the application names;
+they are not in the format of the queue-bus gem, whose `QueueBus::Worker` takes one JSON string with `bus_…` attributes.
 
-    eventr:subscriptions   hash   "APPLICATION EVENT" -> JSON {event, queue, class, since}; since: a position
+    eventlog:subscriptions   hash   "APPLICATION EVENT" -> JSON {event, queue, class, since}; since: a position
 
 A subscription counts for what happens from then on: for all behind the place where the log ended, whatever clocks say.
 The job's id is made of the event's and the application's: whoever turns an event into jobs may die in the middle, and
@@ -22,16 +23,18 @@ from typing import Any, Protocol
 
 import orjson
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from common.process import run
-from common.redis_client import redis_client
+from common.redis_client import reason, redis_client
 from common.settings import Settings, exit_with_usage_error, read_settings
 
 from .events import BadEvent, Event, read_position
 from .log import Log
 from .logs import make_log
 
-SUBSCRIPTIONS = "eventr:subscriptions"
+USAGE = "usage: python -m 6_event_bus.queuebus APPLICATION EVENT [QUEUE CLASS]"
+SUBSCRIPTIONS = "eventlog:subscriptions"
 
 
 class JobQueue(Protocol):
@@ -121,6 +124,14 @@ def queue_of_strategy_5(redis: Redis) -> JobQueue:
 
 
 async def main(settings: Settings, words: Sequence[str]) -> None:
+    """Ends the program with one line and exit status 1 when Redis does not do it."""
+    try:
+        await _change(settings, words)
+    except RedisError as error:
+        sys.exit(reason(error))
+
+
+async def _change(settings: Settings, words: Sequence[str]) -> None:
     async with redis_client(settings.redis) as redis, make_log(settings, redis) as log:
         if len(words) == 4:
             await subscribe(log, redis, *words)
@@ -132,6 +143,9 @@ async def main(settings: Settings, words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(USAGE)
+        sys.exit()
     if len(sys.argv) not in (3, 5):
-        exit_with_usage_error("python -m 6_event_bus.queuebus APPLICATION EVENT [QUEUE CLASS]")
+        exit_with_usage_error(USAGE)
     run(main(read_settings(), sys.argv[1:]), until_stopped=False)

@@ -2,10 +2,10 @@
 
 It has a copy of each event, so trimming the log does not empty it. Both logs have the same shelf.
 
-    eventr:parked:{NAME}     hash   position -> a line of JSON {reason, attempts, at}, then the event as in the log
-    eventr:shelf:{NAME}      zset   position -> ms when it was given up: their order, so that a look needs not read all
-    eventr:pending:{NAME}    zset   position -> ms when it may be claimed: somebody wants it to be handled again
-    eventr:holders:{NAME}    hash   position -> "attempts token owner", as in a partition
+    eventlog:parked:{NAME}     hash   position -> a line of JSON {reason, attempts, at}, then the event as in the log
+    eventlog:shelf:{NAME}      zset   position -> ms when it was given up: their order, so that a look reads few
+    eventlog:pending:{NAME}    zset   position -> ms when it may be claimed: somebody wants it to be handled again
+    eventlog:holders:{NAME}    hash   position -> "attempts token owner", as in a partition
 """
 
 import time
@@ -98,15 +98,15 @@ class Shelf:
 
 
 def parked_key(consumer: str) -> str:
-    return f"eventr:parked:{{{consumer}}}"
+    return f"eventlog:parked:{{{consumer}}}"
 
 
 def order_key(consumer: str) -> str:
-    return f"eventr:shelf:{{{consumer}}}"
+    return f"eventlog:shelf:{{{consumer}}}"
 
 
 def lease_keys(consumer: str) -> tuple[str, str]:
-    return f"eventr:pending:{{{consumer}}}", f"eventr:holders:{{{consumer}}}"
+    return f"eventlog:pending:{{{consumer}}}", f"eventlog:holders:{{{consumer}}}"
 
 
 def _parked(position: bytes, entry: bytes, again: bool) -> Parked:

@@ -6,10 +6,10 @@ in Lua here too: finding out that an id comes twice, and committing only what is
 
 One stream is one key, so it lives on one node of a cluster, whole.
 
-    eventr:{stream}              stream  n: how many events are before it, e: the event; each consumer is a group
-    eventr:state:{stream}        hash    total: how many events have ever been appended
-    eventr:holders:{stream}:NAME hash    position -> "token owner": since which claim of his it is pending
-    eventr:ids:{stream}:0 and 1  hash    id of an event -> position, in turns for REMEMBER_SECONDS each
+    eventlog:{stream}              stream  n: how many events are before it, e: the event; each consumer is a group
+    eventlog:state:{stream}        hash    total: how many events have ever been appended
+    eventlog:holders:{stream}:NAME hash    position -> "token owner": since which claim of his it is pending
+    eventlog:ids:{stream}:0 and 1  hash    id of an event -> position, in turns for REMEMBER_SECONDS each
     the keys of the consumers    as in log.py
 
 Differences that one can see. A retry waits for as long as a lease at most, for a claim cannot lie in the future. A
@@ -32,9 +32,9 @@ from .log import BEGINNING, END, Log
 from .tail import REMEMBER_SECONDS
 from .views import Lag, Partition, Trimmed
 
-STREAM = "eventr:{stream}"
-STATE = "eventr:state:{stream}"
-IDS = ("eventr:ids:{stream}:0", "eventr:ids:{stream}:1")
+STREAM = "eventlog:{stream}"
+STATE = "eventlog:state:{stream}"
+IDS = ("eventlog:ids:{stream}:0", "eventlog:ids:{stream}:1")
 TAKE_OVER_SECONDS = 0.25  # between two looks for leases and pauses that have ended
 GONE_SECONDS = 60  # a name in a group that is idle for so long and holds nothing is not needed
 STEP = 100  # entries that are trimmed at a time
@@ -82,6 +82,12 @@ class StreamLog(Log):
             await self._redis.xgroup_create(STREAM, consumer, "0", mkstream=True)
         await self._leave(consumer, "")
 
+    async def leave(self, consumer: str) -> None:
+        """Its group stays and holds nothing: a consumer that comes back begins at the beginning."""
+        await super().leave(consumer)
+        with suppress(ResponseError):  # there is no such group
+            await self._scripts.run("stream_rewind", _keys(consumer), consumer, "0")
+
     async def _has_place(self, consumer: str) -> bool:
         with suppress(ResponseError):  # there is no stream either
             return bool(await self._group(consumer))
@@ -102,7 +108,7 @@ class StreamLog(Log):
             who = (consumer, self.owner, self._lease_ms, limit, token, lost, int(look))
             alone, *words = await self._scripts.run("stream_claim", _keys(consumer), *who)
         except ResponseError:  # no such group: somebody has emptied Redis
-            self._registered.discard(consumer)
+            self._registered.pop(consumer, None)
             raise
         except RedisError:
             self._lost.setdefault(consumer, token)
@@ -150,6 +156,7 @@ class StreamLog(Log):
     # Replay and retention
 
     async def replay(self, consumer: str, start: str | float) -> None:
+        self._registered.pop(consumer, None)  # another process may have removed it a moment ago
         await self._register(consumer)
         await self._scripts.run("stream_rewind", _keys(consumer), consumer, await self._before(start))
 
@@ -253,7 +260,7 @@ class StreamLog(Log):
 
 
 def _keys(consumer: str) -> tuple[str, str]:
-    return STREAM, f"eventr:holders:{{stream}}:{consumer}"
+    return STREAM, f"eventlog:holders:{{stream}}:{consumer}"
 
 
 def _element(position: bytes, members: Sequence[bytes]) -> bytes:

@@ -37,6 +37,8 @@ class Lag:
     retried: int = 0
     overtaken: int = 0
     """Events that were trimmed before this consumer had done them."""
+    given_up: int = 0
+    """How often an event was parked; `parked` is how many are parked now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from common.mailer import Mailer
 from common.process import stop_requested
 from common.redis_client import ANSWER_SECONDS, blocking_redis_client, reason, redis_client
 from common.settings import Settings
-from common.tasks import end_tasks, keep_running
+from common.tasks import background, end_tasks, keep_running
 
 from .consumers import Consumer
 from .events import Claimed
@@ -35,7 +35,7 @@ class Worker:
 
     async def run(self, client: blocking.Redis) -> None:
         """Until it is asked to stop: then take nothing new, finish within a limit, give back the rest."""
-        consuming = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
+        consuming = [keep_running(consumer.run, f"consuming as {consumer.name}") for consumer in self._consumers]
         retention = keep_running(self._keep_within_limits, "trimming the log")
         async with Heartbeat(lambda: self._beat(client), self._settings.lease_seconds / BEATS):
             log.info("consuming as %s", self._events.owner)
@@ -44,8 +44,9 @@ class Worker:
             for consumer in self._consumers:
                 consumer.stop()
             self._events.stop_waiting()
-            await asyncio.gather(*consuming)
-            await asyncio.gather(*[consumer.drain(self._settings.drain_seconds) for consumer in self._consumers])
+            await asyncio.wait(consuming)
+            limit = self._settings.drain_seconds
+            await asyncio.wait([background(c.drain(limit), f"draining {c.name}") for c in self._consumers])
         log.info("stopped: handled %d, failed %d", *self._figures())
 
     def _figures(self) -> tuple[int, int]:

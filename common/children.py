@@ -79,11 +79,7 @@ class Child:
     def _say(self, pid: int, lines: list[bytes]) -> None:
         prefix = f"[{self.role} @ {pid}] "
         text = "".join([f"{'' if PREFIXED.match(line) else prefix}{line.decode(errors='replace')}\n" for line in lines])
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except BrokenPipeError:  # `make run-1 | head`
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        if not show(text):
             self._stop.request()
 
     async def end(self, seconds: float) -> None:
@@ -115,5 +111,16 @@ def how_it_ended(status: int) -> str:
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
 
 
+def show(text: str) -> bool:
+    """Write to standard output. False when that is closed (`| head`) or full: from then on nothing is written."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return False
+    return True
+
+
 def say(line: str) -> None:
-    print(f"[runner @ {os.getpid()}] {line}", flush=True)
+    show(f"[runner @ {os.getpid()}] {line}\n")

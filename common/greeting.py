@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from common.address import reachable, url_of
+from common.children import show
 from common.services import Service
 from common.settings import Settings
 
@@ -20,12 +21,12 @@ async def greet(settings: Settings, package: str, port: int, services: list[Serv
         await _until_open(reachable(settings.host), port)
         if "worker" in roles:  # it starts at the same time as the server
             await _until_healthy(reachable(settings.host), port)
-        print(f"\n{package} listens on {url}\n  send an email   {url}{EXAMPLE}")
+        show(f"\n{package} listens on {url}\n  send an email   {url}{EXAMPLE}\n")
     else:
-        print(f"\n{package} runs as {', '.join(roles)}")
+        show(f"\n{package} runs as {', '.join(roles)}\n")
     for service in services:
-        print(f"  {LABELS[service.name]:15} {address_of(service)} [{service.name} @ {service.pid}]")
-    print("  stop it all     Ctrl-C (twice: at once)\n", flush=True)
+        show(f"  {LABELS[service.name]:15} {address_of(service)} [{service.name} @ {service.pid}]\n")
+    show("  stop it all     Ctrl-C (twice: at once)\n\n")
 
 
 def address_of(service: Service) -> str:

@@ -34,6 +34,7 @@ from common.settings import exit_with_usage_error
 
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
+BAD_OPTION = "REDIS_URL: has an option that redis-py does not know"
 
 
 def redis_client(url: SecretStr, answer_seconds: float = ANSWER_SECONDS) -> Redis:
@@ -48,15 +49,19 @@ def redis_client(url: SecretStr, answer_seconds: float = ANSWER_SECONDS) -> Redi
         pool = ConnectionPool(**_leaving(_LeavesReplica, Connection, options))
         pool.make_connection()  # type: ignore[no-untyped-call]  # connects to nothing yet, but looks at the options
     except (TypeError, ValueError, RedisError):
-        exit_with_usage_error("REDIS_URL: has an option that redis-py does not know")
+        exit_with_usage_error(BAD_OPTION)
     return Redis.from_pool(pool)
 
 
 def blocking_redis_client(url: SecretStr, answer_seconds: float = ANSWER_SECONDS) -> redis.Redis:
     """The same for a thread of its own, which may wait for an answer. Never for the event loop."""
-    from_url = parse_blocking_url(url.get_secret_value())  # type: ignore[no-untyped-call]
-    options = _options(from_url, BlockingRetry(NoBackoff(), 0), answer_seconds)
-    pool = redis.ConnectionPool(**_leaving(_BlockingLeavesReplica, BlockingConnection, options))
+    try:
+        from_url = parse_blocking_url(url.get_secret_value())  # type: ignore[no-untyped-call]
+        options = _options(from_url, BlockingRetry(NoBackoff(), 0), answer_seconds)
+        pool = redis.ConnectionPool(**_leaving(_BlockingLeavesReplica, BlockingConnection, options))
+        pool.make_connection()  # connects to nothing yet
+    except (TypeError, ValueError, RedisError):
+        exit_with_usage_error(BAD_OPTION)
     return redis.Redis(connection_pool=pool)
 
 

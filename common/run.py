@@ -15,8 +15,11 @@ if __name__ == "__main__":
 import asyncio
 import importlib
 import os
+import re
 import shutil
 import sys
+import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,12 +27,13 @@ from common.address import cannot_listen, free_port
 from common.children import Child, Stop, say
 from common.greeting import WEB_ROLES, address_of, greet
 from common.process import LIFELINE
-from common.services import LOOK_SECONDS, PORTS, Service, running
+from common.services import LOOK_SECONDS, PORTS, CannotStart, Service, StartStopped, running
 from common.settings import Settings, exit_with_usage_error, read_settings
 from common.steps import check_step
 from common.terminal import own_terminal
 
 STOP_SECONDS = 20.0  # and DRAIN_SECONDS: longer than any role grants itself; then it is killed
+RESTART_CAP_SECONDS = 5.0  # between two starts of a service that keeps ending, as on a full disk
 RELAY_SECONDS = 2.0  # for the last lines of a child that has ended
 
 
@@ -40,7 +44,10 @@ async def run(settings: Settings, package: str) -> int:
     serves = bool(WEB_ROLES & set(roles))
     port = checked_port(settings) if serves else settings.port
     with ExitStack() as stack:
-        services = [stack.enter_context(Service(settings, name)) for name in needed_services(settings, package)]
+        try:
+            services = await start_services(settings, needed_services(settings, package), stack, stop)
+        except StartStopped:
+            return 0
         if serves and settings.port == 0:  # once more, for what was free may be taken by now
             port = checked_port(settings)
         environment = {name: str(number) for s in services for name, number in s.ports.items()} | {"PORT": str(port)}
@@ -52,8 +59,10 @@ async def run(settings: Settings, package: str) -> int:
         ]
         await asyncio.wait([*tasks, asyncio.create_task(stop.requested.wait())], return_when=asyncio.FIRST_COMPLETED)
         stop.requested.set()
-        for child in children:
-            await child.end(STOP_SECONDS + settings.drain_seconds)
+        for role in dict.fromkeys(roles):  # one role after the other, the processes of a role together
+            await asyncio.gather(
+                *[child.end(STOP_SECONDS + settings.drain_seconds) for child in children if child.role == role]
+            )
         for helper in helpers:
             helper.cancel()
         # What a child leaves running may hold its output open: do not wait for that.
@@ -66,11 +75,26 @@ async def run(settings: Settings, package: str) -> int:
 async def run_services(settings: Settings) -> int:
     stop = stop_on_signals()
     with ExitStack() as stack:
-        services = [stack.enter_context(Service(settings, name)) for name in PORTS]
+        try:
+            services = await start_services(settings, PORTS, stack, stop)
+        except StartStopped:
+            return 0
         places = " and ".join(f"{service.name} is at {address_of(service)}" for service in services)
         say(f"the {places}; Ctrl-C stops them")
         await watch(services, stop)
     return 0
+
+
+async def start_services(settings: Settings, names: Iterable[str], stack: ExitStack, stop: Stop) -> list[Service]:
+    """In a thread: a start may take seconds, and a wish to stop must be heard meanwhile. Raises StartStopped."""
+    services = []
+    for name in names:
+        service = Service(settings, name, stop.requested.is_set)
+        await asyncio.to_thread(stack.enter_context, service)
+        services.append(service)
+    if stop.requested.is_set():
+        raise StartStopped
+    return services
 
 
 def forget(settings: Settings) -> int:
@@ -103,13 +127,49 @@ def stop_on_signals() -> Stop:
 async def watch(services: list[Service], stop: Stop) -> None:
     """Start a service again that died, and stop when `make` is gone: a killed make tells nobody."""
     parent = os.getppid()
+    pauses = dict.fromkeys(services, LOOK_SECONDS)  # how long to wait after the next failure
+    due = dict.fromkeys(services, 0.0)  # time.monotonic()
     while not stop.requested.is_set():
         await stop.sleep(LOOK_SECONDS)
         for service in services:
-            if service.ensure():
-                say(f"{service.name} was gone; it runs again @ {service.pid}")
-        if "MAKELEVEL" in os.environ and os.getppid() != parent and not stop.requested.is_set():
+            if time.monotonic() >= due[service] and not stop.requested.is_set():
+                pauses[service] = await look_after(service, pauses[service])
+                due[service] = time.monotonic() + (pauses[service] if pauses[service] > LOOK_SECONDS else 0.0)
+        make_ends = "MAKELEVEL" in os.environ and (os.getppid() != parent or hung_up(parent))
+        if make_ends and not stop.requested.is_set():
             stop.request()
+
+
+async def look_after(service: Service, pause: float) -> float:
+    """Start the service if it is gone. The pause before the next look: longer each time while it keeps ending."""
+    try:
+        if not await asyncio.to_thread(service.ensure):  # it may take seconds, and the roles' output must be read
+            return LOOK_SECONDS
+    except StartStopped:
+        return pause
+    except (CannotStart, OSError) as error:
+        say(f"{service.name} does not start: {error}")
+    else:
+        say(f"{service.name} was gone; it runs again @ {service.pid}")
+    return min(2 * pause, RESTART_CAP_SECONDS)
+
+
+def hung_up(make: int) -> bool:
+    """Whether `make` was sent SIGHUP. It then waits for this process and does not pass the signal on.
+
+    On Linux one sees that it no longer catches the signal; elsewhere, and when it never did, this is False.
+    """
+    try:
+        status = Path(f"/proc/{make}/status").read_text()
+    except OSError:
+        return False
+    caught = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
+    ignored = re.search(r"^SigIgn:\s*(\w+)$", status, re.MULTILINE)
+    if caught is None or ignored is None:
+        return False
+    # GNU make catches SIGHUP and SIGTERM alike; `nohup` makes it ignore SIGHUP.
+    hup, term = 1 << (signal.SIGHUP - 1), 1 << (signal.SIGTERM - 1)
+    return bool(int(caught[1], 16) & term) and not (int(caught[1], 16) | int(ignored[1], 16)) & hup
 
 
 def find_package(number: str) -> str:
@@ -151,6 +211,8 @@ def checked_port(settings: Settings) -> int:
 
 
 def main() -> None:
+    if len(sys.argv) != 2:
+        exit_with_usage_error("usage: python -m common.run [1 to 6 | services | forget]")
     [what] = sys.argv[1:]
     settings = read_settings()
     if what == "forget":

@@ -15,10 +15,11 @@ import fcntl
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self, cast
@@ -28,6 +29,7 @@ from common.settings import Settings, exit_with_usage_error
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
+ANNOUNCEMENT_BYTES = 512
 LOOK_SECONDS = 1.0  # how often a service looks for users, and a user for its service
 
 PORTS = {"inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"), "valkey": ("VALKEY_PORT",)}
@@ -35,13 +37,23 @@ PORTS = {"inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"), "valkey": ("VALKEY_PORT",)}
 Facts = dict[str, int]
 
 
+class CannotStart(Exception):
+    """The service did not start, in one line for the user."""
+
+
+class StartStopped(CannotStart):
+    """The user has stopped before the service was there."""
+
+
 class Service:
     """One user's hold on a service. `ports` are the settings that lead to it, `pid` is the server's process."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, name: str, stopped: Callable[[], bool] = lambda: False) -> None:
+        """`stopped` says, while the service starts, whether it is still wanted; it is called in the same thread."""
         self.name = name
         self.pid = 0
         self._dir = settings.data_dir
+        self._stopped = stopped
         wanted = {variable: getattr(settings, variable.lower()) for variable in PORTS[name]}
         self.ports: dict[str, int] = {variable: port for variable, port in wanted.items() if port is not None}
         self._users: IO[str] | None = None
@@ -50,10 +62,10 @@ class Service:
     def __enter__(self) -> Self:
         """Find the running service or start it; return when it can be used.
 
-        Ends the program with one line and exit status 2 when it does not start.
+        Ends the program with one line and exit status 2 when it does not start. Raises StartStopped.
         """
         try:
-            self._dir.mkdir(parents=True, exist_ok=True)
+            make_private(self._dir)
             for name in (f"{self.name}.users", f"{self.name}.lock", f"{self.name}.log"):
                 (self._dir / name).touch()
         except OSError as error:
@@ -62,6 +74,12 @@ class Service:
         fcntl.flock(self._users, fcntl.LOCK_SH)
         try:
             self.ensure()
+        except StartStopped:
+            self._users.close()
+            raise
+        except CannotStart as error:
+            self._users.close()
+            exit_with_usage_error(str(error))
         except BaseException:
             self._users.close()
             raise
@@ -74,13 +92,16 @@ class Service:
                 self._stop(facts["pid"])
 
     def ensure(self) -> bool:
-        """Start the service if it is not running, on the ports it had. True if it had to be started."""
+        """Start the service if it is not running, on the ports it had. True if it had to be started.
+
+        Raises CannotStart.
+        """
         if self._process is not None:
             self._process.poll()  # so that a dead child does not stay a zombie
         if found := running(self._dir, self.name):
             self._remember(found)
             return False
-        with _held(self._dir / f"{self.name}.lock"):
+        with _held(self._dir / f"{self.name}.lock", self._stopped):
             found = running(self._dir, self.name)  # another user was faster
             self._remember(found or self._start())
         return not found
@@ -105,15 +126,17 @@ class Service:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
+        while time.monotonic() < deadline and self._process.poll() is None and not self._stopped():
             if facts := running(self._dir, self.name):
                 return facts
             time.sleep(0.01)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
         self._process.wait()
+        if self._stopped():
+            raise StartStopped
         lines = output.read_text(errors="replace").strip().splitlines()
-        exit_with_usage_error(lines[-1] if lines else f"the embedded {self.name} did not start")
+        raise CannotStart(lines[-1] if lines else f"the embedded {self.name} did not start")
 
     def _stop(self, pid: int) -> None:
         deadline = time.monotonic() + STOP_SECONDS
@@ -128,21 +151,38 @@ class Service:
             self._process.wait()
 
 
+def make_private(folder: Path) -> None:
+    """Create the folder, or tighten it: what the services keep there is for its owner alone. Raises OSError.
+
+    A folder that is shared on purpose (sticky, as /tmp) or that belongs to another user stays as it is.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
+        folder.chmod(0o700)
+
+
 _announcements: list[IO[str]] = []  # kept open: the lock on it says that this process runs
 
 
 def claim(data_dir: Path, name: str) -> IO[str]:
     """Called by a service: its announcement, locked and still empty. A child that inherits the file holds it too."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    file = open(data_dir / f"{name}.json", "a+")  # noqa: SIM115
+    make_private(data_dir)
+    descriptor = os.open(data_dir / f"{name}.json", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = os.fdopen(descriptor, "r+")
+    # Erase a predecessor's announcement before the exclusive lock makes it valid: whoever looks must not take its pid
+    # for ours. Overwritten in place, and never made shorter, so that it can be announced on a full disk.
+    fcntl.flock(file, fcntl.LOCK_SH)
+    file.write(" " * max(ANNOUNCEMENT_BYTES, os.fstat(descriptor).st_size))
+    file.flush()
     fcntl.flock(file, fcntl.LOCK_EX)
-    file.truncate(0)
     _announcements.append(file)
     return file
 
 
 def announce(announcement: IO[str], pid: int, **facts: int) -> None:
     """Called by a service once it can be used. SIGTERM to `pid` must stop it."""
+    announcement.seek(0)
     json.dump({"pid": pid, **facts}, announcement)
     announcement.flush()
 
@@ -154,7 +194,7 @@ def running(data_dir: Path, name: str) -> Facts | None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return cast(Facts | None, json.loads(file.read() or "null"))
+                return cast(Facts | None, json.loads(file.read().strip() or "null"))
     except (FileNotFoundError, json.JSONDecodeError):
         pass
     return None
@@ -182,7 +222,10 @@ def _try_exclusive(file: IO[str]) -> bool:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
+def _held(path: Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
     with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while not _try_exclusive(file):  # another user starts or stops the service, which may take a while
+            if stopped():
+                raise StartStopped
+            time.sleep(0.01)
         yield

@@ -7,7 +7,7 @@ in all the same.
 
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from html import escape
@@ -17,6 +17,12 @@ from typing import Any, NamedTuple
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name, get_lexer_for_filename
+from pygments.util import ClassNotFound
+
+from common.sequence_diagram import sequence_svg
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = re.compile(r"[1-9]_\w+|common|lab|results|tests")
@@ -24,14 +30,14 @@ KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".py", ".svg", ".toml"}
 PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a kind that may be seen
 
 _HIDDEN = re.compile(r"[._].*|node_modules|partial")
-_PARTICIPANT = re.compile(r"participant (\w+) as (.+)")
-_MESSAGE = re.compile(r"(\w+)-?->>(\w+): (.+)")
-_NOTE = re.compile(r"Note over [\w,]+: (.+)")
+_CONTENTS_FROM = 4  # a page with fewer headings than this needs no table of contents
 
 
 class Page(NamedTuple):
     title: str
     html: str
+    contents: Sequence[tuple[str, str]] = ()
+    """The headings of a chapter: the anchor of each, and its words."""
 
 
 def find(name: str) -> Path | None:
@@ -76,26 +82,51 @@ def _file(path: Path, _: int) -> Page:
     """The second number, of when it was changed, is for the cache."""
     name, text = str(path.relative_to(ROOT)), path.read_text()
     if path.suffix != ".md":
-        return Page(name, f'<h1>{escape(name)}</h1><pre class="code"><code>{escape(text)}</code></pre>')
+        return Page(name, f"<h1>{escape(name)}</h1>{_code(text, name)}")
     title = re.match(r"# (.*)", text)
-    return Page(title[1] if title else name, _markdown(text, posixpath.dirname(name)))
+    html, contents = _markdown(text, posixpath.dirname(name))
+    return Page(title[1] if title else name, html, contents)
 
 
-def _markdown(text: str, folder: str) -> str:
-    """As HTML; links lead to our own pages."""
+def neighbours(path: Path) -> tuple[Path | None, Path | None]:
+    """The chapters before and after this one; None at the ends, and for what is not a chapter."""
+    chapters = sorted(ROOT.glob("[1-9]_*/README.md"))
+    if path not in chapters:
+        return None, None
+    place = chapters.index(path)
+    return (chapters[place - 1] if place else None), (chapters[place + 1] if place + 1 < len(chapters) else None)
+
+
+def _code(text: str, name: str) -> str:
+    """A file with its colours, and with line numbers that can be linked to: `#L-7`."""
+    try:
+        lexer = get_lexer_for_filename(name)
+    except ClassNotFound:
+        lexer = get_lexer_by_name("text")
+    formatter = HtmlFormatter(cssclass="code", linenos="inline", lineanchors="L", anchorlinenos=True)
+    return str(highlight(text, lexer, formatter))
+
+
+def _markdown(text: str, folder: str) -> tuple[str, Sequence[tuple[str, str]]]:
+    """As HTML, with its headings; links lead to our own pages."""
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     parser.add_render_rule("fence", _fence)
     parser.add_render_rule("table_open", lambda *_: '<div class="scroll"><table>\n')
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
     tokens = parser.parse(text)
+    contents = []
     for place, token in enumerate(tokens):
         if token.type == "heading_open":
-            token.attrSet("id", _anchor(tokens[place + 1].content))
+            heading = tokens[place + 1].content
+            token.attrSet("id", _anchor(heading))
+            if token.tag == "h2":
+                contents.append((_anchor(heading), heading.replace("`", "")))
         for child in token.children or []:
             for attribute in ("href", "src"):
                 if target := child.attrGet(attribute):
                     child.attrSet(attribute, _target(str(target), folder))
-    return str(parser.renderer.render(tokens, parser.options, {}))
+    html = str(parser.renderer.render(tokens, parser.options, {}))
+    return html, contents if len(contents) >= _CONTENTS_FROM else ()
 
 
 def _anchor(heading: str) -> str:
@@ -113,20 +144,9 @@ def _target(target: str, folder: str) -> str:
 def _fence(_: RendererHTML, tokens: Sequence[Token], place: int, *__: Any) -> str:
     token = tokens[place]
     if token.info == "mermaid":
-        return f'<figure class="steps"><ol>{"".join(_steps(token.content))}</ol></figure>\n'
-    return f'<pre class="{escape(token.info)}"><code>{escape(token.content)}</code></pre>\n'
-
-
-def _steps(diagram: str) -> Iterator[str]:
-    """A sequence diagram as a list: who says what to whom."""
-    names: dict[str, str] = {}
-    for line in map(str.strip, diagram.splitlines()):
-        if found := _PARTICIPANT.fullmatch(line):
-            names[found[1]] = found[2]
-        elif found := _MESSAGE.fullmatch(line):
-            to = "" if found[1] == found[2] else f" → {escape(names[found[2]])}"
-            yield f"<li><b>{escape(names[found[1]])}{to}</b> {escape(found[3])}</li>"
-        elif found := _NOTE.fullmatch(line):
-            yield f"<li><i>{escape(found[1])}</i></li>"
-        elif line.startswith("loop "):
-            yield f"<li><i>{escape(line[5:])}:</i></li>"
+        return f'<figure class="scroll">{sequence_svg(token.content)}</figure>\n'
+    try:
+        lexer = get_lexer_by_name(token.info or "text")
+    except ClassNotFound:
+        lexer = get_lexer_by_name("text")
+    return str(highlight(token.content, lexer, HtmlFormatter(cssclass=f"code {escape(token.info)}")))

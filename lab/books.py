@@ -6,7 +6,7 @@ from typing import Any
 
 from lab.running import Running
 
-PARKED = "eventr:parked:{email}"  # of strategy 6: a hash
+PARKED = "eventlog:parked:{email}"  # of strategy 6: a hash
 
 _ID = re.compile(r"<[^<>\s\"]+@[^<>\s\"]+>")
 _GAVE_UP = re.compile(r"gave up (<[^>]+>) after")

@@ -90,7 +90,7 @@ class LogLoad:
     async def let_a_minute_pass(self) -> None:
         """Forget the ids of sealed partitions, as Redis does a minute later: a log that was filled in one go would
         otherwise be measured while it forgets all of them at once."""
-        async for key in self._redis.scan_iter("eventr:ids:*", count=1000):
+        async for key in self._redis.scan_iter("eventlog:ids:*", count=1000):
             await self._redis.unlink(key)
         while (await self._redis.info("memory"))["lazyfree_pending_objects"]:  # noqa: ASYNC110  another process
             await asyncio.sleep(LOOK_SECONDS)
@@ -98,10 +98,10 @@ class LogLoad:
     async def bytes_of_keys(self) -> tuple[int, int]:
         """The memory of all keys of the log; and of those that remember ids for a minute."""
         total = ids = 0
-        async for key in self._redis.scan_iter("eventr:*", count=1000):
+        async for key in self._redis.scan_iter("eventlog:*", count=1000):
             size = await self._redis.memory_usage(key, samples=0) or 0
             total += size
-            ids += size if key.startswith(b"eventr:ids:") else 0
+            ids += size if key.startswith(b"eventlog:ids:") else 0
         return total, ids
 
 

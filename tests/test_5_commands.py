@@ -99,7 +99,7 @@ def test_stats_tells_of_every_queue(run: Terminal) -> None:
     run.fail("no")
     lines = run("stats")
     assert lines[0].split() == ["waiting", "2"]
-    assert lines[3].split() == ["failed", "1"]
+    assert lines[3].split() == ["failed", "list", "1"]
     assert lines[5] == "all time     1,234 succeeded, 0 failed, 0 retried, 0 crashed, 0 late"
     assert lines[6] == "queue empty: 0"
     assert lines[7].startswith("queue q: 2, the oldest for ")

@@ -1,6 +1,7 @@
 """The producer's side of the queue: what is enqueued is there, once, and can be looked at, paused and cancelled."""
 
 import asyncio
+import importlib
 import time
 from collections.abc import AsyncIterator
 
@@ -271,3 +272,17 @@ async def test_a_paused_queue_says_why(r: Resque) -> None:
     assert await r.queue.paused("q") is None
     r.get("SET", r.keys.pause_all, "True")
     assert await r.queue.paused("q") == "pause-all-workers is set"
+
+
+async def test_the_failed_counter_never_falls(r: Resque) -> None:
+    """The list gets shorter when jobs are requeued; what a monitoring system counts must not."""
+    jobs = importlib.import_module("5_remote_queue.jobs").Jobs(r.connections.commands)
+    jobs.queue, jobs._observer = r.queue, r.observer
+    await r.queue.enqueue("q", "note", [1])
+    [claim] = (await r.claims().take(await r.slots(), busy=False)).claims
+    await r.claims().give_up(claim, "ValueError", "no", [])
+    stats = await jobs.stats()
+    assert (stats["failed"], stats["failed_list"]) == (1, 1)
+    r.get("DEL", r.keys.failed)
+    stats = await jobs.stats()
+    assert (stats["failed"], stats["failed_list"]) == (1, 0)

@@ -17,7 +17,19 @@ from redis.exceptions import ConnectionError
 
 from tests.node_peer import NODE, rewrite
 from tests.programs import Valkey
-from tests.resque import Definition, Resque, a_resque, claims, keys_module, observe, registration, until, wire
+from tests.resque import (
+    Definition,
+    Resque,
+    a_resque,
+    claims,
+    keys_module,
+    observe,
+    registration,
+    resque,
+    scripts,
+    until,
+    wire,
+)
 
 NOW = 1795246773.9  # 2026-11-21 07:39:33 UTC
 NASTY = 'a "quote", a back\\slash, a /slash/, </script>, \u2028, \x00\x1f\x7f, 😀 and é'
@@ -542,3 +554,39 @@ def test_a_loss_that_was_told_too_late_is_none(valkey: Valkey) -> None:
     here._lost = True
     here._tell()
     assert told == [True]
+
+
+KEYED = [
+    '{"class":"c","queue":"q","args":[130775545883395170]}',
+    '{"class":"c","queue":"q","args":[130775545883395171]}',
+    '{"class":"c","args":[1.0, {"a": [1, "]}\\\\\\""]}, "\\u00e9"] }',
+    '{"args": {"x": 1} , "class" : "c"}',
+    '{"class":"c"}',
+    '{"class":"c","args":null}',
+    '{"class":"c","args":[1],"args":[2]}',
+    '{"class":"c","args":[{"id":"seven"}]}',
+    '{"class":"c","args":[{"id":7}]}',
+    '{"class":"c","args":[[],{},"",true,-1e5]}',
+]
+
+
+async def test_lua_and_python_know_a_job_by_the_same_key(r: Resque) -> None:
+    script = scripts.source("look").split(b"local place, last")[0] + b"return job_key(ARGV[1], ARGV[2])"
+    keys = [r.get("EVAL", script, 1, "k", "q", raw) for raw in KEYED]
+    assert keys == [wire.read_job(raw, "q").key for raw in KEYED]
+    assert len(set(keys)) == len(KEYED)
+
+
+async def test_the_attempts_of_one_job_are_not_those_of_a_similar_one(r: Resque) -> None:
+    raws = [f'{{"class":"flaky","queue":"q","args":[{130775545883395170 + n}]}}' for n in range(5)]
+    runs: list[int] = []
+
+    async def flaky(number: int) -> None:
+        runs.append(number)
+        raise ValueError("no")
+
+    r.get("RPUSH", r.keys.queue("q"), *raws)
+    async with r.working(definitions={"flaky": resque.Definition(flaky, attempts=2, base_seconds=0.001)}):
+        await until(lambda: len(r.failed()) == 5)
+    assert sorted(runs) == sorted(2 * [130775545883395170 + n for n in range(5)])
+    assert r.get("EXISTS", r.keys.attempts) == 0

@@ -40,7 +40,13 @@ async def test_a_full_redis_takes_them_all_the_same(valkey: Valkey) -> None:
             counted.add("email", "handled", 2)
             counted.add("email", "retried", 1)
             await counted.close()
-            assert (await counted.of("email")) == {"handled": 2, "unwanted": 0, "retried": 1, "overtaken": 0}
+            assert (await counted.of("email")) == {
+                "handled": 2,
+                "unwanted": 0,
+                "retried": 1,
+                "overtaken": 0,
+                "given_up": 0,
+            }
         finally:
             valkey.client.config_set("maxmemory", "0")
 
@@ -55,7 +61,7 @@ async def test_what_is_refused_is_told_again(monkeypatch: pytest.MonkeyPatch) ->
     counted.add("email", "handled", 3)
     books.refuses = False
     await until(lambda: books.taken)
-    assert books.taken == [("eventr:counts:{email}", "handled", 5)]
+    assert books.taken == [("eventlog:counts:{email}", "handled", 5)]
 
 
 async def test_closing_ends_in_spite_of_a_cancellation_that_was_swallowed() -> None:

@@ -72,7 +72,7 @@ def settled(strategy: Strategy) -> None:
 
 
 def audited(valkey: Valkey, domain: str = "example.com") -> int:
-    return sum(int(valkey.client.hget(key, domain) or 0) for key in valkey.client.keys("eventr:audit:*"))
+    return sum(int(valkey.client.hget(key, domain) or 0) for key in valkey.client.keys("eventlog:audit:*"))
 
 
 # What an answer means
@@ -110,8 +110,8 @@ def test_the_second_thing_happens_without_touching_the_producer(running: tuple[S
         assert strategy.send(f"{name}@{domain}").status == 202
     wait_until(lambda: audited(valkey, one) == 2, "two for the one")
     assert audited(valkey, two) == 1
-    [key, *_] = valkey.client.keys("eventr:audit:*")
-    assert re.fullmatch(r"eventr:audit:\{\d{4}-\d\d-\d\dT\d\d\}", str(key))
+    [key, *_] = valkey.client.keys("eventlog:audit:*")
+    assert re.fullmatch(r"eventlog:audit:\{\d{4}-\d\d-\d\dT\d\d\}", str(key))
 
 
 def test_redis_away_is_a_503_and_no_accepted_email_is_lost(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_an_event_that_kills_its_worker_is_parked_in_the_end(inbox: Inbox, tmp_p
 
 def claims_of_emails(valkey: Valkey) -> list[int]:
     """How often each email in hand has been claimed."""
-    holders = [valkey.client.hvals(key) for key in valkey.client.keys("eventr:holders:*:email")]
+    holders = [valkey.client.hvals(key) for key in valkey.client.keys("eventlog:holders:*:email")]
     return [int(holder.split()[0]) for of_one in holders for holder in of_one]
 
 

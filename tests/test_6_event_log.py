@@ -489,7 +489,7 @@ async def test_what_is_no_event_is_said_to_be_none_and_can_be_parked(log: Any, v
         if isinstance(log, streams.StreamLog):
             valkey.client.xadd(streams.STREAM, {"e": rubbish})
         else:
-            valkey.client.rpush(f"eventr:partitions:{{{log._tail._open}}}", rubbish)
+            valkey.client.rpush(f"eventlog:partitions:{{{log._tail._open}}}", rubbish)
     await append(log, 1, 2)
     claimed: list[Any] = []
     while more := await log.claim("email", 100):
@@ -587,7 +587,7 @@ async def test_a_full_redis_can_be_trimmed(log: Any, valkey: Valkey) -> None:
 
 
 async def test_a_name_that_only_the_other_log_knows_keeps_nothing_from_being_trimmed(log: Any, valkey: Valkey) -> None:
-    valkey.client.sadd("eventr:consumers", "stranger")
+    valkey.client.sadd("eventlog:consumers", "stranger")
     await append(log, 25)
     await claim_all(log, "email")
     assert (await log.trim(older_than=0)).events >= 20
@@ -660,7 +660,7 @@ async def test_a_parked_event_outlives_the_trim(log: Any) -> None:
 
 async def test_memory_of_ids_is_given_back(log: Any, valkey: Valkey) -> None:
     await append(log, 25)
-    keys = list(valkey.client.scan_iter("eventr:ids:*"))
+    keys = list(valkey.client.scan_iter("eventlog:ids:*"))
     ttls = [valkey.client.ttl(key) for key in keys]
     assert sum(0 < ttl <= 120 for ttl in ttls) >= len(keys) - 1, "all but those of the open partition"
 
@@ -674,7 +674,7 @@ async def test_a_full_redis_takes_no_event_into_the_stream_though_a_new_minute_b
 ) -> None:
     log = await new_log()
     await append(log, 1)
-    for key in valkey.client.scan_iter("eventr:ids:{stream}:*"):
+    for key in valkey.client.scan_iter("eventlog:ids:{stream}:*"):
         valkey.client.hset(key, "", 0)  # as in another minute
     with full(valkey), pytest.raises(RedisError, match="maxmemory"):
         await log.append(an_event(1))

@@ -205,20 +205,20 @@ def test_bad_data_in_every_key_are_shown_as_text_and_break_nothing_else(
     strategy: Strategy, redis: Any, inbox: Inbox
 ) -> None:
     with ExitStack() as stack:
-        redis.sadd("eventr:consumers", SCRIPT, "broken")
-        stack.callback(redis.srem, "eventr:consumers", SCRIPT, "broken")
-        redis.set("eventr:cursor:{broken}", SCRIPT)
-        redis.set("eventr:counts:{broken}", SCRIPT)
+        redis.sadd("eventlog:consumers", SCRIPT, "broken")
+        stack.callback(redis.srem, "eventlog:consumers", SCRIPT, "broken")
+        redis.set("eventlog:cursor:{broken}", SCRIPT)
+        redis.set("eventlog:counts:{broken}", SCRIPT)
         about = '{"reason": "x", "attempts": 1e300, "at": 1e300}'
-        redis.hset("eventr:parked:{audit}", mapping={SCRIPT: SCRIPT, "large": f"{about}\nx"})
-        redis.zadd("eventr:shelf:{audit}", {SCRIPT: 2, "large": 1, "gone": 0})
-        stack.callback(redis.delete, "eventr:parked:{audit}", "eventr:shelf:{audit}")
-        redis.hset("eventr:counts:{audit}", mapping={"handled": SCRIPT, "overtaken": "9" * 30})
-        for key in redis.keys("eventr:audit:{*"):
+        redis.hset("eventlog:parked:{audit}", mapping={SCRIPT: SCRIPT, "large": f"{about}\nx"})
+        redis.zadd("eventlog:shelf:{audit}", {SCRIPT: 2, "large": 1, "gone": 0})
+        stack.callback(redis.delete, "eventlog:parked:{audit}", "eventlog:shelf:{audit}")
+        redis.hset("eventlog:counts:{audit}", mapping={"handled": SCRIPT, "overtaken": "9" * 30})
+        for key in redis.keys("eventlog:audit:{*"):
             redis.hset(key, SCRIPT, 7)
             redis.hset(key, mapping={"x": SCRIPT, "y": "9" * 5000})
-        redis.zadd("eventr:partitions", {SCRIPT: 0.5, "9" * 20: 0.6})
-        stack.callback(redis.zrem, "eventr:partitions", SCRIPT, "9" * 20)
+        redis.zadd("eventlog:partitions", {SCRIPT: 0.5, "9" * 20: 0.6})
+        stack.callback(redis.zrem, "eventlog:partitions", SCRIPT, "9" * 20)
         assert SCRIPT not in strategy.ask("/log").text, "the page itself has it as data, escaped"
         answer = strategy.ask("/log/state")
         assert answer.status == 200

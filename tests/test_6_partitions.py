@@ -273,7 +273,7 @@ async def seal_and_die(log: Any) -> None:
 def a_day_passes(valkey: Valkey, clock: Callable[[float], None]) -> None:
     """What is left of trimmed partitions goes, as by its time to live."""
     clock(25 * HOUR)
-    for key in valkey.client.scan_iter("eventr:*"):
+    for key in valkey.client.scan_iter("eventlog:*"):
         if valkey.client.ttl(key) > 0:
             valkey.client.delete(key)
 
@@ -324,7 +324,7 @@ async def test_a_producer_that_slept_while_a_partition_was_forgotten_does_not_op
     await consumer.replay("email", "beginning")
     assert await claim_all(consumer, "email") == list(range(25, 60))
     assert (await consumer.trim(larger_than=0)).events == 30
-    states = list(valkey.client.scan_iter("eventr:state:*"))
+    states = list(valkey.client.scan_iter("eventlog:state:*"))
     assert all(len(valkey.client.hgetall(key)) > 1 for key in states), "none is opened and empty"
 
 
@@ -381,11 +381,11 @@ async def test_the_cursor_does_not_leave_a_partition_in_which_something_is_pendi
     [first] = await log.claim("email", 1)
     number = first.position.partition("-")[0]
     await claim_all(log, "email")
-    assert valkey.client.hget("eventr:cursor:{email}", "partition") == number
+    assert valkey.client.hget("eventlog:cursor:{email}", "partition") == number
     assert (await log.trim(older_than=0)).kept_for == "email"
     await log.commit(first)
     await log.claim("email", 1)
-    assert int(str(valkey.client.hget("eventr:cursor:{email}", "partition"))) > int(number)
+    assert int(str(valkey.client.hget("eventlog:cursor:{email}", "partition"))) > int(number)
     assert (await log.trim(older_than=0)).events == 20
 
 
@@ -505,4 +505,4 @@ async def test_a_cluster_spreads_the_partitions_and_no_script_touches_two_slots(
             assert (await log.trim(older_than=0, force=True)).events >= 195
         for port in ports:
             with Redis(port=port) as client:
-                assert list(client.scan_iter("eventr:state:*")), "each node has some of the partitions"
+                assert list(client.scan_iter("eventlog:state:*")), "each node has some of the partitions"

@@ -164,7 +164,7 @@ async def test_with_the_last_subscription_the_consumer_goes_and_holds_nothing_ba
     [b"", b"\xff", b"[]", b"{}", *[b'{"event": "", "queue": "", "class": "", "since": %s}' % s for s in (b"1", b'""')]],
 )
 async def test_rubbish_subscribes_to_nothing(redis: Redis, valkey: Valkey, rubbish: bytes) -> None:
-    valkey.client.hset("eventr:subscriptions", "billing email_requested", rubbish)
+    valkey.client.hset("eventlog:subscriptions", "billing email_requested", rubbish)
     assert await queuebus.subscriptions(redis) == []
     assert not await queuebus.QueueBus(redis, DyingQueue(0)).wanted()
 

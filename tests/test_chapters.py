@@ -112,7 +112,7 @@ async def test_a_handler_of_the_reader_s_own(valkey: Valkey, caplog: pytest.LogC
         for number, to in enumerate(("a@one.example", "b@one.example", "c@two.example")):
             await handler.handle(events.Event(f"<{number}@x>", "email_requested", {"to": to}))
         assert caplog.messages == ["the first email to one.example", "the first email to two.example"]
-        assert valkey.client.hgetall("eventr:newcomers") == {"one.example": "<0@x>", "two.example": "<2@x>"}
-        valkey.client.hdel("eventr:newcomers", "two.example")
+        assert valkey.client.hgetall("eventlog:newcomers") == {"one.example": "<0@x>", "two.example": "<2@x>"}
+        valkey.client.hdel("eventlog:newcomers", "two.example")
         await handler.handle(events.Event("<2@x>", "email_requested", {"to": "c@two.example"}))
         assert caplog.messages[2:] == ["the first email to two.example"]

@@ -1,5 +1,6 @@
 """`make run-N`: everything starts with one command, survives a kill, and ends without a trace."""
 
+import fcntl
 import os
 import pty
 import re
@@ -279,3 +280,64 @@ def test_two_terminals_share_the_services(tmp_path: Path) -> None:
     finally:
         services.stop()
     assert is_closed(inbox)
+
+
+def test_without_a_word_it_is_one_usage_line_and_exit_2(tmp_path: Path) -> None:
+    status, lines = run_to_its_end([sys.executable, "-m", "common.run"], tmp_path)
+    assert (status, lines) == (2, ["usage: python -m common.run [1 to 6 | services | forget]"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_service_starts_ends_it_at_once(number: signal.Signals, tmp_path: Path) -> None:
+    with open(tmp_path / "inbox.lock", "w") as lock:  # another terminal is starting it, and takes its time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        program = Program([sys.executable, "-m", "common.run", "1"], FREE_PORTS | {"DATA_DIR": str(tmp_path)})
+        wait_until(lambda: (tmp_path / "inbox.users").exists(), "it waits for the inbox")
+        assert program.stop(number, limit=5.0) == 0
+    assert "Traceback" not in program.output
+
+
+def test_sighup_of_make_as_a_session_s_leader_ends_everything(tmp_path: Path) -> None:
+    program = Program(["make", "run-1"], FREE_PORTS | {"DATA_DIR": str(tmp_path)})
+    program.wait_for_line("stop it all")
+    program.stop(signal.SIGHUP)
+    assert "Traceback" not in program.output
+
+
+@pytest.mark.parametrize("output", ["pipe", "/dev/full"])
+def test_a_standard_output_that_is_closed_or_full_ends_everything_in_order(output: str, tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    settings = FREE_PORTS | {"DATA_DIR": str(tmp_path)}
+    reader, writer = os.pipe() if output == "pipe" else (None, os.open(output, os.O_WRONLY))
+    if reader is not None:
+        os.close(reader)
+    program = subprocess.Popen(
+        [sys.executable, "-m", "common.run", "1"], cwd=ROOT, env=clean | settings, stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    _, errors = program.communicate(timeout=LIMIT)
+    assert (program.returncode, errors) == (0, b"")
+    assert left_of(tmp_path) == []
+
+
+@pytest.mark.timeout(90)
+def test_on_a_full_disk_it_answers_503_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("a small tmpfs cannot be mounted here")
+    try:
+        environment = FREE_PORTS | {"SMTP_URL": "smtp://127.0.0.1:1"}
+        with running_strategy("5_remote_queue", disk / "data", **environment) as strategy:
+            wait_until(strategy.healthy, "it is well")
+            with open(disk / "ballast", "wb", buffering=0) as ballast, suppress(OSError):
+                while ballast.write(b"x" * 4096):
+                    pass
+            wait_until(lambda: strategy.send("bob@example.com", text="x" * 2000).status == 503, "the disk is full")
+            strategy.program.wait_for_line("valkey was gone; it runs again")
+            (disk / "ballast").unlink()
+            wait_until(lambda: strategy.send("bob@example.com").status == 202, "there is room again")
+            assert strategy.program.process.poll() is None
+        assert "Traceback" not in strategy.program.output
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

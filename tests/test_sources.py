@@ -1,11 +1,13 @@
 """Files of the repository as pages, and what is none of a reader's business."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from common import sources
-from common.sources import find, page_of
+from common.sequence_diagram import sequence_svg
+from common.sources import find, neighbours, page_of
 from tests.programs import ROOT
 
 
@@ -65,9 +67,11 @@ def test_secrets_and_links_to_elsewhere_are_not_found(repository: Path) -> None:
 
 def test_code_is_text(repository: Path) -> None:
     (repository / "common" / "x.py").write_text("<script>alert(1)</script> & more")
-    title, html = page_of(repository / "common" / "x.py")
-    assert title == "common/x.py"
-    assert "<code>&lt;script&gt;alert(1)&lt;/script&gt; &amp; more</code>" in html
+    page = page_of(repository / "common" / "x.py")
+    assert page.title == "common/x.py"
+    text = re.sub(r"<[^>]*>", "", page.html)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
+    assert "<script" not in page.html
 
 
 CHAPTER = """# 7 · A chapter
@@ -94,17 +98,45 @@ sequenceDiagram
 
 def test_markdown_is_a_page_with_links_of_our_own(repository: Path) -> None:
     (repository / "common" / "README.md").write_text(CHAPTER)
-    title, html = page_of(repository / "common" / "README.md")
+    title, html, contents = page_of(repository / "common" / "README.md")
     assert title == "7 · A chapter"
     assert '<h1 id="7--a-chapter">7 · A chapter</h1>' in html
     for address in ("/source/common/x.py", "/source/README.md#what-is-where", "#a-chapter", "https://example.com/"):
         assert f'<a href="{address}">' in html
     assert '<div class="scroll"><table>' in html
-    steps = html.partition('<figure class="steps"><ol>')[2].partition("</ol>")[0].split("</li>")
-    assert steps[:4] == [
-        "<li><b>Caller → Web &lt;server&gt;</b> GET /",
-        "<li><b>Web &lt;server&gt;</b> think",
-        "<li><i>the caller waits</i>",
-        "<li><i>twice:</i>",
-    ]
-    assert steps[4] == "<li><b>Web &lt;server&gt; → Caller</b> 200"
+    assert contents == (), "a short page needs no table of contents"
+    svg = html.partition('<figure class="scroll">')[2].partition("</figure>")[0]
+    words = re.findall("<text[^>]*>([^<]*)</text>", svg)
+    assert words == ["Caller", "Web &lt;server&gt;", "loop: twice", "GET /", "think", "the caller waits", "200"]
+
+
+def test_a_chapter_has_contents_and_neighbours(repository: Path) -> None:
+    for name in ("1_one", "2_two", "3_three"):
+        (repository / name).mkdir()
+        headings = "".join(f"\n## Part {part} of `a_b`\n" for part in range(4))
+        (repository / name / "README.md").write_text(f"# {name}\n{headings}")
+    first, second, third = (repository / name / "README.md" for name in ("1_one", "2_two", "3_three"))
+    assert page_of(second).contents[0] == ("part-0-of-a_b", "Part 0 of a_b")
+    assert (neighbours(first), neighbours(second)) == ((None, second), (first, third))
+    assert neighbours(repository / "common") == (None, None)
+
+
+def test_code_has_line_numbers_that_can_be_linked_to() -> None:
+    html = page_of(ROOT / "1_foreground" / "server.py").html
+    assert 'id="L-1"' in html or 'name="L-1"' in html
+    assert '<span class="k">async</span>' in html
+    assert 'href="#L-1"' in html
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("[1-9]_*/README.md")), ids=lambda path: path.parent.name)
+def test_the_figure_of_every_chapter_can_be_drawn(path: Path) -> None:
+    svg = page_of(path).html.partition("<svg")[2].partition("</svg>")[0]
+    diagram = path.read_text().partition("```mermaid")[2].partition("```")[0]
+    assert svg.count('class="arrow') == diagram.count(">>"), "each message is an arrow"
+    assert svg.count('class="name"') == diagram.count("participant ")
+
+
+@pytest.mark.parametrize("text", ["", "sequenceDiagram\nalt x", "participant A as B\nA->>C: unknown lane"])
+def test_what_cannot_be_drawn_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  of the diagram, or of the lane
+        sequence_svg(text)

@@ -328,3 +328,25 @@ def test_a_url_that_is_one_is_taken(url: str) -> None:
 def test_without_a_url_it_is_the_embedded_valkey() -> None:
     assert settings().redis.get_secret_value() == "redis://127.0.0.1:6390/0"
     assert settings(valkey_port=7000).redis.get_secret_value() == "redis://127.0.0.1:7000/0"
+
+
+def test_a_missing_manifest_is_a_refusal_and_not_an_empty_valkey(
+    own: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Service(own, "valkey") as service, client(service) as valkey:
+        valkey.set("first", "kept")
+    (own.data_dir / "valkey" / "appendonlydir" / "appendonly.aof.manifest").unlink()
+    with pytest.raises(SystemExit), Service(own, "valkey"):
+        pass
+    assert "no appendonly.aof.manifest: restore that file" in capfd.readouterr().err
+
+
+def test_the_data_are_for_their_owner_alone_and_old_ones_are_tightened(own: Settings) -> None:
+    folder = own.data_dir / "valkey" / "appendonlydir"
+    for _ in range(2):
+        with Service(own, "valkey") as service, client(service) as valkey:
+            valkey.set("first", "kept")
+            found = {path: path.stat().st_mode & 0o777 for path in (own.data_dir, folder.parent, *folder.iterdir())}
+            assert all(mode & 0o077 == 0 for mode in found.values()), found
+        for path in (own.data_dir, folder.parent, *folder.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)

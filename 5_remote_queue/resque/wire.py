@@ -54,8 +54,14 @@ class Job(NamedTuple):
 
     @property
     def key(self) -> str:
-        """By what it is known as the holder of a lock: its id, else a digest of its text."""
-        return self.id or hashlib.sha1(self.raw.encode(), usedforsecurity=False).hexdigest()
+        """By what its attempts and crashes are counted, and by what it holds a lock: as job_key in prelude.lua."""
+        if self.id:
+            return self.id
+        try:
+            text = "\0".join((self.queue, exact_member(self.raw, "class"), exact_member(self.raw, "args")))
+        except RecursionError:
+            text = self.raw
+        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def make_job(queue: str, name: str, args: Sequence[Any], job_id: str | None = None) -> Job:

@@ -42,7 +42,7 @@ if #fresh > 0 then
         waiting = waiting or tonumber(string.match(counter, '%d+$')) == length
     end
     if waiting then
-        redis.call('PUBLISH', 'eventr:appended', 'look')
+        redis.call('PUBLISH', 'eventlog:appended', 'look')
     end
 end
 return reply

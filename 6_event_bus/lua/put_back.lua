@@ -12,6 +12,6 @@ local due = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[5]
 redis.call('ZADD', KEYS[1], string.format('%.0f', due), ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[4] .. ' 0 ')
 if tonumber(ARGV[5]) == 0 then
-    redis.call('PUBLISH', 'eventr:appended', 'look')
+    redis.call('PUBLISH', 'eventlog:appended', 'look')
 end
 return 1

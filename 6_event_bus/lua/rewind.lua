@@ -7,5 +7,5 @@ if ARGV[4] == 'NX' and redis.call('EXISTS', KEYS[1]) == 1 then
 end
 redis.call('HSET', KEYS[1], 'partition', ARGV[1], 'first', ARGV[2], 'index', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-redis.call('PUBLISH', 'eventr:appended', 'rewound')
+redis.call('PUBLISH', 'eventlog:appended', 'rewound')
 return 1

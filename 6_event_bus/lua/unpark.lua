@@ -9,5 +9,5 @@ for _, position in ipairs(ARGV) do
         found = found + 1
     end
 end
-redis.call('PUBLISH', 'eventr:appended', 'rewound')
+redis.call('PUBLISH', 'eventlog:appended', 'rewound')
 return found

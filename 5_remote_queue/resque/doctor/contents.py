@@ -13,7 +13,7 @@ from ..items import Item, Items
 from ..observe import moment_of
 from ..scripts import Scripts
 from ..show import bytes_as_text
-from ..wire import BadJob, Job, job_of, read_job
+from ..wire import BadJob, Job, exact_member, job_of, read_job
 from .finding import Finding, Mend, things
 from .walk import Patient
 from .workers import listened_to
@@ -37,15 +37,17 @@ async def examine(patient: Patient) -> AsyncIterator[Finding]:
             )
         if not _is_listened_to(name, patterns):
             yield Finding("jobs wait here, and no live worker listens to this queue", patient.name(b"queue", name))
-        for flaw, number in (await _read_through(items, patient.key(b"queue", name), counted)).items():
+        for flaw, number in (
+            await _read_through(items, patient.key(b"queue", name), counted, bytes_as_text(name))
+        ).items():
             yield Finding(
                 f"{things(number, 'thing is', 'things are')} no job ({flaw}): our workers set it aside, Node loses it",
                 patient.name(b"queue", name),
             )
-    flaws: Counter[str] = Counter()
+    delayed_flaws: Counter[str] = Counter()
     for second in sorted(seen.delayed):
-        flaws += await _read_through(items, keys.delayed(second).encode(), counted, needs_queue=True)
-    for flaw, number in flaws.items():
+        delayed_flaws += await _read_through(items, keys.delayed(second).encode(), counted, needs_queue=True)
+    for flaw, number in delayed_flaws.items():
         yield Finding(
             f"{things(number, 'thing is', 'things are')} no job ({flaw}): our workers set it aside, Ruby loses it",
             keys.key("delayed:…"),
@@ -74,14 +76,16 @@ def _naming(patient: Patient, name: bytes) -> Mend:
     return mend
 
 
-async def _read_through(items: Items, key: bytes, counted: Counted, *, needs_queue: bool = False) -> Counter[str]:
+async def _read_through(
+    items: Items, key: bytes, counted: Counted, queue: str = "", *, needs_queue: bool = False
+) -> Counter[str]:
     """How many things in a list are no jobs, by their flaw."""
     flaws: Counter[str] = Counter()
     async for item in items.all(key):
         if not item.whole:
             continue
         try:
-            job = read_job(item.text)
+            job = read_job(item.text, queue)
         except BadJob as error:
             flaws[str(error).partition(":")[0]] += 1
             continue
@@ -99,9 +103,10 @@ def _count_off(counted: Counted, job: Job | None) -> None:
 
 async def _held_by(patient: Patient, worker: bytes) -> Job | None:
     try:
-        members: Any = orjson.loads(await patient.redis.get(patient.key(b"worker", worker)) or b"")
-        return job_of(members["payload"], "", orjson.dumps(members["payload"]).decode())
-    except (ValueError, TypeError, KeyError):
+        record = (await patient.redis.get(patient.key(b"worker", worker)) or b"").decode()
+        members: Any = orjson.loads(record)
+        return job_of(members["payload"], str(members.get("queue", "")), exact_member(record, "payload"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

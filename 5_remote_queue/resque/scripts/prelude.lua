@@ -36,14 +36,55 @@ local function was_settled(repeated, record_key, workers, id)
     return tostring(repeated) == '1' and redis.call('EXISTS', record_key) == 0 and redis.call('SISMEMBER', workers, id) == 1
 end
 
--- Under what a job's failures and crashes are counted: its id if it has one, else a digest of what it says. Not of RAW,
--- which is another text when a foreign scheduler has promoted it.
+-- Where the JSON string that begins at `at` ends.
+local function string_end(text, at)
+    repeat
+        at = string.find(text, '["\\]', at + 1)
+        local escaped = at and string.sub(text, at, at) == '\\'
+        if escaped then at = at + 1 end
+    until not escaped
+    return at
+end
+
+-- Where the JSON value that begins at `at` ends.
+local function value_end(text, at)
+    local first, depth = string.sub(text, at, at), 0
+    if not string.find(first, '["{%[]') then return string.find(text, '[%s,%]}]', at) - 1 end
+    while at do
+        local char = string.sub(text, at, at)
+        if char == '"' then at = string_end(text, at)
+        elseif char == '{' or char == '[' then depth = depth + 1
+        else depth = depth - 1 end
+        if depth == 0 then return at end
+        at = string.find(text, '["{}%[%]]', at + 1)
+    end
+end
+
+-- The exact text of a member's value; "" if there is none; of several the last one, as for every reader of JSON.
+local function exact_member(text, name)
+    local found, at = '', string.find(text, '{', 1, true) + 1
+    while true do
+        at = string.find(text, '["}]', at)
+        if string.sub(text, at, at) == '}' then return found end
+        local last = string_end(text, at)
+        local key = string.sub(text, at + 1, last - 1)
+        local start = string.find(text, '[^%s:]', last + 1)
+        at = value_end(text, start) + 1
+        if key == name then found = string.sub(text, start, at - 1) end
+    end
+end
+
+-- Under what a job's failures and crashes are counted: its id if it has one, else a digest of its queue and of the exact
+-- texts of its class and its arguments. Not of RAW, which is another text when a foreign scheduler has promoted it; not of
+-- what cjson makes of it, which rounds numbers to 14 digits. `Job.key` in wire.py is the same.
 local function job_key(queue, raw)
     local _, job = pcall(cjson.decode, raw)
     local args = type(job) == 'table' and type(job.args) == 'table' and job.args or {}
     local first = args[1] or args -- what is no list is the only argument
     local id = type(first) == 'table' and first.id
     if type(id) == 'string' and id ~= '' then return id end
-    local writable, text = pcall(cjson.encode, {queue, job.class, args})
-    return redis.sha1hex(writable and text or raw)
+    local readable, text = pcall(function()
+        return table.concat({queue, exact_member(raw, 'class'), exact_member(raw, 'args')}, '\0')
+    end)
+    return redis.sha1hex(readable and text or raw)
 end

@@ -13,6 +13,14 @@ const time = new Intl.DateTimeFormat(undefined, {
 });
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+// The way back to the strategy whose link led here; only to another port of the same host
+
+const back = new URLSearchParams(location.hash.slice(1)).get("back");
+if (back !== null && URL.canParse(back) && new URL(back).hostname === location.hostname && /^https?:/.test(back)) {
+  $("back").href = new URL("/", back);
+  $("back").hidden = false;
+}
+
 // The connection
 
 function connect() {

@@ -109,3 +109,10 @@ if ($("inbox") && location.hostname.endsWith("localhost")) {
 }
 
 watch();
+
+// The inbox has a port of its own and serves all six strategies: it learns from the link where to go back to.
+if ($("inbox")) {
+  const link = new URL($("inbox").href);
+  link.hash = new URLSearchParams({ back: location.origin }).toString();
+  $("inbox").href = link;
+}
