@@ -27,6 +27,8 @@ class Running:
         self.box = box
         self.strategy: Strategy
         self.outputs: list[Path] = []
+        self.other_jobs_failed = 0
+        """Jobs that are no emails, among those the strategy counts as failed."""
         self._lab = lab
         self._running = ExitStack()
         self._port = 0
@@ -62,6 +64,7 @@ class Running:
         Emails that a broken cell has left in Redis would be counted in the next one.
         """
         self.end()
+        self.other_jobs_failed = 0
         shutil.rmtree(data_dir(self._lab, self.subject.number), ignore_errors=True)
         self.box.well()
         self.start()
