@@ -3,7 +3,9 @@
 import logging
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
+
+from common.redis_client import reason
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ async def shortcomings(redis: Redis) -> list[str]:
     try:
         wanted = ("appendonly", "appendfsync", "maxmemory-policy")
         settings = {name: (await redis.config_get(name)).get(name) for name in wanted}
-    except RedisError as error:
+    except ResponseError as error:
         return [f"its settings are not ours to read ({error}): ask whether writes are on disk before they are answered"]
     found = []
     if settings["appendonly"] == "no":
@@ -35,10 +37,13 @@ async def shortcomings(redis: Redis) -> list[str]:
 
 
 async def warn_if_not_durable(redis: Redis) -> None:
-    """One line in the log if a crash could cost something. Says nothing while Redis is away: others do."""
+    """One line in the log if a crash could cost something, or if Redis cannot be reached."""
     try:
         found = await shortcomings(redis)
-    except RedisError:
+    except RedisError as error:
+        where = redis.connection_pool.connection_kwargs
+        place = where.get("path") or f"{where.get('host')}:{where.get('port', 6379)}"
+        log.warning("cannot reach Redis at %s: %s", place, reason(error))
         return
     if found:
         log.warning("Redis may lose what it has taken: %s", "; ".join(found))

@@ -5,6 +5,7 @@ import logging
 import re
 import types
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,7 +91,8 @@ async def test_a_job_of_the_reader_s_own(valkey: Valkey, caplog: pytest.LogCaptu
     async with resque.open_connections(SecretStr(valkey.url)) as connections:
         definitions = jobs.definitions(None, 5)
         running = asyncio.create_task(resque.Worker(connections, [worker.QUEUE], definitions).run(stopped))
-        names = {"jobs": jobs.Jobs(connections.commands), "QUEUE": jobs.QUEUE}
+        request = SimpleNamespace(app={"jobs": jobs.Jobs(connections.commands)})
+        names = {"request": request, "JOBS": "jobs", "QUEUE": jobs.QUEUE}
         exec(f"async def enqueue():\n    {line}", names)
         await names["enqueue"]()
         await until(lambda: "cat.jpg is smaller now" in caplog.messages)

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from common.durability import shortcomings, warn_if_not_durable
 from common.redis_client import redis_client
-from tests.programs import Valkey, wait_until
+from tests.programs import Valkey, nobody_s_port, wait_until
 
 SETTINGS = ["appendonly", "appendfsync", "maxmemory-policy"]
 
@@ -46,3 +46,13 @@ async def test_a_setting_that_costs_something_is_one_line(
         wait_until(lambda: not rewriting(valkey), "Valkey is done with its append-only file and can end")
     [record] = caplog.records
     assert reason in record.message
+
+
+async def test_a_redis_that_is_down_is_not_taken_for_one_that_hides_its_settings(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with nobody_s_port() as port:
+        async with redis_client(SecretStr(f"redis://127.0.0.1:{port}/0")) as redis:
+            await warn_if_not_durable(redis)
+    [record] = caplog.records
+    assert record.message.startswith(f"cannot reach Redis at 127.0.0.1:{port}: ")
