@@ -27,6 +27,7 @@ from common.address import cannot_listen, free_port
 from common.children import Child, Stop, say
 from common.greeting import WEB_ROLES, address_of, greet
 from common.process import LIFELINE
+from common.redis_role import refuse_unsupported
 from common.services import LOOK_SECONDS, PORTS, CannotStart, Service, StartStopped, running
 from common.settings import Settings, exit_with_usage_error, read_settings
 from common.steps import check_step
@@ -43,6 +44,8 @@ async def run(settings: Settings, package: str) -> int:
     roles = chosen_roles(settings, package)
     serves = bool(WEB_ROLES & set(roles))
     port = checked_port(settings) if serves else settings.port
+    if settings.redis_url is not None and "valkey" in importlib.import_module(package).SERVICES:
+        await refuse_unsupported(settings.redis_url)
     with ExitStack() as stack:
         try:
             services = await start_services(settings, needed_services(settings, package), stack, stop)

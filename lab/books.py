@@ -37,7 +37,7 @@ def read_balance(running: Running) -> Balance:
     queued = int(stats["waiting"]) + int(stats["in_flight"])
     match number:
         case 3 | 5:
-            return Balance(queued, accepted, stats["sent"] + stats["failed"])
+            return Balance(queued, accepted, stats["sent"] + stats["failed"] - running.other_jobs_failed)
         case 6:  # the log itself is the book, and how far its readers are
             return Balance(queued, accepted, stats["events"] - queued)
         case _:  # strategies 1 and 2 count in the process that is killed

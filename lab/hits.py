@@ -214,6 +214,7 @@ def exit_in_jobs(running: Running, chance: random.Random) -> Hit:
             if time.monotonic() > deadline:
                 raise ChildFailed(f"{len(failed)} of {len(EXITS)} jobs that called sys.exit are in the failed list")
             time.sleep(LOOK_SECONDS)
+        running.other_jobs_failed += len(failed)
         for raw in failed:  # only emails are in the account
             redis.lrem("resque:failed", 1, raw)
     if worker.process.returncode:

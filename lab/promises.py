@@ -146,7 +146,9 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
         case "server", "stop":
             return frozenset(in_doubt)
         case "server" | "master" | "all", _:
-            return frozenset({"none", *in_doubt, *(["503"] if number > 3 else [])})  # the one who comes back is early
+            return frozenset(
+                {"none", *in_doubt, *(["503", "504"] if number > 3 else ["504"] if number == 3 else [])}
+            )  # the one who comes back is early
         case "worker", "kill" | "term" if number == 4:
             return frozenset({"503"} | in_doubt)  # nobody is listening
         case "worker", _:
@@ -154,7 +156,7 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
         case "redis", "clock":
             return frozenset()
         case "redis", _:
-            return frozenset({"503"} | in_doubt)
+            return frozenset({"503", "504"})  # 504: its answer did not come, so the email may be sent
         case "smtp", "session":
             return frozenset()
         case "smtp", "slow":  # one that waits is in doubt; the others take emails until a limit is reached

@@ -1,5 +1,6 @@
 """A subject and its mail server while they are hit: both can be ended and started again at the same ports."""
 
+import shutil
 import time
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -26,6 +27,8 @@ class Running:
         self.box = box
         self.strategy: Strategy
         self.outputs: list[Path] = []
+        self.other_jobs_failed = 0
+        """Jobs that are no emails, among those the strategy counts as failed."""
         self._lab = lab
         self._running = ExitStack()
         self._port = 0
@@ -56,8 +59,13 @@ class Running:
         self._running.close()
 
     def restart(self) -> None:
-        """Make a new start, with a mail server that is well. Raises ChildFailed or OSError."""
+        """Make a new start with an empty data folder and a mail server without faults. Raises ChildFailed or OSError.
+
+        Emails that a broken cell has left in Redis would be counted in the next one.
+        """
         self.end()
+        self.other_jobs_failed = 0
+        shutil.rmtree(data_dir(self._lab, self.subject.number), ignore_errors=True)
         self.box.well()
         self.start()
 

@@ -192,7 +192,8 @@ def sleeps(seconds: float) -> float:
 
 async def test_a_process_that_dies_fails_the_attempt_of_its_own_job_only(r: Resque) -> None:
     names = (dies, is_killed, never_ends, gives_a_lambda, forks, sleeps)
-    definitions = {f.__name__: Definition(f, attempts=1, in_process=True, time_limit=1.0) for f in names}
+    definitions = {f.__name__: Definition(f, attempts=1, in_process=True) for f in names}
+    definitions["never_ends"] = Definition(never_ends, attempts=1, in_process=True, time_limit=1.0)
     definitions["local"] = Definition(lambda: None, attempts=1, in_process=True)
     for name in ("dies", "is_killed", "never_ends", "gives_a_lambda", "local", "forks"):
         await r.queue.enqueue("q", name)
@@ -210,9 +211,9 @@ async def test_a_process_that_dies_fails_the_attempt_of_its_own_job_only(r: Resq
 
 @pytest.mark.parametrize("in_process", [True, False])
 async def test_the_time_limit_begins_with_the_attempt(r: Resque, in_process: bool) -> None:
-    definitions = {"sleeps": Definition(sleeps, attempts=1, in_process=in_process, time_limit=2.0)}
+    definitions = {"sleeps": Definition(sleeps, attempts=1, in_process=in_process, time_limit=5.0)}
     for _ in range(24):
-        await r.queue.enqueue("q", "sleeps", [0.2])
+        await r.queue.enqueue("q", "sleeps", [0.5])
     async with r.working(definitions=definitions, processes=2, scaling=resque.Scaling(24, 24)):
         await until(lambda: len(r.events("Succeeded")) + len(r.failed()) == 24)
     assert r.failed() == []
