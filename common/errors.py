@@ -24,6 +24,10 @@ class SessionLost(Away):
     """The server ended the session before it took the message: nothing has happened, another session may do."""
 
 
+class TooManySessions(Away):
+    """The server greeted with a 421: it accepts no further session for now. The open ones may be well."""
+
+
 class TimedOut(Away):
     """The limit passed before the email was handed in."""
 

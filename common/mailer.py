@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from typing import Self
 
 from common.emails import Address, Email, read_address
-from common.errors import InDoubt, SendError, SessionLost, TimedOut
+from common.errors import InDoubt, LoginFailed, SendError, SessionLost, TimedOut, TooManySessions
 from common.message import build_message
 from common.settings import Settings, SmtpServer
-from common.smtp_session import SmtpSession
+from common.smtp_session import Limits, SmtpSession
 
 GOODBYE_SECONDS = 1.0  # for a server that does not answer the goodbye
 IDLE_SECONDS = 30.0  # less than any server's patience: Postfix waits 300 s, some providers 60 s
+
+GROW_SECONDS = 30.0  # until one more session is tried, after the server has refused one
+LOGIN_SECONDS = 5.0  # after a login that failed no other is tried: servers lock accounts
+BUSY_SECONDS = 5.0  # an email sent so lately shows that the server is well
 
 log = logging.getLogger(__name__)
 
@@ -38,20 +42,36 @@ class _Attempt:
 class Mailer:
     """Sends emails through at most `settings.smtp_sessions` sessions; further sends wait for one, in order.
 
-    `sent` and `failed` count attempts.
+    `sent` and `failed` count attempts. A server that greets with 421 while other sessions are open has a limit of
+    sessions: the pool shrinks to what it accepts, and tries one more from time to time.
     """
 
     def __init__(self, settings: Settings, *, patient: bool = False) -> None:
-        """`patient`: wait for a free session as long as it takes, because nobody waits for the answer."""
+        """`patient` is for a worker. It waits for a free session as long as it takes, and for each answer as long as
+        RFC 5321, 4.5.3.2, says. An impatient mailer's caller waits: `smtp_send_seconds` limit the whole of a send.
+        """
         self.sent = 0
         self.failed = 0
         self._server = settings.smtp
         self._sender = settings.sender
-        self._connect_seconds = settings.smtp_connect_seconds
-        self._send_seconds = settings.smtp_send_seconds
-        self._wait_seconds = None if patient else settings.smtp_send_seconds
+        seconds = settings.smtp_connect_seconds
+        self._limits = Limits(
+            connect=seconds,
+            greeting=settings.smtp_greeting_seconds if patient else seconds,
+            command=settings.smtp_command_seconds,
+            data=settings.smtp_data_seconds,
+            answer=settings.smtp_answer_seconds,
+        )
+        self._send_seconds = None if patient else settings.smtp_send_seconds
         self._tls = tls_context(self._server)
         self._places = asyncio.Semaphore(settings.smtp_sessions)
+        self._withheld = 0  # places of sessions that the server has refused
+        self._opening = 0
+        self._growing: asyncio.TimerHandle | None = None
+        self._login = asyncio.Lock()  # the first session logs in alone; the others learn from it
+        self._logged_in = settings.smtp.user is None
+        self._login_error: tuple[float, LoginFailed] | None = None  # loop time, and what the server said
+        self._last_sent = -BUSY_SECONDS  # time.monotonic(), seconds
         self._idle: deque[SmtpSession] = deque()  # the most recently used on the right
         self._open_sessions: set[SmtpSession] = set()  # the idle ones, those in use and those that are closing
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -61,8 +81,9 @@ class Mailer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        for timer in (self._idle_timer, self._growing):
+            if timer is not None:
+                timer.cancel()
         while self._idle:
             self._idle.pop().quit()
         if self._open_sessions:  # the end of a TLS connection takes a round trip
@@ -84,8 +105,8 @@ class Mailer:
     async def send(self, email: Email) -> None:
         """Try once. Returns when the server has said 250.
 
-        Raises a SendError (see common/errors.py) otherwise, at the latest `smtp_send_seconds` after a session was free,
-        connecting included. An impatient mailer waits as long again for a free session.
+        Raises a SendError (see common/errors.py) otherwise. An impatient mailer does so at the latest
+        `smtp_send_seconds` after a session was free, connecting included, and waits as long again for a free session.
         """
         attempt = _Attempt(time.monotonic())
         self._attempts[attempt] = None
@@ -97,42 +118,79 @@ class Mailer:
         finally:
             del self._attempts[attempt]
         self.sent += 1
+        self._last_sent = time.monotonic()
         log.info("sent %s to %s in %.1f ms", email.id, email.to, (time.monotonic() - attempt.started) * 1000)
 
     async def check(self) -> None:
-        """Find out whether the mail server could take an email now. Raises a SendError if not."""
-        try:
-            async with asyncio.timeout(self._connect_seconds), self._places:
+        """Find out whether the mail server could take an email now. Raises a SendError if not.
+
+        With all sessions in use, an email sent lately is the answer; else a session beside them asks.
+        """
+        if not self._places.locked():
+            async with self._places:
                 if session := self._take_idle():
                     with suppress(SessionLost):
                         return await self._check(session)
                 return await self._check(await self._open())
-        except TimeoutError:
-            raise TimedOut(f"no answer from {self._server} within {self._connect_seconds:g} s") from None
+        if time.monotonic() - self._last_sent < BUSY_SECONDS:
+            return None
+        session = await self._open()
+        try:
+            await session.check(self._sender)
+        finally:
+            session.quit()
 
     async def _check(self, session: SmtpSession) -> None:
         try:
-            await session.check()
+            await session.check(self._sender)
         finally:
             self._keep(session)
 
     async def _send_within_limit(self, email: Email, attempt: _Attempt) -> None:
         recipient = read_address(email.to)
         message = build_message(email, self._sender, recipient)
+        while not await self._send_in_a_place(recipient, message, attempt):
+            pass
+
+    async def _send_in_a_place(self, recipient: Address, message: bytes, attempt: _Attempt) -> bool:
+        """Returns False when the place was given up, because the server accepts fewer sessions: wait for another."""
+        seconds = self._send_seconds
         try:
-            async with asyncio.timeout(self._wait_seconds):
+            async with asyncio.timeout(seconds):
                 await self._places.acquire()
         except TimeoutError:
-            raise TimedOut(f"no session with {self._server} was free within {self._wait_seconds:g} s") from None
+            raise TimedOut(f"no session with {self._server} was free within {seconds:g} s") from None
+        keep_place = True
         try:
-            async with asyncio.timeout(self._send_seconds):
+            async with asyncio.timeout(seconds):
                 await self._hand_in(recipient, message, attempt)
         except TimeoutError:
             if attempt.in_doubt:
-                raise InDoubt(f"no answer to the message within {self._send_seconds:g} s: it may arrive") from None
-            raise TimedOut(f"{self._server} did not take it within {self._send_seconds:g} s") from None
+                raise InDoubt(f"no answer to the message within {seconds:g} s: it may arrive") from None
+            raise TimedOut(f"{self._server} did not take it within {seconds:g} s") from None
+        except TooManySessions as error:
+            if not (self._opening or any(session.usable for session in self._open_sessions)):
+                raise
+            keep_place = False
+            self._shrink(error)
         finally:
-            self._places.release()
+            if keep_place:
+                self._places.release()
+        return keep_place
+
+    def _shrink(self, error: TooManySessions) -> None:
+        if not self._withheld:
+            log.warning("the mail server limits the number of sessions: %s", error)
+        self._withheld += 1
+        if self._growing is None:
+            self._growing = asyncio.get_running_loop().call_later(GROW_SECONDS, self._grow)
+
+    def _grow(self) -> None:
+        """One place more, at which the next send that finds no idle session tries."""
+        self._withheld -= 1
+        self._places.release()
+        again = self._withheld > 0
+        self._growing = asyncio.get_running_loop().call_later(GROW_SECONDS, self._grow) if again else None
 
     async def _hand_in(self, recipient: Address, message: bytes, attempt: _Attempt) -> None:
         """On a warm session if there is one; if the server has ended that meanwhile, on a new one."""
@@ -149,11 +207,25 @@ class Mailer:
             self._keep(session)
 
     async def _open(self) -> SmtpSession:
+        """Raises LoginFailed without asking the server for a while after it has refused a login."""
+        if self._logged_in:
+            return await self._open_now()
+        async with self._login:
+            if self._login_error and asyncio.get_running_loop().time() - self._login_error[0] < LOGIN_SECONDS:
+                raise LoginFailed(*self._login_error[1].args)
+            return await self._open_now()
+
+    async def _open_now(self) -> SmtpSession:
+        self._opening += 1
         try:
-            async with asyncio.timeout(self._connect_seconds):
-                session = await SmtpSession.open(self._server, self._tls)
-        except TimeoutError:
-            raise TimedOut(f"no session with {self._server} within {self._connect_seconds:g} s") from None
+            session = await SmtpSession.open(self._server, self._tls, self._limits)
+        except LoginFailed as error:
+            self._logged_in = False
+            self._login_error = asyncio.get_running_loop().time(), error
+            raise
+        finally:
+            self._opening -= 1
+        self._logged_in = True
         self._open_sessions.add(session)
         session.closed.add_done_callback(lambda _: self._open_sessions.discard(session))
         return session

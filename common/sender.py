@@ -8,7 +8,7 @@ from collections.abc import Callable
 from aiolimiter import AsyncLimiter
 
 from common.emails import Email
-from common.errors import Away, LoginFailed, SendError
+from common.errors import Away, LoginFailed, SendError, Unavailable
 from common.mailer import Mailer
 from common.retry import backoff_seconds, concerns_every_email
 from common.tasks import background, end_tasks
@@ -16,7 +16,8 @@ from common.tasks import background, end_tasks
 PROBE_CAP_SECONDS = 2.0  # the longest pause between two looks whether the server is back
 WINDOW = 50  # emails in a worker's hands: more than it has SMTP sessions. What is in its hands, a kill may double
 BREAKS = 3  # so often one email may meet a server that breaks off, and is there again, before that costs it an attempt
-LOGIN_CAP_SECONDS = 60.0  # a login that fails is mended by a person; and too many tries lock an account
+LOGIN_BASE_SECONDS = 5.0  # a login that fails is repaired by a person, and too many attempts lock an account
+LOGIN_CAP_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,11 @@ class PatientSender:
                     raise
                 self._pause(error)
                 breaks += 1
-                if not patient or breaks == BREAKS:  # a server that is well but for this email: it counts as its fault
+                if not patient:
+                    raise
+                if breaks == BREAKS:  # a server that is well but for this email: it counts as its fault
+                    if isinstance(error, LoginFailed):
+                        raise Unavailable(str(error)) from error
                     raise
             else:
                 self._failures = 0
@@ -85,8 +90,11 @@ class PatientSender:
     async def _wait_for_server(self, error: SendError) -> None:
         while True:
             self._failures += 1
-            cap = LOGIN_CAP_SECONDS if isinstance(error, LoginFailed) else PROBE_CAP_SECONDS
-            await asyncio.sleep(backoff_seconds(self._failures, base=0.1, cap=cap))
+            if isinstance(error, LoginFailed):
+                base, cap = LOGIN_BASE_SECONDS, LOGIN_CAP_SECONDS
+            else:
+                base, cap = 0.1, PROBE_CAP_SECONDS
+            await asyncio.sleep(backoff_seconds(self._failures, base=base, cap=cap))
             try:
                 await self._mailer.check()
             except SendError as again:

@@ -128,7 +128,11 @@ class Settings(BaseSettings):
     smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)] | None = None
     smtp_sessions: PositiveInt = 20
     smtp_connect_seconds: Seconds = 5.0
-    smtp_send_seconds: Seconds = 20.0
+    smtp_send_seconds: Seconds = 20.0  # strategy 1: for the whole of a send, because its caller waits
+    smtp_greeting_seconds: Seconds = 300.0  # 2 to 6: for each answer of the server, as RFC 5321, 4.5.3.2, says
+    smtp_command_seconds: Seconds = 300.0
+    smtp_data_seconds: Seconds = 120.0
+    smtp_answer_seconds: Seconds = 600.0
     email_from: Annotated[str, AfterValidator(_check_sender)] = "workshop@example.com"
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
     emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

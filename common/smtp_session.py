@@ -13,19 +13,47 @@ import asyncio
 import re
 import socket
 import ssl
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import NamedTuple, Self, cast
 
+import aiohappyeyeballs
 import aiosmtplib
 
 from common.emails import Address
-from common.errors import Away, InDoubt, LoginFailed, Refused, SendError, SessionLost, Unavailable
+from common.errors import (
+    Away,
+    InDoubt,
+    LoginFailed,
+    Refused,
+    SendError,
+    SessionLost,
+    TimedOut,
+    TooManySessions,
+    Unavailable,
+)
 from common.settings import SmtpServer
 
 _REPLY_LINE = re.compile(rb"(\d{3})(?:([ -])([^\n]*?))?\r?\n")
 _MAX_REPLY = 64 * 1024  # bytes; a server that sends more without completing a reply has lost its mind
 _MAX_FRUITLESS = 3  # refused emails and checks in a row, then the session is left; see _fruitless
-_NOT_LOGGED_IN = {530, 534, 535, 538}  # RFC 4954: the fault of our login, not of this email
+_NOT_LOGGED_IN = {454, 530, 534, 535, 538}  # RFC 4954: the fault of our login, not of this email
+_LOGINS = ("plain", "login", "cram-md5")  # the first of these that is offered is used; the connection is encrypted
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long each answer of the server may take, in seconds."""
+
+    connect: float = 5.0
+    greeting: float = 300.0
+    """For the greeting, TLS, EHLO and the login together."""
+    command: float = 300.0
+    """For MAIL and RCPT."""
+    data: float = 120.0
+    answer: float = 600.0
+    """For the answer to the message. A client that gives up earlier makes copies: the server may have taken it."""
 
 
 class Reply(NamedTuple):
@@ -42,11 +70,17 @@ class Reply(NamedTuple):
         return Refused(line) if self.code >= 500 else Unavailable(line)
 
 
+class SessionSpent(SessionLost):
+    """A 4xx to MAIL or DATA on a session that has taken emails: perhaps its limit of messages. A new one may do."""
+
+
 class SmtpSession(asyncio.Protocol):
     """Use it for one email at a time. Once `usable` is false it stays so, and the connection is closed."""
 
-    def __init__(self, transport: asyncio.Transport, extensions: set[str]) -> None:
+    def __init__(self, transport: asyncio.Transport, extensions: set[str], limits: Limits) -> None:
         self.usable = True
+        self.emails = 0
+        """Taken by the server on this session."""
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.in_doubt = False
         """The message is handed in and not yet answered: whether it arrives, nobody here can know."""
@@ -57,21 +91,22 @@ class SmtpSession(asyncio.Protocol):
         self._transport = transport
         self._pipelining = "pipelining" in extensions
         self._smtputf8 = "smtputf8" in extensions
+        self._limits = limits
         self._buffer = bytearray()
+        self._lines: list[str] = []  # of the reply that is not complete yet
         self._replies: list[Reply] = []
         self._expected = 0
         self._waiter: asyncio.Future[list[Reply]] | None = None
 
     @classmethod
-    async def open(cls, server: SmtpServer, tls: ssl.SSLContext) -> Self:
-        """Connect, encrypt and log in. Raises Away or LoginFailed; the caller sets the limit in time.
+    async def open(cls, server: SmtpServer, tls: ssl.SSLContext, limits: Limits) -> Self:
+        """Connect, encrypt and log in. Raises Away, TooManySessions, TimedOut or LoginFailed.
 
         STARTTLS is used where it is offered, and demanded where a password would cross a network without it.
         """
         demand_tls = server.password is not None and not server.on_loopback
         smtp = aiosmtplib.SMTP(
             hostname=server.host,
-            port=server.port,
             use_tls=server.tls,
             start_tls=False if server.tls else demand_tls or None,
             tls_context=tls,
@@ -79,18 +114,24 @@ class SmtpSession(asyncio.Protocol):
             timeout=None,
         )
         try:
-            await smtp.connect()
-            if smtp.is_ehlo_or_helo_needed:
-                await _greet(smtp)
-            if server.user is not None:
-                await _log_in(smtp, server.user, server.password or "")
+            sock = await _connect(server, limits.connect)
+            async with asyncio.timeout(limits.greeting):
+                await smtp.connect(sock=sock)
+                if smtp.is_ehlo_or_helo_needed:
+                    await _greet(smtp)
+                if server.user is not None:
+                    await _log_in(smtp, server.user, server.password or "")
+        except TimeoutError:
+            _abort(smtp)
+            raise TimedOut(f"no session with {server} within {limits.greeting:g} s") from None
         except (aiosmtplib.SMTPException, OSError, UnicodeError) as error:  # UnicodeError: a host that IDNA refuses
             _abort(smtp)
-            raise Away(f"no session with {server}: {_printable(str(error))}") from error
+            kind = TooManySessions if getattr(error, "code", None) == 421 else Away
+            raise kind(f"no session with {server}: {_printable(str(error))}") from error
         except BaseException:
             _abort(smtp)
             raise
-        session = cls(cast(asyncio.Transport, smtp.transport), set(smtp.esmtp_extensions))
+        session = cls(cast(asyncio.Transport, smtp.transport), set(smtp.esmtp_extensions), limits)
         session._transport.set_protocol(session)
         return session
 
@@ -111,20 +152,28 @@ class SmtpSession(asyncio.Protocol):
         failed = next((r for r in (mail, rcpt) if not 200 <= r.code < 300), None if data.code == 354 else data)
         if failed:
             await self._clear(data_started=data.code == 354)
+            recipient_refused = mail.code < 300 <= rcpt.code
+            if self.emails and not recipient_refused and 400 <= failed.code < 500 and failed.code not in _NOT_LOGGED_IN:
+                self.quit()
+                raise SessionSpent(f"{failed.code} {failed.text}")
             raise failed.error()
         self.in_doubt = True  # from this write on, only a reply tells whether the email has arrived
-        [reply] = await self._exchange(_stuff_dots(message) + b".\r\n")
+        [reply] = await self._exchange(_stuff_dots(message) + b".\r\n", limit=self._limits.answer)
         self.in_doubt = False
         if not 200 <= reply.code < 300:
             raise reply.error()
+        self.emails += 1
         self._fruitless = 0
 
-    async def check(self) -> None:
-        """Ask whether the server is there (NOOP). Raises SendError."""
-        [reply] = await self._exchange(b"NOOP\r\n")
+    async def check(self, sender: Address) -> None:
+        """Ask whether the server would take an email from this sender: MAIL, then RSET. Raises SendError.
+
+        NOOP is not enough: a server that demands a login answers 250 to it.
+        """
+        [reply] = await self._exchange(f"MAIL FROM:<{sender.wire}>\r\n".encode())
+        await self._clear(data_started=False)
         if not 200 <= reply.code < 300:
             raise reply.error()
-        self._count_fruitless()
 
     def quit(self) -> None:
         """Say goodbye without waiting for the answer."""
@@ -147,7 +196,8 @@ class SmtpSession(asyncio.Protocol):
         else:
             replies = []
             for command in commands:
-                replies += await self._exchange(command)
+                limit = self._limits.data if command == b"DATA\r\n" else None
+                replies += await self._exchange(command, limit=limit)
                 if replies[-1].code >= 400:
                     break
             replies += [replies[-1]] * (len(commands) - len(replies))
@@ -166,15 +216,22 @@ class SmtpSession(asyncio.Protocol):
         if self._fruitless >= _MAX_FRUITLESS:
             self.quit()
 
-    async def _exchange(self, data: bytes, replies: int = 1) -> list[Reply]:
+    async def _exchange(self, data: bytes, replies: int = 1, limit: float | None = None) -> list[Reply]:
+        """Send this and wait for the replies, by default as long as for MAIL. Raises SessionLost, TimedOut, InDoubt."""
         if not self.usable:
             raise SessionLost("the mail server closed the session")
+        seconds = limit or self._limits.command
         self._expected = replies
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(data)
         try:
-            return await self._waiter
-        except asyncio.CancelledError:  # the limit has passed: replies still under way must not meet the next email
+            async with asyncio.timeout(seconds):
+                return await self._waiter
+        except TimeoutError:
+            self.abort()
+            reason = f"no answer from the mail server within {seconds:g} s"
+            raise (InDoubt if self.in_doubt else TimedOut)(reason) from None
+        except asyncio.CancelledError:  # replies that are still to come must not meet the next email
             self.abort()
             raise
         finally:
@@ -188,10 +245,12 @@ class SmtpSession(asyncio.Protocol):
         end = 0
         while line := _REPLY_LINE.match(self._buffer, end):
             end = line.end()
-            if line[2] != b"-":
-                self._replies.append(Reply(int(line[1]), _printable((line[3] or b"").decode(errors="replace"))))
+            self._lines.append(_printable((line[3] or b"").decode(errors="replace")))
+            if line[2] != b"-":  # else more lines of this reply follow (RFC 5321, 4.2.1)
+                self._replies.append(Reply(int(line[1]), _join(self._lines)))
+                self._lines.clear()
         del self._buffer[:end]
-        if b"\n" in self._buffer or len(self._buffer) > _MAX_REPLY:
+        if b"\n" in self._buffer or len(self._buffer) + sum(map(len, self._lines)) > _MAX_REPLY:
             self._lose(ValueError("the mail server sent something that is no SMTP reply"))
         elif len(self._replies) >= self._expected or self._last_word():
             replies, self._replies = self._replies, []
@@ -234,13 +293,42 @@ async def _greet(smtp: aiosmtplib.SMTP) -> None:
 
 
 async def _log_in(smtp: aiosmtplib.SMTP, user: str, password: str) -> None:
+    """With one AUTH: a server counts the failed ones, and may lock the account."""
+    method = next((name for name in _LOGINS if name in smtp.supported_auth_methods), None)
+    if method is None:
+        raise LoginFailed("the mail server offers no login that is known here (AUTH PLAIN, LOGIN or CRAM-MD5)")
+    log_in = {"plain": smtp.auth_plain, "login": smtp.auth_login, "cram-md5": smtp.auth_crammd5}[method]
     try:
-        await smtp.login(user, password)
+        await log_in(user, password)
     except (aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPTimeoutError):
         raise
     except aiosmtplib.SMTPException as error:
-        code, text = getattr(error, "code", 500), _printable(error.message)
-        raise (Away if code < 500 else LoginFailed)(f"the mail server does not take the login: {text}") from None
+        line = f"{getattr(error, 'code', '')} {_join(_printable(part) for part in error.message.splitlines())}"
+        raise LoginFailed(f"the mail server does not take the login: {line.strip()}") from None
+
+
+async def _connect(server: SmtpServer, seconds: float) -> socket.socket:
+    """A TCP connection whose dead peer is noticed, however long a read waits. Raises OSError or TimedOut."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(seconds):
+            places = await loop.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+            sock = await aiohappyeyeballs.start_connection(places, happy_eyeballs_delay=0.25)
+    except TimeoutError:
+        raise TimedOut(f"no connection to {server} within {seconds:g} s") from None
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):  # seconds; not on macOS
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return sock
+
+
+def _join(lines: Iterable[str]) -> str:
+    """The lines of a reply as one, without the repetition of an enhanced status code (RFC 2034: "5.1.1")."""
+    first, *others = lines
+    code = first.partition(" ")[0]
+    again = f"{code} " if re.fullmatch(r"[245]\.\d{1,3}\.\d{1,3}", code) else None
+    return " ".join([first, *(line.removeprefix(again) if again else line for line in others)])
 
 
 def _ehlo_name() -> str:
@@ -251,6 +339,7 @@ def _ehlo_name() -> str:
 
 def _printable(text: str) -> str:
     """What a server says goes to logs and terminals."""
+    text = " ".join(text.splitlines())
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 

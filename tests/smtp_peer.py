@@ -25,6 +25,10 @@ class SmtpPeer:
     replies: dict[str, bytes] = field(default_factory=lambda: ENVELOPE | OTHERS)
     cuts: set[str] = field(default_factory=set)
     once: dict[str, bytes] = field(default_factory=dict)
+    cut_after: set[str] = field(default_factory=set)
+    """Commands after whose answer it closes the connection."""
+    most_sessions: int | None = None
+    """At one time; a further connection is greeted with a 421."""
     pause: float = 0.0
     """Seconds before it answers to the end of a message."""
     port: int = 0
@@ -37,6 +41,7 @@ class SmtpPeer:
     reads: int = 0
     """How often it had to wait for the client: one per round trip."""
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    sessions: set[asyncio.StreamWriter] = field(default_factory=set)
     conversations: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def settings(self, **more: Any) -> Settings:
@@ -50,6 +55,10 @@ class SmtpPeer:
         with suppress(ConnectionError, _Cut):
             if "connect" in self.cuts:
                 raise _Cut
+            if self.most_sessions is not None and len(self.sessions) >= self.most_sessions:
+                writer.write(b"421 4.3.2 too many concurrent connections\r\n")
+                raise _Cut
+            self.sessions.add(writer)
             writer.write(b"220 peer ready\r\n")
             buffer, refused = b"", False
             while True:
@@ -57,10 +66,10 @@ class SmtpPeer:
                     buffer += await self._read(reader)
                 line, _, buffer = buffer.partition(b"\r\n")
                 command = line.split(b" ")[0].decode().upper()
-                await self._answer(writer, command)
+                reply = await self._answer(writer, command) or self.replies.get(command, b"")
                 if command in ("MAIL", "RCPT"):
-                    refused = not self.replies[command].startswith(b"2") or (refused and command == "RCPT")
-                if command == "DATA" and self.replies["DATA"].startswith(b"354"):
+                    refused = not reply.startswith(b"2") or (refused and command == "RCPT")
+                if command == "DATA" and reply.startswith(b"354"):
                     buffer = b"\r\n" + buffer
                     while b"\r\n.\r\n" not in buffer:
                         buffer += await self._read(reader)
@@ -68,6 +77,7 @@ class SmtpPeer:
                     await self._answer(writer, ".")
                     if self.replies["."].startswith(b"2") and not refused:
                         self.messages.append(message[2:] + b"\r\n")
+        self.sessions.discard(writer)
         writer.close()
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
@@ -78,7 +88,8 @@ class SmtpPeer:
         self.raw += data
         return data
 
-    async def _answer(self, writer: asyncio.StreamWriter, command: str) -> None:
+    async def _answer(self, writer: asyncio.StreamWriter, command: str) -> bytes | None:
+        """Returns what it answered, where that is not what the client expects to find in `replies`."""
         self.commands.append(command)
         if command == "." and self.pause:
             await asyncio.sleep(self.pause)
@@ -90,8 +101,11 @@ class SmtpPeer:
             writer.write(b"".join(b"250-%s\r\n" % line for line in lines[:-1]) + b"250 %s\r\n" % lines[-1])
         elif reply := self.once.pop(command, self.replies.get(command, b"500 what?")):
             writer.write(reply + b"\r\n")
-        if command == "QUIT":
+            if command not in ("QUIT", *self.cut_after):
+                return reply
+        if command == "QUIT" or command in self.cut_after:
             raise _Cut
+        return None
 
     def drop_connections(self) -> None:
         """What a kill -9 of the server does to its clients."""

@@ -136,7 +136,10 @@ async def test_an_error_says_who_can_act_and_the_next_email_is_sent(
         await mailer.send(an_email())
         assert len(peer.messages) == 2
         assert (mailer.sent, mailer.failed) == (2, 1)
-        if not reply.startswith(b"421"):
+        spent = command in ("MAIL", "DATA") and reply.startswith(b"45")
+        if spent:
+            assert peer.connections == 2, "a session at its limit says so too: a new one is tried once"
+        elif not reply.startswith(b"421"):
             assert peer.connections == 1, "a refusal does not cost the session"
 
 
@@ -280,12 +283,111 @@ async def test_it_knows_what_is_in_flight_and_for_how_long(peer: SmtpPeer, maile
     await asyncio.wait([sending])
 
 
-async def test_check_asks_the_server(peer: SmtpPeer, mailer: Mailer) -> None:
+async def test_check_asks_the_server_what_an_email_would_ask(peer: SmtpPeer, mailer: Mailer) -> None:
     await mailer.check()
-    assert peer.commands[-1] == "NOOP"
-    peer.replies["NOOP"] = b"421 going down"
+    assert peer.commands[-2:] == ["MAIL", "RSET"]
+    peer.replies["MAIL"] = b"530 log in first"
+    with pytest.raises(LoginFailed):
+        await mailer.check()
+    peer.replies["MAIL"] = b"421 going down"
     with pytest.raises(Unavailable):
         await mailer.check()
+
+
+async def test_check_does_not_wait_for_sessions_that_are_in_use() -> None:
+    """Whether they are busy and well, or hang."""
+    async with smtp_peer() as peer, Mailer(peer.settings(smtp_sessions=2), patient=True) as mailer:
+        await mailer.send(an_email())
+        peer.replies["."] = b""
+        sending = [asyncio.create_task(mailer.send(an_email())) for _ in range(4)]
+        await until(lambda: peer.commands.count(".") == 3)
+        connections = peer.connections
+        async with asyncio.timeout(5):
+            await mailer.check()
+            assert peer.connections == connections, "an email was sent just now"
+            mailer._last_sent -= 60
+            await mailer.check()
+            assert peer.connections == connections + 1
+        for task in sending:
+            task.cancel()
+        await asyncio.wait(sending)
+
+
+async def test_a_session_at_its_limit_of_messages_is_replaced(peer: SmtpPeer, mailer: Mailer) -> None:
+    """Some servers say so with a 4xx to MAIL or to DATA, and go on."""
+    for command, reply in (("MAIL", b"450 4.7.0 too many messages"), ("DATA", b"452 4.4.5 Maximum number of messages")):
+        await mailer.send(an_email())
+        peer.once[command] = reply
+        await mailer.send(an_email())
+    assert len(peer.messages) == 4
+    assert peer.connections == 3
+
+
+async def test_every_line_of_a_reply_is_kept(peer: SmtpPeer, mailer: Mailer) -> None:
+    peer.replies["RCPT"] = b"550-5.1.1 The account does not exist.\r\n550 5.1.1 https://support.example.com/x"
+    with pytest.raises(Refused) as caught:
+        await mailer.send(an_email())
+    assert str(caught.value) == "550 5.1.1 The account does not exist. https://support.example.com/x"
+
+
+async def test_the_pool_learns_how_many_sessions_the_server_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with smtp_peer(most_sessions=3) as peer, Mailer(peer.settings()) as mailer:
+        await asyncio.gather(*[mailer.send(an_email()) for _ in range(100)])
+        assert len(peer.messages) == 100
+        assert mailer.failed == 0
+        assert peer.connections <= 20, "each place is refused once"
+        refused = peer.connections
+        await asyncio.gather(*[mailer.send(an_email()) for _ in range(100)])
+        assert peer.connections == refused, "it remembers"
+        monkeypatch.setattr(mailer_module, "GROW_SECONDS", 0.0)
+        peer.most_sessions = 20
+        mailer._grow()
+        await until(lambda: mailer._withheld == 0)
+
+
+async def test_a_server_that_accepts_no_session_at_all_is_unreachable() -> None:
+    async with smtp_peer(most_sessions=0) as peer, Mailer(peer.settings()) as mailer:
+        results = await asyncio.gather(*[mailer.send(an_email()) for _ in range(5)], return_exceptions=True)
+        assert {isinstance(result, Unavailable) for result in results} == {True}
+        assert "421" in str(results[0])
+
+
+@pytest.mark.parametrize(
+    ("reply", "cut"), [(b"535 5.7.8 no", False), (b"535 5.7.8 no", True), (b"454 4.7.0 too many login attempts", False)]
+)
+async def test_a_refused_login_is_asked_once_for_all_that_wait(reply: bytes, cut: bool) -> None:
+    extensions = ["PIPELINING", "AUTH PLAIN LOGIN"]
+    async with smtp_peer(extensions=extensions, cut_after={"AUTH"} if cut else set()) as peer:
+        peer.replies["AUTH"] = reply
+        url = f"smtp://jo:secret@127.0.0.1:{peer.port}"
+        async with Mailer(settings(smtp_url=url), patient=True) as mailer:
+            results = await asyncio.gather(*[mailer.send(an_email()) for _ in range(30)], return_exceptions=True)
+        assert {type(result) for result in results} == {LoginFailed}
+        assert reply.decode() in str(results[0])
+        assert peer.commands.count("AUTH") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "limit", "error"),
+    [
+        ("MAIL", "smtp_command_seconds", TimedOut),
+        ("DATA", "smtp_data_seconds", TimedOut),
+        (".", "smtp_answer_seconds", InDoubt),
+    ],
+)
+async def test_a_patient_mailer_has_a_limit_for_each_answer(command: str, limit: str, error: type[SendError]) -> None:
+    async with smtp_peer(extensions=[]) as peer:
+        peer.replies[command] = b""
+        async with Mailer(peer.settings(smtp_send_seconds=0.01, **{limit: 0.2}), patient=True) as mailer:
+            with pytest.raises(error, match=r"within 0\.2 s"):
+                await mailer.send(an_email())
+
+
+async def test_a_patient_mailer_waits_longer_than_an_impatient_one_for_the_answer() -> None:
+    async with smtp_peer(pause=0.3) as peer:
+        async with Mailer(peer.settings(smtp_send_seconds=0.1), patient=True) as mailer:
+            await mailer.send(an_email())
+        assert len(peer.messages) == 1
 
 
 def test_the_settings_tell_the_mailer_where_to_go() -> None:

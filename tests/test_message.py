@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from common.emails import BadEmail, Email, email_from_path, read_address
 from common.errors import Refused
 from common.message import HEADERS, build_message
-from common.smtp_session import SmtpSession
+from common.smtp_session import Limits, SmtpSession
 
 SENDER = read_address("workshop@example.com")
 
@@ -200,7 +200,7 @@ def on_the_wire(email: Email, extensions: set[str] = frozenset({"pipelining", "s
 
     async def send() -> Sent:
         transport = RecordingTransport()
-        session = SmtpSession(cast(asyncio.Transport, transport), extensions)
+        session = SmtpSession(cast(asyncio.Transport, transport), extensions, Limits())
         transport.replies = lambda data: session.data_received(data)
         recipient = read_address(email.to)
         await session.send(SENDER, recipient, build_message(email, SENDER, recipient))

@@ -68,18 +68,27 @@ async def test_an_email_in_doubt_is_the_callers_to_decide() -> None:
             await PatientSender(mailer, None).send(an_email())
 
 
-async def test_a_login_that_fails_pauses_everything_until_it_works() -> None:
+async def test_a_login_that_is_demanded_and_not_configured_pauses_everything_and_costs_no_attempt() -> None:
+    """Such a server answers 250 to NOOP: only MAIL shows what is wrong."""
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
-        peer.replies["MAIL"] = peer.replies["NOOP"] = b"530 log in first"
+        peer.replies["MAIL"] = b"530 log in first"
         sender = PatientSender(mailer, None)
         sending = asyncio.create_task(sender.send(an_email()))
         await until(lambda: sender.paused)
         assert str(sender.paused).startswith("LoginFailed: 530")
-        tried = peer.commands.count("MAIL")
-        await until(lambda: peer.commands.count("NOOP") > 3)
-        assert peer.commands.count("MAIL") == tried, "no email is tried meanwhile"
-        peer.replies["MAIL"] = peer.replies["NOOP"] = b"250 ok"
+        tried = peer.commands.count("RCPT")
+        await until(lambda: peer.commands.count("MAIL") > 8)
+        assert peer.commands.count("RCPT") == tried, "no email is tried meanwhile"
+        assert not sending.done()
+        peer.replies["MAIL"] = b"250 ok"
         await sending
+
+
+async def test_a_login_demanded_for_one_email_alone_is_a_failed_attempt_of_that_email() -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.replies["RCPT"] = b"530 log in to send there"
+        with pytest.raises(Unavailable, match="530"):
+            await PatientSender(mailer, None).send(an_email())
 
 
 async def test_a_server_that_is_well_but_for_one_email_is_not_away() -> None:

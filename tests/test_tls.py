@@ -14,7 +14,7 @@ from common.emails import Email, new_id
 from common.errors import LoginFailed, Unavailable
 from common.mailer import Mailer, tls_context
 from common.settings import SmtpServer
-from common.smtp_session import SmtpSession
+from common.smtp_session import Limits, SmtpSession
 from tests.smtp_peer import settings
 
 # aiosmtpd warns of a login without TLS, which two of these tests are about.
@@ -116,7 +116,7 @@ async def test_over_a_network_a_password_never_goes_without_tls(monkeypatch: pyt
     async with mail_server(keeper, starttls=False, auth_required=True, auth_require_tls=False) as port:
         server = SmtpServer("127.0.0.1", port, False, USER, PASSWORD)
         with pytest.raises(Unavailable, match="STARTTLS"):
-            await SmtpSession.open(server, tls_context(server))
+            await SmtpSession.open(server, tls_context(server), Limits())
     assert keeper.kept == []
 
 
@@ -125,7 +125,7 @@ async def test_over_a_network_a_certificate_is_checked(monkeypatch: pytest.Monke
     async with mail_server(Keeper()) as port:
         server = SmtpServer("127.0.0.1", port)
         with pytest.raises(Unavailable, match=r"(?i)certificate verify failed"):
-            await SmtpSession.open(server, tls_context(server))
+            await SmtpSession.open(server, tls_context(server), Limits())
 
 
 async def test_a_wrong_password_is_login_failed_and_says_no_password(caplog: pytest.LogCaptureFixture) -> None:
