@@ -34,8 +34,8 @@ def as_usual(data: Path) -> Iterator[dict[str, object]]:
 
 @contextmanager
 def patient(data: Path) -> Iterator[dict[str, object]]:
-    """A send may take as long as it does by default."""
-    yield {"SMTP_SEND_SECONDS": Settings.model_fields["smtp_send_seconds"].default}
+    """The mail server has as much time for its answer as it has by default."""
+    yield {name.upper(): Settings.model_fields[name].default for name in ("smtp_send_seconds", "smtp_answer_seconds")}
 
 
 @contextmanager

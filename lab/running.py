@@ -14,11 +14,13 @@ from lab.promises import Subject
 from lab.strategies import Strategy, data_dir, start_strategy, strategy
 
 LEASE_SECONDS = 2.0  # of strategies 5 and 6, whose default is 10: or one would wait for little else
-SEND_SECONDS = 2.0  # after which a mail server that does not answer is given up; the default is 20
+SEND_SECONDS = 2.0  # after which a mail server that does not answer is given up; by default up to 10 minutes
 TAKE_MS = 100  # the mail server needs so long to take an email, so that some are always under way
 GONE_SECONDS = 30.0
 
-SETTINGS = {"LEASE_SECONDS": LEASE_SECONDS, "SMTP_SEND_SECONDS": SEND_SECONDS, "SMTP_CONNECT_SECONDS": SEND_SECONDS}
+SMTP_LIMITS = ("CONNECT", "SEND", "GREETING", "COMMAND", "DATA", "ANSWER")
+
+SETTINGS = {"LEASE_SECONDS": LEASE_SECONDS, **{f"SMTP_{limit}_SECONDS": SEND_SECONDS for limit in SMTP_LIMITS}}
 
 
 class Running:
