@@ -127,7 +127,7 @@ class SmtpSession(asyncio.Protocol):
         except (aiosmtplib.SMTPException, OSError, UnicodeError) as error:  # UnicodeError: a host that IDNA refuses
             _abort(smtp)
             kind = TooManySessions if getattr(error, "code", None) == 421 else Away
-            raise kind(f"no session with {server}: {_printable(str(error))}") from error
+            raise kind(f"no session with {server}: {_words(error)}") from error
         except BaseException:
             _abort(smtp)
             raise
@@ -303,8 +303,7 @@ async def _log_in(smtp: aiosmtplib.SMTP, user: str, password: str) -> None:
     except (aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPTimeoutError):
         raise
     except aiosmtplib.SMTPException as error:
-        line = f"{getattr(error, 'code', '')} {_join(_printable(part) for part in error.message.splitlines())}"
-        raise LoginFailed(f"the mail server does not take the login: {line.strip()}") from None
+        raise LoginFailed(f"the mail server does not take the login: {_words(error)}") from None
 
 
 async def _connect(server: SmtpServer, seconds: float) -> socket.socket:
@@ -329,6 +328,12 @@ def _join(lines: Iterable[str]) -> str:
     code = first.partition(" ")[0]
     again = f"{code} " if re.fullmatch(r"[245]\.\d{1,3}\.\d{1,3}", code) else None
     return " ".join([first, *(line.removeprefix(again) if again else line for line in others)])
+
+
+def _words(error: Exception) -> str:
+    """The server's reply, where there is one, or the system's reason."""
+    code, message = getattr(error, "code", None), getattr(error, "message", None)
+    return f"{code} {_join(map(_printable, message.splitlines()))}" if code and message else _printable(str(error))
 
 
 def _ehlo_name() -> str:
