@@ -21,8 +21,8 @@ from common.sender import PatientSender, window
 from common.settings import Settings
 
 from .events import BadEvent, Event
-from .queuebus import QueueBus, queue_of_strategy_5
 from .scripts import Scripts
+from .syndication import Syndication, queue_of_strategy_5
 
 EMAIL_REQUESTED = "email_requested"
 
@@ -130,7 +130,7 @@ def make_handlers(settings: Settings, redis: Redis, mailer: Mailer) -> list[Hand
     return [
         EmailHandler(settings, mailer),
         Audit(redis),
-        QueueBus(redis, queue_of_strategy_5(redis)),
+        Syndication(redis, queue_of_strategy_5(redis)),
     ]
 
 

@@ -19,7 +19,7 @@ from tests.smtp_peer import until
 consumers = importlib.import_module("6_event_bus.consumers")
 events = importlib.import_module("6_event_bus.events")
 partitions = importlib.import_module("6_event_bus.partitions")
-queuebus = importlib.import_module("6_event_bus.queuebus")
+syndication = importlib.import_module("6_event_bus.syndication")
 streams = importlib.import_module("6_event_bus.streams")
 worker = importlib.import_module("6_event_bus.worker")
 
@@ -60,15 +60,15 @@ async def test_a_subscription_that_another_process_ends_and_makes_again_is_repla
     monkeypatch.setattr(consumers, "SLEEP_SECONDS", 0.05)
     caplog.set_level("INFO")
     async with make_log() as log, make_log() as terminal:
-        await queuebus.subscribe(terminal, redis, "billing", "email_requested", "q", "C")
+        await syndication.subscribe(terminal, redis, "billing", "email_requested", "q", "C")
         queue = Queue()
-        consumer = consumers.Consumer(log, queuebus.QueueBus(redis, queue), 3)
+        consumer = consumers.Consumer(log, syndication.Syndication(redis, queue), 3)
         running = asyncio.create_task(consumer.run())
         await log.append(an_event())
         await until(lambda: len(queue.ids) == 1)
-        await queuebus.unsubscribe(terminal, redis, "billing", "email_requested")
+        await syndication.unsubscribe(terminal, redis, "billing", "email_requested")
         await asyncio.sleep(0)
-        await queuebus.subscribe(terminal, redis, "billing", "email_requested", "q", "C")
+        await syndication.subscribe(terminal, redis, "billing", "email_requested", "q", "C")
         caplog.clear()
         for number in range(2, 12):  # each of these takes a few claims
             await log.append(an_event())
@@ -77,8 +77,8 @@ async def test_a_subscription_that_another_process_ends_and_makes_again_is_repla
         log.stop_waiting()
         await running
         await consumer.drain(1.0)
-        assert caplog.text.count("queuebus is wanted") <= 1
-        assert await log.consumers() == ["queuebus"]
+        assert caplog.text.count("syndication is wanted") <= 1
+        assert await log.consumers() == ["syndication"]
 
 
 async def test_a_replay_registers_a_consumer_that_another_process_has_removed(make_log: Any) -> None:
@@ -136,9 +136,9 @@ async def test_the_log_of_another_program_stays_as_it_is(make_log: Any, redis: R
     assert await redis.lrange("eventr:partitions:29000000", 0, -1) == [b"its event"]
 
 
-def queuebus_command(*words: str, url: str) -> "subprocess.CompletedProcess[str]":
+def syndication_command(*words: str, url: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "6_event_bus.queuebus", *words],
+        [sys.executable, "-m", "6_event_bus.syndication", *words],
         cwd=ROOT,
         env=os.environ | {"REDIS_URL": url},
         capture_output=True,
@@ -148,14 +148,14 @@ def queuebus_command(*words: str, url: str) -> "subprocess.CompletedProcess[str]
 
 
 def test_without_redis_the_command_says_so_in_one_line() -> None:
-    ended = queuebus_command("billing", "email_requested", url="redis://127.0.0.1:1/0")
+    ended = syndication_command("billing", "email_requested", url="redis://127.0.0.1:1/0")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("Redis: ")
     assert ended.stderr.count("\n") == 1
 
 
 def test_help_is_on_standard_output() -> None:
-    ended = queuebus_command("--help", url="redis://127.0.0.1:1/0")
+    ended = syndication_command("--help", url="redis://127.0.0.1:1/0")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "APPLICATION EVENT [QUEUE CLASS]" in ended.stdout
 
@@ -170,7 +170,7 @@ BAD = ["nonsense=hunter2", "socket_timeout=hunter2", "db=hunter2", "health_check
         ["5_remote_queue", "worker"],
         ["6_event_bus", "worker"],
         ["6_event_bus", "server"],
-        ["6_event_bus.queuebus", "a", "b"],
+        ["6_event_bus.syndication", "a", "b"],
     ],
     ids=" ".join,
 )

@@ -21,7 +21,7 @@ from tests.programs import ROOT, Inbox, Strategy, Valkey, a_name, valkey_of, wai
 from tests.smtp_peer import until
 from tests.test_6_event_bus import LOGS, event_bus, settled, someone
 
-queuebus = importlib.import_module("6_event_bus.queuebus")
+syndication = importlib.import_module("6_event_bus.syndication")
 log_module = importlib.import_module("6_event_bus.events")
 consumers = importlib.import_module("6_event_bus.consumers")
 partitions = importlib.import_module("6_event_bus.partitions")
@@ -69,9 +69,9 @@ async def test_whoever_dies_in_the_middle_leaves_none_skipped_and_none_doubled(
     log: Any, redis: Redis, dies_at: int
 ) -> None:
     for application in ("billing", "crm"):
-        await queuebus.subscribe(log, redis, application, "email_requested", f"{application}Queue", "Noted")
+        await syndication.subscribe(log, redis, application, "email_requested", f"{application}Queue", "Noted")
     queue = DyingQueue(dies_at)
-    bus, events = queuebus.QueueBus(redis, queue), [an_event() for _ in range(3)]
+    bus, events = syndication.Syndication(redis, queue), [an_event() for _ in range(3)]
     for _ in range(2):  # the second time, a process that has taken over
         try:
             await bus.handle_many(events)
@@ -87,9 +87,9 @@ async def test_whoever_dies_in_the_middle_leaves_none_skipped_and_none_doubled(
 
 async def test_a_subscription_counts_from_its_beginning_and_for_its_event_only(log: Any, redis: Redis) -> None:
     await log.append(an_event())
-    await queuebus.subscribe(log, redis, "billing", "email_requested", "q", "C")
+    await syndication.subscribe(log, redis, "billing", "email_requested", "q", "C")
     queue = DyingQueue(0)
-    bus = queuebus.QueueBus(redis, queue)
+    bus = syndication.Syndication(redis, queue)
     await bus.handle_many([an_event("0-0"), an_event()._replace(name="something_else")])
     assert queue.jobs == {}
     assert await bus.wanted()
@@ -99,10 +99,12 @@ async def test_it_counts_for_all_that_is_appended_later_and_for_nothing_before(l
     """Whatever clocks say: all of these are appended in the same few milliseconds."""
     for number in range(20):
         await log.append(an_event())
-        await queuebus.subscribe(log, redis, f"application{number}", "email_requested", "q", "C")
+        await syndication.subscribe(log, redis, f"application{number}", "email_requested", "q", "C")
     await log.append(an_event())
     queue = DyingQueue(0)
-    await queuebus.QueueBus(redis, queue).handle_many([one.event() for one in await log.claim("queuebus", 100)])
+    await syndication.Syndication(redis, queue).handle_many(
+        [one.event() for one in await log.claim("syndication", 100)]
+    )
     heard = Counter(job.rpartition(":")[2] for job in queue.jobs)
     assert heard == {f"application{number}": 20 - number for number in range(20)}
 
@@ -118,11 +120,13 @@ async def test_a_clock_that_was_ahead_when_somebody_subscribed_hides_no_event(
     async with partitions.PartitionedLog(redis, 10.0) as log:
         valkey.client.set("test:clock", 3600)
         await log.append(an_event())
-        await queuebus.subscribe(log, redis, "billing", "email_requested", "q", "C")
+        await syndication.subscribe(log, redis, "billing", "email_requested", "q", "C")
         valkey.client.set("test:clock", 0)
         await log.append(an_event())
         queue = DyingQueue(0)
-        await queuebus.QueueBus(redis, queue).handle_many([one.event() for one in await log.claim("queuebus", 100)])
+        await syndication.Syndication(redis, queue).handle_many(
+            [one.event() for one in await log.claim("syndication", 100)]
+        )
     assert len(queue.jobs) == 1
 
 
@@ -138,21 +142,21 @@ async def test_with_the_last_subscription_the_consumer_goes_and_holds_nothing_ba
                 await asyncio.sleep(0.01)
 
     for application in ("billing", "crm"):
-        await queuebus.subscribe(log, redis, application, "email_requested", "q", "C")
+        await syndication.subscribe(log, redis, application, "email_requested", "q", "C")
     queue = DyingQueue(0)
-    consumer = consumers.Consumer(log, queuebus.QueueBus(redis, queue), 3)
+    consumer = consumers.Consumer(log, syndication.Syndication(redis, queue), 3)
     running = asyncio.create_task(consumer.run())
     await log.append(an_event())
     await until(lambda: len(queue.jobs) == 2)
-    await queuebus.unsubscribe(log, redis, "billing", "email_requested")
-    assert await log.consumers() == ["queuebus"]
-    await queuebus.unsubscribe(log, redis, "crm", "email_requested")
+    await syndication.unsubscribe(log, redis, "billing", "email_requested")
+    assert await log.consumers() == ["syndication"]
+    await syndication.unsubscribe(log, redis, "crm", "email_requested")
     await until_there_are()
     for application in ("billing", "late"):
-        await queuebus.subscribe(log, redis, application, "email_requested", "q", "C")
+        await syndication.subscribe(log, redis, application, "email_requested", "q", "C")
     await log.append(an_event())
     await until(lambda: len(queue.jobs) == 4)
-    await until_there_are("queuebus")
+    await until_there_are("syndication")
     consumer.stop()
     log.stop_waiting()
     await running
@@ -165,21 +169,21 @@ async def test_with_the_last_subscription_the_consumer_goes_and_holds_nothing_ba
 )
 async def test_rubbish_subscribes_to_nothing(redis: Redis, valkey: Valkey, rubbish: bytes) -> None:
     valkey.client.hset("eventlog:subscriptions", "billing email_requested", rubbish)
-    assert await queuebus.subscriptions(redis) == []
-    assert not await queuebus.QueueBus(redis, DyingQueue(0)).wanted()
+    assert await syndication.subscriptions(redis) == []
+    assert not await syndication.Syndication(redis, DyingQueue(0)).wanted()
 
 
 async def test_an_event_that_cannot_be_a_job_is_said_to_be_none(log: Any, redis: Redis) -> None:
-    await queuebus.subscribe(log, redis, "billing", "email_requested", "q", "C")
-    bus = queuebus.QueueBus(redis, queuebus.queue_of_strategy_5(redis))
+    await syndication.subscribe(log, redis, "billing", "email_requested", "q", "C")
+    bus = syndication.Syndication(redis, syndication.queue_of_strategy_5(redis))
     with pytest.raises(log_module.BadEvent, match="2\\^53"):
         await bus.handle(an_event()._replace(data={"number": 2**60}))
 
 
 async def test_the_queue_of_strategy_5_knows_the_ids(log: Any, redis: Redis, valkey: Valkey) -> None:
-    await queuebus.subscribe(log, redis, "billing", "email_requested", "billing", "Noted")
+    await syndication.subscribe(log, redis, "billing", "email_requested", "billing", "Noted")
     events = [an_event() for _ in range(100)]
-    buses = [queuebus.QueueBus(redis, queuebus.queue_of_strategy_5(redis)) for _ in range(3)]
+    buses = [syndication.Syndication(redis, syndication.queue_of_strategy_5(redis)) for _ in range(3)]
     await asyncio.gather(*[bus.handle_many(events) for bus in buses])
     assert jobs_in(valkey, "billing") == {f"{event.id}:billing" for event in events}
 
@@ -213,7 +217,7 @@ def test_workers_killed_under_load_make_one_job_of_each_event_for_each_applicati
 def subscribe_in_a_terminal(strategy: Strategy, data_dir: Path, application: str) -> None:
     words = [application, "email_requested", application, "Noted"]
     told = subprocess.run(
-        [sys.executable, "-m", "6_event_bus.queuebus", *words],
+        [sys.executable, "-m", "6_event_bus.syndication", *words],
         cwd=ROOT,
         env=os.environ | {"REDIS_URL": valkey_of(data_dir).url},
         capture_output=True,

@@ -1,17 +1,18 @@
 """Meeting in the middle: one event becomes one job in the queue of each application that has subscribed.
 
-This is the idea of QueueBus for Resque: publish once, and let every application work through a queue of its own, in its
-own language, with the tools of the queue. The jobs are ordinary Resque jobs of the class that the application names;
-they are not in the format of the queue-bus gem, whose `QueueBus::Worker` takes one JSON string with `bus_…` attributes.
+Publish once, and let every application work through a queue of its own, in its own language, with the tools of the
+queue. The jobs are ordinary Resque jobs of the class that the application names. The Ruby gem queue-bus has the same
+idea and another format, which this does not write: its worker takes one JSON string with `bus_…` attributes.
 
     eventlog:subscriptions   hash   "APPLICATION EVENT" -> JSON {event, queue, class, since}; since: a position
 
-A subscription counts for what happens from then on: for all behind the place where the log ended, whatever clocks say.
-The job's id is made of the event's and the application's: whoever turns an event into jobs may die in the middle, and
-who does it again finds the ids of those that are there. The queue knows an id for an hour, and a lease lasts seconds.
+A subscription covers only events appended after it was made: those behind the end of the log at that moment, whatever
+clocks say. The job's id is made of the event's id and the application's name. A worker that is killed in the middle has
+made some of the jobs; the next one makes all of them again, and the queue, which knows an id for an hour, takes those
+that are new.
 
-`python -m 6_event_bus.queuebus APPLICATION EVENT QUEUE CLASS` subscribes, with the LOG of the strategy that runs;
-`python -m 6_event_bus.queuebus APPLICATION EVENT` ends that.
+`python -m 6_event_bus.syndication APPLICATION EVENT QUEUE CLASS` subscribes, with the LOG of the strategy that runs;
+`python -m 6_event_bus.syndication APPLICATION EVENT` ends that.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ from .events import BadEvent, Event, read_position
 from .log import Log
 from .logs import make_log
 
-USAGE = "usage: python -m 6_event_bus.queuebus APPLICATION EVENT [QUEUE CLASS]"
+USAGE = "usage: python -m 6_event_bus.syndication APPLICATION EVENT [QUEUE CLASS]"
 SUBSCRIPTIONS = "eventlog:subscriptions"
 
 
@@ -56,8 +57,8 @@ class Subscription:
         return event.name == self.event and read_position(event.position) >= self.since
 
 
-class QueueBus:
-    name = "queuebus"
+class Syndication:
+    name = "syndication"
     events: frozenset[str] | None = None
     window = 500
     gather_seconds = 0.0
@@ -99,7 +100,7 @@ async def unsubscribe(log: Log, redis: Redis, application: str, event: str) -> N
     """With the last one the consumer goes, too: the log keeps nothing for it."""
     await redis.hdel(SUBSCRIPTIONS, f"{application} {event}")
     if not await subscriptions(redis):
-        await log.leave(QueueBus.name)
+        await log.leave(Syndication.name)
 
 
 async def subscriptions(redis: Redis) -> list[Subscription]:
