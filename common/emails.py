@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -161,19 +162,32 @@ def email_from_json(data: bytes | str, domain: str) -> Email:
         members = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise BadEmail("email", f"not JSON: {error}") from None
+    if isinstance(members, dict) and members.get("id") in (None, ""):
+        members["id"] = new_id(domain)
     return email_from_members(members, domain)
 
 
 def email_from_members(members: object, domain: str) -> Email:
-    """The same for JSON that has been parsed."""
+    """The same for JSON that has been parsed, such as the arguments of a job, which are the same at every attempt.
+
+    An id that is not a Message-ID is another program's own. Then, and without an id, the Message-ID is derived from
+    all members, so it is the same at every attempt too, in every process.
+    """
     if not isinstance(members, dict):
         raise BadEmail("email", "not a JSON object")
     message_id = members.get("id")
-    if message_id is None:
-        message_id = new_id(domain)
-    elif not isinstance(message_id, str) or len(message_id) > MAX_ID or not _MESSAGE_ID.fullmatch(message_id):
-        raise BadEmail("id", "not a Message-ID of the form <left@right>")
+    if not isinstance(message_id, str) or len(message_id) > MAX_ID or not _MESSAGE_ID.fullmatch(message_id):
+        message_id = _derived_id(members, domain)
     return _checked_email(message_id, **{field: _text_member(members, field) for field in ("to", "subject", "text")})
+
+
+def _derived_id(members: dict[str, Any], domain: str) -> str:
+    """A Message-ID that depends only on what the members say, not on their order or on white space."""
+    try:
+        canonical = orjson.dumps(members, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # nested deeper than orjson writes
+        canonical = orjson.dumps([str(members.get(field)) for field in ("to", "subject", "text")])
+    return f"<job-{sha256(canonical).hexdigest()[:32]}@{domain}>"
 
 
 def _text_member(members: dict[str, Any], field: str) -> str:

@@ -431,6 +431,32 @@ def test_rubbish_in_the_queue_ends_in_the_failed_list(inbox: Inbox, clean: Valke
     assert "Traceback" not in strategy.program.output
 
 
+def test_emails_of_other_programs_and_of_schedules_need_no_message_id(
+    inbox: Inbox, clean: Valkey, tmp_path: Path
+) -> None:
+    """A foreign id is data, and each firing of a schedule is an email of its own."""
+    to, regular = someone(), someone()
+    with queue(inbox, clean, tmp_path) as strategy:
+        for more in ({}, {"id": "abc123"}, {"id": 5}, {"id": 1.5}, {"id": [1]}):
+            job = {"class": "sendEmail", "args": [{"to": to, "subject": "s", "text": "t", **more}]}
+            clean.client.rpush("resque:queue:emailQueue", json.dumps(job))
+        for name, more in (("plain", {}), ("with an id", {"id": "<a@b.example>"})):
+            args = [{"to": regular, "subject": name, "text": "t", **more}]
+            schedule = {"every": "1s", "class": "sendEmail", "queue": "emailQueue", "args": args}
+            clean.client.hset("resque:persistent_schedules", name, json.dumps(schedule))
+        wait_until(lambda: len(inbox.messages(to)) == 5, "all jobs are sent")
+        for name in ("plain", "with an id"):
+            wait_until(
+                lambda name=name: len([m for m in inbox.messages(regular) if m["subject"] == name]) >= 2,
+                "the schedule has fired twice",
+            )
+        assert not failed(clean)
+        assert strategy.stats()["failed"] == 0
+    for address in (to, regular):
+        ids = [message["message_id"] for message in inbox.messages(address)]
+        assert len(set(ids)) == len(ids)
+
+
 def test_redis_settings_that_could_lose_something_are_said_at_the_start(inbox: Inbox, tmp_path: Path) -> None:
     with running_valkey(tmp_path / "own") as valkey:
         valkey.client.config_set("appendfsync", "everysec")

@@ -249,7 +249,7 @@ class Schedules:
         due = schedule.when.due(int(second), now)
         if due is None:
             return False
-        job = make_job(schedule.queue, schedule.job, schedule.args)
+        job = make_job(schedule.queue, schedule.job, _args_of_firing(schedule.args, due))
         if not await self._step(schedule, mark, due, job.raw):
             return False
         self._hook(Fired(schedule.name, job, due))
@@ -297,3 +297,10 @@ class Schedules:
         """Schedules that somebody else has removed: should they ever come again, they are new."""
         if names:
             await self._redis.hdel(self._keys.cron, *names)
+
+
+def _args_of_firing(args: Sequence[Any], due: int) -> Sequence[Any]:
+    """An `id` in the arguments of a schedule is made different for each firing: these are different jobs."""
+    if not args or not isinstance(args[0], dict) or not args[0].get("id"):
+        return args
+    return [{**args[0], "id": f"{args[0]['id']}:{due}"}, *args[1:]]
