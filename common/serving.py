@@ -3,16 +3,21 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import cast
 
 from aiohttp import web
 
 from common.address import cannot_listen, url_of
+from common.connections import Connections
+from common.guard import PASSWORD, exposure
 from common.process import stop_requested
 from common.settings import exit_with_usage_error
 from common.web import error_json
 
+IDLE_SECONDS = 30.0  # how long a connection may take to send the headers of its first or next request
 FINISH_SECONDS = 10.0  # how long requests that have begun may take to end after the stop signal
+
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +32,8 @@ async def serve(
     runner = await start(app, host, port)
     [address, *_] = runner.addresses
     log.info("listening on %s", url_of(host, address[1]))
+    if warning := exposure(host, PASSWORD in app):
+        log.warning(warning)
     reason = await stop()
     log.info("stopping (%s)", reason)
     await runner.cleanup()
@@ -46,7 +53,34 @@ async def start(app: web.Application, host: str, port: int) -> web.AppRunner:
 
 
 class _JsonRequestHandler(web.RequestHandler):
-    """What aiohttp's parser refuses (a URL over its limit, broken HTTP) gets JSON too, and no traceback in the log."""
+    """What aiohttp's parser refuses (a URL over its limit, broken HTTP) gets JSON too, and no traceback in the log.
+
+    aiohttp's keepalive_timeout runs from the opening of a connection and from each answer until the next request's
+    headers are complete, so it limits idle connections and slow headers alike.
+    """
+
+    __slots__ = ("_connections",)
+
+    def __init__(self, server: web.Server, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
+        no_log = cast(logging.Logger, None)
+        super().__init__(server, loop=loop, access_log=no_log, keepalive_timeout=IDLE_SECONDS, auto_decompress=False)
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._connections.admit(self):
+            super().connection_made(transport)
+            return
+        self._force_close = True  # whatever it sends is not read
+        cast(asyncio.Transport, transport).write(_FULL)
+        transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.remove(self)
+        super().connection_lost(exc)
+
+    def is_idle(self) -> bool:
+        """Whether it waits for the headers of a request."""
+        return self._waiter is not None and not self._waiter.done()
 
     def handle_error(
         self,
@@ -72,7 +106,10 @@ class _JsonSite(web.TCPSite):
         server, loop = self._runner.server, asyncio.get_running_loop()
         assert server is not None
 
-        def connection() -> Any:
-            return _JsonRequestHandler(server, loop=loop, access_log=cast(logging.Logger, None))  # None: no access log
-
-        self._server = await loop.create_server(connection, self._host, self._port, backlog=1024)
+        connections = Connections()
+        self._server = await loop.create_server(
+            lambda: _JsonRequestHandler(server, connections, loop),
+            self._host,
+            self._port,
+            backlog=connections.backlog,
+        )

@@ -125,6 +125,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    page_password: SecretStr | None = None  # what the pages ask for before a change
     smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)] | None = None
     smtp_sessions: PositiveInt = 20
     smtp_connect_seconds: Seconds = 5.0

@@ -1,15 +1,17 @@
 """The repository's files as pages: a chapter's Markdown, the code that it links to, a folder's contents.
 
-Only what belongs to the workshop is shown, and nothing that is hidden: not `.env`, which may hold a password, and not
-`.data`. The texts are our own, so the HTML in them stands as it is; the page's Content-Security-Policy lets no script
-in all the same.
+Only what belongs to the repository is shown: the files that git tracks, or in a copy without `.git` the kinds of file
+that make up its folders. Nothing that is hidden is shown: not `.env`, which may hold a password, and not `.data`.
+The texts are our own, so the HTML in them stands as it is; the page's Content-Security-Policy lets no script in all
+the same.
 """
 
 import posixpath
 import re
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +31,11 @@ FOLDERS = re.compile(r"[1-9]_\w+|common|lab|results|tests")
 KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".py", ".svg", ".toml"}
 PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a kind that may be seen
 
+# In a copy without .git: the files beside the folders, and the kinds that hold code or text and no data.
+TOP = PLAIN | {"CONTRIBUTING.md", "README.md", "pyproject.toml"}
+CODE = {".css", ".html", ".js", ".lua", ".md", ".py", ".svg"}
+
+_RESULTS = re.compile(r"results/(bench|compare|faults)\.json")
 _HIDDEN = re.compile(r"[._].*|node_modules|partial")
 _CONTENTS_FROM = 4  # a page with fewer headings than this needs no table of contents
 
@@ -54,9 +61,30 @@ def find(name: str) -> Path | None:
 def _seen(name: str, path: Path, parts: Sequence[str]) -> Path | None:
     if path.is_dir():
         return path if FOLDERS.fullmatch(parts[0]) and not any(map(_HIDDEN.fullmatch, parts)) else None
+    if not _belongs(name, path.suffix, len(parts)):
+        return None
     if path.name.startswith(".") or path.suffix not in KINDS:
         return path if name in PLAIN else None
     return path if len(parts) == 1 or find(str(Path(*parts[:-1]))) else None
+
+
+def _belongs(name: str, suffix: str, depth: int) -> bool:
+    if (tracked := _tracked(ROOT)) is not None:
+        return name in tracked
+    return name in TOP if depth == 1 else suffix in CODE or bool(_RESULTS.fullmatch(name))
+
+
+@cache
+def _tracked(root: Path) -> frozenset[str] | None:
+    """The files that git tracks, as of the first question; None without git."""
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "ls-files", "-z"]
+        listed = subprocess.run(command, capture_output=True, check=True, timeout=5).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return frozenset(listed.decode(errors="surrogateescape").split("\0"))
 
 
 def page_of(path: Path) -> Page:

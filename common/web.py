@@ -8,6 +8,7 @@ A strategy brings three functions and the frame does the rest:
     health(app)      raises when no email could be accepted right now
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
@@ -18,6 +19,7 @@ from typing import Any
 import jinja2
 import orjson
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -27,13 +29,14 @@ from prometheus_client.registry import Collector
 from common import sources
 from common.emails import BadEmail, Email, email_from_path
 from common.errors import CannotAccept, InDoubt, LoginFailed, Refused, SendError, TimedOut
-from common.guard import HOST, check_origin
+from common.guard import HOST, PASSWORD, check_not_linked, check_origin
 from common.settings import Settings
 from common.sources import address_of
 
 EMAIL_PATH = "/{to:[^/]*}/{subject:[^/]*}/{text:[^/]*}"
 PAGES = Path(__file__).parent / "pages"
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+BODY_SECONDS = 10.0  # for the whole body of a request: one of our forms is less than a kilobyte
 _JSON_HEADERS = CIMultiDict(
     {
         hdrs.CONTENT_TYPE: "application/json; charset=utf-8",
@@ -69,6 +72,8 @@ def web_frame(
     app = web.Application(middlewares=[json_errors])
     app[SETTINGS] = settings
     app[HOST] = settings.host
+    if settings.page_password is not None:
+        app[PASSWORD] = settings.page_password
     app[LINKS] = []
     app[_ACCEPTED] = [0]
 
@@ -108,6 +113,7 @@ def web_frame(
         return source_page(request.match_info["name"].rstrip("/"), strategy)
 
     async def handle_email(request: web.Request) -> web.StreamResponse:
+        check_not_linked(request)
         try:
             response = await handle(request)
         except (BadEmail, SendError, CannotAccept) as error:
@@ -188,6 +194,8 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     """Refuse what a foreign page made the browser send, and turn every error into JSON."""
     try:
         check_origin(request)
+        if request.can_read_body:
+            await _read_body(request)
         return await handler(request)
     except CannotAccept as error:  # /stats of a strategy whose figures are elsewhere
         return error_json(503, str(error))
@@ -195,12 +203,26 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
         if error.status < 400:
             raise
         response = error_json(error.status, _reason(error))
-        if hdrs.ALLOW in error.headers:
-            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        for name in (hdrs.ALLOW, hdrs.WWW_AUTHENTICATE):
+            if name in error.headers:
+                response.headers[name] = error.headers[name]
+        if error.status == 408:
+            response.force_close()
         return response
     except Exception:
         log.exception("error while answering %s %s", request.method, request.rel_url.path)
         return error_json(500, "an error in this program; its log has the traceback")
+
+
+async def _read_body(request: web.Request) -> None:
+    """The handler finds the body read. Raises HTTPRequestTimeout, HTTPBadRequest, HTTPRequestEntityTooLarge."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the body did not arrive within {BODY_SECONDS:g} s") from None
+    except (web.RequestPayloadError, HttpProcessingError):
+        raise web.HTTPBadRequest(text="the body is not what its headers say") from None
 
 
 def _reason(error: web.HTTPException) -> str:

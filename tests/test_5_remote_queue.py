@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -440,16 +441,16 @@ def test_emails_of_other_programs_and_of_schedules_need_no_message_id(
         for more in ({}, {"id": "abc123"}, {"id": 5}, {"id": 1.5}, {"id": [1]}):
             job = {"class": "sendEmail", "args": [{"to": to, "subject": "s", "text": "t", **more}]}
             clean.client.rpush("resque:queue:emailQueue", json.dumps(job))
-        for name, more in (("plain", {}), ("with an id", {"id": "<a@b.example>"})):
+        names: dict[str, dict[str, str]] = {"plain": {}, "with an id": {"id": "<a@b.example>"}}
+        for name, more in names.items():
             args = [{"to": regular, "subject": name, "text": "t", **more}]
             schedule = {"every": "1s", "class": "sendEmail", "queue": "emailQueue", "args": args}
             clean.client.hset("resque:persistent_schedules", name, json.dumps(schedule))
         wait_until(lambda: len(inbox.messages(to)) == 5, "all jobs are sent")
-        for name in ("plain", "with an id"):
-            wait_until(
-                lambda name=name: len([m for m in inbox.messages(regular) if m["subject"] == name]) >= 2,
-                "the schedule has fired twice",
-            )
+        wait_until(
+            lambda: min(Counter(m["subject"] for m in inbox.messages(regular))[name] for name in names) >= 2,
+            "each schedule has fired twice",
+        )
         assert not failed(clean)
         assert strategy.stats()["failed"] == 0
     for address in (to, regular):

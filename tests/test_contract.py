@@ -168,6 +168,8 @@ FOREIGN = {
     "an opaque origin": {"Origin": "null"},
     "another port's origin": {"Origin": "http://127.0.0.1:1"},
     "another site": {"Sec-Fetch-Site": "cross-site"},
+    "another port": {"Sec-Fetch-Site": "same-site"},
+    "a link on another port": {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate"},
     "a prefetch": {"Sec-Purpose": "prefetch"},
     "a prerender": {"Sec-Purpose": "prefetch;prerender"},
 }

@@ -673,3 +673,21 @@ def test_a_port_in_use_is_one_line_and_exit_2(tmp_path: Path, setting: str) -> N
 
 def environment(data_dir: Path) -> dict[str, str]:
     return {"INBOX_SMTP_PORT": "0", "INBOX_PORT": "0", "DATA_DIR": str(data_dir)}
+
+
+@pytest.mark.parametrize(
+    "attached",
+    [
+        b"Content-Type: text/plain\r\nContent-Disposition: attachment; filename=a.txt\r\n\r\nattached\r\n",
+        b"Content-Type: message/rfc822\r\n\r\nSubject: inner\r\nContent-Type: text/plain\r\n\r\nattached\r\n",
+    ],
+)
+def test_an_attachment_is_not_the_text(attached: bytes) -> None:
+    html = b"Content-Type: text/html\r\n\r\n<p>mine</p>\r\n"
+    parts = b"--b\r\n" + html + b"--b\r\n" + attached + b"--b--\r\n"
+    assert "mine" in read_message(b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + parts).text
+
+
+@pytest.mark.parametrize("header", [b"", b"Content-Type: text/plain; charset=utf-8\r\n"])
+def test_one_broken_byte_garbles_only_itself(header: bytes) -> None:
+    assert read_message(header + b"\r\nGr\xc3\xbc\xc3\x9fe\xff!\r\n").text == "Grüße\ufffd!"

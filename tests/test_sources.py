@@ -1,6 +1,7 @@
 """Files of the repository as pages, and what is none of a reader's business."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,22 @@ def test_the_figure_of_every_chapter_can_be_drawn(path: Path) -> None:
 def test_what_cannot_be_drawn_is_an_error(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  of the diagram, or of the lane
         sequence_svg(text)
+
+
+def test_data_that_is_not_the_repositorys_is_not_found(repository: Path) -> None:
+    """A copy without .git: by kind of file."""
+    for name in ("secrets.json", "notes.md", "key.toml", "common/secrets.json", "common/key.toml", "common/.env"):
+        (repository / name).write_text("secret")
+        assert find(name) is None
+
+
+def test_with_git_only_what_it_tracks_is_found(repository: Path) -> None:
+    for name in ("README.md", "common/seen.py", "common/untracked.py", "notes.md", "secrets.json"):
+        (repository / name).write_text("")
+    for command in (["init", "-q"], ["add", "README.md", "common/seen.py"]):
+        subprocess.run(["git", "-C", str(repository), *command], check=True)
+    assert find("README.md")
+    assert find("common/seen.py")
+    for name in ("common/untracked.py", "notes.md", "secrets.json"):
+        assert find(name) is None
+    assert page_of(repository / "common").html.count("<li>") == 1

@@ -20,7 +20,9 @@ async def main(settings: Settings) -> None:
     store, dial = Store(), Dial()
     smtp = SmtpServer(Handler(store, dial))
     await smtp.listen(LOOPBACK, _checked("INBOX_SMTP_PORT", settings.inbox_smtp_port))
-    runner = await start(create_app(store, dial), LOOPBACK, _checked("INBOX_PORT", settings.inbox_port))
+    runner = await start(
+        create_app(store, dial, settings.page_password), LOOPBACK, _checked("INBOX_PORT", settings.inbox_port)
+    )
     page_port = runner.addresses[0][1]
     log.info("the inbox takes mail at %s port %s and shows it at %s", LOOPBACK, smtp.port, url_of(LOOPBACK, page_port))
     announce(claim(settings.data_dir, "inbox"), pid=os.getpid(), inbox_smtp_port=smtp.port, inbox_port=page_port)

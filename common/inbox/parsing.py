@@ -8,6 +8,7 @@ not decoded again.
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.message import Message as ParsedMessage
@@ -91,7 +92,7 @@ def _decode_word(word: re.Match[str]) -> str:
 
 def _text_of(message: "ParsedMessage[str, str]") -> str:
     """The plain text, or else the first text of any kind (HTML as its source); "" when there is none."""
-    texts = [part for part in message.walk() if part.get_content_maintype() == "text"]
+    texts = [part for part in _own_parts(message) if part.get_content_maintype() == "text"]
     part = next((part for part in texts if part.get_content_subtype() == "plain"), next(iter(texts), None))
     if part is None:
         return ""
@@ -103,14 +104,27 @@ def _text_of(message: "ParsedMessage[str, str]") -> str:
     return text if in_base64 else text.removesuffix("\n")
 
 
+def _own_parts(message: "ParsedMessage[str, str]") -> "Iterator[ParsedMessage[str, str]]":
+    """Its parts without attachments and without the parts of messages inside it."""
+    yield message
+    if message.get_content_maintype() == "multipart" and message.is_multipart():
+        for part in message.get_payload():
+            if isinstance(part, ParsedMessage) and part.get_content_disposition() != "attachment":
+                yield from _own_parts(part)
+
+
 def _decode(octets: bytes, charset: str) -> str:
-    """By the charset named, else by the likeliest: UTF-8, then Latin-1, which takes anything."""
+    """By the charset named, else by the likeliest: UTF-8, then Latin-1, which takes anything.
+
+    Where some of it is UTF-8 beyond ASCII, the rest is too, and what is broken in it is shown as U+FFFD.
+    """
     for encoding in (charset, "utf-8"):
         try:
             return octets.decode(encoding)
         except (LookupError, ValueError):
             continue
-    return octets.decode("latin-1")
+    text = octets.decode(errors="replace")
+    return text if any(character > "\x7f" and character != "\ufffd" for character in text) else octets.decode("latin-1")
 
 
 def _encodable(text: str) -> str:

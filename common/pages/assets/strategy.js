@@ -69,6 +69,7 @@ function say(pill, text, mood) {
 async function showStats() {
   try {
     const { strategy, ...figures } = await (await fetch("/stats", { cache: "no-store" })).json();
+    if (strategy !== document.body.dataset.strategy) return location.reload(); // another one runs on this port now
     $("figures").replaceChildren(...Object.entries(figures).map(([name, value]) => row(name, value)));
     $("hint").hidden = !Object.values(figures).includes(null);
     say($("connection"), "running", "good");
