@@ -104,6 +104,6 @@ def _may_be_given_up(when: GivenUp, story: Story, hits: Sequence[Hit]) -> bool:
         case GivenUp.REFUSED:
             return 550 in story.refused
         case GivenUp.REFUSED_OFTEN:
-            return story.refused.count(451) >= ATTEMPTS
+            return sum(400 <= code < 500 for code in story.refused) >= ATTEMPTS
         case GivenUp.CRASHED:
             return sum(story.asked <= hit.end + GRACE and hit.begin <= story.given_up for hit in hits) >= ATTEMPTS
