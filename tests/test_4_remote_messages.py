@@ -274,8 +274,8 @@ RUBBISH = [
     b"", b"\x80\x04\x95pickle", b"not json", b"null", b"1", b"[]", b'"text"', b"{}", b"{" * 100_000, b"[" * 100_000,
     b'{"to": NaN}', b'{"to": 1, "subject": 2, "text": 3}', b'{"to": "a@b.example", "subject": "x"}',
     as_json("nobody").encode(), as_json("a@b.example, evil@x.example").encode(),
-    as_json("a@b.example", subject="x\r\nBcc: evil@x.example").encode(), as_json("a@b.example", id="no id").encode(),
-    as_json("a@b.example", id=["<a@b>"]).encode(), as_json("a@b.example", text="x" * 200_000).encode(),
+    as_json("a@b.example", subject="x\r\nBcc: evil@x.example").encode(),
+    as_json("a@b.example", text="x" * 200_000).encode(),
     as_json("a@b.example", text="\ud800").encode(), b"x" * 10_000_000,
 ]  # fmt: skip
 
