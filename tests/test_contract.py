@@ -169,7 +169,6 @@ FOREIGN = {
     "another port's origin": {"Origin": "http://127.0.0.1:1"},
     "another site": {"Sec-Fetch-Site": "cross-site"},
     "another port": {"Sec-Fetch-Site": "same-site"},
-    "a link on another port": {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate"},
     "a prefetch": {"Sec-Purpose": "prefetch"},
     "a prerender": {"Sec-Purpose": "prefetch;prerender"},
 }
@@ -182,6 +181,13 @@ def test_what_a_foreign_page_makes_a_browser_send_is_forbidden(strategy: Strateg
         answer = strategy.ask(path, headers=headers)
         assert answer.status == 403
         assert answer.json["error"]["reason"]
+
+
+def test_a_link_on_another_port_leads_to_a_page_and_sends_nothing(strategy: Strategy) -> None:
+    """The inbox links back to the strategy; a link to an email's path would send it."""
+    headers = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert strategy.ask("/", headers=headers).status == 200
+    assert strategy.ask(email_path("bob@example.com", "Hello", "x"), headers=headers).status == 403
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST", "workshop.localhost"])
