@@ -164,6 +164,7 @@ async def list_failed(redis: Redis, keys: Keys, arguments: argparse.Namespace) -
 
 def in_a_line(failure: Failure) -> str:
     what = f"{show.title(failure.job)} {show.arguments(failure.job)}" if failure.job else "no job"
+    what = f"retried  {what}" if failure.retried else what
     why = f"{failure.exception}: {failure.error}" if failure.exception or failure.error else failure.flaw
     parts = (show.moment(failure.failed_at), show.one_line(what, 120), show.one_line(why, 120))
     return f"{failure.number:6}  {failure.id}  " + "  ".join(parts)
@@ -182,7 +183,9 @@ async def requeue_failed(redis: Redis, keys: Keys, arguments: argparse.Namespace
     failed = FailedList(redis, keys)
     if arguments.all:
         done, left = await failed.requeue_all()
-        print(f"{done:,} jobs are back in their queues" + (f"; {left:,} cannot be tried again" if left else ""))
+        print(
+            f"{done:,} jobs are back in their queues" + (f"; {left:,} stay: retried already, or no job" if left else "")
+        )
         return 0 if done and not left else 1
     try:
         failure = await chosen(failed, arguments.which)

@@ -277,7 +277,7 @@ async def test_a_record_that_is_none_is_kept_as_a_text(ward: Ward) -> None:
     await ward.redis.set(ward.keys.worker(RUBY), b"\xff{")
     await ward.mend()
     [failure] = [json.loads(text) for text in await ward.redis.lrange(ward.keys.failed, 0, -1)]
-    assert (failure["payload"], failure["raw"]) == (None, "\\xff{")
+    assert (failure["payload"]["class"], failure["raw"]) == ("Unreadable", "\\xff{")
 
 
 @pytest.mark.parametrize("seconds", [200, 400])

@@ -161,6 +161,33 @@ async def test_what_cannot_be_tried_again_says_why_and_stays(ward: Ward, text: b
     assert await ward.texts() == []
 
 
+async def test_a_record_that_ruby_has_retried_is_shown_as_such_and_is_not_retried_a_second_time(ward: Ward) -> None:
+    """Ruby leaves it in the list, with the moment of the retry."""
+    await ward.fill(record(retried_at="2026/11/21 08:00:00 UTC"), record(2))
+    _, failure = await ward.failed.list()
+    assert (failure.retried, failure.flaw) == (True, "retried already, at 2026/11/21 08:00:00 UTC")
+    assert await ward.failed.requeue_all() == (1, 1)
+    with pytest.raises(CannotRequeue, match="retried already"):
+        await ward.failed.requeue(failure.id, failure.number)
+    assert await ward.queued() == [PAYLOAD.encode()]
+    await ward.failed.remove(failure.id)
+    assert await ward.texts() == []
+
+
+async def test_the_record_of_what_is_no_job_has_a_payload_and_cannot_be_retried(ward: Ward) -> None:
+    wire = importlib.import_module("5_remote_queue.resque.wire")
+    await ward.fill(
+        wire.failure(
+            None, queue="q", worker="h:1:q", exception="BadJob", error="e", backtrace=[], now=1.0, raw="rubbish"
+        )
+    )
+    [failure] = await ward.failed.list()
+    assert (failure.job, failure.flaw) == (None, "there is no job in the record")
+    payload = json.loads(failure.text)["payload"]
+    assert (payload["class"], payload["args"]) == ("Unreadable", [])
+    assert await ward.failed.requeue_all() == (0, 1)
+
+
 JSON = st.recursive(
     st.none()
     | st.booleans()

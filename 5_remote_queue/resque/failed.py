@@ -15,7 +15,7 @@ from .items import MOST_BYTES, Item, Items
 from .keys import Keys
 from .observe import moment_of
 from .scripts import Scripts
-from .wire import BadJob, Job, exact_member, job_of
+from .wire import UNREADABLE, BadJob, Job, exact_member, job_of
 
 ID_LENGTH = 16  # hex digits of the SHA-1
 AT_ONCE = 100  # records in one call: a script keeps everybody else waiting
@@ -52,6 +52,8 @@ class Failure:
     """With its exact JSON in `raw`."""
     flaw: str
     """Why it cannot be tried again; "" if it can."""
+    retried: bool = False
+    """Ruby has tried it again: it leaves the record in the list and adds `retried_at`. Such a record can be removed."""
 
     @property
     def whole(self) -> bool:
@@ -100,7 +102,7 @@ class FailedList:
         return failure
 
     async def requeue_all(self) -> tuple[int, int]:
-        """All that are there now; how many were requeued, and how many cannot be and stay."""
+        """All that are there now; how many were requeued, and how many stay: retried already, or not to be retried."""
         done = left = 0
         for _ in range(0, await self.count(), AT_ONCE):  # what fails once more meanwhile is not taken again and again
             records = [read_failure(item) for item in await self._items.read(self._keys.failed, left, AT_ONCE)]
@@ -166,6 +168,8 @@ def read_failure(item: Item) -> Failure:
     if not isinstance(members, dict):
         return Failure(number, failure_id, item.size, item.text, None, "", "", (), "", "", None, flaw)
     job, flaw = _job(item.text.decode(), members)
+    if retried := bool(members.get("retried_at")):
+        flaw = f"retried already, at {_words(members['retried_at'])}"
     trace = members.get("backtrace")
     lines = trace if isinstance(trace, list) else [] if trace is None else [trace]
     return Failure(
@@ -181,13 +185,14 @@ def read_failure(item: Item) -> Failure:
         _words(members.get("queue")),
         job,
         flaw,
+        retried,
     )
 
 
 def _job(text: str, members: dict[str, Any]) -> tuple[Job | None, str]:
     """The job in a record and why it cannot be tried again."""
     queue, payload = members.get("queue"), members.get("payload")
-    if payload is None:
+    if payload is None or (isinstance(payload, dict) and payload.get("class") == UNREADABLE):
         return None, "there is no job in the record"
     try:
         raw = exact_member(text, "payload")

@@ -25,6 +25,10 @@ import orjson
 from common.emails import new_id
 
 MAX_INTEGER = 2**53
+UNREADABLE = "Unreadable"
+"""The class in the failure record of what is no job. A null payload stops Ruby's "retry all"; no program has this class, so
+a retry fails and changes nothing else.
+"""
 MAX_JOB = 1 << 20  # bytes; what is larger belongs elsewhere, and its name into the job
 
 # Numbers are left as the texts they are: Python limits the digits of an integer.
@@ -240,7 +244,9 @@ def failure(
     now: float,
     raw: str,
 ) -> str:
-    """A record of `failed` that both dashboards can show. Without a job, `raw` is kept, as a text."""
+    """A record of `failed` that both dashboards can show. Without a job, `raw` is kept, as a text, beside a payload
+    that every client can read.
+    """
     head = encode({"failed_at": failed_at(now)})[:-1]
     rest = {
         "exception": exception,
@@ -252,7 +258,8 @@ def failure(
         "queue": queue,
     }
     if job is None:
-        return f'{head},"payload":null,{encode(rest | {"raw": readable(raw)})[1:]}'
+        payload = encode({"class": UNREADABLE, "queue": queue, "args": []})
+        return f'{head},"payload":{payload},{encode(rest | {"raw": readable(raw)})[1:]}'
     return f'{head},"payload":{job.raw},{encode(rest)[1:]}'
 
 

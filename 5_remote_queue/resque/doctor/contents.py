@@ -133,5 +133,6 @@ def _flaw(item: Item) -> str:
         return "no date that Ruby reads, and its page of failures is an error while it is there"
     if not isinstance(members.get("backtrace"), list) or not isinstance(members.get("worker"), str):
         return "no list as backtrace, or no worker: Ruby's page or Node's scheduler stumbles over it"
-    flaw = read_failure(item).flaw.partition(":")[0]
+    failure = read_failure(item)
+    flaw = "" if failure.retried else failure.flaw.partition(":")[0]
     return f"cannot be tried again, because {flaw}" if flaw else ""
