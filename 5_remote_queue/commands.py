@@ -113,6 +113,7 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
         "waiting": sum(queue.length or 0 for queue in queues),
         "in_flight": await observer.in_flight(),
         "delayed": delayed,
+        "overdue": (await observer.overdue())[0],
         "failed_list": await observer.failed(),
         "processes": await observer.processes(),
         "ever": await observer.totals(),
@@ -122,14 +123,16 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
             queue.name: {"waiting": queue.length, "oldest_seconds": queue.oldest_seconds, "paused": queue.paused}
             for queue in queues
         }
+        figures["leader"] = await observer.leader()
         print(orjson.dumps(figures | {"queues": of_queues}, option=orjson.OPT_INDENT_2).decode())
         return 0
-    for name in ("waiting", "in_flight", "delayed", "failed_list", "processes"):
+    for name in ("waiting", "in_flight", "delayed", "overdue", "failed_list", "processes"):
         print(f"{name.replace('_', ' '):12} {figures[name]:>12,}{' or more' if name == 'delayed' and more else ''}")
     print(
         "all time     "
         + ", ".join(f"{count:,} {show.one_line(name)}" for name, count in (await observer.totals()).items())
     )
+    print(f"delayed jobs are moved by {show.one_line(await observer.leader() or 'no program')}")
     for queue in queues:
         length = "no list" if queue.length is None else f"{queue.length:,}"
         oldest = f", the oldest for {show.duration(queue.oldest_seconds)}" if queue.length else ""

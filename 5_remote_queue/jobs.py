@@ -71,7 +71,9 @@ class Jobs:
             [state] = await observer.states([QUEUE])
             totals = await observer.totals()
             delayed, _ = await observer.delayed()
-            ages = [age for age in (state.oldest_seconds, await observer.oldest_elsewhere()) if age is not None]
+            overdue, overdue_seconds = await observer.overdue()
+            ages = [overdue_seconds]
+            ages += [age for age in (state.oldest_seconds, await observer.oldest_elsewhere()) if age is not None]
             return {
                 "sent": totals["succeeded"],
                 "failed": totals["failed"],
@@ -79,8 +81,10 @@ class Jobs:
                 "retried": totals["retried"],
                 "waiting": (state.length or 0) + delayed,
                 "in_flight": await observer.in_flight(),
-                "oldest_wait_seconds": max(ages, default=0.0),
+                "oldest_wait_seconds": max(ages),
                 "delayed": delayed,
+                "overdue": overdue,
+                "leader": await observer.leader(),
                 "crashed": totals["crashed"],
                 "workers": await observer.processes(),
                 "paused": state.paused or False,

@@ -99,12 +99,14 @@ def test_stats_tells_of_every_queue(run: Terminal) -> None:
     run.fail("no")
     lines = run("stats")
     assert lines[0].split() == ["waiting", "2"]
-    assert lines[3].split() == ["failed", "list", "1"]
-    assert lines[5] == "all time     1,234 succeeded, 0 failed, 0 retried, 0 crashed, 0 late"
-    assert lines[6] == "queue empty: 0"
-    assert lines[7].startswith("queue q: 2, the oldest for ")
-    assert re.search(r" m?s, paused: LoginFailed: \?\[31m$", lines[7]), "nothing moves the reader's cursor"
-    assert lines[8] == "queue wrong?[2J: no list"
+    assert lines[3].split() == ["overdue", "0"]
+    assert lines[4].split() == ["failed", "list", "1"]
+    assert lines[6] == "all time     1,234 succeeded, 0 failed, 0 retried, 0 crashed, 0 late"
+    assert lines[7] == "delayed jobs are moved by no program"
+    assert lines[8] == "queue empty: 0"
+    assert lines[9].startswith("queue q: 2, the oldest for ")
+    assert re.search(r" m?s, paused: LoginFailed: \?\[31m$", lines[9]), "nothing moves the reader's cursor"
+    assert lines[10] == "queue wrong?[2J: no list"
 
 
 def test_stats_as_json_are_for_programs(run: Terminal) -> None:

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from common.redis_client import redis_client
 from tests.programs import Program, Valkey, a_name, wait_until
-from tests.resque import events, housekeeping, keys_module, resque, scripts
+from tests.resque import events, housekeeping, keys_module, observe, resque, scripts
 
 schedules_module: Any = importlib.import_module("5_remote_queue.resque.schedules")
 Keys = keys_module.Keys
@@ -60,6 +60,7 @@ class Clockwork:
         """As if so much time had passed."""
         second, kind = self.client.hget(self.keys.cron, name).split()
         self.client.hset(self.keys.cron, name, f"{int(second) - seconds} {kind}")
+        self.client.hdel(self.keys.last_enqueued, name)
 
     def jobs(self, queue: str = "q") -> list[Any]:
         found: Any = self.client.lrange(self.keys.queue(queue), 0, -1)
@@ -292,40 +293,97 @@ def a_scheduler(valkey: Valkey) -> Iterator[Program]:
 
 
 @pytest.mark.parametrize("lock", ["node_lock", "ruby_lock"])
-async def test_while_a_foreign_scheduler_leads_nothing_of_ours_is_promoted_or_fired(
-    clockwork: Clockwork, lock: str
-) -> None:
+async def test_while_a_foreign_scheduler_leads_we_promote_nothing(clockwork: Clockwork, lock: str) -> None:
     keys, client = clockwork.keys, clockwork.client
-    clockwork.put("tick", every="1m", queue="q", **{"class": "tick"})
-    await clockwork.schedules.fire()
-    clockwork.set_back("tick", 60)
-    other = keys.ruby_lock if lock == "node_lock" else keys.node_lock
-    client.delete(other)
     client.set(getattr(keys, lock), "somebody:1")
     client.rpush(keys.delayed(1), '{"class":"late","queue":"q","args":[]}')
     client.zadd(keys.schedule, {"1": 1})
     assert await clockwork.housekeeping.promote() == 0
     assert clockwork.housekeeping.leader == "somebody:1"
-    assert client.exists(other) == 0, "both locks or none: the other kind of scheduler may lead as well"
-    assert await clockwork.schedules.fire() == 0
-    assert not await clockwork.housekeeping.resign(), "what is not ours is not given back"
+    assert not await clockwork.housekeeping.resign() or lock == "ruby_lock"
+    assert client.get(getattr(keys, lock)) == "somebody:1", "what is not ours is not given back"
     assert clockwork.jobs() == []
     client.delete(getattr(keys, lock))
     assert await clockwork.housekeeping.promote() == 1
-    assert await clockwork.schedules.fire() == 1
-    assert [job["class"] for job in clockwork.jobs()] == ["late", "tick"]
-    assert {client.get(keys.node_lock), client.get(keys.ruby_lock)} == {"six-ways"}
+    assert [job["class"] for job in clockwork.jobs()] == ["late"]
 
 
-async def test_the_locks_run_out_soon_and_the_last_of_us_gives_them_back(clockwork: Clockwork) -> None:
+async def test_a_resque_scheduler_that_starts_beside_us_leads_at_once(clockwork: Clockwork) -> None:
+    """It asks by SETNX, every five seconds, and leaves no trace of having asked: so we never hold its lock."""
+    keys, client = clockwork.keys, clockwork.client
+    await clockwork.lead()
+    assert client.setnx(keys.ruby_lock, "ruby:1")
+    client.rpush(keys.delayed(1), '{"class":"late","queue":"q","args":[]}')
+    client.zadd(keys.schedule, {"1": 1})
+    assert await clockwork.housekeeping.promote() == 0
+    observer = observe.Observer(clockwork.redis, keys)
+    assert await observer.leader() == clockwork.housekeeping.leader == "ruby:1"
+
+
+async def test_a_resque_scheduler_fires_what_is_in_redis_and_we_fire_what_only_we_know(clockwork: Clockwork) -> None:
+    keys, client = clockwork.keys, clockwork.client
+    schedules = clockwork.another(resque.Schedule("ours", "q", "ours", every="1m"))
+    clockwork.put("tick", every="1m", queue="q", **{"class": "tick"})
+    await schedules.fire()
+    for name in ("ours", "tick"):
+        clockwork.set_back(name, 60)
+    client.set(keys.ruby_lock, "ruby:1")
+    assert await schedules.fire() == 1
+    assert [job["class"] for job in clockwork.jobs()] == ["ours"]
+    client.delete(keys.ruby_lock)
+    client.set(keys.node_lock, "node:1")
+    assert await schedules.fire() == 1, "Node's leader knows no schedules"
+    assert [job["class"] for job in clockwork.jobs()] == ["ours", "tick"]
+
+
+@pytest.mark.parametrize("when", [{"cron": "* * * * *"}, {"every": "1m"}])
+async def test_what_resque_scheduler_has_fired_is_not_fired_again(clockwork: Clockwork, when: dict[str, str]) -> None:
+    keys, client = clockwork.keys, clockwork.client
+    clockwork.put("tick", queue="q", **when, **{"class": "tick"})
+    await clockwork.schedules.fire()
+    clockwork.set_back("tick", 600)
+    client.hset(keys.last_enqueued, "tick", datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S +0000"))
+    assert await clockwork.schedules.fire() == 0
+    client.hset(keys.last_enqueued, "tick", "2099-01-01 00:00:00 +0000")
+    assert await clockwork.schedules.fire() == 1, "a clock that was wrong keeps nothing back"
+    last = datetime.strptime(client.hget(keys.last_enqueued, "tick"), "%Y-%m-%d %H:%M:%S %z")
+    assert last.timestamp() == clockwork.mark("tick"), "and we say when we fired, as Ruby does"
+
+
+async def test_a_foreign_leader_that_moves_nothing_is_named(
+    clockwork: Clockwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed, it keeps its lock for up to 180 seconds."""
+    keys, client, observer = clockwork.keys, clockwork.client, observe.Observer(clockwork.redis, clockwork.keys)
+    client.set(keys.ruby_lock, "ruby:1", ex=180)
+    due = int(time.time()) - 100
+    client.rpush(keys.delayed(due), *['{"class":"late","queue":"q","args":[]}'] * 3)
+    client.zadd(keys.schedule, {str(due): due})
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert await clockwork.housekeeping.promote() == 0
+    [line] = caplog.messages
+    assert line.startswith("ruby:1 leads and has not moved jobs that have been due for 10")
+    jobs, seconds = await observer.overdue()
+    assert (jobs, 100 <= seconds < 130) == (3, True)
+    doctor = importlib.import_module("5_remote_queue.resque.doctor").Doctor(clockwork.redis, keys)
+    [finding] = [finding for finding in await doctor.examine() if "overdue" in finding.what]
+    assert "3 delayed jobs are overdue" in finding.what
+    assert "ruby:1 leads: is it dead?" in finding.what
+    client.delete(keys.ruby_lock)
+    assert await clockwork.housekeeping.promote() == 3
+    assert await observer.overdue() == (0, 0.0)
+
+
+async def test_the_lock_runs_out_soon_and_the_last_of_us_gives_it_back(clockwork: Clockwork) -> None:
     keys, client = clockwork.keys, clockwork.client
     assert 0 < client.pttl(keys.node_lock) <= 10_000
-    assert 0 < client.pttl(keys.ruby_lock) <= 10_000
+    assert not client.exists(keys.ruby_lock)
     client.zadd(keys.leases, {"host:1+1:q": 1})
     assert not await clockwork.housekeeping.resign(), "a worker of ours goes on leading"
     client.delete(keys.leases)
     assert await clockwork.housekeeping.resign()
-    assert client.exists(keys.node_lock, keys.ruby_lock) == 0
+    assert not client.exists(keys.node_lock)
 
 
 def test_a_scheduler_alone_promotes_what_is_due_and_leaves_no_lock_behind(valkey: Valkey) -> None:
@@ -335,7 +393,7 @@ def test_a_scheduler_alone_promotes_what_is_due_and_leaves_no_lock_behind(valkey
     client.zadd(keys.schedule, {"1": 1})
     with a_scheduler(valkey) as program:
         wait_until(lambda: client.llen(keys.queue(queue)) == 1, "the delayed job is promoted")
-        assert client.get(keys.node_lock) == client.get(keys.ruby_lock) == "six-ways"
+        assert client.get(keys.node_lock) == "six-ways"
         assert program.stop() == 0
         assert client.exists(keys.node_lock, keys.ruby_lock) == 0
 

@@ -19,8 +19,10 @@ from common.heartbeat import RETRY_SECONDS
 from common.log import OncePerSecond
 from common.redis_client import reason
 
+from . import show
 from .events import CleanedWorker, Erred, Failed, Hook, Promoted
 from .keys import Keys
+from .observe import OVERDUE_SECONDS
 from .registration import BEATS
 from .scripts import Scripts
 from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, readable
@@ -62,6 +64,7 @@ class Housekeeping:
         self._unseen = max(lease_seconds / 2, UNSEEN_SECONDS)  # a lease outlives two thirds of it without a beat
         self._grace = lease_seconds / BEATS + RETRY_SECONDS  # within it, whoever lives has beaten
         self._log = OncePerSecond(log)
+        self._silent_leader: str | None = None  # in the log already
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -113,8 +116,9 @@ class Housekeeping:
         names = [keys.node_lock, keys.ruby_lock, keys.schedule, keys.queues, keys.unreadable]
         arguments = (keys.namespace, LEADER, int(LEADER_SECONDS * 1000), AT_ONCE)
         for _ in range(ROUNDS):  # then the other chores have their turn, however much is due
-            leader, count, more = await self._scripts("promote", names, *arguments)
+            leader, count, more, ends_in, overdue = await self._scripts("promote", names, *arguments)
             self.leader = leader.decode(errors="replace")
+            self._watch(self.leader, ends_in / 1000, overdue)
             moved += count
             if not more:
                 break
@@ -122,8 +126,20 @@ class Housekeeping:
             self._hook(Promoted(moved))
         return moved
 
+    def _watch(self, leader: str, ends_in: float, overdue: float) -> None:
+        """A foreign leader that was killed keeps its lock until that ends: name it, once."""
+        if overdue < OVERDUE_SECONDS:
+            self._silent_leader = None
+        elif self._silent_leader != leader:
+            self._silent_leader = leader
+            until = f"its lock ends in {ends_in:.0f} s" if ends_in >= 0 else "its lock has no end"
+            log.warning(
+                "%s leads and has not moved jobs that have been due for %d s: is it dead? They wait; %s",
+                *(show.one_line(leader), overdue, until),
+            )
+
     async def resign(self) -> bool:
-        """At our end: give the locks back, unless other workers of ours are there to lead. True: we gave them back."""
+        """At our end: give the lock back, unless other workers of ours are there to lead. True: we gave it back."""
         keys = self._keys
         return bool(await self._scripts("resign", [keys.node_lock, keys.ruby_lock, keys.leases], LEADER))
 

@@ -19,8 +19,9 @@ NAME the same without its queues, TS unix seconds:
     persistent_schedules     hash    name -> cron schedule, as resque-scheduler writes it (schedules.py)
     schedules_changed        set     names of schedules that a resque-scheduler should look at again
     pause-all-workers        string  "true": nobody takes a job
+    delayed:last_enqueued_at hash    name of a schedule -> when it was enqueued last, as Ruby writes it
     resque_scheduler_leader_lock           string  who promotes delayed jobs, as Node asks
-    resque:resque_scheduler_master_lock    string  the same as Ruby asks (with the namespace twice, yes)
+    resque:resque_scheduler_master_lock    string  the same as Ruby asks (namespace twice, yes); we only read it
 
 Ours alone; no foreign program looks at keys that begin with `py:`:
 
@@ -57,6 +58,7 @@ class Keys:
         self.cron_schedules = self.key("persistent_schedules")
         self.schedules_changed = self.key("schedules_changed")
         self.pause_all = self.key("pause-all-workers")
+        self.last_enqueued = self.key("delayed:last_enqueued_at")
         self.node_lock = self.key("resque_scheduler_leader_lock")
         self.ruby_lock = self.key(namespace, "resque_scheduler_master_lock")
         self.leases = self.key("py:leases")

@@ -23,6 +23,7 @@ from .keys import CHART_SECONDS, Keys
 from .wire import BadJob, Job, job_of, read_job
 
 ALIVE_SECONDS = 70.0  # Ruby gives a sign of life every 60 s, Node every 5, we every few
+OVERDUE_SECONDS = 15.0  # three polls of a foreign leader: a delayed job that is due for longer is overdue
 MOST_SECONDS = 1000  # of delayed jobs, so many seconds are counted out
 
 _JS_DATE = re.compile(r"^\w{3} (\w{3}) (\d{2}) (\d{4}) (\d\d:\d\d:\d\d) GMT([+-]\d{4})")
@@ -121,6 +122,22 @@ class Observer:
         lengths = await pipeline.execute(raise_on_error=False)
         return sum(length for length in lengths if isinstance(length, int)), len(seconds) > MOST_SECONDS
 
+    async def overdue(self) -> tuple[int, float]:
+        """How many delayed jobs should have been moved already, and for how many seconds the oldest of them.
+
+        Those of so many seconds are counted as `delayed` counts.
+        """
+        limit = await self.now() - OVERDUE_SECONDS
+        seconds = await _or_nothing(
+            self._redis.zrange(self._keys.schedule, "-inf", limit, byscore=True, offset=0, num=MOST_SECONDS)
+        )
+        pipeline = self._redis.pipeline(transaction=False)
+        for second in seconds:
+            pipeline.llen(self._keys.key("delayed", _text(second)))
+        lengths = [length for length in await pipeline.execute(raise_on_error=False) if isinstance(length, int)]
+        oldest = float(seconds[0]) if seconds and seconds[0].isdigit() else limit
+        return sum(lengths), limit + OVERDUE_SECONDS - oldest if sum(lengths) else 0.0
+
     async def oldest_elsewhere(self) -> float | None:
         """The age (seconds) of the oldest job that is in a worker's hands or delayed; None when no id tells.
 
@@ -184,7 +201,7 @@ class Observer:
 
     async def leader(self) -> str | None:
         """Who promotes delayed jobs; None: nobody."""
-        for lock in (self._keys.node_lock, self._keys.ruby_lock):
+        for lock in (self._keys.ruby_lock, self._keys.node_lock):  # we hold Node's for a moment longer
             if (name := await _or_nothing(self._redis.get(lock))) and isinstance(name, bytes):
                 return _text(name)
         return None

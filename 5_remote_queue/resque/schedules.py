@@ -13,8 +13,11 @@ Schedules are given in code or stand in the hash `persistent_schedules`, in the 
 Each has either `cron` or `every`. A schedule with anything else in it may mean something that we would not do; it is
 named in the log and left alone. So is one that cannot be read.
 
-By Redis's clock, each due second of a schedule is enqueued once, however many schedulers run. What was missed while
-none ran is made good once, not for each missed time: a report that comes seven times tells no more than one.
+By Redis's clock, each due second of a schedule is enqueued once, however many schedulers run. While a resque-scheduler
+leads, it fires what stands in Redis, and says in `delayed:last_enqueued_at` when it did; so do we, and what it has
+fired is not fired again when it has gone. Schedules given in code are ours alone: they are fired whoever leads. What
+was missed while none ran is made good once, not for each missed time: a report that comes seven times tells no more
+than one.
 """
 
 import asyncio
@@ -38,10 +41,12 @@ from common.redis_client import reason
 from .events import Erred, Fired, Hook, ignore
 from .housekeeping import LEADER
 from .keys import Keys
+from .observe import moment_of
 from .scripts import Scripts
-from .wire import BadJob, digest, encode, make_job
+from .wire import BadJob, digest, encode, make_job, started_at
 
 LOOK_SECONDS = 0.25
+AHEAD_SECONDS = 60
 MEMBERS = {"cron", "every", "queue", "class", "args", "description", "persist", "parameters"}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -216,7 +221,7 @@ class Schedules:
         self._log = OncePerSecond(log)
 
     async def run(self) -> None:
-        """Fire what is due, as long as we lead, until cancelled. (Housekeeping, which promotes, makes us lead.)"""
+        """Fire what is due, until cancelled."""
         while True:
             try:
                 await self.fire()
@@ -232,21 +237,35 @@ class Schedules:
         """Enqueue what is due now; how many jobs."""
         schedules = await self.all()
         marks = await self._redis.hgetall(self._keys.cron)
+        foreign = await self._last_enqueued()
         now, fired = int((await self._redis.time())[0]), 0
         for schedule in schedules.values():
             try:
-                fired += await self._fire(schedule, marks, now)
+                fired += await self._fire(schedule, marks, foreign, now)
             except ResponseError as error:  # what is under the key of its queue is no list
                 self._log.warning("the schedule %r: %s", schedule.name, reason(error))
         return fired
 
-    async def _fire(self, schedule: Schedule, marks: Mapping[bytes, bytes], now: int) -> bool:
+    async def _last_enqueued(self) -> Mapping[bytes, bytes]:
+        """As resque-scheduler keeps it; nothing if what is under its key is no hash."""
+        try:
+            return dict(await self._redis.hgetall(self._keys.last_enqueued))
+        except ResponseError:
+            return {}
+
+    async def _fire(
+        self, schedule: Schedule, marks: Mapping[bytes, bytes], foreign: Mapping[bytes, bytes], now: int
+    ) -> bool:
         mark = marks.get(schedule.name.encode(), b"")
         second, _, kind = mark.decode(errors="replace").partition(" ")
         if kind != schedule.kind or not re.fullmatch(r"-?\d{1,15}", second, re.ASCII):
             await self._step(schedule, mark, schedule.when.begin(now), "")
             return False
-        due = schedule.when.due(int(second), now)
+        last = moment_of(foreign.get(schedule.name.encode())) if schedule.name in self._stored else None
+        known = (
+            last is not None and last <= now + AHEAD_SECONDS
+        )  # a moment further ahead is an error of somebody's clock
+        due = schedule.when.due(max(int(second), int(last)) if known and last else int(second), now)
         if due is None:
             return False
         job = make_job(schedule.queue, schedule.job, _args_of_firing(schedule.args, due))
@@ -257,8 +276,10 @@ class Schedules:
 
     async def _step(self, schedule: Schedule, mark: bytes, second: int, raw: str) -> bool:
         keys = self._keys
-        names = [keys.node_lock, keys.ruby_lock, keys.cron, keys.queues, keys.queue(schedule.queue)]
-        arguments = (LEADER, schedule.name, mark, f"{second} {schedule.kind}", schedule.queue, raw)
+        names = [keys.ruby_lock, keys.last_enqueued, keys.cron, keys.queues, keys.queue(schedule.queue)]
+        stored = int(schedule.name in self._stored)
+        new_mark = f"{second} {schedule.kind}"
+        arguments = (LEADER, schedule.name, mark, new_mark, schedule.queue, raw, started_at(second), stored)
         return bool(await self._scripts("fire", names, *arguments))
 
     async def all(self) -> dict[str, Schedule]:
@@ -275,7 +296,7 @@ class Schedules:
                     log.warning("the schedule %r is left alone: %s", name, error)
         self._named = named
         await self._forget(self._stored - schedules.keys())
-        self._stored = schedules.keys() - self._own.keys()
+        self._stored = {name.decode(errors="replace") for name in found} & schedules.keys()
         return schedules
 
     async def add(self, schedule: Schedule) -> None:
@@ -289,7 +310,9 @@ class Schedules:
         """False: there is none of this name in Redis. (What is given in code stays.)"""
         keys = self._keys
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hdel(keys.cron_schedules, name).hdel(keys.cron, name).sadd(keys.schedules_changed, name)
+            pipeline.hdel(keys.cron_schedules, name).hdel(keys.cron, name).hdel(keys.last_enqueued, name).sadd(
+                keys.schedules_changed, name
+            )
             removed, *_ = await pipeline.execute()
         return bool(removed)
 

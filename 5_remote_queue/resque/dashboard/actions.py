@@ -18,7 +18,7 @@ SENTENCES = {
     "retried": "The job is back in its queue.",
     "removed": "It is removed.",
     "retried-all": "{count} jobs are back in their queues.",
-    "retried-some": "{count} jobs are back in their queues. The others cannot be tried again; each says why.",
+    "retried-some": "{count} jobs are back in their queues. The others cannot be retried; each says why.",
     "removed-all": "{count} failed jobs are removed.",
     "ran": "The job is in its queue now.",
     "gone": "Nothing has changed: it was not there any more.",

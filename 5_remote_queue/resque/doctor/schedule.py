@@ -2,13 +2,15 @@
 
 from collections.abc import AsyncIterator
 
+from ..housekeeping import LEADER
+from ..observe import Observer
 from ..show import bytes_as_text
 from .finding import Finding, Mend, done
 from .walk import Patient, is_second
 
 
 async def examine(patient: Patient) -> AsyncIterator[Finding]:
-    for examination in (_schedule, _timestamps, _locks):
+    for examination in (_schedule, _timestamps, _leader, _locks):
         async for finding in examination(patient):
             yield finding
 
@@ -93,6 +95,17 @@ def _timestamp_removal(patient: Patient, raw: bytes, member: bytes) -> Mend:
             return await done(pipeline)
 
     return mend
+
+
+async def _leader(patient: Patient) -> AsyncIterator[Finding]:
+    """A leader that was killed keeps its lock until that ends: meanwhile nobody moves what is due."""
+    if not patient.is_sound(patient.keys.schedule):
+        return
+    observer = Observer(patient.redis, patient.keys)
+    (jobs, seconds), leader = await observer.overdue(), await observer.leader()
+    if jobs and leader not in (None, LEADER):
+        what = f"{jobs:,} delayed jobs are overdue, the oldest for {seconds:.0f} s; {leader} leads: is it dead?"
+        yield Finding(what, patient.keys.schedule)
 
 
 async def _locks(patient: Patient) -> AsyncIterator[Finding]:

@@ -1,4 +1,4 @@
--- If no worker of ours is left, let others promote delayed jobs: at once, not when our locks run out.
+-- If no worker of ours is left, let others promote delayed jobs: at once, not when our lock runs out.
 --
 -- KEYS  Node's lock, Ruby's lock, py:leases   ARGV  our name in the locks
 -- Returns how many locks were given back.
