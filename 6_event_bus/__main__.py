@@ -5,6 +5,7 @@ import sys
 from common.process import run
 from common.serving import serve
 from common.settings import exit_with_usage_error, read_settings
+from common.steps import step_or
 
 from .server import create_app
 from .worker import work
@@ -15,6 +16,6 @@ if __name__ == "__main__":
         case ["server"] | []:
             run(serve(create_app(settings), settings.host, settings.port))
         case ["worker"]:
-            run(work(settings))
+            run(step_or(work, settings, __package__)(settings))
         case _:
             exit_with_usage_error(f"usage: {__doc__}")

@@ -13,4 +13,4 @@ def make_log(settings: Settings, redis: Redis) -> Log:
     streams = StreamLog(redis, settings.lease_seconds)
     lua = PartitionedLog(redis, settings.lease_seconds, settings.partition_seconds)
     lua.other, streams.other = streams, lua
-    return streams if settings.log == "streams" else lua
+    return streams if settings.log == "streams" or settings.step == "group" else lua

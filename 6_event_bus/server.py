@@ -7,13 +7,15 @@ from aiohttp import web
 from common.durability import warn_if_not_durable
 from common.redis_client import redis_client
 from common.settings import Settings
+from common.steps import known
 from common.web import LINKS, SETTINGS, Stats, answer, read_email, web_frame
 
 from .logs import make_log
 from .page import log_page
 from .producer import Producer
+from .steps import talk
 
-PRODUCER = web.AppKey("producer", Producer)
+PRODUCER: web.AppKey[Producer | talk.Producer] = web.AppKey("producer")
 
 
 async def handle(request: web.Request) -> web.Response:
@@ -33,12 +35,14 @@ def create_app(settings: Settings) -> web.Application:
 async def open_log(app: web.Application) -> AsyncIterator[None]:
     async with redis_client(app[SETTINGS].redis) as redis, make_log(app[SETTINGS], redis) as log:
         await warn_if_not_durable(redis)
-        app[PRODUCER] = Producer(log)
+        step = app[SETTINGS].step
+        in_talk = step in ("cursor_first", "commit_after")
+        app[PRODUCER] = talk.Producer(redis, own_clock=step == "cursor_first") if in_talk else Producer(log)
         yield
 
 
 async def stats(app: web.Application) -> Stats:
-    return await app[PRODUCER].stats()
+    return known(await app[PRODUCER].stats(), app[SETTINGS], __package__)
 
 
 async def health(app: web.Application) -> None:

@@ -1,11 +1,26 @@
 """The steps of a chapter: small workers in its folder `steps/`, of which STEP runs one in place of the full design."""
 
+import asyncio
 import importlib
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from redis.exceptions import RedisError
+
+from common.log import OncePerSecond
+from common.process import stop_requested
+from common.redis_client import reason
 from common.settings import Settings, exit_with_usage_error
+from common.tasks import end_tasks
+
+SLOTS = 10
+POLL_SECONDS = 0.1  # between two looks when there was nothing to do; the full designs wait without asking
+REDIS_SECONDS = 1.0  # between two attempts to reach Redis
+
+log = logging.getLogger(__name__)
+redis_log = OncePerSecond(log)
 
 Work = Callable[[Settings], Coroutine[Any, Any, None]]
 
@@ -41,3 +56,32 @@ def known(figures: dict[str, Any], settings: Settings, package: str) -> dict[str
         return figures
     names = steps_of(package)[settings.step]
     return {name: figure if name in names else None for name, figure in figures.items()}
+
+
+async def run_slots(settings: Settings, work_one: Callable[[int], Awaitable[bool]], slots: int = SLOTS) -> None:
+    """Call `work_one(slot)` in every slot, again and again, until the process is stopped. False: nothing to do.
+
+    After SIGTERM the slots take no new job and have DRAIN_SECONDS to finish the one that they hold.
+    """
+    stop = asyncio.Event()
+    log.info("ready, as the step %s", settings.step)
+    running = [asyncio.create_task(_run_slot(number, work_one, stop)) for number in range(slots)]
+    stopping = asyncio.create_task(stop_requested())
+    await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)  # a slot ends early only by an error
+    log.info("stopping")
+    stop.set()
+    ended, _ = await asyncio.wait(running, timeout=settings.drain_seconds)
+    await end_tasks([stopping, *running])
+    for slot in ended:
+        slot.result()  # raises the error of a slot: the process ends, and the runner starts it again
+
+
+async def _run_slot(number: int, work_one: Callable[[int], Awaitable[bool]], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            pause = 0.0 if await work_one(number) else POLL_SECONDS
+        except (RedisError, OSError) as error:
+            redis_log.warning("%s", reason(error))
+            pause = REDIS_SECONDS
+        if pause and not stop.is_set():
+            await asyncio.sleep(pause)

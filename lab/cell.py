@@ -125,6 +125,7 @@ class Cell:
         """Wait until nothing is queued and no more arrives. Raises Broken."""
         seen, since = -1, time.monotonic()
         deadline, why = since + SETTLE_SECONDS, ""
+        last: Balance | None = None  # figures of one look are not of one moment: two looks must agree
         while time.monotonic() < deadline:
             if (count := len(self._arrivals())) != seen:
                 seen, since = count, time.monotonic()
@@ -137,8 +138,9 @@ class Cell:
             else:
                 missing = set(accepted) - {arrival.id for arrival in self._arrivals()} - self._given_up.keys()
                 why = f"still {balance.queued} queued" if balance.queued else "emails still come"
-                if not balance.queued and quiet > (SILENT_SECONDS if missing else QUIET_SECONDS):
+                if not balance.queued and quiet > (SILENT_SECONDS if missing else QUIET_SECONDS) and balance == last:
                     return balance
+                last = balance
             time.sleep(0.1)
         raise Broken(f"{why} after {SETTLE_SECONDS:g} s")
 

@@ -20,9 +20,10 @@ from common.mailer import Mailer
 from common.redis_client import blocking_redis_client, redis_client
 from common.sender import PatientSender
 from common.settings import Settings
+from common.steps import SLOTS, run_slots
 
 from ..jobs import QUEUE
-from .slots import SLOTS, failed_record, run_slots, send
+from .job import failed_record, send
 
 JOBS = f"resque:queue:{QUEUE}"  # list of jobs, the oldest at the head
 FAILED = "resque:failed"  # list of the jobs that failed, each with its error

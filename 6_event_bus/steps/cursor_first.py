@@ -1,0 +1,42 @@
+"""Step 1, `cursor_first`: one script reads the next event and moves the cursor, then the worker sends the email.
+
+Loses: each email that a worker was sending when it was killed, because the cursor is already behind its event. And each
+event of a producer whose clock is late, because it goes into a minute that the cursor has left.
+"""
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+from common.mailer import Mailer
+from common.redis_client import redis_client
+from common.sender import PatientSender
+from common.settings import Settings
+from common.steps import run_slots
+
+from .talk import CURSOR, LUA, PARTITIONS, handle
+
+
+class Worker:
+    def __init__(self, settings: Settings, redis: Redis, sender: PatientSender) -> None:
+        self._domain = settings.id_domain
+        self._sender = sender
+        self._next: Any = redis.register_script((LUA / "next.lua").read_bytes())
+
+    async def work_one(self, slot: int) -> bool:
+        """Handle the next event. Returns False at the end of the log."""
+        event = await self._next([PARTITIONS, CURSOR])
+        if event is None:
+            return False
+        # The cursor has moved: from here until the mail server's 250, a kill loses the email.
+        await handle(self._sender, self._domain, event)
+        return True
+
+
+async def work(settings: Settings) -> None:
+    """Handle events until this process is stopped."""
+    async with redis_client(settings.redis) as redis, Mailer(settings, patient=True) as mailer:
+        sender = PatientSender(mailer, settings.emails_per_second)
+        worker = Worker(settings, redis, sender)
+        await run_slots(settings, worker.work_one)
+        await sender.close()

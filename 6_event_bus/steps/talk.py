@@ -1,0 +1,73 @@
+"""The log of the first two steps, as in the talk: a list of events for each minute.
+
+    talk:partitions     sorted set  the minutes that have events: N -> N; N is unix time / 60, rounded down
+    talk:partitions:N   list        the events of minute N as JSON, the oldest at the head
+    talk:cursor         hash        partition, index: the next event of the worker
+
+`cursor_first` takes N from the producer's clock, as the talk does. `commit_after` takes it from Redis's clock.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from common.emails import BadEmail, Email, email_from_json
+from common.errors import CannotAccept, SendError
+from common.redis_client import reason
+from common.sender import PatientSender
+from common.web import Stats
+
+PARTITIONS = "talk:partitions"
+CURSOR = "talk:cursor"
+LUA = Path(__file__).parent / "lua"
+
+log = logging.getLogger(__name__)
+
+
+class Producer:
+    def __init__(self, redis: Redis, *, own_clock: bool) -> None:
+        self._redis = redis
+        self._own_clock = own_clock
+        self._append = redis.register_script((LUA / "append.lua").read_bytes())
+
+    async def email_requested(self, email: Email) -> None:
+        """Return when the event is in the log. Raises CannotAccept."""
+        try:
+            await self.append(email.to_json(), time.time())
+        except RedisError as error:
+            raise CannotAccept(reason(error)) from None
+
+    async def append(self, event: bytes, now: float) -> None:
+        """`now`: what the producer's clock says, in unix seconds."""
+        await self._append([PARTITIONS], [event, int(now // 60) if self._own_clock else ""])
+
+    async def check(self) -> None:
+        """Raises CannotAccept when Redis does not answer."""
+        try:
+            await self._redis.ping()
+        except RedisError as error:
+            raise CannotAccept(reason(error)) from None
+
+    async def stats(self) -> Stats:
+        """How many events there are. Raises CannotAccept."""
+        redis: Any = self._redis
+        try:
+            partitions = await redis.zrange(PARTITIONS, 0, -1)
+            return {"events": sum([await redis.llen(f"{PARTITIONS}:{int(n)}") for n in partitions])}
+        except RedisError as error:
+            raise CannotAccept(reason(error)) from None
+
+
+async def handle(sender: PatientSender, domain: str, event: bytes) -> None:
+    """Send the email that this event asks for. What fails is logged and dropped: the steps try each email once."""
+    try:
+        email = email_from_json(event, domain)
+        await sender.send(email)
+    except (BadEmail, SendError) as error:
+        log.error("gave up %s: %s: %s", event[:60], type(error).__name__, error)
+    else:
+        log.info("sent %s", email.id)
