@@ -29,7 +29,7 @@ check: $(VENV)/ready-dev ## format, lint, types, tests: what CI runs, before a s
 compare: $(VENV)/ready-dev ## the six side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5"
 	@exec $(PY) -m lab.compare
 
-faults: $(VENV)/ready-dev ## kill things, and count; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill
+faults: $(VENV)/ready-dev ## kill things, and count; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, STEPS=1
 	@exec $(PY) -m lab.faults
 
 bench: $(VENV)/ready-dev ## how fast the parts are, each beside a reference of the same run

@@ -35,7 +35,7 @@ PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a kind that may
 TOP = PLAIN | {"CONTRIBUTING.md", "README.md", "pyproject.toml"}
 CODE = {".css", ".html", ".js", ".lua", ".md", ".py", ".svg"}
 
-_RESULTS = re.compile(r"results/(bench|compare|faults)\.json")
+_RESULTS = re.compile(r"results/(bench|compare|faults|steps)\.json")
 _HIDDEN = re.compile(r"[._].*|node_modules|partial")
 _CONTENTS_FROM = 4  # a page with fewer headings than this needs no table of contents
 

@@ -29,6 +29,8 @@ def read_balance(running: Running) -> Balance:
     """Raises OSError or HTTPException when it cannot be read now."""
     number, stats = running.subject.number, running.strategy.stats()
     accepted = int(stats["accepted"])
+    if running.subject.is_step:  # it keeps no count of what is in flight
+        return Balance(int(stats.get("waiting") or 0), accepted, None)
     if number == 4:  # only its worker knows; with ?wait= there is nothing to know, as nothing is tried again
         waits = bool(running.subject.query)
         return Balance(0 if waits else queued_at_worker(running.strategy.make.text()), accepted, None)

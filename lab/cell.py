@@ -34,7 +34,7 @@ from lab.hits import HITS
 from lab.judge import broken_promises
 from lab.mailbox import Arrival, Mailbox, mailbox
 from lab.preparations import CannotDo
-from lab.promises import SUBJECTS, Bound, promise
+from lab.promises import STEPS, SUBJECTS, Bound, promise
 from lab.running import SEND_SECONDS, TAKE_MS, Running
 
 TIMEOUT = 15.0  # seconds after which a client gives up
@@ -216,7 +216,7 @@ def say(**facts: Any) -> None:
 
 def run_cells(lab: Lab, box: Mailbox, subject: str, faults: list[str], plan: Plan) -> None:
     """One after another, on the same running strategy as long as it is well. Raises ChildFailed or OSError."""
-    running = Running(lab, SUBJECTS[subject], box)
+    running = Running(lab, (SUBJECTS | STEPS)[subject], box)
     try:
         for fault in faults:
             try:
@@ -247,7 +247,7 @@ def measure(running: Running, subject: str, fault: str, plan: Plan, lab: Lab) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Faults done to one strategy.")
-    parser.add_argument("subject", choices=SUBJECTS)
+    parser.add_argument("subject", choices=SUBJECTS | STEPS)
     parser.add_argument("faults", nargs="+", choices=HITS)
     parser.add_argument("--seed", required=True)
     parser.add_argument("--kills", type=int, required=True, help="how often each fault is done")

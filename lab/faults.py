@@ -6,11 +6,13 @@ promised. The strategies run side by side, a few at a time; each has a mail serv
 
     make faults [KILLS=10] [SEED=2016] [RATE=40] [STRATEGIES="5 6"] [FAULTS="worker-kill redis-tail"]
 
-KILLS is how often each fault is done in its cell. The same SEED makes the same faults at the same moments, for each
+STEPS=1 does it to the steps of chapters 5 and 6 in place of the strategies. KILLS is how often each fault is done in
+its cell. The same SEED makes the same faults at the same moments, for each
 cell alone too: make faults STRATEGIES=5 FAULTS=worker-kill SEED=7.
 
-A run with none of these set writes results/faults.json and .md, which the READMEs show; any other writes the same into
-results/partial. The exit status is 1 when a promise was broken.
+A run with none of these set writes results/faults.json and .md, which the READMEs show, and one with STEPS=1 alone
+results/steps.json and .md; any other writes the same into results/partial. The exit status is 1 when a promise was
+broken.
 """
 
 import argparse
@@ -39,7 +41,7 @@ from lab.faults_report import markdown, measured
 from lab.figures import Facts
 from lab.judge import AT_A_TIME
 from lab.machine import busy, stamp
-from lab.promises import FAULTS, SUBJECTS, faults_of
+from lab.promises import FAULTS, STEPS, SUBJECTS, faults_of
 from lab.running import LEASE_SECONDS, SEND_SECONDS, TAKE_MS
 from lab.strategies import strategies
 
@@ -47,6 +49,7 @@ LANES = 3 * (os.cpu_count() or 1)  # strategies at a time: mostly they wait for 
 LOOK_SECONDS = 0.1
 KILLS, SEED, RATE = 10, "2016", 40
 MAX_RATE = 0.6 * AT_A_TIME / (TAKE_MS / 1000)  # emails a second; with more, they pile up without any fault
+SUBJECTS_AND_STEPS = SUBJECTS | STEPS
 END_SECONDS = 45.0  # a lane may have a strategy to end that drains, its Valkey, and a load that waits for answers
 
 
@@ -131,7 +134,7 @@ def progress(lanes: list[Lane]) -> Table:
         done = len(lane.cells)
         lost, twice = (sum(cell.get(name, 0) for cell in lane.cells) for name in ("lost", "duplicated"))
         grid.add_row(
-            SUBJECTS[lane.subject].title,
+            SUBJECTS_AND_STEPS[lane.subject].title,
             ProgressBar(len(lane.faults), done, width=16),
             lane.fault if lane.doing not in ("done", "waits") else "",
             lane.doing,
@@ -147,7 +150,7 @@ def final_table(lanes: list[Lane]) -> Group:
     for lane in lanes:
         grid = Table(
             *("fault", "promised", "measured", "accepted", "ok", "failed"),
-            title=SUBJECTS[lane.subject].title,
+            title=SUBJECTS_AND_STEPS[lane.subject].title,
             title_justify="left",
             title_style="bold",
             box=SIMPLE_HEAD,
@@ -174,11 +177,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     refuse_settings_in_the_way(parser)
-    there = [name for name, subject in SUBJECTS.items() if subject.number in strategies(subject.number)]
+    subjects = STEPS if os.environ.get("STEPS") else SUBJECTS
+    there = [name for name, subject in subjects.items() if subject.number in strategies(subject.number)]
     chosen, faults = names_from(parser, "STRATEGIES", there), names_from(parser, "FAULTS", list(FAULTS))
     kills, rate = int(number_from(parser, "KILLS", KILLS, 1)), number_from(parser, "RATE", RATE, 1, MAX_RATE)
     seed = os.environ.get("SEED") or SEED
-    lanes = [Lane(name, [f for f in faults_of(SUBJECTS[name]) if f in faults]) for name in chosen]
+    lanes = [Lane(name, [f for f in faults_of(subjects[name]) if f in faults]) for name in chosen]
     lanes = [lane for lane in lanes if lane.faults]
     if not lanes:
         parser.error("none of these faults can be done to these strategies")
@@ -215,7 +219,8 @@ def main() -> None:
     console.print(f"seed {seed}, {facts['seconds']} s; a promise is in lab/promises.py", highlight=False)
     usual = (chosen, faults, kills, seed, rate) == (there, list(FAULTS), KILLS, SEED, RATE)
     whole = usual and all("lost" in cell for cell in cells)
-    console.print(f"[dim]{said(write_results('faults', facts, whole=whole, md=markdown(facts)))}[/]")
+    name = "steps" if subjects is STEPS else "faults"
+    console.print(f"[dim]{said(write_results(name, facts, whole=whole, md=markdown(facts)))}[/]")
     skipped = sum("skipped" in cell for cell in cells)
     if broken := sum(bool(cell["broken"]) for cell in cells):
         console.print(f"[bold red]{broken} of {len(cells)} cells broke a promise[/]")

@@ -4,7 +4,7 @@ from typing import Any
 
 from lab.compare_report import machine_of
 from lab.figures import Facts
-from lab.promises import FAULTS, SUBJECTS
+from lab.promises import FAULTS, STEPS, SUBJECTS
 
 SELDOM = ("failed", "queued", "recovered", "unexpected")
 WORDS = {"duplicated": "twice", "failed": "given up", "queued": "still queued"}
@@ -54,7 +54,7 @@ def markdown(facts: dict[str, Any]) -> str:
         "",
     ]
     for subject in dict.fromkeys(cell["subject"] for cell in facts["cells"]):
-        parts += [f"## {SUBJECTS[subject].title}", "", *table(facts, subject), ""]
+        parts += [f"## {(SUBJECTS | STEPS)[subject].title}", "", *table(facts, subject), ""]
     return "\n".join(parts)
 
 

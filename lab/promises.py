@@ -58,6 +58,10 @@ class Subject:
     settings: dict[str, str] = field(default_factory=dict)
     redis: bool = False
 
+    @property
+    def is_step(self) -> bool:
+        return "STEP" in self.settings
+
 
 SUBJECTS: dict[str, Subject] = {
     "1": Subject(1, "1 foreground", {"server": "server"}),
@@ -69,6 +73,18 @@ SUBJECTS: dict[str, Subject] = {
     "6": Subject(6, "6 event bus", {"server": "server", "worker": "worker"}, redis=True),
     "6s": Subject(6, "6 on Streams", {"server": "server", "worker": "worker"}, settings={"LOG": "streams"}, redis=True),
 }
+
+
+def _step(number: int, step: str) -> Subject:
+    roles = {"server": "server", "worker": "worker"}
+    return Subject(number, f"{number} {step.replace('_', ' ')}", roles, settings={"STEP": step}, redis=True)
+
+
+STEPS: dict[str, Subject] = {
+    **{f"5-{step}": _step(5, step) for step in ("pop", "move", "lease")},
+    **{f"6-{step}": _step(6, step) for step in ("cursor_first", "commit_after", "group")},
+}
+"""The small workers that lead to strategies 5 and 6."""
 
 FAULTS: dict[str, str] = {
     "none": "nothing is done",
@@ -124,8 +140,24 @@ CRASHES = ("worker-kill", "worker-stop")
 """What these hit may be their cause: an email that kills its workers is not handed out for ever."""
 
 
+LOST, TWICE = Promise(lost=IN_HANDS), Promise(twice=IN_HANDS)
+
+STEP_PROMISES: dict[tuple[str, str], Promise] = {
+    **{(step, fault): Promise() for step in STEPS for fault in ("none", "worker-term")},
+    **{(step, "worker-kill"): TWICE for step in STEPS},
+    ("5-pop", "worker-kill"): LOST,
+    ("6-cursor_first", "worker-kill"): LOST,
+    **{(step, "worker-stop"): TWICE for step in ("5-lease", "6-group")},
+    **{(step, "worker-second"): Promise() for step in ("5-pop", "5-lease", "6-cursor_first", "6-group")},
+    ("6-commit_after", "worker-second"): Promise(twice=UNDER_WAY, copies=ATTEMPTS),  # two workers read the same events
+}
+"""What the steps promise. Other faults are not done to them."""
+
+
 def faults_of(subject: Subject) -> list[str]:
     """Those that can be done to it."""
+    if subject.is_step:
+        return [fault for fault in FAULTS if (f"{subject.number}-{subject.settings['STEP']}", fault) in STEP_PROMISES]
     there = {"none", "all", "smtp", *subject.roles, *(["redis"] if subject.redis else [])}
     if subject.number == 5:
         there.add("job")
@@ -172,6 +204,8 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
 
 
 def promise(subject: str, fault: str) -> Promise:
+    if subject in STEPS:
+        return STEP_PROMISES[subject, fault]
     who, number = fault.partition("-")[0], SUBJECTS[subject].number
     lost, twice, given_up = LOSSES.get((subject, fault), NONE), NONE, GivenUp.NEVER
     keeps = number in (3, 5, 6) or subject == "4"  # and tries again

@@ -17,7 +17,7 @@ from lab.children import ROOT
 from lab.command import RESULTS
 from lab.compare_report import machine_of, milliseconds, settings_of
 from lab.figures import Facts, figure
-from lab.promises import SUBJECTS
+from lab.promises import FAULTS, STEPS, SUBJECTS
 
 _BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$")
 
@@ -156,6 +156,28 @@ def measured_faults(*subjects: str) -> Iterator[str]:
     yield "</details>"
 
 
+def measured_steps(number: int) -> Iterator[str]:
+    """The steps of a chapter: lost / twice for each fault, one row a step."""
+    facts = results("steps")
+    cells = {(cell["subject"], cell["fault"]): cell for cell in facts["cells"]}
+    done = ("worker-kill", "worker-term", "worker-stop", "worker-second")
+    yield "| lost / twice | " + " | ".join(FAULTS[fault] for fault in done) + " |"
+    yield "|---|" + "---|" * len(done)
+    for name, step in STEPS.items():
+        if step.number == number:
+            yield (
+                f"| `{step.settings['STEP']}` | "
+                + " | ".join(lost_and_twice(cells.get((name, f))) for f in done)
+                + " |"
+            )
+    settings = facts["settings"]
+    yield ""
+    yield (
+        f"(`make faults STEPS=1`: each fault {settings['KILLS']} times, at {settings['RATE']:g} emails a second, "
+        f"SEED={settings['SEED']}; {machine_of(facts)}. An empty field was not tried.)"
+    )
+
+
 def bench() -> Iterator[str]:
     yield "| | measured | reference, in the same run | ratio | target |"
     yield "|---|---|---|---|---|"
@@ -217,6 +239,8 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "faults-4": partial(measured_faults, "4", "4w"),
     "faults-5": partial(measured_faults, "5"),
     "faults-6": partial(measured_faults, "6", "6s"),
+    "steps-5": partial(measured_steps, 5),
+    "steps-6": partial(measured_steps, 6),
     "costs-5": costs_of_the_queue,
     "costs-6": costs_of_the_log,
 }

@@ -1,6 +1,7 @@
 """The lab's faults are done for real, counted right, and held against the promises; and nothing is left behind."""
 
 import asyncio
+import importlib
 import json
 import os
 import random
@@ -35,7 +36,7 @@ from lab.hits import HITS, NothingHappened
 from lab.judge import broken_promises
 from lab.mailbox import Arrival, mailbox
 from lab.preparations import CannotDo
-from lab.promises import FAULTS, SUBJECTS, Bound, GivenUp, Promise, faults_of, promise
+from lab.promises import FAULTS, STEPS, SUBJECTS, Bound, GivenUp, Promise, faults_of, promise
 from lab.running import Running
 from lab.steady import Record, Steady
 from tests.programs import ROOT, wait_until
@@ -587,3 +588,11 @@ def test_a_mistake_is_one_line_and_exit_2(tmp_path: Path, environment: dict[str,
     with faults(tmp_path, **environment) as program:
         output = program.communicate(timeout=20)[0]
     assert (program.returncode, words in output) == (2, True), output
+
+
+def test_every_step_of_a_chapter_is_killed_and_promises_something() -> None:
+    for chapter in (5, 6):
+        steps = importlib.import_module(f"{'5_remote_queue' if chapter == 5 else '6_event_bus'}.steps").STEPS
+        assert [f"{chapter}-{step}" for step in steps] == [name for name in STEPS if STEPS[name].number == chapter]
+    for step in STEPS.values():
+        assert {"none", "worker-kill", "worker-term"} <= set(faults_of(step))

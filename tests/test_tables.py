@@ -7,7 +7,7 @@ import pytest
 
 from lab import tables
 from lab.compare import went_well
-from lab.promises import SUBJECTS, faults_of, promise
+from lab.promises import STEPS, SUBJECTS, faults_of, promise
 from lab.tables import BLOCKS, NoSuchBlock, NotMeasured, lost_and_twice, measured_cell, readmes, render, results, row
 
 
@@ -53,6 +53,16 @@ def test_the_saved_faults_are_all_there_are_promised_what_is_promised_today_and_
     ]
     assert [(cell["subject"], cell["fault"], cell["broken"]) for cell in cells if cell["broken"]] == []
     assert all(cell["closes"] for cell in cells)
+
+
+def test_the_saved_steps_are_all_there_are_and_lose_what_their_cards_say() -> None:
+    cells = results("steps")["cells"]
+    there = [(step, fault) for step in STEPS for fault in faults_of(STEPS[step])]
+    assert [(cell["subject"], cell["fault"], cell["promised"]) for cell in cells] == [
+        (*each, promise(*each).text()) for each in there
+    ]
+    assert [cell["subject"] for cell in cells if cell["broken"]] == []
+    assert {cell["subject"] for cell in cells if cell["lost"]} == {"5-pop", "6-cursor_first"}
 
 
 def test_the_saved_comparison_has_all_six_and_nothing_went_wrong() -> None:
