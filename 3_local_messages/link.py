@@ -11,11 +11,13 @@ import orjson
 
 from common.batcher import Batcher
 from common.emails import Email
-from common.errors import CannotAccept
+from common.errors import CannotAccept, NoAnswer, NotSent
 
 from .pipe import ChildEnd, Message
 
 ANSWER_SECONDS = 5.0  # how long a request waits for the master, who answers in less than a millisecond
+
+NO_ANSWER = f"the master did not answer within {ANSWER_SECONDS:g} s"
 
 
 class MasterLink(ChildEnd):
@@ -26,9 +28,13 @@ class MasterLink(ChildEnd):
         self._put = Batcher(self._put_many)
 
     async def put(self, email: Email) -> None:
-        """Return when the master holds the email. Raises CannotAccept when it does not."""
-        with _no_answer():
+        """Return when the master holds the email. Raises CannotAccept when it does not, NoAnswer when it may."""
+        try:
             refusal = await self._put(email.to_json())
+        except NotSent as error:
+            raise CannotAccept(str(error)) from None
+        except TimeoutError:
+            raise NoAnswer(f"{NO_ANSWER}: the email may still be sent") from None
         if refusal:
             raise CannotAccept(refusal)
 
@@ -72,4 +78,4 @@ def _no_answer() -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise CannotAccept(f"the master did not answer within {ANSWER_SECONDS:g} s") from None
+        raise CannotAccept(NO_ANSWER) from None

@@ -6,7 +6,7 @@ from redis.exceptions import RedisError
 
 from common.emails import Email
 from common.errors import CannotAccept
-from common.redis_client import reason
+from common.redis_client import handover_error, reason
 
 from .channel import CHANNEL, Publisher, count_subscribers
 
@@ -19,7 +19,7 @@ class Workers:
     async def publish(self, email: Email, reply_to: str | None = None) -> None:
         """Return when a worker has received it; `reply_to` is a channel on which it is to report what becomes of it.
 
-        Raises CannotAccept when none has received it, as far as we know.
+        Raises CannotAccept when none has received it, NoAnswer when Redis does not say.
         """
         members = {"id": email.id, **email.to_dict()}
         if reply_to is not None:
@@ -27,7 +27,7 @@ class Workers:
         try:
             receivers = await self._publisher.publish(CHANNEL, orjson.dumps(members))
         except RedisError as error:
-            raise CannotAccept(reason(error)) from None
+            raise handover_error(error) from None
         if not receivers:
             raise CannotAccept("no worker is subscribed")
 

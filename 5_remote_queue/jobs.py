@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from common.emails import BadEmail, Email, email_from_members
 from common.errors import CannotAccept, Refused
 from common.mailer import Mailer
-from common.redis_client import reason
+from common.redis_client import handover_error, reason
 from common.sender import PatientSender
 from common.settings import Settings
 from common.tasks import end_tasks, keep_running
@@ -40,22 +40,22 @@ class Jobs:
         self._observer = Observer(redis, self.queue.keys)
 
     async def enqueue(self, email: Email) -> None:
-        """It is in Redis when this returns. Raises CannotAccept.
+        """The job is in Redis when this returns. Raises CannotAccept if it is not, NoAnswer if it may be.
 
-        A lost answer does not say whether it is; but the queue knows ids, so to say it once more is safe.
+        A lost answer does not say whether it is. The queue knows ids, so enqueueing it again is safe.
         """
         arguments = [{**email.to_dict(), "id": email.id}]
         try:
             await self.queue.enqueue(QUEUE, CLASS, arguments, email.id)
-        except RedisError:
-            await self._enqueue_again(email, arguments)
+        except RedisError as error:
+            await self._enqueue_again(email, arguments, error)
 
-    async def _enqueue_again(self, email: Email, arguments: list[dict[str, str]]) -> None:
+    async def _enqueue_again(self, email: Email, arguments: list[dict[str, str]], first: RedisError) -> None:
         await asyncio.sleep(AGAIN_SECONDS)
         try:
             await self.queue.enqueue(QUEUE, CLASS, arguments, email.id)
         except RedisError as error:
-            raise CannotAccept(reason(error)) from None
+            raise handover_error(first, error) from None
 
     async def check(self) -> None:
         """Raises CannotAccept when no job could be enqueued now."""

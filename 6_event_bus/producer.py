@@ -4,7 +4,7 @@ from redis.exceptions import ConnectionError, RedisError
 
 from common.emails import Email
 from common.errors import CannotAccept
-from common.redis_client import reason
+from common.redis_client import handover_error, reason
 from common.web import Stats
 
 from .events import Event
@@ -17,19 +17,24 @@ class Producer:
         self.log = log
 
     async def email_requested(self, email: Email) -> None:
-        """Return when the event is in the log. Raises CannotAccept when Redis does not say so.
+        """Return when the event is in the log. Raises CannotAccept if it is not, NoAnswer if it may be.
 
         The event has the email's id, which was made for this request: so the append may be repeated, and is, once, when
         the connection was found dead. The first attempt may have got through: the log finds the id.
         """
         event = Event(email.id, EMAIL_REQUESTED, email.to_dict())
         try:
-            try:
-                await self.log.append(event, new=True)
-            except ConnectionError:
-                await self.log.append(event)
+            await self.log.append(event, new=True)
+        except ConnectionError as error:
+            await self._append_again(event, error)
         except RedisError as error:
-            raise CannotAccept(reason(error)) from None
+            raise handover_error(error) from None
+
+    async def _append_again(self, event: Event, first: RedisError) -> None:
+        try:
+            await self.log.append(event)
+        except RedisError as error:
+            raise handover_error(first, error) from None
 
     async def check(self) -> None:
         """Raises CannotAccept when an event could not be appended now."""

@@ -11,15 +11,21 @@ from typing import Generic, TypeVar
 
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from common.errors import NotSent
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class NotTried(NotSent, RedisTimeoutError):
+    """The batch before this call got no answer in time. This call would have waited as long."""
 
 
 class Batcher(Generic[Item, Result]):
     """Call it with one item; `commit` is called with many and returns as many results, in the same order.
 
     One commit at a time. When `commit` raises, every call of that batch raises the same error. After a TimeoutError
-    (Python's or redis-py's), the calls that wait behind it raise it, too: each batch would wait as long, and more and
+    (Python's or redis-py's), the calls that wait behind it raise NotTried: each batch would wait as long, and more and
     more calls would wait. A result that is an exception is raised by its call alone.
     """
 
@@ -63,11 +69,9 @@ class Batcher(Generic[Item, Result]):
             raise
         except Exception as error:
             if isinstance(error, (TimeoutError, RedisTimeoutError)):
-                futures += self._futures
+                _fail(self._futures, NotTried(f"not tried: {error or 'no answer'} to the calls before"))
                 self._items, self._futures = [], []
-            for future in futures:
-                if not future.done():  # its caller may have left
-                    future.set_exception(error)
+            _fail(futures, error)
         else:
             for future, result in zip(futures, results, strict=True):
                 if future.done():
@@ -76,3 +80,9 @@ class Batcher(Generic[Item, Result]):
                     future.set_exception(result)
                 else:
                     future.set_result(result)
+
+
+def _fail(futures: Sequence[asyncio.Future[Result]], error: Exception) -> None:
+    for future in futures:
+        if not future.done():  # its caller may have left
+            future.set_exception(error)

@@ -43,6 +43,14 @@ class InDoubt(SendError):
     """
 
 
+class NoAnswer(InDoubt):
+    """The email was handed over to the master or to Redis, and no answer came: it may still be sent."""
+
+
+class NotSent(Exception):
+    """Mixed into errors of Redis: no connection was made, or the call was not tried. So nothing was handed over."""
+
+
 class CannotAccept(Exception):
     """The email could not be handed over and is not accepted: a limit is reached, or the next in line is away."""
 

@@ -24,12 +24,15 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
+    MaxConnectionsError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
     TimeoutError,
 )
 from redis.retry import Retry as BlockingRetry
 
+from common.errors import CannotAccept, NoAnswer, NotSent
 from common.settings import exit_with_usage_error
 
 CONNECT_SECONDS = 1.0
@@ -65,6 +68,26 @@ def blocking_redis_client(url: SecretStr, answer_seconds: float = ANSWER_SECONDS
     return redis.Redis(connection_pool=pool)
 
 
+class NotConnected(NotSent, ConnectionError):
+    pass
+
+
+class ConnectTimedOut(NotSent, TimeoutError):
+    pass
+
+
+def handover_error(*errors: RedisError) -> CannotAccept | NoAnswer:
+    """What the errors of a write, and of its repetition, mean for the email.
+
+    CannotAccept: Redis has certainly not taken it, because it says so or no command reached it. NoAnswer: a command was
+    sent and its answer did not come, so Redis may have taken it.
+    """
+    certain = (NotSent, ResponseError, AuthenticationError, BusyLoadingError, MaxConnectionsError)
+    if all(isinstance(error, certain) for error in errors):
+        return CannotAccept(reason(errors[-1]))
+    return NoAnswer(f"{reason(errors[-1])}: the email may still be sent")
+
+
 class _LeavesReplica:
     """What the connections of one client do besides."""
 
@@ -73,6 +96,17 @@ class _LeavesReplica:
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.siblings.add(self)
+
+    async def connect_check_health(self, *how: Any, **more: Any) -> None:
+        try:
+            with _closed_is_lost():
+                await super().connect_check_health(*how, **more)  # type: ignore[misc]
+        except (AuthenticationError, BusyLoadingError):
+            raise
+        except TimeoutError as error:
+            raise ConnectTimedOut(str(error)) from error
+        except ConnectionError as error:
+            raise NotConnected(str(error)) from error
 
     async def send_packed_command(self, *command: Any, **how: Any) -> None:
         with _closed_is_lost():

@@ -28,8 +28,9 @@ from prometheus_client.registry import Collector
 
 from common import sources
 from common.emails import BadEmail, Email, email_from_path
-from common.errors import CannotAccept, InDoubt, LoginFailed, Refused, SendError, TimedOut
+from common.errors import CannotAccept, InDoubt, LoginFailed, NoAnswer, Refused, SendError, TimedOut
 from common.guard import HOST, PASSWORD, check_not_linked, check_origin
+from common.log import OncePerSecond
 from common.settings import Settings
 from common.sources import address_of
 
@@ -57,6 +58,7 @@ Stats = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
+_no_answer_log = OncePerSecond(log)
 
 
 def web_frame(
@@ -161,7 +163,10 @@ def answer_error(request: web.Request, error: BadEmail | SendError | CannotAccep
         response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after))
         return response
     kind = type(error).__name__
-    log.warning("not sent %s to %s: %s: %s", email.id, email.to, kind, error)
+    if isinstance(error, NoAnswer):
+        _no_answer_log.warning("%s to %s may still be sent: %s", email.id, email.to, error)
+    else:
+        log.warning("not sent %s to %s: %s: %s", email.id, email.to, kind, error)
     body = {"email": email.to_dict(), "id": email.id, "error": {"reason": str(error), "kind": kind}}
     return pretty_json(body, status=_status_of(error))
 

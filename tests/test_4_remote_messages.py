@@ -356,7 +356,7 @@ def test_redis_killed_under_load_is_back_with_its_subscribers_within_two_seconds
                 load.wait_for_more(50)
                 kill_and_wait(strategy, valkey_of(tmp_path))
                 load.wait_for_more(1)
-        assert set(load.statuses) == {202, 503}
+        assert {202} < set(load.statuses) <= {202, 503, 504}
         settled(strategy, inbox)
         found = account(load, inbox)
         assert found.lost <= 3 * load.clients, "at each kill no more than what was published and not yet read"
@@ -393,14 +393,15 @@ def settled(strategy: Strategy, inbox: Inbox) -> None:
     inbox.wait_for(to)
 
 
-def test_a_redis_that_hangs_is_a_503_within_seconds_and_a_dead_subscription(inbox: Inbox, tmp_path: Path) -> None:
+def test_a_redis_that_hangs_is_a_504_within_seconds_and_a_dead_subscription(inbox: Inbox, tmp_path: Path) -> None:
     to = someone()
     with running_valkey(tmp_path) as valkey, remote(inbox, valkey, tmp_path) as strategy:
         os.kill(valkey.pid, signal.SIGSTOP)
         try:
             before = time.monotonic()
             answer = strategy.send(to)
-            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+            assert answer.status == 504
+            assert answer.json["id"]
             assert strategy.ask("/health").status == 503
             assert strategy.stats()["workers"] is None
             assert time.monotonic() - before < 15

@@ -358,20 +358,35 @@ def test_all_workers_share_one_throttle(inbox: Inbox, clean: Valkey, tmp_path: P
         assert time.monotonic() - before >= 14 / 10 - 0.15
 
 
-def test_without_redis_it_is_a_503_and_afterwards_it_goes_on(inbox: Inbox, tmp_path: Path) -> None:
+def test_a_frozen_redis_is_a_504_and_afterwards_it_goes_on(inbox: Inbox, tmp_path: Path) -> None:
     to = someone()
     with running_valkey(tmp_path / "own") as valkey, queue(inbox, valkey, tmp_path) as strategy:
+        assert strategy.send(someone()).status == 202  # from then on Redis knows the script
         os.kill(valkey.pid, signal.SIGSTOP)
         try:
             answer = strategy.send(to)
-            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-            assert answer.json["error"]["reason"] == "Redis does not answer in time"
+            assert answer.status == 504
+            assert answer.json["error"]["reason"] == "Redis does not answer in time: the email may still be sent"
             assert not strategy.healthy()
         finally:
             os.kill(valkey.pid, signal.SIGCONT)
         wait_until(strategy.healthy, "it is back")
-        assert strategy.send(to).status == 202
-        wait_until(lambda: len(inbox.messages(to)) >= 1, "and sends")
+        [message] = inbox.wait_for(to)
+        assert message["message_id"] == answer.json["id"]
+        later = someone()
+        assert strategy.send(later).status == 202
+        inbox.wait_for(later)
+
+
+def test_a_redis_that_refuses_connections_is_a_503(inbox: Inbox, tmp_path: Path) -> None:
+    with running_valkey(tmp_path / "own") as valkey, queue(inbox, valkey, tmp_path, ROLE="server") as strategy:
+        assert strategy.send(someone()).status == 202
+        os.kill(valkey.pid, signal.SIGSTOP)  # its supervisor is not to start another
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(valkey.pid).kill()
+        answer = wait_until(lambda: found if (found := strategy.send(someone())).status == 503 else None, "a 503")
+        assert answer.headers["Retry-After"] == "1"
+        assert "id" not in answer.json
 
 
 def test_an_outage_of_redis_longer_than_the_lease_is_nobody_s_crash(inbox: Inbox, tmp_path: Path) -> None:

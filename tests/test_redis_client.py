@@ -12,10 +12,13 @@ import pytest
 import uvloop
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError, ReadOnlyError
+from redis.exceptions import AuthenticationError, ConnectionError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from common.redis_client import blocking_redis_client, redis_client
-from tests.programs import Valkey, running_valkey
+from common.batcher import NotTried
+from common.errors import CannotAccept, NoAnswer, NotSent
+from common.redis_client import NotConnected, blocking_redis_client, handover_error, redis_client
+from tests.programs import Valkey, nobody_s_port, running_valkey
 from tests.proxy import Proxy, a_proxy
 from tests.smtp_peer import until
 
@@ -132,3 +135,29 @@ async def close(connection: Any) -> None:
     del connection.check_health
     connection._writer.transport.abort()
     await asyncio.sleep(0.01)  # until uvloop has closed it
+
+
+async def test_an_error_of_connecting_says_that_nothing_was_sent() -> None:
+    with nobody_s_port() as port:
+        async with redis_client(SecretStr(f"redis://127.0.0.1:{port}/0")) as redis:
+            with pytest.raises(NotSent) as caught:
+                await redis.ping()
+    assert isinstance(caught.value, ConnectionError)
+
+
+@pytest.mark.parametrize(
+    ("errors", "kind"),
+    [
+        ([ResponseError("OOM command not allowed")], CannotAccept),
+        ([ReadOnlyError("READONLY")], CannotAccept),
+        ([AuthenticationError("WRONGPASS")], CannotAccept),
+        ([NotConnected("refused")], CannotAccept),
+        ([NotTried("behind a batch")], CannotAccept),
+        ([ConnectionError("lost")], NoAnswer),
+        ([RedisTimeoutError("no answer")], NoAnswer),
+        ([ConnectionError("lost"), NotConnected("refused")], NoAnswer),
+        ([NotConnected("refused"), NotConnected("refused")], CannotAccept),
+    ],
+)
+def test_what_an_error_of_redis_means_for_the_email(errors: list[RedisError], kind: type[Exception]) -> None:
+    assert type(handover_error(*errors)) is kind

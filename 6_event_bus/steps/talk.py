@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from common.emails import BadEmail, Email, email_from_json
 from common.errors import CannotAccept, SendError
-from common.redis_client import reason
+from common.redis_client import handover_error, reason
 from common.sender import PatientSender
 from common.web import Stats
 
@@ -35,11 +35,11 @@ class Producer:
         self._append = redis.register_script((LUA / "append.lua").read_bytes())
 
     async def email_requested(self, email: Email) -> None:
-        """Return when the event is in the log. Raises CannotAccept."""
+        """Return when the event is in the log. Raises CannotAccept if it is not, NoAnswer if it may be."""
         try:
             await self.append(email.to_json(), time.time())
         except RedisError as error:
-            raise CannotAccept(reason(error)) from None
+            raise handover_error(error) from None
 
     async def append(self, event: bytes, now: float) -> None:
         """`now`: what the producer's clock says, in unix seconds."""
