@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from common.emails import email_from_members, new_id
 from common.mailer import Mailer
 from common.settings import Settings
 from tests.programs import Inbox, Valkey, a_name
-from tests.resque import Resque, a_resque, until
+from tests.resque import Resque, a_resque, observe, until
 
 email_jobs: Any = importlib.import_module("5_remote_queue.jobs")
 failed_module: Any = importlib.import_module("5_remote_queue.resque.failed")
@@ -29,6 +30,7 @@ async def r(own_valkey: Valkey) -> AsyncIterator[Resque]:
         resque.namespace = "resque"
         resque.keys = type(resque.keys)()
         resque.queue = resque.new_queue()
+        resque.observer = observe.Observer(resque.connections.commands, resque.keys)
         yield resque
 
 
@@ -88,3 +90,19 @@ async def test_ruby_retries_all_and_we_send_none_of_it_a_second_time(r: Resque) 
     for failure in await failed.list():
         await failed.remove(failure.id)
     assert await failed.count() == 0
+
+
+async def test_a_dead_worker_of_ruby_is_removed_and_its_job_has_failed(r: Resque) -> None:
+    dead, alive, job = "ruby:1:q", "ruby:2:q", '{"class":"note","args":[1]}'
+    now = datetime.now(UTC)
+    for worker, beat in ((dead, now - timedelta(hours=2)), (alive, now)):
+        r.get("SADD", r.keys.workers, worker)
+        r.get("HSET", r.keys.heartbeats, worker, beat.strftime("%Y-%m-%dT%H:%M:%S+00:00"))
+        r.get("SET", r.keys.worker(worker), f'{{"queue":"q","run_at":"2026-11-21T07:39:33Z","payload":{job}}}')
+    assert await r.housekeeping().clean_foreign() == 1
+    assert await r.housekeeping().clean_foreign() == 0
+    assert r.get("SMEMBERS", r.keys.workers) == {alive}
+    assert r.get("HKEYS", r.keys.heartbeats) == [alive]
+    assert await r.observer.in_flight() == 1
+    [failed] = r.failed()
+    assert (failed["worker"], failed["queue"], failed["payload"]["args"]) == (dead, "q", [1])
