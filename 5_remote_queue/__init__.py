@@ -2,7 +2,8 @@
 
 What happens to a request   The server puts a job into a list in Redis. A worker takes it under a lease, sends it, and
                             only then is the job removed. Whatever dies in between, the job is still in Redis.
-What the answer means       202: the job is in Redis, and on its disk if Redis is set so. 503: Redis is down, or full. 504: it did not answer.
+What the answer means       202: the job is in Redis, and on its disk if Redis is set so. 503: Redis is down, or full.
+                            504: Redis did not answer, and the email may still be sent.
 What can be lost            Nothing, when servers, workers, mail servers or Redis (with append-only file) are killed.
                             What fails for good is in the failed list, with the reason.
 What can come twice         What was being sent when its worker was killed, or stopped for longer than its lease.

@@ -136,7 +136,7 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
     for queue in queues:
         length = "no list" if queue.length is None else f"{queue.length:,}"
         oldest = f", the oldest for {show.duration(queue.oldest_seconds)}" if queue.length else ""
-        paused = "" if queue.paused is None else f", paused: {show.one_line(queue.paused)}"
+        paused = "" if queue.paused is None else f", paused for our workers: {show.one_line(queue.paused)}"
         print(f"queue {show.one_line(queue.name)}: {length}{oldest}{paused}")
     return 0
 

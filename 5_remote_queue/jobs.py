@@ -26,6 +26,7 @@ from .resque.observe import Observer
 
 QUEUE = "emailQueue"
 CLASS = "sendEmail"
+RUBY_CLASS = "SendEmail"  # Ruby looks a class up by its name, and that begins with a capital
 AGAIN_SECONDS = 0.05  # after an answer that got lost
 PAUSE_SECONDS = 5.0  # a pause of the queue ends by itself, should the worker die that has begun it
 
@@ -35,7 +36,8 @@ log = logging.getLogger(__name__)
 class Jobs:
     """The server's end."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, job_class: str = CLASS) -> None:
+        self._class = job_class
         self.queue = Queue(redis)
         self._observer = Observer(redis, self.queue.keys)
 
@@ -46,14 +48,14 @@ class Jobs:
         """
         arguments = [{**email.to_dict(), "id": email.id}]
         try:
-            await self.queue.enqueue(QUEUE, CLASS, arguments, email.id)
+            await self.queue.enqueue(QUEUE, self._class, arguments, email.id)
         except RedisError as error:
             await self._enqueue_again(email, arguments, error)
 
     async def _enqueue_again(self, email: Email, arguments: list[dict[str, str]], first: RedisError) -> None:
         await asyncio.sleep(AGAIN_SECONDS)
         try:
-            await self.queue.enqueue(QUEUE, CLASS, arguments, email.id)
+            await self.queue.enqueue(QUEUE, self._class, arguments, email.id)
         except RedisError as error:
             raise handover_error(first, error) from None
 
@@ -142,4 +144,5 @@ class SendEmail:
 
 def definitions(send_email: SendEmail, attempts: int) -> Definitions:
     """What the workers of this strategy can do. Your own jobs join here."""
-    return {CLASS: Definition(send_email, attempts=attempts)}
+    definition = Definition(send_email, attempts=attempts)
+    return {CLASS: definition, RUBY_CLASS: definition}

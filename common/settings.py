@@ -138,6 +138,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
     emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     attempts: PositiveInt = 5
+    email_class: Literal["sendEmail", "SendEmail"] = "sendEmail"  # strategy 5: Ruby workers run only the second
     drain_seconds: Seconds = 10.0
     lease_seconds: Seconds = 10.0
     inbox_smtp_port: Port = 1025

@@ -105,7 +105,9 @@ def test_stats_tells_of_every_queue(run: Terminal) -> None:
     assert lines[7] == "delayed jobs are moved by no program"
     assert lines[8] == "queue empty: 0"
     assert lines[9].startswith("queue q: 2, the oldest for ")
-    assert re.search(r" m?s, paused: LoginFailed: \?\[31m$", lines[9]), "nothing moves the reader's cursor"
+    assert re.search(r" m?s, paused for our workers: LoginFailed: \?\[31m$", lines[9]), (
+        "nothing moves the reader's cursor"
+    )
     assert lines[10] == "queue wrong?[2J: no list"
 
 

@@ -169,6 +169,10 @@ def test_what_resque_scheduler_allows_and_we_support() -> None:
     assert (schedule.job, schedule.args, schedule.when.fields) == ("DoIt", [{"a": 1}], "*/15 8-18 * * mon-fri")
     assert read("x", '{"every":"1h30m","queue":"q","args":null}').when == schedules_module.Every(5400, 5400)
     assert read("x", '{"every":["1w",{"first_in":"5m"}],"queue":"q"}').when == schedules_module.Every(604800, 300)
+    for text, seconds in {"15m": 900, "15mins": 900, "2 hours": 7200, "1 month": 2592000, "1M": 2592000}.items():
+        assert read("x", json.dumps({"every": text, "queue": "q"})).when.seconds == seconds
+    assert read("x", '{"cron":"@daily","queue":"q","custom_job_class":"Resque::Job"}').when.fields == "0 0 * * *"
+    assert read("x", '{"cron":"@noon Europe/Vienna","queue":"q"}').when.zone == ZoneInfo("Europe/Vienna")
     assert read("x", '{"cron":"30 0 0 * * *","queue":"q"}').when.zone is UTC
     assert read("x", '{"cron":"0 0 * * * Europe/Vienna","queue":"q"}').when.zone == ZoneInfo("Europe/Vienna")
 
@@ -180,7 +184,7 @@ def test_what_resque_scheduler_allows_and_we_support() -> None:
         ("[]", "not a JSON object"),
         ('{"cron":"0 0 * * *","queue":"q","rails_env":"production"}', "has rails_env, which is not supported"),
         ('{"cron":"0 0 * * *","queue":"q","custom_job_class":"X"}', "has custom_job_class, which is not supported"),
-        ('{"cron":"0 0 * * *","class":"X"}', "a job needs a queue and a class"),
+        ('{"cron":"0 0 * * *","class":"X"}', "names no queue"),
         ('{"cron":"0 0 * * *","queue":7}', "queue is not a text"),
         ('{"cron":"0 0 * * *","every":"1h","queue":"q"}', "needs either cron or every"),
         ('{"queue":"q"}', "needs either cron or every"),
@@ -191,7 +195,7 @@ def test_what_resque_scheduler_allows_and_we_support() -> None:
         ('{"cron":"0 0 * * * ../etc/passwd","queue":"q"}', "Bad day-of-week"),
         ('{"cron":["0 0 * * *",{"overlap":false}],"queue":"q"}', "cron is not a text"),
         ('{"every":["1h",{"first_at":"noon"}],"queue":"q"}', "nothing but first_in"),
-        ('{"every":"1y","queue":"q"}', "'1y' is not a duration"),
+        ('{"every":"1x","queue":"q"}', "'1x' is not a duration"),
         ('{"every":"0s","queue":"q"}', "no time at all"),
         ('{"every":3600,"queue":"q"}', "3600 is not a duration"),
         ('{"every":"1h","queue":"q","args":[12345678901234567]}', "above 2^53"),
@@ -207,7 +211,7 @@ async def test_anything_else_is_named_in_the_log_once_and_left_alone(
         clockwork.set_back("tick", 60)
         assert await clockwork.schedules.fire() == 1, "the others go on"
     [line] = caplog.messages
-    assert line.startswith("the schedule 'odd' is left alone: ")
+    assert line.startswith("the schedule 'odd' is left to resque-scheduler: ")
     assert reason in line
     assert clockwork.client.hget(clockwork.keys.cron_schedules, "odd") == text
 
@@ -348,6 +352,29 @@ async def test_what_resque_scheduler_has_fired_is_not_fired_again(clockwork: Clo
     assert await clockwork.schedules.fire() == 1, "a clock that was wrong keeps nothing back"
     last = datetime.strptime(client.hget(keys.last_enqueued, "tick"), "%Y-%m-%d %H:%M:%S %z")
     assert last.timestamp() == clockwork.mark("tick"), "and we say when we fired, as Ruby does"
+
+
+async def test_a_mark_of_a_clock_that_was_ahead_does_not_keep_a_schedule_silent(clockwork: Clockwork) -> None:
+    clockwork.put("tick", cron="* * * * *", queue="q", **{"class": "tick"})
+    await clockwork.schedules.fire()
+    clockwork.set_back("tick", -7200)
+    await clockwork.schedules.fire()
+    assert clockwork.mark("tick") <= time.time()
+    clockwork.set_back("tick", 120)
+    assert await clockwork.schedules.fire() == 1
+
+
+@pytest.mark.parametrize("more", [{}, {"queue": "q", "rails_env": "production"}])
+async def test_the_doctor_names_schedules_that_only_ruby_can_fire_while_none_leads(
+    clockwork: Clockwork, more: dict[str, str]
+) -> None:
+    clockwork.put("tick", cron="* * * * *", **{"class": "Tick"}, **more)
+    doctor = importlib.import_module("5_remote_queue.resque.doctor").Doctor(clockwork.redis, clockwork.keys)
+    assert [finding.key for finding in await doctor.examine() if "only resque-scheduler" in finding.what] == [
+        f"{clockwork.keys.cron_schedules} 'tick'"
+    ]
+    clockwork.client.set(clockwork.keys.ruby_lock, "ruby:1", ex=180)
+    assert not [finding for finding in await doctor.examine() if "only resque-scheduler" in finding.what]
 
 
 async def test_a_foreign_leader_that_moves_nothing_is_named(

@@ -388,6 +388,7 @@ async def test_bad_data_in_any_key_hurts_neither_an_observer_nor_the_housekeepin
     not_json, no_queue, empty_queue = r.failed()
     assert (not_json["raw"], not_json["error"][:9]) == ("not JSON", "not JSON:")
     assert no_queue["error"] == empty_queue["error"] == "no queue to put it into"
+    assert no_queue["queue"] == no_queue["payload"]["queue"] == "Unreadable", "Ruby enqueues nothing without a queue"
     assert len(await r.observer.workers()) == 6
     assert [state.alive for state in await r.observer.workers()] == [False] * 6
     assert await r.observer.delayed() == (0, False)

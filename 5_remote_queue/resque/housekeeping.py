@@ -22,7 +22,7 @@ from common.redis_client import reason
 from . import show
 from .events import CleanedWorker, Erred, Failed, Hook, Promoted
 from .keys import Keys
-from .observe import OVERDUE_SECONDS
+from .observe import OVERDUE_SECONDS, moment_of
 from .registration import BEATS
 from .scripts import Scripts
 from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, readable
@@ -181,17 +181,18 @@ class Housekeeping:
             return False
         name = ":".join(parts[:2])
         sign = await self._redis.get(keys.ping(name))
-        silent = now - _seen_at(sign)
+        beat = await self._redis.hget(keys.heartbeats, worker_id)
+        silent = now - _last_sign(sign, beat)
         if silent <= self._stuck_seconds:
             return False
         working = await self._redis.get(keys.worker(worker_id)) or b""
         names = [
             *(keys.worker(worker_id), keys.ping(name), keys.workers, keys.failed, keys.failures(), keys.totals),
-            *(keys.leases, keys.node_lock, keys.started(worker_id)),
+            *(keys.leases, keys.node_lock, keys.heartbeats, keys.started(worker_id)),
             *(keys.processed(worker_id), keys.failures(worker_id), keys.processed(name), keys.failures(name)),
         ]
         record = _stuck_record(working, worker_id, silent) if working else ""
-        if not await self._scripts("clean", names, worker_id, sign or b"", working, record, LEADER):
+        if not await self._scripts("clean", names, worker_id, sign or b"", working, record, LEADER, beat or b""):
             return False
         outcome = "its job is in the failed list" if record else "it had no job"
         self._hook(CleanedWorker(worker_id, f"silent for {silent:.0f} s; {outcome}"))
@@ -210,6 +211,12 @@ def why_unreadable(raw: bytes, *, is_promoted: bool = False) -> str:
     except BadJob as error:
         return str(error)
     return "no queue to put it into"
+
+
+def _last_sign(ping: bytes | None, beat: bytes | None) -> float:
+    """When a worker of Node or Ruby gave its last sign of life (unix seconds); never too long ago without any."""
+    signs = [moment for moment in (_seen_at(ping), moment_of(beat)) if moment is not None and moment != float("inf")]
+    return max(signs, default=float("inf"))
 
 
 def _seen_at(sign: bytes | None) -> float:

@@ -4,14 +4,17 @@ Schedules are given in code or stand in the hash `persistent_schedules`, in the 
 
     cron             five fields, as in crontab(5); or six, the first of them seconds. The name of a time zone may
                      follow; without one it is UTC, whatever the machine's zone
-    every            "30s", "5m", "1h30m", "2d", "1w"; or ["1h", {"first_in": "5m"}]. Counted from the moment at which a
-                     scheduler first saw it; the first time is one interval later, or after `first_in`
+                     or @hourly, @daily, @weekly, @monthly, @yearly, @noon
+    every            "30s", "15m", "15 mins", "1h30m", "2 days", "1w"; or ["1h", {"first_in": "5m"}]. Counted
+                     from the moment at which a scheduler first saw it; the first time is one interval later, or after
+                     `first_in`
     queue, class     the job's; without a class it is the schedule's name
     args             the job's; what is no list is its only argument
     description      for people; so are `persist` and `parameters`
 
-Each has either `cron` or `every`. A schedule with anything else in it may mean something that we would not do; it is
-named in the log and left alone. So is one that cannot be read.
+Each has either `cron` or `every`. A schedule without a queue is enqueued into the queue that its Ruby class names, and
+one with `rails_env` or `custom_job_class` depends on the Ruby program: only resque-scheduler can fire these. They are
+named in the log and by `doctor`, and left to it. So is a schedule that cannot be read.
 
 By Redis's clock, each due second of a schedule is enqueued once, however many schedulers run. While a resque-scheduler
 leads, it fires what stands in Redis, and says in `delayed:last_enqueued_at` when it did; so do we, and what it has
@@ -46,11 +49,25 @@ from .scripts import Scripts
 from .wire import BadJob, digest, encode, make_job, started_at
 
 LOOK_SECONDS = 0.25
-AHEAD_SECONDS = 60
+AHEAD_SECONDS = 60  # a moment further ahead comes from a clock that was wrong
 MEMBERS = {"cron", "every", "queue", "class", "args", "description", "persist", "parameters"}
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "M": 30 * 86400, "y": 365 * 86400}  # as Ruby's fugit
+NAMED = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@noon": "0 12 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
 
-_DURATION = re.compile(r"(?:\d{1,9}[wdhms])+", re.ASCII)
+_PART = (
+    r"(\d{1,9})\s*"
+    r"(y(?:ears?)?|mon(?:ths?)?|M|w(?:eeks?)?|d(?:ays?)?|h(?:ours?)?|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)(?![A-Za-z])"
+)
+_DURATION = re.compile(rf"(?:\s*{_PART})+\s*", re.ASCII)
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +123,7 @@ class Every:
 def read_cron(text: str) -> Cron:
     """Raises BadSchedule."""
     words = text.split()
+    words = [*NAMED.get(words[0], words[0]).split(), *words[1:]] if words else words
     zone = _zone(words[-1]) if len(words) in (6, 7) else None
     cron = Cron(" ".join(words[:-1] if zone else words), zone or UTC)
     try:
@@ -135,7 +153,8 @@ def _zone(word: str) -> tzinfo | None:
 def _seconds(text: Any) -> int:
     if not isinstance(text, str) or not _DURATION.fullmatch(text):
         raise BadSchedule(f"{text!r} is not a duration such as 30s, 5m or 1h30m")
-    seconds = sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)([wdhms])", text))
+    parts = re.findall(_PART, text)
+    seconds = sum(int(number) * UNITS["M" if unit.startswith("mon") else unit[0]] for number, unit in parts)
     if seconds == 0:
         raise BadSchedule(f"{text!r} is no time at all")
     return seconds
@@ -192,11 +211,15 @@ def read_schedule(name: str, text: bytes | str) -> Schedule:
         raise BadSchedule(f"not JSON: {error}") from None
     if not isinstance(members, dict):
         raise BadSchedule("not a JSON object")
+    if members.get("custom_job_class") == "Resque::Job":  # what resque-scheduler does without it
+        members.pop("custom_job_class")
     if unknown := sorted(members.keys() - MEMBERS):
         raise BadSchedule(f"has {', '.join(unknown)}, which is not supported")
     texts = {member: members.get(member) for member in ("cron", "queue", "class", "description")}
     if wrong := [member for member, value in texts.items() if value is not None and not isinstance(value, str)]:
         raise BadSchedule(f"{wrong[0]} is not a text")
+    if not texts["queue"]:
+        raise BadSchedule("names no queue: only Ruby knows the queue of its class")
     args = members.get("args")
     args = args if isinstance(args, list) else [] if args is None else [args]
     job, queue, description = texts["class"] or name, texts["queue"] or "", texts["description"] or ""
@@ -258,7 +281,8 @@ class Schedules:
     ) -> bool:
         mark = marks.get(schedule.name.encode(), b"")
         second, _, kind = mark.decode(errors="replace").partition(" ")
-        if kind != schedule.kind or not re.fullmatch(r"-?\d{1,15}", second, re.ASCII):
+        is_read = kind == schedule.kind and re.fullmatch(r"-?\d{1,15}", second, re.ASCII)
+        if not is_read or int(second) > max(now + AHEAD_SECONDS, schedule.when.begin(now)):  # the clock was put back
             await self._step(schedule, mark, schedule.when.begin(now), "")
             return False
         last = moment_of(foreign.get(schedule.name.encode())) if schedule.name in self._stored else None
@@ -293,7 +317,7 @@ class Schedules:
                 schedules.pop(name, None)
                 named[name] = str(error)
                 if self._named.get(name) != named[name]:
-                    log.warning("the schedule %r is left alone: %s", name, error)
+                    log.warning("the schedule %r is left to resque-scheduler: %s", name, error)
         self._named = named
         await self._forget(self._stored - schedules.keys())
         self._stored = {name.decode(errors="replace") for name in found} & schedules.keys()

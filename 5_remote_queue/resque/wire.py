@@ -258,7 +258,8 @@ def failure(
         "queue": queue,
     }
     if job is None:
-        payload = encode({"class": UNREADABLE, "queue": queue, "args": []})
+        rest["queue"] = queue or UNREADABLE  # Ruby retries nothing that has no queue, and stops there
+        payload = encode({"class": UNREADABLE, "queue": rest["queue"], "args": []})
         return f'{head},"payload":{payload},{encode(rest | {"raw": readable(raw)})[1:]}'
     return f'{head},"payload":{job.raw},{encode(rest)[1:]}'
 

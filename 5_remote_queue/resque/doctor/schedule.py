@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator
 
 from ..housekeeping import LEADER
 from ..observe import Observer
+from ..schedules import BadSchedule, read_schedule
 from ..show import bytes_as_text
 from .finding import Finding, Mend, done
 from .walk import Patient, is_second
 
 
 async def examine(patient: Patient) -> AsyncIterator[Finding]:
-    for examination in (_schedule, _timestamps, _leader, _locks):
+    for examination in (_schedule, _timestamps, _leader, _locks, _cron):
         async for finding in examination(patient):
             yield finding
 
@@ -112,3 +113,16 @@ async def _locks(patient: Patient) -> AsyncIterator[Finding]:
     for lock in (patient.keys.node_lock, patient.keys.ruby_lock):
         if await patient.redis.pttl(lock) == -1:
             yield Finding("a leader's lock without an end: if its owner is dead, nothing is promoted again", lock)
+
+
+async def _cron(patient: Patient) -> AsyncIterator[Finding]:
+    """Schedules that only resque-scheduler can fire, while none leads."""
+    keys = patient.keys
+    if not patient.is_sound(keys.cron_schedules) or await patient.redis.exists(keys.ruby_lock):
+        return
+    for name, text in sorted((await patient.redis.hgetall(keys.cron_schedules)).items()):
+        try:
+            read_schedule(bytes_as_text(name), text)
+        except BadSchedule as error:
+            what = f"only resque-scheduler can fire this schedule, and none leads: {error}"
+            yield Finding(what, f"{keys.cron_schedules} {bytes_as_text(name)!r}")

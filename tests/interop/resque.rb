@@ -1,0 +1,57 @@
+# What Ruby's resque does with jobs, in plain Ruby without gems.
+#   ruby resque.rb PORT work       take one job of emailQueue as Resque::Job does: look its class up, decode, perform
+#   ruby resque.rb PORT enqueue    enqueue a job as Resque.enqueue(SendEmail, {...}) does, with standard input as arguments
+#   ruby resque.rb PORT retry-all  Resque::Failure.requeue_to of each record, as resque-web's "retry all" does it
+require "json"
+require "socket"
+
+REDIS = TCPSocket.new("127.0.0.1", Integer(ARGV[0]))
+
+def redis(*words)
+  REDIS.write("*#{words.size}\r\n" + words.map { |word| "$#{word.to_s.bytesize}\r\n#{word}\r\n" }.join)
+  answer
+end
+
+def answer
+  line = REDIS.gets.chomp
+  value = line[1..]
+  case line[0]
+  when "-" then raise value
+  when ":" then Integer(value)
+  when "*" then Array.new(Integer(value)) { answer }
+  when "$"
+    return if value == "-1"
+    REDIS.read(Integer(value) + 2)[0..-3].force_encoding("UTF-8")
+  else value
+  end
+end
+
+class SendEmail
+  @queue = :emailQueue
+  class << self
+    attr_reader :queue
+    def perform(email) = puts("to #{email["to"]}: #{email["subject"]}")
+  end
+end
+
+def enqueue(queue, name, *args)
+  raise "Jobs must be placed onto a queue." if queue.to_s.empty?
+  raise "Jobs must be given a class." if name.to_s.empty?
+  redis("SADD", "resque:queues", queue)
+  redis("RPUSH", "resque:queue:#{queue}", JSON.generate("class" => name, "args" => args))
+end
+
+case ARGV[1]
+when "work"
+  job = JSON.parse(redis("LPOP", "resque:queue:emailQueue"))
+  Object.const_get(job["class"]).perform(*job["args"])
+when "enqueue"
+  enqueue(SendEmail.queue, SendEmail.to_s, *JSON.parse($stdin.read))
+when "retry-all"
+  redis("LRANGE", "resque:failed", 0, -1).each_with_index do |text, index|
+    item = JSON.parse(text)
+    item["retried_at"] = Time.now.strftime("%Y/%m/%d %H:%M:%S %Z")
+    redis("LSET", "resque:failed", index, JSON.generate(item))
+    enqueue(item["queue"], item["payload"]["class"], *item["payload"]["args"])
+  end
+end
