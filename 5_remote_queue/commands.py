@@ -133,6 +133,8 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
         + ", ".join(f"{count:,} {show.one_line(name)}" for name, count in (await observer.totals()).items())
     )
     print(f"delayed jobs are moved by {show.one_line(await observer.leader() or 'no program')}")
+    for name, count in (await observer.failed_elsewhere()).items():
+        print(f"failed in Ruby's list {show.one_line(name)}: {count:,} (its own programs retry and remove them)")
     for queue in queues:
         length = "no list" if queue.length is None else f"{queue.length:,}"
         oldest = f", the oldest for {show.duration(queue.oldest_seconds)}" if queue.length else ""

@@ -106,3 +106,10 @@ async def test_a_dead_worker_of_ruby_is_removed_and_its_job_has_failed(r: Resque
     assert await r.observer.in_flight() == 1
     [failed] = r.failed()
     assert (failed["worker"], failed["queue"], failed["payload"]["args"]) == (dead, "q", [1])
+
+
+async def test_failures_in_the_lists_of_ruby_s_multi_queue_are_counted(r: Resque) -> None:
+    r.get("SADD", r.keys.key("failed_queues"), "emailQueue_failed", "none_failed", "odd")
+    r.get("RPUSH", r.keys.key("emailQueue_failed"), "{}", "{}")
+    r.get("SET", r.keys.key("odd"), "no list")
+    assert await r.observer.failed_elsewhere() == {"emailQueue_failed": 2}

@@ -6,6 +6,7 @@ NAME the same without its queues, TS unix seconds:
     queues                   set     the names of all queues
     queue:QUEUE              list    RAW jobs, the oldest at the head
     failed                   list    what was given up, and why, the oldest at the head (wire.py: failure)
+    failed_queues            set     names of lists QUEUE_failed, in which Ruby's RedisMultiQueue keeps failures
     workers                  set     the IDs of the workers that are there
     worker:ID                string  the job that this worker works on; while it is here, it is nowhere else
     worker:ID:started        string  since when the worker is there
@@ -52,6 +53,7 @@ class Keys:
         self.namespace = namespace
         self.queues = self.key("queues")
         self.failed = self.key("failed")
+        self.failed_queues = self.key("failed_queues")
         self.workers = self.key("workers")
         self.heartbeats = self.key("workers:heartbeat")
         self.schedule = self.key("delayed_queue_schedule")

@@ -161,6 +161,16 @@ class Observer:
         with_errors = await _or_nothing(self._redis.llen(self._keys.failed))
         return with_errors if isinstance(with_errors, int) else 0
 
+    async def failed_elsewhere(self) -> dict[str, int]:
+        """The lists of Ruby's RedisMultiQueue, one for each queue, and how many failures are in each."""
+        found = await _or_nothing(self._redis.smembers(self._keys.failed_queues))
+        names = sorted(_text(name) for name in found)
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.llen(self._keys.key(name))
+        lengths = await pipeline.execute(raise_on_error=False)
+        return {name: length for name, length in zip(names, lengths, strict=True) if isinstance(length, int) and length}
+
     async def totals(self) -> dict[str, int]:
         """succeeded, failed, retried, crashed, late: jobs of our workers since ever."""
         found = await _or_nothing(self._redis.hgetall(self._keys.totals))

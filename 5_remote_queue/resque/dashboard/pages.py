@@ -26,6 +26,7 @@ async def overview(request: web.Request) -> web.Response:
         figures=await live.figures(parts),
         totals=await parts.observer.totals(),
         leader=await parts.observer.leader(),
+        elsewhere=await parts.observer.failed_elsewhere(),
         us=LEADER,
         throughput=throughput(moments),
         waits=waiting_times(moments),
