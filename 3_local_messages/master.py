@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 class Master:
     def __init__(self, settings: Settings) -> None:
         self._drain_seconds = settings.drain_seconds
-        self._outbox: Outbox[bytes] = Outbox(self._hand_out, settings.attempts, window(settings.emails_per_second))
+        self._outbox: Outbox[bytes] = Outbox(
+            self._hand_out, settings.attempts, window(settings.emails_per_second), pause=settings.retry_pause
+        )
         self._paused: str | None = None
         self._stopping = False
         self._server = Child("web server", server.main, settings, self._from_server)

@@ -39,7 +39,9 @@ class Worker:
         self.rubbish = self.dropped = 0
         self._domain = settings.id_domain
         self._drain_seconds = settings.drain_seconds
-        self._outbox: Outbox[Received] = Outbox(self._hand_out, settings.attempts, window(settings.emails_per_second))
+        self._outbox: Outbox[Received] = Outbox(
+            self._hand_out, settings.attempts, window(settings.emails_per_second), pause=settings.retry_pause
+        )
         self._sender = PatientSender(mailer, settings.emails_per_second)
         self._sending: set[asyncio.Task[None]] = set()
         self._subscription = Subscription(redis, CHANNEL, self._receive)

@@ -85,6 +85,7 @@ class Jobs:
                 "in_flight": await observer.in_flight(),
                 "oldest_wait_seconds": max(ages),
                 "delayed": delayed,
+                "next_attempt_seconds": await observer.next_delayed(),
                 "overdue": overdue,
                 "leader": await observer.leader(),
                 "crashed": totals["crashed"],
@@ -142,7 +143,7 @@ class SendEmail:
             await end_tasks([self._pausing])
 
 
-def definitions(send_email: SendEmail, attempts: int) -> Definitions:
+def definitions(send_email: SendEmail, settings: Settings) -> Definitions:
     """What the workers of this strategy can do. Your own jobs join here."""
-    definition = Definition(send_email, attempts=attempts)
+    definition = Definition(send_email, attempts=settings.attempts, schedule=settings.retry_pause)
     return {CLASS: definition, RUBY_CLASS: definition}

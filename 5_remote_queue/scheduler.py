@@ -18,7 +18,7 @@ from .resque import Schedule, Schedules
 from .resque.housekeeping import Housekeeping
 from .resque.keys import Keys
 from .resque.scripts import Scripts
-from .worker import EventLogger
+from .worker import CRASH_LIMIT, EventLogger
 
 SCHEDULES: tuple[Schedule, ...] = ()
 """Yours join here: Schedule("hello", "emailQueue", "sendEmail", [{"to": …, "subject": …, "text": …}], cron="0 8 * * 1")
@@ -34,7 +34,7 @@ async def schedule(settings: Settings) -> None:
     async with redis_client(settings.redis) as redis:
         scripts, keys, hook = Scripts(redis), Keys(), EventLogger()
         housekeeping = Housekeeping(
-            redis, scripts, keys, hook, crash_limit=settings.attempts, lease_seconds=settings.lease_seconds
+            redis, scripts, keys, hook, crash_limit=CRASH_LIMIT, lease_seconds=settings.lease_seconds
         )
         schedules = Schedules(redis, scripts, keys, SCHEDULES, hook)
         tasks = [keep_running(housekeeping.run, "housekeeping"), keep_running(schedules.run, "schedules")]

@@ -13,6 +13,7 @@ from .resque import Queue, Scaling, Worker, open_connections, show
 from .resque.events import CleanedWorker, Event, Failed, Fired, Paused, Reenqueued, Resized, Started, TooLate
 from .resque.reports import explain
 
+CRASH_LIMIT = 5  # a job whose workers have died so often is in the failed list
 MAX_DELAY = 0.05  # seconds: sending mail is not all this loop has to do, but nearly
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,11 @@ async def work(settings: Settings) -> None:
         worker = Worker(
             connections,
             [QUEUE],
-            definitions(send_email, settings.attempts),
+            definitions(send_email, settings),
             scaling=Scaling(min(10, most), most, MAX_DELAY),
             lease_seconds=settings.lease_seconds,
             drain_seconds=settings.drain_seconds,
-            crash_limit=settings.attempts,
+            crash_limit=CRASH_LIMIT,
             per_second=settings.emails_per_second,
             hook=EventLogger(),
         )

@@ -18,13 +18,15 @@ from redis.exceptions import DataError, RedisError
 from common.errors import SendError
 from common.log import OncePerSecond
 from common.redis_client import reason
-from common.retry import backoff_seconds
+from common.retry import Pause, backoff_seconds
 from common.tasks import background, end_tasks
 
 from .events import Claimed, Event
 from .handlers import BatchHandler, Handler, Sleeper, hopeless
-from .log import BEGINNING, Log
+from .log import BEGINNING, LONGEST_PAUSE, Log
 
+CRASH_LIMIT = 5  # an event whose workers have died more often is parked
+EARLY_SECONDS = 0.05  # so much too early is in time
 CLAIM_SECONDS = 5.0  # one claim waits for so long, then another one does
 SLEEP_SECONDS = 1.0  # between two looks whether a handler is wanted
 AGAIN_CAP_SECONDS = 0.5  # between two tries to reach a Redis that is away
@@ -37,15 +39,17 @@ away_log = OncePerSecond(log)  # one for all consumers of a process: they lose t
 class Consumer:
     """One handler in one process. Others of the same name, in other processes, share the events with it."""
 
-    def __init__(self, events: Log, handler: Handler, attempts: int) -> None:
+    def __init__(self, events: Log, handler: Handler, attempts: int, pause: Pause = backoff_seconds) -> None:
         self.name = handler.name
         self.handled = self.failed = 0
         self._events = events
         self._handler = handler
         self._attempts = attempts
-        # A worker takes all down that it has in hand. So whatever ATTEMPTS says, what never finished is claimed once
-        # more, and a third time at least: then it goes alone, and only what was alone can be to blame.
-        self._claims = max(attempts, 2) + 1
+        self._pause_after = pause
+        # A killed worker takes all events with it that it holds. So an event that never finished is claimed a third
+        # time at least: then it is handled alone, and only an event that was alone can be to blame.
+        self._crashes = min(max(attempts, 2), CRASH_LIMIT)
+        self._failures: dict[str, int] = {}  # position -> how often an event that is held has failed
         self._held: dict[int, Claimed] = {}  # by id(), for after a replay the same event may be held twice
         self._tasks: set[asyncio.Task[None]] = set()
         self._alone: asyncio.Task[None] | None = None
@@ -68,6 +72,7 @@ class Consumer:
             room = await self._room()
             try:
                 claimed = await self._events.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
+                claimed = await self._due(claimed)
                 failures = 0
             except RedisError as error:
                 failures += 1
@@ -127,6 +132,21 @@ class Consumer:
                     self._changed.clear()
                     await self._changed.wait()
 
+    async def _due(self, claimed: Sequence[Claimed]) -> list[Claimed]:
+        """Those whose pause has ended. The others go back, and no attempt is counted."""
+        again = [one for one in claimed if one.attempts > 1]
+        delays = await self._events.delays(self.name, again)
+        ready = []
+        for one in claimed:
+            seconds, failures = delays.get(one.position, (0.0, 0)) if one.attempts > 1 else (0.0, 0)
+            if seconds > EARLY_SECONDS:
+                await self._events.put_back(one, min(seconds, LONGEST_PAUSE), tried=False)
+            else:
+                ready.append(one)
+                if failures:
+                    self._failures[one.position] = failures
+        return ready
+
     def _begin(self, claimed: Sequence[Claimed]) -> None:
         now = time.monotonic()
         claimed = [one for one in claimed if now <= one.until]  # else we were asleep: somebody else has it by now
@@ -134,7 +154,7 @@ class Consumer:
         crowd: list[Claimed] = []
         suspects: list[Claimed] = []
         for one in claimed:
-            if one.attempts > self._claims:
+            if one.attempts - 1 - self._failures.get(one.position, 0) > self._crashes:
                 why = f"claimed {one.attempts - 1} times and never finished: it may kill its worker"
                 self._start(self._park(one, why), [one])
             else:
@@ -153,6 +173,7 @@ class Consumer:
             if not task.cancelled():  # else it is given back
                 for one in claimed:
                     self._held.pop(id(one), None)
+                    self._failures.pop(one.position, None)
             self._changed.set()
 
         task = background(work, f"{self._handler.name} at {claimed[0].position}")
@@ -208,6 +229,8 @@ class Consumer:
         self.handled += len(claimed)
         where = claimed[0].position if len(claimed) == 1 else f"one of {len(claimed)} from {claimed[0].position} on"
         await self._told(where, commit)
+        with suppress(RedisError):  # they go away by themselves
+            await self._events.forget_delays(claimed)
         self._events.count_unwanted(self._handler.name, unwanted)
 
     async def _commit_many(self, claimed: Sequence[Claimed]) -> bool:
@@ -223,8 +246,9 @@ class Consumer:
         if hopeless(error) or claimed.attempts >= self._attempts:
             await self._park(claimed, what)
             return
-        pause = backoff_seconds(claimed.attempts)
-        if await self._put_back(claimed, pause):
+        failures = self._failures.get(claimed.position, 0) + 1
+        pause = self._pause_after(claimed.attempts)
+        if await self._told(claimed.position, lambda: self._events.delay(claimed, pause, failures)):
             self._again_log.warning("%s: %s again in %.1f s: %s", self._handler.name, claimed.position, pause, what)
 
     async def _put_off(self, claimed: Sequence[Claimed], error: Exception) -> None:
@@ -244,6 +268,8 @@ class Consumer:
         where, attempts = claimed.position, claimed.attempts
         if await self._told(where, lambda: self._events.park(claimed, why)):
             self.failed += 1
+            with suppress(RedisError):
+                await self._events.forget_delays([claimed])
             log.error("%s gave up %s after %d attempt(s): %.300s", self._handler.name, where, attempts, why)
 
     async def _told(self, where: str, tell: Callable[[], Awaitable[bool]]) -> bool:

@@ -69,10 +69,17 @@ LOOK_SECONDS = 1.0  # between two looks of an idle consumer that gets no hint
 LARGEST = 1000  # events in one script: some milliseconds, in which Redis does nothing else
 CONSUMERS = "eventlog:consumers"
 BEGINNING, END = "beginning", "end"
+LONGEST_PAUSE = 60.0  # seconds that one pause in the log can last; a longer one is several
+DELAYS_SECONDS = 2 * 86_400
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-z0-9_-]{1,40}")
+
+
+def delay_keys(consumer: str) -> tuple[str, str]:
+    """Of the events that have failed and wait: when each is due, and how often it has failed."""
+    return f"eventlog:due:{{{consumer}}}", f"eventlog:failures:{{{consumer}}}"
 
 
 class Log(ABC):
@@ -211,6 +218,42 @@ class Log(ABC):
         if ours and tried:
             self._counts.add(claimed.consumer, "retried", 1)
         return bool(ours)
+
+    async def delay(self, claimed: Claimed, seconds: float, failures: int) -> bool:
+        """As `put_back`, for any time. Until then `delays` says so to every worker that claims the event."""
+        due, counts = delay_keys(claimed.consumer)
+        when = await self._now() + seconds
+        async with self._redis.pipeline(transaction=True) as both:
+            both.zadd(due, {claimed.position: when}).hset(counts, claimed.position, failures)
+            both.expire(due, DELAYS_SECONDS).expire(counts, DELAYS_SECONDS)
+            await both.execute()
+        return await self.put_back(claimed, min(seconds, LONGEST_PAUSE))
+
+    async def delays(self, consumer: str, claimed: Sequence[Claimed]) -> dict[str, tuple[float, int]]:
+        """For the positions of these: in how many seconds it is due, and how often it has failed."""
+        if not claimed:
+            return {}
+        due, counts = delay_keys(consumer)
+        positions = [one.position for one in claimed]
+        async with self._redis.pipeline(transaction=False) as both:
+            both.zmscore(due, positions).hmget(counts, positions)
+            dues, failures = await both.execute()
+        now = await self._now()
+        found = zip(positions, dues, failures, strict=True)
+        return {position: (when - now, int(failed or 0)) for position, when, failed in found if when is not None}
+
+    async def forget_delays(self, claimed: Sequence[Claimed]) -> None:
+        """These are done."""
+        if positions := [one.position for one in claimed if one.attempts > 1]:
+            due, counts = delay_keys(claimed[0].consumer)
+            async with self._redis.pipeline(transaction=False) as both:
+                both.zrem(due, *positions).hdel(counts, *positions)
+                await both.execute()
+
+    async def next_attempt(self, consumer: str) -> float | None:
+        """In how many seconds the next event that failed is handled again; None if none waits for that."""
+        found = await self._redis.zrange(delay_keys(consumer)[0], 0, 0, withscores=True)
+        return max(0.0, float(found[0][1]) - await self._now()) if found else None
 
     def extend(self, client: blocking.Redis, held: Sequence[Claimed]) -> int:
         """The heartbeat, for a thread with a client of its own. How many of these leases are somebody else's by now."""

@@ -48,6 +48,7 @@ class Producer:
         try:
             email, audit = await self.log.lag("email"), await self.log.lag("audit")
             newest = await self.log.partitions(newest=1)
+            next_attempt = await self.log.next_attempt("email")
         except RedisError:
             return {}
         return {
@@ -58,6 +59,7 @@ class Producer:
             "waiting": email.waiting,
             "in_flight": email.pending,
             "oldest_wait_seconds": email.oldest_seconds,
+            "next_attempt_seconds": next_attempt,
             "events": newest[0].first + newest[0].length if newest else 0,
             "audit_waiting": audit.waiting + audit.pending,
             "overtaken": email.overtaken + audit.overtaken,

@@ -31,7 +31,7 @@ class Worker:
     def __init__(self, settings: Settings, events: Log, handlers: Sequence[Handler]) -> None:
         self._settings = settings
         self._events = events
-        self._consumers = [Consumer(events, handler, settings.attempts) for handler in handlers]
+        self._consumers = [Consumer(events, handler, settings.attempts, settings.retry_pause) for handler in handlers]
 
     async def run(self, client: blocking.Redis) -> None:
         """Until it is asked to stop: then take nothing new, finish within a limit, give back the rest."""

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from common.errors import CannotAccept
 from common.log import OncePerSecond
-from common.retry import backoff_seconds
+from common.retry import Pause, backoff_seconds
 
 LIMIT_BYTES = 128 << 20  # of memory, by estimate: some 180,000 emails of 200 bytes
 OVERHEAD_BYTES = 400  # of memory for each email, beside its payload: id, entry, places in the collections
@@ -40,12 +40,18 @@ class Outbox(Generic[Payload]):
     """Hands out at most `window` emails at a time, oldest first, as soon as it is opened."""
 
     def __init__(
-        self, hand_out: Callable[[Entry[Payload]], None], attempts: int, window: int, limit: int = LIMIT_BYTES
+        self,
+        hand_out: Callable[[Entry[Payload]], None],
+        attempts: int,
+        window: int,
+        limit: int = LIMIT_BYTES,
+        pause: Pause = backoff_seconds,
     ) -> None:
         self.accepted = self.sent = self.failed = self.retried = 0
         self.bytes = 0
         self._hand_out = hand_out
         self._attempts = attempts
+        self._pause = pause
         self._window = window
         self._limit = limit
         self._entries: dict[str, Entry[Payload]] = {}  # all of them, in the order they came
@@ -129,8 +135,13 @@ class Outbox(Generic[Payload]):
             "retried": self.retried,
             "waiting": len(self._entries) - len(self._in_flight),
             "in_flight": len(self._in_flight),
+            "next_attempt_seconds": self._next_attempt_seconds(),
             "oldest_wait_seconds": time.monotonic() - oldest.accepted if oldest else 0.0,
         }
+
+    def _next_attempt_seconds(self) -> float | None:
+        """Until the next email that failed is tried again; None if none waits for that."""
+        return max(0.0, self._later[0][0] - asyncio.get_running_loop().time()) if self._later else None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -142,7 +153,7 @@ class Outbox(Generic[Payload]):
             self._hand_out(entry)
 
     def _put_off(self, entry: Entry[Payload], reason: str) -> None:
-        pause = backoff_seconds(entry.attempts)
+        pause = self._pause(entry.attempts)
         self._retry_log.warning("%s again in %.1f s: %s", entry.id, pause, reason)
         loop = asyncio.get_running_loop()
         heapq.heappush(self._later, (loop.time() + pause, self.retried, entry))

@@ -1,7 +1,7 @@
 """When a failed attempt is tried again: what the error allows, and after which pause."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from common.errors import Away, InDoubt, LoginFailed, SendError, Unavailable
 
@@ -17,6 +17,20 @@ def concerns_every_email(error: SendError) -> bool:
 def may_retry(error: SendError) -> bool:
     """Whether another attempt can help. In doubt counts as yes: a copy can be seen and deleted, a lost email cannot."""
     return isinstance(error, (Unavailable, InDoubt))
+
+
+Pause = Callable[[int], float]
+"""The pause in seconds after the failed attempt number n (1, 2, …)."""
+
+
+def scheduled_pause(
+    pauses: Sequence[float], attempt: int, uniform: Callable[[float, float], float] = random.uniform
+) -> float:
+    """The pause in seconds after the failed attempt number `attempt`: the one of that number, or else the last.
+
+    The jitter only lengthens it, by up to a quarter: a mail server that greylists demands a least waiting time.
+    """
+    return pauses[min(attempt, len(pauses)) - 1] * uniform(1.0, 1.25)
 
 
 def backoff_seconds(

@@ -17,7 +17,9 @@ from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationEr
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from common.emails import Address, BadEmail, read_address
+from common.retry import scheduled_pause
 
+MOST_PAUSE = 86_400.0  # seconds
 USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
 VALKEY_PORT = 6390  # where the embedded Valkey is when nothing else is said and the port is free
 
@@ -112,6 +114,22 @@ def _check_sender(text: str) -> str:
     return text
 
 
+def read_pauses(text: str) -> tuple[float, ...]:
+    """Read "1 5 30": seconds, separated by spaces or commas. Raises ValueError."""
+    try:
+        pauses = tuple(float(word) for word in text.replace(",", " ").split())
+    except ValueError:
+        pauses = ()
+    if not pauses or not all(0 < pause <= MOST_PAUSE for pause in pauses):
+        raise ValueError("expected pauses in seconds, such as 1 5 30 300, each above 0 and at most a day")
+    return pauses
+
+
+def _check_pauses(text: str) -> str:
+    read_pauses(text)
+    return text
+
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -137,7 +155,8 @@ class Settings(BaseSettings):
     email_from: Annotated[str, AfterValidator(_check_sender)] = "workshop@example.com"
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
     emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    attempts: PositiveInt = 5
+    attempts: PositiveInt = 31  # with the pauses below, for about a day
+    retry_pauses_seconds: Annotated[str, AfterValidator(_check_pauses)] = "1 5 30 120 300 900 1800 3600"
     email_class: Literal["sendEmail", "SendEmail"] = "sendEmail"  # strategy 5: Ruby workers run only the second
     drain_seconds: Seconds = 10.0
     lease_seconds: Seconds = 10.0
@@ -160,6 +179,10 @@ class Settings(BaseSettings):
         if self.smtp_url is None:
             return SmtpServer("127.0.0.1", self.inbox_smtp_port)
         return read_smtp_url(self.smtp_url.get_secret_value())
+
+    def retry_pause(self, attempt: int) -> float:
+        """How long an email waits after its failed attempt number `attempt`: seconds."""
+        return scheduled_pause(read_pauses(self.retry_pauses_seconds), attempt)
 
     @property
     def redis(self) -> SecretStr:

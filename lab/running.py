@@ -10,7 +10,7 @@ from redis import Redis
 from lab.children import LOOK_SECONDS, Child, ChildFailed, Lab
 from lab.mailbox import Mailbox
 from lab.preparations import Preparation, as_usual, preparation
-from lab.promises import Subject
+from lab.promises import ATTEMPTS, Subject
 from lab.strategies import Strategy, data_dir, start_strategy, strategy
 
 LEASE_SECONDS = 2.0  # of strategies 5 and 6, whose default is 10: or one would wait for little else
@@ -20,7 +20,12 @@ GONE_SECONDS = 30.0
 
 SMTP_LIMITS = ("CONNECT", "SEND", "GREETING", "COMMAND", "DATA", "ANSWER")
 
-SETTINGS = {"LEASE_SECONDS": LEASE_SECONDS, **{f"SMTP_{limit}_SECONDS": SEND_SECONDS for limit in SMTP_LIMITS}}
+SETTINGS = {
+    "LEASE_SECONDS": LEASE_SECONDS,
+    "ATTEMPTS": ATTEMPTS,
+    "RETRY_PAUSES_SECONDS": "1 2 4 8",  # longer than the mail server greylists; by default it takes a day to give up
+    **{f"SMTP_{limit}_SECONDS": SEND_SECONDS for limit in SMTP_LIMITS},
+}
 
 
 class Running:

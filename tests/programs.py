@@ -96,7 +96,7 @@ class Program:
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=clean | environment,
+            env=clean | SHORT_RETRIES | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -177,12 +177,15 @@ def nobody_s_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
+SHORT_RETRIES = {"ATTEMPTS": "5", "RETRY_PAUSES_SECONDS": "0.5 1 2 4"}  # by default it takes a day to give up
+
 # What could come in from the shell that runs the tests.
 SETTINGS = {
     "HOST", "PORT", "PAGE_PASSWORD",
     "SMTP_URL", "SMTP_SESSIONS", "SMTP_CONNECT_SECONDS", "SMTP_SEND_SECONDS", "EMAIL_FROM",
     "SMTP_GREETING_SECONDS", "SMTP_COMMAND_SECONDS", "SMTP_DATA_SECONDS", "SMTP_ANSWER_SECONDS",
-    "REDIS_URL", "EMAILS_PER_SECOND", "ATTEMPTS", "EMAIL_CLASS", "DRAIN_SECONDS", "LEASE_SECONDS",
+    "REDIS_URL", "EMAILS_PER_SECOND", "ATTEMPTS", "RETRY_PAUSES_SECONDS", "EMAIL_CLASS",
+    "DRAIN_SECONDS", "LEASE_SECONDS",
     "INBOX_SMTP_PORT", "INBOX_PORT",
     "LOG", "PARTITION_SECONDS", "RETENTION_SECONDS", "RETENTION_BYTES",
     "VALKEY_PORT", "DATA_DIR", "ROLE", "STEP", "WORKER_NAME", "DEMO", "WORKERS", "MAKELEVEL", "MAKEFLAGS", "MFLAGS",

@@ -23,7 +23,9 @@ from tests.smtp_peer import until
 
 consumers = importlib.import_module("6_event_bus.consumers")
 events = importlib.import_module("6_event_bus.events")
+log_module = importlib.import_module("6_event_bus.log")
 partitions = importlib.import_module("6_event_bus.partitions")
+streams = importlib.import_module("6_event_bus.streams")
 
 
 class Listener:
@@ -374,3 +376,64 @@ async def test_a_redis_that_hangs_at_the_end_is_asked_once_only(
     await consumer.drain(0.01)
     assert len(asked) == 1
     assert "could not give back 5 unfinished: Redis does not answer in time" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["lua", "streams"])
+async def test_a_pause_longer_than_one_of_the_log_holds_for_every_worker(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """An event waits for its time although workers that did not see it fail claim it meanwhile; the others go on."""
+    monkeypatch.setattr(log_module, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(consumers, "LONGEST_PAUSE", 0.1)
+    valkey.client.flushall()
+    tried: list[float] = []
+
+    def act(number: int) -> None:
+        if number == 0:
+            tried.append(time.monotonic())
+            if len(tried) < 2:
+                raise Unavailable("451 later")
+
+    def a_log(redis: Any) -> Any:
+        return partitions.PartitionedLog(redis, 0.5) if kind == "lua" else streams.StreamLog(redis, 0.5)
+
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(redis_client(SecretStr(valkey.url)))
+        logs = [await stack.enter_async_context(a_log(redis)) for _ in range(3)]
+        for log in logs:
+            consumer = consumers.Consumer(log, Listener(act), 3, lambda _: 2.0)
+            running = asyncio.create_task(consumer.run())
+            stack.push_async_callback(asyncio.wait_for, running, 10)
+            stack.callback(log.stop_waiting)
+            stack.callback(consumer.stop)
+        await append(logs[0], 0)
+        async with asyncio.timeout(20):
+            while (seconds := await logs[0].next_attempt("listener")) is None:  # noqa: ASYNC110  Redis does not call us
+                await asyncio.sleep(0.01)
+        assert 0.0 < seconds <= 2.0
+        await append(logs[0], *range(1, 20))
+        await all_done(logs[0], 20)
+        assert len(tried) == 2
+        assert 1.9 < tried[1] - tried[0] < 10
+        assert await logs[0].next_attempt("listener") is None
+        lag = await logs[0].lag("listener")
+        assert lag.retried == 1, "the claims before its time are no attempts"
+
+
+async def test_failures_are_no_crashes(log: Any) -> None:
+    """An event may fail more often than the workers of one may die."""
+    tried: list[int] = []
+
+    def act(number: int) -> None:
+        tried.append(number)
+        if len(tried) < 9:
+            raise Unavailable("451 later")
+
+    await append(log, 0)
+    consumer = consumers.Consumer(log, Listener(act), 31, lambda _: 0.01)
+    running = asyncio.create_task(consumer.run())
+    await all_done(log, 1)
+    consumer.stop()
+    log.stop_waiting()
+    await asyncio.wait_for(running, 10)
+    assert len(tried) == 9

@@ -89,7 +89,7 @@ async def test_a_job_of_the_reader_s_own(valkey: Valkey, caplog: pytest.LogCaptu
         return "the picture is done"
 
     async with resque.open_connections(SecretStr(valkey.url)) as connections:
-        definitions = jobs.definitions(None, 5)
+        definitions = jobs.definitions(None, Settings())
         running = asyncio.create_task(resque.Worker(connections, [worker.QUEUE], definitions).run(stopped))
         request = SimpleNamespace(app={"jobs": jobs.Jobs(connections.commands)})
         names = {"request": request, "JOBS": "jobs", "QUEUE": jobs.QUEUE}

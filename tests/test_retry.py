@@ -5,7 +5,15 @@ import random
 import pytest
 
 from common.errors import Away, InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
-from common.retry import BASE_SECONDS, CAP_SECONDS, backoff_seconds, concerns_every_email, may_retry
+from common.retry import (
+    BASE_SECONDS,
+    CAP_SECONDS,
+    backoff_seconds,
+    concerns_every_email,
+    may_retry,
+    scheduled_pause,
+)
+from common.settings import Settings, read_pauses
 
 
 @pytest.mark.parametrize(
@@ -37,3 +45,23 @@ def test_full_jitter_spreads_over_the_whole_range_from_zero() -> None:
     assert 0 <= min(pauses) < 0.1
     assert 7.9 < max(pauses) <= 8
     assert 3.8 < sum(pauses) / 1000 < 4.2
+
+
+def test_the_default_schedule_survives_greylisting_and_hours_of_refusal() -> None:
+    defaults = Settings.model_fields
+    pauses, attempts = read_pauses(defaults["retry_pauses_seconds"].default), defaults["attempts"].default
+    at = [0.0]  # of each attempt, with no jitter at all
+    for attempt in range(1, attempts):
+        at.append(at[-1] + scheduled_pause(pauses, attempt, lambda least, most: least))
+    assert any(300 < moment < 600 for moment in at), "one attempt soon after a greylist of five minutes"
+    assert 20 * 3600 < at[-1] < 30 * 3600, "about a day"
+
+
+def test_the_jitter_never_shortens_a_scheduled_pause() -> None:
+    assert all(10 <= scheduled_pause((10.0,), attempt) <= 12.5 for attempt in range(1, 100))
+
+
+@pytest.mark.parametrize("text", ["", "often", "1 -5", "0", "1 inf", "1 nan", "1e9"])
+def test_pauses_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected pauses in seconds"):
+        read_pauses(text)

@@ -14,7 +14,7 @@ from tests.smtp_peer import settings
 def test_the_defaults() -> None:
     defaults = settings()
     assert (defaults.host, defaults.port) == ("127.0.0.1", 8080)
-    assert (defaults.email_from, defaults.attempts, defaults.emails_per_second) == ("workshop@example.com", 5, None)
+    assert (defaults.email_from, defaults.attempts, defaults.emails_per_second) == ("workshop@example.com", 31, None)
     assert defaults.smtp == SmtpServer("127.0.0.1", 1025)
     assert defaults.inbox_page == "http://127.0.0.1:8025/"
     assert defaults.data_dir == Path(".data")

@@ -40,6 +40,8 @@ class Definition:
     attempts: int = 5
     base_seconds: float = BASE_SECONDS
     cap_seconds: float = CAP_SECONDS
+    schedule: Callable[[int], float] | None = None
+    """The pause in seconds after each failed attempt (1, 2, …), in place of the doubling one."""
     time_limit: float | None = None
     """Seconds for one attempt, from its first line on; then it counts as failed. A coroutine is cancelled, a process is
     killed. A thread cannot be stopped: it goes on beside the next attempt."""
@@ -58,6 +60,8 @@ class Definition:
         return inspect.iscoroutinefunction(self.perform) or inspect.iscoroutinefunction(type(self.perform).__call__)
 
     def pause(self, attempt: int) -> float:
+        if self.schedule is not None:
+            return self.schedule(attempt)
         return backoff_seconds(attempt, self.base_seconds, self.cap_seconds)
 
     def lock(self, job: Job) -> str | None:

@@ -122,6 +122,11 @@ class Observer:
         lengths = await pipeline.execute(raise_on_error=False)
         return sum(length for length in lengths if isinstance(length, int)), len(seconds) > MOST_SECONDS
 
+    async def next_delayed(self) -> float | None:
+        """In how many seconds the next delayed job is due; None if there is none."""
+        found = await _or_nothing(self._redis.zrange(self._keys.schedule, 0, 0))
+        return max(0.0, float(found[0]) - await self.now()) if found and found[0].isdigit() else None
+
     async def overdue(self) -> tuple[int, float]:
         """How many delayed jobs should have been moved already, and for how many seconds the oldest of them.
 
