@@ -133,18 +133,25 @@ class Consumer:
                     await self._changed.wait()
 
     async def _due(self, claimed: Sequence[Claimed]) -> list[Claimed]:
-        """Those whose pause has ended. The others go back, and no attempt is counted."""
+        """Those whose pause has ended. The others go back, and no attempt is counted.
+
+        If Redis does not say, they are handled now: too early an attempt costs less than a lease.
+        """
         again = [one for one in claimed if one.attempts > 1]
-        delays = await self._events.delays(self.name, again)
-        ready = []
+        try:
+            delays = await self._events.delays(self.name, again)
+        except RedisError:
+            return list(claimed)
+        ready, early = [], []
         for one in claimed:
             seconds, failures = delays.get(one.position, (0.0, 0)) if one.attempts > 1 else (0.0, 0)
             if seconds > EARLY_SECONDS:
-                await self._events.put_back(one, min(seconds, LONGEST_PAUSE), tried=False)
+                early.append(self._events.put_back(one, min(seconds, LONGEST_PAUSE), tried=False))
             else:
                 ready.append(one)
                 if failures:
                     self._failures[one.position] = failures
+        await asyncio.gather(*early, return_exceptions=True)  # what does not go back waits for the end of its lease
         return ready
 
     def _begin(self, claimed: Sequence[Claimed]) -> None:

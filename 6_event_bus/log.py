@@ -388,6 +388,7 @@ class Log(ABC):
         """Remove it from the consumers: the log keeps nothing for it. Its last leases end when they are trimmed."""
         self._registered.pop(consumer, None)
         await self._redis.srem(CONSUMERS, consumer)
+        await self._redis.delete(*delay_keys(consumer))
 
     @abstractmethod
     async def _begin(self, consumer: str) -> None:

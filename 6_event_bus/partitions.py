@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from .events import Claimed, Event, milliseconds, read_position
 from .hints import Hints
 from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers
-from .log import BEGINNING, END, Log
+from .log import BEGINNING, END, Log, delay_keys
 from .survey import Survey
 from .tail import TOMBSTONE_SECONDS, Tail, last_known, open_first
 from .views import Lag, Partition, Trimmed
@@ -109,6 +109,7 @@ class PartitionedLog(Log):
         partition, index = await self._find(start)
         first = as_number(await self._redis.hget(key(partition, "state"), "first"))
         await self._scripts.run("rewind", [cursor(consumer)], partition, first, index, "")
+        await self._redis.delete(*delay_keys(consumer))
         self._walk(consumer).look_now()
 
     async def _find(self, start: str | float) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from redis.exceptions import RedisError, ResponseError
 from common.tasks import end_tasks
 
 from .events import Claimed, Event, milliseconds, read_position
-from .log import BEGINNING, END, Log
+from .log import BEGINNING, END, Log, delay_keys
 from .tail import REMEMBER_SECONDS
 from .views import Lag, Partition, Trimmed
 
@@ -159,6 +159,7 @@ class StreamLog(Log):
         self._registered.pop(consumer, None)  # another process may have removed it a moment ago
         await self._register(consumer)
         await self._scripts.run("stream_rewind", _keys(consumer), consumer, await self._before(start))
+        await self._redis.delete(*delay_keys(consumer))
 
     async def _before(self, start: str | float) -> str:
         """The id behind which a group is to stand so that it gets what begins there."""

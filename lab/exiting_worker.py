@@ -39,7 +39,7 @@ async def work(settings: Settings) -> None:
         worker = resque.Worker(
             connections,
             [EXIT_QUEUE, jobs.QUEUE],
-            jobs.definitions(send_email, settings.attempts) | exits,
+            jobs.definitions(send_email, settings) | exits,
             lease_seconds=settings.lease_seconds,
             drain_seconds=settings.drain_seconds,
             hook=lambda event: print("ready", flush=True) if type(event).__name__ == "Started" else None,

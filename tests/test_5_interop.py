@@ -99,7 +99,7 @@ async def test_an_email_that_node_enqueues_is_sent_by_our_worker(shared: Shared,
     settings = Settings(smtp_url=SecretStr(inbox.smtp_url), redis_url=SecretStr(shared.valkey.url))
     async with Mailer(settings, patient=True) as mailer:
         send_email = email_jobs.SendEmail(settings, mailer, shared.queue)
-        definitions = email_jobs.definitions(send_email, 5)
+        definitions = email_jobs.definitions(send_email, settings)
         async with shared.working(queues=["emailQueue"], definitions=definitions):
             assert await shared.node("queue", "enqueue", "emailQueue", "sendEmail", [email])
             await until(lambda: shared.events("Succeeded"), "the email is sent")

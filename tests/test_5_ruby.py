@@ -56,7 +56,7 @@ async def test_an_email_that_ruby_enqueues_is_sent_by_our_worker(r: Resque, inbo
     settings = Settings(smtp_url=SecretStr(inbox.smtp_url), redis_url=SecretStr(r.valkey.url))
     async with Mailer(settings, patient=True) as mailer:
         send_email = email_jobs.SendEmail(settings, mailer, r.queue)
-        async with r.working(queues=["emailQueue"], definitions=email_jobs.definitions(send_email, 5)):
+        async with r.working(queues=["emailQueue"], definitions=email_jobs.definitions(send_email, settings)):
             ruby(r, "enqueue", json.dumps([email]))
             await until(lambda: r.events("Succeeded"), "the email is sent")
         await send_email.close()

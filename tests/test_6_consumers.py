@@ -437,3 +437,31 @@ async def test_failures_are_no_crashes(log: Any) -> None:
     log.stop_waiting()
     await asyncio.wait_for(running, 10)
     assert len(tried) == 9
+
+
+@pytest.mark.parametrize("kind", ["lua", "streams"])
+async def test_a_replay_forgets_what_waited_for_another_attempt(valkey: Valkey, kind: str) -> None:
+    valkey.client.flushall()
+    tried: list[int] = []
+
+    def act(number: int) -> None:
+        tried.append(number)
+        if len(tried) == 1:
+            raise Unavailable("451 later")
+
+    async with redis_client(SecretStr(valkey.url)) as redis:
+        a_log = partitions.PartitionedLog(redis, 0.5) if kind == "lua" else streams.StreamLog(redis, 0.5)
+        async with a_log as log:
+            await append(log, 0)
+            consumer = consumers.Consumer(log, Listener(act), 3, lambda _: 3600.0)
+            running = asyncio.create_task(consumer.run())
+            async with asyncio.timeout(20):
+                while await log.next_attempt("listener") is None:  # noqa: ASYNC110  Redis does not call us
+                    await asyncio.sleep(0.01)
+            await log.replay("listener", "beginning")
+            await until(lambda: len(tried) == 2, 20)
+            consumer.stop()
+            log.stop_waiting()
+            await asyncio.wait_for(running, 10)
+            await consumer.drain(1.0)
+            assert await log.next_attempt("listener") is None
