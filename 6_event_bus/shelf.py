@@ -4,7 +4,7 @@ It has a copy of each event, so trimming the log does not empty it. Both logs ha
 
     eventlog:parked:{NAME}     hash   position -> a line of JSON {reason, attempts, at}, then the event as in the log
     eventlog:shelf:{NAME}      zset   position -> ms when it was given up: their order, so that a look reads few
-    eventlog:pending:{NAME}    zset   position -> ms when it may be claimed: somebody wants it to be handled again
+    eventlog:pending:{NAME}    zset   position -> ms when it may be claimed: the event is to be handled again
     eventlog:holders:{NAME}    hash   position -> "attempts token owner", as in a partition
 """
 

@@ -170,7 +170,7 @@ def claim(data_dir: Path, name: str) -> IO[str]:
     make_private(data_dir)
     descriptor = os.open(data_dir / f"{name}.json", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     file = os.fdopen(descriptor, "r+")
-    # Erase a predecessor's announcement before the exclusive lock makes it valid: whoever looks must not take its pid
+    # Erase a predecessor's announcement before the exclusive lock makes it valid: another process must not take its pid
     # for ours. Overwritten in place, and never made shorter, so that it can be announced on a full disk.
     fcntl.flock(file, fcntl.LOCK_SH)
     file.write(" " * max(ANNOUNCEMENT_BYTES, os.fstat(descriptor).st_size))

@@ -51,7 +51,7 @@ def clock_file(data: Path) -> Path:
 
 
 def write_clock(data: Path, seconds: int) -> None:
-    """Add so many seconds to Redis's time of day; fewer than 0 put it back."""
+    """Add this number of seconds to Redis's time of day. A negative number puts the clock back."""
     octets = seconds.to_bytes(8, sys.byteorder, signed=True)
     file = os.open(clock_file(data), os.O_WRONLY | os.O_CREAT)
     try:

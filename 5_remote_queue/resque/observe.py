@@ -130,7 +130,7 @@ class Observer:
     async def overdue(self) -> tuple[int, float]:
         """How many delayed jobs should have been moved already, and for how many seconds the oldest of them.
 
-        Those of so many seconds are counted as `delayed` counts.
+        At most MOST_SECONDS different seconds are looked at, as in `delayed`.
         """
         limit = await self.now() - OVERDUE_SECONDS
         seconds = await _or_nothing(

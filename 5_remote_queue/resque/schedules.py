@@ -18,9 +18,9 @@ named in the log and by `doctor`, and left to it. So is a schedule that cannot b
 
 By Redis's clock, each due second of a schedule is enqueued once, however many schedulers run. While a resque-scheduler
 leads, it fires what stands in Redis, and says in `delayed:last_enqueued_at` when it did; so do we, and what it has
-fired is not fired again when it has gone. Schedules given in code are ours alone: they are fired whoever leads. What
-was missed while none ran is made good once, not for each missed time: a report that comes seven times tells no more
-than one.
+fired is not fired again when it has gone. Schedules given in code are ours alone: a scheduler of ours fires them
+whichever program leads. A schedule that was due several times while no scheduler ran is fired once, not for each missed
+time.
 """
 
 import asyncio
@@ -286,9 +286,7 @@ class Schedules:
             await self._step(schedule, mark, schedule.when.begin(now), "")
             return False
         last = moment_of(foreign.get(schedule.name.encode())) if schedule.name in self._stored else None
-        known = (
-            last is not None and last <= now + AHEAD_SECONDS
-        )  # a moment further ahead is an error of somebody's clock
+        known = last is not None and last <= now + AHEAD_SECONDS  # a moment further ahead comes from a wrong clock
         due = schedule.when.due(max(int(second), int(last)) if known and last else int(second), now)
         if due is None:
             return False

@@ -26,8 +26,8 @@ from common.emails import new_id
 
 MAX_INTEGER = 2**53
 UNREADABLE = "Unreadable"
-"""The class in the failure record of what is no job: a null payload stops Ruby's "retry all". No program has this
-class, so a retry of such a record fails again and changes nothing else.
+"""The class in the failure record of anything that is not a valid job: a null payload stops Ruby's "retry all". No
+program has this class, so a retry of such a record fails again and changes nothing else.
 """
 MAX_JOB = 1 << 20  # bytes; what is larger belongs elsewhere, and its name into the job
 

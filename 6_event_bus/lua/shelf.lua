@@ -1,6 +1,6 @@
 -- The newest events of a shelf. A commit takes an event from the shelf and leaves its place in the order, which goes here.
 -- KEYS: 1 parked (hash)  2 their order (zset)  3 pending (zset)   ARGV: 1 how many at most
--- Returns {position, entry, 1 if somebody wants it to be handled again, …}; fewer than there are, if many places went.
+-- Returns {position, entry, 1 if it is to be handled again, …}; fewer than there are, if many places went.
 local reply = {}
 for _ = 1, 20 do
     local positions = redis.call('ZREVRANGE', KEYS[2], #reply / 3, ARGV[1] - 1)

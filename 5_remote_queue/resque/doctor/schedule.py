@@ -99,7 +99,7 @@ def _timestamp_removal(patient: Patient, raw: bytes, member: bytes) -> Mend:
 
 
 async def _leader(patient: Patient) -> AsyncIterator[Finding]:
-    """A leader that was killed keeps its lock until that ends: meanwhile nobody moves what is due."""
+    """A leader that was killed keeps its lock until the lock ends. Until then no scheduler moves due jobs."""
     if not patient.is_sound(patient.keys.schedule):
         return
     observer = Observer(patient.redis, patient.keys)

@@ -6,7 +6,7 @@
 -- It holds Node's, whose leader does nothing that ours does not, and rounds numbers.
 --
 -- KEYS  Node's lock, Ruby's lock, delayed_queue_schedule, queues, py:unreadable; the others are made of what is found
--- ARGV  1: namespace   2: our name in the lock   3: how long it is ours (ms)   4: at most so many jobs
+-- ARGV  1: namespace   2: our name in the lock   3: how long it is ours (ms)   4: how many jobs at most
 -- Returns {who leads, jobs moved, 1 if more are due, ms until the lock of a foreign leader ends, for how many seconds
 -- its oldest job has been due}.
 -- Before this stands prelude.lua.
