@@ -131,8 +131,10 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop_terminals()
-        self._bash.close()
+        try:
+            self._stop_terminals()
+        finally:
+            self._bash.close()
 
     def run(self, block: Block) -> None:
         *before, last = block.text.rstrip("\n").split("\n")
@@ -205,7 +207,7 @@ class Session:
     def _stop_terminals(self) -> None:
         for terminal in reversed(self._terminals):
             if terminal.process.poll() is None:
-                terminal.stop(signal.SIGINT)
+                terminal.stop()
             assert "Traceback" not in terminal.output, terminal.output
         self._terminals.clear()
         self._seen.clear()
