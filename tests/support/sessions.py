@@ -44,7 +44,6 @@ NOT_RUN = {
     "it is a template",
 }
 BLOCK_SECONDS = 60.0  # for one block of a session
-STOP_SECONDS = 40.0  # DRAIN_SECONDS, and what the runner grants its roles
 PORTS = {"PORT": "8080", "INBOX_PORT": "8025", "VALKEY_PORT": "6390", "INBOX_SMTP_PORT": "1025"}
 
 _FENCE = re.compile(r"(?ms)^(?:<!-- session: (?P<note>[^\n]*?) -->\n+)?```(?P<language>\w+)\n(?P<text>.*?)^```$")
@@ -132,8 +131,10 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop_terminals()
-        self._bash.close()
+        try:
+            self._stop_terminals()
+        finally:
+            self._bash.close()
 
     def run(self, block: Block) -> None:
         *before, last = block.text.rstrip("\n").split("\n")
@@ -205,12 +206,8 @@ class Session:
 
     def _stop_terminals(self) -> None:
         for terminal in reversed(self._terminals):
-            for runner in terminal.descendants()[
-                :1
-            ]:  # as by Ctrl-C: the signal reaches what make has started, not make
-                runner.send_signal(signal.SIGINT)
-                terminal.process.wait(STOP_SECONDS)
-            terminal.stop()
+            if terminal.process.poll() is None:
+                terminal.stop()
             assert "Traceback" not in terminal.output, terminal.output
         self._terminals.clear()
         self._seen.clear()
