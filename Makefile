@@ -5,41 +5,44 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input install
 
-help: ## this list
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run-%: $(VENV)/ready ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
 	@exec $(PY) -m common.run $*
 
-services: $(VENV)/ready ## the embedded services alone
+services: $(VENV)/ready ## start the embedded services alone
 	@exec $(PY) -m common.run services
 
-forget: $(VENV)/ready ## remove what the embedded Valkey has kept from run to run
+forget: $(VENV)/ready ## delete the data that the embedded Valkey keeps between runs
 	@exec $(PY) -m common.run forget
 
-test: $(VENV)/ready-dev ## all tests, on the embedded services
+test: $(VENV)/ready-dev ## run all tests, on the embedded services
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
 
-check: $(VENV)/ready-dev ## format, lint, types, tests: what CI runs, before a short `make faults`
+check: $(VENV)/ready-dev ## check format, lint and types, and run the tests: what CI runs before a short `make faults`
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
 
-compare: $(VENV)/ready-dev ## the six side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5"
+compare: $(VENV)/ready-dev ## measure the six side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5"
 	@exec $(PY) -m lab.compare
 
-faults: $(VENV)/ready-dev ## kill things, and count; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, STEPS=1
+faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, STEPS=1
 	@exec $(PY) -m lab.faults
 
-bench: $(VENV)/ready-dev ## how fast the parts are, each beside a reference of the same run
+bench: $(VENV)/ready-dev ## measure how fast the parts are, each beside a reference of the same run
 	@exec $(PY) -m lab.bench
 
 tables: $(VENV)/ready-dev ## write what compare, faults and bench have measured into the READMEs
 	@$(PY) -m lab.tables
 
+screenshots: $(VENV)/ready-dev ## take the pictures of the README again, with Chromium
+	@$(PY) -m lab.screenshots
+
 # First the files that both have, in the order in which to read them; then what is new and what is gone, file by file.
-diff-%: ## what strategy 2 to 6 changes in the one before: make diff-2
+diff-%: ## show what strategy 2 to 6 changes in the one before: make diff-2
 	@case $* in [2-9]) ;; *) false ;; esac && before=$$(ls -d $$(($* - 1))_* 2>/dev/null) && after=$$(ls -d $*_* 2>/dev/null) || \
 	  { echo "there is no strategy $* with one before it" >&2; exit 2; }; \
 	for file in __init__.py __main__.py server.py worker.py $$(cd $$after && ls *.py); do \
@@ -58,18 +61,18 @@ format: $(VENV)/ready-dev ## format the code
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-lock: $(VENV)/ready-dev ## renew the pinned versions in requirements*.lock
+lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	$(PIP) --quiet uv
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --output-file requirements.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra dev --constraint requirements.lock \
 	  --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
-clean: ## remove .venv, caches and what the embedded services have kept
+clean: ## remove .venv, caches and the data of the embedded services
 	rm -rf $(VENV) .data .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/interop/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The environment is made once, and again when the pinned versions change. An install that was cut off starts anew.
+# The environment is made once, and again when the pinned versions change. An install that was interrupted starts again.
 $(VENV)/ready: requirements.lock
 	@test ! -L $(VENV) || { echo "$(VENV) is a link to somewhere else: remove it" >&2; exit 2; }
 	@echo "Setting up $(VENV), once; it takes a minute or less"
@@ -85,5 +88,5 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help services forget test check compare faults bench tables format lock clean
+.PHONY: help services forget test check compare faults bench tables screenshots format lock clean
 .DEFAULT_GOAL := help

@@ -9,6 +9,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from common.children import how_it_ended
+from common.processes.pid_files import PidFile
 from common.settings import USAGE_ERROR, Settings
 
 from .pipe import Message, PipeEnd
@@ -38,11 +39,14 @@ class Child:
         self._on_gone = on_gone
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: PipeEnd | None = None
+        self._pids: PidFile | None = None
 
     async def start(self) -> None:
         ours, theirs = _spawn.Pipe()
         self._process = _spawn.Process(target=self._main, args=(self._settings, theirs), name=self.name)
         self._process.start()
+        self._pids = PidFile(self._settings.data_dir, self.name)
+        self._pids.add(self._process.pid or 0)
         log.info("the %s @ %s has started", self.name, self._process.pid)
         theirs.close()  # or we would not see the other end close when the child dies
         self._pipe = await PipeEnd.open(ours, self._receive, self._gone)
@@ -73,6 +77,8 @@ class Child:
             self._process.kill()
             await self._ended(seconds)
         self._process.join()
+        if self._pids is not None:
+            self._pids.remove(self._process.pid or 0)
 
     async def _ended(self, seconds: float) -> bool:
         assert self._process is not None

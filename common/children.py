@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from common.process import LIFELINE
+from common.processes.pid_files import PidFile
 from common.settings import USAGE_ERROR
 
 RESTART_SECONDS = 1.0
@@ -37,8 +38,18 @@ class Stop:
 class Child:
     """One role as a process that is kept running; with `once`, until it ends."""
 
-    def __init__(self, package: str, role: str, environment: dict[str, str], stop: Stop, *, once: bool = False) -> None:
+    def __init__(
+        self,
+        package: str,
+        role: str,
+        environment: dict[str, str],
+        stop: Stop,
+        pids: PidFile,
+        *,
+        once: bool = False,
+    ) -> None:
         self.role = role
+        self._pids = pids
         self._command = [sys.executable, "-m", package, role]
         self._environment = os.environ | environment | {LIFELINE: "1", "PYTHONUNBUFFERED": "1"}
         self._stop = stop
@@ -56,10 +67,12 @@ class Child:
                 env=self._environment,
                 process_group=0,  # Ctrl-C goes to the parent alone
             )
+            self._pids.add(process.pid)
             if self._stop.requested.is_set():  # while it was being started, when nobody could stop it yet
                 process.terminate()
             await self._relay_output(process)
             status = await process.wait()
+            self._pids.remove(process.pid)
             if self._stop.requested.is_set():
                 return 0
             if status == USAGE_ERROR or self._once:

@@ -27,6 +27,7 @@ from common.address import cannot_listen, free_port
 from common.children import Child, Stop, say
 from common.greeting import WEB_ROLES, address_of, greet
 from common.process import LIFELINE
+from common.processes.pid_files import PidFile
 from common.redis_role import refuse_unsupported
 from common.services import LOOK_SECONDS, PORTS, CannotStart, Service, StartStopped, running
 from common.settings import Settings, exit_with_usage_error, read_settings
@@ -54,7 +55,8 @@ async def run(settings: Settings, package: str) -> int:
         if serves and settings.port == 0:  # once more, for what was free may be taken by now
             port = checked_port(settings)
         environment = {name: str(number) for s in services for name, number in s.ports.items()} | {"PORT": str(port)}
-        children = [Child(package, role, environment, stop, once=settings.demo) for role in roles]
+        pids = {role: PidFile(settings.data_dir, role) for role in roles}
+        children = [Child(package, role, environment, stop, pids[role], once=settings.demo) for role in roles]
         tasks = [asyncio.create_task(child.keep_running()) for child in children]
         helpers = [
             asyncio.create_task(watch(services, stop)),

@@ -8,6 +8,8 @@ the kernel releases however a holder dies:
     NAME.users  held shared by each user; the last one to go stops the service, and a service that finds
                 nobody there any more (all killed) stops itself
     NAME.json   held exclusively by the running service; says its pid and ports
+
+NAME.pid has the pid alone, for `kill $(cat .data/valkey.pid)`.
 """
 
 import asyncio
@@ -147,6 +149,7 @@ class Service:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.005)
+        (self._dir / f"{self.name}.pid").unlink(missing_ok=True)
         if self._process is not None:
             self._process.wait()
 
@@ -165,15 +168,18 @@ def make_private(folder: Path) -> None:
 _announcements: list[IO[str]] = []  # kept open: the lock on it says that this process runs
 
 
+def _open_private(path: str, _: int) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 def claim(data_dir: Path, name: str) -> IO[str]:
     """Called by a service: its announcement, locked and still empty. A child that inherits the file holds it too."""
     make_private(data_dir)
-    descriptor = os.open(data_dir / f"{name}.json", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    file = os.fdopen(descriptor, "r+")
+    file = open(data_dir / f"{name}.json", "r+", opener=_open_private)  # noqa: SIM115  kept open
     # Erase a predecessor's announcement before the exclusive lock makes it valid: another process must not take its pid
     # for ours. Overwritten in place, and never made shorter, so that it can be announced on a full disk.
     fcntl.flock(file, fcntl.LOCK_SH)
-    file.write(" " * max(ANNOUNCEMENT_BYTES, os.fstat(descriptor).st_size))
+    file.write(" " * max(ANNOUNCEMENT_BYTES, os.fstat(file.fileno()).st_size))
     file.flush()
     fcntl.flock(file, fcntl.LOCK_EX)
     _announcements.append(file)
@@ -183,6 +189,8 @@ def claim(data_dir: Path, name: str) -> IO[str]:
 def announce(announcement: IO[str], pid: int, **facts: int) -> None:
     """Called by a service once it can be used. SIGTERM to `pid` must stop it."""
     announcement.seek(0)
+    with suppress(OSError):  # a full disk
+        Path(announcement.name).with_suffix(".pid").write_text(f"{pid}\n")
     json.dump({"pid": pid, **facts}, announcement)
     announcement.flush()
 

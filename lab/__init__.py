@@ -1,5 +1,6 @@
 """The lab: experiments over all six strategies, each from the outside, as a reader would start them.
 
+screenshots pictures of the pages, for the README
 compare     the six side by side; compare_report is its table and its figure
 faults      kill things, and count: promises says what may happen, hits does it, preparations is what some need first,
             cell is one fault done to one strategy, account says what became of each email, faults_report is its table

@@ -22,12 +22,12 @@ from lab.promises import FAULTS, STEPS, SUBJECTS
 _BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$")
 
 LADDER = {
-    1: ("the mail server said 250", "the caller cannot go on without the result, and can wait"),
+    1: ("the mail server said 250", "the caller needs the result, and can wait"),
     2: ("a task was started", "it does not matter whether it happens"),
     3: ("the master holds it", "there is one machine, and a restart may lose what waits"),
-    4: ("at least one worker was listening", "many should hear it now, and it is worthless later"),
-    5: ("the job is in Redis", "something must be done, once, by somebody: most background work"),
-    6: ("the event is in the log", "several things follow from one, or you want to do it all again"),
+    4: ("at least one worker was listening", "many programs should hear it now, and it is worthless later"),
+    5: ("the job is in Redis", "a piece of work must be done by one worker: most background work"),
+    6: ("the event is in the log", "several programs act on one event, or you want to replay it"),
 }
 """What a 2xx means, and when to choose it."""
 
@@ -36,11 +36,11 @@ WORKER_KILLED = {1: "server-kill", 2: "server-kill"}  # there the web server doe
 MATRIX = {
     "server-kill": "web server killed",
     "worker-kill": "worker killed",
-    "worker-term": "worker asked to end",
-    "worker-stop": "worker asleep for longer than a lease",
+    "worker-term": "SIGTERM to the worker",
+    "worker-stop": "worker stopped for longer than a lease",
     "worker-second": "a second worker",
     "master-kill": "master killed",
-    "all-term": "all asked to end",
+    "all-term": "SIGTERM to all",
     "redis-kill": "Redis killed",
     "redis-tail": "and its last writes cut off",
     "smtp-kill": "mail server killed",
@@ -98,7 +98,7 @@ def ladder() -> Iterator[str]:
 
 def compared() -> Iterator[str]:
     facts = results("compare")
-    yield "![How long until the HTTP answer, and until the email is in the inbox](results/compare.svg)"
+    yield "![How long until the HTTP answer, and until the email is in the inbox](compare.svg)"
     yield ""
     yield from compare_report.table(facts)
     yield ""
@@ -121,10 +121,10 @@ def matrix() -> Iterator[str]:
     broken = sum(bool(one["broken"]) for one in facts["cells"])
     yield (
         f"{totals['faults']:,} faults, {totals['acknowledged']:,} emails accepted, {totals['ok']:,} delivered, "
-        f"{totals['failed']:,} given up by id, {totals['lost']:,} lost; {totals['duplicated']:,} copies too many; "
-        f"{totals['unexpected']:,} that nobody had asked for. In {len(facts['cells'])} cells {broken or 'no'} promise"
+        f"{totals['failed']:,} given up by id, {totals['lost']:,} lost; {totals['duplicated']:,} surplus copies; "
+        f"{totals['unexpected']:,} not asked for. In {len(facts['cells'])} cells {broken or 'no'} promise"
         f"{'s were' if broken > 1 else ' was'} broken (SEED={settings['SEED']}; {machine_of(facts)}). "
-        "All of it: [`results/faults.md`](results/faults.md)."
+        "All of it: [`faults.md`](faults.md)."
     )
 
 
@@ -178,6 +178,32 @@ def measured_steps(number: int) -> Iterator[str]:
     )
 
 
+STAIRS = {
+    "5-pop": "takes the job out of the queue, then sends",
+    "5-move": "moves the job to a list of its own, sends, then removes it",
+    "5-lease": "claims the job with a token and a deadline, sends, then acknowledges",
+    "6-cursor_first": "moves the cursor, then sends",
+    "6-commit_after": "sends, then moves the cursor",
+    "6-group": "reads as a member of a consumer group, sends, then acknowledges",
+}
+"""What the worker of each step does."""
+
+
+def staircase() -> Iterator[str]:
+    """What each step loses when its worker is killed, and how often a second worker sends an email again."""
+    facts = results("steps")
+    cells = {(cell["subject"], cell["fault"]): cell for cell in facts["cells"]}
+    yield "| step | its worker | lost, worker killed | sent twice, two workers |"
+    yield "|---|---|---|---|"
+    for name, words in STAIRS.items():
+        killed, second = cells[name, "worker-kill"], cells.get((name, "worker-second"))
+        lost = f"**{killed['lost']}** of {killed['acknowledged']:,}, in {killed['hits']} kills"
+        twice = "" if second is None else f"{second['duplicated']:,} of {second['acknowledged']:,}"
+        yield f"| {STEPS[name].number} `{STEPS[name].settings['STEP']}` | {words} | {lost} | {twice} |"
+    yield ""
+    yield "(`make faults STEPS=1`. An empty field was not tried.)"
+
+
 def bench() -> Iterator[str]:
     yield "| | measured | reference, in the same run | ratio | target |"
     yield "|---|---|---|---|---|"
@@ -190,7 +216,7 @@ def bench() -> Iterator[str]:
             f"| {row['ratio']['median']:.2f} | {target}{missed} |"
         )
     yield ""
-    yield f"({machine_of(results('bench'))}. Medians; the rounds are in [`results/bench.json`](results/bench.json).)"
+    yield f"({machine_of(results('bench'))}. Medians; the rounds are in [`bench.json`](bench.json).)"
 
 
 def row(name: str) -> Facts:
@@ -230,6 +256,7 @@ def costs_of_the_log() -> Iterator[str]:
 
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "ladder": ladder,
+    "staircase": staircase,
     "compare": compared,
     "matrix": matrix,
     "bench": bench,
@@ -247,7 +274,7 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def render(text: str) -> str:
-    """The text of a README with its blocks written anew. Raises NoSuchBlock."""
+    """The text of a README with its blocks written. Raises NoSuchBlock."""
 
     def write(block: re.Match[str]) -> str:
         if block[2] not in BLOCKS:
@@ -258,7 +285,7 @@ def render(text: str) -> str:
 
 
 def readmes() -> list[Path]:
-    return [ROOT / "README.md", *sorted(ROOT.glob("[1-9]_*/README.md"))]
+    return [ROOT / "README.md", *sorted(ROOT.glob("[1-9]_*/README.md")), RESULTS / "README.md"]
 
 
 def main() -> None:
@@ -270,7 +297,7 @@ def main() -> None:
             sys.exit(f"{path.relative_to(ROOT)}: {error}")
         if after != before:
             path.write_text(after)
-            print(f"{path.relative_to(ROOT)}: written anew")
+            print(f"{path.relative_to(ROOT)}: written")
 
 
 if __name__ == "__main__":

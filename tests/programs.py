@@ -87,16 +87,21 @@ def email_path(to: str, subject: str, text: str) -> str:
     return "/" + "/".join(quote(part, safe="") for part in (to, subject, text))
 
 
+def clean_environment() -> dict[str, str]:
+    """What the shell that runs the tests has set, without the project's settings."""
+    return {name: value for name, value in os.environ.items() if name not in SETTINGS}
+
+
 class Program:
     """A child process whose output is collected, line by line."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    def __init__(self, command: list[str], environment: dict[str, str], folder: Path = ROOT) -> None:
+        """In a folder of its own, a copy of the repository, the program has the defaults of a reader."""
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             command,
-            cwd=ROOT,
-            env=clean | SHORT_RETRIES | environment,
+            cwd=folder,
+            env=clean_environment() | (SHORT_RETRIES if folder == ROOT else {}) | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

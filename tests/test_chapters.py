@@ -18,7 +18,7 @@ from tests.conftest import STRATEGIES
 from tests.programs import ROOT, Valkey, a_name
 from tests.smtp_peer import until
 
-READMES = [ROOT / "README.md", *(ROOT / name / "README.md" for name in STRATEGIES)]
+READMES = [ROOT / "README.md", *(ROOT / name / "README.md" for name in STRATEGIES), ROOT / "results" / "README.md"]
 
 
 def fences(name: str, language: str) -> list[str]:
@@ -50,7 +50,7 @@ def edited(name: str, file: str, *, marks: str, before: str = "", more: str = ""
     return module
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("readme", [*READMES, ROOT / "GLOSSARY.md"], ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_link_leads_to_something(readme: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", readme.read_text()):
         if not target.startswith(("http://", "https://")):

@@ -217,6 +217,24 @@ def test_a_killed_server_is_noticed_and_started_again_on_the_same_port(tmp_path:
         wait_until(lambda: not is_closed(strategy.url), "it listens on the same port")
 
 
+def test_the_pids_of_the_roles_and_services_are_in_files(tmp_path: Path) -> None:
+    def pids(name: str) -> list[int]:
+        return [int(line) for line in (tmp_path / f"{name}.pid").read_text().splitlines()]
+
+    with running_strategy("5_remote_queue", tmp_path, WORKERS="2") as strategy:
+        assert pids("server") == [strategy.pid()]
+        wait_until(lambda: len(pids("worker")) == 2, "two workers")
+        assert all(is_alive(pid) for name in ("server", "worker", "scheduler", "valkey", "inbox") for pid in pids(name))
+        strategy.kill("server")
+        assert pids("server") == [strategy.pid()]
+    assert not list(tmp_path.glob("*.pid"))
+    with running_strategy("3_local_messages", tmp_path) as strategy:
+        assert (pids("master"), pids("web-server")) == ([strategy.pid("master")], [strategy.pid("web server")])
+        strategy.kill("email worker")
+        assert pids("email-worker") == [strategy.pid("email worker")]
+    assert not list(tmp_path.glob("*.pid"))
+
+
 def test_a_killed_inbox_is_started_again_on_the_same_ports(tmp_path: Path) -> None:
     with running_strategy("1_foreground", tmp_path, INBOX_SMTP_PORT="0", INBOX_PORT="0") as strategy:
         from common.services import running

@@ -147,7 +147,7 @@ const WHOLE = ["latency_ms", "greylist_seconds", "messages_per_session"];
 const NO_FAULTS = Object.fromEntries([...WHOLE, ...RATES].map((name) => [name, 0]));
 
 async function showFaults() {
-  if ($("faults").contains(document.activeElement)) return; // somebody is turning it
+  if ($("faults").contains(document.activeElement)) return; // the user is changing it
   try {
     fillFaults(await fetchJson("/api/faults"));
   } catch {
@@ -160,7 +160,7 @@ function fillFaults(faults) {
   $("refuse_code").value = faults.refuse_code;
   for (const rate of RATES) $(rate).value = Number((faults[rate] * 100).toFixed(4));
   const active = [...WHOLE, ...RATES].some((name) => faults[name] > 0);
-  say($("dial-state"), active ? "misbehaving" : "none", active ? "warn" : "good");
+  say($("dial-state"), active ? "on" : "none", active ? "warn" : "good");
 }
 
 async function turn(faults) {

@@ -1,0 +1,74 @@
+"""`make screenshots`: pictures of the strategies as they run, into docs/, by a headless Chromium of this machine."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+from lab.children import ROOT
+
+PICTURES = ROOT / "docs"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+START_SECONDS = 60.0
+LOAD_MILLISECONDS = 4000
+"""How long a page may load: it keeps a stream of figures open, so it never ends by itself."""
+
+
+@contextmanager
+def running(number: int, folder: Path) -> Iterator[tuple[str, str]]:
+    """`make run-N` on free ports: the addresses of its page and of its inbox."""
+    settings = ["PORT=0", "INBOX_PORT=0", "INBOX_SMTP_PORT=0", "VALKEY_PORT=0", f"DATA_DIR={folder}"]
+    command = ["make", f"run-{number}", *settings]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None
+            page = inbox = ""
+            for line in program.stdout:
+                if " listens on " in line:
+                    page = line.split()[-1]
+                elif "see it arrive" in line:
+                    inbox = line.split()[3]
+                elif "stop it all" in line:
+                    break
+            yield page, inbox
+        finally:
+            program.terminate()
+
+
+def picture(browser: str, address: str, name: str, folder: Path, *, height: int) -> None:
+    path = PICTURES / f"{name}.png"
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",  # the pages are our own
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={folder}",
+        f"--timeout={LOAD_MILLISECONDS}",
+        f"--window-size=1000,{height}",
+        f"--screenshot={path}",
+        address,
+    ]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=START_SECONDS)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
+
+
+def main() -> None:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        sys.exit(f"this needs one of {', '.join(BROWSERS)}, such as Debian's package chromium")
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, running(1, Path(folder) / "data") as (page, inbox):
+        for number in range(1, 6):
+            with urlopen(f"{page}alice@example.com/Hello%20{number}/How%20are%20you%3F") as answer:  # noqa: S310  our own server
+                answer.read()
+        picture(browser, page, "page", Path(folder) / "browser", height=760)
+        picture(browser, inbox, "inbox", Path(folder) / "browser", height=620)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+from pathlib import Path
+
+from tests.support.sessions import run_sessions
+
+
+def test_the_sessions_print_what_the_chapter_shows(tmp_path: Path) -> None:
+    run_sessions("5_remote_queue", tmp_path)

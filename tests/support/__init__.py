@@ -1,0 +1,1 @@
+"""What tests share: programs, peers, proxies. This folder has no tests."""
