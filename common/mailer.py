@@ -54,10 +54,10 @@ class Mailer:
         self.failed = 0
         self._server = settings.smtp
         self._sender = settings.sender
-        seconds = settings.smtp_connect_seconds
         self._limits = Limits(
-            connect=seconds,
-            greeting=settings.smtp_greeting_seconds if patient else seconds,
+            connect=settings.smtp_connect_seconds,
+            # Some servers delay their greeting on purpose: Postfix' postscreen by 6 s.
+            greeting=settings.smtp_greeting_seconds if patient else settings.smtp_send_seconds,
             command=settings.smtp_command_seconds,
             data=settings.smtp_data_seconds,
             answer=settings.smtp_answer_seconds,
@@ -124,8 +124,16 @@ class Mailer:
     async def check(self) -> None:
         """Find out whether the mail server could take an email now. Raises a SendError if not.
 
-        With all sessions in use, an email sent lately is the answer; else a session beside them asks.
+        With all sessions in use, an email sent lately is the answer; else a session beside them asks. An impatient
+        mailer's check takes at most `smtp_send_seconds`.
         """
+        try:
+            async with asyncio.timeout(self._send_seconds):
+                await self._check_now()
+        except TimeoutError:
+            raise TimedOut(f"{self._server} did not answer within {self._send_seconds:g} s") from None
+
+    async def _check_now(self) -> None:
         if not self._places.locked():
             async with self._places:
                 if session := self._take_idle():

@@ -1,6 +1,7 @@
 """A mail server for tests: it does what it is told, and remembers every byte it was sent."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,8 +28,17 @@ class SmtpPeer:
     once: dict[str, bytes] = field(default_factory=dict)
     cut_after: set[str] = field(default_factory=set)
     """Commands after whose answer it closes the connection."""
+    greeting_pause: float = 0.0
+    """Seconds before the greeting."""
     most_sessions: int | None = None
     """At one time; a further connection is greeted with a 421."""
+    most_messages: int | None = None
+    """In one session; after these it answers `over_most_messages` to that command."""
+    over_most_messages: tuple[str, bytes] = ("DATA", b"452 4.4.5 Maximum number of messages per session exceeded")
+    data_after_refusal: bool = True
+    """Whether DATA is accepted after a refused MAIL or RCPT, which RFC 2920 (3.1) allows; most servers say 503."""
+    greylist_seconds: float = 0.0
+    """A recipient is refused with a 450 until this long after the first attempt."""
     pause: float = 0.0
     """Seconds before it answers to the end of a message."""
     port: int = 0
@@ -43,6 +53,8 @@ class SmtpPeer:
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     sessions: set[asyncio.StreamWriter] = field(default_factory=set)
     conversations: set[asyncio.Task[Any]] = field(default_factory=set)
+    first_attempts: dict[bytes, float] = field(default_factory=dict)
+    """Of each `RCPT TO:<…>`: time.monotonic(), seconds."""
 
     def settings(self, **more: Any) -> Settings:
         return settings(smtp_url=f"smtp://127.0.0.1:{self.port}", **more)
@@ -59,13 +71,19 @@ class SmtpPeer:
                 writer.write(b"421 4.3.2 too many concurrent connections\r\n")
                 raise _Cut
             self.sessions.add(writer)
+            await asyncio.sleep(self.greeting_pause)
             writer.write(b"220 peer ready\r\n")
-            buffer, refused = b"", False
+            buffer, refused, taken = b"", False, 0
             while True:
                 while b"\r\n" not in buffer:
                     buffer += await self._read(reader)
                 line, _, buffer = buffer.partition(b"\r\n")
                 command = line.split(b" ")[0].decode().upper()
+                if limited := self._limited(line, command, taken, refused=refused):
+                    self.commands.append(command)
+                    writer.write(limited + b"\r\n")
+                    refused = True
+                    continue
                 reply = await self._answer(writer, command) or self.replies.get(command, b"")
                 if command in ("MAIL", "RCPT"):
                     refused = not reply.startswith(b"2") or (refused and command == "RCPT")
@@ -77,6 +95,7 @@ class SmtpPeer:
                     await self._answer(writer, ".")
                     if self.replies["."].startswith(b"2") and not refused:
                         self.messages.append(message[2:] + b"\r\n")
+                        taken += 1
         self.sessions.discard(writer)
         writer.close()
 
@@ -87,6 +106,19 @@ class SmtpPeer:
         self.reads += 1
         self.raw += data
         return data
+
+    def _limited(self, line: bytes, command: str, taken: int, *, refused: bool) -> bytes | None:
+        """The answer to this command where a limit or the order of commands demands another one than usual."""
+        if refused and not self.data_after_refusal and command in ("RCPT", "DATA"):
+            return b"503 5.5.1 bad sequence of commands"
+        limited, reply = self.over_most_messages
+        if command == limited and self.most_messages is not None and taken >= self.most_messages:
+            return reply
+        if command == "RCPT" and self.greylist_seconds:
+            now = time.monotonic()
+            if now - self.first_attempts.setdefault(line, now) < self.greylist_seconds:
+                return b"450 4.7.1 greylisted, try again later"
+        return None
 
     async def _answer(self, writer: asyncio.StreamWriter, command: str) -> bytes | None:
         """Returns what it answered, where that is not what the client expects to find in `replies`."""

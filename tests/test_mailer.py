@@ -313,6 +313,21 @@ async def test_check_does_not_wait_for_sessions_that_are_in_use() -> None:
         await asyncio.wait(sending)
 
 
+async def test_a_server_that_greets_late_is_slow_and_not_unreachable() -> None:
+    async with smtp_peer(greeting_pause=0.3) as peer, Mailer(peer.settings(smtp_connect_seconds=0.1)) as mailer:
+        await mailer.send(an_email())
+        assert len(peer.messages) == 1
+
+
+@pytest.mark.parametrize("command", ["MAIL", "RSET"])
+async def test_check_has_a_limit_where_a_caller_waits(peer: SmtpPeer, command: str) -> None:
+    peer.replies[command] = b""
+    async with Mailer(peer.settings(smtp_send_seconds=0.3)) as mailer, asyncio.timeout(5):
+        with pytest.raises(TimedOut):
+            await mailer.check()
+        assert not mailer._idle, "a session with an answer to come is not used again"
+
+
 async def test_a_session_at_its_limit_of_messages_is_replaced(peer: SmtpPeer, mailer: Mailer) -> None:
     """Some servers say so with a 4xx to MAIL or to DATA, and go on."""
     for command, reply in (("MAIL", b"450 4.7.0 too many messages"), ("DATA", b"452 4.4.5 Maximum number of messages")):
