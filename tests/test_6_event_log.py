@@ -3,6 +3,9 @@
 import asyncio
 import importlib
 import random
+import re
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -15,7 +18,7 @@ from redis.exceptions import ConnectionError, RedisError
 
 from common.redis_client import blocking_redis_client, redis_client
 from common.settings import Settings
-from tests.programs import LIMIT, Valkey, a_name
+from tests.programs import LIMIT, ROOT, Valkey, a_name
 
 module = importlib.import_module("6_event_bus.events")
 logs = importlib.import_module("6_event_bus.logs")
@@ -749,3 +752,15 @@ async def claim_all_ids(log: Any, consumer: str) -> list[str]:
         found += [one.event().id for one in claimed]
         await commit(log, claimed)
     return found
+
+
+def test_the_quick_start_of_the_library_s_readme_prints_what_it_says(valkey: Valkey) -> None:
+    code = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "6_event_bus" / "LIBRARY.md").read_text())[0]
+    code = code.replace("from eventlog.", "from bus.").replace("Redis(port=6379)", f'Redis.from_url("{valkey.url}")')
+    modules = {"bus": "6_event_bus", "bus.events": "6_event_bus.events", "bus.partitions": "6_event_bus.partitions"}
+    alias = [f"sys.modules[{name!r}] = importlib.import_module({real!r})" for name, real in modules.items()]
+    program = "\n".join(["import importlib, sys", *alias, code])
+    valkey.client.flushall()
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "order_placed book\n", done.stderr
