@@ -46,4 +46,4 @@ async def warn_if_not_durable(redis: Redis) -> None:
         log.warning("cannot reach Redis at %s: %s", place, reason(error))
         return
     if found:
-        log.warning("Redis may lose what it has taken: %s", "; ".join(found))
+        log.warning("Redis may lose what it has accepted: %s", "; ".join(found))

@@ -193,7 +193,7 @@ def _derived_id(members: dict[str, Any], domain: str) -> str:
 def _text_member(members: dict[str, Any], field: str) -> str:
     value = members.get(field)
     if not isinstance(value, str):
-        raise BadEmail(field, "missing, or not a text")
+        raise BadEmail(field, "missing, or not a string")
     _check_characters(field, value, _CONTROL_IN_TEXT if field == "text" else _CONTROL)
     return value
 

@@ -30,6 +30,6 @@ async def check_token(request: web.Request, page: str) -> None:
     try:
         given = request.headers.get(HEADER) or str((await request.post()).get(FIELD, ""))
     except (ValueError, LookupError, HttpProcessingError):  # bytes that are not in its charset, no such charset, …
-        raise web.HTTPBadRequest(text="this is no form") from None
+        raise web.HTTPBadRequest(text="this is not a form") from None
     if not hmac.compare_digest(given.encode("utf-8", "replace"), page_token(page).encode()):
         raise web.HTTPForbidden(text="this needs the token of an open page: load it again")

@@ -155,7 +155,7 @@ async def look_after(service: Service, pause: float) -> float:
     except (CannotStart, OSError) as error:
         say(f"{service.name} does not start: {error}")
     else:
-        say(f"{service.name} was gone; it runs again @ {service.pid}")
+        say(f"{service.name} was not running; it has been started again @ {service.pid}")
     return min(2 * pause, RESTART_CAP_SECONDS)
 
 
@@ -190,13 +190,13 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
     if settings.demo:
         if demo := getattr(importlib.import_module(package), "DEMO", None):
             return [demo]
-        exit_with_usage_error(f"DEMO: {package} has none")
+        exit_with_usage_error(f"DEMO: {package} has no demonstration")
     step = check_step(settings, package)
     roles: tuple[str, ...] = ("server", "worker") if step else importlib.import_module(package).ROLES
     if settings.role is not None and settings.role not in roles:
         exit_with_usage_error(f"ROLE: {package} has the roles {', '.join(roles)}")
     if settings.workers > 1 and "worker" not in roles:
-        exit_with_usage_error(f"WORKERS: {package} has no role of which there can be several")
+        exit_with_usage_error(f"WORKERS: {package} runs one process of each role")
     chosen = roles if settings.role is None else (settings.role,)
     return [role for role in chosen for _ in range(settings.workers if role == "worker" else 1)]
 

@@ -104,7 +104,7 @@ class PatientSender:
                 log.exception("error while looking for the mail server")
             else:
                 break
-        log.info("the mail server is back")
+        log.info("the mail server is reachable again")
         self._say_paused(None)
         self._probe = None
         self._ready.set()

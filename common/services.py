@@ -209,7 +209,7 @@ def running(data_dir: Path, name: str) -> Facts | None:
 
 
 async def stop_or_abandoned(data_dir: Path, name: str) -> str:
-    """Called by a service: wait until it is told to stop, or until nobody uses it any more; say which."""
+    """Called by a service: wait until it is told to stop, or until no terminal uses it any more; say which."""
     stop = asyncio.create_task(stop_requested())
     with open(data_dir / f"{name}.users", "w") as users:  # noqa: ASYNC230  a lock file, at the start
         while not stop.done():
@@ -217,7 +217,7 @@ async def stop_or_abandoned(data_dir: Path, name: str) -> str:
             if _try_exclusive(users):
                 _announcements.append(users)  # a new user waits until this process has ended
                 stop.cancel()
-                return "nobody uses it any more"
+                return "no terminal uses it any more"
     return stop.result()
 
 

@@ -303,7 +303,7 @@ async def _log_in(smtp: aiosmtplib.SMTP, user: str, password: str) -> None:
     except (aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPTimeoutError):
         raise
     except aiosmtplib.SMTPException as error:
-        raise LoginFailed(f"the mail server does not take the login: {_words(error)}") from None
+        raise LoginFailed(f"the mail server does not accept the login: {_words(error)}") from None
 
 
 async def _connect(server: SmtpServer, seconds: float) -> socket.socket:

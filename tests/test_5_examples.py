@@ -12,6 +12,17 @@ from tests.programs import ROOT, Valkey
 from tests.resque import a_resque, resque, until
 
 
+def test_the_quick_start_of_the_library_s_readme_prints_what_it_says(valkey: Valkey) -> None:
+    readme = ROOT / "5_remote_queue" / "resque" / "README.md"
+    [code] = re.findall(r"(?ms)^```python\n(.*?)^```$", readme.read_text())
+    alias = "import importlib, sys; sys.modules['resque'] = importlib.import_module('5_remote_queue.resque')\n"
+    program = alias + code.replace("redis://127.0.0.1:6379/0", valkey.url)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "Hello, Alice!\n"
+
+
 async def test_the_first_example_of_the_library_runs(valkey: Valkey) -> None:
     code = re.search(r"\n\n((?:    .*\n|\n)+?)\nThe files", resque.__doc__)
     assert code

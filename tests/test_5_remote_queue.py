@@ -477,7 +477,7 @@ def test_redis_settings_that_could_lose_something_are_said_at_the_start(inbox: I
     with running_valkey(tmp_path / "own") as valkey:
         valkey.client.config_set("appendfsync", "everysec")
         with queue(inbox, valkey, tmp_path) as strategy:
-            strategy.program.wait_for_line("Redis may lose what it has taken: appendfsync is everysec")
+            strategy.program.wait_for_line("Redis may lose what it has accepted: appendfsync is everysec")
 
 
 def test_the_demonstration_shows_the_slots_and_ends_when_somebody_has_seen_enough(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_a_bad_smtp_url_is_one_clear_line_and_exit_2(tmp_path: Path) -> None:
     [
         ("9", {}, "there is no strategy 9"),
         ("1", {"ROLE": "worker"}, "ROLE: 1_foreground has the roles server"),
-        ("3", {"WORKERS": "2"}, "WORKERS: 3_local_messages has no role of which there can be several"),
+        ("3", {"WORKERS": "2"}, "WORKERS: 3_local_messages runs one process of each role"),
         ("1", {"HOST": "no.such.host.invalid"}, "HOST: no.such.host.invalid is not"),
         ("1", {"HOST": "192.0.2.1"}, "HOST: 192.0.2.1 is not"),
     ],
@@ -242,7 +242,7 @@ def test_a_killed_inbox_is_started_again_on_the_same_ports(tmp_path: Path) -> No
         facts = running(tmp_path, "inbox")
         assert facts is not None
         os.kill(facts["pid"], signal.SIGKILL)
-        strategy.program.wait_for_line("inbox was gone; it runs again")
+        strategy.program.wait_for_line("inbox was not running; it has been started again")
         assert strategy.send("bob@example.com").status == 200
 
 
@@ -352,7 +352,7 @@ def test_on_a_full_disk_it_answers_503_and_goes_on_when_there_is_room(tmp_path: 
                 while ballast.write(b"x" * 4096):
                     pass
             wait_until(lambda: strategy.send("bob@example.com", text="x" * 2000).status == 503, "the disk is full")
-            strategy.program.wait_for_line("valkey was gone; it runs again")
+            strategy.program.wait_for_line("valkey was not running; it has been started again")
             (disk / "ballast").unlink()
             wait_until(lambda: strategy.send("bob@example.com").status == 202, "there is room again")
             assert strategy.program.process.poll() is None

@@ -74,7 +74,7 @@ def test_when_all_users_are_killed_it_ends_by_itself(own: Settings) -> None:
     user.wait_for_line("using it")
     pid = pid_of(own)
     user.stop(signal.SIGKILL)
-    wait_until(lambda: not is_alive(pid), "nobody uses it any more")
+    wait_until(lambda: not is_alive(pid), "no terminal uses it any more")
 
 
 def test_what_a_dead_service_left_behind_is_no_service(own: Settings) -> None:

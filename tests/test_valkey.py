@@ -141,7 +141,7 @@ def test_when_all_users_are_killed_it_ends_by_itself(own: Settings) -> None:
     user.wait_for_line("using it")
     pid = pid_of(own)
     user.stop(signal.SIGKILL)
-    wait_until(lambda: not is_alive(pid), "nobody uses it any more")
+    wait_until(lambda: not is_alive(pid), "no terminal uses it any more")
 
 
 def test_started_at_the_same_time_two_take_two_ports(tmp_path: Path) -> None:

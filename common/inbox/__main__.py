@@ -1,4 +1,4 @@
-"""`python -m common.inbox`: both ports open, then announced, until it is stopped or nobody uses it any more."""
+"""`python -m common.inbox`: both ports open, then announced, until it is stopped or no terminal uses it any more."""
 
 import logging
 import os

@@ -18,13 +18,13 @@ MAX_MESSAGE = 10 << 20  # bytes, announced as SIZE
 IDLE_SECONDS = 24 * 3600.0  # a hanging session ends when the other side leaves, not before
 
 REFUSALS = {
-    421: "421 4.3.2 the dial of faults says: not now, and this connection ends",
-    451: "451 4.3.2 the dial of faults says: not now",
-    550: "550 5.7.1 the dial of faults says: never",
+    421: "421 4.3.2 the inbox is set to refuse: not now, and this connection ends",
+    451: "451 4.3.2 the inbox is set to refuse: not now",
+    550: "550 5.7.1 the inbox is set to refuse: never",
 }
 
-GREYLISTED = "450 4.7.1 the dial of faults says: greylisted, try again later"
-SESSION_LIMIT = "452 4.4.5 the dial of faults says: too many messages in this session"
+GREYLISTED = "450 4.7.1 the inbox is set to refuse: greylisted, try again later"
+SESSION_LIMIT = "452 4.4.5 the inbox is set to refuse: too many messages in this session"
 
 # aiosmtpd logs every command; even unseen that costs a tenth of its time.
 logging.getLogger("mail.log").setLevel(logging.ERROR)

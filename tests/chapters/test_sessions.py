@@ -8,7 +8,7 @@ from tests.conftest import STRATEGIES
 from tests.programs import ROOT
 from tests.support.sessions import NOT_RUN, blocks_of, matches
 
-NOT_YET = {"5_remote_queue", "6_event_bus"}
+NOT_YET = {"6_event_bus"}
 """Chapters whose sessions are still to be written by the convention."""
 
 
