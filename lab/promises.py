@@ -186,6 +186,8 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
             return frozenset(in_doubt | failed)
         case "redis", "clock":
             return frozenset()
+        case "redis", "full":
+            return frozenset({"503"})  # Redis answers, and says no
         case "redis", _:
             return frozenset({"503", "504"})  # 504: its answer did not come, so the email may be sent
         case "smtp", "session":

@@ -16,13 +16,15 @@ class Proxy:
         """How often it has cut a connection."""
         self._port = port
         self._word: bytes | None = None
+        self._cuts_left = 0
         self.open = 0
         """Connections that it serves now."""
         self._writers: set[asyncio.StreamWriter] = set()
 
-    def at(self, word: str) -> None:
-        """Let the next request that has this word through, and close its connection when Redis answers."""
+    def at(self, word: str, times: int = 1) -> None:
+        """Let the next requests that have this word through, and close their connections when Redis answers."""
         self._word = word.encode()
+        self._cuts_left = times
 
     def lead_to(self, port: int) -> None:
         """Connections that are made from now on lead there."""
@@ -58,7 +60,9 @@ class Proxy:
     async def _requests(self, reader: asyncio.StreamReader, redis: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
         while data := await reader.read(1 << 20):
             if self._word is not None and self._word in data:
-                self._word = None
+                self._cuts_left -= 1
+                if not self._cuts_left:
+                    self._word = None
                 doomed.set()
             redis.write(data)
             await redis.drain()

@@ -202,7 +202,9 @@ async def test_when_the_mail_server_hangs_the_queue_grows_to_its_end_and_then_it
             while not full:
                 async with client.get(path) as answer:
                     if answer.status != 202:
-                        reason = (await answer.json())["error"]["reason"]
+                        body = await answer.json()
+                        assert set(body) == {"email", "error"}
+                        reason = body["error"]["reason"]
                         full.append((answer.status, answer.headers["Retry-After"], reason))
 
         async with aiohttp.ClientSession(strategy.url) as client:
@@ -222,6 +224,7 @@ def test_a_master_that_does_not_answer_is_a_504_and_the_email_may_be_sent(trio: 
     finally:
         os.kill(master, signal.SIGCONT)
     assert answer.status == 504
+    assert set(answer.json) == {"email", "id", "error"}
     assert answer.json["error"]["reason"] == "the master did not answer within 5 s: the email may still be sent"
     [message] = inbox.wait_for(to)
     assert message["message_id"] == answer.json["id"]
