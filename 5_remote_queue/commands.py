@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m 5_remote_queue.commands", description="Look after the remote queue.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--namespace", default="resque", help="what stands before every key (default: resque)")
+    common.add_argument("--namespace", default="resque", help="the prefix of every key (default: resque)")
 
     def add(
         to: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, command: Command, text: str
@@ -57,16 +57,18 @@ def parser() -> argparse.ArgumentParser:
     )
     peek = add(commands, "peek", peek_queue, "the jobs in a queue, the oldest first")
     peek.add_argument("queue", metavar="QUEUE")
-    peek.add_argument("--start", type=whole, default=0, help="skip so many")
-    peek.add_argument("--count", type=whole, default=20, help="show so many (default: 20)")
-    text = "look for keys that do not fit together, and for settings with which Redis could lose something"
-    add(commands, "doctor", examine, text).add_argument("--mend", action="store_true", help="mend what is safe to mend")
+    peek.add_argument("--start", type=whole, default=0, help="skip the first N jobs")
+    peek.add_argument("--count", type=whole, default=20, help="show N (default: 20)")
+    text = "check that the keys are consistent, and that the settings of Redis are safe"
+    add(commands, "doctor", examine, text).add_argument(
+        "--repair", action="store_true", help="repair what is safe to repair"
+    )
 
-    text = "what was given up: list it, try it again, remove it"
+    text = "the failed jobs: list, retry or remove them"
     failed = commands.add_parser("failed", help=text, description=text).add_subparsers(metavar="COMMAND", required=True)
     listing = add(failed, "list", list_failed, "the failed jobs, the newest first, each with its number and its id")
     listing.add_argument("--before", type=whole, default=None, help="only those with a smaller number")
-    listing.add_argument("--count", type=whole, default=20, help="show so many (default: 20)")
+    listing.add_argument("--count", type=whole, default=20, help="show N (default: 20)")
     for name, command, text in (
         ("requeue", requeue_failed, "put failed jobs back into their queues"),
         ("remove", remove_failed, "remove failed jobs for good"),
@@ -222,20 +224,24 @@ async def examine(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> in
     told: Counter[str] = Counter()
     left = 0
     for finding in await Doctor(redis, keys).examine():
-        mended = arguments.mend and finding.mend is not None and await finding.mend()
+        mended = arguments.repair and finding.mend is not None and await finding.mend()
         left += not mended
         told[finding.what] += 1
         if told[finding.what] > ALIKE:
             continue
         print(f"{show.one_line(finding.key, 200)}\n    {show.one_line(finding.what)}")
         if mended:
-            print(f"    mended: {finding.mending}")
+            print(f"    repaired: {finding.mending}")
         elif finding.mending:
-            print("    changed meanwhile: left alone" if arguments.mend else f"    --mend would {finding.mending}")
+            print(
+                "    not repaired: it has changed since"
+                if arguments.repair
+                else f"    --repair would {finding.mending}"
+            )
     for what, number in told.items():
         if number > ALIKE:
             print(f"and {number - ALIKE:,} more of this kind: {show.one_line(what)}")
-    print(f"{left:,} found{', and not mended' if arguments.mend else ''}" if left else "all is well")
+    print(f"{left:,} found{', and not repaired' if arguments.repair else ''}" if left else "all is well")
     return 1 if left else 0
 
 

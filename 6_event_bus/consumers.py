@@ -194,7 +194,9 @@ class Consumer:
             self._changed.clear()
             await self._changed.wait()
         for one in suspects:
-            log.warning("%s: %s has outlived two workers, it goes alone", self._handler.name, one.position)
+            log.warning(
+                "%s: %s two workers have died while handling it; it is handled alone", self._handler.name, one.position
+            )
             await self._handle(one)
 
     async def _handle_many(self, handler: BatchHandler, claimed: Sequence[Claimed]) -> None:

@@ -118,7 +118,9 @@ class Log(ABC):
     async def _warn_of(self, other: "Log") -> None:
         with suppress(RedisError, ValueError):  # those who claim say so; and bad data are no reason not to start
             if undone := await other.undone():
-                log.warning("LOG was changed: %d events are left in the other log, and nobody handles them", undone)
+                log.warning(
+                    "LOG was changed: %d events are left in the other log, where no worker handles them", undone
+                )
 
     # Producers
 

@@ -169,7 +169,7 @@ async def _retry(request: web.Request) -> web.Response:
 
 
 async def _discard(request: web.Request) -> web.Response:
-    return await _change_shelf(request, request.app[LOG].discard, "thrown away")
+    return await _change_shelf(request, request.app[LOG].discard, "discarded")
 
 
 async def _change_shelf(request: web.Request, change: Callable[..., Awaitable[int]], what: str) -> web.Response:
@@ -190,7 +190,7 @@ async def _trim(request: web.Request) -> web.Response:
     except ValueError:
         older_than = -1.0
     if not 0 <= older_than < 1e11:
-        return error_json(400, "a number of seconds, please", field="older_than")
+        return error_json(400, "must be a number of seconds", field="older_than")
     trimmed = await _answered(request.app[LOG].trim(older_than, force=form.get("force") == "yes"))
     kept = f"; {trimmed.kept_for} is not done with the rest" if trimmed.kept_for else ""
     return pretty_json({"done": f"{trimmed.events} events trimmed{kept}"})

@@ -138,7 +138,7 @@ async def _change(settings: Settings, words: Sequence[str]) -> None:
             await subscribe(log, redis, *words)
         else:
             await unsubscribe(log, redis, *words)
-            print(f"{words[0]}: {words[1]} becomes nothing any more")
+            print(f"{words[0]}: {words[1]} is no longer made into jobs")
         for one in await subscriptions(redis):
             print(f"{one.application}: {one.event} becomes {one.job_class} in {one.queue}")
 

@@ -204,14 +204,14 @@ def test_the_doctor_tells_what_mending_would_do_and_does_it(run: Terminal) -> No
     found = [
         f"{run.keys.namespace}:queue:lost?[2J",
         "    jobs wait in a queue that is not among the queues: nobody who asks for those looks into it",
-        "    --mend would add its name to queues",
+        "    --repair would add its name to queues",
     ]
     assert run("doctor", status=1)[2:] == [*found, "2 found"]
-    lines = run("doctor", "--mend", status=1)
-    assert "    mended: add its name to queues" in lines
-    assert lines[-1] == "1 found, and not mended"
+    lines = run("doctor", "--repair", status=1)
+    assert "    repaired: add its name to queues" in lines
+    assert lines[-1] == "1 found, and not repaired"
     run.redis.delete(run.keys.node_lock)
-    assert run("doctor", "--mend") == ["all is well"]
+    assert run("doctor", "--repair") == ["all is well"]
 
 
 def test_the_doctor_does_not_list_thousands_of_a_kind(run: Terminal) -> None:
@@ -220,7 +220,7 @@ def test_the_doctor_does_not_list_thousands_of_a_kind(run: Terminal) -> None:
     lines = run("doctor", status=1)
     assert len(lines) == 10 * 3 + 2
     assert lines[-2] == "and 20 more of this kind: planned, but there is nothing to be done"
-    assert run("doctor", "--mend")[-1] == "all is well"
+    assert run("doctor", "--repair")[-1] == "all is well"
 
 
 # Where Redis is

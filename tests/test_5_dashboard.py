@@ -163,7 +163,7 @@ async def test_the_overview_counts(site: Site) -> None:
     text = words(await site.get())
     assert "waiting 1,234 in progress 0 delayed 2 failed 1 " in text
     assert "succeeded 12,345 " in text
-    assert "done too late, and again 1 " in text
+    assert "finished after their lease 1 " in text
 
 
 async def test_a_queue_shows_its_length_its_oldest_and_why_it_is_paused(site: Site) -> None:
@@ -211,7 +211,7 @@ async def test_delayed_jobs_come_by_their_time_a_page_at_a_time(site: Site) -> N
     assert shown[0] == ("3999999999", "0")
     assert (len(shown), shown[-1]) == (25, ("4000000000", "14"))
     assert "2096-10-02 07:06:39 UTC" in page
-    assert "40 jobs wait for their time." in page
+    assert "40 delayed jobs." in page
     [following] = re.findall(r'href="/resque(/delayed\?from[^"]*)"', page)
     rest = re.findall(r"c \[(\d+),(\d+)\]", words(await site.get(unescape(following))))
     assert (len(rest), rest[0], rest[-1]) == (15, ("4000000000", "15"), ("4000000001", "9"))
@@ -244,7 +244,7 @@ async def test_workers_show_what_they_do_and_the_silent_are_no_ghosts(site: Site
     free, silent = rest.split(" Silent ")
     assert re.search(r'At work sendEmail \[{"to":"a@example.com"}\] for 2 min \d+ s h.01234567:7\+1:q', work)
     assert re.search(r"h.01234567:7 q 2 \d+(\.\d)? m?s ago", free), "two slots of one process"
-    assert "node:9:* no sign of life" in silent
+    assert "node:9:* no heartbeat" in silent
     assert re.search(r"gone:8:q silent for 10 min \d+ s sendEmail", silent)
     assert "h.01234567" not in silent
     assert "gone" not in work + free
@@ -299,7 +299,7 @@ async def test_a_failed_job_is_retried_once_by_two_who_press(site: Site) -> None
     site.redis.rpush(KEYS.failed, failure(error="1"), failure(error="2"))
     form = await site.form("/failed", "failed/retry")
     assert "The job is back in its queue." in await site.press("failed/retry", **form)
-    assert "Nothing has changed: it was not there any more." in await site.press("failed/retry", **form)
+    assert "Nothing has changed: the job was no longer there." in await site.press("failed/retry", **form)
     assert [json.loads(raw) for raw in site.list(KEYS.queue("q"))] == [json.loads(JOB)]
     assert site.redis.sismember(KEYS.queues, "q")
     assert site.list(KEYS.failed) == [failure(error="1").encode()]
@@ -333,7 +333,7 @@ async def test_what_cannot_be_retried_has_no_button_for_it_and_says_why(site: Si
     assert 'action="/resque/failed/retry"' not in page
     form = await site.form("/failed", "failed/remove")
     assert "Nothing has changed: there is no job in it" in await site.press("failed/retry", **form)
-    assert "It is removed." in await site.press("failed/remove", **form)
+    assert "The job is removed." in await site.press("failed/remove", **form)
 
 
 async def test_a_delayed_job_runs_now_or_is_removed(site: Site) -> None:
@@ -345,11 +345,13 @@ async def test_a_delayed_job_runs_now_or_is_removed(site: Site) -> None:
         site.redis.sadd(KEYS.timestamps(job), f"delayed:{second}")
     form = await site.form("/delayed", "delayed/run", 1)
     assert "The job is in its queue now." in await site.press("delayed/run", **form)
-    assert "it was not there any more" in await site.press("delayed/run", **form)
+    assert "the job was no longer there" in await site.press("delayed/run", **form)
     assert site.list(KEYS.queue("q")) == [jobs[1].encode()]
     assert site.redis.exists(KEYS.timestamps(jobs[1])) == 0
     for _ in range(2):
-        assert "It is removed." in await site.press("delayed/remove", **await site.form("/delayed", "delayed/remove"))
+        assert "The job is removed." in await site.press(
+            "delayed/remove", **await site.form("/delayed", "delayed/remove")
+        )
     assert set(site.redis.keys()) == {KEYS.queues.encode(), KEYS.queue("q").encode()}
 
 
@@ -378,7 +380,7 @@ async def test_a_queue_is_paused_until_it_is_resumed_or_for_a_time(site: Site) -
     assert site.redis.pttl(KEYS.paused(XSS)) == -1
     page = await site.press("queues/resume", **await site.form("/queues", "queues/resume"))
     assert site.redis.exists(KEYS.paused(XSS)) == 0
-    assert "The queue goes on." in page
+    assert "The queue is resumed." in page
     await site.press("queues/pause", queue=XSS, seconds="300")
     assert 0 < site.redis.pttl(KEYS.paused(XSS)) <= 300_000
 

@@ -163,7 +163,7 @@ def test_a_parked_event_can_be_discarded(strategy: Strategy, inbox: Inbox) -> No
     [parked] = consumer(strategy, "email")["shelf"]
     token = token_of(strategy)
     answer = post(strategy, "discard", token=token, consumer="email", position=parked["position"])
-    assert answer.json["done"] == "1 parked events of email are thrown away"
+    assert answer.json["done"] == "1 parked events of email are discarded"
     assert (consumer(strategy, "email")["parked"], consumer(strategy, "email")["shelf"]) == (0, [])
 
 

@@ -13,15 +13,15 @@ from ..failed import CannotRequeue, NotThere
 from .parts import PARTS, PATH, number
 
 SENTENCES = {
-    "paused": "The queue is paused. What is being worked on goes on.",
-    "resumed": "The queue goes on.",
+    "paused": "The queue is paused. Jobs that are in progress continue.",
+    "resumed": "The queue is resumed.",
     "retried": "The job is back in its queue.",
-    "removed": "It is removed.",
+    "removed": "The job is removed.",
     "retried-all": "{count} jobs are back in their queues.",
     "retried-some": "{count} jobs are back in their queues. The others cannot be retried; each says why.",
     "removed-all": "{count} failed jobs are removed.",
     "ran": "The job is in its queue now.",
-    "gone": "Nothing has changed: it was not there any more.",
+    "gone": "Nothing has changed: the job was no longer there.",
     "unfit": "Nothing has changed: there is no job in it that a queue could take.",
 }
 SECONDS = {"300": 300.0, "3600": 3600.0, "": None}

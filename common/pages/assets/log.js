@@ -140,7 +140,7 @@ function update(card, consumer) {
     ...rows([
       ["cursor", consumer.position],
       ["waiting", consumer.waiting],
-      ["in hand, or tried again later", consumer.pending],
+      ["in flight, or retried later", consumer.pending],
       ["the oldest waits for", consumer.oldest_seconds ? ago(consumer.oldest_seconds) : "–"],
       ["handled", consumer.handled],
       ["parked", consumer.parked],
