@@ -177,6 +177,13 @@ class Session:
         terminal.wait_for_line(r"stop it all +Ctrl-C|: wait|^\[\w+ @ \d+\] ")
         if "ROLE=" not in command and "DEMO=" not in command:
             self._wait_until_ready(terminal)
+        if (
+            command.startswith("make run-5")
+            and "ROLE=" not in command
+            and "DEMO=" not in command
+            and "STEP=" not in command
+        ):
+            terminal.wait_for_line("ready to send")
 
     def _wait_until_ready(self, terminal: Program) -> None:
         """As a reader sees it: the last line of the greeting, and every role has said something."""
