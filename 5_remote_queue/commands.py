@@ -224,19 +224,17 @@ async def examine(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> in
     told: Counter[str] = Counter()
     left = 0
     for finding in await Doctor(redis, keys).examine():
-        mended = arguments.repair and finding.mend is not None and await finding.mend()
-        left += not mended
+        repaired = arguments.repair and finding.repair is not None and await finding.repair()
+        left += not repaired
         told[finding.what] += 1
         if told[finding.what] > ALIKE:
             continue
         print(f"{show.one_line(finding.key, 200)}\n    {show.one_line(finding.what)}")
-        if mended:
-            print(f"    repaired: {finding.mending}")
-        elif finding.mending:
+        if repaired:
+            print(f"    repaired: {finding.remedy}")
+        elif finding.remedy:
             print(
-                "    not repaired: it has changed since"
-                if arguments.repair
-                else f"    --repair would {finding.mending}"
+                "    not repaired: it has changed since" if arguments.repair else f"    --repair would {finding.remedy}"
             )
     for what, number in told.items():
         if number > ALIKE:

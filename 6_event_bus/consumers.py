@@ -195,7 +195,7 @@ class Consumer:
             await self._changed.wait()
         for one in suspects:
             log.warning(
-                "%s: %s two workers have died while handling it; it is handled alone", self._handler.name, one.position
+                "%s: two workers have died while handling %s; it is handled alone", self._handler.name, one.position
             )
             await self._handle(one)
 

@@ -1,4 +1,4 @@
-"""The doctor: what does not fit together is told, what is safe to mend is mended, and no job is thrown away."""
+"""The doctor: what does not fit together is told, what is safe to repair is repaired, and no job is thrown away."""
 
 import importlib
 import json
@@ -38,17 +38,17 @@ class Ward:
     doctor: Any
 
     async def found(self) -> list[tuple[str, str]]:
-        """What is found, and what mending would do; without the queues that nobody listens to, as most of these are."""
-        findings = [(finding.what, finding.mending) for finding in await self.doctor.examine()]
+        """What is found, and what remedy would do; without the queues that nobody listens to, as most of these are."""
+        findings = [(finding.what, finding.remedy) for finding in await self.doctor.examine()]
         return [finding for finding in findings if finding[0] != UNHEARD]
 
     async def unheard(self) -> list[str]:
         return [finding.key for finding in await self.doctor.examine() if finding.what == UNHEARD]
 
-    async def mend(self) -> None:
+    async def repair(self) -> None:
         for finding in await self.doctor.examine():
-            if finding.mend:
-                assert await finding.mend(), finding
+            if finding.repair:
+                assert await finding.repair(), finding
 
 
 @asynccontextmanager
@@ -155,10 +155,10 @@ UNSAFE: dict[str, tuple[str, Seed]] = {
 async def test_what_people_must_decide_is_told_and_left_alone(ward: Ward, case: str) -> None:
     what, seed = UNSAFE[case]
     await seed(ward)
-    [(found, mending)] = await ward.found()
+    [(found, remedy)] = await ward.found()
     assert found.startswith(what) or what in found
-    assert mending == ""
-    await ward.mend()
+    assert remedy == ""
+    await ward.repair()
     assert len(await ward.found()) == 1
 
 
@@ -231,11 +231,11 @@ MENDED: dict[str, tuple[str, Seed]] = {
 async def test_what_is_safe_to_mend_is_told_and_mended(ward: Ward, case: str) -> None:
     what, seed = MENDED[case]
     await seed(ward)
-    [(found, mending)] = await ward.found()
+    [(found, remedy)] = await ward.found()
     assert found.startswith(what)
-    assert mending
+    assert remedy
     assert len(await ward.found()) == 1, "to look changes nothing"
-    await ward.mend()
+    await ward.repair()
     assert await ward.found() == []
 
 
@@ -244,7 +244,7 @@ async def test_delayed_jobs_of_another_second_are_planned_for_their_own(ward: Wa
     await ward.redis.zadd(ward.keys.schedule, {"4000000000": 5})
     [(what, _)] = await ward.found()
     assert what == "these jobs are planned for 5, which is not their second"
-    await ward.mend()
+    await ward.repair()
     assert await ward.redis.zscore(ward.keys.schedule, "4000000000") == 4_000_000_000
 
 
@@ -254,7 +254,7 @@ async def test_a_job_that_nobody_holds_any_more_goes_to_the_failed_list(ward: Wa
     await ward.redis.set(record, WORKING)
     if worker != RUBY:
         await ward.redis.sadd(ward.keys.workers, worker)
-    await ward.mend()
+    await ward.repair()
     assert await ward.redis.exists(record, ward.keys.workers) == 0
     [failure] = await ward.redis.lrange(ward.keys.failed, 0, -1)
     assert f'"payload":{JOB},'.encode() in failure, "exactly as it was"
@@ -268,14 +268,14 @@ async def test_a_job_that_somebody_has_filed_is_not_filed_again(ward: Ward) -> N
     await ward.redis.set(ward.keys.worker(RUBY), WORKING)
     record = FAILURE[:-1].replace(RUBY, "host:7") + f',"payload":{JOB}}}'
     await ward.redis.rpush(ward.keys.failed, record)
-    await ward.mend()
+    await ward.repair()
     assert await ward.redis.lrange(ward.keys.failed, 0, -1) == [record.encode()]
     assert await ward.redis.exists(ward.keys.worker(RUBY)) == 0
 
 
 async def test_a_record_that_is_none_is_kept_as_a_text(ward: Ward) -> None:
     await ward.redis.set(ward.keys.worker(RUBY), b"\xff{")
-    await ward.mend()
+    await ward.repair()
     [failure] = [json.loads(text) for text in await ward.redis.lrange(ward.keys.failed, 0, -1)]
     assert (failure["payload"]["class"], failure["raw"]) == ("Unreadable", "\\xff{")
 
@@ -286,7 +286,7 @@ async def test_a_worker_of_ruby_is_dead_after_five_minutes_and_not_before(ward: 
     await ward.redis.hset(ward.keys.heartbeats, RUBY, wire.heartbeat_at(ago(seconds)))
     found = await ward.found()
     assert [what.startswith("a worker that has been silent for 6 min") for what, _ in found] == [True] * (seconds > 300)
-    await ward.mend()
+    await ward.repair()
     assert bool(await ward.redis.exists(ward.keys.workers)) == (seconds < 300)
 
 
@@ -295,7 +295,7 @@ async def test_a_worker_of_node_is_dead_after_an_hour(ward: Ward) -> None:
     await ward.redis.set(ward.keys.ping("host:7"), wire.ping("host:7", ["q"], ago(3000)))
     assert await ward.found() == []
     await ward.redis.set(ward.keys.ping("host:7"), wire.ping("host:7", ["q"], ago(4000)))
-    await ward.mend()
+    await ward.repair()
     assert await ward.redis.keys(f"{ward.keys.namespace}:*") == []
 
 
@@ -321,23 +321,23 @@ async def test_a_queue_with_jobs_that_no_live_worker_listens_to_is_told(ward: Wa
 async def test_whom_somebody_has_taken_out_while_it_lives_is_told_and_left_alone(ward: Ward) -> None:
     await ward.redis.set(ward.keys.worker(RUBY), WORKING)
     await ward.redis.hset(ward.keys.heartbeats, RUBY, wire.heartbeat_at(ago(10)))
-    [(what, mending)] = await ward.found()
+    [(what, remedy)] = await ward.found()
     assert what.startswith("somebody has taken this worker out of workers")
-    assert mending == ""
+    assert remedy == ""
 
 
 async def test_a_worker_whose_lease_runs_is_not_touched(ward: Ward) -> None:
     await of_dead_worker(ward)
     [finding] = await ward.doctor.examine()
     await ward.redis.zadd(ward.keys.leases, {OURS: (time.time() + 60) * 1000})
-    assert not await finding.mend(), "something has changed since it was found"
+    assert not await finding.repair(), "something has changed since it was found"
     assert await ward.found() == []
     assert await ward.redis.get(ward.keys.worker(OURS)) == WORKING.encode()
 
 
 @pytest.mark.parametrize("case", ["heartbeat", "ping", "schedule", "timestamps", "worker"])
 async def test_what_has_changed_meanwhile_is_left_alone(ward: Ward, case: str) -> None:
-    """Found, and then right again before it is mended."""
+    """Found, and then right again before it is repaired."""
     keys, redis = ward.keys, ward.redis
     job = '{"class":"c","queue":"q"}'
     before: dict[str, Seed] = {
@@ -358,7 +358,7 @@ async def test_what_has_changed_meanwhile_is_left_alone(ward: Ward, case: str) -
     }
     await after[case](ward)
     seen = {key: await redis.dump(key) for key in await redis.keys(f"{keys.namespace}:*")}
-    assert not await finding.mend()
+    assert not await finding.repair()
     assert {key: await redis.dump(key) for key in await redis.keys(f"{keys.namespace}:*")} == seen
 
 
@@ -377,7 +377,7 @@ async def test_a_namespace_with_a_pattern_s_letters_is_one_like_any_other(valkey
         await ward.redis.rpush(ward.keys.queue("q"), JOB)
         await other.redis.rpush(other.keys.queue("q"), JOB)
         assert len(await ward.found()) == 1
-        await ward.mend()
+        await ward.repair()
         assert await ward.found() == []
         assert len(await other.found()) == 1
 

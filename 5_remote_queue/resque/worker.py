@@ -264,7 +264,7 @@ class Worker:
         """We were silent for too long. What we hold is done by others: stop, and begin anew under another name."""
         if not self._lost:
             self._lost = True
-            log.warning("the lease has ended: %d jobs are now other workers' jobs", len(self._running))
+            log.warning("the lease has ended: other workers may take the %d jobs that run here", len(self._running))
         self._wake.set()
 
     async def _begin_anew(self) -> None:

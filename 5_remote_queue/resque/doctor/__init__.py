@@ -1,8 +1,8 @@
 """The doctor: do the keys still fit together, and does Redis keep what it has taken? Tells, and mends what is safe.
 
-Programs that change two keys by two commands leave halves behind when they die in between, and anybody can write
-anything. Mending never throws away a job: what nobody holds any more goes to the failed list. Each thing that is mended
-is looked at once more in the same transaction, so what has changed meanwhile is left alone.
+A program that changes two keys by two commands leaves half of the change behind when it dies between them. A repair
+never throws away a job: a job that no worker holds goes to the failed list. Each repair checks its keys again in the
+transaction that changes them, and does nothing if they have changed since.
 
 This alone looks through everything (walk.py): it takes its time, and holds up nobody for long.
 """

@@ -14,7 +14,7 @@ from ..observe import moment_of
 from ..scripts import Scripts
 from ..show import bytes_as_text
 from ..wire import BadJob, Job, exact_member, job_of, read_job
-from .finding import Finding, Mend, things
+from .finding import Finding, Repair, things
 from .walk import Patient
 from .workers import listened_to
 
@@ -69,11 +69,11 @@ def _is_listened_to(name: bytes, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(bytes_as_text(name), pattern) for pattern in patterns)
 
 
-def _naming(patient: Patient, name: bytes) -> Mend:
-    async def mend() -> bool:
+def _naming(patient: Patient, name: bytes) -> Repair:
+    async def repair() -> bool:
         return bool(await patient.redis.sadd(patient.keys.queues, name))
 
-    return mend
+    return repair
 
 
 async def _read_through(

@@ -1,4 +1,4 @@
-"""What an examination has found, and how it would be mended."""
+"""What an examination has found, and how it would be repaired."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -6,16 +6,16 @@ from typing import Any
 
 from redis.exceptions import WatchError
 
-Mend = Callable[[], Awaitable[bool]]
+Repair = Callable[[], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     what: str
     key: str
-    mending: str = ""
-    """What mending would do; "" if that is for people to decide."""
-    mend: Mend | None = field(default=None, repr=False, compare=False)
+    remedy: str = ""
+    """What the repair would do; "" if a person must decide."""
+    repair: Repair | None = field(default=None, repr=False, compare=False)
     """Does it. False: something has changed meanwhile, and nothing was done."""
 
 

@@ -6,7 +6,7 @@ from ..housekeeping import LEADER
 from ..observe import Observer
 from ..schedules import BadSchedule, read_schedule
 from ..show import bytes_as_text
-from .finding import Finding, Mend, done
+from .finding import Finding, Repair, done
 from .walk import Patient, is_second
 
 
@@ -40,19 +40,19 @@ async def _schedule(patient: Patient) -> AsyncIterator[Finding]:
             )
 
 
-def _planning(patient: Patient, second: int) -> Mend:
+def _planning(patient: Patient, second: int) -> Repair:
     """Should the list be gone by now, whoever promotes delayed jobs finds it empty and takes it out again."""
 
-    async def mend() -> bool:
+    async def repair() -> bool:
         return bool(await patient.redis.zadd(patient.keys.schedule, {str(second): second}, ch=True))
 
-    return mend
+    return repair
 
 
-def _unplanning(patient: Patient, member: bytes) -> Mend:
+def _unplanning(patient: Patient, member: bytes) -> Repair:
     key = patient.key(b"delayed", member)
 
-    async def mend() -> bool:
+    async def repair() -> bool:
         async with patient.redis.pipeline(transaction=True) as pipeline:
             await pipeline.watch(key, patient.keys.schedule)
             if await pipeline.type(key) == b"list":
@@ -61,7 +61,7 @@ def _unplanning(patient: Patient, member: bytes) -> Mend:
             pipeline.zrem(patient.keys.schedule, member)
             return await done(pipeline)
 
-    return mend
+    return repair
 
 
 async def _timestamps(patient: Patient) -> AsyncIterator[Finding]:
@@ -83,10 +83,10 @@ async def _waits(patient: Patient, member: bytes, raw: bytes) -> bool:
     return await patient.redis.type(key) == b"list" and await patient.redis.lpos(key, raw) is not None
 
 
-def _timestamp_removal(patient: Patient, raw: bytes, member: bytes) -> Mend:
+def _timestamp_removal(patient: Patient, raw: bytes, member: bytes) -> Repair:
     key = patient.key(b"timestamps", raw)
 
-    async def mend() -> bool:
+    async def repair() -> bool:
         async with patient.redis.pipeline(transaction=True) as pipeline:
             await pipeline.watch(key, patient.key(member))
             if await _waits(patient, member, raw):
@@ -95,7 +95,7 @@ def _timestamp_removal(patient: Patient, raw: bytes, member: bytes) -> Mend:
             pipeline.srem(key, member)
             return await done(pipeline)
 
-    return mend
+    return repair
 
 
 async def _leader(patient: Patient) -> AsyncIterator[Finding]:

@@ -11,7 +11,7 @@ from ..failed import FailedList
 from ..observe import moment_of
 from ..show import bytes_as_text, duration
 from ..wire import exact_member, failure, job_of
-from .finding import Finding, Mend, done
+from .finding import Finding, Repair, done
 from .walk import Patient
 
 SILENT_SECONDS = 300.0  # as Ruby: whose heartbeat is older is dead
@@ -39,8 +39,8 @@ async def examine(patient: Patient) -> AsyncIterator[Finding]:
             what, is_dead = _of_stranger(silent)
         if what:
             key = f"{keys.workers} {bytes_as_text(worker)!r}" if worker in members else patient.name(b"worker", worker)
-            mending = "remove it; a job that it held goes to the failed list"
-            yield Finding(what, key, *((mending, _burial(patient, worker, worker in members)) if is_dead else ()))
+            remedy = "remove it; a job that it held goes to the failed list"
+            yield Finding(what, key, *((remedy, _burial(patient, worker, worker in members)) if is_dead else ()))
     known = members | seen.workers | leases.keys()
     for worker, moment in sorted(beats.items()):
         if moment is None or (worker not in known and patient.now - moment > SILENT_SECONDS):
@@ -107,13 +107,13 @@ async def _ping(patient: Patient, name: bytes) -> float | None:
         return None
 
 
-def _burial(patient: Patient, worker: bytes, is_member: bool) -> Mend:
+def _burial(patient: Patient, worker: bytes, is_member: bool) -> Repair:
     """Take away all that there is of a worker. If it held a job, that goes to the failed list, unless the list already
     has a record of this worker: Node's forceClean files the job and leaves the worker's record behind.
     """
     keys, record = patient.keys, patient.key(b"worker", worker)
 
-    async def mend() -> bool:
+    async def repair() -> bool:
         async with patient.redis.pipeline(transaction=True) as pipeline:
             await pipeline.watch(record, keys.workers, keys.leases)
             lease = await pipeline.zscore(keys.leases, worker) if patient.is_sound(keys.leases) else None
@@ -131,7 +131,7 @@ def _burial(patient: Patient, worker: bytes, is_member: bool) -> Mend:
             pipeline.srem(keys.workers, worker).hdel(keys.heartbeats, worker).zrem(keys.leases, worker)
             return await done(pipeline)
 
-    return mend
+    return repair
 
 
 async def _is_filed(patient: Patient, worker: bytes) -> bool:
@@ -163,8 +163,8 @@ def _lost_record(working: bytes, worker: bytes) -> str:
     )
 
 
-def _beat_removal(patient: Patient, worker: bytes, moment: float | None) -> Mend:
-    async def mend() -> bool:
+def _beat_removal(patient: Patient, worker: bytes, moment: float | None) -> Repair:
+    async def repair() -> bool:
         async with patient.redis.pipeline(transaction=True) as pipeline:
             await pipeline.watch(patient.keys.heartbeats)
             if moment_of(await pipeline.hget(patient.keys.heartbeats, worker)) != moment:
@@ -173,13 +173,13 @@ def _beat_removal(patient: Patient, worker: bytes, moment: float | None) -> Mend
             pipeline.hdel(patient.keys.heartbeats, worker)
             return await done(pipeline)
 
-    return mend
+    return repair
 
 
-def _ping_removal(patient: Patient, name: bytes, moment: float | None) -> Mend:
+def _ping_removal(patient: Patient, name: bytes, moment: float | None) -> Repair:
     key = patient.key(b"worker:ping", name)
 
-    async def mend() -> bool:
+    async def repair() -> bool:
         async with patient.redis.pipeline(transaction=True) as pipeline:
             await pipeline.watch(key)
             if await _ping(patient, name) != moment:
@@ -188,7 +188,7 @@ def _ping_removal(patient: Patient, name: bytes, moment: float | None) -> Mend:
             pipeline.delete(key)
             return await done(pipeline)
 
-    return mend
+    return repair
 
 
 def _name_of(worker: bytes) -> bytes:
