@@ -9,13 +9,13 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run-%: $(VENV)/ready ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
-	@exec $(PY) -m common.run $*
+	@exec $(PY) -m common.processes.run $*
 
 services: $(VENV)/ready ## start the embedded services alone
-	@exec $(PY) -m common.run services
+	@exec $(PY) -m common.processes.run services
 
 forget: $(VENV)/ready ## delete the data that the embedded Valkey keeps between runs
-	@exec $(PY) -m common.run forget
+	@exec $(PY) -m common.processes.run forget
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
@@ -69,7 +69,7 @@ lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 clean: ## remove .venv, caches and the data of the embedded services
-	rm -rf $(VENV) .data .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/interop/node_modules
+	rm -rf $(VENV) .data .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/support/interop/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment is made once, and again when the pinned versions change. An install that was interrupted starts again.

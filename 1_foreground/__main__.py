@@ -1,7 +1,7 @@
 """`python -m 1_foreground`: read the settings and start the role."""
 
-from common.process import run
-from common.serving import serve
+from common.http.serving import serve
+from common.processes.process import run
 from common.settings import read_settings
 
 from .server import create_app

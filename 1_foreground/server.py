@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from common.mailer import Mailer
+from common.http.frame import SETTINGS, Stats, answer, read_email, web_frame
+from common.mail.mailer import Mailer
 from common.settings import Settings
-from common.web import SETTINGS, Stats, answer, read_email, web_frame
 
 MAILER = web.AppKey("mailer", Mailer)
 

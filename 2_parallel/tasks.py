@@ -5,9 +5,9 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from common.emails import Email
-from common.errors import CannotAccept, SendError
-from common.mailer import Mailer
+from common.mail.emails import Email
+from common.mail.errors import CannotAccept, SendError
+from common.mail.mailer import Mailer
 
 LIMIT = 1000  # tasks in flight. What is in flight is what a crash loses and what memory holds, so it has an end
 

@@ -2,7 +2,7 @@
 
 import os
 
-from common.process import run
+from common.processes.process import run
 from common.settings import read_settings
 
 from .master import Master

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from common.children import how_it_ended
+from common.processes.children import how_it_ended
 from common.processes.pid_files import PidFile
 from common.settings import USAGE_ERROR, Settings
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
-from common.batcher import Batcher
-from common.emails import Email
-from common.errors import CannotAccept, NoAnswer, NotSent
+from asynckit.batcher import Batcher
+from asynckit.redis_client import NotSent
+from common.mail.emails import Email
+from common.mail.errors import CannotAccept, NoAnswer
 
 from .pipe import ChildEnd, Message
 

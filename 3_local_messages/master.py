@@ -11,11 +11,11 @@ from typing import Any
 
 import orjson
 
-from common.errors import CannotAccept
-from common.outbox import Entry, Outbox
-from common.process import stop_requested
-from common.sender import window
-from common.serving import FINISH_SECONDS
+from common.http.serving import FINISH_SECONDS
+from common.mail.errors import CannotAccept
+from common.mail.outbox import Entry, Outbox
+from common.mail.sender import window
+from common.processes.process import stop_requested
 from common.settings import Settings
 
 from . import server, worker

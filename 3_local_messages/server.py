@@ -6,9 +6,9 @@ from multiprocessing.connection import Connection
 import uvloop
 from aiohttp import web
 
-from common.serving import serve
+from common.http.frame import Stats, answer, read_email, web_frame
+from common.http.serving import serve
 from common.settings import Settings
-from common.web import Stats, answer, read_email, web_frame
 
 from .link import MasterLink
 

@@ -7,13 +7,13 @@ from multiprocessing.connection import Connection
 import orjson
 import uvloop
 
-from common.emails import BadEmail, email_from_json
-from common.errors import SendError
-from common.mailer import Mailer
-from common.retry import may_retry
-from common.sender import PatientSender
+from asynckit.tasks import background
+from common.mail.emails import BadEmail, email_from_json
+from common.mail.errors import SendError
+from common.mail.mailer import Mailer
+from common.mail.retry import may_retry
+from common.mail.sender import PatientSender
 from common.settings import Settings
-from common.tasks import background
 
 from .pipe import ChildEnd, Message
 

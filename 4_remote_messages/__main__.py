@@ -2,8 +2,8 @@
 
 import sys
 
-from common.process import run
-from common.serving import serve
+from common.http.serving import serve
+from common.processes.process import run
 from common.settings import exit_with_usage_error, read_settings
 
 from .server import create_app

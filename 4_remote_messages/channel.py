@@ -6,7 +6,7 @@ and the publisher learns how many there were. What goes over which channel, as c
     emailz              {"id", "to", "subject", "text"}          please send this email
                         {…, "reply_to": channel}                 and report on that channel what becomes of it
     emailz:replies:X    {"id", "status": "started" or "sent"}    a worker's report to server process X (32 hex digits)
-                        {"id", "status": "failed", "kind", "reason"}    kind: a class of common/errors.py
+                        {"id", "status": "failed", "kind", "reason"}    kind: a class of common/mail/errors.py
 
 Members that a reader does not know are ignored, so programs that say and understand only to, subject and text can join.
 """
@@ -22,11 +22,11 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError, RedisError
 
-from common.batcher import Batcher
-from common.log import OncePerSecond
-from common.redis_client import reason
-from common.retry import backoff_seconds
-from common.tasks import end_tasks, keep_running
+from asynckit.backoff import backoff_seconds
+from asynckit.batcher import Batcher
+from asynckit.log import OncePerSecond
+from asynckit.redis_client import reason
+from asynckit.tasks import end_tasks, keep_running
 
 CHANNEL = "emailz"
 PING_SECONDS = 1.0  # the silence after which we ask whether Redis is still there, and how long we wait for its answer

@@ -17,11 +17,12 @@ from aiohttp import web
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from common.emails import BadEmail, Email
-from common.errors import CannotAccept, InDoubt, Refused
-from common.log import OncePerSecond
-from common.redis_client import reason, redis_client
-from common.web import SETTINGS, Handler, answer, read_email
+from asynckit.log import OncePerSecond
+from asynckit.redis_client import reason, redis_client
+from asynckit.web.pages import Handler
+from common.http.frame import SETTINGS, answer, read_email
+from common.mail.emails import BadEmail, Email
+from common.mail.errors import CannotAccept, InDoubt, Refused
 
 from .channel import CHANNEL, Publisher, Subscription
 from .workers import Workers

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from common.redis_client import redis_client
+from asynckit.redis_client import redis_client
+from common.http.frame import SETTINGS, Stats, answer, read_email, web_frame
 from common.settings import Settings
-from common.web import SETTINGS, Stats, answer, read_email, web_frame
 
 from .replies import open_replies, or_wait
 from .workers import Workers

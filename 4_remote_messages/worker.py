@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from common.emails import BadEmail, Email, email_from_json
-from common.errors import CannotAccept, SendError
-from common.log import OncePerSecond
-from common.mailer import Mailer
-from common.outbox import Entry, Outbox
-from common.process import stop_requested
-from common.redis_client import redis_client
-from common.retry import may_retry
-from common.sender import PatientSender, window
+from asynckit.log import OncePerSecond
+from asynckit.redis_client import redis_client
+from asynckit.tasks import background, end_tasks, keep_running
+from common.mail.emails import BadEmail, Email, email_from_json
+from common.mail.errors import CannotAccept, SendError
+from common.mail.mailer import Mailer
+from common.mail.outbox import Entry, Outbox
+from common.mail.retry import may_retry
+from common.mail.sender import PatientSender, window
+from common.processes.process import stop_requested
 from common.settings import Settings
-from common.tasks import background, end_tasks, keep_running
 
 from .channel import CHANNEL, Subscription
 from .replies import Reports, reply_channel

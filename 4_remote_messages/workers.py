@@ -4,9 +4,10 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from common.emails import Email
-from common.errors import CannotAccept
-from common.redis_client import handover_error, reason
+from asynckit.redis_client import reason
+from common.handover import handover_error
+from common.mail.emails import Email
+from common.mail.errors import CannotAccept
 
 from .channel import CHANNEL, Publisher, count_subscribers
 

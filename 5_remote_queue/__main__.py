@@ -5,10 +5,10 @@ What is for whoever looks after the queue: `python -m 5_remote_queue.commands --
 
 import sys
 
-from common.process import run
-from common.serving import serve
+from common.http.serving import serve
+from common.processes.process import run
+from common.processes.steps import step_or
 from common.settings import exit_with_usage_error, read_settings
-from common.steps import step_or
 
 from .demo import demo
 from .scheduler import schedule

@@ -15,19 +15,18 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from common.printing import exit_after
-from common.redis_client import reason, redis_client
-from common.services import running
+from asynckit.redis_client import reason, redis_client
+from common.processes.printing import exit_after
+from common.services.service import running
 from common.settings import Settings, read_settings
-
-from .resque import show
-from .resque.doctor import Doctor
-from .resque.failed import ID_LENGTH, CannotRequeue, FailedList, Failure, NotThere
-from .resque.items import Items
-from .resque.keys import Keys
-from .resque.observe import Observer
-from .resque.scripts import Scripts
-from .resque.wire import BadJob, read_job
+from resque import show
+from resque.doctor import Doctor
+from resque.failed import ID_LENGTH, CannotRequeue, FailedList, Failure, NotThere
+from resque.items import Items
+from resque.keys import Keys
+from resque.observe import Observer
+from resque.scripts import Scripts
+from resque.wire import BadJob, read_job
 
 ALIKE = 10  # findings of one kind that are listed
 

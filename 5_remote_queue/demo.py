@@ -12,12 +12,11 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.text import Text
 
-from common.process import stop_requested
+from asynckit.tasks import end_tasks
+from common.processes.process import stop_requested
 from common.settings import Settings
-from common.tasks import end_tasks
-
-from .resque import Connections, Definition, Definitions, Queue, Scaling, Worker, open_connections
-from .resque.events import Event, Failed, Resized, Succeeded
+from resque import Connections, Definition, Definitions, Queue, Scaling, Worker, open_connections
+from resque.events import Event, Failed, Resized, Succeeded
 
 SLEEPING, COMPUTING = 500, 10
 SECONDS = 1.0

@@ -13,16 +13,16 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from common.emails import BadEmail, Email, email_from_members
-from common.errors import CannotAccept, Refused
-from common.mailer import Mailer
-from common.redis_client import handover_error, reason
-from common.sender import PatientSender
+from asynckit.redis_client import reason
+from asynckit.tasks import end_tasks, keep_running
+from common.handover import handover_error
+from common.mail.emails import BadEmail, Email, email_from_members
+from common.mail.errors import CannotAccept, Refused
+from common.mail.mailer import Mailer
+from common.mail.sender import PatientSender
 from common.settings import Settings
-from common.tasks import end_tasks, keep_running
-
-from .resque import Definition, Definitions, Permanent, Queue
-from .resque.observe import Observer
+from resque import Definition, Definitions, Permanent, Queue
+from resque.observe import Observer
 
 QUEUE = "emailQueue"
 CLASS = "sendEmail"

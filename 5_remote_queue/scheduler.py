@@ -9,15 +9,15 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError
 
-from common.process import stop_requested
-from common.redis_client import redis_client
+from asynckit.redis_client import redis_client
+from asynckit.tasks import end_tasks, keep_running
+from common.processes.process import stop_requested
 from common.settings import Settings
-from common.tasks import end_tasks, keep_running
+from resque import Schedule, Schedules
+from resque.housekeeping import Housekeeping
+from resque.keys import Keys
+from resque.scripts import Scripts
 
-from .resque import Schedule, Schedules
-from .resque.housekeeping import Housekeeping
-from .resque.keys import Keys
-from .resque.scripts import Scripts
 from .worker import CRASH_LIMIT, EventLogger
 
 SCHEDULES: tuple[Schedule, ...] = ()

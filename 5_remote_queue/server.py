@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from common.durability import warn_if_not_durable
-from common.redis_client import redis_client
+from asynckit.durability import warn_if_not_durable
+from asynckit.redis_client import redis_client
+from common.http.frame import LINKS, SETTINGS, Stats, answer, read_email, web_frame
+from common.processes.steps import known
 from common.settings import Settings
-from common.steps import known
-from common.web import LINKS, SETTINGS, Stats, answer, read_email, web_frame
+from resque.dashboard import dashboard
 
 from .jobs import Jobs
-from .resque.dashboard import dashboard
 
 JOBS = web.AppKey("jobs", Jobs)
 

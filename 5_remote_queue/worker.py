@@ -2,16 +2,16 @@
 
 import logging
 
-from common.log import OncePerSecond
-from common.mailer import Mailer
-from common.process import stop_requested
-from common.sender import window
+from asynckit.log import OncePerSecond
+from common.mail.mailer import Mailer
+from common.mail.sender import window
+from common.processes.process import stop_requested
 from common.settings import Settings
+from resque import Queue, Scaling, Worker, open_connections, show
+from resque.events import CleanedWorker, Event, Failed, Fired, Paused, Reenqueued, Resized, Started, TooLate
+from resque.reports import explain
 
 from .jobs import QUEUE, SendEmail, definitions
-from .resque import Queue, Scaling, Worker, open_connections, show
-from .resque.events import CleanedWorker, Event, Failed, Fired, Paused, Reenqueued, Resized, Started, TooLate
-from .resque.reports import explain
 
 CRASH_LIMIT = 5  # a job whose workers have died so often is in the failed list
 MAX_DELAY = 0.05  # seconds: sending mail is not all this loop has to do, but nearly

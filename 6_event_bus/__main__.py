@@ -2,10 +2,10 @@
 
 import sys
 
-from common.process import run
-from common.serving import serve
+from common.http.serving import serve
+from common.processes.process import run
+from common.processes.steps import step_or
 from common.settings import exit_with_usage_error, read_settings
-from common.steps import step_or
 
 from .server import create_app
 from .worker import work

@@ -8,21 +8,22 @@ does something that may be done twice, or makes sure itself that it is done once
 import logging
 import time
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from pathlib import Path
 
 import orjson
 from redis.asyncio import Redis
 
-from common.emails import BadEmail, Email, email_from_json
-from common.errors import SendError
-from common.mailer import Mailer
-from common.retry import may_retry
-from common.sender import PatientSender, window
+from common.mail.emails import BadEmail, Email, email_from_json
+from common.mail.errors import SendError
+from common.mail.mailer import Mailer
+from common.mail.retry import may_retry
+from common.mail.sender import PatientSender, window
 from common.settings import Settings
-
-from .events import BadEvent, Event
-from .scripts import Scripts
-from .syndication import Syndication, queue_of_strategy_5
+from eventlog.events import BadEvent, Event
+from eventlog.handlers import ErrorKind, Handler
+from eventlog.scripts import Scripts
+from eventlog.syndication import Syndication
+from resque import Queue
 
 EMAIL_REQUESTED = "email_requested"
 
@@ -31,48 +32,18 @@ AUDIT_GATHER_SECONDS = 0.1  # so 5,000 events a second: nobody waits for a count
 AUDIT_IDS_SECONDS = 2 * 86_400  # so long a repeated event is found out
 AUDIT_COUNTS_SECONDS = 30 * 86_400
 
+LUA = Path(__file__).parent / "lua"
+
 log = logging.getLogger(__name__)
 
 
-class Handler(Protocol):
-    name: str
-    """Of the consumer: small letters, digits, _ and -."""
-    events: frozenset[str] | None
-    """The names of the events that it wants, the others are done at once; None: all."""
-    window: int
-    """How many it may have in its hands at a time."""
-
-    async def handle(self, event: Event) -> None:
-        """Return when all is done that this event asks for; only then it is committed. Any error: later again.
-
-        A RedisError: as soon as possible, and that was no attempt, for Redis is away, or full.
-        """
-
-
-@runtime_checkable
-class BatchHandler(Handler, Protocol):
-    """One that is faster when it gets many together."""
-
-    gather_seconds: float
-    """The pause between one batch and the next, in which events gather."""
-
-    async def handle_many(self, events: Sequence[Event]) -> None:
-        """As `handle`, for all of these; an error says nothing about any one of them: then it gets halves of them."""
-
-
-@runtime_checkable
-class Sleeper(Handler, Protocol):
-    """One that need not run at all times."""
-
-    async def wanted(self) -> bool:
-        """Whether there is anything to do for it now."""
-
-
-def hopeless(error: Exception) -> bool:
-    """Whether another attempt cannot help: the event is no event, no email, or the mail server's no is for ever."""
+def error_kind(error: Exception) -> ErrorKind:
+    """PERMANENT: the event is not a valid event or email, or the mail server refuses the email for good."""
+    if isinstance(error, (BadEvent, BadEmail)):
+        return ErrorKind.PERMANENT
     if isinstance(error, SendError):
-        return not may_retry(error)
-    return isinstance(error, (BadEvent, BadEmail))
+        return ErrorKind.TEMPORARY if may_retry(error) else ErrorKind.PERMANENT
+    return ErrorKind.BUG
 
 
 class EmailHandler:
@@ -103,7 +74,7 @@ class Audit:
     gather_seconds = AUDIT_GATHER_SECONDS
 
     def __init__(self, redis: Redis) -> None:
-        self._scripts = Scripts(redis)
+        self._scripts = Scripts(redis, LUA)
 
     async def handle(self, event: Event) -> None:
         await self.handle_many([event])
@@ -130,7 +101,7 @@ def make_handlers(settings: Settings, redis: Redis, mailer: Mailer) -> list[Hand
     return [
         EmailHandler(settings, mailer),
         Audit(redis),
-        Syndication(redis, queue_of_strategy_5(redis)),
+        Syndication(redis, Queue(redis)),
     ]
 
 

@@ -3,10 +3,9 @@
 from redis.asyncio import Redis
 
 from common.settings import Settings
-
-from .log import Log
-from .partitions import PartitionedLog
-from .streams import StreamLog
+from eventlog.log import Log
+from eventlog.partitions import PartitionedLog
+from eventlog.streams import StreamLog
 
 
 def make_log(settings: Settings, redis: Redis) -> Log:

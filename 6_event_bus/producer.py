@@ -2,14 +2,15 @@
 
 from redis.exceptions import ConnectionError, RedisError
 
-from common.emails import Email
-from common.errors import CannotAccept
-from common.redis_client import handover_error, reason
-from common.web import Stats
+from asynckit.redis_client import reason
+from common.handover import handover_error
+from common.http.frame import Stats
+from common.mail.emails import Email
+from common.mail.errors import CannotAccept
+from eventlog.events import Event
+from eventlog.log import Log
 
-from .events import Event
 from .handlers import EMAIL_REQUESTED
-from .log import Log
 
 
 class Producer:

@@ -1,17 +1,19 @@
 """The web server: it appends to the log that an email was requested, and answers when that is on record."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from aiohttp import web
 
-from common.durability import warn_if_not_durable
-from common.redis_client import redis_client
+from asynckit.durability import warn_if_not_durable
+from asynckit.redis_client import redis_client
+from common.http.frame import LINKS, SETTINGS, Stats, answer, read_email, web_frame
+from common.processes.steps import known
 from common.settings import Settings
-from common.steps import known
-from common.web import LINKS, SETTINGS, Stats, answer, read_email, web_frame
+from eventlog.dashboard.page import log_page
 
+from .handlers import audited
 from .logs import make_log
-from .page import log_page
 from .producer import Producer
 from .steps import talk
 
@@ -27,7 +29,7 @@ async def handle(request: web.Request) -> web.Response:
 def create_app(settings: Settings) -> web.Application:
     app = web_frame(settings, __package__, handle, stats, health)
     app.cleanup_ctx.append(open_log)
-    app.add_subapp("/log", log_page(settings))
+    app.add_subapp("/log", log_page(settings.redis, partial(make_log, settings), audited))
     app[LINKS].append("/log")
     return app
 

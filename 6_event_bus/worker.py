@@ -7,18 +7,19 @@ from collections.abc import Sequence
 import redis as blocking
 from redis.exceptions import RedisError
 
-from common.durability import warn_if_not_durable
-from common.heartbeat import Heartbeat
-from common.mailer import Mailer
-from common.process import stop_requested
-from common.redis_client import ANSWER_SECONDS, blocking_redis_client, reason, redis_client
+from asynckit.durability import warn_if_not_durable
+from asynckit.heartbeat import Heartbeat
+from asynckit.redis_client import ANSWER_SECONDS, blocking_redis_client, reason, redis_client
+from asynckit.tasks import background, end_tasks, keep_running
+from common.mail.mailer import Mailer
+from common.processes.process import stop_requested
 from common.settings import Settings
-from common.tasks import background, end_tasks, keep_running
+from eventlog.consumers import Consumer
+from eventlog.events import Claimed
+from eventlog.handlers import Handler
+from eventlog.log import Log
 
-from .consumers import Consumer
-from .events import Claimed
-from .handlers import EmailHandler, Handler, make_handlers
-from .log import Log
+from .handlers import EmailHandler, error_kind, make_handlers
 from .logs import make_log
 
 RETENTION_LOOK_SECONDS = 10.0
@@ -31,7 +32,9 @@ class Worker:
     def __init__(self, settings: Settings, events: Log, handlers: Sequence[Handler]) -> None:
         self._settings = settings
         self._events = events
-        self._consumers = [Consumer(events, handler, settings.attempts, settings.retry_pause) for handler in handlers]
+        self._consumers = [
+            Consumer(events, handler, settings.attempts, settings.retry_pause, error_kind) for handler in handlers
+        ]
 
     async def run(self, client: blocking.Redis) -> None:
         """Until it is asked to stop: then take nothing new, finish within a limit, give back the rest."""

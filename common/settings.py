@@ -16,8 +16,9 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from common.emails import Address, BadEmail, read_address
-from common.retry import scheduled_pause
+from asynckit.backoff import scheduled_pause
+from asynckit.redis_client import redis_client
+from common.mail.emails import Address, BadEmail, read_address
 
 MOST_PAUSE = 86_400.0  # seconds
 USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
@@ -103,6 +104,7 @@ def _check_redis_url(url: SecretStr) -> SecretStr:
         raise ValueError("names no host; expected redis://user:password@host:6379/0")
     elif port == 0 or parts.fragment or not re.fullmatch("/?[0-9]*", parts.path):
         raise ValueError("must end with host, port and number; percent-encode / ? # and @ in user and password")
+    redis_client(url.get_secret_value())  # raises ValueError at an option that redis-py does not know
     return url
 
 
@@ -185,9 +187,11 @@ class Settings(BaseSettings):
         return scheduled_pause(read_pauses(self.retry_pauses_seconds), attempt)
 
     @property
-    def redis(self) -> SecretStr:
-        """Redis: that of REDIS_URL, else the embedded Valkey."""
-        return self.redis_url or SecretStr(f"redis://127.0.0.1:{self.valkey_port or VALKEY_PORT}/0")
+    def redis(self) -> str:
+        """The URL of Redis: REDIS_URL, else the embedded Valkey. It may hold a password: never log it."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        return f"redis://127.0.0.1:{self.valkey_port or VALKEY_PORT}/0"
 
     @cached_property
     def sender(self) -> Address:

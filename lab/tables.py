@@ -1,7 +1,7 @@
 """`make tables`: write what was measured into the READMEs, from results/*.json.
 
 A block begins with `<!-- measured: NAME -->` and ends with `<!-- end -->`, each on a line of its own; what is between
-is written here and nowhere else. A test fails when it is not what the results say (tests/test_tables.py).
+is written here and nowhere else. A test fails when it is not what the results say (tests/lab/test_tables.py).
 """
 
 import json
@@ -12,12 +12,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
-from lab import compare_report, faults_report
-from lab.children import ROOT
-from lab.command import RESULTS
-from lab.compare_report import machine_of, milliseconds, settings_of
-from lab.figures import Facts, figure
-from lab.promises import FAULTS, STEPS, SUBJECTS
+from lab.compare import compare_report
+from lab.compare.compare_report import machine_of, milliseconds, settings_of
+from lab.faults import faults_report
+from lab.faults.promises import FAULTS, STEPS, SUBJECTS
+from lab.harness.children import ROOT
+from lab.harness.command import RESULTS
+from lab.harness.figures import Facts, figure
 
 _BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$")
 

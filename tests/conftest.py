@@ -1,27 +1,20 @@
 """Fixtures: the embedded inbox, and strategies started by the very command that a reader types."""
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import psutil
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from lab.children import Lab
-from tests.programs import ROOT, Inbox, Strategy, Valkey, running_inbox, running_strategy, running_valkey
+from lab.harness.children import Lab
+from tests.support.programs import ROOT, Inbox, Strategy, Valkey, running_inbox, running_strategy, running_valkey
 
 # No deadline for one example: CI machines are slow at times, and speed is measured elsewhere (`make bench`).
 hypothesis_settings.register_profile("six-ways", deadline=None)
 hypothesis_settings.load_profile("six-ways")
 
 STRATEGIES = sorted(path.parent.name for path in ROOT.glob("[1-9]_*/__main__.py"))
-
-
-def strategy_module(name: str) -> ModuleType:
-    """Import `1_foreground.server` and the like, whose names no import statement can hold."""
-    return importlib.import_module(name)
 
 
 @pytest.fixture(scope="module")

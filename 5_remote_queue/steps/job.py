@@ -3,11 +3,11 @@
 import logging
 import time
 
-from common.emails import email_from_members
-from common.sender import PatientSender
+from common.mail.emails import email_from_members
+from common.mail.sender import PatientSender
+from resque.wire import BadJob, failure, read_job
 
 from ..jobs import QUEUE
-from ..resque.wire import BadJob, failure, read_job
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ import redis as blocking
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from common.heartbeat import Heartbeat
-from common.mailer import Mailer
-from common.redis_client import blocking_redis_client, redis_client
-from common.sender import PatientSender
+from asynckit.heartbeat import Heartbeat
+from asynckit.redis_client import blocking_redis_client, redis_client
+from common.mail.mailer import Mailer
+from common.mail.sender import PatientSender
+from common.processes.steps import SLOTS, run_slots
 from common.settings import Settings
-from common.steps import SLOTS, run_slots
 
 from ..jobs import QUEUE
 from .job import failed_record, send

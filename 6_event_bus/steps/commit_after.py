@@ -9,11 +9,11 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from common.mailer import Mailer
-from common.redis_client import redis_client
-from common.sender import PatientSender
+from asynckit.redis_client import redis_client
+from common.mail.mailer import Mailer
+from common.mail.sender import PatientSender
+from common.processes.steps import run_slots
 from common.settings import Settings
-from common.steps import run_slots
 
 from .talk import CURSOR, PARTITIONS, handle
 

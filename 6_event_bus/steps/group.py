@@ -15,17 +15,17 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from common.emails import BadEmail, email_from_members
-from common.errors import SendError
-from common.mailer import Mailer
-from common.redis_client import redis_client
-from common.retry import may_retry
-from common.sender import PatientSender
+from asynckit.redis_client import redis_client
+from asynckit.tasks import end_tasks
+from common.mail.emails import BadEmail, email_from_members
+from common.mail.errors import SendError
+from common.mail.mailer import Mailer
+from common.mail.retry import may_retry
+from common.mail.sender import PatientSender
+from common.processes.steps import run_slots
 from common.settings import Settings
-from common.steps import run_slots
-from common.tasks import end_tasks
+from eventlog.streams import STREAM
 
-from ..streams import STREAM
 from .talk import log
 
 GROUP = "step:email"

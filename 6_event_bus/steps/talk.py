@@ -15,11 +15,12 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from common.emails import BadEmail, Email, email_from_json
-from common.errors import CannotAccept, SendError
-from common.redis_client import handover_error, reason
-from common.sender import PatientSender
-from common.web import Stats
+from asynckit.redis_client import reason
+from common.handover import handover_error
+from common.http.frame import Stats
+from common.mail.emails import BadEmail, Email, email_from_json
+from common.mail.errors import CannotAccept, SendError
+from common.mail.sender import PatientSender
 
 PARTITIONS = "talk:partitions"
 CURSOR = "talk:cursor"

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.conftest import STRATEGIES
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 from tests.support.sessions import NOT_RUN, blocks_of, matches
 
 NOT_YET: set[str] = set()

@@ -35,7 +35,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.programs import LIMIT, ROOT, Program, ask, clean_environment, free_ports, wait_until
+from tests.support.programs import LIMIT, ROOT, Program, ask, clean_environment, free_ports, wait_until
 
 NOT_RUN = {
     "it takes minutes",

@@ -1,0 +1,88 @@
+"""Group commit: the calls of one tick of the event loop, and of the time that a commit takes, become one commit.
+
+Fifty requests that arrive together then cost one round trip and one fsync, not fifty. Alone, a call goes out in the
+same tick: nobody waits for a batch to fill. Databases do the same to their log (DeWitt et al., "Implementation
+Techniques for Main Memory Database Systems", 1984).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from asynckit.redis_client import NotSent
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class NotTried(NotSent, RedisTimeoutError):
+    """The batch before this call got no answer in time. This call would have waited as long."""
+
+
+class Batcher(Generic[Item, Result]):
+    """Call it with one item; `commit` is called with many and returns as many results, in the same order.
+
+    One commit at a time. When `commit` raises, every call of that batch raises the same error. After a TimeoutError
+    (Python's or redis-py's), the calls that wait behind it raise NotTried: each batch would wait as long, and more and
+    more calls would wait. A result that is an exception is raised by its call alone.
+    """
+
+    def __init__(
+        self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]], largest: int = 1000
+    ) -> None:
+        self._commit = commit
+        self._largest = largest  # items in one commit: what one script or one write should hold
+        self._items: list[Item] = []
+        self._futures: list[asyncio.Future[Result]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def __call__(self, item: Item) -> asyncio.Future[Result]:
+        """Put the item into the next batch. The future has its result, or the error of its batch."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._items.append(item)
+        self._futures.append(future)
+        if self._task is None:
+            self._task = loop.create_task(self._commit_all())
+        return future
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._items:
+                items, self._items = self._items[: self._largest], self._items[self._largest :]
+                futures, self._futures = self._futures[: self._largest], self._futures[self._largest :]
+                await self._commit_one(items, futures)
+        finally:
+            self._task = None
+
+    async def _commit_one(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
+        try:
+            results = await self._commit(items)
+            if len(results) != len(items):
+                raise ValueError(f"{len(results)} results for {len(items)} items")
+        except asyncio.CancelledError:
+            for future in (*futures, *self._futures):
+                future.cancel()
+            self._items, self._futures = [], []
+            raise
+        except Exception as error:
+            if isinstance(error, (TimeoutError, RedisTimeoutError)):
+                _fail(self._futures, NotTried(f"not tried: {error or 'no answer'} to the calls before"))
+                self._items, self._futures = [], []
+            _fail(futures, error)
+        else:
+            for future, result in zip(futures, results, strict=True):
+                if future.done():
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+
+def _fail(futures: Sequence[asyncio.Future[Result]], error: Exception) -> None:
+    for future in futures:
+        if not future.done():  # its caller may have left
+            future.set_exception(error)

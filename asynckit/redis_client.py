@@ -1,0 +1,163 @@
+"""How every process of the project talks to Redis: nothing is repeated, and nothing hangs.
+
+redis-py's defaults suit reads. They repeat a command whose answer was lost: a PUBLISH or a push then happens twice, and
+what a pop took is gone. Here a lost answer is an error, and whoever called decides what it means.
+
+And they stay with a node for as long as it lives. When it has become a replica, and the name or proxy in the URL leads
+to another one by now, the first that hears of it raises a ReadOnlyError, and all connections are made anew.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
+
+import redis
+from redis.asyncio import Redis
+from redis.asyncio.connection import Connection, ConnectionPool, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.connection import Connection as BlockingConnection
+from redis.connection import parse_url as parse_blocking_url
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError,
+)
+from redis.retry import Retry as BlockingRetry
+
+CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
+BAD_OPTION = "has an option that redis-py does not know"
+
+
+def redis_client(url: str, answer_seconds: float = ANSWER_SECONDS) -> Redis:
+    """A client for `redis://`, `rediss://` or `unix://`; connections are opened when needed and kept.
+
+    A command fails at the latest `answer_seconds` after it was sent; a blocking read needs a client of its own with a
+    longer limit. Commands raise RedisError. Raises ValueError when the URL has an option that redis-py does not know;
+    the message does not repeat the URL, which may hold a password.
+    """
+    try:
+        options = _options(parse_url(url), Retry(NoBackoff(), 0), answer_seconds)
+        pool = ConnectionPool(**_leaving(_LeavesReplica, Connection, options))
+        pool.make_connection()  # type: ignore[no-untyped-call]  # connects to nothing yet, but looks at the options
+    except (TypeError, ValueError, RedisError):
+        raise ValueError(BAD_OPTION) from None
+    return Redis.from_pool(pool)
+
+
+def blocking_redis_client(url: str, answer_seconds: float = ANSWER_SECONDS) -> redis.Redis:
+    """The same for a thread of its own, which may wait for an answer. Never for the event loop."""
+    try:
+        from_url = parse_blocking_url(url)  # type: ignore[no-untyped-call]
+        options = _options(from_url, BlockingRetry(NoBackoff(), 0), answer_seconds)
+        pool = redis.ConnectionPool(**_leaving(_BlockingLeavesReplica, BlockingConnection, options))
+        pool.make_connection()  # connects to nothing yet
+    except (TypeError, ValueError, RedisError):
+        raise ValueError(BAD_OPTION) from None
+    return redis.Redis(connection_pool=pool)
+
+
+class NotSent(Exception):
+    """Mixed into errors of Redis: no connection was made, or the call was not tried. So nothing was handed over."""
+
+
+class NotConnected(NotSent, ConnectionError):
+    pass
+
+
+class ConnectTimedOut(NotSent, TimeoutError):
+    pass
+
+
+class _LeavesReplica:
+    """What the connections of one client do besides."""
+
+    siblings: WeakSet[Any]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.siblings.add(self)
+
+    async def connect_check_health(self, *how: Any, **more: Any) -> None:
+        try:
+            with _closed_is_lost():
+                await super().connect_check_health(*how, **more)  # type: ignore[misc]
+        except (AuthenticationError, BusyLoadingError):
+            raise
+        except TimeoutError as error:
+            raise ConnectTimedOut(str(error)) from error
+        except ConnectionError as error:
+            raise NotConnected(str(error)) from error
+
+    async def send_packed_command(self, *command: Any, **how: Any) -> None:
+        with _closed_is_lost():
+            await super().send_packed_command(*command, **how)  # type: ignore[misc]
+
+    async def read_response(self, *how: Any, **more: Any) -> Any:
+        try:
+            with _closed_is_lost():
+                return await super().read_response(*how, **more)  # type: ignore[misc]
+        except ReadOnlyError:
+            for connection in self.siblings:
+                connection.mark_for_reconnect()
+            raise
+
+    async def can_read(self: Any) -> bool:
+        """Asked before an idle connection is used: one that can be read is broken, and is replaced."""
+        with _closed_is_lost():
+            return bool(self.should_reconnect() or await super().can_read())  # type: ignore[misc]
+
+
+@contextmanager
+def _closed_is_lost() -> Iterator[None]:
+    """uvloop raises RuntimeError where a transport is closed already; redis-py expects an OSError and lets it pass."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(f"Connection lost: {error}") from error
+
+
+class _BlockingLeavesReplica:
+    """A thread has one connection."""
+
+    def read_response(self: Any, *how: Any, **more: Any) -> Any:
+        try:
+            return super().read_response(*how, **more)  # type: ignore[misc]
+        except ReadOnlyError:
+            self.mark_for_reconnect()
+            raise
+
+
+def _leaving(leaves: type, plain: type, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a pool whose connections, plain ones or those that the URL asks for, leave a replica."""
+    kind = options.get("connection_class", plain)
+    return {**options, "connection_class": type(kind.__name__, (leaves, kind), {"siblings": WeakSet()})}
+
+
+def _options(from_url: Any, retry: object, answer_seconds: float) -> dict[str, Any]:
+    """Ours over those of the URL (`from_url` of redis-py would let the URL's win)."""
+    return {
+        **from_url,
+        "retry": retry,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_timeout": answer_seconds,
+        "protocol": 2,  # with RESP3, redis-py takes a connection with an unread answer in it for a good one
+    }
+
+
+def reason(error: Exception) -> str:
+    """Why Redis did not do it, in words for a log or an answer. redis-py's own words name host and port only."""
+    match error:
+        case AuthenticationError():
+            return "Redis does not take our login"
+        case TimeoutError():
+            return "Redis does not answer in time"
+        case BusyLoadingError():
+            return "Redis is still reading its data"
+        case _:
+            return f"Redis: {error}"

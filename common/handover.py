@@ -1,0 +1,18 @@
+"""What an error of Redis means for an email that was to be handed over."""
+
+from redis.exceptions import AuthenticationError, BusyLoadingError, MaxConnectionsError, RedisError, ResponseError
+
+from asynckit.redis_client import NotSent, reason
+from common.mail.errors import CannotAccept, NoAnswer
+
+
+def handover_error(*errors: RedisError) -> CannotAccept | NoAnswer:
+    """What the errors of a write, and of its repetition, mean for the email.
+
+    CannotAccept: Redis has certainly not taken it, because it says so or no command reached it. NoAnswer: a command was
+    sent and its answer did not come, so Redis may have taken it.
+    """
+    certain = (NotSent, ResponseError, AuthenticationError, BusyLoadingError, MaxConnectionsError)
+    if all(isinstance(error, certain) for error in errors):
+        return CannotAccept(reason(errors[-1]))
+    return NoAnswer(f"{reason(errors[-1])}: the email may still be sent")

@@ -1,0 +1,253 @@
+"""The web frame around every strategy: reading the email, answering, errors as JSON, counters, the page at `/`.
+
+A strategy brings three functions and the frame does the rest:
+
+    handle(request)  read the email, hand it over, answer
+    stats(app)       the figures that this strategy knows: `waiting`, `in_flight`, and `oldest_wait_seconds`, which is
+                     the time since the oldest email was accepted that waits or is in flight (0 if there is none)
+    health(app)      raises when no email could be accepted right now
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from asynckit.log import OncePerSecond
+from asynckit.web.pages import Handler, add_assets, error_json, html_page, pretty_json
+from common.http import sources
+from common.http.guard import HOST, PASSWORD, check_not_linked, check_origin
+from common.http.sources import address_of
+from common.mail.emails import BadEmail, Email, email_from_path
+from common.mail.errors import CannotAccept, InDoubt, LoginFailed, NoAnswer, Refused, SendError, TimedOut
+from common.settings import Settings
+
+EMAIL_PATH = "/{to:[^/]*}/{subject:[^/]*}/{text:[^/]*}"
+PAGES = Path(__file__).parent / "pages"
+BODY_SECONDS = 10.0  # for the whole body of a request: one of our forms is less than a kilobyte
+COUNTERS = ("accepted", "sent", "failed", "retried")
+GAUGES = ("waiting", "in_flight", "oldest_wait_seconds")
+
+SETTINGS = web.AppKey("settings", Settings)
+LINKS = web.AppKey("links", list[str])
+"""Paths of pages that a strategy has of its own, to be linked from `/`."""
+_ACCEPTED = web.AppKey("accepted", list[int])
+_EMAIL = web.RequestKey("email", Email)
+
+Stats = dict[str, Any]
+
+log = logging.getLogger(__name__)
+_no_answer_log = OncePerSecond(log)
+
+
+def web_frame(
+    settings: Settings,
+    strategy: str | None,
+    handle: Handler,
+    stats: Callable[[web.Application], Awaitable[Stats]],
+    health: Callable[[web.Application], Awaitable[None]],
+) -> web.Application:
+    """The application of one strategy, `strategy` being the name of its folder."""
+    if not strategy:
+        raise ValueError("a strategy is a package")
+    app = web.Application(middlewares=[json_errors])
+    app[SETTINGS] = settings
+    app[HOST] = settings.host
+    if settings.page_password is not None:
+        app[PASSWORD] = settings.page_password
+    app[LINKS] = []
+    app[_ACCEPTED] = [0]
+
+    async def all_stats(_: web.Request) -> Stats:
+        known = {"accepted": app[_ACCEPTED][0], **await stats(app)}
+        # What a strategy does not say it cannot know: null, not 0.
+        return {"strategy": strategy, **dict.fromkeys(COUNTERS + GAUGES), **known}
+
+    async def show_stats(request: web.Request) -> web.Response:
+        return pretty_json(await all_stats(request))
+
+    async def show_metrics(request: web.Request) -> web.Response:
+        return prometheus_metrics(await all_stats(request))
+
+    async def show_health(request: web.Request) -> web.Response:
+        try:
+            await health(app)
+        except (SendError, CannotAccept) as error:
+            return pretty_json({"status": "unavailable", "reason": str(error)}, status=503)
+        return pretty_json({"status": "ok"})
+
+    async def show_page(request: web.Request) -> web.Response:
+        number, _, name = strategy.partition("_")
+        return html_page(
+            "strategy.html",
+            PAGES,
+            number=number,
+            name=name.replace("_", " "),
+            folder=strategy,
+            inbox=settings.inbox_page,
+            links=app[LINKS],
+        )
+
+    async def show_chapter(request: web.Request) -> web.StreamResponse:
+        return source_page(f"{strategy}/README.md", strategy)
+
+    async def show_source(request: web.Request) -> web.StreamResponse:
+        return source_page(request.match_info["name"].rstrip("/"), strategy)
+
+    async def handle_email(request: web.Request) -> web.StreamResponse:
+        check_not_linked(request)
+        try:
+            response = await handle(request)
+        except (BadEmail, SendError, CannotAccept) as error:
+            return answer_error(request, error)
+        app[_ACCEPTED][0] += 1
+        return response
+
+    app.router.add_get("/", show_page)
+    app.router.add_get("/stats", show_stats)
+    app.router.add_get("/metrics", show_metrics)
+    app.router.add_get("/health", show_health)
+    app.router.add_get("/chapter", show_chapter)
+    app.router.add_get(address_of("{name:.+}"), show_source)
+    add_assets(app, PAGES / "assets")
+    app.router.add_get(EMAIL_PATH, handle_email, allow_head=False)  # a HEAD must not send mail
+    return app
+
+
+def read_email(request: web.Request) -> Email:
+    """The email that the path asks for. Raises BadEmail, which becomes a 400."""
+    path = request.raw_path
+    if not path.startswith("/"):  # http://host/TO/SUBJECT/TEXT, which RFC 9112 (3.2.2) lets a client say
+        path = request.rel_url.raw_path
+    path = path.partition("?")[0].partition("#")[0]
+    if path.count("/") != 3:
+        raise web.HTTPNotFound
+    email = email_from_path(path, request.app[SETTINGS].id_domain)
+    request[_EMAIL] = email
+    return email
+
+
+def answer(email: Email, status: str) -> web.Response:
+    """The answer to an email that was "sent" (200) or "accepted" (202)."""
+    body = {"email": email.to_dict(), "id": email.id, "status": status}
+    return pretty_json(body, status=200 if status == "sent" else 202)
+
+
+def answer_error(request: web.Request, error: BadEmail | SendError | CannotAccept) -> web.Response:
+    """What kept an email from being sent or handed over, as an answer for the caller."""
+    if isinstance(error, BadEmail):
+        return pretty_json({"error": {"field": error.field, "reason": error.reason}}, status=400)
+    email = request[_EMAIL]
+    if isinstance(error, CannotAccept):
+        response = pretty_json({"email": email.to_dict(), "error": {"reason": str(error)}}, status=503)
+        response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after))
+        return response
+    kind = type(error).__name__
+    if isinstance(error, NoAnswer):
+        _no_answer_log.warning("%s to %s may still be sent: %s", email.id, email.to, error)
+    else:
+        log.warning("not sent %s to %s: %s: %s", email.id, email.to, kind, error)
+    body = {"email": email.to_dict(), "id": email.id, "error": {"reason": str(error), "kind": kind}}
+    return pretty_json(body, status=_status_of(error))
+
+
+def _status_of(error: SendError) -> int:
+    match error:
+        case Refused() | LoginFailed():
+            return 502  # the next server in line gave a bad answer
+        case TimedOut() | InDoubt():
+            return 504
+        case _:
+            return 503
+
+
+@web.middleware
+async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what a foreign page made the browser send, and turn every error into JSON."""
+    try:
+        check_origin(request)
+        if request.can_read_body:
+            await _read_body(request)
+        return await handler(request)
+    except CannotAccept as error:  # /stats of a strategy whose figures are elsewhere
+        return error_json(503, str(error))
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        response = error_json(error.status, _reason(error))
+        for name in (hdrs.ALLOW, hdrs.WWW_AUTHENTICATE):
+            if name in error.headers:
+                response.headers[name] = error.headers[name]
+        if error.status == 408:
+            response.force_close()
+        return response
+    except Exception:
+        log.exception("error while answering %s %s", request.method, request.rel_url.path)
+        return error_json(500, "an error in this program; its log has the traceback")
+
+
+async def _read_body(request: web.Request) -> None:
+    """The handler finds the body read. Raises HTTPRequestTimeout, HTTPBadRequest, HTTPRequestEntityTooLarge."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the body did not arrive within {BODY_SECONDS:g} s") from None
+    except (web.RequestPayloadError, HttpProcessingError):
+        raise web.HTTPBadRequest(text="the body is not what its headers say") from None
+
+
+def _reason(error: web.HTTPException) -> str:
+    if error.status == 404:
+        return "nothing here; an email is sent by GET /TO/SUBJECT/TEXT, three percent-encoded parts"
+    if error.status == 405:
+        return "only by GET" if error.headers.get(hdrs.ALLOW) == "GET" else "not by this method"
+    return error.text or error.reason
+
+
+def source_page(name: str, strategy: str) -> web.StreamResponse:
+    """A file of the repository, or what a folder has in it. Raises HTTPNotFound."""
+    if (path := sources.find(name)) is None:
+        raise web.HTTPNotFound
+    if path.suffix == ".svg":  # a picture in a page; opened by itself it may run no script either
+        return web.FileResponse(
+            path, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+        )
+    page, (before, after) = sources.page_of(path), sources.neighbours(path)
+    beside = [
+        (word, address_of(f"{near.parent.name}/README.md"), near.parent.name.replace("_", " "))
+        for word, near in (("previous", before), ("next", after))
+        if near
+    ]
+    return html_page("source.html", PAGES, page=page, beside=beside, strategy=strategy)
+
+
+def prometheus_metrics(stats: Stats) -> web.Response:
+    """The figures of `/stats` in Prometheus's text format; what is null there is absent here."""
+    registry = CollectorRegistry()
+    registry.register(_StatsCollector(stats))
+    return web.Response(body=generate_latest(registry), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
+
+
+class _StatsCollector(Collector):
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterable[Metric]:
+        labels = ("strategy",)
+        for name, value in self._stats.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            family = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
+            metric = family(f"emails_{name}", f"{name} of /stats", labels=labels)
+            metric.add_metric([self._stats["strategy"]], value)
+            yield metric

@@ -1,0 +1,115 @@
+"""Listening: from the application to an open port, and to an orderly end."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from aiohttp import web
+
+from asynckit.web.pages import error_json
+from common.address import cannot_listen, url_of
+from common.http.connections import Connections
+from common.http.guard import PASSWORD, exposure
+from common.processes.process import stop_requested
+from common.settings import exit_with_usage_error
+
+IDLE_SECONDS = 30.0  # how long a connection may take to send the headers of its first or next request
+FINISH_SECONDS = 10.0  # how long requests that have begun may take to end after the stop signal
+
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+log = logging.getLogger(__name__)
+
+
+async def serve(
+    app: web.Application, host: str, port: int, stop: Callable[[], Awaitable[str]] = stop_requested
+) -> None:
+    """Serve until `stop` returns, which says why; then take nothing new, finish what has begun, close.
+
+    Ends the program with one line and exit status 2 when the address cannot be had.
+    """
+    runner = await start(app, host, port)
+    [address, *_] = runner.addresses
+    log.info("listening on %s", url_of(host, address[1]))
+    if warning := exposure(host, PASSWORD in app):
+        log.warning(warning)
+    reason = await stop()
+    log.info("stopping (%s)", reason)
+    await runner.cleanup()
+    log.info("stopped")
+
+
+async def start(app: web.Application, host: str, port: int) -> web.AppRunner:
+    """Open the port (0: any free one); `runner.addresses` tells which, `runner.cleanup()` ends it."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=FINISH_SECONDS)
+    await runner.setup()
+    try:
+        await _JsonSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        exit_with_usage_error(cannot_listen(host, port, error))
+    return runner
+
+
+class _JsonRequestHandler(web.RequestHandler):
+    """What aiohttp's parser refuses (a URL over its limit, broken HTTP) gets JSON too, and no traceback in the log.
+
+    aiohttp's keepalive_timeout runs from the opening of a connection and from each answer until the next request's
+    headers are complete, so it limits idle connections and slow headers alike.
+    """
+
+    __slots__ = ("_connections",)
+
+    def __init__(self, server: web.Server, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
+        no_log = cast(logging.Logger, None)
+        super().__init__(server, loop=loop, access_log=no_log, keepalive_timeout=IDLE_SECONDS, auto_decompress=False)
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._connections.admit(self):
+            super().connection_made(transport)
+            return
+        self._force_close = True  # whatever it sends is not read
+        cast(asyncio.Transport, transport).write(_FULL)
+        transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.remove(self)
+        super().connection_lost(exc)
+
+    def is_idle(self) -> bool:
+        """Whether it waits for the headers of a request."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500 or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        response = error_json(status, _first_line(message), field="url")
+        response.force_close()
+        return response
+
+
+def _first_line(message: str | None) -> str:
+    return (message or "not HTTP").strip().partition("\n")[0].rstrip(":")
+
+
+class _JsonSite(web.TCPSite):
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        server, loop = self._runner.server, asyncio.get_running_loop()
+        assert server is not None
+
+        connections = Connections()
+        self._server = await loop.create_server(
+            lambda: _JsonRequestHandler(server, connections, loop),
+            self._host,
+            self._port,
+            backlog=connections.backlog,
+        )

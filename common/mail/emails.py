@@ -1,0 +1,197 @@
+"""The email that all six strategies send, and its strict reading: from a URL path, and from another program's JSON.
+
+Nothing here trusts its input. What comes out has exactly one recipient and not one control character in its address,
+subject or id, so that nothing behind it (the mail library, the log, a terminal) has to be careful.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import orjson
+from email_validator import EmailNotValidError, validate_email
+from yarl import URL
+
+from asynckit.ids import new_id
+
+MAX_SUBJECT = 200  # characters
+MAX_TEXT = 100_000  # characters; a URL holds far less, a message from another program may hold more
+MAX_ID = 250  # characters
+
+# What a line break, a terminal or a mail parser could take for structure: the controls (C0, DEL, C1 with U+0085),
+# the Unicode line and paragraph separators, and halves of surrogate pairs.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# In the text of a message from another program, line breaks and tabs are what they are.
+_CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# RFC 5322 dot-atom, in lower case: the library changes the case of some local parts ("Postmaster").
+_DOT_ATOM = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+# RFC 5322 msg-id, without its obsolete forms and quoted parts.
+_MESSAGE_ID = re.compile(r"<[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.:\[\]_-]+>")
+
+
+class BadEmail(ValueError):
+    """This cannot become an email: `field` is "to", "subject", "text" or "id", `reason` says why not."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One mailbox: as people write it, and as it goes over the wire."""
+
+    text: str
+    """Normalised, an international domain in its own letters: `jo@bücher.example`."""
+    wire: str
+    """The domain as A-label: `jo@xn--bcher-kva.example`. A UTF-8 local part stays UTF-8."""
+    needs_smtputf8: bool
+    """The local part is not ASCII: only a server that offers SMTPUTF8 (RFC 6531) can take it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """One email to one recipient. `id` is its Message-ID: the same in every attempt, so that copies can be seen."""
+
+    id: str
+    to: str
+    subject: str
+    text: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"to": self.to, "subject": self.subject, "text": self.text}
+
+    def to_json(self) -> bytes:
+        """The form in which an email travels between processes: compact JSON, UTF-8."""
+        return orjson.dumps({"id": self.id, **self.to_dict()})
+
+
+def read_address(text: str) -> Address:
+    """Read exactly one address, without display name, comment, route, group or quotes. Raises BadEmail.
+
+    The rules are email-validator's, strict: local part at most 64 octets, the whole at most 254 (RFC 5321), a domain
+    with a dot. DNS is not asked. The domain `test` and what is below it is allowed: workshops use it.
+    """
+    # Asking the library costs 17 µs, as much as all the rest of accepting a request. Addresses are many and domains
+    # few, so for the plainest kind of address its word on the domain is remembered.
+    local_part, _, domain = text.rpartition("@")
+    if len(local_part) <= 64 and _DOT_ATOM.fullmatch(local_part) and len(text) <= 254 and _is_plain_domain(domain):
+        return Address(text, text, needs_smtputf8=False)
+    return _ask_library(text)
+
+
+@lru_cache(maxsize=4096)
+def _is_plain_domain(domain: str) -> bool:
+    """Whether the library takes this domain and leaves it as it is."""
+    try:
+        return _ask_library(f"x@{domain}") == Address(f"x@{domain}", f"x@{domain}", needs_smtputf8=False)
+    except BadEmail:
+        return False
+
+
+@lru_cache(maxsize=4096)
+def _ask_library(text: str) -> Address:
+    _check_characters("to", text, _CONTROL)
+    try:
+        checked = validate_email(text, check_deliverability=False, strict=True, test_environment=True)
+    except EmailNotValidError as error:
+        raise BadEmail("to", str(error)) from None
+    if len(checked.local_part.encode()) > 64:  # the library counts characters, SMTP counts octets
+        raise BadEmail("to", "The part before the @-sign is longer than 64 octets.")
+    wire = f"{checked.local_part}@{checked.ascii_domain}"
+    if len(wire.encode()) > 254:
+        raise BadEmail("to", "The email address is longer than 254 octets.")
+    return Address(checked.normalized, wire, needs_smtputf8=checked.smtputf8)
+
+
+def email_from_path(raw_path: str, domain: str) -> Email:
+    """Read `/TO/SUBJECT/TEXT` as it stood in the request line, percent-encoded, without the query.
+
+    Strict where web frameworks are lenient: bytes that are not UTF-8 are refused, not replaced. `domain` is that of the
+    new id. Raises BadEmail; raises ValueError when the path does not have three parts.
+    """
+    _, to, subject, text = raw_path.split("/")
+    parts = {"to": _decode("to", to), "subject": _decode("subject", subject), "text": _decode("text", text)}
+    for field, value in parts.items():
+        if not value:
+            raise BadEmail(field, "is empty")
+        _check_characters(field, value, _CONTROL)
+    return _checked_email(new_id(domain), **parts)
+
+
+def email_from_json(data: bytes | str, domain: str) -> Email:
+    """Read the JSON object `{"id", "to", "subject", "text"}` of any program; without an `id` it gets a new one.
+
+    The text may have line breaks and tabs. Other members are ignored. Raises BadEmail for everything else, whatever
+    the bytes are; `field` is "email" when they are no such object at all.
+    """
+    try:
+        members = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BadEmail("email", f"not JSON: {error}") from None
+    if isinstance(members, dict) and members.get("id") in (None, ""):
+        members["id"] = new_id(domain)
+    return email_from_members(members, domain)
+
+
+def email_from_members(members: object, domain: str) -> Email:
+    """The same for JSON that has been parsed, such as the arguments of a job, which are the same at every attempt.
+
+    An id that is not a Message-ID is another program's own. Then, and without an id, the Message-ID is derived from
+    all members, so it is the same at every attempt too, in every process.
+    """
+    if not isinstance(members, dict):
+        raise BadEmail("email", "not a JSON object")
+    message_id = members.get("id")
+    if not isinstance(message_id, str) or len(message_id) > MAX_ID or not _MESSAGE_ID.fullmatch(message_id):
+        message_id = _derived_id(members, domain)
+    return _checked_email(message_id, **{field: _text_member(members, field) for field in ("to", "subject", "text")})
+
+
+def _derived_id(members: dict[str, Any], domain: str) -> str:
+    """A Message-ID that depends only on what the members say, not on their order or on white space."""
+    try:
+        canonical = orjson.dumps(members, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # nested deeper than orjson writes
+        canonical = orjson.dumps([str(members.get(field)) for field in ("to", "subject", "text")])
+    return f"<job-{sha256(canonical).hexdigest()[:32]}@{domain}>"
+
+
+def _text_member(members: dict[str, Any], field: str) -> str:
+    value = members.get(field)
+    if not isinstance(value, str):
+        raise BadEmail(field, "missing, or not a string")
+    _check_characters(field, value, _CONTROL_IN_TEXT if field == "text" else _CONTROL)
+    return value
+
+
+def _checked_email(message_id: str, to: str, subject: str, text: str) -> Email:
+    for field, value, limit in (("subject", subject, MAX_SUBJECT), ("text", text, MAX_TEXT)):
+        if len(value) > limit:
+            raise BadEmail(field, f"longer than {limit} characters")
+    return Email(message_id, read_address(to).text, subject, text)
+
+
+def _decode(field: str, part: str) -> str:
+    if "%" not in part and part.isascii():
+        return part
+    # yarl decodes in C and leaves alone what is not UTF-8, which then still has its "%": no "%", no doubt.
+    decoded = URL.build(path=f"/{part}", encoded=True).path[1:] if part.isascii() else "%"
+    if "%" not in decoded:
+        return decoded
+    try:
+        # The server read the request line as UTF-8 and kept undecodable bytes as lone surrogates (PEP 383).
+        return unquote_to_bytes(part.encode("utf-8", "surrogateescape")).decode("utf-8")
+    except UnicodeError:
+        raise BadEmail(field, "not UTF-8") from None
+
+
+def _check_characters(field: str, value: str, forbidden: re.Pattern[str]) -> None:
+    if value.isprintable():  # most texts are, and asking that is ten times faster; no forbidden character is printable
+        return
+    if found := forbidden.search(value):
+        raise BadEmail(field, f"has the control character U+{ord(found[0]):04X}")

@@ -1,0 +1,280 @@
+"""The mailer that all six strategies share: a pool of open SMTP sessions, one attempt per call.
+
+async with Mailer(settings) as mailer:
+    await mailer.send(email)
+"""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+
+from common.mail.emails import Address, Email, read_address
+from common.mail.errors import InDoubt, LoginFailed, SendError, SessionLost, TimedOut, TooManySessions
+from common.mail.message import build_message
+from common.mail.smtp_session import Limits, SmtpSession
+from common.settings import Settings, SmtpServer
+
+GOODBYE_SECONDS = 1.0  # for a server that does not answer the goodbye
+IDLE_SECONDS = 30.0  # less than any server's patience: Postfix waits 300 s, some providers 60 s
+
+GROW_SECONDS = 30.0  # until one more session is tried, after the server has refused one
+LOGIN_SECONDS = 5.0  # after a login that failed no other is tried: servers lock accounts
+BUSY_SECONDS = 5.0  # an email sent so lately shows that the server is well
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    started: float  # time.monotonic(), seconds
+    session: SmtpSession | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        return self.session is not None and self.session.in_doubt
+
+
+class Mailer:
+    """Sends emails through at most `settings.smtp_sessions` sessions; further sends wait for one, in order.
+
+    `sent` and `failed` count attempts. A server that greets with 421 while other sessions are open has a limit of
+    sessions: the pool shrinks to what it accepts, and tries one more from time to time.
+    """
+
+    def __init__(self, settings: Settings, *, patient: bool = False) -> None:
+        """`patient` is for a worker. It waits for a free session as long as it takes, and for each answer as long as
+        RFC 5321, 4.5.3.2, says. An impatient mailer's caller waits: `smtp_send_seconds` limit the whole of a send.
+        """
+        self.sent = 0
+        self.failed = 0
+        self._server = settings.smtp
+        self._sender = settings.sender
+        self._limits = Limits(
+            connect=settings.smtp_connect_seconds,
+            # Some servers delay their greeting on purpose: Postfix' postscreen by 6 s.
+            greeting=settings.smtp_greeting_seconds if patient else settings.smtp_send_seconds,
+            command=settings.smtp_command_seconds,
+            data=settings.smtp_data_seconds,
+            answer=settings.smtp_answer_seconds,
+        )
+        self._send_seconds = None if patient else settings.smtp_send_seconds
+        self._tls = tls_context(self._server)
+        self._places = asyncio.Semaphore(settings.smtp_sessions)
+        self._withheld = 0  # places of sessions that the server has refused
+        self._opening = 0
+        self._growing: asyncio.TimerHandle | None = None
+        self._login = asyncio.Lock()  # the first session logs in alone; the others learn from it
+        self._logged_in = settings.smtp.user is None
+        self._login_error: tuple[float, LoginFailed] | None = None  # loop time, and what the server said
+        self._last_sent = -BUSY_SECONDS  # time.monotonic(), seconds
+        self._idle: deque[SmtpSession] = deque()  # the most recently used on the right
+        self._open_sessions: set[SmtpSession] = set()  # the idle ones, those in use and those that are closing
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._attempts: dict[_Attempt, None] = {}  # the open ones, oldest first
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for timer in (self._idle_timer, self._growing):
+            if timer is not None:
+                timer.cancel()
+        while self._idle:
+            self._idle.pop().quit()
+        if self._open_sessions:  # the end of a TLS connection takes a round trip
+            await asyncio.wait([session.closed for session in self._open_sessions], timeout=GOODBYE_SECONDS)
+        for session in self._open_sessions:
+            session.abort()
+
+    @property
+    def in_flight(self) -> int:
+        """Sends begun and not ended, those that wait for a free session included."""
+        return len(self._attempts)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """The age of the oldest send in flight, in seconds; 0.0 when there is none."""
+        oldest = next(iter(self._attempts), None)
+        return time.monotonic() - oldest.started if oldest else 0.0
+
+    async def send(self, email: Email) -> None:
+        """Try once. Returns when the server has said 250.
+
+        Raises a SendError (see common/mail/errors.py) otherwise. An impatient mailer does so at the latest
+        `smtp_send_seconds` after a session was free, connecting included, and waits as long again for a free session.
+        """
+        attempt = _Attempt(time.monotonic())
+        self._attempts[attempt] = None
+        try:
+            await self._send_within_limit(email, attempt)
+        except SendError:
+            self.failed += 1
+            raise
+        finally:
+            del self._attempts[attempt]
+        self.sent += 1
+        self._last_sent = time.monotonic()
+        log.info("sent %s to %s in %.1f ms", email.id, email.to, (time.monotonic() - attempt.started) * 1000)
+
+    async def check(self) -> None:
+        """Find out whether the mail server could take an email now. Raises a SendError if not.
+
+        With all sessions in use, an email sent lately is the answer; else a session beside them asks. An impatient
+        mailer's check takes at most `smtp_send_seconds`.
+        """
+        try:
+            async with asyncio.timeout(self._send_seconds):
+                await self._check_now()
+        except TimeoutError:
+            raise TimedOut(f"{self._server} did not answer within {self._send_seconds:g} s") from None
+
+    async def _check_now(self) -> None:
+        if not self._places.locked():
+            async with self._places:
+                if session := self._take_idle():
+                    with suppress(SessionLost):
+                        return await self._check(session)
+                return await self._check(await self._open())
+        if time.monotonic() - self._last_sent < BUSY_SECONDS:
+            return None
+        session = await self._open()
+        try:
+            await session.check(self._sender)
+        finally:
+            session.quit()
+
+    async def _check(self, session: SmtpSession) -> None:
+        try:
+            await session.check(self._sender)
+        finally:
+            self._keep(session)
+
+    async def _send_within_limit(self, email: Email, attempt: _Attempt) -> None:
+        recipient = read_address(email.to)
+        message = build_message(email, self._sender, recipient)
+        while not await self._send_in_a_place(recipient, message, attempt):
+            pass
+
+    async def _send_in_a_place(self, recipient: Address, message: bytes, attempt: _Attempt) -> bool:
+        """Returns False when the place was given up, because the server accepts fewer sessions: wait for another."""
+        seconds = self._send_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._places.acquire()
+        except TimeoutError:
+            raise TimedOut(f"no session with {self._server} was free within {seconds:g} s") from None
+        keep_place = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hand_in(recipient, message, attempt)
+        except TimeoutError:
+            if attempt.in_doubt:
+                raise InDoubt(f"no answer to the message within {seconds:g} s: it may arrive") from None
+            raise TimedOut(f"{self._server} did not take it within {seconds:g} s") from None
+        except TooManySessions as error:
+            if not (self._opening or any(session.usable for session in self._open_sessions)):
+                raise
+            keep_place = False
+            self._shrink(error)
+        finally:
+            if keep_place:
+                self._places.release()
+        return keep_place
+
+    def _shrink(self, error: TooManySessions) -> None:
+        if not self._withheld:
+            log.warning("the mail server limits the number of sessions: %s", error)
+        self._withheld += 1
+        if self._growing is None:
+            self._growing = asyncio.get_running_loop().call_later(GROW_SECONDS, self._grow)
+
+    def _grow(self) -> None:
+        """One place more, at which the next send that finds no idle session tries."""
+        self._withheld -= 1
+        self._places.release()
+        again = self._withheld > 0
+        self._growing = asyncio.get_running_loop().call_later(GROW_SECONDS, self._grow) if again else None
+
+    async def _hand_in(self, recipient: Address, message: bytes, attempt: _Attempt) -> None:
+        """On a warm session if there is one; if the server has ended that meanwhile, on a new one."""
+        if session := self._take_idle():
+            with suppress(SessionLost):
+                return await self._use(session, recipient, message, attempt)
+        return await self._use(await self._open(), recipient, message, attempt)
+
+    async def _use(self, session: SmtpSession, recipient: Address, message: bytes, attempt: _Attempt) -> None:
+        attempt.session = session
+        try:
+            await session.send(self._sender, recipient, message)
+        finally:
+            self._keep(session)
+
+    async def _open(self) -> SmtpSession:
+        """Raises LoginFailed without asking the server for a while after it has refused a login."""
+        if self._logged_in:
+            return await self._open_now()
+        async with self._login:
+            if self._login_error and asyncio.get_running_loop().time() - self._login_error[0] < LOGIN_SECONDS:
+                raise LoginFailed(*self._login_error[1].args)
+            return await self._open_now()
+
+    async def _open_now(self) -> SmtpSession:
+        self._opening += 1
+        try:
+            session = await SmtpSession.open(self._server, self._tls, self._limits)
+        except LoginFailed as error:
+            self._logged_in = False
+            self._login_error = asyncio.get_running_loop().time(), error
+            raise
+        finally:
+            self._opening -= 1
+        self._logged_in = True
+        self._open_sessions.add(session)
+        session.closed.add_done_callback(lambda _: self._open_sessions.discard(session))
+        return session
+
+    def _take_idle(self) -> SmtpSession | None:
+        self._quit_idle()
+        while self._idle:
+            session = self._idle.pop()
+            if session.usable:
+                return session
+        return None
+
+    def _keep(self, session: SmtpSession) -> None:
+        if not session.usable:
+            return
+        loop = asyncio.get_running_loop()
+        session.idle_since = loop.time()
+        self._idle.append(session)
+        if self._idle_timer is None:
+            self._idle_timer = loop.call_later(IDLE_SECONDS, self._idle_timer_fired)
+
+    def _idle_timer_fired(self) -> None:
+        self._idle_timer = None
+        self._quit_idle()
+        if self._idle:
+            self._idle_timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._idle_timer_fired)
+
+    def _quit_idle(self) -> None:
+        """Leave before the server loses patience, and give back what a burst has opened."""
+        too_old = asyncio.get_running_loop().time() - IDLE_SECONDS
+        while self._idle and self._idle[0].idle_since <= too_old:
+            self._idle.popleft().quit()
+
+
+def tls_context(server: SmtpServer) -> ssl.SSLContext:
+    """Certificates are checked, against the system's authorities or SSL_CERT_FILE, except on loopback.
+
+    There a development server has a home-made certificate, and who could read the wire could read this process.
+    """
+    context = ssl.create_default_context()
+    if server.on_loopback:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,119 @@
+"""Sending for a worker, who has time: throttled, and patient with a mail server that is away."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+
+from aiolimiter import AsyncLimiter
+
+from asynckit.backoff import backoff_seconds
+from asynckit.tasks import background, end_tasks
+from common.mail.emails import Email
+from common.mail.errors import Away, LoginFailed, SendError, Unavailable
+from common.mail.mailer import Mailer
+from common.mail.retry import concerns_every_email
+
+PROBE_CAP_SECONDS = 2.0  # the longest pause between two looks whether the server is back
+WINDOW = 50  # emails in a worker's hands: more than it has SMTP sessions. What is in its hands, a kill may double
+BREAKS = 3  # so often one email may meet a server that breaks off, and is there again, before that costs it an attempt
+LOGIN_BASE_SECONDS = 5.0  # a login that fails is repaired by a person, and too many attempts lock an account
+LOGIN_CAP_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+def window(emails_per_second: float | None) -> int:
+    """How many emails a worker should have in its hands; with a throttle no more than a second's worth."""
+    return WINDOW if emails_per_second is None else max(1, min(WINDOW, math.ceil(emails_per_second)))
+
+
+class PatientSender:
+    """`paused` is why nothing is sent at the moment, or None; `on_pause` is called when that changes."""
+
+    def __init__(
+        self, mailer: Mailer, emails_per_second: float | None, on_pause: Callable[[str | None], None] = lambda _: None
+    ) -> None:
+        self.paused: str | None = None
+        self._on_pause = on_pause
+        self._mailer = mailer
+        # One email each 1/rate seconds: a limiter of `rate` in one second would let a whole second's emails go at once.
+        self._throttle = AsyncLimiter(1, 1 / emails_per_second) if emails_per_second else None
+        self._ready = asyncio.Event()
+        self._ready.set()
+        self._failures = 0  # in a row, of the server as a whole
+        self._probe: asyncio.Task[None] | None = None
+
+    async def send(self, email: Email, *, patient: bool = True) -> None:
+        """Send as soon as the throttle and the server allow.
+
+        Raises what concerns this email alone: Refused, Unavailable (a 4xx) or InDoubt. An outage and a login that
+        fails raise nothing: the email waits here, and no attempt is lost. They do raise, Away or LoginFailed, when the
+        server was there again each time and broke off at this email BREAKS times, and when the caller is not patient
+        because somebody waits for the answer.
+        """
+        breaks = 0  # in a row, although the server was there when asked in between
+        while True:
+            if self.paused and not patient:
+                raise Away(self.paused)
+            await self._ready.wait()
+            if self._throttle is not None:
+                await self._throttle.acquire()
+                if not self._ready.is_set():
+                    continue
+            try:
+                await self._mailer.send(email)
+            except SendError as error:
+                if not concerns_every_email(error):
+                    self._failures = 0
+                    raise
+                self._pause(error)
+                breaks += 1
+                if not patient:
+                    raise
+                if breaks == BREAKS:  # a server that is well but for this email: it counts as its fault
+                    if isinstance(error, LoginFailed):
+                        raise Unavailable(str(error)) from error
+                    raise
+            else:
+                self._failures = 0
+                return
+
+    def _pause(self, error: SendError) -> None:
+        """Stop all sending until a look at the server succeeds. One line in the log, however many were under way."""
+        if self._probe is not None:
+            return
+        self._say_paused(f"{type(error).__name__}: {error}")
+        log.warning("pause: %s", self.paused)
+        self._ready.clear()
+        self._probe = background(self._wait_for_server(error), "waiting for the mail server")
+
+    async def _wait_for_server(self, error: SendError) -> None:
+        while True:
+            self._failures += 1
+            if isinstance(error, LoginFailed):
+                base, cap = LOGIN_BASE_SECONDS, LOGIN_CAP_SECONDS
+            else:
+                base, cap = 0.1, PROBE_CAP_SECONDS
+            await asyncio.sleep(backoff_seconds(self._failures, base=base, cap=cap))
+            try:
+                await self._mailer.check()
+            except SendError as again:
+                error = again
+                self._say_paused(f"{type(error).__name__}: {error}")
+            except Exception:  # a bug here must not leave the worker paused for ever
+                log.exception("error while looking for the mail server")
+            else:
+                break
+        log.info("the mail server is reachable again")
+        self._say_paused(None)
+        self._probe = None
+        self._ready.set()
+
+    def _say_paused(self, reason: str | None) -> None:
+        self.paused = reason
+        self._on_pause(reason)
+
+    async def close(self) -> None:
+        if self._probe is not None:
+            await end_tasks([self._probe])

@@ -1,0 +1,61 @@
+"""What `make run-N` says when everything is there: where to send, where to see it arrive, where to look into it."""
+
+import asyncio
+from contextlib import suppress
+
+from common.address import reachable, url_of
+from common.processes.children import show
+from common.services.service import Service
+from common.settings import Settings
+
+HEALTHY_SECONDS = 5.0
+WEB_ROLES = {"server", "master"}  # the others listen nowhere
+LABELS = {"inbox": "see it arrive", "valkey": "look into it"}
+EXAMPLE = "alice@example.com/Hello/How%20are%20you%3F"
+
+
+async def greet(settings: Settings, package: str, port: int, services: list[Service], roles: list[str]) -> None:
+    """Say where everything is, once it is there."""
+    if WEB_ROLES & set(roles):
+        url = url_of(settings.host, port)
+        await _until_open(reachable(settings.host), port)
+        if "worker" in roles:  # it starts at the same time as the server
+            await _until_healthy(reachable(settings.host), port)
+        show(f"\n{package} listens on {url}\n  send an email   {url}{EXAMPLE}\n")
+    else:
+        show(f"\n{package} runs as {', '.join(roles)}\n")
+    for service in services:
+        show(f"  {LABELS[service.name]:15} {address_of(service)} [{service.name} @ {service.pid}]\n")
+    show("  stop it all     Ctrl-C (twice: at once)\n\n")
+
+
+def address_of(service: Service) -> str:
+    """Where people find it."""
+    if service.name == "inbox":
+        return url_of("127.0.0.1", service.ports["INBOX_PORT"])
+    return f"redis://127.0.0.1:{service.ports['VALKEY_PORT']}/0"
+
+
+async def _until_open(host: str, port: int) -> None:
+    while True:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            return
+        await asyncio.sleep(0.02)
+
+
+async def _until_healthy(host: str, port: int) -> None:
+    """Wait until an email could be accepted, but not for ever: what keeps it from that may have to be seen."""
+    with suppress(TimeoutError, OSError):
+        async with asyncio.timeout(HEALTHY_SECONDS):
+            while b" 200 " not in await _ask_health(host, port):  # noqa: ASYNC110  another process
+                await asyncio.sleep(0.02)
+
+
+async def _ask_health(host: str, port: int) -> bytes:
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    status = await reader.readline()
+    writer.close()
+    return status

@@ -1,0 +1,230 @@
+"""`make run-N`: all roles of one strategy in this terminal, with the embedded services they need.
+
+Each role is a child process; its lines are prefixed with `[role @ pid]`. A child that dies unasked is started again
+after a second. Ctrl-C stops everything in order: the roles as their package lists them, then the services that no other
+terminal uses. `make services` is the same without roles, `make forget` begins anew.
+"""
+
+import signal
+
+if __name__ == "__main__":
+    # For Ctrl-C while modules are imported: Python's KeyboardInterrupt may be raised where it is not heeded (a callback
+    # of importlib's), and nothing has been started that would need an orderly end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import asyncio
+import importlib
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from common.address import cannot_listen, free_port
+from common.processes.children import Child, Stop, say
+from common.processes.greeting import WEB_ROLES, address_of, greet
+from common.processes.pid_files import PidFile
+from common.processes.process import LIFELINE
+from common.processes.redis_role import refuse_unsupported
+from common.processes.steps import check_step
+from common.processes.terminal import own_terminal
+from common.services.service import LOOK_SECONDS, PORTS, CannotStart, Service, StartStopped, running
+from common.settings import Settings, exit_with_usage_error, read_settings
+
+STOP_SECONDS = 20.0  # and DRAIN_SECONDS: longer than any role grants itself; then it is killed
+RESTART_CAP_SECONDS = 5.0  # between two starts of a service that keeps ending, as on a full disk
+RELAY_SECONDS = 2.0  # for the last lines of a child that has ended
+
+
+async def run(settings: Settings, package: str) -> int:
+    """Run the roles of a strategy until stopped. The exit status: 0, or 2 after a mistake in the settings."""
+    stop = stop_on_signals()
+    roles = chosen_roles(settings, package)
+    serves = bool(WEB_ROLES & set(roles))
+    port = checked_port(settings) if serves else settings.port
+    if settings.redis_url is not None and "valkey" in importlib.import_module(package).SERVICES:
+        await refuse_unsupported(settings.redis)
+    with ExitStack() as stack:
+        try:
+            services = await start_services(settings, needed_services(settings, package), stack, stop)
+        except StartStopped:
+            return 0
+        if serves and settings.port == 0:  # once more, for what was free may be taken by now
+            port = checked_port(settings)
+        environment = {name: str(number) for s in services for name, number in s.ports.items()} | {"PORT": str(port)}
+        pids = {role: PidFile(settings.data_dir, role) for role in roles}
+        children = [Child(package, role, environment, stop, pids[role], once=settings.demo) for role in roles]
+        tasks = [asyncio.create_task(child.keep_running()) for child in children]
+        helpers = [
+            asyncio.create_task(watch(services, stop)),
+            asyncio.create_task(greet(settings, package, port, services, roles)),
+        ]
+        await asyncio.wait([*tasks, asyncio.create_task(stop.requested.wait())], return_when=asyncio.FIRST_COMPLETED)
+        stop.requested.set()
+        for role in dict.fromkeys(roles):  # one role after the other, the processes of a role together
+            await asyncio.gather(
+                *[child.end(STOP_SECONDS + settings.drain_seconds) for child in children if child.role == role]
+            )
+        for helper in helpers:
+            helper.cancel()
+        # What a child leaves running may hold its output open: do not wait for that.
+        ended, left = await asyncio.wait(tasks, timeout=RELAY_SECONDS)
+        for task in left:
+            task.cancel()
+        return max((task.result() for task in ended), default=0)
+
+
+async def run_services(settings: Settings) -> int:
+    stop = stop_on_signals()
+    with ExitStack() as stack:
+        try:
+            services = await start_services(settings, PORTS, stack, stop)
+        except StartStopped:
+            return 0
+        places = " and ".join(f"{service.name} is at {address_of(service)}" for service in services)
+        say(f"the {places}; Ctrl-C stops them")
+        await watch(services, stop)
+    return 0
+
+
+async def start_services(settings: Settings, names: Iterable[str], stack: ExitStack, stop: Stop) -> list[Service]:
+    """In a thread: a start may take seconds, and a wish to stop must be heard meanwhile. Raises StartStopped."""
+    services = []
+    for name in names:
+        service = Service(settings, name, stop.requested.is_set)
+        await asyncio.to_thread(stack.enter_context, service)
+        services.append(service)
+    if stop.requested.is_set():
+        raise StartStopped
+    return services
+
+
+def forget(settings: Settings) -> int:
+    """Remove what the embedded Valkey has kept. The inbox keeps nothing."""
+    if facts := running(settings.data_dir, "valkey"):
+        exit_with_usage_error(f"Valkey runs @ {facts['pid']}: stop what uses it first")
+    kept = settings.data_dir / "valkey"
+    if kept.exists():
+        shutil.rmtree(kept)
+        print(f"{kept} is removed")
+    return 0
+
+
+def stop_on_signals() -> Stop:
+    """Stop on Ctrl-C and the like, and at the end of a lifeline if there is one: `make` passes it on unread."""
+    stop, loop = Stop(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.request)
+
+    def read_lifeline() -> None:
+        if not os.read(sys.stdin.fileno(), 1):
+            loop.remove_reader(sys.stdin.fileno())
+            stop.request()
+
+    if LIFELINE in os.environ:
+        loop.add_reader(sys.stdin.fileno(), read_lifeline)
+    return stop
+
+
+async def watch(services: list[Service], stop: Stop) -> None:
+    """Start a service again that died, and stop when `make` is gone: a killed make tells nobody."""
+    parent = os.getppid()
+    pauses = dict.fromkeys(services, LOOK_SECONDS)  # how long to wait after the next failure
+    due = dict.fromkeys(services, 0.0)  # time.monotonic()
+    while not stop.requested.is_set():
+        await stop.sleep(LOOK_SECONDS)
+        for service in services:
+            if time.monotonic() >= due[service] and not stop.requested.is_set():
+                pauses[service] = await look_after(service, pauses[service])
+                due[service] = time.monotonic() + (pauses[service] if pauses[service] > LOOK_SECONDS else 0.0)
+        make_ends = "MAKELEVEL" in os.environ and (os.getppid() != parent or hung_up(parent))
+        if make_ends and not stop.requested.is_set():
+            stop.request()
+
+
+async def look_after(service: Service, pause: float) -> float:
+    """Start the service if it is gone. The pause before the next look: longer each time while it keeps ending."""
+    try:
+        if not await asyncio.to_thread(service.ensure):  # it may take seconds, and the roles' output must be read
+            return LOOK_SECONDS
+    except StartStopped:
+        return pause
+    except (CannotStart, OSError) as error:
+        say(f"{service.name} does not start: {error}")
+    else:
+        say(f"{service.name} was not running; it has been started again @ {service.pid}")
+    return min(2 * pause, RESTART_CAP_SECONDS)
+
+
+def hung_up(make: int) -> bool:
+    """Whether `make` was sent SIGHUP. It then waits for this process and does not pass the signal on.
+
+    On Linux one sees that it no longer catches the signal; elsewhere, and when it never did, this is False.
+    """
+    try:
+        status = Path(f"/proc/{make}/status").read_text()
+    except OSError:
+        return False
+    caught = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
+    ignored = re.search(r"^SigIgn:\s*(\w+)$", status, re.MULTILINE)
+    if caught is None or ignored is None:
+        return False
+    # GNU make catches SIGHUP and SIGTERM alike; `nohup` makes it ignore SIGHUP.
+    hup, term = 1 << (signal.SIGHUP - 1), 1 << (signal.SIGTERM - 1)
+    return bool(int(caught[1], 16) & term) and not (int(caught[1], 16) | int(ignored[1], 16)) & hup
+
+
+def find_package(number: str) -> str:
+    """The folder of strategy `number`: "5" -> "5_remote_queue"."""
+    found = sorted(path.parent.name for path in Path().glob(f"{number}_*/__main__.py"))
+    if not found or not number.isdigit():
+        there = ", ".join(sorted(path.parent.name[0] for path in Path().glob("[1-9]_*/__main__.py")))
+        exit_with_usage_error(f"there is no strategy {number}; there are {there}")
+    return found[0]
+
+
+def chosen_roles(settings: Settings, package: str) -> list[str]:
+    if settings.demo:
+        if demo := getattr(importlib.import_module(package), "DEMO", None):
+            return [demo]
+        exit_with_usage_error(f"DEMO: {package} has no demonstration")
+    step = check_step(settings, package)
+    roles: tuple[str, ...] = ("server", "worker") if step else importlib.import_module(package).ROLES
+    if settings.role is not None and settings.role not in roles:
+        exit_with_usage_error(f"ROLE: {package} has the roles {', '.join(roles)}")
+    if settings.workers > 1 and "worker" not in roles:
+        exit_with_usage_error(f"WORKERS: {package} runs one process of each role")
+    chosen = roles if settings.role is None else (settings.role,)
+    return [role for role in chosen for _ in range(settings.workers if role == "worker" else 1)]
+
+
+def needed_services(settings: Settings, package: str) -> list[str]:
+    """The package's services, without those whose place a URL has taken."""
+    own = {"inbox": settings.smtp_url, "valkey": settings.redis_url}
+    return [name for name in importlib.import_module(package).SERVICES if own[name] is None]
+
+
+def checked_port(settings: Settings) -> int:
+    """The port for the server, decided here so that a server that is started again comes back to the same one."""
+    try:
+        return free_port(settings.host, settings.port)
+    except OSError as error:
+        exit_with_usage_error(cannot_listen(settings.host, settings.port, error))
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        exit_with_usage_error("usage: python -m common.processes.run [1 to 6 | services | forget]")
+    [what] = sys.argv[1:]
+    settings = read_settings()
+    if what == "forget":
+        sys.exit(forget(settings))
+    with own_terminal():
+        sys.exit(asyncio.run(run_services(settings) if what == "services" else run(settings, find_package(what))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The SMTP side: aiosmtpd on our own event loop. No TLS, no login, any recipient.
+
+aiosmtpd reads commands one by one from a stream, so pipelined commands are answered in order; it only does not say so.
+We add PIPELINING (RFC 2920) to the reply to EHLO.
+"""
+
+import asyncio
+import logging
+from functools import lru_cache
+from typing import cast
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from common.services.inbox.faults import Dial, Fate
+from common.services.inbox.store import Store
+
+MAX_MESSAGE = 10 << 20  # bytes, announced as SIZE
+IDLE_SECONDS = 24 * 3600.0  # a hanging session ends when the other side leaves, not before
+
+REFUSALS = {
+    421: "421 4.3.2 the inbox is set to refuse: not now, and this connection ends",
+    451: "451 4.3.2 the inbox is set to refuse: not now",
+    550: "550 5.7.1 the inbox is set to refuse: never",
+}
+
+GREYLISTED = "450 4.7.1 the inbox is set to refuse: greylisted, try again later"
+SESSION_LIMIT = "452 4.4.5 the inbox is set to refuse: too many messages in this session"
+
+# aiosmtpd logs every command; even unseen that costs a tenth of its time.
+logging.getLogger("mail.log").setLevel(logging.ERROR)
+
+
+class SmtpServer:
+    """The listening socket and the sessions that came of it."""
+
+    def __init__(self, handler: "Handler") -> None:
+        self.port = 0
+        self._handler = handler
+        self._sessions: set[SmtpSession] = set()
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, host: str, port: int) -> None:
+        """Open the port (0: any free one); `self.port` says which. Raises OSError."""
+        self._server = await asyncio.get_running_loop().create_server(self._session, host, port, backlog=1024)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Take no more connections and cut those that are open, whatever they wait for."""
+        if self._server is not None:
+            self._server.close()
+        for session in list(self._sessions):
+            session.cut()
+
+    def _session(self) -> "SmtpSession":
+        return SmtpSession(self._handler, self._sessions)
+
+
+class SmtpSession(SMTP):
+    """One connection."""
+
+    def __init__(self, handler: "Handler", sessions: "set[SmtpSession]") -> None:
+        super().__init__(
+            handler,
+            hostname="localhost",  # the default asks DNS
+            ident="inbox",
+            enable_SMTPUTF8=True,
+            data_size_limit=MAX_MESSAGE,
+            timeout=IDLE_SECONDS,
+            loop=asyncio.get_running_loop(),
+        )
+        self._sessions = sessions
+        self.messages = 0
+        """Emails whose final dot has come."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._sessions.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._sessions.discard(self)
+        super().connection_lost(error)
+
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        return _read_address(arg)
+
+    def end(self) -> None:
+        """Close after what has been written."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def cut(self) -> None:
+        """Close at once."""
+        if self.transport is not None:
+            cast(asyncio.Transport, self.transport).abort()  # uvloop's transports do not inherit from asyncio's
+
+
+@lru_cache(maxsize=4096)
+def _read_address(argument: str) -> tuple[str | None, str | None]:
+    """aiosmtpd's own reading of what follows `MAIL FROM:`, remembered: it is more than half of what an email costs.
+
+    It asks its object for nothing but a constant of the class, so the class will do.
+    """
+    return SMTP._getaddr(cast(SMTP, SMTP), argument)
+
+
+class Handler:
+    """aiosmtpd's hooks, shared by all sessions."""
+
+    def __init__(self, store: Store, dial: Dial) -> None:
+        self._store = store
+        self._dial = dial
+
+    async def handle_EHLO(  # noqa: N802  the hooks' names are aiosmtpd's
+        self, server: SmtpSession, session: Session, envelope: Envelope, hostname: str, replies: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        return [*replies[:-1], "250-PIPELINING", replies[-1]]
+
+    async def handle_MAIL(  # noqa: N802
+        self, server: SmtpSession, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        limit = self._dial.faults.messages_per_session
+        if limit and server.messages >= limit:
+            return SESSION_LIMIT
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SmtpSession, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self._dial.greylisted(envelope.mail_from or "", address):
+            return GREYLISTED
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 OK"
+
+    async def handle_DATA(  # noqa: N802
+        self, server: SmtpSession, session: Session, envelope: Envelope
+    ) -> str:
+        """The final dot has come. Returns the reply."""
+        faults, fate = self._dial.faults, self.fate_of(envelope)
+        server.messages += 1
+        if fate is Fate.HANG:
+            await _until_the_connection_ends()
+        if fate is not Fate.REFUSE:
+            assert isinstance(envelope.original_content, bytes)
+            self._store.add(envelope.mail_from or "", envelope.rcpt_tos, envelope.original_content)
+        if faults.latency_ms:
+            await asyncio.sleep(faults.latency_ms / 1000)
+        if fate is Fate.LOSE_REPLY:
+            server.cut()
+            await _until_the_connection_ends()
+        if fate is Fate.REFUSE and faults.refuse_code == 421:
+            await server.push(REFUSALS[421])
+            server.end()
+            await _until_the_connection_ends()
+        return REFUSALS[faults.refuse_code] if fate is Fate.REFUSE else "250 2.0.0 kept"
+
+    def fate_of(self, envelope: Envelope) -> Fate:
+        return self._dial.fate()
+
+
+async def _until_the_connection_ends() -> None:
+    """aiosmtpd cancels the session's task then."""
+    await asyncio.get_running_loop().create_future()

@@ -1,0 +1,239 @@
+"""The embedded services: real servers beside the strategies, shared by all terminals of one checkout.
+
+A service is a process in a session of its own, so that Ctrl-C in the terminal that happened to start it does not take
+it away from another terminal. Three files in DATA_DIR bring users and service together; all locks are flock(2), which
+the kernel releases however a holder dies:
+
+    NAME.lock   held exclusively for the moment of starting or stopping the service
+    NAME.users  held shared by each user; the last one to go stops the service, and a service that finds
+                nobody there any more (all killed) stops itself
+    NAME.json   held exclusively by the running service; says its pid and ports
+
+NAME.pid has the pid alone, for `kill $(cat .data/valkey.pid)`.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Self, cast
+
+from common.processes.process import LIFELINE, stop_requested
+from common.settings import Settings, exit_with_usage_error
+
+START_SECONDS = 20.0
+STOP_SECONDS = 10.0
+ANNOUNCEMENT_BYTES = 512
+LOOK_SECONDS = 1.0  # how often a service looks for users, and a user for its service
+
+PORTS = {"inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"), "valkey": ("VALKEY_PORT",)}
+
+Facts = dict[str, int]
+
+
+class CannotStart(Exception):
+    """The service did not start, in one line for the user."""
+
+
+class StartStopped(CannotStart):
+    """The user has stopped before the service was there."""
+
+
+class Service:
+    """One user's hold on a service. `ports` are the settings that lead to it, `pid` is the server's process."""
+
+    def __init__(self, settings: Settings, name: str, stopped: Callable[[], bool] = lambda: False) -> None:
+        """`stopped` says, while the service starts, whether it is still wanted; it is called in the same thread."""
+        self.name = name
+        self.pid = 0
+        self._dir = settings.data_dir
+        self._stopped = stopped
+        wanted = {variable: getattr(settings, variable.lower()) for variable in PORTS[name]}
+        self.ports: dict[str, int] = {variable: port for variable, port in wanted.items() if port is not None}
+        self._users: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None  # set if it was this user that started it
+
+    def __enter__(self) -> Self:
+        """Find the running service or start it; return when it can be used.
+
+        Ends the program with one line and exit status 2 when it does not start. Raises StartStopped.
+        """
+        try:
+            make_private(self._dir)
+            for name in (f"{self.name}.users", f"{self.name}.lock", f"{self.name}.log"):
+                (self._dir / name).touch()
+        except OSError as error:
+            exit_with_usage_error(f"DATA_DIR: cannot write to {self._dir}: {error.strerror}")
+        self._users = open(self._dir / f"{self.name}.users", "w")
+        fcntl.flock(self._users, fcntl.LOCK_SH)
+        try:
+            self.ensure()
+        except StartStopped:
+            self._users.close()
+            raise
+        except CannotStart as error:
+            self._users.close()
+            exit_with_usage_error(str(error))
+        except BaseException:
+            self._users.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._users is not None
+        with self._users, _held(self._dir / f"{self.name}.lock"):
+            if _try_exclusive(self._users) and (facts := running(self._dir, self.name)):
+                self._stop(facts["pid"])
+
+    def ensure(self) -> bool:
+        """Start the service if it is not running, on the ports it had. True if it had to be started.
+
+        Raises CannotStart.
+        """
+        if self._process is not None:
+            self._process.poll()  # so that a dead child does not stay a zombie
+        if found := running(self._dir, self.name):
+            self._remember(found)
+            return False
+        with _held(self._dir / f"{self.name}.lock", self._stopped):
+            found = running(self._dir, self.name)  # another user was faster
+            self._remember(found or self._start())
+        return not found
+
+    def _remember(self, facts: Facts) -> None:
+        self.ports = {variable: facts[variable.lower()] for variable in PORTS[self.name]}
+        self.pid = facts["pid"]
+
+    def _start(self) -> Facts:
+        environment = os.environ | {variable: str(port) for variable, port in self.ports.items()}
+        environment.pop(LIFELINE, None)
+        if self._process is not None:
+            self._process.wait()  # it has let go of its announcement, so this is its last moment
+        output = self._dir / f"{self.name}.log"
+        with open(output, "wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"common.services.{self.name}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment | {"DATA_DIR": str(self._dir)},
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None and not self._stopped():
+            if facts := running(self._dir, self.name):
+                return facts
+            time.sleep(0.01)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
+        self._process.wait()
+        if self._stopped():
+            raise StartStopped
+        lines = output.read_text(errors="replace").strip().splitlines()
+        raise CannotStart(lines[-1] if lines else f"the embedded {self.name} did not start")
+
+    def _stop(self, pid: int) -> None:
+        deadline = time.monotonic() + STOP_SECONDS
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        while running(self._dir, self.name):
+            if time.monotonic() > deadline:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
+        (self._dir / f"{self.name}.pid").unlink(missing_ok=True)
+        if self._process is not None:
+            self._process.wait()
+
+
+def make_private(folder: Path) -> None:
+    """Create the folder, or tighten it: what the services keep there is for its owner alone. Raises OSError.
+
+    A folder that is shared on purpose (sticky, as /tmp) or that belongs to another user stays as it is.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
+        folder.chmod(0o700)
+
+
+_announcements: list[IO[str]] = []  # kept open: the lock on it says that this process runs
+
+
+def _open_private(path: str, _: int) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def claim(data_dir: Path, name: str) -> IO[str]:
+    """Called by a service: its announcement, locked and still empty. A child that inherits the file holds it too."""
+    make_private(data_dir)
+    file = open(data_dir / f"{name}.json", "r+", opener=_open_private)  # noqa: SIM115  kept open
+    # Erase a predecessor's announcement before the exclusive lock makes it valid: another process must not take its pid
+    # for ours. Overwritten in place, and never made shorter, so that it can be announced on a full disk.
+    fcntl.flock(file, fcntl.LOCK_SH)
+    file.write(" " * max(ANNOUNCEMENT_BYTES, os.fstat(file.fileno()).st_size))
+    file.flush()
+    fcntl.flock(file, fcntl.LOCK_EX)
+    _announcements.append(file)
+    return file
+
+
+def announce(announcement: IO[str], pid: int, **facts: int) -> None:
+    """Called by a service once it can be used. SIGTERM to `pid` must stop it."""
+    announcement.seek(0)
+    with suppress(OSError):  # a full disk
+        Path(announcement.name).with_suffix(".pid").write_text(f"{pid}\n")
+    json.dump({"pid": pid, **facts}, announcement)
+    announcement.flush()
+
+
+def running(data_dir: Path, name: str) -> Facts | None:
+    """The facts that a running service announced; None when it does not run."""
+    try:
+        with open(data_dir / f"{name}.json") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return cast(Facts | None, json.loads(file.read().strip() or "null"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        pass
+    return None
+
+
+async def stop_or_abandoned(data_dir: Path, name: str) -> str:
+    """Called by a service: wait until it is told to stop, or until no terminal uses it any more; say which."""
+    stop = asyncio.create_task(stop_requested())
+    with open(data_dir / f"{name}.users", "w") as users:  # noqa: ASYNC230  a lock file, at the start
+        while not stop.done():
+            await asyncio.wait([stop], timeout=LOOK_SECONDS)
+            if _try_exclusive(users):
+                _announcements.append(users)  # a new user waits until this process has ended
+                stop.cancel()
+                return "no terminal uses it any more"
+    return stop.result()
+
+
+def _try_exclusive(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _held(path: Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    with open(path, "w") as file:
+        while not _try_exclusive(file):  # another user starts or stops the service, which may take a while
+            if stopped():
+                raise StartStopped
+            time.sleep(0.01)
+        yield

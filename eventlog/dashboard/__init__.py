@@ -1,0 +1,1 @@
+"""The page of the log; needs aiohttp and Jinja2."""

@@ -1,0 +1,215 @@
+"""The page at /log: the partitions, where each consumer stands in them, and what was given up.
+
+    GET  /log          the page
+    GET  /log/state    all that it shows, as JSON
+    GET  /log/events   the same as server-sent events, when it has changed
+    POST /log/replay   consumer, from: beginning, end, a time (unix seconds) or a position
+    POST /log/retry    consumer, position; without a position all that is parked
+    POST /log/discard  the same, and what was parked is gone for good
+    POST /log/trim     older_than (seconds), force: yes for what is not done too
+
+Posts need the page's token. They answer in JSON: what was done, or a 400 that says what was wrong.
+"""
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiohttp import web
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from asynckit.redis_client import reason, redis_client
+from asynckit.web.event_stream import enable_event_streams, event_stream
+from asynckit.web.page_token import check_token, page_token
+from asynckit.web.pages import add_assets, error_json, html_page, pretty_json
+
+from ..log import BEGINNING, END, Log
+from ..shelf import Parked
+
+PAGE = "/log"
+LOOK_SECONDS = 0.5
+TAPES = 40  # partitions that are shown one by one
+SHELF = 50  # parked events that are shown for each consumer
+TEXT = 2000  # characters of an event that are shown
+LARGEST = 2**53  # of a number that JSON and JavaScript can hold
+
+FOLDER = Path(__file__).parent
+ASSETS = FOLDER / "assets"
+
+Counted = Callable[[Redis, float], Awaitable[dict[str, int]]]
+
+LOG = web.AppKey("log", Log)
+REDIS = web.AppKey("redis", Redis)
+COUNTED: web.AppKey[Counted] = web.AppKey("counted")
+
+
+def log_page(redis_url: str, make_log: Callable[[Redis], Log], counted: Counted) -> web.Application:
+    """The application of the page, to be mounted at `/log` of an application that refuses requests of other sites.
+
+    `counted` gives the numbers of the hour of a moment (unix seconds), such as emails by domain, the largest first.
+    """
+    app = web.Application()
+    app[COUNTED] = counted
+    enable_event_streams(app)
+    app.cleanup_ctx.append(_opened(redis_url, make_log))
+    app.router.add_get("", _show_page)
+    app.router.add_get("/state", _show_state)
+    app.router.add_get("/events", _send_events, allow_head=False)
+    app.router.add_post("/replay", _replay)
+    app.router.add_post("/retry", _retry)
+    app.router.add_post("/discard", _discard)
+    app.router.add_post("/trim", _trim)
+    add_assets(app, ASSETS)
+    return app
+
+
+def _opened(redis_url: str, make_log: Callable[[Redis], Log]) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def open_log(app: web.Application) -> AsyncIterator[None]:
+        async with redis_client(redis_url) as app[REDIS], make_log(app[REDIS]) as app[LOG]:
+            yield
+
+    return open_log
+
+
+async def _show_page(request: web.Request) -> web.Response:
+    try:
+        begin = await state(request.app)
+    except RedisError:
+        begin = None  # the page says so as soon as it has asked
+    return html_page("log.html", FOLDER, token=page_token(PAGE), state=begin)
+
+
+async def _show_state(request: web.Request) -> web.Response:
+    return pretty_json(await _answered(state(request.app)))
+
+
+async def _send_events(request: web.Request) -> web.StreamResponse:
+    async def look() -> bytes:
+        try:
+            return orjson.dumps(await state(request.app))
+        except RedisError as error:
+            return orjson.dumps({"error": reason(error)})
+
+    return await event_stream(request, look, LOOK_SECONDS)
+
+
+async def state(app: web.Application) -> dict[str, Any]:
+    """All that the page shows; numbers, and texts that may have anything in them. Raises RedisError."""
+    log = app[LOG]
+    partitions = await log.partitions(newest=TAPES)
+    seconds, microseconds = await app[REDIS].time()
+    now = float(seconds) + float(microseconds) / 1e6
+    found = {
+        "now": int(now),  # so that an idle page does not change all the time
+        "events": partitions[-1].first + partitions[-1].length if partitions else 0,
+        "older": partitions[0].first if partitions else 0,
+        "limits": log.limits,
+        "partitions": [asdict(partition) for partition in partitions],
+        "consumers": [await _consumer(log, name) for name in await log.consumers()],
+        "audit": await _audit(app, now),
+    }
+    return {name: _shown(value) for name, value in found.items()}
+
+
+def _shown(value: Any) -> Any:
+    """Bad data may hold numbers that are none for a page: null."""
+    match value:
+        case dict():
+            return {name: _shown(member) for name, member in value.items()}
+        case list():
+            return [_shown(member) for member in value]
+        case int() | float() if not abs(value) <= LARGEST:  # nor if it is not a number
+            return None
+        case _:
+            return value
+
+
+async def _consumer(log: Log, name: str) -> dict[str, Any]:
+    """A consumer whose keys hold rubbish is shown with what is wrong; the others are shown as ever."""
+    try:
+        lag = asdict(await log.lag(name))
+        shelf = await log.parked(name, SHELF)
+    except (ValueError, TypeError, KeyError, RedisError) as error:
+        return {"name": name, "error": f"{type(error).__name__}: {error}"}
+    lag["oldest_seconds"] = math.floor(lag["oldest_seconds"])
+    return {"name": name, **lag, "shelf": [_parked(parked) for parked in shelf]}
+
+
+def _parked(parked: Parked) -> dict[str, Any]:
+    text = parked.element.decode(errors="replace")
+    return {**asdict(parked), "element": text[:TEXT] + ("…" if len(text) > TEXT else "")}
+
+
+async def _audit(app: web.Application, now: float) -> dict[str, int]:
+    try:
+        return dict(list((await app[COUNTED](app[REDIS], now)).items())[:20])
+    except RedisError:
+        return {}
+
+
+async def _replay(request: web.Request) -> web.Response:
+    await check_token(request, PAGE)
+    form = await request.post()
+    consumer, start = str(form.get("consumer", "")), str(form.get("from", ""))
+    log = request.app[LOG]
+    if consumer not in await _answered(log.consumers()):
+        return error_json(400, "there is no such consumer", field="consumer")
+    try:
+        await _answered(log.replay(consumer, start if start in (BEGINNING, END) else _time_or_position(start)))
+    except ValueError as error:
+        return error_json(400, str(error), field="from")
+    return pretty_json({"done": f"{consumer} goes on from {start}"})
+
+
+def _time_or_position(text: str) -> str | float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return text
+    if not 0 <= seconds < 1e11:
+        raise ValueError("not a time in unix seconds")
+    return seconds
+
+
+async def _retry(request: web.Request) -> web.Response:
+    return await _change_shelf(request, request.app[LOG].unpark, "handled again")
+
+
+async def _discard(request: web.Request) -> web.Response:
+    return await _change_shelf(request, request.app[LOG].discard, "discarded")
+
+
+async def _change_shelf(request: web.Request, change: Callable[..., Awaitable[int]], what: str) -> web.Response:
+    await check_token(request, PAGE)
+    form = await request.post()
+    consumer, position = str(form.get("consumer", "")), str(form.get("position", ""))
+    if consumer not in await _answered(request.app[LOG].consumers()):
+        return error_json(400, "there is no such consumer", field="consumer")
+    found = await _answered(change(consumer, *([position] if position else [])))
+    return pretty_json({"done": f"{found} parked events of {consumer} are {what}"})
+
+
+async def _trim(request: web.Request) -> web.Response:
+    await check_token(request, PAGE)
+    form = await request.post()
+    try:
+        older_than = float(str(form.get("older_than", "")))
+    except ValueError:
+        older_than = -1.0
+    if not 0 <= older_than < 1e11:
+        return error_json(400, "must be a number of seconds", field="older_than")
+    trimmed = await _answered(request.app[LOG].trim(older_than, force=form.get("force") == "yes"))
+    kept = f"; {trimmed.kept_for} is not done with the rest" if trimmed.kept_for else ""
+    return pretty_json({"done": f"{trimmed.events} events trimmed{kept}"})
+
+
+async def _answered(question: Awaitable[Any]) -> Any:
+    """Raises HTTPServiceUnavailable when Redis does not answer."""
+    try:
+        return await question
+    except RedisError as error:
+        raise web.HTTPServiceUnavailable(text=reason(error)) from None

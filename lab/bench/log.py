@@ -1,0 +1,110 @@
+"""The log of strategy 6 from one process, on partitions with Lua, beside the same log on Redis Streams.
+
+And whether an event costs the same when many are there: the curve goes to LOG_EVENTS, a million by default.
+`LOG_EVENTS=10000000 make bench BENCH_ONLY=log` takes some minutes and 4 GB of memory.
+"""
+
+import os
+from collections.abc import Iterator
+
+from lab.harness.children import Lab, python
+from lab.harness.figures import Facts, Rounds, Row, in_turns
+from lab.harness.strategies import strategies
+from lab.harness.valkey import valkey
+
+EVENTS = 50_000  # in a round
+BATCH = 1000
+CURVE_SECONDS = 1200.0
+SMALLEST, LARGEST = 1000, int(os.environ.get("LOG_EVENTS", 1_000_000))
+
+KINDS = ("appending", "end", "middle", "plain")
+
+MIN_RATE = 30_000  # events a second
+# The CPU time of Redis for an event, as a multiple of that of plain commands, in the largest log through that in the
+# smallest. In a large memory plain commands are slower too, and neighbours alone make 1.3 of it.
+MAX_GROWTH = 1.5
+
+
+def log(lab: Lab) -> Iterator[Row]:
+    if not strategies(6):
+        return
+    rounds = in_turns(lab.say, lambda: measure(lab, "lua"), lambda: measure(lab, "streams"))
+    for name, what in (("appending", "appends"), ("consuming", "claims and commits")):
+        found = Rounds(rounds.ours, rounds.bare, figure=lambda facts, name=name: float(facts[name]["rate"]))  # type: ignore[misc]
+        yield Row(
+            name=f"the log {what}",
+            unit="events/s",
+            rounds=found,
+            against="on Streams",
+            target=f"≥ {MIN_RATE:,}",
+            met=found.measured.median >= MIN_RATE,
+            notes=(
+                f"{EVENTS:,} events in batches of {BATCH:,}, one process, on disk before the answer; Redis's CPU time "
+                f"{redis_us(rounds.ours, name):.1f} µs an event, on Streams {redis_us(rounds.bare, name):.1f} µs",
+            ),
+        )
+    kept = Rounds(rounds.ours, rounds.bare, figure=lambda facts: float(facts["bytes_per_event"]))
+    yield Row(
+        name="the log in memory",
+        unit="bytes/event",
+        rounds=kept,
+        against="on Streams",
+        target="none",
+        met=True,
+        notes=(
+            "the event itself has 347 bytes; its id is remembered for a minute or two, for "
+            f"{rounds.ours[0]['bytes_of_ids']:.0f} bytes more, on Streams {rounds.bare[0]['bytes_of_ids']:.0f}",
+        ),
+    )
+    yield growth(lab)
+
+
+def growth(lab: Lab) -> Row:
+    points = curve(lab)
+    first, last = points[0], points[-1]
+    cost = Rounds([cost_of(last)], [cost_of(first)])
+    told = "; ".join(f"{p['events']:,}: {times(p)}" for p in points)
+    rates = "; ".join(f"{p['events']:,}: {p['appending']['rate']:,.0f}, {p['end']['rate']:,.0f}" for p in points)
+    return Row(
+        name="the log grows",
+        unit="times plain commands",
+        rounds=cost,
+        against=f"with {first['events']:,} events",
+        target=f"ratio ≤ {MAX_GROWTH:g}",
+        met=cost.ratio.median <= MAX_GROWTH,
+        notes=(
+            f"µs of Redis's CPU time for appending, consuming at the end and in the middle, plain commands: {told}",
+            f"appends a second, claims and commits a second: {rates}",
+        ),
+        details={"points": points},
+    )
+
+
+def times(point: Facts) -> str:
+    return ", ".join([f"{point[name]['redis_us']:.1f}" for name in KINDS])
+
+
+def cost_of(point: Facts) -> Facts:
+    appending, end, middle, plain = (float(point[name]["redis_us"]) for name in KINDS)
+    return {"rate": (appending + end + middle) / plain}
+
+
+def redis_us(facts: list[Facts], name: str) -> float:
+    return sorted(float(one[name]["redis_us"]) for one in facts)[len(facts) // 2]
+
+
+def measure(lab: Lab, kind: str) -> Facts:
+    with valkey(lab) as url:
+        return lab.measure("lab.load.log", kind, "--count", EVENTS, "--batch", BATCH, REDIS_URL=url)
+
+
+def curve(lab: Lab) -> list[Facts]:
+    sizes = [SMALLEST]
+    while sizes[-1] * 10 <= LARGEST:
+        sizes.append(sizes[-1] * 10)
+    lab.say(f"up to {sizes[-1]:,} events")
+    with valkey(lab) as url:
+        command = python("lab.load.log", "lua", "--batch", BATCH, "--sizes", *sizes)
+        with lab.child(command, "curve", REDIS_URL=url) as child:
+            found: list[Facts] = child.result(CURVE_SECONDS)["points"]
+    return found

@@ -1,0 +1,68 @@
+"""The mailer alone: how fast it goes, and how often it waits for the wire."""
+
+from collections.abc import Iterator
+
+from lab.harness.children import Lab
+from lab.harness.figures import Facts, Rounds, Row, accounting, in_turns
+from lab.harness.sinks import CountingSink, fastest_sink, lab_sink, url_of
+
+SECONDS = 2.0  # of each round, on either side
+SENDERS = 50
+SESSIONS = 20  # the default of SMTP_SESSIONS
+LATENCY_MS = 50.0
+
+MIN_RATE = 5000  # emails a second
+MAX_ROUND_TRIPS = 2.2  # two, and the clocks
+
+
+def mailer(lab: Lab) -> Iterator[Row]:
+    """Emails of 200 bytes, each to a recipient of its own, by one process."""
+    with fastest_sink(lab) as sink:
+        rounds = in_turns(
+            lab.say,
+            lambda: send(lab, sink, SENDERS, SECONDS),
+            lambda: converse(lab, sink, SESSIONS, SECONDS),
+        )
+        arrived = sink.count()
+    missing = sum(facts["sent"] for facts in rounds.ours + rounds.bare) - arrived
+    yield Row(
+        name="mailer",
+        unit="emails/s",
+        rounds=rounds,
+        against="bare SMTP",
+        target=f"≥ {MIN_RATE:,}",
+        met=rounds.measured.median >= MIN_RATE and missing == 0,
+        notes=(
+            f"{SENDERS} senders, {SESSIONS} sessions to {sink.name}; {rounds.times()}",
+            accounting(missing, arrived),
+        ),
+        details={"sink": sink.name, "arrived": arrived},
+    )
+
+
+def round_trips(lab: Lab) -> Iterator[Row]:
+    """The time of one email on a warm session where each round trip takes 50 ms, in round trips."""
+    with lab_sink(lab, LATENCY_MS) as sink:
+        lab.say(f"one sender, {LATENCY_MS:g} ms each round trip")
+        found = in_turns(lab.say, lambda: send(lab, sink, 1, 1.0), lambda: converse(lab, sink, 1, 1.0))
+    rounds = Rounds(found.ours, found.bare, figure=lambda facts: float(facts["p50_ms"]) / LATENCY_MS)
+    worst = max(facts["p50_ms"] for facts in found.ours)
+    yield Row(
+        name="round trips",
+        unit="per email",
+        rounds=rounds,
+        against="bare SMTP",
+        target=f"≤ {MAX_ROUND_TRIPS:g}",
+        met=rounds.measured.median <= MAX_ROUND_TRIPS,
+        notes=(f"{LATENCY_MS:g} ms each, by {sink.name}; an email on a warm session: p50 {worst:.1f} ms at worst",),
+        details={"sink": sink.name, "latency_ms": LATENCY_MS},
+    )
+
+
+def send(lab: Lab, sink: CountingSink, senders: int, seconds: float) -> Facts:
+    options = ("--senders", senders, "--seconds", seconds)
+    return lab.measure("lab.load.mailer", *options, SMTP_URL=url_of(sink))
+
+
+def converse(lab: Lab, sink: CountingSink, sessions: int, seconds: float) -> Facts:
+    return lab.measure("lab.load.smtp", "--port", sink.port, "--sessions", sessions, "--seconds", seconds)

@@ -1,0 +1,136 @@
+"""`make bench`: how fast the parts are, each figure beside a reference that was measured in the same run.
+
+Rounds alternate between the two, and the ratio is taken round by round: on a shared machine the ratio is what stays.
+What takes too long for several, or is a matter of growth and not of speed, has one round and says so. Prints a table
+and writes results/bench.json. The exit status is 1 when a target is missed. When a benchmark fails to run, the rows
+before it are saved as a part, in results/partial.
+
+`make bench BENCH_ONLY="mailer burst"` measures only some; or name them as arguments.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lab.bench import accepting, batcher, burst, delivering, idle, log, mailer, queue, web
+from lab.harness.children import ChildFailed, Lab
+from lab.harness.command import end_on_signals, refuse_settings_in_the_way, said, write_results
+from lab.harness.figures import Row, Spread, figure
+from lab.harness.machine import busy, stamp
+from lab.harness.strategies import strategies
+
+Benchmark = Callable[[Lab], Iterator[Row]]
+
+
+def of_each(benchmark: Callable[[int, Lab], Iterator[Row]], *numbers: int) -> dict[str, Benchmark]:
+    """The same for each of those strategies that are there."""
+    name = benchmark.__name__.replace("_", " ")
+    return {f"strategy {number} {name}": partial(benchmark, number) for number in strategies(*numbers)}
+
+
+BENCHMARKS: dict[str, dict[str, Benchmark]] = {
+    "mailer": {"mailer": mailer.mailer, "round trips": mailer.round_trips},
+    "web": {"load generator": web.load_generator, "strategy 1": web.foreground},
+    "burst": {"strategy 2": burst.parallel},
+    "accepting": of_each(accepting.accepting, 3, 4, 5, 6),
+    "delivering": of_each(delivering.delivering, 3, 4, 5, 6),
+    "idle": of_each(idle.from_idle, 1, 2, 3, 4, 5, 6),
+    "queue": {"queue": queue.queue, "long queue": queue.long_queue},
+    "log": {"log": log.log},
+    "batcher": {"batcher": batcher.batcher},
+}
+
+
+def measure(benchmarks: dict[str, Benchmark], rows: list[Row], console: Console) -> None:
+    """Run them one after another, and add their rows. Raises ChildFailed, and keeps the rows so far.
+
+    Ends all processes and removes all files however it ends.
+    """
+    columns = (SpinnerColumn(), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+    text = TextColumn("{task.description}: {task.fields[step]}")
+    with (
+        TemporaryDirectory(prefix="six-ways-bench-") as folder,
+        Progress(*columns, text, console=console, transient=True) as progress,
+    ):
+        task = progress.add_task("", total=len(benchmarks), step="")
+        for number, (name, benchmark) in enumerate(benchmarks.items()):
+            progress.update(task, description=name, step="starting")
+            own = Path(folder, str(number))  # what one of them leaves in its Redis is not for the next
+            own.mkdir()
+            rows.extend(benchmark(Lab(own, lambda step: progress.update(task, step=step))))
+            progress.advance(task)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Medians, with the lowest and the highest round in brackets; notes under each row."""
+    grid = Table(
+        "what", "measured", "reference", "ratio", "target", "met", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    for row in rows:
+        grid.add_row(
+            f"[bold]{row.name}[/]\n[dim]{row.unit}[/]",
+            shown(row.rounds.measured),
+            f"{shown(row.rounds.reference)}\n[dim]{row.reference}[/]",
+            shown(row.rounds.ratio),
+            row.target,
+            "[green]yes[/]" if row.met else "[bold red]NO[/]",
+        )
+        grid.add_row()
+    return grid
+
+
+def shown(spread: Spread) -> str:
+    middle, low, high = map(figure, (spread.median, spread.low, spread.high))
+    return middle if low == high else f"{middle}\n[dim]{low}..{high}[/]"
+
+
+def chosen(names: Sequence[str]) -> dict[str, Benchmark]:
+    groups = [group for name, group in BENCHMARKS.items() if name in names or not names]
+    return {name: benchmark for group in groups for name, benchmark in group.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("only", nargs="*", help=f"{', '.join(BENCHMARKS)}; default: BENCH_ONLY, else all")
+    only = parser.parse_args().only or os.environ.get("BENCH_ONLY", "").split()
+    if unknown := set(only) - set(BENCHMARKS):
+        parser.error(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    refuse_settings_in_the_way(parser)
+    end_on_signals()
+    console = Console()
+    machine = stamp() | {"warning": busy()}
+    if machine["warning"]:
+        console.print(f"[yellow]{machine['warning']}[/]")
+    rows: list[Row] = []
+    failure = ""
+    try:
+        measure(chosen(only), rows, console)
+    except ChildFailed as reason:
+        failure = str(reason)
+    report(console, rows, machine, failure, whole=not only)
+    sys.exit(failure or (0 if all(row.met for row in rows) else 1))
+
+
+def report(console: Console, rows: list[Row], machine: dict[str, Any], failure: str, *, whole: bool) -> None:
+    """Show and save what has been measured; after a failure that is a part, and says so."""
+    if not rows:
+        return
+    console.print(table(rows))
+    for row in rows:
+        for note in row.notes:
+            console.print(f"[bold]{row.name}[/]: {note}", highlight=False)
+    console.print("[dim]{cpu}, {cores} cores, {kernel}, {python}, load {load_average}[/]".format(**machine))
+    facts = {"machine": machine, "failure": failure or None, "rows": [row.to_dict() for row in rows]}
+    if failure:
+        console.print("NOT ALL WAS MEASURED", style="bold red")
+    console.print(f"[dim]{said(write_results('bench', facts, whole=whole and not failure))}[/]")

@@ -1,0 +1,1 @@
+"""`make compare`: the six strategies side by side."""

@@ -1,0 +1,268 @@
+"""`python -m lab.faults.cell SUBJECT FAULT…`: faults done to one strategy, one cell of the table after the other.
+
+A cell: emails at a steady rate; at random moments the fault, KILLS times, each time after the strategy has come back
+from the one before; then the wait until everything has settled; then the account. How long it is until the next fault,
+how long a fault lasts, and which emails the mail server refuses, come from the seed of the run, the subject and the
+fault: a cell can be done again alone. (What a program was doing at that moment does not come from there.)
+
+Prints lines of JSON: {"doing": …} while it runs, and each cell when it is done.
+"""
+
+import argparse
+import json
+import math
+import random
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+from redis.exceptions import RedisError
+
+from lab.faults.hits import HITS
+from lab.faults.judge import broken_promises
+from lab.faults.preparations import CannotDo
+from lab.faults.promises import STEPS, SUBJECTS, Bound, promise
+from lab.faults.running import SEND_SECONDS, TAKE_MS, Running
+from lab.harness.account import Books, Hit, Story, account
+from lab.harness.books import Balance, given_up, read_balance
+from lab.harness.children import LOOK_SECONDS, ChildFailed, Lab, python
+from lab.harness.command import end_on_signals
+from lab.harness.mailbox import Arrival, Mailbox, mailbox
+
+TIMEOUT = 15.0  # seconds after which a client gives up
+BACK_SECONDS = 60.0  # within which a strategy must have come back
+SETTLE_SECONDS = 60.0  # within which nothing may be queued any more
+QUIET_SECONDS = 0.6  # without an arrival, when all are there: for copies
+SILENT_SECONDS = 3.0  # without an arrival, while some are missing and nobody says that they are on their way
+TOO_BUSY_MS = SEND_SECONDS / 4 * 1000
+"""When the load itself was so late (p99), leases and limits may have ended that no fault has touched."""
+
+NEW_SERVER = ("server-kill", "server-term", "master-kill", "all-term")
+"""After these, another web server counts from nought."""
+
+_TAG = re.compile(r"(\w+)-([a-z0-9-]+)-\d+-\d+@")
+
+TROUBLE = (ChildFailed, OSError, HTTPException, RedisError, psutil.Error, ValueError)
+"""What can go wrong in doing a fault, and in looking at its end."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    seed: str
+    kills: int
+    rate: float
+
+
+class Broken(Exception):
+    """The strategy has not come back, or not come to rest: the cell ends here, and says so."""
+
+
+class Cell:
+    """One subject under one fault."""
+
+    def __init__(self, running: Running, subject: str, fault: str, plan: Plan) -> None:
+        self.hits: list[Hit] = []
+        self._running = running
+        self._subject = subject
+        self._fault = fault
+        self._plan = plan
+        self._chance = random.Random(f"{plan.seed}/{subject}/{fault}")
+        self._tag = f"{subject}-{fault}-{time.monotonic_ns()}"
+        self._first = len(running.box.arrivals())
+        self._given_up: dict[str, int] = {}
+        self._given_up_before = given_up(running)
+        self._before = read_balance(running)
+
+    def run(self, lab: Lab) -> dict[str, Any]:
+        self._running.box.seed(f"{self._plan.seed}/{self._subject}/{self._fault}")
+        load = python(
+            "lab.load.steady", "--port", self._running.strategy.port, "--rate", self._plan.rate, "--tag", self._tag,
+            "--query", self._running.subject.query, "--timeout", TIMEOUT,
+        )  # fmt: skip
+        broken, balance = [], None
+        with lab.child(load, "steady") as child:
+            try:
+                self._do_faults(begin=int(child.wait_for(r"(\d+)\n")))
+            except (Broken, *TROUBLE) as reason:
+                broken.append(str(reason))
+            child.process.terminate()
+            load_facts = child.result(TIMEOUT + 5)
+        try:
+            balance = self._wait_until_settled({record[5] for record in load_facts["records"] if record[5]})
+        except Broken as reason:
+            broken.append(str(reason))
+        return self._report(load_facts, balance, broken)
+
+    def _do_faults(self, begin: int) -> None:
+        """`begin` is when email number 0 was due: ns."""
+        self._wait_until_back(begin, begin)
+        for number in range(1, self._plan.kills + 1):
+            time.sleep(self._chance.uniform(0.1, 0.6))
+            self.hits.append(HITS[self._fault](self._running, self._chance))
+            say(doing=f"{number} of {self._plan.kills}")
+            self._wait_until_back(begin, self.hits[-1].end)
+            self._look_for_given_up()
+
+    def _wait_until_back(self, begin: int, since: int) -> None:
+        """Wait until an email that was due after this moment (ns) has been sent. Raises Broken."""
+        least = math.ceil((since - begin) / 1e9 * self._plan.rate) + 1
+        deadline = time.monotonic() + BACK_SECONDS
+        name = re.compile(rf"{re.escape(self._tag)}-(\d+)@")
+        while not any(int(found[1]) >= least for a in self._arrivals()[-50:] if (found := name.match(a.to))):
+            if time.monotonic() > deadline:
+                raise Broken(f"no email was sent in the {BACK_SECONDS:g} s after fault {len(self.hits)}")
+            time.sleep(LOOK_SECONDS)
+
+    def _wait_until_settled(self, accepted: Collection[str]) -> Balance:
+        """Wait until nothing is queued and no more arrives. Raises Broken."""
+        seen, since = -1, time.monotonic()
+        deadline, why = since + SETTLE_SECONDS, ""
+        last: Balance | None = None  # figures of one look are not of one moment: two looks must agree
+        while time.monotonic() < deadline:
+            if (count := len(self._arrivals())) != seen:
+                seen, since = count, time.monotonic()
+            quiet = time.monotonic() - since
+            try:
+                balance = read_balance(self._running)
+                self._look_for_given_up()
+            except TROUBLE as trouble:  # it is coming back
+                why = str(trouble)
+            else:
+                missing = set(accepted) - {arrival.id for arrival in self._arrivals()} - self._given_up.keys()
+                why = f"still {balance.queued} queued" if balance.queued else "emails still come"
+                if not balance.queued and quiet > (SILENT_SECONDS if missing else QUIET_SECONDS) and balance == last:
+                    return balance
+                last = balance
+            time.sleep(0.1)
+        raise Broken(f"{why} after {SETTLE_SECONDS:g} s")
+
+    def _arrivals(self) -> list[Arrival]:
+        """Those since the beginning."""
+        return self._running.box.arrivals()[self._first :]
+
+    def _look_for_given_up(self) -> None:
+        now = time.perf_counter_ns()
+        for email_id in given_up(self._running) - self._given_up_before:
+            self._given_up.setdefault(email_id, now)
+
+    def _books(self, load_facts: dict[str, Any], balance: Balance | None) -> Books:
+        """What the strategy's own counters say of this cell, as far as its fault has let them live."""
+        if balance is None:
+            return Books()
+        master_died = self._running.subject.number == 3 and self._fault in ("master-kill", "all-term")
+        same_server = self._fault not in NEW_SERVER and all(record[4] for record in load_facts["records"])
+        return Books(
+            queued=balance.queued,
+            done=None if master_died else since(self._before.done, balance.done),
+            accepted=since(self._before.accepted, balance.accepted) if same_server else None,
+        )
+
+    def _report(self, load_facts: dict[str, Any], balance: Balance | None, broken: list[str]) -> dict[str, Any]:
+        late = {arrival for arrival in self._arrivals() if self._is_of_another_cell(arrival)}
+        found = account(
+            load_facts["records"],
+            [arrival for arrival in self._arrivals() if arrival not in late],
+            self._tag,
+            refusals=[trouble for trouble in self._running.box.troubles() if trouble.what.isdigit()],
+            given_up=self._given_up,
+            books=self._books(load_facts, balance),
+        )
+        promised = promise(self._subject, self._fault)
+        return {
+            "subject": self._subject,
+            "fault": self._fault,
+            "hits": len(self.hits),
+            **found.to_dict(),
+            "back_ms": max((back_ms(found.stories, hit) for hit in self.hits), default=0.0),
+            "late_ms": load_facts["late_p99_ms"],
+            "promised": promised.text(),
+            "refusals": sorted(promised.refusals),
+            "broken": [*broken, *broken_promises(promised, found, self.hits), *too_late(late)],
+        }
+
+    def _is_of_another_cell(self, arrival: Arrival) -> bool:
+        return _TAG.match(arrival.to) is not None and not arrival.to.startswith(f"{self._tag}-")
+
+
+def back_ms(stories: Sequence[Story], hit: Hit) -> float:
+    """From the end of a fault until the first email that was due after it is in the inbox."""
+    arrivals = [story.arrivals[0] for story in stories if story.arrivals and story.due >= hit.end]
+    return (min(arrivals) - hit.end) / 1e6 if arrivals else 0.0
+
+
+def since(before: int | None, now: int | None) -> int | None:
+    return None if before is None or now is None else now - before
+
+
+def too_late(late: Collection[Arrival]) -> Iterator[str]:
+    """Emails of earlier cells, which came when all had been quiet there. Where copies are promised, they are such."""
+    cells = Counter(found.groups() for arrival in late if (found := _TAG.match(arrival.to)))
+    for (subject, fault), count in cells.items():
+        if promise(subject, fault).twice is Bound.NONE:
+            yield f"{count} of {fault} came only now"
+
+
+def say(**facts: Any) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+def run_cells(lab: Lab, box: Mailbox, subject: str, faults: list[str], plan: Plan) -> None:
+    """One after another, on the same running strategy as long as it is well. Raises ChildFailed or OSError."""
+    running = Running(lab, (SUBJECTS | STEPS)[subject], box)
+    try:
+        for fault in faults:
+            try:
+                running.prepare(fault)
+                facts = measure(running, subject, fault, plan, lab)
+            except CannotDo as reason:
+                say(cell={"subject": subject, "fault": fault, "skipped": str(reason), "broken": []})
+                continue
+            if facts["broken"] and facts.get("late_ms", 0.0) > TOO_BUSY_MS:
+                say(doing="once more, as this machine was too busy")
+                running.restart()
+                facts = measure(running, subject, fault, plan, lab)
+            say(cell=facts)
+            if facts["broken"] and fault != faults[-1]:
+                running.restart()
+    finally:
+        running.end()
+
+
+def measure(running: Running, subject: str, fault: str, plan: Plan, lab: Lab) -> dict[str, Any]:
+    say(doing="load", fault=fault)
+    try:
+        running.strategy.wait_until_healthy()
+        return Cell(running, subject, fault, plan).run(lab)
+    except TROUBLE as failure:
+        return {"subject": subject, "fault": fault, "broken": [f"not measured: {failure}"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Faults done to one strategy.")
+    parser.add_argument("subject", choices=SUBJECTS | STEPS)
+    parser.add_argument("faults", nargs="+", choices=HITS)
+    parser.add_argument("--seed", required=True)
+    parser.add_argument("--kills", type=int, required=True, help="how often each fault is done")
+    parser.add_argument("--rate", type=float, required=True, help="emails a second")
+    options = parser.parse_args()
+    end_on_signals()
+    plan = Plan(options.seed, options.kills, options.rate)
+    with TemporaryDirectory(prefix="six-ways-faults-", ignore_cleanup_errors=True) as folder:
+        lab = Lab(Path(folder))
+        with mailbox(lab, TAKE_MS) as box:
+            try:
+                run_cells(lab, box, options.subject, options.faults, plan)
+            except (ChildFailed, OSError) as failure:
+                sys.exit(str(failure))
+
+
+if __name__ == "__main__":
+    main()

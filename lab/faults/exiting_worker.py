@@ -1,0 +1,54 @@
+"""`python -m lab.faults.exiting_worker`: a worker of strategy 5 that also has jobs which call sys.exit.
+
+It takes emails like the strategy's own worker, and from a queue of its own the jobs named in EXITS: one that exits on
+the event loop, one in a thread, one in the process pool. Each must fail alone. Prints "ready" when it takes jobs.
+"""
+
+import sys
+from importlib import import_module
+from typing import Any
+
+from common.mail.mailer import Mailer
+from common.processes.process import run, stop_requested
+from common.settings import Settings, read_settings
+
+EXIT_QUEUE = "exitQueue"
+STATUS = 2  # what a command line's `main()` exits with after a mistake
+
+
+async def exit_on_loop(*arguments: object) -> None:
+    sys.exit(STATUS)
+
+
+def exit_elsewhere(*arguments: object) -> None:
+    sys.exit(STATUS)
+
+
+EXITS: dict[str, dict[str, Any]] = {
+    "ExitOnLoop": {"perform": exit_on_loop},
+    "ExitInThread": {"perform": exit_elsewhere},
+    "ExitInProcess": {"perform": exit_elsewhere, "in_process": True},
+}
+
+
+async def work(settings: Settings) -> None:
+    jobs, resque = import_module("5_remote_queue.jobs"), import_module("resque")
+    exits = {name: resque.Definition(**how, attempts=1) for name, how in EXITS.items()}
+    async with resque.open_connections(settings.redis) as connections, Mailer(settings, patient=True) as mailer:
+        send_email = jobs.SendEmail(settings, mailer, resque.Queue(connections.commands))
+        worker = resque.Worker(
+            connections,
+            [EXIT_QUEUE, jobs.QUEUE],
+            jobs.definitions(send_email, settings) | exits,
+            lease_seconds=settings.lease_seconds,
+            drain_seconds=settings.drain_seconds,
+            hook=lambda event: print("ready", flush=True) if type(event).__name__ == "Started" else None,
+        )
+        try:
+            await worker.run(stop_requested)
+        finally:
+            await send_email.close()
+
+
+if __name__ == "__main__":
+    run(work(read_settings()))

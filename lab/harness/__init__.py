@@ -1,0 +1,1 @@
+"""What the experiments share: child processes, mail servers that remember, the account of a run, figures."""

@@ -1,0 +1,181 @@
+"""Child processes: in a clean environment, on loopback, and always ended and reaped."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import psutil
+from dotenv import dotenv_values
+
+from common.processes.process import LIFELINE
+from common.settings import Settings
+from lab.harness.figures import Facts
+from lab.harness.machine import alive, descendants
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 60.0  # on a machine that has much else to do; a quiet one needs two
+END_SECONDS = 15.0  # longer than a server gives its open requests; then it is killed
+MEASURE_SECONDS = 30.0  # no measurement is meant to take half as long
+ORPHAN_SECONDS = 3.0  # for whose parent was killed and who must notice it
+LOOK_SECONDS = 0.01
+
+
+class ChildFailed(Exception):
+    """A child process did not do what it was started for; the reason has the end of its output."""
+
+
+@dataclass(frozen=True)
+class Child:
+    name: str
+    process: subprocess.Popen[bytes]
+    output: Path
+    """Its standard output and standard error. A file, because nobody need read it while the clock runs."""
+
+    def text(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def wait_for(self, pattern: str) -> str:
+        """Wait until the output has this pattern; its first group. Raises ChildFailed."""
+        deadline = time.monotonic() + START_SECONDS
+        while not (found := re.search(pattern, self.text())):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise self.failure()
+            time.sleep(LOOK_SECONDS)
+        return found[1]
+
+    def result(self, limit: float, meanwhile: Callable[[], object] = lambda: None) -> Facts:
+        """Wait at most `limit` seconds for its end; the last line that is a JSON object. Raises ChildFailed."""
+        deadline = time.monotonic() + limit
+        while self.process.poll() is None:
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"{self.name} did not end within {limit:g} s")
+            meanwhile()
+            time.sleep(LOOK_SECONDS)
+        if self.process.returncode:
+            raise self.failure()
+        try:
+            facts: Facts = json.loads(next(line for line in reversed(self.text().splitlines()) if line.startswith("{")))
+        except (StopIteration, json.JSONDecodeError):
+            raise self.failure() from None
+        return facts
+
+    def failure(self) -> ChildFailed:
+        last = self.text().strip().splitlines()[-1:] or ["it said nothing"]
+        return ChildFailed(f"{self.name} (exit status {self.process.poll()}): {last[0]}")
+
+
+class Lab:
+    """Where the children of one run live. `folder` is theirs and goes away with the run."""
+
+    def __init__(self, folder: Path, say: Callable[[str], object] = lambda _: None) -> None:
+        self.folder = folder
+        self.say = say
+        self._numbers = count(1)
+
+    @contextmanager
+    def child(
+        self, command: list[str], name: str, alone: bool = False, seconds: float = END_SECONDS, /, **settings: object
+    ) -> Iterator[Child]:
+        """A process that runs as long as the block; `settings` are added to the default settings.
+
+        At the end SIGTERM goes to it and to what it has started; with `alone` only to itself, as it passes it on. It
+        has so many seconds to end.
+        """
+        output = self.folder / f"{next(self._numbers)}-{name}.log"
+        with open(output, "wb") as file:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=default_environment(**settings),
+                stdin=subprocess.PIPE,  # the lifeline: closed by the kernel however this process ends
+                stdout=file,
+                stderr=file,
+                process_group=0,  # Ctrl-C goes to the parent alone
+            )
+        try:
+            yield Child(name, process, output)
+        finally:
+            end(process, seconds, alone=alone)
+
+    def measure(
+        self, module: str, *options: object, meanwhile: Callable[[], object] = lambda: None, **settings: object
+    ) -> Facts:
+        """Run a module that measures something and prints JSON."""
+        with self.child(python(module, *options), module, **settings) as child:
+            return child.result(MEASURE_SECONDS, meanwhile)
+
+
+def wait_until_open(child: Child, port: int) -> None:
+    """Wait until the child listens on its port. Raises ChildFailed."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+            return
+        if child.process.poll() is not None or time.monotonic() > deadline:
+            raise child.failure()
+        time.sleep(LOOK_SECONDS)
+
+
+def python(module: str, *options: object) -> list[str]:
+    return [sys.executable, "-m", module, *map(str, options)]
+
+
+def default_environment(**settings: object) -> dict[str, str]:
+    """This process's environment with all of the project's settings at their defaults, but for those given.
+
+    What is said outright wins over the reader's `.env`, which may have a real mail server in it.
+    """
+    fields = Settings.model_fields
+    not_ours = {*fields, "makeflags", "mflags", "makeoverrides"}
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in not_ours}
+    defaults = {name.upper(): str(field.default) for name, field in fields.items() if field.default is not None}
+    given = {name: str(value) for name, value in settings.items()}
+    # MAKELEVEL tells common/processes/run.py to look whether its parent is still there.
+    return environment | defaults | given | {LIFELINE: "1", "MAKELEVEL": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def in_the_way() -> list[str]:
+    """Settings in the reader's `.env` that no default can be put over, because their default is not to be set."""
+    free = {name for name, field in Settings.model_fields.items() if field.default is None} - {"smtp_url"}
+    return sorted(name for name, value in dotenv_values(ROOT / ".env").items() if value and name.lower() in free)
+
+
+def end(process: subprocess.Popen[bytes], seconds: float = END_SECONDS, *, alone: bool = False) -> None:
+    """SIGTERM, and SIGKILL for a child that does not end within the limit; reaped however this is interrupted.
+
+    Returns when its own children are gone too, the services included that it has started in sessions of their own.
+    """
+    assert process.stdin is not None
+    family = descendants(process.pid) if process.poll() is None else []
+    try:
+        if process.poll() is None:
+            (os.kill if alone else os.killpg)(process.pid, signal.SIGTERM)  # not reaped, so still ours
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+    finally:
+        process.stdin.close()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for orphan in still_alive(family, ORPHAN_SECONDS):
+            with suppress(psutil.NoSuchProcess):
+                orphan.kill()
+        still_alive(family, ORPHAN_SECONDS)
+
+
+def still_alive(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait so many seconds at most for all of them to end; those that have not."""
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in processes if alive(process)]) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+    return left

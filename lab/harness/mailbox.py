@@ -1,0 +1,122 @@
+"""A mail server for one experiment: lab/harness/inbox.py as a process that can be killed, and what its journal says."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import TimeoutExpired
+from urllib.request import Request, urlopen
+
+from common.services.inbox.faults import Faults
+from lab.harness.children import END_SECONDS, Child, Lab, python
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    at: int
+    """ns, perf_counter_ns."""
+    to: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What the dial of faults has done to one email."""
+
+    at: int
+    to: str
+    what: str
+    """The code of a refusal, "hang", or "lose_reply"."""
+
+
+class Mailbox:
+    """The mail server and its ports, which it keeps when it is started again."""
+
+    def __init__(self, lab: Lab, take_ms: float) -> None:
+        self.smtp_port = self._port = 0
+        self._lab = lab
+        self._journal: Path = lab.folder / "journal"
+        self._take_ms = take_ms
+        self._running = ExitStack()
+        self._child: Child
+        self._read = 0  # bytes of the journal
+        self._arrivals: list[Arrival] = []
+        self._troubles: list[Trouble] = []
+
+    @property
+    def smtp_url(self) -> str:
+        return f"smtp://127.0.0.1:{self.smtp_port}"
+
+    @property
+    def pid(self) -> int:
+        return self._child.process.pid
+
+    def start(self) -> None:
+        """Returns when it takes mail. Raises ChildFailed."""
+        ports = ("--smtp-port", self.smtp_port, "--port", self._port)
+        command = python("lab.harness.inbox", self._journal, *ports, "--take-ms", self._take_ms)
+        self._child = self._running.enter_context(self._lab.child(command, "inbox"))
+        self.smtp_port, self._port = map(int, self._child.wait_for(r"(\d+ \d+)\n").split())
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End it by this signal; by SIGKILL, if that does not help within a limit."""
+        self._child.process.send_signal(number)
+        with suppress(TimeoutExpired):
+            self._child.process.wait(END_SECONDS)
+        self._running.close()
+
+    def close(self) -> None:
+        self._running.close()
+
+    def dial(self, **faults: float) -> None:
+        """Turn the dial of faults; all that is not named goes back to 0."""
+        self._put("/api/faults", json.dumps(Faults().model_dump() | faults))
+
+    def seed(self, seed: str) -> None:
+        """From here on the dial's chance is that of this seed."""
+        self._put("/api/seed", seed)
+
+    def _put(self, path: str, body: str) -> None:
+        urlopen(Request(f"http://127.0.0.1:{self._port}{path}", body.encode(), method="PUT"), timeout=10).close()
+
+    def well(self) -> None:
+        """Start it again if it is gone, and turn the dial back. Raises ChildFailed or OSError."""
+        if self._child.process.poll() is not None:
+            self._running.close()
+            self.start()
+        self.dial()
+
+    def arrivals(self) -> list[Arrival]:
+        """All so far, in order, copies included."""
+        self._read_on()
+        return self._arrivals
+
+    def troubles(self) -> list[Trouble]:
+        """All so far, in order."""
+        self._read_on()
+        return self._troubles
+
+    def _read_on(self) -> None:
+        with open(self._journal, "rb") as file:
+            file.seek(self._read)
+            whole = file.read().rpartition(b"\n")[0]
+        if whole:
+            self._read += len(whole) + 1
+            for line in whole.decode().split("\n"):
+                at, to, what = line.split(" ", 2)
+                if what.startswith("!"):
+                    self._troubles.append(Trouble(int(at), to, what[1:]))
+                else:
+                    self._arrivals.append(Arrival(int(at), to, what))
+
+
+@contextmanager
+def mailbox(lab: Lab, take_ms: float = 0.0) -> Iterator[Mailbox]:
+    box = Mailbox(lab, take_ms)
+    box.start()
+    try:
+        yield box
+    finally:
+        box.close()

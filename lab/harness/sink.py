@@ -1,0 +1,125 @@
+"""`python -m lab.harness.sink`: an SMTP server that drops every mail and remembers its Message-ID and when it came.
+
+Prints its port. Two commands are for the experiments: XCOUNT answers `250 <messages so far>`, and XARRIVALS answers
+`<ns> <Message-ID>` of every message, one in each line of its reply; the clock is perf_counter_ns, which all processes
+of a machine share. It believes its clients: commands may come in any order, sizes have no limit.
+"""
+
+import argparse
+import asyncio
+import re
+import time
+from array import array
+from typing import cast
+
+from common.processes.process import run, stop_requested
+
+HELLO = b"250-lab.harness.sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+REPLIES = {
+    b"EHLO": HELLO,
+    b"HELO": b"250 lab.harness.sink\r\n",
+    b"MAIL": b"250 ok\r\n",
+    b"RCPT": b"250 ok\r\n",
+    b"DATA": b"354 go on, end with a dot\r\n",
+    b"RSET": b"250 ok\r\n",
+    b"NOOP": b"250 ok\r\n",
+    b"QUIT": b"221 bye\r\n",
+}
+_MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
+
+
+class Sink:
+    """What all sessions share. `latency` in seconds is added to each reply, and so to each round trip."""
+
+    def __init__(self, latency: float = 0.0) -> None:
+        self.latency = latency
+        self.ids: list[bytes] = []
+        """The Message-ID of each message in the order of arrival; empty for a message without one."""
+        self.times = array("q")
+        """When each final dot was read: ns, perf_counter_ns."""
+
+    async def listen(self, port: int) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(lambda: SinkSession(self), "127.0.0.1", port, backlog=1024)
+
+    def keep(self, message: bytes | bytearray) -> None:
+        self.times.append(time.perf_counter_ns())
+        found = _MESSAGE_ID.search(message)
+        self.ids.append(bytes(found[1]) if found else b"")
+
+
+class SinkSession(asyncio.Protocol):
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._buffer = bytearray()
+        self._in_message = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._answer(b"220 lab.harness.sink ESMTP\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        """Answer all that has come in one write: who pipelines gets the replies together."""
+        self._buffer += data
+        replies = []
+        while (reply := self._next_reply()) is not None:
+            replies.append(reply)
+        if replies:
+            self._answer(b"".join(replies))
+
+    def _next_reply(self) -> bytes | None:
+        """The reply to the next complete command or message in the buffer; None when there is none."""
+        mark = b"\r\n.\r\n" if self._in_message else b"\r\n"
+        end = self._buffer.find(mark)
+        if end < 0:
+            return None
+        taken = self._buffer[:end]
+        del self._buffer[: end + len(mark)]
+        if self._in_message:
+            self._in_message = False
+            self._sink.keep(taken)
+            return b"250 ok\r\n"
+        return self._reply_to(bytes(taken).upper())
+
+    def _reply_to(self, line: bytes) -> bytes:
+        verb = line[:4]
+        if verb == b"DATA":
+            self._in_message = True
+            self._buffer[:0] = b"\r\n"  # so that the dot of an empty message stands on a line of its own too
+        if line == b"XCOUNT":
+            return b"250 %d\r\n" % len(self._sink.ids)
+        if line == b"XARRIVALS":
+            arrivals = zip(self._sink.times, self._sink.ids, strict=True)
+            return b"".join([b"250-%d %s\r\n" % arrival for arrival in arrivals]) + b"250 all\r\n"
+        return REPLIES.get(verb, b"502 not here\r\n")
+
+    def _answer(self, replies: bytes) -> None:
+        if self._sink.latency:
+            asyncio.get_running_loop().call_later(self._sink.latency, self._write, replies)
+        else:
+            self._write(replies)
+
+    def _write(self, replies: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(replies)
+            if replies.endswith(REPLIES[b"QUIT"]):
+                self._transport.close()
+
+
+async def serve(port: int, latency: float) -> None:
+    server = await Sink(latency).listen(port)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await stop_requested()
+    server.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="An SMTP server that drops every mail and counts.")
+    parser.add_argument("--port", type=int, default=0, help="0: any free one, printed")
+    parser.add_argument("--latency-ms", type=float, default=0.0, help="added to each round trip")
+    options = parser.parse_args()
+    run(serve(options.port, options.latency_ms / 1000))
+
+
+if __name__ == "__main__":
+    main()

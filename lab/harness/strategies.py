@@ -1,0 +1,128 @@
+"""A strategy as the reader starts it: by `make run-N`, with the embedded Valkey if it needs one."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import psutil
+
+from common.services.service import running
+from lab.harness.children import LOOK_SECONDS, ROOT, START_SECONDS, Child, ChildFailed, Lab
+from lab.harness.machine import alive, descendants
+
+EMPTY_SECONDS = 30.0
+
+_NAMED = re.compile(r"^\[([a-z ]+) @ (\d+)\]|the ([a-z ]+) @ (\d+) has started$", re.MULTILINE)
+
+
+def strategies(*numbers: int) -> list[int]:
+    """Those of them that are there."""
+    return [number for number in numbers if list(ROOT.glob(f"{number}_*/server.py"))]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    number: int
+    port: int
+    data_dir: Path
+    make: Child
+
+    def pids(self) -> list[int]:
+        """All processes that `make` has started: the runner, the roles, and the embedded services."""
+        return [process.pid for process in descendants(self.make.process.pid) if alive(process)]
+
+    def roles(self) -> dict[int, str]:
+        """Those that have said who they are, by pid, the newest last; and Valkey, which `make run-N` brings along."""
+        named = {int(a or b): x or y for x, a, y, b in _NAMED.findall(self.make.text())}
+        if valkey := running(self.data_dir, "valkey"):
+            named[valkey["pid"]] = "valkey"
+        there = set(self.pids())
+        return {pid: name for pid, name in named.items() if pid in there}
+
+    def pid(self, role: str) -> int | None:
+        """Of the process that has this role now; None when there is none."""
+        return next((pid for pid, name in reversed(self.roles().items()) if name == role), None)
+
+    def runner(self) -> int:
+        """The pid of what starts the roles and looks after them: the one child of `make`."""
+        [runner] = psutil.Process(self.make.process.pid).children()
+        return int(runner.pid)
+
+    def redis_url(self) -> str:
+        """Of the embedded Valkey. Raises ChildFailed when there is none."""
+        if (valkey := running(self.data_dir, "valkey")) is None:
+            raise ChildFailed(f"strategy {self.number} has no Valkey")
+        return f"redis://127.0.0.1:{valkey['valkey_port']}/0"
+
+    def wait_until_healthy(self) -> None:
+        """Wait until an email could be accepted. Raises ChildFailed."""
+        deadline = time.monotonic() + START_SECONDS
+        while (reason := self.unhealthy()) is not None:
+            if time.monotonic() > deadline or self.make.process.poll() is not None:
+                raise ChildFailed(f"strategy {self.number}: {reason}")
+            time.sleep(LOOK_SECONDS)
+
+    def unhealthy(self) -> str | None:
+        """Why no email could be accepted now; None when one could."""
+        try:
+            urlopen(f"http://127.0.0.1:{self.port}/health", timeout=10).close()
+        except HTTPError as error:
+            return error.read().decode()
+        except OSError as error:
+            return str(error)
+        return None
+
+    def stats(self) -> dict[str, Any]:
+        """Raises OSError when the server does not answer."""
+        with urlopen(f"http://127.0.0.1:{self.port}/stats", timeout=10) as response:
+            facts: dict[str, Any] = json.load(response)
+            return facts
+
+    def wait_until_empty(self) -> None:
+        """Wait until every accepted email was sent or given up, as far as the strategy knows. Raises ChildFailed."""
+        deadline = time.monotonic() + EMPTY_SECONDS
+        while any((stats := self.stats())[gauge] for gauge in ("waiting", "in_flight")):
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"strategy {self.number} still has work after {EMPTY_SECONDS:g} s: {stats}")
+            time.sleep(LOOK_SECONDS)
+
+    def memory(self) -> dict[str, int]:
+        """The resident bytes of each role, several of a name together; `runner` is all that looks after them."""
+        bytes_of: dict[str, int] = {}
+        roles = self.roles()
+        for pid in self.pids():
+            name = roles.get(pid, "runner")
+            try:
+                bytes_of[name] = bytes_of.get(name, 0) + psutil.Process(pid).memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        return bytes_of
+
+
+@contextmanager
+def strategy(lab: Lab, number: int, smtp_url: str, port: int = 0, /, **settings: object) -> Iterator[Strategy]:
+    """All its roles, at this port (0: any free one), with a data folder and a Valkey of their own."""
+    with start_strategy(lab, number, smtp_url, port, **settings) as child:
+        port = int(child.wait_for(r"listens on http://[^ ]*:(\d+)/\s+send an email"))
+        found = Strategy(number, port, data_dir(lab, number), child)
+        found.wait_until_healthy()
+        yield found
+
+
+def start_strategy(
+    lab: Lab, number: int, smtp_url: str, port: int, /, **settings: object
+) -> AbstractContextManager[Child]:
+    own = {"PORT": port, "SMTP_URL": smtp_url, "DATA_DIR": data_dir(lab, number), "VALKEY_PORT": 0}
+    return lab.child(["make", f"run-{number}"], f"strategy-{number}", True, **own, **settings)
+
+
+def data_dir(lab: Lab, number: int) -> Path:
+    """Who shares it shares the embedded services."""
+    return lab.folder / f"strategy-{number}"

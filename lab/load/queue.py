@@ -1,0 +1,145 @@
+"""`python -m lab.load.queue`: no-op jobs into and out of strategy 5's queue in the Redis of REDIS_URL. Prints JSON.
+
+enqueue   so many jobs of 100 bytes, from many callers with one call under way each; "bytes" is what one costs in Redis
+work      works off so many jobs in this process: none does anything
+idle      one job at a time to a worker that waits: the time from the call to the job's first line, p50 and p99
+show      what a look at the queue takes: its length, its age, its first page of jobs (ms)
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvloop
+
+import resque
+from asynckit.redis_client import redis_client
+from common.settings import read_settings
+from lab.harness.figures import Facts, percentile
+from resque import events, observe
+
+QUEUE, IDLE_QUEUE, NAME = "bench", "bench-idle", "noop"
+CALLERS = 200
+SLOTS = 200
+ARGUMENT = {"text": "x" * 7}  # makes a job of 100 bytes, with its id
+PAUSE_SECONDS = 0.005
+
+
+async def enqueue(count: int) -> Facts:
+    async with redis_client(read_settings().redis) as redis:
+        queue = resque.Queue(redis)
+
+        async def call(times: int) -> None:
+            for _ in range(times):
+                await queue.enqueue(QUEUE, NAME, [ARGUMENT])
+
+        await call(1)
+        [job] = await queue.peek(QUEUE, -1, 1)
+        assert isinstance(job, resque.Job)
+        before = (await redis.info("memory"))["used_memory"]
+        started = time.perf_counter()
+        await asyncio.gather(*[call(count // CALLERS) for _ in range(CALLERS)])
+        seconds = time.perf_counter() - started
+        grown = (await redis.info("memory"))["used_memory"] - before
+    jobs = count // CALLERS * CALLERS
+    return facts(jobs, seconds) | {"bytes": grown / jobs, "raw_bytes": len(job.raw)}
+
+
+async def work(count: int) -> Facts:
+    done, last = 0, asyncio.Event()
+
+    async def noop(_: object) -> None:
+        nonlocal done
+        done += 1
+        if done == count:
+            last.set()
+
+    async def stop() -> str:
+        await last.wait()
+        return "all done"
+
+    async with resque.open_connections(read_settings().redis) as connections:
+        started = time.perf_counter()
+        await worker(connections, noop, resque.Scaling(SLOTS, SLOTS)).run(stop)
+        return facts(done, time.perf_counter() - started)
+
+
+async def idle(count: int) -> Facts:
+    times: list[float] = []
+    begun, stopped, ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    called = 0.0
+
+    async def noop(_: object) -> None:
+        times.append((time.perf_counter() - called) * 1000)
+        begun.set()
+
+    async def stop() -> str:
+        await stopped.wait()
+        return "all done"
+
+    async with (
+        redis_client(read_settings().redis) as redis,
+        resque.open_connections(read_settings().redis) as connections,
+    ):
+        queue = resque.Queue(redis)
+        hook = ready_after_poll(ready)
+        running = asyncio.create_task(worker(connections, noop, resque.Scaling(1, 10), hook, IDLE_QUEUE).run(stop))
+        await ready.wait()
+        for _ in range(count):
+            await asyncio.sleep(PAUSE_SECONDS)
+            begun.clear()
+            called = time.perf_counter()
+            await queue.enqueue(IDLE_QUEUE, NAME, [ARGUMENT])
+            await begun.wait()
+        stopped.set()
+        await running
+    return {"count": count, "p50_ms": percentile(times, 50), "p99_ms": percentile(times, 99)}
+
+
+async def show(count: int) -> Facts:
+    async with redis_client(read_settings().redis) as redis:
+        queue = resque.Queue(redis)
+        observer = observe.Observer(redis, queue.keys)
+        times = []
+        for _ in range(count):
+            started = time.perf_counter()
+            [state] = await observer.states([QUEUE])
+            await queue.peek(QUEUE, 0, 20)
+            times.append((time.perf_counter() - started) * 1000)
+    return {"count": count, "length": state.length, "p50_ms": percentile(times, 50), "p99_ms": percentile(times, 99)}
+
+
+def worker(
+    connections: Any,
+    perform: Callable[..., Any],
+    scaling: resque.Scaling,
+    hook: Callable[[object], object] = lambda _: None,
+    queue: str = QUEUE,
+) -> Any:
+    return resque.Worker(connections, [queue], {NAME: resque.Definition(perform)}, scaling=scaling, hook=hook)
+
+
+def ready_after_poll(ready: asyncio.Event) -> Callable[[object], object]:
+    return lambda event: ready.set() if isinstance(event, events.Polled) else None
+
+
+def facts(jobs: int, seconds: float) -> Facts:
+    return {"jobs": jobs, "seconds": seconds, "rate": jobs / seconds}
+
+
+COMMANDS: dict[str, Callable[[int], Awaitable[Facts]]] = {"enqueue": enqueue, "work": work, "idle": idle, "show": show}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=list(COMMANDS))
+    parser.add_argument("count", type=int)
+    options = parser.parse_args()
+    print(json.dumps(uvloop.run(COMMANDS[options.command](options.count))))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The connections of a worker's process: three kinds, because a wait must not hold up an answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import redis
+from redis.asyncio import Redis
+
+from asynckit.redis_client import ANSWER_SECONDS, blocking_redis_client, redis_client
+
+from .doorbell import WAIT_SECONDS
+
+
+@dataclass(frozen=True)
+class Connections:
+    commands: Redis
+    """What is answered at once."""
+    waiting: Redis
+    """Reads that wait for something to happen."""
+    thread: redis.Redis
+    """For the heartbeat's thread."""
+
+
+@asynccontextmanager
+async def open_connections(url: str) -> AsyncIterator[Connections]:
+    """For a URL such as `redis://127.0.0.1:6379/0`."""
+    async with redis_client(url) as commands, redis_client(url, WAIT_SECONDS + ANSWER_SECONDS) as waiting:
+        with blocking_redis_client(url) as thread:
+            yield Connections(commands, waiting, thread)
+
+
+def limit_answers(client: redis.Redis, seconds: float) -> None:
+    """Let the client wait no longer than this for a connection or an answer. Only before its first command."""
+    options = client.connection_pool.connection_kwargs
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        options[name] = min(options.get(name) or seconds, seconds)

@@ -1,0 +1,62 @@
+"""The application: its parts, its routes, and what it says while Redis is away."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import hdrs, web
+from redis.exceptions import RedisError
+
+from asynckit.log import OncePerSecond
+from asynckit.redis_client import reason, redis_client
+from asynckit.web.event_stream import enable_event_streams
+from asynckit.web.pages import Handler, add_assets
+
+from . import actions, live, pages
+from .parts import FOLDER, PARTS, Parts, page
+
+log = OncePerSecond(logging.getLogger(__name__))
+
+
+def dashboard(url: str, namespace: str = "resque") -> web.Application:
+    """To be mounted at `/resque` of an application that refuses what foreign sites send (common/http/guard.py)."""
+    app = web.Application(middlewares=[_tell_when_redis_is_away])
+    enable_event_streams(app)
+    app.cleanup_ctx.append(_connected(url, namespace))
+    get, post = app.router.add_get, app.router.add_post
+    get("", pages.overview)
+    get("/queues", pages.queues)
+    get("/queue", pages.jobs)
+    get("/delayed", pages.delayed)
+    get("/failed", pages.failed)
+    get("/workers", pages.workers)
+    get("/events", live.events, allow_head=False)
+    post("/queues/pause", actions.pause)
+    post("/queues/resume", actions.resume)
+    post("/delayed/run", actions.run_now)
+    post("/delayed/remove", actions.remove_delayed)
+    post("/failed/retry", actions.retry)
+    post("/failed/remove", actions.remove)
+    post("/failed/retry-all", actions.retry_all)
+    post("/failed/remove-all", actions.remove_all)
+    add_assets(app, FOLDER / "assets")
+    return app
+
+
+def _connected(url: str, namespace: str) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def connect(app: web.Application) -> AsyncIterator[None]:
+        async with redis_client(url) as redis:
+            app[PARTS] = Parts.of(redis, namespace)
+            yield
+
+    return connect
+
+
+@web.middleware
+async def _tell_when_redis_is_away(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RedisError as error:
+        log.warning("the dashboard cannot be shown: %s", reason(error))
+        response = page("away.html", reason=reason(error), path=request.path if request.method == hdrs.METH_GET else "")
+        response.set_status(503)
+        return response

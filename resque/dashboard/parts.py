@@ -1,0 +1,57 @@
+"""What the pages and the actions share: the parts of the queue, and how a page is made."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from aiohttp import web
+from redis.asyncio import Redis
+
+from asynckit.web.page_token import page_token
+from asynckit.web.pages import html_page
+
+from .. import show
+from ..delayed import DelayedJobs
+from ..failed import FailedList
+from ..items import Items
+from ..keys import Keys
+from ..observe import Observer
+from ..queue import Queue
+
+PATH = "/resque"
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Parts:
+    keys: Keys
+    queue: Queue
+    observer: Observer
+    items: Items
+    delayed: DelayedJobs
+    failed: FailedList
+
+    @classmethod
+    def of(cls, redis: Redis, namespace: str) -> Self:
+        queue = Queue(redis, namespace)
+        return cls(
+            queue.keys,
+            queue,
+            Observer(redis, queue.keys),
+            Items(redis, queue.scripts),
+            DelayedJobs(redis, queue),
+            FailedList(redis, queue.keys, queue.scripts),
+        )
+
+
+PARTS = web.AppKey("parts", Parts)
+
+
+def page(template: str, **values: object) -> web.Response:
+    return html_page(template, FOLDER / "templates", path_to=PATH, token=page_token(PATH), show=show, **values)
+
+
+def number(text: str | None, otherwise: int) -> int:
+    """A whole number from a query or a form; what is none, or too large to mean anything, counts as not given."""
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,15}", text) else otherwise

@@ -1,0 +1,156 @@
+"""A process's slots as workers that everybody can see, and the lease that keeps what they hold theirs.
+
+A lease is a moment of Redis's own clock. A heartbeat in a thread of its own moves it on; when it comes too late,
+because the process was stopped or cut off, the others take the work and this process begins anew under another name. A
+name is never used twice, not even by the same process number on the same host (in a container that is always 1): what a
+predecessor left behind stays its own until it is brought back.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any, Self
+
+import orjson
+import redis
+
+from asynckit.heartbeat import Heartbeat
+
+from .claims import Slot
+from .keys import Keys
+from .scripts import Scripts, source
+from .wire import heartbeat_at, ping, started_at
+
+BEATS = 3  # in a lease: two may fail
+
+log = logging.getLogger(__name__)
+
+
+class Registration:
+    """Registers slots and keeps them alive. `on_lost` is called on the event loop when their lease has ended."""
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        thread_redis: redis.Redis,
+        keys: Keys,
+        queues: Sequence[str],
+        lease_seconds: float,
+        on_lost: Callable[[], object],
+    ) -> None:
+        self.slots: dict[int, Slot] = {}
+        self._scripts = scripts
+        self._redis = thread_redis
+        self._keys = keys
+        self._queues = list(queues)
+        self._lease = int(lease_seconds * 1000)
+        self._on_lost = on_lost
+        self._ahead = 0.0  # Redis's clock before ours, in seconds
+        self._lock = threading.Lock()  # on `slots`, which the heartbeat's thread reads
+        self._lost = False
+        self._beat = thread_redis.register_script(source("beat"))
+        self._numbers = count(1)
+        self._heartbeat = Heartbeat(self._send_beat, lease_seconds / BEATS)
+        self.host = self._new_host()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        await self._heartbeat.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._heartbeat.__aexit__(*error)
+        self._redis.close()
+
+    async def add(self, how_many: int) -> list[Slot]:
+        """So many more slots. Raises RedisError; then there are none."""
+        slots = [self._new_slot(next(self._numbers)) for _ in range(how_many)]
+        try:
+            await self._register(slots)
+        except asyncio.CancelledError:
+            self._have(slots)  # perhaps, and then they are to be removed with the others
+            raise
+        self._have(slots)
+        return slots
+
+    def _have(self, slots: Sequence[Slot]) -> None:
+        with self._lock:
+            self.slots |= {slot.number: slot for slot in slots}
+
+    async def remove(self, slots: Sequence[Slot]) -> None:
+        """These are no longer there. Raises RedisError; then they are forgotten when their lease ends."""
+        with self._lock:
+            for slot in slots:
+                self.slots.pop(slot.number, None)
+        await self._unregister(slots)
+
+    async def begin_anew(self) -> list[Slot]:
+        """As many slots under another name: the old ones are not ours any more. Raises RedisError; then call again."""
+        self.host = self._new_host()
+        slots = [self._new_slot(next(self._numbers)) for _ in self.slots]
+        await self._register(slots)
+        with self._lock:
+            self.slots = {slot.number: slot for slot in slots}
+            self._lost = False
+        return slots
+
+    async def _register(self, slots: Sequence[Slot]) -> None:
+        keys, now = self._keys, time.time() + self._ahead
+        names = [keys.heartbeats, keys.leases, keys.workers]
+        for slot in slots:
+            names += (keys.started(slot.id), keys.ping(slot.name))
+        ids = orjson.dumps([slot.id for slot in slots])
+        arguments = (self._lease, ids, heartbeat_at(now), started_at(now), self._pings(slots, now))
+        self._ahead = float(await self._scripts("register", names, *arguments)) - time.time()
+
+    async def _unregister(self, slots: Sequence[Slot]) -> None:
+        keys = self._keys
+        names = [keys.heartbeats, keys.leases, keys.workers]
+        for slot in slots:
+            names += (keys.worker(slot.id), keys.started(slot.id), keys.ping(slot.name))
+            names += (keys.processed(slot.id), keys.failures(slot.id))
+        await self._scripts("unregister", names, orjson.dumps([slot.id for slot in slots]), keys.queue(""))
+
+    def _send_beat(self) -> None:
+        """In the heartbeat's thread."""
+        with self._lock:
+            slots = list(self.slots.values())
+        if not slots or self._lost:
+            return
+        keys, now = self._keys, time.time() + self._ahead
+        names = [keys.heartbeats, keys.leases, keys.workers, *(keys.ping(slot.name) for slot in slots)]
+        ids = orjson.dumps([slot.id for slot in slots])
+        answer: Any = self._beat(keys=names, args=[self._lease, ids, heartbeat_at(now), self._pings(slots, now)])
+        redis_now, *lost = answer
+        self._ahead = redis_now - time.time()
+        with self._lock:  # a slot that was removed meanwhile is not lost
+            self._lost = any(slots[number - 1].number in self.slots for number in lost)
+        if self._lost:
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        if self._lost:  # and not begun anew meanwhile
+            self._on_lost()
+
+    def _pings(self, slots: Sequence[Slot], now: float) -> bytes:
+        return orjson.dumps([ping(slot.name, self._queues, now) for slot in slots])
+
+    def _new_slot(self, number: int) -> Slot:
+        name = f"{self.host}:{os.getpid()}+{number}"
+        return Slot(number, name, f"{name}:{','.join(self._queues)}")
+
+    @staticmethod
+    def _new_host() -> str:
+        """Never the machine's bare name: a Ruby worker takes whom it does not find among its host's processes for dead.
+
+        No character of it needs escaping in JSON.
+        """
+        machine = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "localhost"
+        return f"{machine}.{secrets.token_hex(4)}"

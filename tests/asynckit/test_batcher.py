@@ -1,0 +1,141 @@
+"""Group commit: what arrives together, and during a commit, is committed together."""
+
+import asyncio
+import builtins
+from collections.abc import Sequence
+
+import pytest
+from redis.exceptions import TimeoutError
+
+from asynckit.batcher import Batcher, NotTried
+from tests.support.smtp_peer import until
+
+
+class Commits:
+    """Doubles numbers; each commit waits for permission."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.permission = asyncio.Event()
+        self.permission.set()
+        self.error: Exception | None = None
+
+    async def __call__(self, numbers: Sequence[int]) -> list[int]:
+        self.batches.append(list(numbers))
+        await self.permission.wait()
+        if self.error:
+            raise self.error
+        return [2 * number for number in numbers]
+
+
+async def test_the_calls_of_one_tick_are_one_commit_with_a_result_for_each() -> None:
+    commits = Commits()
+    double = Batcher(commits)
+    assert await asyncio.gather(*[double(n) for n in range(5)]) == [0, 2, 4, 6, 8]
+    assert commits.batches == [[0, 1, 2, 3, 4]]
+
+
+async def test_what_comes_during_a_commit_waits_for_the_next_one() -> None:
+    commits = Commits()
+    double = Batcher(commits)
+    commits.permission.clear()
+    first = double(1)
+    await until(lambda: commits.batches)
+    later = [double(n) for n in (2, 3, 4)]
+    await asyncio.sleep(0)
+    assert commits.batches == [[1]], "one commit at a time"
+    commits.permission.set()
+    assert await asyncio.gather(first, *later) == [2, 4, 6, 8]
+    assert commits.batches == [[1], [2, 3, 4]]
+
+
+async def test_alone_a_call_does_not_wait_for_others() -> None:
+    commits = Commits()
+    double = Batcher(commits)
+    assert [await double(1), await double(2)] == [2, 4]
+    assert commits.batches == [[1], [2]]
+
+
+async def test_a_batch_has_a_largest_size() -> None:
+    commits = Commits()
+    double = Batcher(commits, largest=2)
+    assert await asyncio.gather(*[double(n) for n in range(5)]) == [0, 2, 4, 6, 8]
+    assert commits.batches == [[0, 1], [2, 3], [4]]
+
+
+async def test_an_error_is_everybodys_in_that_batch_and_nobodys_afterwards() -> None:
+    commits = Commits()
+    double = Batcher(commits)
+    commits.error = RuntimeError("away")
+    results = await asyncio.gather(*[double(n) for n in range(3)], return_exceptions=True)
+    assert [str(r) for r in results] == ["away"] * 3
+    commits.error = None
+    assert await double(4) == 8
+
+
+async def test_a_commit_that_times_out_takes_those_along_that_wait_behind_it() -> None:
+    """Each commit would wait as long: whoever comes last would be told last, and nothing would limit how many wait."""
+    commits = Commits()
+    double = Batcher(commits, largest=2)
+    commits.permission.clear()
+    commits.error = TimeoutError("no answer")
+    calls = [double(n) for n in range(7)]
+    await until(lambda: commits.batches)
+    calls[6].cancel()
+    commits.permission.set()
+    results = await asyncio.gather(*calls[:6], return_exceptions=True)
+    assert [str(r) for r in results[:2]] == ["no answer"] * 2
+    assert [type(r) for r in results[2:]] == [NotTried] * 4
+    assert commits.batches == [[0, 1]]
+    commits.error = None
+    assert await double(8) == 16
+
+
+async def test_a_caller_who_leaves_does_not_take_the_others_along() -> None:
+    commits = Commits()
+    double = Batcher(commits)
+    commits.permission.clear()
+    leaving, staying = double(1), double(2)
+    await until(lambda: commits.batches)
+    leaving.cancel()
+    commits.permission.set()
+    assert await staying == 4
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+
+
+async def test_pythons_own_timeout_takes_along_those_behind_it_too() -> None:
+    """As in strategy 3, whose commit waits for an answer over a pipe."""
+    commits = Commits()
+    double = Batcher(commits, largest=1)
+    commits.permission.clear()
+    commits.error = builtins.TimeoutError("no answer")
+    calls = [double(n) for n in range(3)]
+    await until(lambda: commits.batches)
+    commits.permission.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(r) for r in results] == [builtins.TimeoutError, NotTried, NotTried]
+    assert commits.batches == [[0]]
+
+
+async def test_a_wrong_number_of_results_leaves_no_caller_waiting() -> None:
+    async def too_few(numbers: Sequence[int]) -> list[int]:
+        return list(numbers[1:])
+
+    double: Batcher[int, int] = Batcher(too_few, largest=2)
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*[double(n) for n in range(3)], return_exceptions=True)
+    assert [str(r) for r in results] == ["1 results for 2 items"] * 2 + ["0 results for 1 items"]
+
+
+async def test_when_it_is_cancelled_no_caller_is_left_waiting() -> None:
+    commits = Commits()
+    double = Batcher(commits, largest=1)
+    commits.permission.clear()
+    calls = [double(n) for n in range(3)]
+    await until(lambda: commits.batches)
+    assert double._task is not None
+    double._task.cancel()
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)

@@ -1,0 +1,35 @@
+"""A proxy before Redis drops all connections again and again: each strategy that needs Redis goes on."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.load import Load
+from tests.support.programs import Inbox, Valkey, a_name, running_strategy, wait_until
+from tests.support.proxy import dropping_proxy
+
+DROPS = 200
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("name", "log"),
+    [("4_remote_messages", ""), ("5_remote_queue", ""), ("6_event_bus", "lua"), ("6_event_bus", "streams")],
+)
+def test_no_500_no_traceback_and_it_goes_on_afterwards(
+    name: str, log: str, inbox: Inbox, valkey: Valkey, tmp_path: Path
+) -> None:
+    to = f"{a_name()}@example.com"
+    with dropping_proxy(valkey.port, 0.03) as proxy:
+        environment = {"SMTP_URL": inbox.smtp_url, "REDIS_URL": proxy.url, "LOG": log, "DRAIN_SECONDS": "2"}
+        with running_strategy(name, tmp_path, **environment) as strategy:
+            before = proxy.times
+            with Load(strategy, to, clients=30) as load:
+                wait_until(lambda: proxy.times >= before + DROPS, "many dropped connections", 60.0)
+            assert set(load.statuses) <= {202, 503, 504}, load.statuses
+            assert load.statuses[202] > 0
+            to = f"{a_name()}@example.com"
+            wait_until(lambda: strategy.send(to).status == 202, "an email is accepted")
+            wait_until(lambda: inbox.messages(to), "it is sent")
+        for sign in ("Traceback", "RuntimeError", "background task"):
+            assert sign not in strategy.program.output

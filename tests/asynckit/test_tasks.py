@@ -1,0 +1,85 @@
+"""Background tasks end when they are told to, and none dies unnoticed."""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+import pytest
+
+from asynckit.tasks import background, end_tasks, keep_running
+from tests.support.smtp_peer import until
+
+
+async def hard_of_hearing() -> None:
+    """Wait forever, and swallow the first cancellation, as `asyncio.wait_for` may before Python 3.12."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.Event().wait()
+
+
+async def test_a_task_that_swallows_a_cancellation_is_told_again() -> None:
+    task = asyncio.create_task(hard_of_hearing())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done(), "once is not enough"
+    await end_tasks([task], again_seconds=0.01)
+    assert task.cancelled()
+
+
+async def test_those_that_have_ended_or_fail_are_no_matter() -> None:
+    async def fail() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("on the way out")
+
+    done, failing = asyncio.create_task(asyncio.sleep(0)), asyncio.create_task(fail())
+    await done
+    await end_tasks([done, failing])
+    assert isinstance(failing.exception(), ValueError)
+
+
+async def test_a_task_that_must_run_is_restarted_after_an_error_and_the_error_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs = []
+
+    async def work() -> None:
+        runs.append(1)
+        if len(runs) < 3:
+            raise RuntimeError("the handler is closed")
+        await asyncio.Event().wait()
+
+    task = keep_running(work, "waiting for jobs", restart_seconds=0.01)
+    await until(lambda: len(runs) == 3)
+    assert not task.done()
+    assert caplog.text.count("waiting for jobs") == 2
+    assert "RuntimeError: the handler is closed" in caplog.text
+    await end_tasks([task])
+    assert task.cancelled()
+
+
+async def test_a_task_that_returns_has_ended(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        pass
+
+    await keep_running(work, "one look")
+    assert caplog.text == ""
+
+
+async def test_the_error_of_a_task_that_is_still_referred_to_is_logged_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail() -> None:
+        raise ValueError("a bug")
+
+    task = background(fail(), "telling the counts")
+    with caplog.at_level(logging.ERROR):
+        await until(task.done)
+        await asyncio.sleep(0)
+    assert "telling the counts" in caplog.text
+    assert "ValueError: a bug" in caplog.text
+    cancelled = background(asyncio.Event().wait(), "waiting")
+    await end_tasks([cancelled])
+    assert "waiting" not in caplog.text

@@ -1,0 +1,194 @@
+"""Strategy 1 in the words of its chapter."""
+
+import os
+import signal
+import threading
+import time
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import Answer, Inbox, Strategy, a_name, running_inbox, running_strategy, wait_until
+
+LIMITS = {"SMTP_SEND_SECONDS": "5", "SMTP_CONNECT_SECONDS": "5"}
+
+
+@pytest.fixture(scope="module")
+def foreground(inbox: Inbox, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    data_dir = tmp_path_factory.mktemp("foreground")
+    with running_strategy("1_foreground", data_dir, SMTP_URL=inbox.smtp_url, **LIMITS) as strategy:
+        yield strategy
+
+
+def someone() -> str:
+    return f"{a_name()}@example.com"
+
+
+def test_the_caller_waits_as_long_as_the_mail_server_takes(foreground: Strategy, inbox: Inbox) -> None:
+    inbox.dial(latency_ms=300)
+    before = time.monotonic()
+    assert foreground.send(someone()).status == 200
+    assert time.monotonic() - before >= 0.3
+
+
+def test_but_no_other_caller_does(foreground: Strategy, inbox: Inbox) -> None:
+    """Ten callers of a server that takes 300 ms: served in far less than ten times 300 ms."""
+    inbox.dial(latency_ms=300)
+    before = time.monotonic()
+    answers = at_once(foreground, 10)
+    assert [answer.status for answer in answers] == [200] * 10
+    assert time.monotonic() - before < 10 * 0.3
+
+
+@pytest.mark.parametrize(
+    ("faults", "status", "kind"),
+    [
+        ({"refuse_rate": 1, "refuse_code": 550}, 502, "Refused"),
+        ({"refuse_rate": 1, "refuse_code": 451}, 503, "Unavailable"),
+        ({"refuse_rate": 1, "refuse_code": 421}, 503, "SessionLost"),
+        ({"lose_reply_rate": 1}, 504, "InDoubt"),
+    ],
+)
+def test_the_caller_learns_what_the_mail_server_did(
+    foreground: Strategy, inbox: Inbox, faults: dict[str, float], status: int, kind: str
+) -> None:
+    inbox.dial(**faults)
+    the_caller_learns(foreground, status, kind)
+
+
+def test_the_caller_learns_that_the_mail_server_does_not_answer(inbox: Inbox, tmp_path: Path) -> None:
+    inbox.dial(hang_rate=1)
+    with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url, SMTP_SEND_SECONDS="1") as strategy:
+        the_caller_learns(strategy, 504, "InDoubt")
+
+
+def the_caller_learns(strategy: Strategy, status: int, kind: str) -> None:
+    before = strategy.stats()
+    answer = strategy.send(someone())
+    assert answer.status == status
+    assert answer.json["error"]["kind"] == kind
+    assert set(answer.json) == {"email", "id", "error"}
+    after = strategy.stats()
+    assert after["failed"] == before["failed"] + 1
+    assert (after["accepted"], after["sent"]) == (before["accepted"], before["sent"])
+
+
+def test_a_504_may_have_arrived_all_the_same(foreground: Strategy, inbox: Inbox) -> None:
+    inbox.dial(lose_reply_rate=1)
+    to = someone()
+    answer = foreground.send(to)
+    assert answer.status == 504
+    assert "broke" in answer.json["error"]["reason"], "the connection was cut, which is noticed at once"
+    assert inbox.wait_for(to)[0]["message_id"] == answer.json["id"]
+
+
+def test_well_again_at_the_first_request_after_the_mail_server_was_killed(tmp_path: Path) -> None:
+    with running_inbox(tmp_path / "inbox") as inbox:
+        ports = {"INBOX_SMTP_PORT": str(inbox.smtp_port), "INBOX_PORT": inbox.url.rpartition(":")[2]}
+        with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url, **LIMITS) as strategy:
+            assert {answer.status for answer in at_once(strategy, 10)} == {200}  # ten sessions are open now
+            os.kill(inbox.pid, signal.SIGKILL)
+            wait_until(lambda: strategy.send(someone()).status == 503, "the mail server is away")
+            answers = at_once(strategy, 10)
+            assert {answer.status for answer in answers} <= {502, 503, 504}
+            assert strategy.ask("/health").status == 503
+            with running_inbox(tmp_path / "again", **ports):
+                assert strategy.send(someone()).status == 200
+                assert strategy.ask("/health").status == 200
+
+
+def test_in_the_middle_of_traffic_no_request_hangs_and_every_200_is_in_the_inbox(tmp_path: Path) -> None:
+    """kill -9 of the mail server under load, and its return."""
+    to, stop = someone(), threading.Event()
+    answers: list[tuple[float, float, Answer]] = []  # when it was asked, how long it took, what was answered
+    with running_inbox(tmp_path / "inbox") as inbox:
+        ports = {"INBOX_SMTP_PORT": str(inbox.smtp_port), "INBOX_PORT": inbox.url.rpartition(":")[2]}
+        with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url, **LIMITS) as strategy:
+
+            def load() -> None:
+                while not stop.is_set():
+                    before = time.monotonic()
+                    answer = strategy.send(to)
+                    answers.append((before, time.monotonic() - before, answer))
+
+            threads = [threading.Thread(target=load) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            try:
+                wait_until(lambda: len(answers) > 50, "traffic")
+                kept = {message["message_id"] for message in inbox.messages(to)}
+                os.kill(inbox.pid, signal.SIGKILL)
+                killed = len(answers)
+                wait_until(lambda: len(answers) > killed + 50, "traffic without a mail server")
+                with running_inbox(tmp_path / "again", **ports) as back:
+                    back_at, returned = time.monotonic(), len(answers)
+                    wait_until(lambda: len(answers) > returned + 50, "traffic after its return")
+                    stop.set()
+                    for thread in threads:
+                        thread.join()
+                    kept_again = {message["message_id"] for message in back.messages(to)}
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join()
+            assert {answer.status for _, _, answer in answers} <= {200, 502, 503, 504}
+            afterwards = [answer for asked_at, _, answer in answers if asked_at > back_at]
+            assert {answer.status for answer in afterwards} == {200}
+            assert {answer.json["id"] for answer in afterwards} <= kept_again
+            assert kept <= {answer.json["id"] for _, _, answer in answers}
+            assert max(seconds for _, seconds, _ in answers) < 10 + 5, "the limits are five seconds each"
+
+
+def test_a_killed_server_loses_nothing_that_it_has_answered_and_its_callers_know_it(
+    inbox: Inbox, tmp_path: Path
+) -> None:
+    with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
+        to, unanswered = someone(), list[Exception]()
+
+        def call() -> None:
+            try:
+                strategy.send(to)
+            except (OSError, HTTPException) as error:
+                unanswered.append(error)
+
+        answered = {strategy.send(to).json["id"] for _ in range(5)}
+        inbox.dial(hang_rate=1)
+        callers = [threading.Thread(target=call) for _ in range(3)]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: strategy.stats()["in_flight"] == 3, "three open requests")
+        os.kill(strategy.pid(), signal.SIGKILL)
+        for caller in callers:
+            caller.join()
+        assert len(unanswered) == 3
+        inbox.dial(hang_rate=0)
+        wait_until(strategy.healthy, "another server")
+        assert strategy.stats()["accepted"] == 0
+        assert {message["message_id"] for message in inbox.messages(to)} == answered
+
+
+def test_sigterm_finishes_the_open_requests(inbox: Inbox, tmp_path: Path) -> None:
+    inbox.dial(latency_ms=3000)
+    with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
+        answers: list[Answer] = []
+        to = someone()
+        caller = threading.Thread(target=lambda: answers.append(strategy.send(to)))
+        caller.start()
+        wait_until(lambda: strategy.stats()["in_flight"] == 1, "an open request")
+        strategy.program.stop()
+        caller.join()
+    assert [answer.status for answer in answers] == [200]
+    inbox.wait_for(to)
+
+
+def at_once(strategy: Strategy, count: int) -> list[Answer]:
+    """So many requests at the same time."""
+    answers: list[Answer] = []
+    threads = [threading.Thread(target=lambda: answers.append(strategy.send(someone()))) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == count
+    return answers

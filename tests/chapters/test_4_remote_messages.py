@@ -1,0 +1,563 @@
+"""Strategy 4 in the words of its chapter."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from asynckit.ids import new_id
+from asynckit.redis_client import redis_client
+from common.mail.emails import Email
+from common.mail.mailer import Mailer
+from common.mail.outbox import Outbox
+from tests.support.chapters import chapter_module
+from tests.support.load import Load, account
+from tests.support.programs import (
+    LIMIT,
+    Answer,
+    Inbox,
+    Program,
+    Strategy,
+    Valkey,
+    a_name,
+    email_path,
+    nobody_s_port,
+    running_strategy,
+    running_valkey,
+    valkey_of,
+    wait_until,
+)
+from tests.support.smtp_peer import smtp_peer, until
+
+channel = chapter_module("4_remote_messages.channel")
+worker_module = chapter_module("4_remote_messages.worker")
+
+
+def someone() -> str:
+    return f"{a_name()}@example.com"
+
+
+def as_json(to: str, **more: Any) -> str:
+    return json.dumps({"to": to, "subject": "Hello", "text": "How are you?"} | more)
+
+
+@contextmanager
+def remote(inbox: Inbox, valkey: Valkey, tmp_path: Path, **environment: str) -> Iterator[Strategy]:
+    wait_until(lambda: valkey.subscribers() == 0, "the workers of the test before are gone")
+    addresses = {"SMTP_URL": inbox.smtp_url, "REDIS_URL": valkey.url, "DRAIN_SECONDS": "2"}
+    with running_strategy("4_remote_messages", tmp_path, **(addresses | environment)) as strategy:
+        if environment.get("ROLE") != "server":
+            wait_until(strategy.healthy, "a worker is subscribed")
+        yield strategy
+
+
+@contextmanager
+def a_worker(inbox: Inbox, tmp_path: Path, **environment: str) -> Iterator[Program]:
+    """A worker in a terminal of its own."""
+    addresses = {
+        "SMTP_URL": inbox.smtp_url,
+        "DATA_DIR": str(tmp_path),
+        "ROLE": "worker",
+        "VALKEY_PORT": "0",
+        "DRAIN_SECONDS": "2",
+    }
+    program = Program(["make", "run-4"], addresses | environment)
+    try:
+        program.wait_for_line("subscribed to emailz$")
+        yield program
+    finally:
+        program.stop()
+
+
+def pid_of(program: Program, role: str) -> int:
+    return int(re.findall(rf"^\[{role} @ (\d+)\]", program.output, re.MULTILINE)[-1])
+
+
+def test_with_a_worker_listening_an_email_is_accepted_and_sent(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
+    to = someone()
+    with remote(inbox, valkey, tmp_path) as strategy:
+        answer = strategy.send(to)
+        assert (answer.status, answer.json["status"]) == (202, "accepted")
+        [message] = inbox.wait_for(to)
+        assert message["message_id"] == answer.json["id"]
+        stats = strategy.stats()
+        assert (stats["accepted"], stats["workers"]) == (1, 1)
+        assert stats["sent"] is stats["failed"] is stats["waiting"] is stats["in_flight"] is None, "only workers know"
+
+
+def test_with_nobody_listening_it_is_refused_and_what_is_published_is_gone(
+    inbox: Inbox, valkey: Valkey, tmp_path: Path
+) -> None:
+    early, late = someone(), someone()
+    with remote(inbox, valkey, tmp_path, ROLE="server") as strategy:
+        answer = strategy.send(early)
+        assert answer.status == 503
+        assert answer.headers["Retry-After"] == "1"
+        assert answer.json["error"] == {"reason": "no worker is subscribed"}
+        assert strategy.ask(email_path(early, "Hello", "x") + "?wait=5").status == 503
+        health = strategy.ask("/health")
+        assert (health.status, health.json["reason"]) == (503, "no worker is subscribed")
+        assert valkey.publish(as_json(early)) == 0, "Redis tells, and forgets"
+        with a_worker(inbox, tmp_path, REDIS_URL=valkey.url):
+            assert strategy.healthy()
+            assert strategy.send(late).status == 202
+            inbox.wait_for(late)
+    assert inbox.messages(early) == []
+
+
+def test_two_workers_send_every_email_twice(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
+    """You can only have one type of server."""
+    to = someone()
+    with remote(inbox, valkey, tmp_path, WORKERS="2") as strategy:
+        wait_until(lambda: strategy.stats()["workers"] == 2, "two workers")
+        assert [strategy.send(to).status for _ in range(10)] == [202] * 10
+        wait_until(lambda: [m["copies"] for m in inbox.messages(to)] == [2] * 10, "two copies of each")
+        assert strategy.stats()["accepted"] == 10
+
+
+def test_a_killed_worker_takes_with_it_what_it_held(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
+    lost, later = someone(), someone()
+    inbox.dial(hang_rate=1)
+    with remote(inbox, valkey, tmp_path) as strategy:
+        assert [strategy.send(lost).status for _ in range(10)] == [202] * 10
+        strategy.kill("worker")
+        wait_until(strategy.healthy, "another worker is subscribed")
+        inbox.dial(hang_rate=0)  # not before: what the dead worker had still written would be taken
+        assert strategy.send(later).status == 202
+        inbox.wait_for(later)
+        assert inbox.messages(lost) == [], "ten answers, no email"
+        assert strategy.stats()["accepted"] == 11, "and the server knows of nothing"
+
+
+def test_a_killed_server_loses_nothing(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
+    to = someone()
+    inbox.dial(latency_ms=300)
+    with remote(inbox, valkey, tmp_path) as strategy:
+        assert [strategy.send(to).status for _ in range(10)] == [202] * 10
+        strategy.kill("server")
+        inbox.wait_for(to, 10)
+        wait_until(strategy.healthy, "the server is back")
+
+
+# The synchronous style: the client waits for the worker's report.
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """The Valkey of a strategy that runs all the time."""
+    with running_valkey(tmp_path_factory.mktemp("another")) as valkey:
+        yield valkey
+
+
+@pytest.fixture(scope="module")
+def running(inbox: Inbox, another: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strategy]:
+    with remote(inbox, another, tmp_path_factory.mktemp("running")) as strategy:
+        wait_until(lambda: another.client.pubsub_channels("emailz:replies:*"), "the server hears the workers' replies")
+        wait_until(lambda: synchronous(strategy, someone(), "5").status == 200, "and knows it")
+        yield strategy
+    assert "Traceback" not in strategy.program.output, "whatever was published"
+
+
+def synchronous(strategy: Strategy, to: str, wait: str) -> Answer:
+    return strategy.ask(f"{email_path(to, 'Hello', 'x')}?wait={wait}")
+
+
+@pytest.fixture(scope="module")
+def asked(running: Strategy) -> Any:
+    return partial(synchronous, running)
+
+
+def test_who_waits_learns_that_it_was_sent(asked: Any, inbox: Inbox) -> None:
+    to = someone()
+    inbox.dial(latency_ms=100)
+    before = time.monotonic()
+    answer = asked(to, "5")
+    assert (answer.status, answer.json["status"]) == (200, "sent")
+    assert time.monotonic() - before >= 0.1
+    assert len(inbox.messages(to)) == 1, "when the answer comes, the email is there"
+
+
+@pytest.mark.parametrize("code", [550, 451])
+def test_who_waits_learns_that_it_was_refused_and_nobody_tries_again(
+    asked: Any, running: Strategy, inbox: Inbox, code: int
+) -> None:
+    to = someone()
+    inbox.dial(refuse_rate=1, refuse_code=code)
+    answer = asked(to, "5")
+    assert answer.status == 502
+    assert answer.json["error"]["kind"] == "NotSent"
+    assert str(code) in answer.json["error"]["reason"]
+    running.program.wait_for_line(rf"gave up {re.escape(answer.json['id'])} after 1 attempt")
+
+
+def test_who_waits_does_not_wait_for_a_mail_server_that_is_away(valkey: Valkey, inbox: Inbox, tmp_path: Path) -> None:
+    with nobody_s_port() as port, remote(inbox, valkey, tmp_path, SMTP_URL=f"smtp://127.0.0.1:{port}") as strategy:
+        for _ in range(3):
+            answer = strategy.ask(f"{email_path(someone(), 'Hello', 'x')}?wait=5")
+            assert answer.status == 502
+            assert "Away" in answer.json["error"]["reason"]
+
+
+def test_when_nobody_reports_in_time_it_is_in_doubt(asked: Any, inbox: Inbox) -> None:
+    inbox.dial(hang_rate=1)
+    before = time.monotonic()
+    answer = asked(someone(), "2")
+    assert answer.status == 504
+    assert answer.json["error"] == {
+        "kind": "InDoubt",
+        "reason": "a worker has started, none has ended within 2 s: it may still be sent",
+    }
+    assert time.monotonic() - before >= 2
+
+
+@pytest.mark.parametrize("wait", ["0", "-1", "61", "60.1", "x", "", "nan", "inf", "1e1", "1_0", "%20", "1,5", "٣"])
+def test_a_wait_that_is_no_number_of_seconds_is_a_400(asked: Any, running: Strategy, inbox: Inbox, wait: str) -> None:
+    from urllib.parse import quote
+
+    to = someone()
+    before = running.stats()["accepted"]
+    answer = asked(to, wait if wait == "%20" else quote(wait))
+    assert answer.status == 400
+    assert answer.json["error"]["field"] == "wait"
+    assert running.stats()["accepted"] == before
+    assert inbox.messages(to) == []
+
+
+def test_another_worker_s_reports_and_rubbish_on_the_reply_channel_hurt_nobody(asked: Any, another: Valkey) -> None:
+    [replies] = another.client.pubsub_channels("emailz:replies:*")
+    for rubbish in (b"\xff\x00", "[]", "{}", '{"id": 1}', '{"id": "<a@b>", "status": "sent"}', "null", "[" * 5000):
+        assert another.publish(rubbish, str(replies)) == 1
+    assert asked(someone(), "5").status == 200
+
+
+# Who else may speak on the channel.
+
+
+def test_a_program_of_somebody_else_may_publish_without_an_id(running: Strategy, inbox: Inbox, another: Valkey) -> None:
+    to = someone()
+    assert another.publish(as_json(to)) == 1
+    assert another.publish(as_json(to, priority="high", id=None)) == 1
+    messages = inbox.wait_for(to, 2)
+    assert all(re.fullmatch(r"<\w+@example\.com>", message["message_id"]) for message in messages)
+
+
+def test_a_program_of_somebody_else_may_ask_for_reports(running: Strategy, inbox: Inbox, another: Valkey) -> None:
+    mine = f"my-replies-{a_name()}"
+    with closing(another.listen(mine)) as replies:
+        email_id = new_id("example.com")
+        assert another.publish(as_json(someone(), id=email_id, reply_to=mine)) == 1
+        reports = [json.loads(replies.get_message(timeout=LIMIT)["data"]) for _ in range(2)]
+    assert reports == [{"id": email_id, "status": "started"}, {"id": email_id, "status": "sent"}]
+
+
+def test_a_program_of_somebody_else_can_read_what_the_server_publishes(running: Strategy, another: Valkey) -> None:
+    to = someone()
+    with closing(another.listen("emailz")) as listener:
+        answer = running.send(to, "Grüße", "a/b")
+        message = json.loads(listener.get_message(timeout=LIMIT)["data"])
+    assert message == {"id": answer.json["id"], "to": to, "subject": "Grüße", "text": "a/b"}
+
+
+RUBBISH = [
+    b"", b"\x80\x04\x95pickle", b"not json", b"null", b"1", b"[]", b'"text"', b"{}", b"{" * 100_000, b"[" * 100_000,
+    b'{"to": NaN}', b'{"to": 1, "subject": 2, "text": 3}', b'{"to": "a@b.example", "subject": "x"}',
+    as_json("nobody").encode(), as_json("a@b.example, evil@x.example").encode(),
+    as_json("a@b.example", subject="x\r\nBcc: evil@x.example").encode(),
+    as_json("a@b.example", text="x" * 200_000).encode(),
+    as_json("a@b.example", text="\ud800").encode(), b"x" * 10_000_000,
+]  # fmt: skip
+
+
+def test_rubbish_is_counted_and_logged_once_a_second_and_hurts_nobody(
+    inbox: Inbox, valkey: Valkey, tmp_path: Path
+) -> None:
+    to = someone()
+    valkey.client.config_set("client-output-buffer-limit", "pubsub 0 0 0")  # on a busy machine the worker lags behind
+    with remote(inbox, valkey, tmp_path) as strategy:
+        for message in RUBBISH * 20:
+            assert valkey.publish(message) == 1
+        valkey.publish(as_json(to, reply_to="emailz"))  # reports on this channel would be rubbish themselves
+        valkey.publish(as_json(to, reply_to={"a": 1}))
+        inbox.wait_for(to, 2)
+    assert f"rubbish {len(RUBBISH) * 20}," in strategy.program.output, "the worker's last line has the figures"
+    assert "Traceback" not in strategy.program.output
+    assert at_most_once_a_second(strategy.program.output, "not an email") >= 1
+
+
+def at_most_once_a_second(output: str, pattern: str) -> int:
+    """How many lines of the log have it; each process must have taken a second for each after its first."""
+    found = re.findall(rf"^\[(\w+ @ \d+)\] (\d\d):(\d\d):(\d\d\.\d+) .*{pattern}", output, re.MULTILINE)
+    said: defaultdict[str, list[float]] = defaultdict(list)
+    for process, hours, minutes, seconds in found:
+        said[process].append(int(hours) * 3600 + int(minutes) * 60 + float(seconds))
+    for process, moments in said.items():
+        took = (moments[-1] - moments[0]) % 86400
+        assert took > len(moments) - 1.5, f"{process} has said {pattern!r} {len(moments)} times in {took:g} s"
+    return len(found)
+
+
+# What Redis does to a subscriber, and a subscription that dies.
+
+
+def test_an_idle_subscription_stays_subscribed(inbox: Inbox, tmp_path: Path) -> None:
+    """Several PINGs and their answers: silence is no death."""
+    with running_valkey(tmp_path / "own") as valkey, remote(inbox, valkey, tmp_path) as strategy:
+        before = valkey.client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0)
+        wait_until(
+            lambda: valkey.client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0) >= before + 6,
+            "six PINGs",
+        )
+    assert "no answer to PING" not in strategy.program.output
+    assert "again" not in strategy.program.output
+
+
+async def test_a_worker_that_does_not_keep_up_is_cut_off_and_what_was_accepted_is_lost(
+    inbox: Inbox, tmp_path: Path
+) -> None:
+    to, last = someone(), someone()
+    with (
+        running_valkey(tmp_path / "own") as valkey,
+        remote(inbox, valkey, tmp_path, DRAIN_SECONDS="10") as strategy,
+    ):
+        valkey.client.config_set("client-output-buffer-limit", "pubsub 65536 0 0")
+        path, accepted = email_path(to, "Hello", "x" * 4000), 0
+        worker = strategy.pid("worker")
+        os.kill(worker, signal.SIGSTOP)
+        async with aiohttp.ClientSession() as session, asyncio.timeout(LIMIT):
+            while valkey.subscribers():  # the kernel's buffers take some megabytes first
+                answers = await asyncio.gather(*[session.get(strategy.url + path) for _ in range(50)])
+                accepted += sum(answer.status == 202 for answer in answers)
+        os.kill(worker, signal.SIGCONT)
+        strategy.program.wait_for_line(rf"\[worker @ {worker}\] .* subscribed to emailz again, for the 1. time")
+        assert strategy.send(last).status == 202
+        await asyncio.to_thread(inbox.wait_for, last)
+    assert "not sent within" not in strategy.program.output
+    assert len(inbox.messages(to)) < accepted < 9_000, "accepted, and never sent; the inbox keeps 10,000"
+
+
+@pytest.mark.timeout(120)
+def test_redis_killed_under_load_is_back_with_its_subscribers_within_two_seconds(inbox: Inbox, tmp_path: Path) -> None:
+    """The embedded one, which the runner starts again."""
+    with running_strategy("4_remote_messages", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
+        with Load(strategy, someone()) as load:
+            for _ in range(3):
+                load.wait_for_more(50)
+                kill_and_wait(strategy, valkey_of(tmp_path))
+                load.wait_for_more(1)
+        assert {202} < set(load.statuses) <= {202, 503, 504}
+        settled(strategy, inbox)
+        found = account(load, inbox)
+        assert found.lost <= 3 * load.clients, "at each kill no more than what was published and not yet read"
+        assert (found.duplicated, found.unasked) == (0, 0)
+        synchronous = f"{email_path(someone(), 'Hello', 'x')}?wait=5"
+        wait_until(lambda: strategy.ask(synchronous).status == 200, "replies arrive again")
+    assert "Traceback" not in strategy.program.output
+    at_most_once_a_second(strategy.program.output, "not subscribed")
+
+
+def kill_and_wait(strategy: Strategy, valkey: Valkey) -> None:
+    os.kill(valkey.pid, signal.SIGKILL)
+    wait_until(lambda: strategy.ask("/health").status == 503, "the server has noticed")
+    wait_until(lambda: is_back(valkey), "Redis is back")
+    back = time.monotonic()
+    wait_until(lambda: valkey.subscribers() == 1, "the worker has subscribed again")
+    wait_until(strategy.healthy, "the server has noticed that too")
+    assert time.monotonic() - back < 2 + 5, "two seconds, and five for a busy machine"
+
+
+def is_back(valkey: Valkey) -> bool:
+    from redis.exceptions import RedisError
+
+    try:
+        return bool(valkey.client.ping())
+    except RedisError:
+        return False
+
+
+def settled(strategy: Strategy, inbox: Inbox) -> None:
+    """Wait until a last email has arrived behind all others."""
+    to = someone()
+    wait_until(lambda: strategy.send(to).status == 202, "the last one is accepted")
+    inbox.wait_for(to)
+
+
+def test_a_redis_that_hangs_is_a_504_within_seconds_and_a_dead_subscription(inbox: Inbox, tmp_path: Path) -> None:
+    to = someone()
+    with running_valkey(tmp_path) as valkey, remote(inbox, valkey, tmp_path) as strategy:
+        os.kill(valkey.pid, signal.SIGSTOP)
+        try:
+            before = time.monotonic()
+            answer = strategy.send(to)
+            assert answer.status == 504
+            assert answer.json["id"]
+            assert strategy.ask("/health").status == 503
+            assert strategy.stats()["workers"] is None
+            assert time.monotonic() - before < 15
+            for role in ("worker", "server"):
+                strategy.program.wait_for_line(rf"^\[{role} @ \d+\] .* not subscribed to emailz.*: Redis")
+        finally:
+            os.kill(valkey.pid, signal.SIGCONT)
+        back = time.monotonic()
+        wait_until(strategy.healthy, "all is well again")
+        assert time.monotonic() - back < 2 + 5, "two seconds, and five for a busy machine"
+        later = someone()
+        assert strategy.send(later).status == 202
+        inbox.wait_for(later)
+    at_most_once_a_second(strategy.program.output, "not subscribed")
+
+
+async def test_a_message_whose_publication_nobody_confirms_is_not_published_again(valkey: Valkey) -> None:
+    """A second PUBLISH would be a second email."""
+    lose = True
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", valkey.port)
+        while data := await reader.read(1 << 16):
+            to_writer.write(data)
+            answer = await to_reader.read(1 << 16)
+            if lose and b"EVALSHA" in data and not answer.startswith(b"-NOSCRIPT"):
+                break
+            writer.write(answer)
+        writer.close()
+        to_writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    name = a_name()
+    with closing(valkey.listen(name)) as listener:
+        async with server, redis_client(url) as redis:
+            publisher = channel.Publisher(redis)
+            with pytest.raises(RedisConnectionError):
+                await publisher.publish(name, b"first")
+            lose = False
+            assert await publisher.publish(name, b"second") == 1
+        assert [listener.get_message(timeout=LIMIT)["data"] for _ in range(2)] == ["first", "second"]
+
+
+async def test_calls_that_come_together_are_published_together_and_in_order(valkey: Valkey) -> None:
+    name = a_name()
+    before = valkey.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
+    with closing(valkey.listen(name)) as listener:
+        async with redis_client(valkey.url) as redis:
+            publisher = channel.Publisher(redis)
+            numbers = [publisher.publish(name if n % 2 == 0 else "nobody", str(n).encode()) for n in range(100)]
+            assert await asyncio.gather(*numbers) == [1, 0] * 50
+        received = [listener.get_message(timeout=LIMIT)["data"] for _ in range(50)]
+    assert received == [str(n) for n in range(0, 100, 2)]
+    assert valkey.client.info("commandstats")["cmdstat_evalsha"]["calls"] - before <= 2
+
+
+async def test_what_a_worker_has_no_room_for_is_dropped_counted_and_logged(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker_module, "Outbox", partial(Outbox, limit=1))
+    emails = [Email(new_id("example.com"), someone(), "Hello", "x") for _ in range(3)]
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer, redis_client(valkey.url) as redis:
+        peer.replies["."] = b""
+        worker = worker_module.Worker(peer.settings(drain_seconds=0.1), redis, mailer)
+        stopped = asyncio.Event()
+        monkeypatch.setattr(worker_module, "stop_requested", lambda: stop_when(stopped))
+        running = asyncio.create_task(worker.run())
+        await until(lambda: valkey.subscribers() == 1)
+        for email in emails:
+            valkey.publish(email.to_json())
+        await until(lambda: worker.dropped == 2)
+        stopped.set()
+        await running
+    assert re.findall(r"lost (<\S+>), number 1: the queue is full", caplog.text) == [emails[1].id]
+    assert re.findall(r"lost (<\S+>): not sent within 0.1 s", caplog.text) == [emails[0].id]
+
+
+async def stop_when(event: asyncio.Event) -> str:
+    await event.wait()
+    return "the test is over"
+
+
+# Stopping, and being slow on purpose.
+
+
+def test_sigterm_drains_what_the_worker_holds(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
+    to = someone()
+    inbox.dial(latency_ms=700)
+    with remote(inbox, valkey, tmp_path, DRAIN_SECONDS="10") as strategy:
+        assert [strategy.send(to).status for _ in range(5)] == [202] * 5
+    assert len(inbox.messages(to)) == 5
+    assert "lost" not in strategy.program.output
+
+
+def test_what_is_not_sent_within_the_limit_is_listed_by_id(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
+    inbox.dial(hang_rate=1)
+    with remote(inbox, valkey, tmp_path, DRAIN_SECONDS="0.2") as strategy:
+        ids = [strategy.send(someone()).json["id"] for _ in range(3)]
+    assert re.findall(r"lost (<\S+>): not sent within 0.2 s of the end", strategy.program.output) == ids
+
+
+def test_a_worker_that_is_told_to_stop_under_load_loses_nothing(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
+    """It unsubscribes first, and takes what was published until Redis has heard of it."""
+    with remote(inbox, valkey, tmp_path, ROLE="server") as strategy, Load(strategy, someone()) as load:
+        for _ in range(3):
+            with a_worker(inbox, tmp_path, REDIS_URL=valkey.url, DRAIN_SECONDS="10"):
+                load.wait_for_more(50)
+    found = account(load, inbox)
+    assert (found.lost, found.duplicated, found.unasked) == (0, 0, 0)
+    assert found.accepted >= 150
+    assert 503 in load.statuses, "there was nobody in between"
+
+
+def test_a_throttled_worker_spaces_the_emails_out(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
+    to = someone()
+    with remote(inbox, valkey, tmp_path, EMAILS_PER_SECOND="5") as strategy:
+        before = time.monotonic()
+        assert [strategy.send(to).status for _ in range(6)] == [202] * 6
+        inbox.wait_for(to, 6)
+        assert time.monotonic() - before >= 0.95, "five pauses of 0.2 s"
+
+
+# Two terminals, or two machines.
+
+
+def test_server_and_worker_in_two_terminals_find_the_same_valkey(inbox: Inbox, tmp_path: Path) -> None:
+    to, later = someone(), someone()
+    with ExitStack() as stack:
+        own = {"SMTP_URL": inbox.smtp_url, "ROLE": "server"}
+        strategy = stack.enter_context(running_strategy("4_remote_messages", tmp_path, **own))
+        with a_worker(inbox, tmp_path) as worker:
+            assert "listens on" not in worker.output
+            wait_until(strategy.healthy, "the server sees the worker")
+            assert strategy.send(to).status == 202
+            inbox.wait_for(to)
+        assert strategy.send(to).status == 503, "the first terminal still has its Valkey, but nobody listens"
+        with a_worker(inbox, tmp_path):
+            assert strategy.send(later).status == 202
+            inbox.wait_for(later)
+
+
+def test_a_redis_of_one_s_own_with_a_password_that_is_shown_nowhere(inbox: Inbox, tmp_path: Path) -> None:
+    to = someone()
+    with running_valkey(tmp_path / "own") as valkey:
+        valkey.client.config_set("requirepass", "right-horse")
+        url = f"redis://:right-horse@127.0.0.1:{valkey.port}/0"
+        with running_strategy("4_remote_messages", tmp_path, SMTP_URL=inbox.smtp_url, REDIS_URL=url) as strategy:
+            wait_until(strategy.healthy, "a worker is subscribed")
+            assert strategy.send(to).status == 202
+            inbox.wait_for(to)
+            shown = [strategy.ask(path).text for path in ("/", "/stats", "/metrics", "/health")]
+        wrong = {"SMTP_URL": inbox.smtp_url, "REDIS_URL": url.replace("right", "wrong"), "ROLE": "server"}
+        with running_strategy("4_remote_messages", tmp_path, **wrong) as refused:
+            answer = refused.send(to)
+            assert (answer.status, answer.json["error"]["reason"]) == (503, "Redis does not take our login")
+            shown += [answer.text, refused.ask("/health").text]
+    assert not (tmp_path / "valkey.json").exists(), "no embedded one was started"
+    assert "horse" not in strategy.program.output + refused.program.output + "".join(shown)

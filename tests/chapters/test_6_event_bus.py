@@ -1,0 +1,324 @@
+"""Strategy 6 in the words of its chapter."""
+
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.chapters import chapter_module
+from tests.support.load import Load, account
+from tests.support.programs import (
+    Inbox,
+    Program,
+    Strategy,
+    Valkey,
+    a_name,
+    nobody_s_port,
+    running_strategy,
+    running_valkey,
+    valkey_of,
+    wait_until,
+)
+
+handlers = chapter_module("6_event_bus.handlers")
+
+NAME = "6_event_bus"
+LOGS = ("lua", "streams")
+KILLS = int(os.environ.get("KILLS", "0"))  # KILLS=100: a long run, of both logs
+WINDOW = 50  # emails in a worker's hands
+
+
+def someone() -> str:
+    return f"{a_name()}@example.com"
+
+
+@contextmanager
+def event_bus(inbox: Inbox, data_dir: Path, **environment: str) -> Iterator[Strategy]:
+    """With a Valkey of its own, and leases so short that a test can wait for them."""
+    own = {"SMTP_URL": inbox.smtp_url, "LEASE_SECONDS": "1", "DRAIN_SECONDS": "2", "PARTITION_SECONDS": "1"}
+    with running_strategy(NAME, data_dir, **(own | environment)) as strategy:
+        yield strategy
+
+
+@contextmanager
+def a_worker(inbox: Inbox, data_dir: Path, **environment: str) -> Iterator[Program]:
+    """A worker in a terminal of its own."""
+    own = {"SMTP_URL": inbox.smtp_url, "LEASE_SECONDS": "1", "DRAIN_SECONDS": "2", "VALKEY_PORT": "0"}
+    program = Program(["make", "run-6"], own | {"DATA_DIR": str(data_dir), "ROLE": "worker"} | environment)
+    try:
+        program.wait_for_line("consuming as")
+        yield program
+    finally:
+        program.stop()
+
+
+def settled(strategy: Strategy) -> None:
+    """Wait until nothing waits and nothing is in flight: twice, for an event may pass by one look."""
+
+    def nothing_left() -> bool:
+        try:
+            stats = strategy.stats()
+        except OSError:
+            return False
+        return stats.get("waiting") == stats.get("in_flight") == stats.get("audit_waiting") == 0
+
+    wait_until(lambda: nothing_left() and nothing_left(), "all is done", limit=40.0)
+
+
+def audited(valkey: Valkey, domain: str = "example.com") -> int:
+    return sum(int(valkey.client.hget(key, domain) or 0) for key in valkey.client.keys("eventlog:audit:*"))
+
+
+# What an answer means
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_an_email_is_accepted_when_the_event_is_in_the_log(inbox: Inbox, tmp_path: Path, log: str) -> None:
+    """Nobody need be there to read it: that is what strategy 4 could not do."""
+    to = someone()
+    with event_bus(inbox, tmp_path, ROLE="server", LOG=log) as strategy:
+        answer = strategy.send(to, "Hello", "x")
+        assert (answer.status, answer.json["status"]) == (202, "accepted")
+        stats = strategy.stats()
+        assert (stats["waiting"], stats["in_flight"], stats["events"]) == (1, 0, 1)
+        assert stats["oldest_wait_seconds"] >= 0
+        assert inbox.messages(to) == []
+        with a_worker(inbox, tmp_path, LOG=log):
+            [message] = inbox.wait_for(to)
+            assert message["message_id"] == answer.json["id"]
+            wait_until(lambda: strategy.stats()["sent"] == 1, "it is counted")
+        assert strategy.stats()["events"] == 1, "reading removes nothing"
+
+
+@pytest.fixture(scope="module")
+def running(inbox: Inbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Strategy, Valkey]]:
+    data_dir = tmp_path_factory.mktemp("running")
+    with event_bus(inbox, data_dir, ATTEMPTS="2") as strategy:
+        yield strategy, valkey_of(data_dir)
+
+
+def test_the_second_thing_happens_without_touching_the_producer(running: tuple[Strategy, Valkey]) -> None:
+    strategy, valkey = running
+    name, one, two = a_name(), f"{a_name()}.example", f"{a_name()}.example"
+    for domain in (one, two, one):
+        assert strategy.send(f"{name}@{domain}").status == 202
+    wait_until(lambda: audited(valkey, one) == 2, "two for the one")
+    assert audited(valkey, two) == 1
+    [key, *_] = valkey.client.keys("eventlog:audit:*")
+    assert re.fullmatch(r"eventlog:audit:\{\d{4}-\d\d-\d\dT\d\d\}", str(key))
+
+
+def test_a_frozen_redis_is_a_504_and_the_email_may_be_sent(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
+    to = someone()
+    with running_valkey(tmp_path / "own") as own:
+        with event_bus(inbox, tmp_path, REDIS_URL=own.url) as strategy:
+            assert strategy.send(someone()).status == 202  # from then on Redis knows the script
+            os.kill(own.pid, signal.SIGSTOP)
+            try:
+                answer = strategy.send(to)
+                assert answer.status == 504
+                assert "Redis" in answer.json["error"]["reason"]
+            finally:
+                os.kill(own.pid, signal.SIGCONT)
+            wait_until(strategy.healthy, "all is well again")
+            assert {message["message_id"] for message in inbox.messages(to)} <= {answer.json["id"]}
+            late = someone()
+            assert strategy.send(late).status == 202
+            inbox.wait_for(late)
+        assert "Traceback" not in strategy.program.output
+
+
+# Kills
+
+
+@pytest.mark.timeout(60 + 20 * KILLS)
+@pytest.mark.parametrize("log", LOGS if KILLS else LOGS[:1])
+def test_kills_of_everything_under_load_lose_nothing(inbox: Inbox, tmp_path: Path, log: str) -> None:
+    """Server, worker and Redis, in turns by chance: each event reaches each consumer."""
+    seed = random.randrange(1 << 30)
+    chance = random.Random(seed)
+    inbox.dial(latency_ms=20)
+    roles = ["worker", "server", "valkey"]
+    workers_killed = 0
+    with event_bus(inbox, tmp_path, LOG=log, ATTEMPTS="1000") as strategy:
+        with Load(strategy, someone(), clients=2) as load:
+            for number in range(KILLS or 3):
+                role = roles[number] if number < 3 else chance.choice(roles)
+                load.wait_for_more(chance.randint(10, 30))
+                kill(strategy, role, tmp_path)
+                workers_killed += role == "worker"
+            load.wait_for_more(20)
+        settled(strategy)
+        found = account(load, inbox)
+        valkey = valkey_of(tmp_path)
+        events = strategy.stats()["events"]
+        report = f"seed {seed}, {KILLS or 3} kills: {found}, {events} events, audited {audited(valkey)}"
+        print(report)
+        assert found.lost == 0, report
+        assert found.duplicated <= WINDOW * workers_killed, report
+        assert found.unasked == events - found.accepted, f"{report}: only those whose answer was lost"
+        assert audited(valkey) == events, report
+        assert strategy.stats()["failed"] == 0
+    assert "Traceback" not in strategy.program.output
+
+
+def kill(strategy: Strategy, role: str, data_dir: Path) -> None:
+    """As soon as there is one that has come back from the kill before."""
+
+    def killed() -> bool:
+        with suppress(ProcessLookupError):  # it is dead still
+            os.kill(valkey_of(data_dir).pid if role == "valkey" else strategy.pid(role), signal.SIGKILL)
+            return True
+        return False
+
+    wait_until(killed, f"there is a {role} to kill")
+
+
+def test_a_worker_that_sleeps_longer_than_its_lease_loses_nothing_and_commits_for_nobody(
+    inbox: Inbox, tmp_path: Path
+) -> None:
+    to, others = someone(), someone()
+    inbox.dial(hang_rate=1)
+    with event_bus(inbox, tmp_path) as strategy, ExitStack() as stack:
+        assert [strategy.send(to).status for _ in range(10)] == [202] * 10
+        wait_until(lambda: strategy.stats()["in_flight"] == 10, "the worker has them in its hands")
+        sleeper = strategy.pid("worker")
+        stack.callback(os.kill, sleeper, signal.SIGCONT)
+        os.kill(sleeper, signal.SIGSTOP)
+        inbox.dial(hang_rate=0)
+        with a_worker(inbox, tmp_path) as other:
+            inbox.wait_for(to, 10)
+            wait_until(lambda: len(re.findall("sent <", other.output)) == 10, "the other one has sent all of them")
+            os.kill(sleeper, signal.SIGCONT)
+            assert [strategy.send(others).status for _ in range(10)] == [202] * 10
+            inbox.wait_for(others, 10)
+            settled(strategy)
+            stats = strategy.stats()
+            assert (stats["failed"], stats["waiting"], stats["in_flight"]) == (0, 0, 0)
+        assert len(inbox.messages(to)) == len(inbox.messages(others)) == 10
+
+
+def test_an_event_that_kills_its_worker_is_parked_in_the_end(inbox: Inbox, tmp_path: Path) -> None:
+    """We play the part of the event: whoever has it in hand dies."""
+    inbox.dial(hang_rate=1)
+    with event_bus(inbox, tmp_path, ATTEMPTS="2") as strategy:
+        strategy.send(someone())
+        valkey = valkey_of(tmp_path)
+        for attempt in (1, 2, 3):  # the third time it is alone
+            wait_until(lambda attempt=attempt: claims_of_emails(valkey) == [attempt], "it is in hand")  # type: ignore[misc]
+            kill(strategy, "worker", tmp_path)
+        wait_until(lambda: strategy.stats()["failed"] == 1, "it is parked")
+        strategy.program.wait_for_line(r"email gave up \S+ .*: claimed 3 times and never finished")
+
+
+def claims_of_emails(valkey: Valkey) -> list[int]:
+    """How often each email in hand has been claimed."""
+    holders = [valkey.client.hvals(key) for key in valkey.client.keys("eventlog:holders:*:email")]
+    return [int(holder.split()[0]) for of_one in holders for holder in of_one]
+
+
+# Failures of single events
+
+
+def test_a_refused_email_is_parked_at_once_and_the_rest_goes_on(running: tuple[Strategy, Valkey], inbox: Inbox) -> None:
+    strategy, valkey = running
+    domain = f"{a_name()}.example"
+    refused, later = f"refused@{domain}", f"later@{domain}"
+    failed = strategy.stats()["failed"]
+    inbox.dial(refuse_rate=1, refuse_code=550)
+    assert strategy.send(refused).status == 202
+    wait_until(lambda: strategy.stats()["failed"] == failed + 1, "it is parked")
+    inbox.dial(refuse_rate=0)
+    strategy.send(later)
+    inbox.wait_for(later)
+    assert inbox.messages(refused) == []
+    strategy.program.wait_for_line(r"email gave up \d+-\d+ after 1 attempt\(s\): Refused")
+    wait_until(lambda: audited(valkey, domain) == 2, "for the audit it was requested all the same")
+
+
+def test_a_mail_server_that_says_not_now_is_asked_again_and_after_attempts_it_is_parked(
+    running: tuple[Strategy, Valkey], inbox: Inbox
+) -> None:
+    strategy, _ = running
+    before = strategy.stats()
+    inbox.dial(refuse_rate=1, refuse_code=451)
+    strategy.send(someone())
+    wait_until(lambda: strategy.stats()["failed"] == before["failed"] + 1, "it is parked")
+    wait_until(lambda: strategy.stats()["retried"] == before["retried"] + 1, "after one more attempt")
+    strategy.program.wait_for_line(r"email gave up \d+-\d+ after 2 attempt\(s\): Unavailable")
+
+
+def test_while_the_mail_server_is_away_the_lag_grows_and_no_attempt_is_lost(inbox: Inbox, tmp_path: Path) -> None:
+    with nobody_s_port() as port, event_bus(inbox, tmp_path, SMTP_URL=f"smtp://127.0.0.1:{port}") as strategy:
+        assert [strategy.send(someone()).status for _ in range(80)] == [202] * 80
+        strategy.program.wait_for_line("pause: Away")
+        wait_until(lambda: strategy.stats()["audit_waiting"] == 0, "others are not kept waiting")
+        stats = strategy.stats()
+        assert stats["waiting"] + stats["in_flight"] == 80
+        assert stats["in_flight"] <= WINDOW
+        assert (stats["sent"], stats["failed"], stats["retried"]) == (0, 0, 0)
+
+
+# Stopping
+
+
+def test_sigterm_finishes_what_is_in_hand_and_gives_back_the_rest_at_once(inbox: Inbox, tmp_path: Path) -> None:
+    quick, slow = someone(), someone()
+    with event_bus(inbox, tmp_path, ROLE="server") as strategy:
+        inbox.dial(latency_ms=1500)
+        with a_worker(inbox, tmp_path, DRAIN_SECONDS="10") as worker:
+            assert [strategy.send(quick).status for _ in range(5)] == [202] * 5
+            wait_until(lambda: strategy.stats()["in_flight"] == 5, "all are in hand")
+        assert len(inbox.messages(quick)) == 5, "the end has waited for them"
+        inbox.dial(latency_ms=0, hang_rate=1)
+        with a_worker(inbox, tmp_path, DRAIN_SECONDS="0.2", LEASE_SECONDS="60") as worker:
+            assert [strategy.send(slow).status for _ in range(3)] == [202] * 3
+            wait_until(lambda: strategy.stats()["in_flight"] == 3, "all are in hand")
+        assert "email gave back 3 unfinished" in worker.output
+        inbox.dial(hang_rate=0)
+        before = time.monotonic()
+        with a_worker(inbox, tmp_path, LEASE_SECONDS="60"):
+            inbox.wait_for(slow, 3)
+        assert time.monotonic() - before < 30, "nobody had to wait for the end of a lease"
+        assert sum(message["copies"] for message in inbox.messages(slow)) == 3
+
+
+def test_several_workers_share_the_emails(inbox: Inbox, tmp_path: Path) -> None:
+    to = someone()
+    with event_bus(inbox, tmp_path, WORKERS="3") as strategy:
+        assert [strategy.send(to).status for _ in range(60)] == [202] * 60
+        settled(strategy)
+        assert [message["copies"] for message in inbox.messages(to)] == [1] * 60
+        assert audited(valkey_of(tmp_path)) == 60
+
+
+# A full Redis: it takes no events, but those that it has are handled, or it would stay full.
+
+
+@pytest.mark.parametrize("log", ["lua", "streams"])
+def test_a_full_redis_takes_no_emails_and_is_worked_off(inbox: Inbox, tmp_path: Path, log: str) -> None:
+    to = someone()
+    with event_bus(inbox, tmp_path, LOG=log, ROLE="server") as strategy:
+        if log == "streams":  # XGROUP CREATE needs memory: there the consumers must have been there before
+            with a_worker(inbox, tmp_path, LOG=log):
+                assert strategy.send(to).status == 202
+                settled(strategy)
+        assert [strategy.send(to).status for _ in range(3)] == [202] * 3
+        valkey = valkey_of(tmp_path)
+        valkey.client.config_set("maxmemory", "1")
+        answer = strategy.send(to)
+        assert (answer.status, "maxmemory" in answer.json["error"]["reason"]) == (503, True)
+        assert not strategy.healthy()
+        expected = 4 if log == "streams" else 3
+        with a_worker(inbox, tmp_path, LOG=log, LEASE_SECONDS="1"):
+            inbox.wait_for(to, expected)
+            settled(strategy)
+        valkey.client.config_set("maxmemory", "0")
+        assert strategy.send(to).status == 202
+    assert all(message["copies"] == 1 for message in inbox.messages(to))

@@ -1,0 +1,81 @@
+"""Connections that send nothing, or send it slowly, keep no other client from being answered."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from common.http import connections, frame, serving
+from common.http.frame import json_errors
+from common.http.guard import HOST
+from common.http.serving import start
+from tests.support.programs import ask
+
+HEAD = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[int]:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text="here")
+
+    app = web.Application(middlewares=[json_errors])
+    app[HOST] = "127.0.0.1"
+    app.router.add_get("/", answer)
+    app.router.add_post("/", answer)
+    runner = await start(app, "127.0.0.1", 0)
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """All that it sends until it closes."""
+    async with asyncio.timeout(20):
+        return await reader.read()
+
+
+async def test_headers_that_come_slowly_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.5)
+    async with running() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        waiting = asyncio.create_task(ended(reader))
+        while not waiting.done():
+            writer.write(b"G")
+            await asyncio.sleep(0.05)
+        assert b"200" not in await waiting
+        writer.close()
+
+
+async def test_an_idle_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.5)
+    async with running() as port:
+        for begin in (b"", HEAD + b"\r\n", HEAD):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(begin)
+            await ended(reader)
+            writer.close()
+
+
+async def test_a_body_that_comes_slowly_is_a_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame, "BODY_SECONDS", 0.3)
+    async with running() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD.replace(b"GET", b"POST") + b"Content-Length: 100\r\n\r\nx")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+
+
+async def test_at_the_limit_the_oldest_idle_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_descriptors", lambda: 12)
+    async with running() as port:
+        idle = []
+        for _ in range(30):
+            idle.append(await asyncio.open_connection("127.0.0.1", port))
+            await asyncio.to_thread(ask, f"http://127.0.0.1:{port}")
+        assert await ended(idle[0][0]) == b""
+        for _, writer in idle:
+            writer.close()

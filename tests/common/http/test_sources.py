@@ -1,0 +1,162 @@
+"""Files of the repository as pages, and what is none of a reader's business."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from common.http import sources
+from common.http.sequence_diagram import sequence_svg
+from common.http.sources import find, neighbours, page_of
+from tests.support.programs import ROOT
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One of this test's own."""
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    (tmp_path / "common").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "1_foreground",
+        "resque/scripts/claim.lua",
+        "common/services/inbox/__init__.py",
+        ".env.example",
+    ],
+)
+def test_what_belongs_to_the_workshop_is_found(name: str) -> None:
+    assert find(name) == ROOT / name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "/",
+        ".git",
+        ".git/config",
+        ".venv/pyvenv.cfg",
+        "common/../README.md",
+        "/etc/passwd",
+        "common/nothing.py",
+        "common/" + "a" * 5000,
+        "common/\0.py",
+        "common/\udc80.py",
+    ],
+)
+def test_what_does_not_is_not(name: str) -> None:
+    assert find(name) is None
+
+
+def test_secrets_and_links_to_elsewhere_are_not_found(repository: Path) -> None:
+    (repository / ".env").write_text("SMTP_URL=smtp://jo:secret@mail.example.com")
+    (repository / "common" / ".hidden.py").write_text("")
+    (repository / "common" / "elsewhere.py").symlink_to("/etc/passwd")
+    (repository / "common" / "__pycache__").mkdir()
+    (repository / "common" / "seen.py").write_text("")
+    for name in (".env", "common/.hidden.py", "common/elsewhere.py", "common/__pycache__"):
+        assert find(name) is None
+    assert page_of(repository / "common").html.count("<li>") == 1
+
+
+def test_code_is_text(repository: Path) -> None:
+    (repository / "common" / "x.py").write_text("<script>alert(1)</script> & more")
+    page = page_of(repository / "common" / "x.py")
+    assert page.title == "common/x.py"
+    text = re.sub(r"<[^>]*>", "", page.html)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
+    assert "<script" not in page.html
+
+
+CHAPTER = """# 7 · A chapter
+
+[code](x.py), [up](../README.md#what-is-where), [here](#a-chapter), [there](https://example.com/)
+
+| a | b |
+|---|---|
+| `c|d` | e |
+
+```mermaid
+sequenceDiagram
+    participant C as Caller
+    participant W as Web <server>
+    C->>W: GET /
+    W->>W: think
+    Note over C,W: the caller waits
+    loop twice
+        W-->>C: 200
+    end
+```
+"""
+
+
+def test_markdown_is_a_page_with_links_of_our_own(repository: Path) -> None:
+    (repository / "common" / "README.md").write_text(CHAPTER)
+    title, html, contents = page_of(repository / "common" / "README.md")
+    assert title == "7 · A chapter"
+    assert '<h1 id="7--a-chapter">7 · A chapter</h1>' in html
+    for address in ("/source/common/x.py", "/source/README.md#what-is-where", "#a-chapter", "https://example.com/"):
+        assert f'<a href="{address}">' in html
+    assert '<div class="scroll"><table>' in html
+    assert contents == (), "a short page needs no table of contents"
+    svg = html.partition('<figure class="scroll">')[2].partition("</figure>")[0]
+    words = re.findall("<text[^>]*>([^<]*)</text>", svg)
+    assert words == ["Caller", "Web &lt;server&gt;", "loop: twice", "GET /", "think", "the caller waits", "200"]
+
+
+def test_a_chapter_has_contents_and_neighbours(repository: Path) -> None:
+    for name in ("1_one", "2_two", "3_three"):
+        (repository / name).mkdir()
+        headings = "".join(f"\n## Part {part} of `a_b`\n" for part in range(4))
+        (repository / name / "README.md").write_text(f"# {name}\n{headings}")
+    first, second, third = (repository / name / "README.md" for name in ("1_one", "2_two", "3_three"))
+    assert page_of(second).contents[0] == ("part-0-of-a_b", "Part 0 of a_b")
+    assert (neighbours(first), neighbours(second)) == ((None, second), (first, third))
+    assert neighbours(repository / "common") == (None, None)
+
+
+def test_code_has_line_numbers_that_can_be_linked_to() -> None:
+    html = page_of(ROOT / "1_foreground" / "server.py").html
+    assert 'id="L-1"' in html or 'name="L-1"' in html
+    assert '<span class="k">async</span>' in html
+    assert 'href="#L-1"' in html
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("[1-9]_*/README.md")), ids=lambda path: path.parent.name)
+def test_the_figure_of_every_chapter_can_be_drawn(path: Path) -> None:
+    svg = page_of(path).html.partition("<svg")[2].partition("</svg>")[0]
+    diagram = path.read_text().partition("```mermaid")[2].partition("```")[0]
+    assert svg.count('class="arrow') == diagram.count(">>"), "each message is an arrow"
+    assert svg.count('class="name"') == diagram.count("participant ")
+
+
+@pytest.mark.parametrize("text", ["", "sequenceDiagram\nalt x", "participant A as B\nA->>C: unknown lane"])
+def test_what_cannot_be_drawn_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  of the diagram, or of the lane
+        sequence_svg(text)
+
+
+def test_data_that_is_not_the_repositorys_is_not_found(repository: Path) -> None:
+    """A copy without .git: by kind of file."""
+    for name in ("secrets.json", "notes.md", "key.toml", "common/secrets.json", "common/key.toml", "common/.env"):
+        (repository / name).write_text("secret")
+        assert find(name) is None
+
+
+def test_with_git_only_what_it_tracks_is_found(repository: Path) -> None:
+    for name in ("README.md", "common/seen.py", "common/untracked.py", "notes.md", "secrets.json"):
+        (repository / name).write_text("")
+    for command in (["init", "-q"], ["add", "README.md", "common/seen.py"]):
+        subprocess.run(["git", "-C", str(repository), *command], check=True)
+    assert find("README.md")
+    assert find("common/seen.py")
+    for name in ("common/untracked.py", "notes.md", "secrets.json"):
+        assert find(name) is None
+    assert page_of(repository / "common").html.count("<li>") == 1

@@ -1,0 +1,73 @@
+"""Mail servers with which a login fails: each strategy names the reason, and none tries many logins."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.odd_servers import OddServer, odd_server
+from tests.support.programs import Strategy, a_name, running_strategy, wait_until
+
+EMAILS = 10
+REFUSED, TOO_MANY, DEMANDED = "login refused and closed", "too many logins", "login demanded"
+REASONS = {
+    REFUSED: "535 5.7.8 bad credentials",
+    TOO_MANY: "454 4.7.0 too many login attempts",
+    DEMANDED: "530 5.7.0 authentication required",
+}
+
+
+@contextmanager
+def facing(odd: str, name: str, tmp_path: Path) -> Iterator[tuple[Strategy, OddServer]]:
+    with odd_server(odd) as server:
+        with running_strategy(name, tmp_path, SMTP_URL=server.url, DRAIN_SECONDS="0.1") as strategy:
+            yield strategy, server
+        assert "Traceback" not in strategy.program.output
+        assert "secret" not in strategy.program.output
+
+
+def someone() -> str:
+    return f"{a_name()}@example.com"
+
+
+@pytest.mark.parametrize("odd", REASONS)
+def test_a_caller_who_waits_learns_the_reason(odd: str, tmp_path: Path) -> None:
+    with facing(odd, "1_foreground", tmp_path) as (strategy, server):
+        for _ in range(EMAILS):
+            answer = strategy.send(someone())
+            assert (answer.status, answer.json["error"]["kind"]) == (502, "LoginFailed")
+            assert REASONS[odd] in answer.json["error"]["reason"]
+        assert REASONS[odd] in strategy.ask("/health").json["reason"]
+        assert server.peer.commands.count("AUTH") <= 2, "a server counts failed logins, and may lock the account"
+
+
+@pytest.mark.parametrize("odd", REASONS)
+def test_where_no_caller_waits_the_log_has_the_reason_for_each_email(odd: str, tmp_path: Path) -> None:
+    with facing(odd, "2_parallel", tmp_path) as (strategy, server):
+        ids = [strategy.send(someone()).json["id"] for _ in range(EMAILS)]
+        wait_until(lambda: strategy.stats()["failed"] == EMAILS, "all have failed")
+        for email_id in ids:
+            strategy.program.wait_for_line(f"not sent {re.escape(email_id)} .*LoginFailed: .*{re.escape(REASONS[odd])}")
+        assert server.peer.commands.count("AUTH") <= 2
+
+
+@pytest.mark.parametrize("name", ["3_local_messages", "5_remote_queue"])
+@pytest.mark.parametrize("odd", REASONS)
+def test_where_emails_are_kept_sending_is_paused_and_no_attempt_is_lost(odd: str, name: str, tmp_path: Path) -> None:
+    with facing(odd, name, tmp_path) as (strategy, server):
+        ids = [strategy.send(someone()).json["id"] for _ in range(EMAILS)]
+        paused = str(wait_until(lambda: strategy.stats()["paused"], "sending is paused"))
+        assert paused.startswith("LoginFailed: ")
+        assert REASONS[odd] in paused
+        assert strategy.healthy(), "emails can be accepted all the same"
+        stats = strategy.stats()
+        assert (stats["failed"], stats["retried"], strategy.held()) == (0, 0, EMAILS)
+        assert server.peer.commands.count("AUTH") <= 2
+        if odd == DEMANDED:  # the others are tried again in up to half a minute
+            server.repair_login()
+            wait_until(lambda: strategy.stats()["sent"] == EMAILS, "all are sent")
+            assert {server.copies(email_id) for email_id in ids} == {1}
+            stats = strategy.stats()
+            assert (stats["failed"], stats["retried"]) == (0, 0)

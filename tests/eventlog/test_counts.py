@@ -1,0 +1,70 @@
+"""What a consumer has done, in numbers: a moment later, but all of it."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from redis.exceptions import ResponseError
+
+from asynckit.redis_client import redis_client
+from eventlog import counts, scripts
+from tests.asynckit.test_tasks import hard_of_hearing
+from tests.support.programs import Valkey
+from tests.support.smtp_peer import until
+
+
+class Books:
+    """In the place of the scripts: it takes figures, or refuses them."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[Any, ...]] = []
+        self.refuses = self.hangs = False
+
+    async def run(self, name: str, keys: list[str], *words: Any) -> None:
+        if self.refuses:
+            raise ResponseError("not now")
+        self.taken.append((*keys, *words))
+        if self.hangs:
+            await hard_of_hearing()
+
+
+async def test_a_full_redis_takes_them_all_the_same(valkey: Valkey) -> None:
+    async with redis_client(valkey.url) as redis:
+        counted = counts.Counts(redis, scripts.Scripts(redis))
+        valkey.client.config_set("maxmemory", "1")
+        try:
+            counted.add("email", "handled", 2)
+            counted.add("email", "retried", 1)
+            await counted.close()
+            assert (await counted.of("email")) == {
+                "handled": 2,
+                "unwanted": 0,
+                "retried": 1,
+                "overtaken": 0,
+                "given_up": 0,
+            }
+        finally:
+            valkey.client.config_set("maxmemory", "0")
+
+
+async def test_what_is_refused_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counts, "AGAIN_SECONDS", 0.01)
+    books = Books()
+    counted = counts.Counts(cast(Any, None), cast(Any, books))
+    books.refuses = True
+    counted.add("email", "handled", 2)
+    assert not await counted.tell()
+    counted.add("email", "handled", 3)
+    books.refuses = False
+    await until(lambda: books.taken)
+    assert books.taken == [("eventlog:counts:{email}", "handled", 5)]
+
+
+async def test_closing_ends_in_spite_of_a_cancellation_that_was_swallowed() -> None:
+    books = Books()
+    counted = counts.Counts(cast(Any, None), cast(Any, books))
+    books.hangs = True
+    counted.add("email", "handled", 1)
+    await until(lambda: books.taken)
+    async with asyncio.timeout(5):
+        await counted.close()

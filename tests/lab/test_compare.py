@@ -1,0 +1,200 @@
+"""`make compare` measures what it says, and saves it in three forms."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lab.compare.compare_report import picture, row
+from lab.compare.rounds import Line, Plan, live_table, rate_of, remarks, report, times, went_well
+from lab.harness import command
+from lab.harness.account import Account, Story
+from lab.harness.machine import stamp
+from tests.support.programs import ROOT
+
+
+def story(due: float, answered: float, arrived: float | None) -> Story:
+    """In ms."""
+    arrivals = () if arrived is None else (round(arrived * 1e6),)
+    return Story(round(due * 1e6), round(due * 1e6), round(answered * 1e6), 202, "<1>", arrivals)
+
+
+def test_times_count_from_when_an_email_was_due() -> None:
+    found = times(Account(stories=[story(0, 2, 5), story(10, 13, 17), story(20, 24, None)]))
+    assert (found["answer_p50_ms"], found["answer_p99_ms"]) == (3.0, 4.0)
+    assert (found["inbox_p50_ms"], found["inbox_p99_ms"]) == (5.0, 7.0)
+
+
+def test_emails_a_second_count_to_the_last_250() -> None:
+    assert rate_of(Account(stories=[story(0, 1, 100), story(50, 51, 400)]), latency=0.1) == pytest.approx(4.0)
+    assert rate_of(Account(stories=[story(0, 1, None)]), latency=0.1) == 0.0
+
+
+PLAN = Plan(emails=200, clients=10, latency_ms=100)
+
+
+def facts_of(**facts: object) -> dict[str, Any]:
+    """Of a strategy that answers after 2 ms, at most 4, and with which all is well, but for what is given."""
+    times = {
+        "burst_answer_p50_ms": 5.0,
+        "answer_p50_ms": 2.0,
+        "answer_p95_ms": 3.0,
+        "answer_p99_ms": 4.0,
+        "inbox_p50_ms": 3.0,
+        "inbox_p99_ms": 5.0,
+    }
+    generator = {"late_p50_ms": 0.01, "late_p99_ms": 0.5, "cpu": 0.3}
+    counts = {"attempted": 5, "acknowledged": 5, "ok": 5, "lost": 0, "duplicated": 0, "unexpected": 0}
+    rest = {"strategy": "1_foreground", "emails_per_second": 97.0, "processes": 2, "memory": {"server": 2**20}}
+    return {**times, "generator": generator, **counts, **rest, **facts}
+
+
+def said(plan: Plan = PLAN, **facts: object) -> list[str]:
+    """What is remarked on it, between the load generator's words and those on memory."""
+    _, *found, _ = remarks(plan, [Line(1, "1_foreground", facts=facts_of(**facts))])
+    return found
+
+
+def test_nothing_is_remarked_on_a_strategy_that_does_as_it_should() -> None:
+    assert said() == []
+
+
+@pytest.mark.parametrize(
+    ("late", "expected"),
+    [
+        ({"late_p50_ms": 0.3}, "1_foreground: 0.3 of the 2.0 ms at p50 are THE LOAD GENERATOR'S, or a busy machine's"),
+        ({"late_p99_ms": 2.1}, "1_foreground: 2.1 of the 4.0 ms at p99 are THE LOAD GENERATOR'S, or a busy machine's"),
+    ],
+)
+def test_a_load_generator_that_is_late_beside_what_it_measures_is_named(late: dict[str, float], expected: str) -> None:
+    generator = facts_of()["generator"] | late
+    assert said(generator=generator) == [expected]
+    # and beside an answer that takes fifty times as long the same is nothing
+    slow = {"answer_p50_ms": 100.0, "answer_p95_ms": 150.0, "answer_p99_ms": 200.0}
+    assert said(Plan(200, 10, latency_ms=0), generator=generator, **slow) == []
+
+
+@pytest.mark.parametrize(("cpu", "warned"), [(0.8, False), (0.81, True)])
+def test_a_load_generator_that_needs_a_core_is_named(cpu: float, warned: bool) -> None:
+    generator = facts_of()["generator"] | {"cpu": cpu}
+    first = next(remarks(PLAN, [Line(1, "1_foreground", facts=facts_of(generator=generator))]))
+    assert ("THAT MAY HAVE BEEN TOO LITTLE" in first) == warned
+
+
+def test_what_went_wrong_is_remarked() -> None:
+    assert said(acknowledged=3, unexpected=1) == [
+        "1_foreground: 2 of 5 NOT ACCEPTED",
+        "1_foreground: 1 SENT THAT NOBODY HAS ASKED FOR",
+    ]
+
+
+def test_where_the_clients_are_the_limit_it_is_said() -> None:
+    assert said(burst_answer_p50_ms=103.0) == [
+        "1_foreground: 10 clients that wait 103 ms for each answer ask 97 times a second, which is its limit here"
+    ]
+    assert said(Plan(emails=200, clients=20, latency_ms=100), burst_answer_p50_ms=103.0) == []
+
+
+def test_more_emails_than_the_mail_server_takes_are_remarked() -> None:
+    assert said(Plan(emails=200, clients=10, latency_ms=500)) == [
+        "50 emails a second are MORE THAN 20 SESSIONS TAKE, 40: they pile up"
+    ]
+
+
+def saved(lines: list[Line], failure: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What a run whose strategies were all wanted leaves behind, by the paths."""
+    monkeypatch.setattr(command, "RESULTS", folder)
+    monkeypatch.setattr(command, "PARTIAL", folder / "partial")
+    report(Console(file=io.StringIO()), PLAN, lines, stamp() | {"warning": "busy as a bee"}, failure, whole=True)
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.*")}
+
+
+def test_a_run_that_fails_saves_what_there_is_as_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [Line(1, "1_foreground", "done", 1.0, facts_of()), Line(2, "2_parallel", "starts")]
+    texts = saved(lines, "make run-2: it said nothing", tmp_path, monkeypatch)
+    assert texts.keys() == {"partial/compare.json", "partial/compare.md", "partial/compare.svg"}
+    facts = json.loads(texts["partial/compare.json"])
+    assert [line["strategy"] for line in facts["strategies"]] == ["1_foreground"]
+    assert "- NOT ALL WAS MEASURED: make run-2: it said nothing\n" in texts["partial/compare.md"]
+
+
+def test_a_run_that_fails_at_once_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert saved([Line(1, "1_foreground", "starts")], "no port", tmp_path, monkeypatch) == {}
+
+
+def test_a_whole_run_is_saved_and_says_that_the_machine_was_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = saved([Line(1, "1_foreground", "done", 1.0, facts_of())], "", tmp_path, monkeypatch)
+    assert texts.keys() == {"compare.json", "compare.md", "compare.svg"}
+    assert json.loads(texts["compare.json"])["machine"]["warning"] == "busy as a bee"
+    assert texts["compare.md"].endswith("; busy as a bee\n")
+
+
+def test_both_numbers_of_a_line_stand_at_its_end() -> None:
+    settings = {"N": 1, "CLIENTS": 1, "LATENCY_MS": 0}
+    drawn = picture({"settings": settings, "strategies": [facts_of(answer_p50_ms=1.8, answer_p99_ms=44.0)]})
+    assert "<!-- 1.8 … 44 -->" in drawn  # what follows it are the outlines of the letters
+    assert "<!-- the numbers: median" in drawn
+
+
+def test_emails_that_are_lost_or_come_twice_stand_out() -> None:
+    assert " | 0 | 0 | " in row(facts_of())
+    assert " | **2** | **1** | " in row(facts_of(lost=2, duplicated=1))
+    shown = io.StringIO()
+    line = Line(1, "1_foreground", "done", 1.0, facts_of(duplicated=7))
+    Console(file=shown, force_terminal=True, width=120).print(live_table([line], 100))
+    assert "\x1b[1;31m7\x1b[0m" in shown.getvalue()
+
+
+def test_a_strategy_that_accepts_nothing_has_no_times_and_still_a_picture() -> None:
+    nothing = times(Account()) | {"strategy": "1_foreground"}
+    assert nothing["answer_p50_ms"] is nothing["inbox_p99_ms"] is None
+    settings = {"N": 1, "CLIENTS": 1, "LATENCY_MS": 0}
+    assert "</svg>" in picture({"settings": settings, "strategies": [nothing]})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"acknowledged": 4, "ok": 4}, {"ok": 4, "lost": 1}, {"duplicated": 1}, {"unexpected": 1}]
+)
+def test_all_must_be_accepted_and_come_once(wrong: dict[str, int]) -> None:
+    assert went_well(facts_of())
+    assert not went_well(facts_of(**wrong))
+
+
+def test_the_plan_is_so_many_emails_a_second_for_each_client() -> None:
+    assert Plan(emails=200, clients=10, latency_ms=100).rate == 50.0
+
+
+def test_the_command_saves_figures_a_table_and_a_picture(tmp_path: Path) -> None:
+    own = {"RESULTS_DIR": str(tmp_path), "TMPDIR": str(tmp_path), "STRATEGIES": "1 4"}
+    own |= {"N": "20", "CLIENTS": "4", "LATENCY_MS": "50"}
+    done = subprocess.run(
+        [sys.executable, "-m", "lab.compare"],
+        cwd=ROOT,
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts: dict[str, Any] = json.loads((tmp_path / "partial" / "compare.json").read_text())
+    first, fourth = facts["strategies"]
+    # then the one waits for the mail server and the other does not, and both emails come
+    assert first["answer_p50_ms"] >= 50 > first["inbox_p50_ms"] > 0
+    assert 50 > fourth["answer_p50_ms"] > 0 < fourth["inbox_p50_ms"] < 50
+    for line in (first, fourth):
+        # one from each client at first, and two rounds of twenty
+        assert (line["attempted"], line["acknowledged"], line["ok"], line["lost"]) == (44, 44, 44, 0)
+    assert {"server", "worker", "valkey"} <= fourth["memory"].keys()
+    assert fourth["processes"] >= 4 > first["processes"]
+    assert "| 1 foreground | " in (tmp_path / "partial" / "compare.md").read_text()
+    picture = ET.parse(tmp_path / "partial" / "compare.svg").getroot()
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"

@@ -1,0 +1,277 @@
+"""The command line: what it prints, and by which exit status a script knows how it went."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asynckit.ids import new_id
+from common.services import service as services
+from resque import keys as keys_module
+from resque import wire
+from tests.support.chapters import chapter_module
+from tests.support.programs import ROOT, Valkey, a_name, nobody_s_port
+
+commands = chapter_module("5_remote_queue.commands")
+
+JOB = '{"class":"sendEmail","queue":"q","args":[{"to":"a@example.com"}]}'
+
+
+class Terminal:
+    """Commands in this process, on a namespace of this test's own."""
+
+    def __init__(self, valkey: Valkey, capture: pytest.CaptureFixture[str]) -> None:
+        self.redis = valkey.client
+        self.keys = keys_module.Keys(a_name())
+        self._capture = capture
+
+    def __call__(self, *words: str, status: int = 0) -> list[str]:
+        """The lines it prints, on either stream."""
+        assert commands.main([*words, "--namespace", self.keys.namespace]) == status
+        printed = self._capture.readouterr()
+        return (printed.out + printed.err).splitlines()
+
+    def fail(self, *errors: str) -> None:
+        for error in errors:
+            job = {"class": "sendEmail", "args": [error]}
+            members = {"failed_at": "2026/11/21 07:39:33 UTC", "payload": job, "exception": "Refused", "error": error}
+            self.redis.rpush(self.keys.failed, json.dumps(members | {"backtrace": [], "worker": "x", "queue": "q"}))
+
+
+@pytest.fixture
+def run(valkey: Valkey, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("REDIS_URL", valkey.url)
+    return Terminal(valkey, capsys)
+
+
+# Which there are
+
+
+def test_help_lists_every_command() -> None:
+    words = [sys.executable, "-m", "5_remote_queue.commands"]
+    printed = subprocess.run([*words, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for command in ("stats", "failed", "peek", "doctor"):
+        assert f"\n    {command} " in printed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["stats"], ["peek"], ["doctor"], ["failed"], ["failed", "list"], ["failed", "requeue"], ["failed", "remove"]],
+)
+def test_each_command_explains_itself(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        commands.main([*words, "--help"])
+    assert end.value.code == 0
+    assert f"usage: python -m 5_remote_queue.commands {' '.join(words)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["nix"], ["peek"], ["failed"], ["failed", "requeue"], ["failed", "remove"],
+        ["failed", "remove", "1", "--all"], ["failed", "list", "--before", "1e3"],
+        ["peek", "q", "--count", "-1"], ["peek", "q", "--count", "x"], ["stats", "x"],
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_command_is_exit_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        commands.main(words)
+    assert end.value.code == 2
+    assert "usage: python -m 5_remote_queue.commands" in capsys.readouterr().err
+
+
+# Looking
+
+
+def test_stats_tells_of_every_queue(run: Terminal) -> None:
+    keys, redis = run.keys, run.redis
+    redis.sadd(keys.queues, "q", "empty", "wrong\x1b[2J")
+    job = {"class": "c", "args": [{"id": new_id("example.com")}]}
+    redis.rpush(keys.queue("q"), json.dumps(job), JOB)
+    redis.set(keys.queue("wrong\x1b[2J"), "x")
+    redis.set(keys.paused("q"), "LoginFailed: \x1b[31m")
+    redis.hset(keys.totals, "succeeded", 1234)
+    run.fail("no")
+    lines = run("stats")
+    assert lines[0].split() == ["waiting", "2"]
+    assert lines[3].split() == ["overdue", "0"]
+    assert lines[4].split() == ["failed", "list", "1"]
+    assert lines[6] == "all time     1,234 succeeded, 0 failed, 0 retried, 0 crashed, 0 late"
+    assert lines[7] == "delayed jobs are moved by no program"
+    assert lines[8] == "queue empty: 0"
+    assert lines[9].startswith("queue q: 2, the oldest for ")
+    assert re.search(r" m?s, paused for our workers: LoginFailed: \?\[31m$", lines[9]), (
+        "nothing moves the reader's cursor"
+    )
+    assert lines[10] == "queue wrong?[2J: no list"
+
+
+def test_stats_as_json_are_for_programs(run: Terminal) -> None:
+    run.redis.sadd(run.keys.queues, "q")
+    run.redis.rpush(run.keys.queue("q"), JOB)
+    figures = json.loads("\n".join(run("stats", "--json")))
+    assert figures["waiting"] == 1
+    assert figures["queues"] == {"q": {"waiting": 1, "oldest_seconds": None, "paused": None}}
+    assert figures["ever"]["succeeded"] == 0
+
+
+def test_peek_shows_jobs_and_what_is_none(run: Terminal) -> None:
+    wrapped = {"class": "ActiveJob::QueueAdapters::ResqueAdapter::JobWrapper"}
+    wrapped |= {"args": [{"job_class": "InvoiceJob", "arguments": [7]}]}  # type: ignore[dict-item]
+    run.redis.rpush(
+        run.keys.queue("q"), JOB, json.dumps(wrapped), "\x1b]0;x", '{"class":"c","args":["' + "x" * 70_000 + '"]}'
+    )
+    assert run("peek", "q") == [
+        '     1  sendEmail [{"to":"a@example.com"}]',
+        "     2  InvoiceJob [7]",
+        "     3  no job: not JSON: unexpected character, expected a JSON value: line 1 column 1 (char 0): ?]0;x",
+        "     4  70.0 kB, too large to be shown",
+    ]
+    assert run("peek", "q", "--start", "1", "--count", "1") == ["     2  InvoiceJob [7]"]
+    assert run("peek", "nix", status=1) == ["nothing waits in nix"]
+
+
+# The failed list
+
+
+def test_the_failed_list_is_shown_with_numbers_and_ids(run: Terminal) -> None:
+    assert run("failed", "list") == ["0 failed jobs"]
+    run.fail("one", "two\x1b[2J", "three")
+    lines = run("failed", "list", "--count", "2")
+    assert [line.split()[0] for line in lines] == ["3", "2", "3"]
+    assert lines[1].endswith('  2026-11-21 07:39:33 UTC  sendEmail ["two\\u001b[2J"]  Refused: two?[2J')
+    assert lines[2] == "3 failed jobs"
+    assert [line.split()[0] for line in run("failed", "list", "--before", "2")] == ["1", "3"]
+
+
+@pytest.mark.parametrize("by", ["id", "number"])
+def test_one_is_requeued_or_removed_by_its_id_or_its_number(run: Terminal, by: str) -> None:
+    run.fail("one", "two", "three")
+    lines = run("failed", "list")
+    name = [line.split()[by == "id"] for line in lines]
+    failure_id = [line.split()[1] for line in lines]
+    assert run("failed", "requeue", name[0]) == [f"{failure_id[0]} is back in q"]
+    assert run("failed", "remove", name[1]) == [f"{failure_id[1]} is removed"]
+    assert run.redis.lrange(run.keys.queue("q"), 0, -1) == ['{"class": "sendEmail", "args": ["three"]}']
+    assert run.redis.llen(run.keys.failed) == 1
+    assert run("failed", "list")[0].split()[1] == failure_id[2]
+
+
+@pytest.mark.parametrize("which", ["0", "2", "ffffffffffffffff", "x", "", "-1x", "1" * 16, "1" * 400])
+@pytest.mark.parametrize("command", ["requeue", "remove"])
+def test_what_is_not_there_is_exit_1(run: Terminal, command: str, which: str) -> None:
+    run.fail("one")
+    if which.startswith("-"):
+        with pytest.raises(SystemExit):
+            run("failed", command, which)
+        return
+    [line] = run("failed", command, which, status=1)
+    assert "no failed job" in line or line.startswith("neither a number nor an id")
+    assert run.redis.llen(run.keys.failed) == 1
+
+
+def test_what_cannot_be_requeued_says_why(run: Terminal) -> None:
+    run.redis.rpush(run.keys.failed, '{"queue":"q","payload":null}')
+    assert run("failed", "requeue", "1", status=1) == ["there is no job in the record"]
+    assert run("failed", "requeue", "--all", status=1) == [
+        "0 jobs are back in their queues; 1 stay: retried already, or no job"
+    ]
+
+
+def test_all_are_requeued_or_removed(run: Terminal) -> None:
+    run.fail(*"abc")
+    assert run("failed", "requeue", "--all") == ["3 jobs are back in their queues"]
+    assert run("failed", "requeue", "--all", status=1) == ["0 jobs are back in their queues"]
+    run.fail(*"ab")
+    assert run("failed", "remove", "--all") == ["2 failed jobs are removed"]
+    assert run("failed", "remove", "--all", status=1) == ["0 failed jobs are removed"]
+
+
+# The doctor
+
+
+def test_the_doctor_tells_what_mending_would_do_and_does_it(run: Terminal) -> None:
+    run.redis.sadd(run.keys.workers, "host:7:*")
+    run.redis.hset(run.keys.heartbeats, "host:7:*", wire.heartbeat_at(time.time()))
+    assert run("doctor") == ["all is well"]
+    run.redis.rpush(run.keys.queue("lost\x1b[2J"), JOB)
+    run.redis.set(run.keys.node_lock, "x")
+    found = [
+        f"{run.keys.namespace}:queue:lost?[2J",
+        "    jobs wait in a queue that is not among the queues: nobody who asks for those looks into it",
+        "    --repair would add its name to queues",
+    ]
+    assert run("doctor", status=1)[2:] == [*found, "2 found"]
+    lines = run("doctor", "--repair", status=1)
+    assert "    repaired: add its name to queues" in lines
+    assert lines[-1] == "1 found, and not repaired"
+    run.redis.delete(run.keys.node_lock)
+    assert run("doctor", "--repair") == ["all is well"]
+
+
+def test_the_doctor_does_not_list_thousands_of_a_kind(run: Terminal) -> None:
+    for second in range(30):
+        run.redis.zadd(run.keys.schedule, {str(second): second})
+    lines = run("doctor", status=1)
+    assert len(lines) == 10 * 3 + 2
+    assert lines[-2] == "and 20 more of this kind: planned, but there is nothing to be done"
+    assert run("doctor", "--repair")[-1] == "all is well"
+
+
+# Where Redis is
+
+
+def test_without_a_url_the_valkey_of_this_checkout_is_found(
+    valkey: Valkey, run: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.redis.rpush(run.keys.queue("q"), JOB)
+    monkeypatch.delenv("REDIS_URL")
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    with nobody_s_port() as port:
+        monkeypatch.setenv("VALKEY_PORT", str(port))
+        [line] = run("peek", "q", status=1)
+    assert line.startswith("Redis: Error 111 connecting to 127.0.0.1:") or "Connect call failed" in line
+    assert line.endswith("(no REDIS_URL is set; `make services` starts the embedded Valkey)")
+    with services.claim(tmp_path, "valkey") as announcement:
+        services.announce(announcement, pid=valkey.pid, valkey_port=valkey.port)
+        assert run("peek", "q") == ['     1  sendEmail [{"to":"a@example.com"}]']
+    services._announcements.remove(announcement)
+
+
+@pytest.mark.parametrize(
+    "words", [["stats"], ["peek", "q"], ["doctor"], ["failed", "list"], ["failed", "remove", "--all"]]
+)
+def test_redis_away_is_one_line_and_exit_1_and_the_password_is_in_none(
+    run: Terminal, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nobody_s_port() as port:
+        monkeypatch.setenv("REDIS_URL", f"redis://user:secret@127.0.0.1:{port}/0")
+        [line] = run(*words, status=1)
+    assert line.startswith("Redis: ")
+    assert "secret" not in line
+
+
+# A reader that leaves
+
+
+@pytest.mark.parametrize(
+    "words", [["stats"], ["failed", "list", "--count", "5000"], ["peek", "q", "--count", "5000"], ["--help"]]
+)
+def test_a_reader_that_leaves_first_is_no_traceback(run: Terminal, words: list[str]) -> None:
+    run.fail(*["x" * 100] * 2000)
+    run.redis.rpush(run.keys.queue("q"), *[JOB] * 2000)
+    options = [] if words == ["--help"] else ["--namespace", run.keys.namespace]
+    command = [sys.executable, "-m", "5_remote_queue.commands", *words, *options]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert ended.stderr == ""
+    assert ended.returncode == 141 or words == ["--help"], "argparse does not say that it could not print"

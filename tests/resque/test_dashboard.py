@@ -1,0 +1,673 @@
+"""The dashboard: what it shows, what its buttons do, who may press them, and what cannot break it."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from html import unescape
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.client import ClientResponse
+from pydantic import SecretStr
+from redis import Redis
+
+from asynckit.ids import new_id
+from asynckit.redis_client import redis_client
+from asynckit.web.page_token import page_token
+from common.http import serving
+from common.settings import Settings
+from resque import keys as keys_module
+from resque import observe, wire
+from resque import queue as queue_module
+from resque.dashboard import charts, live
+from tests.support.chapters import chapter_module
+from tests.support.programs import LIMIT, Valkey, nobody_s_port
+
+server = chapter_module("5_remote_queue.server")
+
+KEYS = keys_module.Keys()
+XSS = "<img src=x onerror=alert(1)>"
+PAGES = [
+    "",
+    "/queues",
+    "/queue?name=q",
+    f"/queue?name={quote(XSS)}",
+    "/delayed",
+    "/failed",
+    "/failed?before=9",
+    "/workers",
+]
+ACTIONS = [
+    "queues/pause", "queues/resume", "delayed/run", "delayed/remove",
+    "failed/retry", "failed/remove", "failed/retry-all", "failed/remove-all",
+]  # fmt: skip
+JOB = '{"class":"sendEmail","queue":"q","args":[{"to":"a@example.com"}]}'
+GARBAGE: list[str | bytes] = [
+    XSS, b"\xff\x00", b"", "NaN", "null", "[]", "{}", '{"class":null}', '{"class":"c","args":5}',
+    '{"class":"c","queue":5}', f'{{"class":"c","args":{"[" * 500}{"]" * 500}}}', "[" * 5000,
+    json.dumps({"class": XSS, "queue": XSS, "args": [XSS]}),
+]  # fmt: skip
+
+
+@dataclass
+class Site:
+    """The server in this process, and Redis beside it."""
+
+    url: str
+    http: ClientSession
+    redis_url: str
+    redis: Any
+    """To look and to prepare, from outside."""
+
+    async def get(self, path: str = "", status: int = 200) -> str:
+        async with self.http.get(f"{self.url}/resque{path}") as response:
+            text = await response.text()
+            assert response.status == status, text
+            return text
+
+    async def post(self, action: str, **form: str | int) -> ClientResponse:
+        """Press a button, and stay where the answer is."""
+        form = {"token": page_token("/resque"), **form}
+        return await self.http.post(f"{self.url}/resque/{action}", data=form, allow_redirects=False)
+
+    async def press(self, action: str, **form: str | int) -> str:
+        """Press it and see the page to which that leads."""
+        response = await self.post(action, **form)
+        assert response.status == 303, await response.text()
+        return await self.get(response.headers["Location"].removeprefix("/resque"))
+
+    async def form(self, page: str, action: str, number: int = 0) -> dict[str, str]:
+        """The fields of the form that posts to this action."""
+        forms = re.findall(rf'<form method="post" action="/resque/{action}".*?</form>', await self.get(page), re.DOTALL)
+        fields = re.findall(r'<input type="hidden" name="(\w+)" value="(.*?)">', forms[number])
+        return {name: unescape(value) for name, value in fields}
+
+    def list(self, key: str) -> list[bytes]:
+        found: list[bytes] = self.redis.lrange(key, 0, -1)
+        return found
+
+    def dump(self) -> dict[bytes, bytes]:
+        """All that is in Redis."""
+        return {key: self.redis.dump(key) for key in self.redis.scan_iter(count=1000)}
+
+
+@pytest.fixture
+async def site(valkey: Valkey) -> AsyncIterator[Site]:
+    async with site_of(valkey.url) as site:
+        site.redis.flushall()
+        yield site
+
+
+class site_of:  # noqa: N801  reads as a function
+    """A server for this Redis."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def __aenter__(self) -> Site:
+        settings = Settings(redis_url=SecretStr(self._url), host="127.0.0.1")
+        self._runner: web.AppRunner = await serving.start(server.create_app(settings), "127.0.0.1", 0)
+        self._http = ClientSession()
+        self._redis = Redis.from_url(self._url, protocol=2)
+        url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return Site(url, self._http, self._url, self._redis)
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.close()
+        self._redis.close()
+        await self._runner.cleanup()
+
+
+def failure(**more: object) -> str:
+    members = {
+        "failed_at": "2026/11/21 07:39:33 UTC",
+        "payload": json.loads(JOB),
+        "exception": "Refused",
+        "error": "550 no such user",
+        "backtrace": ["mailer.py:7"],
+        "worker": "host:7:q",
+        "queue": "q",
+    }
+    return json.dumps(members | more)
+
+
+def words(page: str) -> str:
+    """What a reader reads."""
+    return " ".join(unescape(re.sub("<[^>]*>", " ", page)).split())
+
+
+# What it shows
+
+
+async def test_the_strategy_s_page_leads_to_it_and_it_leads_back(site: Site) -> None:
+    async with site.http.get(f"{site.url}/") as response:
+        assert '<a href="/resque">resque</a>' in await response.text()
+    assert '<a href="/">' in await site.get()
+
+
+async def test_the_overview_counts(site: Site) -> None:
+    site.redis.sadd(KEYS.queues, "q", "p")
+    site.redis.rpush(KEYS.queue("q"), *[JOB] * 1000)
+    site.redis.rpush(KEYS.queue("p"), *[JOB] * 234)
+    site.redis.rpush(KEYS.failed, failure())
+    site.redis.zadd(KEYS.schedule, {"4000000000": 4_000_000_000})
+    site.redis.rpush(KEYS.delayed(4_000_000_000), JOB, JOB)
+    site.redis.hset(KEYS.totals, mapping={"succeeded": 12345, "late": 1})
+    text = words(await site.get())
+    assert "waiting 1,234 in progress 0 delayed 2 failed 1 " in text
+    assert "succeeded 12,345 " in text
+    assert "finished after their lease 1 " in text
+
+
+async def test_a_queue_shows_its_length_its_oldest_and_why_it_is_paused(site: Site) -> None:
+    made = f"<{int((time.time() - 200) * 1000):012x}{new_id('example.com')[13:]}"
+    site.redis.sadd(KEYS.queues, "q", "a/b?c=d&e", "")
+    site.redis.rpush(KEYS.queue("q"), json.dumps({"class": "c", "args": [{"id": made}]}), JOB)
+    site.redis.set(KEYS.paused("q"), "LoginFailed: 535")
+    text = words(await site.get("/queues"))
+    assert re.search(r"q 2 3 min 2\d s paused LoginFailed: 535 Resume", text)
+    site.redis.rpush(KEYS.queue("a/b?c=d&e"), '{"class":"odd","args":[]}')
+    [link] = re.findall(r'href="/resque(/queue\?name=a[^"]*)"', await site.get("/queues"))
+    assert "1 odd []" in words(await site.get(unescape(link)))
+    assert "0 waiting." in words(await site.get("/queue?name="))
+
+
+async def test_jobs_are_shown_with_their_arguments_a_page_at_a_time(site: Site) -> None:
+    site.redis.rpush(KEYS.queue("q"), *(json.dumps({"class": "c", "args": [f"job {n}"]}) for n in range(60)))
+    page = await site.get("/queue?name=q")
+    assert [f'c ["job {n}"]' in words(page) for n in (0, 24, 25)] == [True, True, False]
+    [following] = re.findall(r'href="/resque(/queue\?name=q&amp;from=\d+)">The next', page)
+    page = await site.get(unescape(following))
+    assert [f'c ["job {n}"]' in words(page) for n in (24, 25, 49, 50)] == [False, True, True, False]
+    [last] = re.findall(r'href="/resque(/queue\?name=q&amp;from=\d+)">The newest', page)
+    page = await site.get(unescape(last))
+    assert [f'c ["job {n}"]' in words(page) for n in (34, 35, 59)] == [False, True, True]
+    assert "The next" not in page
+
+
+async def test_a_job_of_rails_is_shown_by_the_class_it_wraps(site: Site) -> None:
+    name = "ActiveJob::QueueAdapters::ResqueAdapter::JobWrapper"
+    for first in ({"job_class": "InvoiceJob", "arguments": [7]}, {"job_class": 5}, 5):
+        site.redis.rpush(KEYS.queue("q"), json.dumps({"class": name, "args": [first]}))
+    text = words(await site.get("/queue?name=q"))
+    assert "1 InvoiceJob [7] " in text
+    assert f'2 {name} [{{"job_class":5}}] ' in text
+    assert f"3 {name} [5] " in text
+
+
+async def test_delayed_jobs_come_by_their_time_a_page_at_a_time(site: Site) -> None:
+    for second, count in ((4_000_000_000, 20), (3_999_999_999, 10), (4_000_000_001, 10)):
+        site.redis.zadd(KEYS.schedule, {str(second): second})
+        site.redis.rpush(KEYS.delayed(second), *(f'{{"class":"c","args":[{second},{n}]}}' for n in range(count)))
+    page = await site.get("/delayed")
+    shown = re.findall(r"c \[(\d+),(\d+)\]", words(page))
+    assert shown[0] == ("3999999999", "0")
+    assert (len(shown), shown[-1]) == (25, ("4000000000", "14"))
+    assert "2096-10-02 07:06:39 UTC" in page
+    assert "40 delayed jobs." in page
+    [following] = re.findall(r'href="/resque(/delayed\?from[^"]*)"', page)
+    rest = re.findall(r"c \[(\d+),(\d+)\]", words(await site.get(unescape(following))))
+    assert (len(rest), rest[0], rest[-1]) == (15, ("4000000000", "15"), ("4000000001", "9"))
+
+
+async def test_a_failure_shows_why_where_and_which_job(site: Site) -> None:
+    site.redis.rpush(KEYS.failed, *(failure(error=f"error {n}") for n in range(30)))
+    page = await site.get("/failed")
+    text = words(page)
+    assert [f"Refused error {n}" in text for n in (29, 5, 4)] == [True, True, False], "the newest first"
+    assert "mailer.py:7" in text
+    assert "2026-11-21 07:39:33 UTC" in text
+    assert "30 failed jobs." in text
+    [older] = re.findall(r'href="/resque(/failed\?before=\d+)">Older', page)
+    assert [f"Refused error {n}" in words(await site.get(older)) for n in (5, 4, 0)] == [False, True, True]
+
+
+async def test_workers_show_what_they_do_and_the_silent_are_no_ghosts(site: Site) -> None:
+    now = time.time()
+    busy, idle, dead, never = "h.01234567:7+1:q", "h.01234567:7+2:q", "gone:8:q", "node:9:*"
+    site.redis.sadd(KEYS.workers, busy, idle, "h.01234567:7+3:q", dead, never)
+    for slot in (1, 2, 3):
+        site.redis.set(KEYS.ping(f"h.01234567:7+{slot}"), wire.ping("x", ["q"], now))
+    site.redis.hset(KEYS.heartbeats, dead, wire.heartbeat_at(now - 600))
+    record = f'{{"token":"t",{wire.working_since(now - 125)},"worker":"x","queue":"q","payload":{JOB}}}'
+    for worker in (busy, dead):
+        site.redis.set(KEYS.worker(worker), record)
+    text = words(await site.get("/workers"))
+    work, rest = text.split(" Idle ")
+    free, silent = rest.split(" Silent ")
+    assert re.search(r'At work sendEmail \[{"to":"a@example.com"}\] for 2 min \d+ s h.01234567:7\+1:q', work)
+    assert re.search(r"h.01234567:7 q 2 \d+(\.\d)? m?s ago", free), "two slots of one process"
+    assert "node:9:* no heartbeat" in silent
+    assert re.search(r"gone:8:q silent for 10 min \d+ s sendEmail", silent)
+    assert "h.01234567" not in silent
+    assert "gone" not in work + free
+
+
+def moment(second: int, succeeded: int = 0, failed: int = 0, retried: int = 0, **waits: int) -> Any:
+    return observe.Moment(second, succeeded, failed, retried, {int(power[1:]): n for power, n in waits.items()})
+
+
+def test_the_charts_say_in_words_what_they_draw() -> None:
+    moments = [
+        moment(0, 100, w3=90, w10=10),
+        moment(10),
+        moment(20, 50, 10, 20, w0=50),
+        *(moment(30 + n) for n in range(4)),
+    ]
+    chart = charts.throughput(moments)
+    assert chart.summary == (
+        "The last ten minutes: 150 jobs succeeded, 10 failed, 20 attempts are repeated; at most 10.0 a second."
+    )
+    assert [(bar.kind, bar.height) for bar in chart.bars] == [
+        ("succeeded", 130.0), ("succeeded", 65.0), ("retried", 26.0), ("failed", 13.0),
+    ]  # fmt: skip
+    assert chart.bars[-1].y == 130 - 65 - 26 - 13, "one on top of the other"
+    assert chart.rows == [("00:00", "150", "20", "10"), ("00:00", "0", "0", "0")]
+    waits = charts.waiting_times(moments)
+    assert waits.summary == "The last ten minutes: half of the jobs had waited at most 8 ms, 95 of 100 at most 1.0 s."
+    assert [line.points.count(" ") for line in waits.lines] == [0, 0, 0, 0], "no line across what is not known"
+    assert waits.rows[0] == ("00:00", "≤ 8 ms", "≤ 1.0 s")
+    assert "No job has succeeded" in charts.waiting_times([moment(0)]).summary
+
+
+@pytest.mark.parametrize("moments", [[], [moment(0, 10**18, 10**18, w999=1)], [moment(0, w0=1)], [moment(10**11)]])
+def test_no_figures_can_break_a_chart(moments: list[Any]) -> None:
+    for chart in (charts.throughput(moments), charts.waiting_times(moments)):
+        assert all(-2 <= bar.y <= 130 and bar.height <= 130.1 for bar in chart.bars)
+
+
+async def test_the_charts_are_drawn_with_a_text_for_those_who_do_not_see_them(site: Site) -> None:
+    site.redis.hset(KEYS.chart(int(time.time()) // 10 - 2), mapping={"succeeded": 70, "waited:5": 70})
+    page = await site.get()
+    assert page.count('<svg viewBox="') == page.count('role="img" aria-labelledby=') == 2
+    assert re.search(r'<title id="throughput-summary">The last ten minutes: 70 jobs succeeded', page)
+    assert re.search(r'<rect class="succeeded" x="[\d.]+" y="[\d.]+" width="[\d.]+" height="[\d.]+"/>', page)
+    assert "half of the jobs had waited at most 32 ms" in page
+
+
+# What its buttons do
+
+
+async def test_a_failed_job_is_retried_once_by_two_who_press(site: Site) -> None:
+    site.redis.rpush(KEYS.failed, failure(error="1"), failure(error="2"))
+    form = await site.form("/failed", "failed/retry")
+    assert "The job is back in its queue." in await site.press("failed/retry", **form)
+    assert "Nothing has changed: the job was no longer there." in await site.press("failed/retry", **form)
+    assert [json.loads(raw) for raw in site.list(KEYS.queue("q"))] == [json.loads(JOB)]
+    assert site.redis.sismember(KEYS.queues, "q")
+    assert site.list(KEYS.failed) == [failure(error="1").encode()]
+
+
+async def test_a_failed_job_is_removed_and_the_page_of_the_list_stays(site: Site) -> None:
+    site.redis.rpush(KEYS.failed, *(failure(error=f"{n}") for n in range(30)))
+    form = await site.form("/failed?before=4", "failed/remove", 1)
+    response = await site.post("failed/remove", **form)
+    assert response.headers["Location"] == "/resque/failed?done=removed&before=4"
+    assert failure(error="1").encode() not in site.list(KEYS.failed)
+    assert site.redis.llen(KEYS.failed) == 29
+
+
+async def test_all_failed_jobs_are_retried_or_removed(site: Site) -> None:
+    site.redis.rpush(KEYS.failed, *(failure(error=n) for n in range(1234)))
+    page = await site.press("failed/retry-all", **await site.form("/failed", "failed/retry-all"))
+    assert "1,234 jobs are back in their queues." in page
+    assert site.redis.llen(KEYS.queue("q")) == 1234
+    site.redis.rpush(KEYS.failed, b"\xff", failure(), failure(payload=None))
+    assert "1 jobs are back in their queues. The others cannot" in await site.press("failed/retry-all")
+    page = await site.press("failed/remove-all", **await site.form("/failed", "failed/remove-all"))
+    assert "2 failed jobs are removed." in page
+    assert "No failed jobs." in page
+
+
+async def test_what_cannot_be_retried_has_no_button_for_it_and_says_why(site: Site) -> None:
+    site.redis.rpush(KEYS.failed, failure(payload=None))
+    page = await site.get("/failed")
+    assert "Cannot be retried there is no job in the record" in words(page)
+    assert 'action="/resque/failed/retry"' not in page
+    form = await site.form("/failed", "failed/remove")
+    assert "Nothing has changed: there is no job in it" in await site.press("failed/retry", **form)
+    assert "The job is removed." in await site.press("failed/remove", **form)
+
+
+async def test_a_delayed_job_runs_now_or_is_removed(site: Site) -> None:
+    second = 4_000_000_000
+    jobs = [f'{{"class":"c","queue":"q","args":[{n}]}}' for n in range(3)]
+    site.redis.zadd(KEYS.schedule, {str(second): second})
+    site.redis.rpush(KEYS.delayed(second), *jobs)
+    for job in jobs:
+        site.redis.sadd(KEYS.timestamps(job), f"delayed:{second}")
+    form = await site.form("/delayed", "delayed/run", 1)
+    assert "The job is in its queue now." in await site.press("delayed/run", **form)
+    assert "the job was no longer there" in await site.press("delayed/run", **form)
+    assert site.list(KEYS.queue("q")) == [jobs[1].encode()]
+    assert site.redis.exists(KEYS.timestamps(jobs[1])) == 0
+    for _ in range(2):
+        assert "The job is removed." in await site.press(
+            "delayed/remove", **await site.form("/delayed", "delayed/remove")
+        )
+    assert set(site.redis.keys()) == {KEYS.queues.encode(), KEYS.queue("q").encode()}
+
+
+async def test_a_removed_delayed_job_may_be_enqueued_again(site: Site) -> None:
+    async with redis_client(site.redis_url) as redis:
+        assert await queue_module.Queue(redis).enqueue_in(1000, "q", "c", [{"id": "7"}])
+        assert not await queue_module.Queue(redis).enqueue("q", "c", [{"id": "7"}])
+        await site.press("delayed/remove", **await site.form("/delayed", "delayed/remove"))
+        assert await queue_module.Queue(redis).enqueue("q", "c", [{"id": "7"}])
+
+
+async def test_a_delayed_thing_that_is_no_job_can_be_removed_and_not_run(site: Site) -> None:
+    site.redis.zadd(KEYS.schedule, {"5": 5})
+    site.redis.rpush(KEYS.delayed(5), b"\xff{", '{"class":"c"}')
+    assert 'action="/resque/delayed/run"' not in await site.get("/delayed")
+    form = await site.form("/delayed", "delayed/remove")
+    assert "there is no job in it that a queue could take" in await site.press("delayed/run", **form)
+    await site.press("delayed/remove", **form)
+    assert site.list(KEYS.delayed(5)) == [b'{"class":"c"}']
+
+
+async def test_a_queue_is_paused_until_it_is_resumed_or_for_a_time(site: Site) -> None:
+    site.redis.sadd(KEYS.queues, XSS)
+    page = await site.press("queues/pause", **await site.form("/queues", "queues/pause"), seconds="")
+    assert "paused paused on the dashboard Resume" in words(page)
+    assert site.redis.pttl(KEYS.paused(XSS)) == -1
+    page = await site.press("queues/resume", **await site.form("/queues", "queues/resume"))
+    assert site.redis.exists(KEYS.paused(XSS)) == 0
+    assert "The queue is resumed." in page
+    await site.press("queues/pause", queue=XSS, seconds="300")
+    assert 0 < site.redis.pttl(KEYS.paused(XSS)) <= 300_000
+
+
+async def test_a_pause_for_a_time_does_not_shorten_one_without_end(site: Site) -> None:
+    """A worker whose login fails pauses its queue, and resumes it when the login works again."""
+    async with redis_client(site.redis_url) as redis:
+        queue = queue_module.Queue(redis)
+        await queue.pause("q", "by a person", None)
+        await queue.pause("q", "LoginFailed", 5.0)
+        await queue.resume("q", only_timed=True)
+        assert await queue.paused("q") == "by a person"
+        await queue.resume("q")
+        await queue.pause("q", "LoginFailed", 5.0)
+        await queue.resume("q", only_timed=True)
+        assert await queue.paused("q") is None
+
+
+# Who may press them
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_nothing_changes_by_get_without_the_token_or_from_another_site(site: Site, action: str) -> None:
+    site.redis.rpush(KEYS.failed, failure())
+    site.redis.zadd(KEYS.schedule, {"4000000000": 4_000_000_000})
+    site.redis.rpush(KEYS.delayed(4_000_000_000), JOB)
+    site.redis.sadd(KEYS.queues, "q")
+    site.redis.set(KEYS.paused("q"), "x")
+    before = site.dump()
+    url, token = f"{site.url}/resque/{action}", page_token("/resque")
+    form = {"queue": "q", "id": "", "number": "1", "second": "4000000000", "place": "0", "seconds": ""}
+    for attempt, status in (
+        (site.http.get(url, params={"token": token}), 405),
+        (site.http.head(url, params={"token": token}), 405),
+        (site.http.put(url, data={"token": token}), 405),
+        (site.http.post(url, data=form), 403),
+        (site.http.post(url, data=form | {"token": "x"}), 403),
+        (site.http.post(url, data=form | {"token": page_token("/log")}), 403),
+        (site.http.post(url, data=form | {"token": token}, headers={"Origin": "http://evil.test"}), 403),
+        (site.http.post(url, data=form | {"token": token}, headers={"Origin": "null"}), 403),
+        (site.http.post(url, data=form | {"token": token}, headers={"Sec-Fetch-Site": "cross-site"}), 403),
+        (site.http.post(url, data=form | {"token": token}, headers={"Host": "evil.test"}), 403),
+    ):
+        response = await attempt
+        assert response.status == status, (attempt, await response.text())
+    assert site.dump() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"token=\xff", 400),
+        ("application/x-www-form-urlencoded; charset=nix", b"token=x", 400),
+        ("multipart/form-data", b"", 400),
+        ("multipart/form-data; boundary=x", b"--x\r\nnix", 400),
+        ("application/json", b"{}", 403),
+    ],
+)
+async def test_a_body_that_is_no_form_is_refused(site: Site, kind: str, body: bytes, status: int) -> None:
+    async with site.http.post(
+        f"{site.url}/resque/failed/remove-all", data=body, headers={"Content-Type": kind}
+    ) as response:
+        assert response.status == status
+
+
+async def test_the_pages_send_their_forms_with_an_origin(site: Site) -> None:
+    """With `no-referrer` a browser would say `Origin: null`, and every button would be refused."""
+    async with site.http.get(f"{site.url}/resque/failed") as response:
+        assert response.headers["Referrer-Policy"] == "same-origin"
+        assert response.headers["Content-Security-Policy"].startswith("default-src 'self';")
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "path", ["/resque/failed/retry", "/resque/a/b", "/resque/x", "/resque/queues/x", "/resque/assets/x"]
+)
+async def test_no_path_of_three_parts_below_it_is_an_email(site: Site, path: str) -> None:
+    async with site.http.get(f"{site.url}{path}") as response:
+        assert response.status in (404, 405)
+    async with site.http.get(f"{site.url}/resque.example.com/Hello/x") as response:
+        assert (await response.json())["error"]["field"] == "to", "and one that does not begin with it is"
+
+
+# Live
+
+
+async def event(response: ClientResponse) -> Any:
+    async with asyncio.timeout(LIMIT):
+        while not (line := await response.content.readline()).startswith(b"data: "):
+            assert line, "the stream has ended"
+    return json.loads(line[6:])
+
+
+async def test_events_tell_the_figures_when_they_change(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "LOOK_SECONDS", 0.01)
+    response = await site.http.get(f"{site.url}/resque/events")
+    assert response.content_type == "text/event-stream"
+    assert (await event(response))["failed"] == 0
+    site.redis.rpush(KEYS.failed, failure())
+    assert (await event(response))["failed"] == 1
+    site.redis.sadd(KEYS.queues, "q")
+    site.redis.rpush(KEYS.queue("q"), JOB, JOB)
+    while (figures := await event(response))["waiting"] == 0:
+        pass
+    assert (figures["waiting"], figures["queues"], figures["failed"]) == (2, 1, 1)
+    response.close()
+
+
+async def test_while_redis_is_away_the_pages_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with nobody_s_port() as port:
+        await pages_say_that_redis_is_away(port)
+
+
+async def pages_say_that_redis_is_away(port: int) -> None:
+    async with site_of(f"redis://user:secret@127.0.0.1:{port}/0") as site:
+        for path in PAGES:
+            page = await site.get(path, status=503)
+            assert "The queue cannot be shown: Redis: " in page
+            assert "secret" not in page
+        for action in ACTIONS:
+            assert (await site.post(action, id="x", second="5", number="1")).status == 503
+        response = await site.http.get(f"{site.url}/resque/events")
+        assert (await event(response))["away"].startswith("Redis: ")
+        response.close()
+
+
+# What cannot break it
+
+
+def fill_with_garbage(redis: Any) -> None:
+    """Everything that can be wrong under the right type."""
+    redis.sadd(KEYS.queues, "q", XSS, b"\xff", "")
+    for queue in ("q", XSS):
+        redis.rpush(KEYS.queue(queue), *GARBAGE)
+        redis.set(KEYS.paused(queue), XSS)
+    for second in (5, 4_000_000_000, 10**14):
+        redis.zadd(KEYS.schedule, {str(second): second})
+        redis.rpush(KEYS.delayed(second), *GARBAGE)
+    redis.zadd(KEYS.schedule, {XSS: 1, "1e5": 1e5, "-5": 6, "9" * 30: 1e30, "inf": float("inf")})
+    values: tuple[Any, ...] = (
+        XSS,
+        None,
+        5,
+        1.5,
+        1e300,
+        True,
+        [],
+        {},
+        [1, None, XSS],
+        "9" * 5000,
+        "0 JAN 0:10000000000 0",
+        [[[]]],
+    )
+    redis.rpush(KEYS.failed, *GARBAGE, *(failure(**{name: v}) for v in values for name in json.loads(failure())))
+    redis.rpush(
+        KEYS.failed, failure(**dict.fromkeys(json.loads(failure()), XSS) | {"payload": {"class": XSS, "args": [XSS]}})
+    )
+    workers: list[str | bytes] = ["", ":", "x", XSS, f"{XSS}:1:{XSS}", b"\xff:1:q", "h:1:q", "h:2+x:q", "::"]
+    redis.sadd(KEYS.workers, *workers)
+    for worker, text in zip(workers, GARBAGE, strict=False):
+        name = worker.encode() if isinstance(worker, str) else worker
+        redis.set(b"resque:worker:" + name, text)
+        redis.set(b"resque:worker:" + name + b":started", text)
+        redis.set(b"resque:worker:ping:" + b":".join(name.split(b":")[:2]), text)
+        redis.hset(KEYS.heartbeats, name, text)
+    redis.set(
+        KEYS.worker("h:1:q"), '{"run_at":1e300,"queue":[],"payload":{"class":"c","args":' + "[" * 500 + "]" * 500 + "}}"
+    )
+    redis.set(KEYS.ping("h:1"), json.dumps({"time": time.time()}))
+    chart: dict[str, Any] = {
+        "succeeded": XSS,
+        "failed": "9" * 5000,
+        "retried": "-1",
+        "waited:999": "9" * 15,
+        "waited:x": 1,
+        XSS: XSS,
+    }
+    redis.hset(KEYS.chart(int(time.time()) // 10), mapping=chart)
+    redis.hset(KEYS.totals, mapping={"succeeded": "9" * 5000, "failed": XSS, XSS: 5})
+    redis.set(KEYS.node_lock, XSS)
+    redis.set(KEYS.pause_all, XSS)
+
+
+async def test_bad_data_in_every_key_is_text(site: Site) -> None:
+    fill_with_garbage(site.redis)
+    asked, to_ask = set(), {*PAGES}
+    while to_ask:  # and wherever these lead
+        page = await site.get(path := to_ask.pop())
+        asked.add(path)
+        assert "<img" not in page, path
+        assert "alert(1)" not in re.sub(r"&lt;img src=x onerror=alert\(1\)&gt;", "", page), path
+        links = {unescape(link) for link in re.findall(r'href="/resque([^"]*)"', page)}
+        to_ask |= {link for link in links if not link.startswith("/assets")} - asked
+    assert len(asked) > len(PAGES)
+
+
+async def test_a_wrong_type_under_every_key_is_no_error(site: Site) -> None:
+    names = [value for value in vars(KEYS).values() if isinstance(value, str) and ":" in value]
+    others = [
+        KEYS.queue("q"),
+        KEYS.paused("q"),
+        KEYS.delayed(5),
+        KEYS.worker("h:1:q"),
+        KEYS.chart(int(time.time()) // 10),
+    ]
+    wrongs: list[Callable[[str], object]] = [
+        lambda key: site.redis.set(key, "x"),
+        lambda key: site.redis.xadd(key, {"a": 1}),
+    ]
+    for wrong in wrongs:
+        site.redis.flushall()
+        for key in (*names, *others):
+            wrong(key)
+        for path in PAGES:
+            await site.get(path)
+        site.redis.delete(KEYS.queues, KEYS.workers, KEYS.schedule)
+        site.redis.sadd(KEYS.queues, "q")
+        site.redis.sadd(KEYS.workers, "h:1:q")
+        site.redis.zadd(KEYS.schedule, {"5": 5})
+        for path in PAGES:
+            await site.get(path)
+
+
+ODD_QUESTIONS = [
+    "/failed?before=-1", "/failed?before=x", f"/failed?before={'9' * 400}", "/failed?done=x&count=y",
+    "/delayed?from=-5&place=x", f"/delayed?from={'9' * 15}", "/queues?from=99999", "/queue", "/queue?name=%FF%00",
+    "/queue?name=q&from=999999999999999", "/queue?name=q&from=1e5",
+]  # fmt: skip
+
+
+async def test_an_odd_question_gets_a_page(site: Site) -> None:
+    fill_with_garbage(site.redis)
+    for path in ODD_QUESTIONS:
+        await site.get(path)
+
+
+ODD_FORMS: list[dict[str, str]] = [
+    {}, {"id": "", "number": "x"}, {"id": "*", "number": "-1"}, {"id": XSS, "number": "9" * 400, "before": XSS},
+    {"second": "x"}, {"second": "9" * 15, "place": "9" * 15, "id": "f" * 40}, {"queue": "\x00\uffff", "seconds": "-1"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_an_odd_form_leads_back_to_a_page(site: Site, action: str) -> None:
+    site.redis.rpush(KEYS.failed, failure())
+    for form in ODD_FORMS:
+        assert "<img" not in await site.press(action, **form)
+
+
+async def test_ten_megabytes_are_shown_by_their_beginning(site: Site) -> None:
+    large = json.dumps({"class": "c", "queue": "q", "args": ["x" * 10_000_000]})
+    site.redis.sadd(KEYS.queues, "q")
+    site.redis.rpush(KEYS.queue("q"), large)
+    site.redis.rpush(KEYS.failed, failure(error="small"), failure(error="x" * 10_000_000))
+    site.redis.zadd(KEYS.schedule, {"5": 5})
+    site.redis.rpush(KEYS.delayed(5), large)
+    for path in PAGES:
+        assert len(await site.get(path)) < 100_000
+    assert "10.0 MB, of which this is the beginning" in await site.get("/queue?name=q")
+    await site.press("failed/remove", **await site.form("/failed", "failed/remove"))
+    assert site.list(KEYS.failed) == [failure(error="small").encode()]
+
+
+async def test_no_page_reads_more_than_it_shows(site: Site) -> None:
+    """Of ten thousand jobs and failures, and by no command that looks through all keys."""
+    site.redis.sadd(KEYS.queues, "q")
+    site.redis.rpush(KEYS.queue("q"), *[JOB] * 10_000)
+    site.redis.rpush(KEYS.failed, *[failure()] * 10_000)
+    site.redis.zadd(KEYS.schedule, {str(second): second for second in range(4_000_000_000, 4_000_010_000)})
+    site.redis.rpush(KEYS.delayed(4_000_000_000), *[JOB] * 10_000)
+    for path in PAGES:  # so that the scripts are known
+        await site.get(path)
+    with site.redis.monitor() as monitor:
+        for path in (*PAGES, "/queue?name=q&from=5000", "/failed?before=5000", "/delayed?from=4000000000&place=5000"):
+            assert len(await site.get(path)) < 150_000
+        site.redis.echo("the end")
+        commands = [monitor.next_command()["command"].split()]
+        while commands[-1] != ["ECHO", "the", "end"]:
+            commands.append(monitor.next_command()["command"].split())
+    names = {command[0].upper() for command in commands}
+    assert not {"KEYS", "SCAN", "SSCAN", "HSCAN", "SORT"} & names
+    ranges = [command for command in commands if command[0].upper() in ("LRANGE", "ZRANGE")]
+    assert {command[1] for command in ranges} >= {
+        KEYS.queue("q"),
+        KEYS.failed,
+        KEYS.delayed(4_000_000_000),
+        KEYS.schedule,
+    }
+    spans = [(command[0].upper(), int(command[-2]), int(command[-1])) for command in ranges]
+    assert all(0 <= last - first <= 1000 and last >= 0 for _, first, last in spans)
+    assert sum(last - first + 1 for name, first, last in spans if name == "LRANGE") <= 26 * len(PAGES)

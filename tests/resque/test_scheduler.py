@@ -1,0 +1,446 @@
+"""Cron and leadership: what is due is enqueued once, by whoever leads."""
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from cronsim import CronSim
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+import resque
+from asynckit.redis_client import redis_client
+from resque import events, housekeeping, observe, scripts
+from resque import keys as keys_module
+from resque import schedules as schedules_module
+from resque.doctor import Doctor
+from tests.support.programs import Program, Valkey, a_name, wait_until
+
+Keys = keys_module.Keys
+
+DAY = 86400
+
+
+class Clockwork:
+    """Several schedulers on one Redis, in a namespace of their own."""
+
+    def __init__(self, redis: Redis, valkey: Valkey, *own: Any) -> None:
+        self.redis = redis
+        self.client: Any = valkey.client
+        self.keys = Keys(a_name())
+        self.scripts = scripts.Scripts(redis)
+        self.housekeeping = housekeeping.Housekeeping(redis, self.scripts, self.keys, events.ignore)
+        self.fired: list[Any] = []
+        self.schedules = self.another(*own)
+
+    def another(self, *own: Any) -> Any:
+        return resque.Schedules(self.redis, self.scripts, self.keys, own, self.fired.append)
+
+    async def lead(self) -> None:
+        await self.housekeeping.promote()
+        assert self.housekeeping.leader == "six-ways"
+
+    def put(self, name: str, **members: Any) -> None:
+        """As resque-scheduler does it."""
+        self.client.hset(self.keys.cron_schedules, name, json.dumps(members))
+
+    def mark(self, name: str) -> int:
+        """The second for which it was enqueued last."""
+        return int(self.client.hget(self.keys.cron, name).split()[0])
+
+    def set_back(self, name: str, seconds: int) -> None:
+        """As if so much time had passed."""
+        second, kind = self.client.hget(self.keys.cron, name).split()
+        self.client.hset(self.keys.cron, name, f"{int(second) - seconds} {kind}")
+        self.client.hdel(self.keys.last_enqueued, name)
+
+    def jobs(self, queue: str = "q") -> list[Any]:
+        found: Any = self.client.lrange(self.keys.queue(queue), 0, -1)
+        return [json.loads(raw) for raw in found]
+
+
+@pytest.fixture
+async def clockwork(valkey: Valkey) -> AsyncIterator[Clockwork]:
+    async with redis_client(valkey.url) as redis:
+        clockwork = Clockwork(redis, valkey)
+        await clockwork.lead()
+        yield clockwork
+
+
+async def test_what_is_due_is_enqueued_in_resque_s_format(clockwork: Clockwork) -> None:
+    clockwork.put("hello", cron="0 0 1 * *", queue="q", args=["Alice", 1], **{"class": "greet"})
+    await clockwork.schedules.fire()
+    assert clockwork.jobs() == [], "a schedule that is new does not look back"
+    clockwork.set_back("hello", 31 * DAY)
+    assert await clockwork.schedules.fire() == 1
+    [raw] = clockwork.client.lrange(clockwork.keys.queue("q"), 0, -1)
+    assert raw == '{"class":"greet","queue":"q","args":["Alice",1]}'
+    assert clockwork.client.smembers(clockwork.keys.queues) == {"q"}
+    [fired] = clockwork.fired
+    assert (fired.schedule, fired.job.raw, fired.second) == ("hello", raw, clockwork.mark("hello"))
+    assert fired.second % 60 == 0
+    assert await clockwork.schedules.fire() == 0
+
+
+async def test_however_many_schedulers_look_each_second_is_enqueued_once(clockwork: Clockwork) -> None:
+    clockwork.put("tick", every="1m", queue="q", **{"class": "tick"})
+    await clockwork.schedules.fire()
+    many = [clockwork.another() for _ in range(20)]
+    for round_ in range(1, 4):
+        clockwork.set_back("tick", 60)
+        assert sum(await asyncio.gather(*(schedules.fire() for schedules in many))) == 1
+        assert len(clockwork.jobs()) == round_
+
+
+async def test_each_firing_is_a_job_of_its_own(clockwork: Clockwork) -> None:
+    clockwork.put("tick", every="1m", queue="q", args=[{"to": "x"}], **{"class": "tick"})
+    await clockwork.schedules.fire()
+    for _ in range(2):
+        clockwork.set_back("tick", 60)
+        await clockwork.schedules.fire()
+    first, second = (job["args"][0]["id"] for job in clockwork.jobs())
+    assert first != second
+
+
+@pytest.mark.parametrize("when", [{"cron": "0 0 1 * *"}, {"every": "30d"}])
+async def test_what_was_missed_is_made_good_once(clockwork: Clockwork, when: dict[str, str]) -> None:
+    clockwork.put("tick", queue="q", **when, **{"class": "tick"})
+    await clockwork.schedules.fire()
+    began = clockwork.mark("tick")
+    clockwork.set_back("tick", 400 * DAY)
+    assert await clockwork.schedules.fire() == 1
+    assert await clockwork.schedules.fire() == 0
+    assert began - 31 * DAY < clockwork.mark("tick") <= time.time(), "for the last time that was missed"
+    assert len(clockwork.jobs()) == 1
+
+
+async def test_a_schedule_that_is_changed_or_comes_back_is_new(clockwork: Clockwork) -> None:
+    clockwork.put("tick", every="1m", queue="q", **{"class": "tick"})
+    await clockwork.schedules.fire()
+    clockwork.set_back("tick", DAY)
+    clockwork.put("tick", cron="* * * * *", queue="q", **{"class": "tick"})
+    assert await clockwork.schedules.fire() == 0
+    clockwork.set_back("tick", DAY)
+    clockwork.client.hdel(clockwork.keys.cron_schedules, "tick")
+    await clockwork.schedules.fire()
+    assert clockwork.client.hgetall(clockwork.keys.cron) == {}
+    clockwork.put("tick", cron="* * * * *", queue="q", **{"class": "tick"})
+    assert await clockwork.schedules.fire() == 0
+    assert clockwork.jobs() == []
+
+
+async def test_what_is_in_redis_wins_over_the_code(clockwork: Clockwork) -> None:
+    own = resque.Schedule("tick", "q", "from code", every="1m"), resque.Schedule("tock", "q", "tock", every="1m")
+    schedules = clockwork.another(*own)
+    clockwork.put("tick", every="1m", queue="q", **{"class": "from Redis"})
+    await schedules.fire()
+    for name in ("tick", "tock"):
+        clockwork.set_back(name, 60)
+    assert await schedules.fire() == 2
+    assert [job["class"] for job in clockwork.jobs()] == ["from Redis", "tock"]
+
+
+async def test_schedules_are_added_as_resque_scheduler_keeps_them_and_removed(clockwork: Clockwork) -> None:
+    schedule = resque.Schedule("näh/e", "q", "DoIt", [{"to": "x"}, 1.0], cron="0 0 * * *", description="d")
+    await clockwork.schedules.add(schedule)
+    text = '{"cron":"0 0 * * *","class":"DoIt","queue":"q","args":[{"to":"x"},1],"description":"d"}'
+    assert clockwork.client.hgetall(clockwork.keys.cron_schedules) == {"näh/e": text}
+    assert clockwork.client.smembers(clockwork.keys.schedules_changed) == {"näh/e"}
+    assert await clockwork.schedules.all() == {"näh/e": schedules_module.read_schedule("näh/e", text)}
+    await clockwork.schedules.fire()
+    assert await clockwork.schedules.remove("näh/e")
+    assert clockwork.client.exists(clockwork.keys.cron_schedules, clockwork.keys.cron) == 0
+    assert not await clockwork.schedules.remove("näh/e")
+
+
+def test_what_resque_scheduler_allows_and_we_support() -> None:
+    read: Any = schedules_module.read_schedule
+    schedule = read(
+        "DoIt", '{"cron":"*/15 8-18 * * mon-fri","queue":"q","args":{"a":1},"persist":true,"parameters":{}}'
+    )
+    assert (schedule.job, schedule.args, schedule.when.fields) == ("DoIt", [{"a": 1}], "*/15 8-18 * * mon-fri")
+    assert read("x", '{"every":"1h30m","queue":"q","args":null}').when == schedules_module.Every(5400, 5400)
+    assert read("x", '{"every":["1w",{"first_in":"5m"}],"queue":"q"}').when == schedules_module.Every(604800, 300)
+    for text, seconds in {"15m": 900, "15mins": 900, "2 hours": 7200, "1 month": 2592000, "1M": 2592000}.items():
+        assert read("x", json.dumps({"every": text, "queue": "q"})).when.seconds == seconds
+    assert read("x", '{"cron":"@daily","queue":"q","custom_job_class":"Resque::Job"}').when.fields == "0 0 * * *"
+    assert read("x", '{"cron":"@noon Europe/Vienna","queue":"q"}').when.zone == ZoneInfo("Europe/Vienna")
+    assert read("x", '{"cron":"30 0 0 * * *","queue":"q"}').when.zone is UTC
+    assert read("x", '{"cron":"0 0 * * * Europe/Vienna","queue":"q"}').when.zone == ZoneInfo("Europe/Vienna")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("\x00", "not JSON"),
+        ("[]", "not a JSON object"),
+        ('{"cron":"0 0 * * *","queue":"q","rails_env":"production"}', "has rails_env, which is not supported"),
+        ('{"cron":"0 0 * * *","queue":"q","custom_job_class":"X"}', "has custom_job_class, which is not supported"),
+        ('{"cron":"0 0 * * *","class":"X"}', "names no queue"),
+        ('{"cron":"0 0 * * *","queue":7}', "queue is not a text"),
+        ('{"cron":"0 0 * * *","every":"1h","queue":"q"}', "needs either cron or every"),
+        ('{"queue":"q"}', "needs either cron or every"),
+        ('{"cron":"every day at noon","queue":"q"}', "cron 'every day at noon'"),
+        ('{"cron":"61 * * * *","queue":"q"}', "Bad minute"),
+        ('{"cron":"0 0 30 2 *","queue":"q"}', "Bad day-of-month"),
+        ('{"cron":"0 0 */20 * 1L","queue":"q"}', "never comes"),
+        ('{"cron":"0 0 * * * ../etc/passwd","queue":"q"}', "Bad day-of-week"),
+        ('{"cron":["0 0 * * *",{"overlap":false}],"queue":"q"}', "cron is not a text"),
+        ('{"every":["1h",{"first_at":"noon"}],"queue":"q"}', "nothing but first_in"),
+        ('{"every":"1x","queue":"q"}', "'1x' is not a duration"),
+        ('{"every":"0s","queue":"q"}', "no time at all"),
+        ('{"every":3600,"queue":"q"}', "3600 is not a duration"),
+        ('{"every":"1h","queue":"q","args":[12345678901234567]}', "above 2^53"),
+    ],
+)
+async def test_anything_else_is_named_in_the_log_once_and_left_alone(
+    clockwork: Clockwork, caplog: pytest.LogCaptureFixture, text: str, reason: str
+) -> None:
+    clockwork.client.hset(clockwork.keys.cron_schedules, "odd", text)
+    clockwork.put("tick", every="1m", queue="q", **{"class": "tick"})
+    with caplog.at_level(logging.WARNING):
+        await clockwork.schedules.fire()
+        clockwork.set_back("tick", 60)
+        assert await clockwork.schedules.fire() == 1, "the others go on"
+    [line] = caplog.messages
+    assert line.startswith("the schedule 'odd' is left to resque-scheduler: ")
+    assert reason in line
+    assert clockwork.client.hget(clockwork.keys.cron_schedules, "odd") == text
+
+
+async def test_a_queue_that_is_no_list_harms_no_other_schedule(
+    clockwork: Clockwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    clockwork.client.set(clockwork.keys.queue("bad"), "no list")
+    for name, queue in (("a", "bad"), ("b", "q")):
+        clockwork.put(name, every="1m", queue=queue, **{"class": "tick"})
+    await clockwork.schedules.fire()
+    for name in ("a", "b"):
+        clockwork.set_back(name, 60)
+    assert await clockwork.schedules.fire() == 1
+    assert [job["queue"] for job in clockwork.jobs()] == ["q"]
+    assert "the schedule 'a': Redis: WRONGTYPE" in caplog.text
+    clockwork.client.delete(clockwork.keys.queue("bad"))
+    assert await clockwork.schedules.fire() == 1, "and it was not taken for enqueued"
+
+
+def test_every_counts_from_where_it_began_and_keeps_the_pace() -> None:
+    every = schedules_module.read_every(["1m", {"first_in": "5s"}])
+    mark = every.begin(1000)
+    assert every.due(mark, 1004) is None
+    assert every.due(mark, 1005) == 1005
+    assert every.due(1005, 1064) is None
+    assert every.due(1005, 1190) == 1185, "late, but not later and later"
+
+
+MOMENTS = st.integers(
+    int(datetime(2026, 3, 27, tzinfo=UTC).timestamp()), int(datetime(2026, 3, 31, tzinfo=UTC).timestamp())
+)
+AUTUMN = int(datetime(2026, 10, 25, tzinfo=UTC).timestamp()) - int(datetime(2026, 3, 29, tzinfo=UTC).timestamp())
+
+
+@given(
+    now=MOMENTS,
+    before=st.integers(1, 2 * DAY),
+    text=st.sampled_from(
+        ["* * * * *", "30 2 * * *", "*/20 1-3 * * *", "0 0 * * sun", "15 */6 * * *", "7 0 2,3 * * *", "0 3 L * *"]
+    ),
+    zone=st.sampled_from(["UTC", "Europe/Vienna", "America/St_Johns"]),
+    later=st.sampled_from([0, AUTUMN]),
+)
+def test_what_is_due_looking_back_is_what_was_due_looking_forward(
+    now: int, before: int, text: str, zone: str, later: int
+) -> None:
+    """Followed second by second through two changes of the clocks, in steps of any length, each time comes once."""
+    cron, mark, end = schedules_module.read_cron(f"{text} {zone}"), now + later, now + later + before
+    forward = CronSim(text, datetime.fromtimestamp(mark, ZoneInfo(zone)))
+    expected = None
+    while (second := int(next(forward).timestamp())) <= end:
+        expected = second
+    found = cron.due(mark, end)
+    assert found == expected or (zone != "UTC" and later and _in_repeated_hour(end, zone) and found is None)
+
+
+def _in_repeated_hour(second: int, zone: str) -> bool:
+    return datetime.fromtimestamp(second, ZoneInfo(zone)).fold == 1
+
+
+def test_a_nightly_job_runs_once_in_each_night_also_when_the_clocks_change() -> None:
+    for day in (datetime(2026, 3, 28, 12, tzinfo=UTC), datetime(2026, 10, 24, 12, tzinfo=UTC)):
+        cron, start = schedules_module.read_cron("30 2 * * * Europe/Vienna"), int(day.timestamp())
+        mark, fired = start, 0
+        for now in range(start, start + DAY, 10):
+            if due := cron.due(mark, now):
+                mark, fired = due, fired + 1
+        assert fired == 1
+
+
+# Leadership
+
+
+@contextmanager
+def a_scheduler(valkey: Valkey) -> Iterator[Program]:
+    program = Program([sys.executable, "-m", "5_remote_queue", "scheduler"], {"REDIS_URL": valkey.url})
+    try:
+        program.wait_for_line("keeping the schedule")
+        yield program
+    finally:
+        program.stop()
+
+
+@pytest.mark.parametrize("lock", ["node_lock", "ruby_lock"])
+async def test_while_a_foreign_scheduler_leads_we_promote_nothing(clockwork: Clockwork, lock: str) -> None:
+    keys, client = clockwork.keys, clockwork.client
+    client.set(getattr(keys, lock), "somebody:1")
+    client.rpush(keys.delayed(1), '{"class":"late","queue":"q","args":[]}')
+    client.zadd(keys.schedule, {"1": 1})
+    assert await clockwork.housekeeping.promote() == 0
+    assert clockwork.housekeeping.leader == "somebody:1"
+    assert not await clockwork.housekeeping.resign() or lock == "ruby_lock"
+    assert client.get(getattr(keys, lock)) == "somebody:1", "what is not ours is not given back"
+    assert clockwork.jobs() == []
+    client.delete(getattr(keys, lock))
+    assert await clockwork.housekeeping.promote() == 1
+    assert [job["class"] for job in clockwork.jobs()] == ["late"]
+
+
+async def test_a_resque_scheduler_that_starts_beside_us_leads_at_once(clockwork: Clockwork) -> None:
+    """It asks by SETNX, every five seconds, and leaves no trace of having asked: so we never hold its lock."""
+    keys, client = clockwork.keys, clockwork.client
+    await clockwork.lead()
+    assert client.setnx(keys.ruby_lock, "ruby:1")
+    client.rpush(keys.delayed(1), '{"class":"late","queue":"q","args":[]}')
+    client.zadd(keys.schedule, {"1": 1})
+    assert await clockwork.housekeeping.promote() == 0
+    observer = observe.Observer(clockwork.redis, keys)
+    assert await observer.leader() == clockwork.housekeeping.leader == "ruby:1"
+
+
+async def test_a_resque_scheduler_fires_what_is_in_redis_and_we_fire_what_only_we_know(clockwork: Clockwork) -> None:
+    keys, client = clockwork.keys, clockwork.client
+    schedules = clockwork.another(resque.Schedule("ours", "q", "ours", every="1m"))
+    clockwork.put("tick", every="1m", queue="q", **{"class": "tick"})
+    await schedules.fire()
+    for name in ("ours", "tick"):
+        clockwork.set_back(name, 60)
+    client.set(keys.ruby_lock, "ruby:1")
+    assert await schedules.fire() == 1
+    assert [job["class"] for job in clockwork.jobs()] == ["ours"]
+    client.delete(keys.ruby_lock)
+    client.set(keys.node_lock, "node:1")
+    assert await schedules.fire() == 1, "Node's leader knows no schedules"
+    assert [job["class"] for job in clockwork.jobs()] == ["ours", "tick"]
+
+
+@pytest.mark.parametrize("when", [{"cron": "* * * * *"}, {"every": "1m"}])
+async def test_what_resque_scheduler_has_fired_is_not_fired_again(clockwork: Clockwork, when: dict[str, str]) -> None:
+    keys, client = clockwork.keys, clockwork.client
+    clockwork.put("tick", queue="q", **when, **{"class": "tick"})
+    await clockwork.schedules.fire()
+    clockwork.set_back("tick", 600)
+    client.hset(keys.last_enqueued, "tick", datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S +0000"))
+    assert await clockwork.schedules.fire() == 0
+    client.hset(keys.last_enqueued, "tick", "2099-01-01 00:00:00 +0000")
+    assert await clockwork.schedules.fire() == 1, "a clock that was wrong keeps nothing back"
+    last = datetime.strptime(client.hget(keys.last_enqueued, "tick"), "%Y-%m-%d %H:%M:%S %z")
+    assert last.timestamp() == clockwork.mark("tick"), "and we say when we fired, as Ruby does"
+
+
+async def test_a_mark_of_a_clock_that_was_ahead_does_not_keep_a_schedule_silent(clockwork: Clockwork) -> None:
+    clockwork.put("tick", cron="* * * * *", queue="q", **{"class": "tick"})
+    await clockwork.schedules.fire()
+    clockwork.set_back("tick", -7200)
+    await clockwork.schedules.fire()
+    assert clockwork.mark("tick") <= time.time()
+    clockwork.set_back("tick", 120)
+    assert await clockwork.schedules.fire() == 1
+
+
+@pytest.mark.parametrize("more", [{}, {"queue": "q", "rails_env": "production"}])
+async def test_the_doctor_names_schedules_that_only_ruby_can_fire_while_none_leads(
+    clockwork: Clockwork, more: dict[str, str]
+) -> None:
+    clockwork.put("tick", cron="* * * * *", **{"class": "Tick"}, **more)
+    doctor = Doctor(clockwork.redis, clockwork.keys)
+    assert [finding.key for finding in await doctor.examine() if "only resque-scheduler" in finding.what] == [
+        f"{clockwork.keys.cron_schedules} 'tick'"
+    ]
+    clockwork.client.set(clockwork.keys.ruby_lock, "ruby:1", ex=180)
+    assert not [finding for finding in await doctor.examine() if "only resque-scheduler" in finding.what]
+
+
+async def test_a_foreign_leader_that_moves_nothing_is_named(
+    clockwork: Clockwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed, it keeps its lock for up to 180 seconds."""
+    keys, client, observer = clockwork.keys, clockwork.client, observe.Observer(clockwork.redis, clockwork.keys)
+    client.set(keys.ruby_lock, "ruby:1", ex=180)
+    due = int(time.time()) - 100
+    client.rpush(keys.delayed(due), *['{"class":"late","queue":"q","args":[]}'] * 3)
+    client.zadd(keys.schedule, {str(due): due})
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert await clockwork.housekeeping.promote() == 0
+    [line] = caplog.messages
+    assert line.startswith("ruby:1 leads and has not moved jobs that have been due for 10")
+    jobs, seconds = await observer.overdue()
+    assert (jobs, 100 <= seconds < 130) == (3, True)
+    doctor = Doctor(clockwork.redis, keys)
+    [finding] = [finding for finding in await doctor.examine() if "overdue" in finding.what]
+    assert "3 delayed jobs are overdue" in finding.what
+    assert "ruby:1 leads: is it dead?" in finding.what
+    client.delete(keys.ruby_lock)
+    assert await clockwork.housekeeping.promote() == 3
+    assert await observer.overdue() == (0, 0.0)
+
+
+async def test_the_lock_runs_out_soon_and_the_last_of_us_gives_it_back(clockwork: Clockwork) -> None:
+    keys, client = clockwork.keys, clockwork.client
+    assert 0 < client.pttl(keys.node_lock) <= 10_000
+    assert not client.exists(keys.ruby_lock)
+    client.zadd(keys.leases, {"host:1+1:q": 1})
+    assert not await clockwork.housekeeping.resign(), "a worker of ours goes on leading"
+    client.delete(keys.leases)
+    assert await clockwork.housekeeping.resign()
+    assert not client.exists(keys.node_lock)
+
+
+def test_a_scheduler_alone_promotes_what_is_due_and_leaves_no_lock_behind(valkey: Valkey) -> None:
+    client: Any = valkey.client
+    keys, queue = Keys(), a_name()
+    client.rpush(keys.delayed(1), f'{{"class":"late","queue":"{queue}","args":[]}}')
+    client.zadd(keys.schedule, {"1": 1})
+    with a_scheduler(valkey) as program:
+        wait_until(lambda: client.llen(keys.queue(queue)) == 1, "the delayed job is promoted")
+        assert client.get(keys.node_lock) == "six-ways"
+        assert program.stop() == 0
+        assert client.exists(keys.node_lock, keys.ruby_lock) == 0
+
+
+def test_schedulers_that_are_killed_enqueue_no_second_twice(valkey: Valkey) -> None:
+    client: Any = valkey.client
+    keys, queue, name = Keys(), a_name(), a_name()
+    client.hset(keys.cron_schedules, name, json.dumps({"cron": "* * * * * *", "queue": queue, "class": "tick"}))
+
+    def mark() -> int:
+        return int((client.hget(keys.cron, name) or "0").split()[0])
+
+    with a_scheduler(valkey) as first, a_scheduler(valkey) as second:
+        wait_until(lambda: client.llen(keys.queue(queue)) >= 1, "both fire")
+        began, before = mark(), client.llen(keys.queue(queue))
+        first.process.kill()
+        wait_until(lambda: mark() >= began + 2, "the other goes on")
+        second.process.kill()
+        second.process.wait()
+    enqueued = client.llen(keys.queue(queue)) - before
+    client.hdel(keys.cron_schedules, name)
+    assert 1 <= enqueued <= mark() - began

@@ -1,0 +1,96 @@
+"""JavaScript as tests use it: node itself, and the real node-resque in a process that takes commands over a pipe."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+from tests.support.programs import LIMIT, ROOT
+
+FOLDER = ROOT / "tests" / "support" / "interop"
+NODE = shutil.which("node")
+INSTALL_SECONDS = 40  # well below the limit of a test
+
+
+class NodeError(Exception):
+    """What node-resque threw."""
+
+
+def rewrite(texts: Sequence[str]) -> list[str]:
+    """JSON.stringify(JSON.parse(text)) of each."""
+    assert NODE is not None
+    lines = "".join(f"{text}\n" for text in texts)
+    command = [NODE, str(FOLDER / "json.mjs")]
+    output = subprocess.run(command, input=lines.encode(), capture_output=True, check=True).stdout
+    return output.decode().split("\n")[:-1]
+
+
+def why_not() -> str | None:
+    """Get node-resque in its pinned version, unless it is there; why it cannot be had, or None."""
+    npm = shutil.which("npm")
+    if NODE is None or npm is None:
+        return "there is no node, or no npm"
+    package = json.loads((FOLDER / "package.json").read_text())
+    installed = FOLDER / "node_modules" / "node-resque" / "package.json"
+    if installed.exists() and json.loads(installed.read_text())["version"] == package["dependencies"]["node-resque"]:
+        return None
+    try:
+        result = subprocess.run([npm, "ci"], cwd=FOLDER, capture_output=True, text=True, timeout=INSTALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"npm ci: not done within {INSTALL_SECONDS} s"
+    return None if result.returncode == 0 else f"npm ci: {result.stderr.strip()[:300]}"
+
+
+class NodeResque:
+    """`await peer(namespace, "queue", "enqueue", "q", "sendEmail", […])` calls that method of node-resque's Queue."""
+
+    def __init__(self, port: int) -> None:
+        assert NODE is not None
+        self.process = subprocess.Popen(
+            [NODE, str(FOLDER / "peer.mjs"), str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            bufsize=1,
+        )
+        self._numbers = count()
+        self._answers: dict[int, Future[Any]] = {}
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            answer = json.loads(line)
+            waiting = self._answers.pop(answer["number"])
+            if "error" in answer:
+                waiting.set_exception(NodeError(answer["error"]))
+            else:
+                waiting.set_result(answer["result"])
+
+    async def __call__(self, namespace: str, kind: str, method: str, *args: Any, **options: Any) -> Any:
+        """`options` are those of its constructor, when `kind` is named for the first time."""
+        assert self.process.stdin is not None
+        number = next(self._numbers)
+        answer = self._answers[number] = Future()
+        command = {"number": number, "namespace": namespace, "kind": kind, "method": method}
+        line = json.dumps(command | {"args": args, "options": options}) + "\n"
+        self.process.stdin.write(line)
+        async with asyncio.timeout(LIMIT):
+            return await asyncio.wrap_future(answer)
+
+
+@contextmanager
+def running_node_resque(port: int) -> Iterator[NodeResque]:
+    peer = NodeResque(port)
+    try:
+        yield peer
+    finally:
+        peer.process.kill()
+        peer.process.communicate()

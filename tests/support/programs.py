@@ -1,0 +1,363 @@
+"""The project's programs as tests use them: real processes on free ports, ended whatever happens."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, urlsplit
+from uuid import uuid4
+
+import psutil
+from redis import Redis
+from redis.client import PubSub
+
+from common.services.service import running
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 20.0  # seconds that any condition may take to come true, on a slow machine too
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T | None], what: str, limit: float = LIMIT) -> T:
+    """Wait for a condition, never for a time. Returns what the condition returned when it was true."""
+    deadline = time.monotonic() + limit
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
+        time.sleep(0.01)
+    return result
+
+
+def a_name() -> str:
+    """A fresh name, so that no test meets the emails of another."""
+    return uuid4().hex[:12]
+
+
+def is_alive(process: psutil.Process | int) -> bool:
+    """Whether there is this process (or one with this pid), other than as a zombie: who buries those takes its time."""
+    with suppress(psutil.NoSuchProcess):
+        found = psutil.Process(process) if isinstance(process, int) else process
+        return found.is_running() and found.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def wait_for_the_end(processes: Sequence[psutil.Process], limit: float = LIMIT) -> list[psutil.Process]:
+    """Wait until all of them have ended; those that have not within the limit."""
+    deadline = time.monotonic() + limit
+    while (left := [process for process in processes if is_alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: http.client.HTTPMessage
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+def ask(
+    url: str, path: str = "/", method: str = "GET", headers: dict[str, str] | None = None, body: object = None
+) -> Answer:
+    """One HTTP request, its path as it is: nothing normalised, nothing encoded again."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=LIMIT)
+    try:
+        data = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, body=data, headers=headers or {})
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read().decode())
+    finally:
+        connection.close()
+
+
+def email_path(to: str, subject: str, text: str) -> str:
+    return "/" + "/".join(quote(part, safe="") for part in (to, subject, text))
+
+
+def clean_environment() -> dict[str, str]:
+    """What the shell that runs the tests has set, without the project's settings."""
+    return {name: value for name, value in os.environ.items() if name not in SETTINGS}
+
+
+class Program:
+    """A child process whose output is collected, line by line."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], folder: Path = ROOT) -> None:
+        """In a folder of its own, a copy of the repository, the program has the defaults of a reader."""
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=clean_environment() | (SHORT_RETRIES if folder == ROOT else {}) | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(line.rstrip("\n") for line in self.process.stdout)
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for_line(self, pattern: str, limit: float = LIMIT) -> re.Match[str]:
+        """Wait until a line matches. Fails at once when the program ends without it."""
+
+        def found() -> re.Match[str] | None:
+            ended = self.process.poll() is not None
+            match = self._search(pattern)
+            if match is None and ended:
+                self._reader.join(limit)  # its last lines may not have been read yet
+                match = self._search(pattern)
+                assert match, f"ended with {self.process.returncode} without {pattern!r}:\n{self.output}"
+            return match
+
+        return wait_until(found, f"a line {pattern!r} in:\n{self.output}", limit)
+
+    def _search(self, pattern: str) -> re.Match[str] | None:
+        return re.search(pattern, self.output, re.MULTILINE)
+
+    def descendants(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return list(psutil.Process(self.process.pid).children(recursive=True))
+        return []
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, limit: float = LIMIT) -> int:
+        """Send the signal and wait for the end; the exit status. What is left after the limit is killed, and fails."""
+        family = self.descendants()
+        self.process.send_signal(number)
+        try:
+            self.process.wait(limit)
+            left = wait_for_the_end(family, limit)
+        finally:
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self.process.kill()
+            self.process.wait()
+            self._reader.join(limit)
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+        assert not left, f"left behind: {left}"
+        return self.process.returncode
+
+
+def free_ports(count: int) -> list[int]:
+    """So many of loopback, all of them free at the same moment, so that no two are the same."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def nobody_s_port() -> Iterator[int]:
+    """A port of loopback where nobody listens as long as the block runs.
+
+    It is taken, so that no other program gets it; one that asks for it with SO_REUSEPORT may listen.
+    """
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+SHORT_RETRIES = {"ATTEMPTS": "5", "RETRY_PAUSES_SECONDS": "0.5 1 2 4"}  # by default it takes a day to give up
+
+# What could come in from the shell that runs the tests.
+SETTINGS = {
+    "HOST", "PORT", "PAGE_PASSWORD",
+    "SMTP_URL", "SMTP_SESSIONS", "SMTP_CONNECT_SECONDS", "SMTP_SEND_SECONDS", "EMAIL_FROM",
+    "SMTP_GREETING_SECONDS", "SMTP_COMMAND_SECONDS", "SMTP_DATA_SECONDS", "SMTP_ANSWER_SECONDS",
+    "REDIS_URL", "EMAILS_PER_SECOND", "ATTEMPTS", "RETRY_PAUSES_SECONDS", "EMAIL_CLASS",
+    "DRAIN_SECONDS", "LEASE_SECONDS",
+    "INBOX_SMTP_PORT", "INBOX_PORT",
+    "LOG", "PARTITION_SECONDS", "RETENTION_SECONDS", "RETENTION_BYTES",
+    "VALKEY_PORT", "DATA_DIR", "ROLE", "STEP", "WORKER_NAME", "DEMO", "WORKERS", "MAKELEVEL", "MAKEFLAGS", "MFLAGS",
+}  # fmt: skip
+
+
+class Inbox:
+    """The embedded inbox, over its API."""
+
+    def __init__(self, url: str, smtp_port: int, pid: int) -> None:
+        self.url = url
+        self.smtp_port = smtp_port
+        self.smtp_url = f"smtp://127.0.0.1:{smtp_port}"
+        self.pid = pid
+
+    def messages(self, to: str) -> list[dict[str, Any]]:
+        """The messages to this address, newest first."""
+        found: list[dict[str, Any]] = ask(self.url, f"/api/messages?limit=10000&to={quote(to)}").json
+        return found
+
+    def wait_for(self, to: str, count: int = 1) -> list[dict[str, Any]]:
+        """Wait until so many messages to this address are there."""
+        wait_until(lambda: len(self.messages(to)) >= count, f"{count} emails to {to}")
+        found = self.messages(to)
+        assert len(found) == count
+        return found
+
+    def dial(self, **faults: float) -> None:
+        assert ask(self.url, "/api/faults", "PUT", body=faults).status == 200
+
+
+@contextmanager
+def running_inbox(data_dir: Path, **environment: str) -> Iterator[Inbox]:
+    """The inbox as a process of its own, on free ports."""
+    ports = {"INBOX_SMTP_PORT": "0", "INBOX_PORT": "0"}
+    with open_users_lock(data_dir, "inbox"):
+        program = Program(
+            [sys.executable, "-m", "common.services.inbox"], ports | {"DATA_DIR": str(data_dir)} | environment
+        )
+        try:
+            facts = wait_until(lambda: running(data_dir, "inbox"), f"the inbox runs: {program.output}")
+            yield Inbox(f"http://127.0.0.1:{facts['inbox_port']}", facts["inbox_smtp_port"], facts["pid"])
+        finally:
+            program.stop()
+
+
+class Valkey:
+    """The embedded Valkey: its address, and a client that decodes answers."""
+
+    def __init__(self, port: int, pid: int) -> None:
+        self.port = port
+        self.pid = pid
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.client = Redis(port=port, protocol=2, decode_responses=True, socket_timeout=LIMIT)
+
+    def subscribers(self, channel: str = "emailz") -> int:
+        [(_, number)] = self.client.pubsub_numsub(channel)
+        return int(number)
+
+    def listen(self, channel: str) -> PubSub:
+        """A subscription, already confirmed."""
+        pubsub: PubSub = self.client.pubsub()  # type: ignore[no-untyped-call]
+        pubsub.subscribe(channel)
+        pubsub.get_message(timeout=LIMIT)
+        return pubsub
+
+    def publish(self, message: bytes | str, channel: str = "emailz") -> int:
+        """As a program of somebody else does it: how many have received it."""
+        return int(self.client.publish(channel, message))
+
+
+def valkey_of(data_dir: Path) -> Valkey:
+    """The one that runs for this folder."""
+    facts = wait_until(lambda: running(data_dir, "valkey"), "Valkey runs")
+    return Valkey(facts["valkey_port"], facts["pid"])
+
+
+@contextmanager
+def running_valkey(data_dir: Path, **environment: str) -> Iterator[Valkey]:
+    """Valkey as a service of its own, on a free port."""
+    with open_users_lock(data_dir, "valkey"):
+        settings = {"VALKEY_PORT": "0", "DATA_DIR": str(data_dir)} | environment
+        program = Program([sys.executable, "-m", "common.services.valkey"], settings)
+        try:
+            program.wait_for_line("Valkey listens")
+            valkey = valkey_of(data_dir)
+            yield valkey
+            valkey.client.close()
+        finally:
+            program.stop()
+
+
+@contextmanager
+def open_users_lock(data_dir: Path, name: str) -> Iterator[None]:
+    """Be a user of a service, so that it does not take itself for abandoned."""
+    import fcntl
+
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with open(data_dir / f"{name}.users", "w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield
+
+
+class Strategy:
+    """A strategy that `make run-N` has started."""
+
+    def __init__(self, name: str, program: Program, url: str) -> None:
+        self.name = name
+        self.program = program
+        self.url = url
+
+    def ask(self, path: str, method: str = "GET", headers: dict[str, str] | None = None) -> Answer:
+        return ask(self.url, path, method, headers)
+
+    def send(self, to: str, subject: str = "Hello", text: str = "How are you?") -> Answer:
+        return self.ask(email_path(to, subject, text))
+
+    def stats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = self.ask("/stats").json
+        return stats
+
+    def held(self) -> int:
+        """How many emails wait or are in flight, in one look: those of which the strategy knows."""
+        stats = self.stats()
+        return int((stats["waiting"] or 0) + (stats["in_flight"] or 0))
+
+    def pid(self, role: str = "server") -> int:
+        """The process that has this role now: the last one that has started, or said something."""
+        return wait_until(lambda: self._last_pid(role), f"a word of the {role}")
+
+    def _last_pid(self, role: str) -> int | None:
+        """From the end: in the output of a strategy under load, searching all of it is slow."""
+        word = re.compile(rf"(?:^\[|the ){role} @ (\d+)(?:\]| has started)")
+        return next((int(found[1]) for line in reversed(self.program.lines) if (found := word.search(line))), None)
+
+    def kill(self, *roles: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """End the processes that have these roles now, and wait until others have taken their places."""
+        killed = {role: self.pid(role) for role in roles}
+        for pid in killed.values():
+            os.kill(pid, number)
+        for role, pid in killed.items():
+            self.wait_for_another(role, pid)
+
+    def wait_for_another(self, role: str, pid: int) -> None:
+        """Wait until somebody has noticed the end of this process, and another has its role."""
+        self.program.wait_for_line(rf"{role} @ {pid} (was killed by SIG[A-Z]+|ended with .*); starting it again")
+        wait_until(lambda: self.pid(role) != pid, f"another {role}")
+
+    def healthy(self) -> bool:
+        """Whether an email could be accepted now."""
+        try:
+            return self.ask("/health").status == 200
+        except OSError:
+            return False
+
+
+@contextmanager
+def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[Strategy]:
+    """Start a strategy by `make run-N` on a free port; stop it, and see that nothing is left behind."""
+    command, settings = ["make", f"run-{name[0]}"], {"PORT": "0", "VALKEY_PORT": "0", "DATA_DIR": str(data_dir)}
+    listens, taken = rf"^{name} listens on (http://\S+)/$", r"(?:^|\] )PORT: port \d+ on \S+ is in use"
+    program = Program(command, settings | environment)
+    try:
+        if program.wait_for_line(f"{listens}|{taken}")[1] is None:  # it was free, until another test's program took it
+            program.stop()
+            program = Program(command, settings | environment)
+        url = program.wait_for_line(listens)[1]
+        yield Strategy(name, program, url)
+    finally:
+        program.stop()

@@ -1,0 +1,117 @@
+"""A queue of a test's own, and workers in the test's own process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+
+import resque
+from resque import claims, housekeeping, observe, registration
+from resque import keys as keys_module
+from tests.support.programs import LIMIT, Valkey, a_name
+
+Definition = resque.Definition
+
+
+async def until(condition: Callable[[], Any], what: str = "it is so") -> Any:
+    """Wait for a condition, which may be a coroutine function, and never for a time."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            result = condition()
+            if asyncio.iscoroutine(result):
+                result = await result
+            if result:
+                return result
+            await asyncio.sleep(0.005)
+
+
+class Resque:
+    """A namespace of its own in a Valkey."""
+
+    def __init__(self, valkey: Valkey, connections: Any) -> None:
+        self.valkey = valkey
+        self.connections = connections
+        self.namespace = f"test-{a_name()}"
+        self.keys = keys_module.Keys(self.namespace)
+        self.queue = self.new_queue()
+        self.scripts = self.queue.scripts
+        self.observer = observe.Observer(connections.commands, self.keys)
+        self.seen: list[Any] = []
+        """Every event of the workers."""
+
+    def new_queue(self, **definitions: Any) -> Any:
+        return resque.Queue(self.connections.commands, self.namespace, definitions)
+
+    def get(self, command: str, *args: Any) -> Any:
+        """Ask Redis itself."""
+        return self.valkey.client.execute_command(command, *args)  # type: ignore[no-untyped-call]
+
+    def all_keys(self) -> list[str]:
+        """What there is in this namespace, without its prefix."""
+        found: list[str] = self.get("KEYS", f"{self.namespace}:*")
+        return sorted(key.removeprefix(f"{self.namespace}:") for key in found)
+
+    def waiting(self, queue: str = "q") -> list[str]:
+        """RAW jobs, the oldest first."""
+        found: list[str] = self.get("LRANGE", self.keys.queue(queue), 0, -1)
+        return found
+
+    def failed(self) -> list[Any]:
+        return [orjson.loads(record) for record in self.get("LRANGE", self.keys.failed, 0, -1)]
+
+    def events(self, kind: str) -> list[Any]:
+        return [event for event in self.seen if type(event).__name__ == kind]
+
+    def worker(self, queues: Sequence[str] = ("q",), connections: Any = None, **options: Any) -> Any:
+        definitions = options.pop("definitions")
+        return resque.Worker(
+            connections or self.connections,
+            queues,
+            definitions,
+            namespace=self.namespace,
+            hook=self.seen.append,
+            **({"lease_seconds": 5.0, "drain_seconds": 2.0} | options),
+        )
+
+    @asynccontextmanager
+    async def working(self, queues: Sequence[str] = ("q",), **options: Any) -> AsyncIterator[Any]:
+        """A worker that works as long as the block runs."""
+        async with resque.open_connections(self.valkey.url) as connections:
+            worker = self.worker(queues, options.pop("connections", connections), **options)
+            stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+            async def stopped() -> str:
+                return await stop
+
+            task = asyncio.create_task(worker.run(stopped))
+            try:
+                await until(lambda: self.events("Started") or task.done(), "the worker has started")
+                yield worker
+            finally:
+                if not stop.done():
+                    stop.set_result("the test is over")
+                await task
+
+    async def slots(self, count: int = 1, lease_seconds: float = 5.0, queues: Sequence[str] = ("q",)) -> list[Any]:
+        """Slots without a heartbeat: a process that says nothing any more."""
+        silent = registration.Registration(
+            self.scripts, self.connections.thread, self.keys, queues, lease_seconds, lambda: None
+        )
+        found: list[Any] = await silent.add(count)
+        return found
+
+    def claims(self, *queues: str, per_second: float | None = None) -> Any:
+        return claims.Claims(self.scripts, self.keys, queues or ("q",), per_second)
+
+    def housekeeping(self, **options: Any) -> Any:
+        return housekeeping.Housekeeping(
+            self.connections.commands, self.scripts, self.keys, self.seen.append, **options
+        )
+
+
+@asynccontextmanager
+async def a_resque(valkey: Valkey) -> AsyncIterator[Resque]:
+    async with resque.open_connections(valkey.url) as connections:
+        yield Resque(valkey, connections)
