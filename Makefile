@@ -63,8 +63,8 @@ format: $(VENV)/ready-dev ## format the code
 
 lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	$(PIP) --quiet uv
-	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --output-file requirements.lock
-	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra dev --constraint requirements.lock \
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --output-file requirements.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra dev --constraint requirements.lock \
 	  --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 

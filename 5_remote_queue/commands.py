@@ -1,245 +1,25 @@
-"""`python -m 5_remote_queue.commands COMMAND`: for whoever looks after the queue; `--help` lists what there is.
+"""`python -m 5_remote_queue.commands COMMAND`: look after the queue of this strategy; `--help` lists the commands."""
 
-Exit status: 0 all is well; 1 nothing matched, something is wrong, Redis is down, or the output could not be written; 2
-a mistake in the command; 141 the reader of the output has left, as in `| head`: what was not printed was not done.
-"""
-
-import argparse
-import asyncio
 import sys
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
-import orjson
-from pydantic import SecretStr
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
-from asynckit.redis_client import reason, redis_client
-from common.processes.printing import exit_after
+from asynckit.printing import exit_after
 from common.services.service import running
 from common.settings import Settings, read_settings
-from resque import show
-from resque.doctor import Doctor
-from resque.failed import ID_LENGTH, CannotRequeue, FailedList, Failure, NotThere
-from resque.items import Items
-from resque.keys import Keys
-from resque.observe import Observer
-from resque.scripts import Scripts
-from resque.wire import BadJob, read_job
+from resque.commands import execute
 
-ALIKE = 10  # findings of one kind that are listed
-
-Command = Callable[[Redis, Keys, argparse.Namespace], Awaitable[int]]
+HINT = " (no REDIS_URL is set; `make services` starts the embedded Valkey)"
 
 
 def main(words: Sequence[str]) -> int:
-    arguments = parser().parse_args(words)
-    return asyncio.run(ask(find_valkey(read_settings()), arguments))
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m 5_remote_queue.commands", description="Look after the remote queue.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--namespace", default="resque", help="the prefix of every key (default: resque)")
-
-    def add(
-        to: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, command: Command, text: str
-    ) -> argparse.ArgumentParser:
-        added = to.add_parser(name, help=text, description=text, parents=[common])
-        added.set_defaults(command=command)
-        return added
-
-    add(commands, "stats", stats, "the figures: what waits, what runs, what has failed").add_argument(
-        "--json", action="store_true", help="as JSON"
-    )
-    peek = add(commands, "peek", peek_queue, "the jobs in a queue, the oldest first")
-    peek.add_argument("queue", metavar="QUEUE")
-    peek.add_argument("--start", type=whole, default=0, help="skip the first N jobs")
-    peek.add_argument("--count", type=whole, default=20, help="show N (default: 20)")
-    text = "check that the keys are consistent, and that the settings of Redis are safe"
-    add(commands, "doctor", examine, text).add_argument(
-        "--repair", action="store_true", help="repair what is safe to repair"
-    )
-
-    text = "the failed jobs: list, retry or remove them"
-    failed = commands.add_parser("failed", help=text, description=text).add_subparsers(metavar="COMMAND", required=True)
-    listing = add(failed, "list", list_failed, "the failed jobs, the newest first, each with its number and its id")
-    listing.add_argument("--before", type=whole, default=None, help="only those with a smaller number")
-    listing.add_argument("--count", type=whole, default=20, help="show N (default: 20)")
-    for name, command, text in (
-        ("requeue", requeue_failed, "put failed jobs back into their queues"),
-        ("remove", remove_failed, "remove failed jobs for good"),
-    ):
-        chosen = add(failed, name, command, text).add_mutually_exclusive_group(required=True)
-        chosen.add_argument(
-            "which", nargs="?", metavar="ID", help="its id, or its number, which changes when others are removed"
-        )
-        chosen.add_argument("--all", action="store_true", help="all of them")
-    return parser
-
-
-def whole(text: str) -> int:
-    """A whole number from 0, of a size that can be meant."""
-    if not text.isascii() or not text.isdigit() or len(text) > 12:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
-    return int(text)
+    settings = find_valkey(read_settings())
+    return execute(words, settings.redis, "python -m 5_remote_queue.commands", "" if settings.redis_url else HINT)
 
 
 def find_valkey(settings: Settings) -> Settings:
     """The same, with the port of the embedded Valkey that another terminal of this checkout runs, wherever that is."""
     facts = running(settings.data_dir, "valkey") if settings.redis_url is None else None
     return settings.model_copy(update={"valkey_port": facts["valkey_port"]}) if facts else settings
-
-
-async def ask(settings: Settings, arguments: argparse.Namespace) -> int:
-    async with redis_client(settings.redis) as redis:
-        try:
-            return int(await arguments.command(redis, Keys(arguments.namespace), arguments))
-        except RedisError as error:
-            print(f"{reason(error)}{where(settings.redis_url)}", file=sys.stderr)
-            return 1
-
-
-def where(url: SecretStr | None) -> str:
-    """The URL may hold a password, so it is not repeated."""
-    return "" if url else " (no REDIS_URL is set; `make services` starts the embedded Valkey)"
-
-
-async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
-    observer = Observer(redis, keys)
-    queues, (delayed, more) = await observer.queues(), await observer.delayed()
-    figures = {
-        "waiting": sum(queue.length or 0 for queue in queues),
-        "in_flight": await observer.in_flight(),
-        "delayed": delayed,
-        "overdue": (await observer.overdue())[0],
-        "failed_list": await observer.failed(),
-        "processes": await observer.processes(),
-        "ever": await observer.totals(),
-    }
-    if arguments.json:
-        of_queues = {
-            queue.name: {"waiting": queue.length, "oldest_seconds": queue.oldest_seconds, "paused": queue.paused}
-            for queue in queues
-        }
-        figures["leader"] = await observer.leader()
-        print(orjson.dumps(figures | {"queues": of_queues}, option=orjson.OPT_INDENT_2).decode())
-        return 0
-    for name in ("waiting", "in_flight", "delayed", "overdue", "failed_list", "processes"):
-        print(f"{name.replace('_', ' '):12} {figures[name]:>12,}{' or more' if name == 'delayed' and more else ''}")
-    print(
-        "all time     "
-        + ", ".join(f"{count:,} {show.one_line(name)}" for name, count in (await observer.totals()).items())
-    )
-    print(f"delayed jobs are moved by {show.one_line(await observer.leader() or 'no program')}")
-    for name, count in (await observer.failed_elsewhere()).items():
-        print(f"failed in Ruby's list {show.one_line(name)}: {count:,} (its own programs retry and remove them)")
-    for queue in queues:
-        length = "no list" if queue.length is None else f"{queue.length:,}"
-        oldest = f", the oldest for {show.duration(queue.oldest_seconds)}" if queue.length else ""
-        paused = "" if queue.paused is None else f", paused for our workers: {show.one_line(queue.paused)}"
-        print(f"queue {show.one_line(queue.name)}: {length}{oldest}{paused}")
-    return 0
-
-
-async def peek_queue(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
-    found = await Items(redis, Scripts(redis)).read(keys.queue(arguments.queue), arguments.start, arguments.count)
-    for item in found:
-        try:
-            job = read_job(item.text, arguments.queue) if item.whole else None
-        except BadJob as error:
-            text = show.one_line(show.bytes_as_text(item.text), 100)
-            print(f"{item.place + 1:6}  no job: {show.one_line(str(error), 100)}: {text}")
-            continue
-        text = f"{show.title(job)} {show.arguments(job)}" if job else f"{show.size(item.size)}, too large to be shown"
-        print(f"{item.place + 1:6}  {show.one_line(text, 200)}")
-    if not found:
-        print(f"nothing waits in {show.one_line(arguments.queue)}" + (" there" if arguments.start else ""))
-    return 0 if found else 1
-
-
-async def list_failed(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
-    failed = FailedList(redis, keys)
-    for failure in await failed.list(arguments.before, arguments.count):
-        print(in_a_line(failure))
-    print(f"{await failed.count():,} failed jobs")
-    return 0
-
-
-def in_a_line(failure: Failure) -> str:
-    what = f"{show.title(failure.job)} {show.arguments(failure.job)}" if failure.job else "no job"
-    what = f"retried  {what}" if failure.retried else what
-    why = f"{failure.exception}: {failure.error}" if failure.exception or failure.error else failure.flaw
-    parts = (show.moment(failure.failed_at), show.one_line(what, 120), show.one_line(why, 120))
-    return f"{failure.number:6}  {failure.id}  " + "  ".join(parts)
-
-
-async def chosen(failed: FailedList, which: str) -> Failure:
-    """By its id or its number. Raises NotThere."""
-    if which.isascii() and which.isdigit() and len(which) < ID_LENGTH:
-        return await failed.numbered(int(which))
-    if len(which) != ID_LENGTH:
-        raise NotThere(f"neither a number nor an id of {ID_LENGTH} characters: {which}")
-    return await failed.find(which)
-
-
-async def requeue_failed(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
-    failed = FailedList(redis, keys)
-    if arguments.all:
-        done, left = await failed.requeue_all()
-        print(
-            f"{done:,} jobs are back in their queues" + (f"; {left:,} stay: retried already, or no job" if left else "")
-        )
-        return 0 if done and not left else 1
-    try:
-        failure = await chosen(failed, arguments.which)
-        failure = await failed.requeue(failure.id, failure.number)
-    except (NotThere, CannotRequeue) as error:
-        print(show.one_line(str(error)), file=sys.stderr)
-        return 1
-    print(f"{failure.id} is back in {show.one_line(failure.queue)}")
-    return 0
-
-
-async def remove_failed(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
-    failed = FailedList(redis, keys)
-    if arguments.all:
-        count = await failed.remove_all()
-        print(f"{count:,} failed jobs are removed")
-        return 0 if count else 1
-    try:
-        failure = await chosen(failed, arguments.which)
-        failure = await failed.remove(failure.id, failure.number)
-    except NotThere as error:
-        print(show.one_line(str(error)), file=sys.stderr)
-        return 1
-    print(f"{failure.id} is removed")
-    return 0
-
-
-async def examine(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
-    told: Counter[str] = Counter()
-    left = 0
-    for finding in await Doctor(redis, keys).examine():
-        repaired = arguments.repair and finding.repair is not None and await finding.repair()
-        left += not repaired
-        told[finding.what] += 1
-        if told[finding.what] > ALIKE:
-            continue
-        print(f"{show.one_line(finding.key, 200)}\n    {show.one_line(finding.what)}")
-        if repaired:
-            print(f"    repaired: {finding.remedy}")
-        elif finding.remedy:
-            print(
-                "    not repaired: it has changed since" if arguments.repair else f"    --repair would {finding.remedy}"
-            )
-    for what, number in told.items():
-        if number > ALIKE:
-            print(f"and {number - ALIKE:,} more of this kind: {show.one_line(what)}")
-    print(f"{left:,} found{', and not repaired' if arguments.repair else ''}" if left else "all is well")
-    return 1 if left else 0
 
 
 if __name__ == "__main__":

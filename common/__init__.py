@@ -1,1 +1,10 @@
-"""What the six strategies share: settings, the email, the mailer, the web frame, retry rules, processes, services."""
+"""What the six strategies share.
+
+settings   read once at the start, from the environment and from .env
+address    hosts and ports: what to bind, what to print
+handover   what an error of Redis means for an email
+mail       the email, the mailer, the rules for another attempt
+http       the web frame, the guard, listening, the chapters as pages
+processes  `make run-N`: children, signals, terminals, the steps of a chapter
+services   the embedded inbox and Valkey
+"""

@@ -32,7 +32,7 @@ KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".py", ".svg", ".toml"}
 PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a kind that may be seen
 
 # In a copy without .git: the files beside the folders, and the kinds that hold code or text and no data.
-TOP = PLAIN | {"CONTRIBUTING.md", "GLOSSARY.md", "README.md", "pyproject.toml"}
+TOP = PLAIN | {"CHANGELOG.md", "CONTRIBUTING.md", "GLOSSARY.md", "README.md", "pyproject.toml"}
 CODE = {".css", ".html", ".js", ".lua", ".md", ".py", ".svg"}
 
 _RESULTS = re.compile(r"results/(bench|compare|faults|steps)\.json")

@@ -13,7 +13,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import asyncio
-import importlib
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from common.address import cannot_listen, free_port
+from common.processes.chapter import chapter_module
 from common.processes.children import Child, Stop, say
 from common.processes.greeting import WEB_ROLES, address_of, greet
 from common.processes.pid_files import PidFile
@@ -45,7 +45,7 @@ async def run(settings: Settings, package: str) -> int:
     roles = chosen_roles(settings, package)
     serves = bool(WEB_ROLES & set(roles))
     port = checked_port(settings) if serves else settings.port
-    if settings.redis_url is not None and "valkey" in importlib.import_module(package).SERVICES:
+    if settings.redis_url is not None and "valkey" in chapter_module(package).SERVICES:
         await refuse_unsupported(settings.redis)
     with ExitStack() as stack:
         try:
@@ -188,11 +188,11 @@ def find_package(number: str) -> str:
 
 def chosen_roles(settings: Settings, package: str) -> list[str]:
     if settings.demo:
-        if demo := getattr(importlib.import_module(package), "DEMO", None):
+        if demo := getattr(chapter_module(package), "DEMO", None):
             return [demo]
         exit_with_usage_error(f"DEMO: {package} has no demonstration")
     step = check_step(settings, package)
-    roles: tuple[str, ...] = ("server", "worker") if step else importlib.import_module(package).ROLES
+    roles: tuple[str, ...] = ("server", "worker") if step else chapter_module(package).ROLES
     if settings.role is not None and settings.role not in roles:
         exit_with_usage_error(f"ROLE: {package} has the roles {', '.join(roles)}")
     if settings.workers > 1 and "worker" not in roles:
@@ -204,7 +204,7 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
 def needed_services(settings: Settings, package: str) -> list[str]:
     """The package's services, without those whose place a URL has taken."""
     own = {"inbox": settings.smtp_url, "valkey": settings.redis_url}
-    return [name for name in importlib.import_module(package).SERVICES if own[name] is None]
+    return [name for name in chapter_module(package).SERVICES if own[name] is None]
 
 
 def checked_port(settings: Settings) -> int:

@@ -1,7 +1,6 @@
 """The steps of a chapter: small workers in its folder `steps/`, of which STEP runs one in place of the full design."""
 
 import asyncio
-import importlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -12,6 +11,7 @@ from redis.exceptions import RedisError
 from asynckit.log import OncePerSecond
 from asynckit.redis_client import reason
 from asynckit.tasks import end_tasks
+from common.processes.chapter import chapter_module
 from common.processes.process import stop_requested
 from common.settings import Settings, exit_with_usage_error
 
@@ -29,7 +29,7 @@ def steps_of(package: str) -> dict[str, tuple[str, ...]]:
     """The steps of a chapter, in their order: the name of each, and the figures of `/stats` that it can know."""
     if not (Path(package) / "steps" / "__init__.py").exists():
         return {}
-    steps: dict[str, tuple[str, ...]] = importlib.import_module(f"{package}.steps").STEPS
+    steps: dict[str, tuple[str, ...]] = chapter_module(f"{package}.steps").STEPS
     return steps
 
 
@@ -46,7 +46,7 @@ def step_or(full: Work, settings: Settings, package: str) -> Work:
     """What the worker runs: the step that is asked for, else the full design."""
     if (step := check_step(settings, package)) is None:
         return full
-    work: Work = importlib.import_module(f"{package}.steps.{step}").work
+    work: Work = chapter_module(f"{package}.steps.{step}").work
     return work
 
 

@@ -5,14 +5,17 @@ the event loop, one in a thread, one in the process pool. Each must fail alone. 
 """
 
 import sys
-from importlib import import_module
 from typing import Any
 
+import resque
+from common.mail.emails import BadEmail, email_from_members
+from common.mail.errors import Refused
 from common.mail.mailer import Mailer
+from common.mail.sender import PatientSender
 from common.processes.process import run, stop_requested
 from common.settings import Settings, read_settings
 
-EXIT_QUEUE = "exitQueue"
+EXIT_QUEUE, EMAIL_QUEUE = "exitQueue", "emailQueue"
 STATUS = 2  # what a command line's `main()` exits with after a mistake
 
 
@@ -32,14 +35,21 @@ EXITS: dict[str, dict[str, Any]] = {
 
 
 async def work(settings: Settings) -> None:
-    jobs, resque = import_module("5_remote_queue.jobs"), import_module("resque")
     exits = {name: resque.Definition(**how, attempts=1) for name, how in EXITS.items()}
     async with resque.open_connections(settings.redis) as connections, Mailer(settings, patient=True) as mailer:
-        send_email = jobs.SendEmail(settings, mailer, resque.Queue(connections.commands))
+        sender = PatientSender(mailer, settings.emails_per_second)
+
+        async def send_email(arguments: object) -> None:
+            try:
+                await sender.send(email_from_members(arguments, settings.id_domain))
+            except (BadEmail, Refused) as error:
+                raise resque.Permanent(str(error)) from error
+
+        emails = resque.Definition(send_email, attempts=settings.attempts, schedule=settings.retry_pause)
         worker = resque.Worker(
             connections,
-            [EXIT_QUEUE, jobs.QUEUE],
-            jobs.definitions(send_email, settings) | exits,
+            [EXIT_QUEUE, EMAIL_QUEUE],
+            {"sendEmail": emails} | exits,
             lease_seconds=settings.lease_seconds,
             drain_seconds=settings.drain_seconds,
             hook=lambda event: print("ready", flush=True) if type(event).__name__ == "Started" else None,
@@ -47,7 +57,7 @@ async def work(settings: Settings) -> None:
         try:
             await worker.run(stop_requested)
         finally:
-            await send_email.close()
+            await sender.close()
 
 
 if __name__ == "__main__":

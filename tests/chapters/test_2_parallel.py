@@ -14,7 +14,7 @@ from asynckit.ids import new_id
 from common.mail.emails import Email
 from common.mail.errors import CannotAccept
 from common.mail.mailer import Mailer
-from tests.support.chapters import chapter_module
+from common.processes.chapter import chapter_module
 from tests.support.programs import Inbox, a_name, ask, email_path, running_inbox, running_strategy, wait_until
 from tests.support.smtp_peer import smtp_peer, until
 

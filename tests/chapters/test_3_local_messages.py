@@ -17,7 +17,7 @@ from yarl import URL
 
 from common.mail.emails import email_from_path
 from common.mail.sender import WINDOW
-from tests.support.chapters import chapter_module
+from common.processes.chapter import chapter_module
 from tests.support.load import Load, account
 from tests.support.programs import (
     Inbox,

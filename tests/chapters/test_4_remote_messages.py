@@ -22,7 +22,7 @@ from asynckit.redis_client import redis_client
 from common.mail.emails import Email
 from common.mail.mailer import Mailer
 from common.mail.outbox import Outbox
-from tests.support.chapters import chapter_module
+from common.processes.chapter import chapter_module
 from tests.support.load import Load, account
 from tests.support.programs import (
     LIMIT,

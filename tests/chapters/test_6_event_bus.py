@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chapters import chapter_module
+from common.processes.chapter import chapter_module
+from tests.support.event_bus import LOGS, event_bus, settled, someone
 from tests.support.load import Load, account
 from tests.support.programs import (
     Inbox,
@@ -20,7 +21,6 @@ from tests.support.programs import (
     Valkey,
     a_name,
     nobody_s_port,
-    running_strategy,
     running_valkey,
     valkey_of,
     wait_until,
@@ -28,22 +28,8 @@ from tests.support.programs import (
 
 handlers = chapter_module("6_event_bus.handlers")
 
-NAME = "6_event_bus"
-LOGS = ("lua", "streams")
 KILLS = int(os.environ.get("KILLS", "0"))  # KILLS=100: a long run, of both logs
 WINDOW = 50  # emails in a worker's hands
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
-
-
-@contextmanager
-def event_bus(inbox: Inbox, data_dir: Path, **environment: str) -> Iterator[Strategy]:
-    """With a Valkey of its own, and leases so short that a test can wait for them."""
-    own = {"SMTP_URL": inbox.smtp_url, "LEASE_SECONDS": "1", "DRAIN_SECONDS": "2", "PARTITION_SECONDS": "1"}
-    with running_strategy(NAME, data_dir, **(own | environment)) as strategy:
-        yield strategy
 
 
 @contextmanager
@@ -56,19 +42,6 @@ def a_worker(inbox: Inbox, data_dir: Path, **environment: str) -> Iterator[Progr
         yield program
     finally:
         program.stop()
-
-
-def settled(strategy: Strategy) -> None:
-    """Wait until nothing waits and nothing is in flight: twice, for an event may pass by one look."""
-
-    def nothing_left() -> bool:
-        try:
-            stats = strategy.stats()
-        except OSError:
-            return False
-        return stats.get("waiting") == stats.get("in_flight") == stats.get("audit_waiting") == 0
-
-    wait_until(lambda: nothing_left() and nothing_left(), "all is done", limit=40.0)
 
 
 def audited(valkey: Valkey, domain: str = "example.com") -> int:

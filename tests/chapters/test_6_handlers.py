@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from common.processes.chapter import chapter_module
 from eventlog import events
-from tests.support.chapters import chapter_module
 
 handlers = chapter_module("6_event_bus.handlers")
 

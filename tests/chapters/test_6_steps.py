@@ -13,8 +13,8 @@ import pytest
 
 from asynckit.redis_client import redis_client
 from common.mail.emails import Email
+from common.processes.chapter import chapter_module
 from common.settings import Settings
-from tests.support.chapters import chapter_module
 from tests.support.programs import Inbox, Program, Valkey, a_name, running_strategy, wait_until
 
 talk: Any = chapter_module("6_event_bus.steps.talk")

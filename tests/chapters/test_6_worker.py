@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from asynckit.redis_client import blocking_redis_client, redis_client
+from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog import events, partitions
-from tests.support.chapters import chapter_module
 from tests.support.programs import Valkey
 from tests.support.smtp_peer import until
 

@@ -12,10 +12,10 @@ import pytest
 import resque
 from asynckit.redis_client import redis_client
 from common.mail.mailer import Mailer
+from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog import events
 from tests.conftest import STRATEGIES
-from tests.support.chapters import chapter_module
 from tests.support.programs import ROOT, Valkey, a_name
 from tests.support.smtp_peer import until
 

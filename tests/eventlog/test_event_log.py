@@ -15,10 +15,10 @@ import redis as blocking
 from redis.exceptions import ConnectionError, RedisError
 
 from asynckit.redis_client import blocking_redis_client, redis_client
+from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog import events as module
 from eventlog import partitions, streams
-from tests.support.chapters import chapter_module
 from tests.support.programs import LIMIT, ROOT, Valkey, a_name
 
 logs = chapter_module("6_event_bus.logs")

@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from asynckit.redis_client import redis_client
+from common.processes.chapter import chapter_module
 from eventlog import consumers, events, partitions, streams, syndication
-from tests.support.chapters import chapter_module
 from tests.support.programs import ROOT, Valkey, a_name
 from tests.support.smtp_peer import until
 

@@ -7,7 +7,7 @@ import pytest
 
 from asynckit.redis_client import redis_client
 from eventlog import events, partitions, shelf, streams
-from tests.chapters.test_6_event_bus import LOGS
+from tests.support.event_bus import LOGS
 from tests.support.programs import Valkey
 
 

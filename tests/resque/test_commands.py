@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from asynckit.ids import new_id
+from common.processes.chapter import chapter_module
 from common.services import service as services
 from resque import keys as keys_module
 from resque import wire
-from tests.support.chapters import chapter_module
 from tests.support.programs import ROOT, Valkey, a_name, nobody_s_port
 
 commands = chapter_module("5_remote_queue.commands")

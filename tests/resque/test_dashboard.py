@@ -20,12 +20,12 @@ from asynckit.ids import new_id
 from asynckit.redis_client import redis_client
 from asynckit.web.page_token import page_token
 from common.http import serving
+from common.processes.chapter import chapter_module
 from common.settings import Settings
 from resque import keys as keys_module
 from resque import observe, wire
 from resque import queue as queue_module
 from resque.dashboard import charts, live
-from tests.support.chapters import chapter_module
 from tests.support.programs import LIMIT, Valkey, nobody_s_port
 
 server = chapter_module("5_remote_queue.server")

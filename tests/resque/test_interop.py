@@ -19,10 +19,10 @@ import resque
 from asynckit.ids import new_id
 from common.mail.emails import email_from_members
 from common.mail.mailer import Mailer
+from common.processes.chapter import chapter_module
 from common.settings import Settings
 from resque import observe, wire
 from resque.failed import FailedList
-from tests.support.chapters import chapter_module
 from tests.support.node_peer import NodeError, NodeResque, running_node_resque, why_not
 from tests.support.programs import LIMIT, Inbox, Program, Valkey, a_name
 from tests.support.resque import Resque, until

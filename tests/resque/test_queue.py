@@ -9,8 +9,8 @@ from redis.exceptions import ConnectionError, ResponseError
 
 import resque
 from asynckit.ids import made_at, new_id
+from common.processes.chapter import chapter_module
 from resque import queue as queue_module
-from tests.support.chapters import chapter_module
 from tests.support.programs import Valkey
 from tests.support.resque import Definition, Resque, a_resque
 

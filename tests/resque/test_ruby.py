@@ -13,10 +13,10 @@ from pydantic import SecretStr
 from asynckit.ids import new_id
 from common.mail.emails import email_from_members
 from common.mail.mailer import Mailer
+from common.processes.chapter import chapter_module
 from common.settings import Settings
 from resque import failed as failed_module
 from resque import observe
-from tests.support.chapters import chapter_module
 from tests.support.programs import ROOT, Inbox, Valkey, a_name
 from tests.support.resque import Resque, a_resque, until
 

@@ -5,5 +5,5 @@ from typing import Any
 
 
 def chapter_module(name: str) -> Any:
-    """Import `1_foreground.server` and the like."""
+    """Import `1_foreground`, `5_remote_queue.steps.pop` and the like."""
     return importlib.import_module(name)

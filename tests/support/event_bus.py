@@ -1,0 +1,35 @@
+"""Strategy 6 for a test: as it is started, on either log, and when all of its work is done."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.programs import Inbox, Strategy, a_name, running_strategy, wait_until
+
+NAME = "6_event_bus"
+LOGS = ("lua", "streams")
+
+
+def someone() -> str:
+    return f"{a_name()}@example.com"
+
+
+@contextmanager
+def event_bus(inbox: Inbox, data_dir: Path, **environment: str) -> Iterator[Strategy]:
+    """With a Valkey of its own, and leases so short that a test can wait for them."""
+    own = {"SMTP_URL": inbox.smtp_url, "LEASE_SECONDS": "1", "DRAIN_SECONDS": "2", "PARTITION_SECONDS": "1"}
+    with running_strategy(NAME, data_dir, **(own | environment)) as strategy:
+        yield strategy
+
+
+def settled(strategy: Strategy) -> None:
+    """Wait until nothing waits and nothing is in flight: twice, for an event may pass by one look."""
+
+    def nothing_left() -> bool:
+        try:
+            stats = strategy.stats()
+        except OSError:
+            return False
+        return stats.get("waiting") == stats.get("in_flight") == stats.get("audit_waiting") == 0
+
+    wait_until(lambda: nothing_left() and nothing_left(), "all is done", limit=40.0)
