@@ -2,19 +2,12 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 
 import pytest
 
 from asynckit.tasks import background, end_tasks, keep_running
 from tests.support.smtp_peer import until
-
-
-async def hard_of_hearing() -> None:
-    """Wait forever, and swallow the first cancellation, as `asyncio.wait_for` may before Python 3.12."""
-    with suppress(asyncio.CancelledError):
-        await asyncio.Event().wait()
-    await asyncio.Event().wait()
+from tests.support.tasks import hard_of_hearing
 
 
 async def test_a_task_that_swallows_a_cancellation_is_told_again() -> None:

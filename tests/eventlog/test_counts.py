@@ -8,9 +8,9 @@ from redis.exceptions import ResponseError
 
 from asynckit.redis_client import redis_client
 from eventlog import counts, scripts
-from tests.asynckit.test_tasks import hard_of_hearing
 from tests.support.programs import Valkey
 from tests.support.smtp_peer import until
+from tests.support.tasks import hard_of_hearing
 
 
 class Books:

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from eventlog import hints
-from tests.asynckit.test_tasks import hard_of_hearing
 from tests.support.smtp_peer import until
+from tests.support.tasks import hard_of_hearing
 
 
 class Redis:

