@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from common.processes.children import how_it_ended
 from common.processes.pid_files import PidFile
+from common.processes.supervisor import how_it_ended
 from common.settings import USAGE_ERROR, Settings
 
 from .pipe import Message, PipeEnd

@@ -13,7 +13,7 @@ import orjson
 
 from common.http.serving import FINISH_SECONDS
 from common.mail.errors import CannotAccept
-from common.mail.outbox import Entry, Outbox
+from common.mail.memory_queue import Entry, MemoryQueue
 from common.mail.sender import window
 from common.processes.process import stop_requested
 from common.settings import Settings
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class Master:
     def __init__(self, settings: Settings) -> None:
         self._drain_seconds = settings.drain_seconds
-        self._outbox: Outbox[bytes] = Outbox(
+        self._outbox: MemoryQueue[bytes] = MemoryQueue(
             self._hand_out, settings.attempts, window(settings.emails_per_second), pause=settings.retry_pause
         )
         self._paused: str | None = None

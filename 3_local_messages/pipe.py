@@ -9,7 +9,7 @@ message, never pickle. A message is a list, its kind first:
     master -> worker    ["send", {email}]
     worker -> master    ["sent", "<id>"]
                         ["failed", "<id>", "550 no such user", false]   the last: whether another attempt can help
-                        ["paused", "Away: …"]   ["paused", null]        nothing is sent for now, and why
+                        ["paused", "Unreachable: …"]   ["paused", null]        nothing is sent for now, and why
     worker -> master    ["ready"]                           it can be sent emails
     both -> master      ["log", "a line"]
     master -> both      ["stop"]

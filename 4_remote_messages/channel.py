@@ -24,8 +24,8 @@ from redis.exceptions import ConnectionError, RedisError
 
 from asynckit.backoff import backoff_seconds
 from asynckit.batcher import Batcher
-from asynckit.log import OncePerSecond
-from asynckit.redis_client import reason
+from asynckit.log_limit import OncePerSecond
+from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks, keep_running
 
 CHANNEL = "emailz"
@@ -84,7 +84,7 @@ class Subscription:
                 await self._pubsub.unsubscribe()
                 await asyncio.wait([self._task], timeout=UNSUBSCRIBE_SECONDS)
             except RedisError as error:
-                log.warning("could not unsubscribe from %s: %s", self._channel, reason(error))
+                log.warning("could not unsubscribe from %s: %s", self._channel, describe(error))
         await end_tasks([self._task])
 
     async def _stay_subscribed(self) -> None:
@@ -97,7 +97,7 @@ class Subscription:
                 return
             except RedisError as error:
                 failures = 1 if self.live else failures + 1
-                self._lost_log.warning("not subscribed to %s: %s", self._channel, reason(error))
+                self._lost_log.warning("not subscribed to %s: %s", self._channel, describe(error))
             except Exception:  # an answer that is none: a worker must not live on deaf
                 failures += 1
                 log.exception("error on %s", self._channel)

@@ -17,8 +17,8 @@ from aiohttp import web
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from asynckit.log import OncePerSecond
-from asynckit.redis_client import reason, redis_client
+from asynckit.log_limit import OncePerSecond
+from asynckit.redis_client import describe, redis_client
 from asynckit.web.pages import Handler
 from common.http.frame import SETTINGS, answer, read_email
 from common.mail.emails import BadEmail, Email
@@ -149,7 +149,7 @@ class Reports:
         self._under_way.discard(future)
         error = None if future.cancelled() else future.exception()
         if isinstance(error, RedisError):
-            self._log.warning("could not report to a server: %s", reason(error))
+            self._log.warning("could not report to a server: %s", describe(error))
         elif error is not None:
             log.error("error while reporting to a server", exc_info=error)
 

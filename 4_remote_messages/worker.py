@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from asynckit.log import OncePerSecond
+from asynckit.log_limit import OncePerSecond
 from asynckit.redis_client import redis_client
 from asynckit.tasks import background, end_tasks, keep_running
 from common.mail.emails import BadEmail, Email, email_from_json
 from common.mail.errors import CannotAccept, SendError
 from common.mail.mailer import Mailer
-from common.mail.outbox import Entry, Outbox
+from common.mail.memory_queue import Entry, MemoryQueue
 from common.mail.retry import may_retry
 from common.mail.sender import PatientSender, window
 from common.processes.process import stop_requested
@@ -39,7 +39,7 @@ class Worker:
         self.rubbish = self.dropped = 0
         self._domain = settings.id_domain
         self._drain_seconds = settings.drain_seconds
-        self._outbox: Outbox[Received] = Outbox(
+        self._outbox: MemoryQueue[Received] = MemoryQueue(
             self._hand_out, settings.attempts, window(settings.emails_per_second), pause=settings.retry_pause
         )
         self._sender = PatientSender(mailer, settings.emails_per_second)

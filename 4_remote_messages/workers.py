@@ -4,7 +4,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from asynckit.redis_client import reason
+from asynckit.redis_client import describe
 from common.handover import handover_error
 from common.mail.emails import Email
 from common.mail.errors import CannotAccept
@@ -37,7 +37,7 @@ class Workers:
         try:
             number = await count_subscribers(self._redis, CHANNEL)
         except RedisError as error:
-            raise CannotAccept(reason(error)) from None
+            raise CannotAccept(describe(error)) from None
         if not number:
             raise CannotAccept("no worker is subscribed")
 

@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from asynckit.redis_client import reason
+from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks, keep_running
 from common.handover import handover_error
 from common.mail.emails import BadEmail, Email, email_from_members
@@ -64,7 +64,7 @@ class Jobs:
         try:
             await self.queue.declare(QUEUE)  # a write that changes nothing: only a Redis that takes jobs takes it
         except RedisError as error:
-            raise CannotAccept(reason(error)) from None
+            raise CannotAccept(describe(error)) from None
 
     async def stats(self) -> dict[str, Any]:
         """The figures of /stats, of all servers and workers together. Raises CannotAccept when Redis is away."""
@@ -93,7 +93,7 @@ class Jobs:
                 "paused": state.paused or False,
             }
         except RedisError as error:
-            raise CannotAccept(reason(error)) from None
+            raise CannotAccept(describe(error)) from None
 
 
 class SendEmail:

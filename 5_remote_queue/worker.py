@@ -2,7 +2,7 @@
 
 import logging
 
-from asynckit.log import OncePerSecond
+from asynckit.log_limit import OncePerSecond
 from common.mail.mailer import Mailer
 from common.mail.sender import window
 from common.processes.process import stop_requested

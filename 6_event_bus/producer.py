@@ -2,7 +2,7 @@
 
 from redis.exceptions import ConnectionError, RedisError
 
-from asynckit.redis_client import reason
+from asynckit.redis_client import describe
 from common.handover import handover_error
 from common.http.frame import Stats
 from common.mail.emails import Email
@@ -42,7 +42,7 @@ class Producer:
         try:
             await self.log.check()
         except RedisError as error:
-            raise CannotAccept(reason(error)) from None
+            raise CannotAccept(describe(error)) from None
 
     async def stats(self) -> Stats:
         """How far those who send the emails have come. The log knows, whoever they are; nothing while Redis is away."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
-from asynckit.redis_client import reason, redis_client
+from asynckit.redis_client import describe, redis_client
 from common.processes.process import run
 from common.settings import Settings, exit_with_usage_error, read_settings
 from eventlog.syndication import subscribe, subscriptions, unsubscribe
@@ -24,7 +24,7 @@ async def main(settings: Settings, words: Sequence[str]) -> None:
     try:
         await _change(settings, words)
     except RedisError as error:
-        sys.exit(reason(error))
+        sys.exit(describe(error))
 
 
 async def _change(settings: Settings, words: Sequence[str]) -> None:

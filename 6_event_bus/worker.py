@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from asynckit.durability import warn_if_not_durable
 from asynckit.heartbeat import Heartbeat
-from asynckit.redis_client import ANSWER_SECONDS, blocking_redis_client, reason, redis_client
+from asynckit.redis_client import ANSWER_SECONDS, blocking_redis_client, describe, redis_client
 from asynckit.tasks import background, end_tasks, keep_running
 from common.mail.mailer import Mailer
 from common.processes.process import stop_requested
@@ -67,7 +67,7 @@ class Worker:
             try:
                 trimmed = await self._events.trim(self._settings.retention_seconds, self._settings.retention_bytes)
             except RedisError as error:
-                log.warning("could not trim the log: %s", reason(error))
+                log.warning("could not trim the log: %s", describe(error))
                 continue
             except Exception:
                 log.exception("error while trimming the log")

@@ -5,7 +5,7 @@ import logging
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from asynckit.redis_client import reason
+from asynckit.redis_client import describe
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ async def warn_if_not_durable(redis: Redis) -> None:
     except RedisError as error:
         where = redis.connection_pool.connection_kwargs
         place = where.get("path") or f"{where.get('host')}:{where.get('port', 6379)}"
-        log.warning("cannot reach Redis at %s: %s", place, reason(error))
+        log.warning("cannot reach Redis at %s: %s", place, describe(error))
         return
     if found:
         log.warning("Redis may lose what it has accepted: %s", "; ".join(found))

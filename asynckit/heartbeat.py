@@ -14,8 +14,8 @@ from typing import Self
 
 from redis.exceptions import RedisError
 
-from asynckit.log import OncePerSecond
-from asynckit.redis_client import reason
+from asynckit.log_limit import OncePerSecond
+from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks, keep_running
 
 HUNG_SECONDS = 300.0
@@ -67,6 +67,6 @@ class Heartbeat:
                 self._beat()
             except RedisError as error:
                 pause = min(RETRY_SECONDS, self._seconds)
-                self._log.warning("no heartbeat: %s", reason(error))
+                self._log.warning("no heartbeat: %s", describe(error))
             except Exception:  # a bug here must not end in a lease that silently runs out
                 log.exception("error in the heartbeat")

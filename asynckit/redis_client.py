@@ -150,7 +150,7 @@ def _options(from_url: Any, retry: object, answer_seconds: float) -> dict[str, A
     }
 
 
-def reason(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """Why Redis did not do it, in words for a log or an answer. redis-py's own words name host and port only."""
     match error:
         case AuthenticationError():

@@ -2,7 +2,7 @@
 
 from redis.exceptions import AuthenticationError, BusyLoadingError, MaxConnectionsError, RedisError, ResponseError
 
-from asynckit.redis_client import NotSent, reason
+from asynckit.redis_client import NotSent, describe
 from common.mail.errors import CannotAccept, NoAnswer
 
 
@@ -14,5 +14,5 @@ def handover_error(*errors: RedisError) -> CannotAccept | NoAnswer:
     """
     certain = (NotSent, ResponseError, AuthenticationError, BusyLoadingError, MaxConnectionsError)
     if all(isinstance(error, certain) for error in errors):
-        return CannotAccept(reason(errors[-1]))
-    return NoAnswer(f"{reason(errors[-1])}: the email may still be sent")
+        return CannotAccept(describe(errors[-1]))
+    return NoAnswer(f"{describe(errors[-1])}: the email may still be sent")

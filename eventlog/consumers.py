@@ -16,8 +16,8 @@ from typing import Any
 from redis.exceptions import DataError, RedisError
 
 from asynckit.backoff import Pause, backoff_seconds
-from asynckit.log import OncePerSecond
-from asynckit.redis_client import reason
+from asynckit.log_limit import OncePerSecond
+from asynckit.redis_client import describe
 from asynckit.tasks import background, end_tasks
 
 from .events import Claimed, Event
@@ -84,7 +84,7 @@ class Consumer:
                 failures = 0
             except RedisError as error:
                 failures += 1
-                away_log.warning("%s claims nothing: %s", self._handler.name, reason(error))
+                away_log.warning("%s claims nothing: %s", self._handler.name, describe(error))
                 await self._pause(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
                 continue
             except Exception:  # a bug, or data that nobody expected: a consumer must not stand still for ever
@@ -275,7 +275,7 @@ class Consumer:
         if now >= self._rest_until:  # else they have failed beside the one that has said so
             self._rests += 1
             self._rest_until = now + backoff_seconds(self._rests, base=0.1, cap=REST_CAP_SECONDS)
-        away_log.warning("%s handles nothing for a moment: %s", self._handler.name, reason(error))
+        away_log.warning("%s handles nothing for a moment: %s", self._handler.name, describe(error))
         for one in claimed:
             await self._put_back(one, 0.0, tried=False)
 
@@ -301,7 +301,7 @@ class Consumer:
                 ours = await tell()
             except RedisError as error:
                 failures += 1
-                away_log.warning("%s cannot commit: %s", self._handler.name, reason(error))
+                away_log.warning("%s cannot commit: %s", self._handler.name, describe(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
             else:
                 if ours or failures > 0:  # after an error it may have been done by the one before
@@ -320,12 +320,12 @@ class Consumer:
                 given += await self._events.put_back(claimed, 0.0, tried=False)
         except RedisError as error:  # the next one would not get through either; all leases end by themselves
             log.warning(
-                "%s could not give back %d unfinished: %s", self._handler.name, len(left) - given, reason(error)
+                "%s could not give back %d unfinished: %s", self._handler.name, len(left) - given, describe(error)
             )
         if given:
             log.warning("%s gave back %d unfinished", self._handler.name, given)
 
 
 def _redis_is_away(error: Exception) -> bool:
-    """Away, full, or not what the handler needs it to be. A DataError is the handler's own: Redis was not asked."""
+    """Whether Redis is down, full or the wrong kind. A DataError is the handler's own mistake: Redis was not asked."""
     return isinstance(error, RedisError) and not isinstance(error, DataError)

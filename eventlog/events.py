@@ -47,7 +47,7 @@ class Claimed(NamedTuple):
     alone: bool = False
     """It has outlived two owners: handle nothing else meanwhile, for it may be what killed them."""
     parked: bool = False
-    """It comes from the shelf of parked events and not from the log."""
+    """It was parked, and is now handled again."""
     token: int = 0
     """Which claim of its owner it was: a fencing token. The same event may be claimed twice by one process, at the same
     position with the same attempts, after a replay or when Redis has lost its tail."""

@@ -32,7 +32,7 @@ spreads the partitions; each script has the keys of one partition only, or of on
     eventlog:consumers             set     the names
     eventlog:cursor:{NAME}         hash    partition, first, index, epoch: all before this partition is done. A replay
                                          begins a new epoch; what a partition knows of an older one counts no more
-    eventlog:counts:{NAME}, and parked, shelf, pending and holders of {NAME}    see counts.py, shelf.py
+    eventlog:counts:{NAME}, and parked, parked_order, pending and holders of {NAME}    see counts.py, parked.py
 
     eventlog:appended              channel a hint that there is something new. It may get lost: all look once a second
 
@@ -61,8 +61,8 @@ from asynckit.batcher import Batcher
 
 from .counts import Counts
 from .events import Claimed, Event
+from .parked import Parked, ParkedEvents, lease_keys, parked_key
 from .scripts import Scripts
-from .shelf import Parked, Shelf, lease_keys, parked_key
 from .views import Lag, Partition, Trimmed
 
 LOOK_SECONDS = 1.0  # between two looks of an idle consumer that gets no hint
@@ -83,7 +83,7 @@ def delay_keys(consumer: str) -> tuple[str, str]:
 
 
 class Log(ABC):
-    """What both logs have in common: ids, names, leases, and the shelf of parked events.
+    """What both logs have in common: ids, names, leases and parked events.
 
     All that asks Redis raises RedisError.
     """
@@ -102,7 +102,7 @@ class Log(ABC):
         self._commit = Batcher(self.commit_many, LARGEST)
         self._counts = Counts(redis, self._scripts)
         self._tokens = count(1)
-        self._shelf = Shelf(redis, self._scripts, self.owner, self._lease_ms, self._tokens)
+        self._parked_events = ParkedEvents(redis, self._scripts, self.owner, self._lease_ms, self._tokens)
         self._registered: dict[str, float] = {}  # until when this process relies on it: time.monotonic()
         self._closing = False
 
@@ -157,7 +157,7 @@ class Log(ABC):
         deadline = time.monotonic() + wait
         while True:
             await self._register(consumer)
-            claimed = await self._shelf.claim(consumer, limit) or await self._claim(consumer, limit)
+            claimed = await self._parked_events.claim(consumer, limit) or await self._claim(consumer, limit)
             left = deadline - time.monotonic()
             if claimed or left <= 0 or self._closing:
                 return claimed
@@ -183,9 +183,9 @@ class Log(ABC):
         done: dict[int, bool] = {}
         for keys, group in self._together(items):
             words = self._words(group)
-            shelf = [parked_key(group[0].consumer)] if group[0].parked else []
+            parked = [parked_key(group[0].consumer)] if group[0].parked else []
             reply = await self._scripts.run(
-                self._script("commit", group[0]), [*keys, *shelf], self.owner, words, group[0].consumer
+                self._script("commit", group[0]), [*keys, *parked], self.owner, words, group[0].consumer
             )
             done |= {id(claimed): bool(ours) for claimed, ours in zip(group, reply[1:], strict=True)}
             self._committed(group[0], pending=reply[0])
@@ -302,13 +302,13 @@ class Log(ABC):
     # What is given up
 
     async def park(self, claimed: Claimed, reason: str) -> bool:
-        """Give it up for this consumer: onto the shelf, out of the way. False when the lease is somebody else's."""
+        """Park the event for this consumer. False when another worker has the lease."""
         keys, words = self._lease_keys(claimed), self._words([claimed])
         more = (self._lease_ms, words, claimed.consumer)
         if not await self._scripts.run(self._script("extend", claimed), keys, self.owner, *more):
             return False
-        # First onto the shelf, then out of the log: who dies in between leaves an event that is given up once more.
-        await self._shelf.put(claimed, reason)
+        # Park first, then commit: a worker that dies in between leaves an event that is parked a second time.
+        await self._parked_events.put(claimed, reason)
         reply = await self._scripts.run(self._script("commit", claimed), keys, self.owner, words, claimed.consumer)
         self._committed(claimed, pending=reply[0])
         self._counts.add(claimed.consumer, "given_up", int(reply[1]))
@@ -316,15 +316,15 @@ class Log(ABC):
 
     async def parked(self, consumer: str, limit: int = 1000) -> list[Parked]:
         """The events that this consumer has given up, the newest first, at most 1000."""
-        return await self._shelf.list(consumer, limit)
+        return await self._parked_events.list(consumer, limit)
 
     async def unpark(self, consumer: str, *positions: str) -> int:
-        """Let parked events be handled again, all of them or these; they leave the shelf when that went well."""
-        return await self._shelf.unpark(consumer, *positions)
+        """Let parked events be handled again, all of them or these; a success removes them."""
+        return await self._parked_events.unpark(consumer, *positions)
 
     async def discard(self, consumer: str, *positions: str) -> int:
         """Throw parked events away, all of them or these, for good; the log itself keeps them until it is trimmed."""
-        return await self._shelf.discard(consumer, *positions)
+        return await self._parked_events.discard(consumer, *positions)
 
     # What there is
 

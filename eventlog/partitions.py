@@ -1,20 +1,20 @@
 """The log on partitions: lists, and Lua scripts that do in one step what must be one step. log.py says how it works.
 
-The producer's side is in tail.py, the consumer's in walk.py. Here is what looks over the whole: replay, trim, lag.
+The producer's side is in tail.py, the consumer's in reader.py. Here is what looks over the whole: replay, trim, lag.
 """
 
 from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
+from .appender import TOMBSTONE_SECONDS, Appender, last_known, open_first
 from .events import Claimed, Event, milliseconds, read_position
 from .hints import Hints
+from .inspection import Inspection
 from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers
 from .log import BEGINNING, END, Log, delay_keys
-from .survey import Survey
-from .tail import TOMBSTONE_SECONDS, Tail, last_known, open_first
+from .reader import Reader
 from .views import Lag, Partition, Trimmed
-from .walk import Walk
 
 PARTITION_EVENTS = 10_000  # at most in one partition: a place in the middle of a list must not be far from its ends
 
@@ -31,9 +31,9 @@ class PartitionedLog(Log):
         """`hints` is the client to subscribe with, where `redis` cannot: a cluster's."""
         super().__init__(redis, lease_seconds)
         self.limits = partition_seconds, partition_events
-        self._tail = Tail(redis, self._scripts, int(partition_seconds * 1000), partition_events)
-        self._survey = Survey(redis)
-        self._walks: dict[str, Walk] = {}
+        self._appender = Appender(redis, self._scripts, int(partition_seconds * 1000), partition_events)
+        self._inspection = Inspection(redis)
+        self._reader_of: dict[str, Reader] = {}
         self._hints = Hints(hints or redis, self._rewound)
 
     async def __aexit__(self, *error: object) -> None:
@@ -43,7 +43,7 @@ class PartitionedLog(Log):
     # Producers
 
     async def _append_many(self, items: Sequence[tuple[Event, bool]]) -> Sequence[str]:
-        return await self._tail.append(items)
+        return await self._appender.append(items)
 
     async def end(self) -> str:
         partition, index = await self._find(END)
@@ -65,35 +65,35 @@ class PartitionedLog(Log):
         return bool(await self._redis.exists(cursor(consumer)))
 
     async def _claim(self, consumer: str, limit: int) -> list[Claimed]:
-        walk = self._walk(consumer)
-        walk.hints = self._hints.count
-        claimed = await walk.claim(limit)
+        reader = self._reader(consumer)
+        reader.hints = self._hints.count
+        claimed = await reader.claim(limit)
         if claimed is None:
             self._registered.pop(consumer, None)
         return claimed or []
 
-    def _walk(self, consumer: str) -> Walk:
-        if consumer not in self._walks:
+    def _reader(self, consumer: str) -> Reader:
+        if consumer not in self._reader_of:
             parts = (self._redis, self._scripts, self._counts)
-            self._walks[consumer] = Walk(*parts, consumer, self.owner, self._lease_ms, self._tokens)
-        return self._walks[consumer]
+            self._reader_of[consumer] = Reader(*parts, consumer, self.owner, self._lease_ms, self._tokens)
+        return self._reader_of[consumer]
 
     async def _wait(self, consumer: str, seconds: float) -> None:
-        walk = self._walk(consumer)
-        await self._hints.wait(walk.hints, min(seconds, walk.seconds_until_due()))
+        reader = self._reader(consumer)
+        await self._hints.wait(reader.hints, min(seconds, reader.seconds_until_due()))
 
     def stop_waiting(self) -> None:
         super().stop_waiting()
         self._hints.end()
 
     def _rewound(self) -> None:
-        self._shelf.look_now()
-        for walk in self._walks.values():
-            walk.look_now()
+        self._parked_events.look_now()
+        for reader in self._reader_of.values():
+            reader.look_now()
 
     def _committed(self, claimed: Claimed, pending: int) -> None:
         if pending == 0 and not claimed.parked:
-            self._walk(claimed.consumer).nothing_pending_in(read_position(claimed.position)[0])
+            self._reader(claimed.consumer).nothing_pending_in(read_position(claimed.position)[0])
 
     def _leases(self, claimed: Claimed) -> tuple[str, ...]:
         return tuple(leases(claimed.position.partition("-")[0], claimed.consumer))
@@ -110,7 +110,7 @@ class PartitionedLog(Log):
         first = as_number(await self._redis.hget(key(partition, "state"), "first"))
         await self._scripts.run("rewind", [cursor(consumer)], partition, first, index, "")
         await self._redis.delete(*delay_keys(consumer))
-        self._walk(consumer).look_now()
+        self._reader(consumer).look_now()
 
     async def _find(self, start: str | float) -> tuple[int, int]:
         """The partition and the index of the first event at or after this place."""
@@ -134,7 +134,7 @@ class PartitionedLog(Log):
     async def trim(
         self, older_than: float | None = None, larger_than: int | None = None, *, force: bool = False
     ) -> Trimmed:
-        partitions, forgotten = await self._survey.partitions()
+        partitions, forgotten = await self._inspection.partitions()
         if forgotten:
             await self._redis.zrem(PARTITIONS, *forgotten)
         consumers = await self._readers()
@@ -167,13 +167,13 @@ class PartitionedLog(Log):
     # What there is
 
     async def partitions(self, newest: int | None = None) -> list[Partition]:
-        there, _ = await self._survey.partitions(newest)
+        there, _ = await self._inspection.partitions(newest)
         return there
 
     async def _lag(self, consumer: str) -> Lag:
-        place = await self._survey.place(consumer)
-        waiting = await self._survey.end() - (place.claimed or 0)
-        oldest = await self._survey.oldest_undone(place)
+        place = await self._inspection.place(consumer)
+        waiting = await self._inspection.end() - (place.claimed or 0)
+        oldest = await self._inspection.oldest_undone(place)
         return Lag(
             position=f"{place.partition}-{place.index}",
             waiting=max(0, waiting),

@@ -27,9 +27,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from asynckit.tasks import end_tasks
 
+from .appender import REMEMBER_SECONDS
 from .events import Claimed, Event, milliseconds, read_position
 from .log import BEGINNING, END, Log, delay_keys
-from .tail import REMEMBER_SECONDS
 from .views import Lag, Partition, Trimmed
 
 STREAM = "eventlog:{stream}"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
-from lab.harness.children import ROOT
+from lab.harness.processes import ROOT
 
 PICTURES = ROOT / "docs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

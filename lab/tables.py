@@ -16,9 +16,9 @@ from lab.compare import compare_report
 from lab.compare.compare_report import machine_of, milliseconds, settings_of
 from lab.faults import faults_report
 from lab.faults.promises import FAULTS, STEPS, SUBJECTS
-from lab.harness.children import ROOT
 from lab.harness.command import RESULTS
 from lab.harness.figures import Facts, figure
+from lab.harness.processes import ROOT
 
 _BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$")
 
@@ -86,7 +86,7 @@ def ladder() -> Iterator[str]:
         name, folder = SUBJECTS[str(number)].title, lines[number]["strategy"]
         line, killed = lines[number], measured_cell(str(number), WORKER_KILLED.get(number, "worker-kill"))
         times = (f"{milliseconds(line[f'{kind}_p50_ms'])} ms" for kind in ("answer", "inbox"))
-        lost = f"**{killed['lost']}** of {killed['acknowledged']:,}, in {killed['hits']} kills"
+        lost = f"**{killed['lost']}** of {killed['acknowledged']:,}, in {killed['injections']} kills"
         yield f"| [{name}]({folder}/README.md) | {means} | {' | '.join(times)} | {lost} | {choose} |"
     yield ""
     settings = results("faults")["settings"]
@@ -198,7 +198,7 @@ def staircase() -> Iterator[str]:
     yield "|---|---|---|---|"
     for name, words in STAIRS.items():
         killed, second = cells[name, "worker-kill"], cells.get((name, "worker-second"))
-        lost = f"**{killed['lost']}** of {killed['acknowledged']:,}, in {killed['hits']} kills"
+        lost = f"**{killed['lost']}** of {killed['acknowledged']:,}, in {killed['injections']} kills"
         twice = "" if second is None else f"{second['duplicated']:,} of {second['acknowledged']:,}"
         yield f"| {STEPS[name].number} `{STEPS[name].settings['STEP']}` | {words} | {lost} | {twice} |"
     yield ""

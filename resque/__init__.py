@@ -9,13 +9,13 @@
 The files, from the outside to the inside:
 
     queue           enqueue, plan, look, pause, cancel            definition      what a job does, how it is tried
-    worker          takes jobs and runs them side by side         performer       one job, from claim to settlement
+    worker          takes jobs and runs them side by side         executor       one job, from claim to settlement
     scaling         how many at a time (loop_delay: by what)      plugins         code before and after
     process_pool    processes for what computes                   events          what happens, told to a hook
     foreign         running the code of a job                 reports         what a job raised, as strings
     schedules       cron: jobs that come again and again
     registration    being there, and the lease                    housekeeping    the dead, the delayed, the unreadable
-    claims          reserve and settle one job                    doorbell        waking who is idle
+    claims          reserve and settle one job                    notifier        waking who is idle
     failed          what was given up: again, or away             delayed         what is planned: now, or away
     observe         looking at it all (items: one list of it)     dashboard/      the same as pages, with buttons
     doctor/         do the keys still fit together?               show            jobs, ages and dates for people

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from asynckit.printing import exit_after
-from asynckit.redis_client import reason, redis_client
+from asynckit.redis_client import describe, redis_client
 
 from . import show
 from .doctor import Doctor
@@ -103,7 +103,7 @@ async def ask(arguments: argparse.Namespace, where: str) -> int:
         try:
             return int(await arguments.command(redis, Keys(arguments.namespace), arguments))
         except RedisError as error:
-            print(f"{reason(error)}{where}", file=sys.stderr)
+            print(f"{describe(error)}{where}", file=sys.stderr)
             return 1
 
 

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from asynckit.redis_client import ANSWER_SECONDS, blocking_redis_client, redis_client
 
-from .doorbell import WAIT_SECONDS
+from .notifier import WAIT_SECONDS
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from asynckit.heartbeat import RETRY_SECONDS
-from asynckit.log import OncePerSecond
-from asynckit.redis_client import reason
+from asynckit.log_limit import OncePerSecond
+from asynckit.redis_client import describe
 
 from . import show
 from .events import CleanedWorker, Erred, Failed, Hook, Promoted
@@ -81,7 +81,7 @@ class Housekeeping:
         try:
             await chore()
         except RedisError as error:
-            self._log.warning("housekeeping: %s", reason(error))
+            self._log.warning("housekeeping: %s", describe(error))
             self._hook(Erred("housekeeping", error))
         except Exception as error:  # bad data must not end it
             log.exception("error in housekeeping")

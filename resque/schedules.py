@@ -38,8 +38,8 @@ from cronsim import CronSim, CronSimError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from asynckit.log import OncePerSecond
-from asynckit.redis_client import reason
+from asynckit.log_limit import OncePerSecond
+from asynckit.redis_client import describe
 
 from .events import Erred, Fired, Hook, ignore
 from .housekeeping import LEADER
@@ -249,7 +249,7 @@ class Schedules:
             try:
                 await self.fire()
             except RedisError as error:
-                self._log.warning("schedules: %s", reason(error))
+                self._log.warning("schedules: %s", describe(error))
                 self._hook(Erred("schedules", error))
             except Exception as error:  # one schedule must not end the others
                 log.exception("error in the schedules")
@@ -266,7 +266,7 @@ class Schedules:
             try:
                 fired += await self._fire(schedule, marks, foreign, now)
             except ResponseError as error:  # what is under the key of its queue is no list
-                self._log.warning("the schedule %r: %s", schedule.name, reason(error))
+                self._log.warning("the schedule %r: %s", schedule.name, describe(error))
         return fired
 
     async def _last_enqueued(self) -> Mapping[bytes, bytes]:

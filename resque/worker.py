@@ -12,20 +12,20 @@ from contextlib import suppress
 from redis.exceptions import RedisError
 
 from asynckit.backoff import backoff_seconds
-from asynckit.log import OncePerSecond
-from asynckit.redis_client import reason
+from asynckit.log_limit import OncePerSecond
+from asynckit.redis_client import describe
 from asynckit.tasks import background, end_tasks
 
 from .claims import Answer, Claim, Claims, LeaseLost, Slot
 from .connections import Connections, limit_answers
 from .definition import Definitions
-from .doorbell import Doorbell
 from .events import Ended, Erred, Hook, Paused, Polled, Resized, Started, guarded, ignore
+from .executor import Executor
 from .foreign import job_task
 from .housekeeping import Housekeeping
 from .keys import Keys
 from .loop_delay import LoopDelay
-from .performer import Performer
+from .notifier import Notifier
 from .registration import BEATS, Registration
 from .scaling import LOOK_SECONDS, Scaling
 from .scripts import Scripts
@@ -75,8 +75,8 @@ class Worker:
         scripts = Scripts(connections.commands)
         self._wake = asyncio.Event()
         self._claims = Claims(scripts, self.keys, queues, per_second)
-        self._performer = Performer(self._claims, definitions, hook, self._outage, processes)
-        self._doorbell = Doorbell(connections.waiting, self.keys, queues, self._wake)
+        self._executor = Executor(self._claims, definitions, hook, self._outage, processes)
+        self._notifier = Notifier(connections.waiting, self.keys, queues, self._wake)
         self._registration = Registration(
             scripts, connections.thread, self.keys, queues, lease_seconds, on_lost=self._lose_lease
         )
@@ -106,7 +106,7 @@ class Worker:
     @property
     def left_behind(self) -> int:
         """Threads that still run a job whose attempt has outlived its time limit."""
-        return self._performer.threads.left_behind
+        return self._executor.threads.left_behind
 
     @property
     def slots(self) -> int:
@@ -117,7 +117,7 @@ class Worker:
         give the rest back, and leave no trace.
         """
         asyncio.get_running_loop().set_task_factory(job_task)
-        async with self._registration, self._doorbell, self.delay:
+        async with self._registration, self._notifier, self.delay:
             stopping = asyncio.ensure_future(stop())
             living = asyncio.create_task(self._live())
             try:
@@ -128,7 +128,7 @@ class Worker:
             finally:
                 await end_tasks([living, stopping])
                 await self._drain()
-                self._performer.close()
+                self._executor.close()
                 await self._leave()
 
     async def _live(self) -> None:
@@ -208,7 +208,7 @@ class Worker:
         self._more = False
         later = [seconds for seconds in answer.waits.values() if seconds > 0]
         timer = asyncio.get_running_loop().call_later(min([*later, IDLE_ASK_SECONDS]), self._wake.set)
-        self._doorbell.listen(queue for queue, seconds in answer.waits.items() if seconds == 0)
+        self._notifier.listen(queue for queue, seconds in answer.waits.items() if seconds == 0)
         if any(seconds < 0 for seconds in answer.waits.values()):
             await self._idle()
         else:
@@ -246,7 +246,7 @@ class Worker:
 
     async def _work(self, claim: Claim) -> None:
         try:
-            await self._performer.perform(claim)
+            await self._executor.perform(claim)
         except asyncio.CancelledError:  # because of the end, or of a lost lease: then it is not ours to give
             with suppress(RedisError, TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_SECONDS):
@@ -302,7 +302,7 @@ class Worker:
                 try:
                     slots = await self._registration.add(change - spared)
                 except RedisError as error:
-                    self._log.warning("cannot register more slots: %s", reason(error))
+                    self._log.warning("cannot register more slots: %s", describe(error))
                     return False
                 self._free += slots
             self._wake.set()
@@ -322,7 +322,7 @@ class Worker:
         try:
             await self._registration.remove(slots)
         except RedisError as error:  # then their lease ends by itself
-            self._log.warning("cannot unregister slots: %s", reason(error))
+            self._log.warning("cannot unregister slots: %s", describe(error))
 
     # The end
 
@@ -348,6 +348,6 @@ class Worker:
         log.info("stopped")
 
     async def _outage(self, what: str, error: RedisError, failures: int) -> None:
-        self._log.warning("%s: %s", what, reason(error))
+        self._log.warning("%s: %s", what, describe(error))
         self._hook(Erred(what, error))
         await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=PAUSE_CAP_SECONDS))

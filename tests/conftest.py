@@ -7,7 +7,7 @@ import psutil
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from lab.harness.children import Lab
+from lab.harness.processes import Lab
 from tests.support.programs import ROOT, Inbox, Strategy, Valkey, running_inbox, running_strategy, running_valkey
 
 # No deadline for one example: CI machines are slow at times, and speed is measured elsewhere (`make bench`).

@@ -15,7 +15,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from asynckit.redis_client import reason
+from asynckit.redis_client import describe
 from common.handover import handover_error
 from common.http.frame import Stats
 from common.mail.emails import BadEmail, Email, email_from_json
@@ -51,7 +51,7 @@ class Producer:
         try:
             await self._redis.ping()
         except RedisError as error:
-            raise CannotAccept(reason(error)) from None
+            raise CannotAccept(describe(error)) from None
 
     async def stats(self) -> Stats:
         """How many events there are. Raises CannotAccept."""
@@ -60,7 +60,7 @@ class Producer:
             partitions = await redis.zrange(PARTITIONS, 0, -1)
             return {"events": sum([await redis.llen(f"{PARTITIONS}:{int(n)}") for n in partitions])}
         except RedisError as error:
-            raise CannotAccept(reason(error)) from None
+            raise CannotAccept(describe(error)) from None
 
 
 async def handle(sender: PatientSender, domain: str, event: bytes) -> None:

@@ -7,7 +7,7 @@ import logging
 import resource
 from typing import Protocol
 
-from asynckit.log import OncePerSecond
+from asynckit.log_limit import OncePerSecond
 
 log = OncePerSecond(logging.getLogger(__name__))
 

@@ -22,7 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from asynckit.log import OncePerSecond
+from asynckit.log_limit import OncePerSecond
 from asynckit.web.pages import Handler, add_assets, error_json, html_page, pretty_json
 from common.http import sources
 from common.http.guard import HOST, PASSWORD, check_not_linked, check_origin

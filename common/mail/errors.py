@@ -16,19 +16,19 @@ class Unavailable(SendError):
     """The server does not take this email now (4xx). Try again later, not for ever."""
 
 
-class Away(Unavailable):
+class Unreachable(Unavailable):
     """No session with the server, or it broke before the email was handed in. No email is at fault: wait for it."""
 
 
-class SessionLost(Away):
+class SessionLost(Unreachable):
     """The server ended the session before it took the message: nothing has happened, another session may do."""
 
 
-class TooManySessions(Away):
+class TooManySessions(Unreachable):
     """The server greeted with a 421: it accepts no further session for now. The open ones may be well."""
 
 
-class TimedOut(Away):
+class TimedOut(Unreachable):
     """The limit passed before the email was handed in."""
 
 

@@ -1,11 +1,11 @@
 """Which errors allow another attempt."""
 
-from common.mail.errors import Away, InDoubt, LoginFailed, SendError, Unavailable
+from common.mail.errors import InDoubt, LoginFailed, SendError, Unavailable, Unreachable
 
 
 def concerns_every_email(error: SendError) -> bool:
     """Whether the mail server is the matter and not this email: wait for it, and count no attempt."""
-    return isinstance(error, (Away, LoginFailed))
+    return isinstance(error, (Unreachable, LoginFailed))
 
 
 def may_retry(error: SendError) -> bool:

@@ -10,7 +10,7 @@ from aiolimiter import AsyncLimiter
 from asynckit.backoff import backoff_seconds
 from asynckit.tasks import background, end_tasks
 from common.mail.emails import Email
-from common.mail.errors import Away, LoginFailed, SendError, Unavailable
+from common.mail.errors import LoginFailed, SendError, Unavailable, Unreachable
 from common.mail.mailer import Mailer
 from common.mail.retry import concerns_every_email
 
@@ -47,15 +47,14 @@ class PatientSender:
     async def send(self, email: Email, *, patient: bool = True) -> None:
         """Send as soon as the throttle and the server allow.
 
-        Raises what concerns this email alone: Refused, Unavailable (a 4xx) or InDoubt. An outage and a login that
-        fails raise nothing: the email waits here, and no attempt is lost. They do raise, Away or LoginFailed, when the
-        server was there again each time and broke off at this email BREAKS times, and when the caller is not patient
-        because somebody waits for the answer.
+        Raises what concerns this email alone: Refused, Unavailable (a 4xx) or InDoubt. During an outage, or while the
+        login fails, the email waits here and uses up no attempt. Raises Unreachable or Unavailable when the server
+        answered its check but broke off at this email BREAKS times, and Unreachable at once when `patient` is False.
         """
         breaks = 0  # in a row, although the server was there when asked in between
         while True:
             if self.paused and not patient:
-                raise Away(self.paused)
+                raise Unreachable(self.paused)
             await self._ready.wait()
             if self._throttle is not None:
                 await self._throttle.acquire()

@@ -23,7 +23,6 @@ import aiosmtplib
 
 from common.mail.emails import Address
 from common.mail.errors import (
-    Away,
     InDoubt,
     LoginFailed,
     Refused,
@@ -32,6 +31,7 @@ from common.mail.errors import (
     TimedOut,
     TooManySessions,
     Unavailable,
+    Unreachable,
 )
 from common.settings import SmtpServer
 
@@ -100,7 +100,7 @@ class SmtpSession(asyncio.Protocol):
 
     @classmethod
     async def open(cls, server: SmtpServer, tls: ssl.SSLContext, limits: Limits) -> Self:
-        """Connect, encrypt and log in. Raises Away, TooManySessions, TimedOut or LoginFailed.
+        """Connect, encrypt and log in. Raises Unreachable, TooManySessions, TimedOut or LoginFailed.
 
         STARTTLS is used where it is offered, and demanded where a password would cross a network without it.
         """
@@ -126,7 +126,7 @@ class SmtpSession(asyncio.Protocol):
             raise TimedOut(f"no session with {server} within {limits.greeting:g} s") from None
         except (aiosmtplib.SMTPException, OSError, UnicodeError) as error:  # UnicodeError: a host that IDNA refuses
             _abort(smtp)
-            kind = TooManySessions if getattr(error, "code", None) == 421 else Away
+            kind = TooManySessions if getattr(error, "code", None) == 421 else Unreachable
             raise kind(f"no session with {server}: {_words(error)}") from error
         except BaseException:
             _abort(smtp)
@@ -138,7 +138,7 @@ class SmtpSession(asyncio.Protocol):
     async def send(self, sender: Address, recipient: Address, message: bytes) -> None:
         """Hand in one message. Returns when the server said 250.
 
-        Raises Refused, Unavailable, Away, LoginFailed before the message was handed in, InDoubt after.
+        Raises Refused, Unavailable, Unreachable, LoginFailed before the message was handed in, InDoubt after.
         """
         smtputf8 = sender.needs_smtputf8 or recipient.needs_smtputf8
         if smtputf8 and not self._smtputf8:

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from common.address import reachable, url_of
-from common.processes.children import show
+from common.processes.supervisor import show
 from common.services.service import Service
 from common.settings import Settings
 

@@ -24,12 +24,12 @@ from pathlib import Path
 
 from common.address import cannot_listen, free_port
 from common.processes.chapter import chapter_module
-from common.processes.children import Child, Stop, say
 from common.processes.greeting import WEB_ROLES, address_of, greet
 from common.processes.pid_files import PidFile
 from common.processes.process import LIFELINE
 from common.processes.redis_role import refuse_unsupported
 from common.processes.steps import check_step
+from common.processes.supervisor import Child, Stop, say
 from common.processes.terminal import own_terminal
 from common.services.service import LOOK_SECONDS, PORTS, CannotStart, Service, StartStopped, running
 from common.settings import Settings, exit_with_usage_error, read_settings

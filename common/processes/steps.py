@@ -8,8 +8,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from asynckit.log import OncePerSecond
-from asynckit.redis_client import reason
+from asynckit.log_limit import OncePerSecond
+from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks
 from common.processes.chapter import chapter_module
 from common.processes.process import stop_requested
@@ -81,7 +81,7 @@ async def _run_slot(number: int, work_one: Callable[[int], Awaitable[bool]], sto
         try:
             pause = 0.0 if await work_one(number) else POLL_SECONDS
         except (RedisError, OSError) as error:
-            redis_log.warning("%s", reason(error))
+            redis_log.warning("%s", describe(error))
             pause = REDIS_SECONDS
         if pause and not stop.is_set():
             await asyncio.sleep(pause)

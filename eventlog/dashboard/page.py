@@ -22,18 +22,18 @@ from aiohttp import web
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from asynckit.redis_client import reason, redis_client
+from asynckit.redis_client import describe, redis_client
 from asynckit.web.event_stream import enable_event_streams, event_stream
 from asynckit.web.page_token import check_token, page_token
 from asynckit.web.pages import add_assets, error_json, html_page, pretty_json
 
 from ..log import BEGINNING, END, Log
-from ..shelf import Parked
+from ..parked import Parked
 
 PAGE = "/log"
 LOOK_SECONDS = 0.5
-TAPES = 40  # partitions that are shown one by one
-SHELF = 50  # parked events that are shown for each consumer
+PARTITIONS_SHOWN = 40  # partitions that are shown one by one
+PARKED_SHOWN = 50  # parked events that are shown for each consumer
 TEXT = 2000  # characters of an event that are shown
 LARGEST = 2**53  # of a number that JSON and JavaScript can hold
 
@@ -92,7 +92,7 @@ async def _send_events(request: web.Request) -> web.StreamResponse:
         try:
             return orjson.dumps(await state(request.app))
         except RedisError as error:
-            return orjson.dumps({"error": reason(error)})
+            return orjson.dumps({"error": describe(error)})
 
     return await event_stream(request, look, LOOK_SECONDS)
 
@@ -100,7 +100,7 @@ async def _send_events(request: web.Request) -> web.StreamResponse:
 async def state(app: web.Application) -> dict[str, Any]:
     """All that the page shows; numbers, and texts that may have anything in them. Raises RedisError."""
     log = app[LOG]
-    partitions = await log.partitions(newest=TAPES)
+    partitions = await log.partitions(newest=PARTITIONS_SHOWN)
     seconds, microseconds = await app[REDIS].time()
     now = float(seconds) + float(microseconds) / 1e6
     found = {
@@ -132,11 +132,11 @@ async def _consumer(log: Log, name: str) -> dict[str, Any]:
     """A consumer whose keys hold rubbish is shown with what is wrong; the others are shown as ever."""
     try:
         lag = asdict(await log.lag(name))
-        shelf = await log.parked(name, SHELF)
+        parked = await log.parked(name, PARKED_SHOWN)
     except (ValueError, TypeError, KeyError, RedisError) as error:
         return {"name": name, "error": f"{type(error).__name__}: {error}"}
     lag["oldest_seconds"] = math.floor(lag["oldest_seconds"])
-    return {"name": name, **lag, "shelf": [_parked(parked) for parked in shelf]}
+    return {"name": name, **lag, "parked_events": [_parked(one) for one in parked]}
 
 
 def _parked(parked: Parked) -> dict[str, Any]:
@@ -176,14 +176,14 @@ def _time_or_position(text: str) -> str | float:
 
 
 async def _retry(request: web.Request) -> web.Response:
-    return await _change_shelf(request, request.app[LOG].unpark, "handled again")
+    return await _change_parked(request, request.app[LOG].unpark, "handled again")
 
 
 async def _discard(request: web.Request) -> web.Response:
-    return await _change_shelf(request, request.app[LOG].discard, "discarded")
+    return await _change_parked(request, request.app[LOG].discard, "discarded")
 
 
-async def _change_shelf(request: web.Request, change: Callable[..., Awaitable[int]], what: str) -> web.Response:
+async def _change_parked(request: web.Request, change: Callable[..., Awaitable[int]], what: str) -> web.Response:
     await check_token(request, PAGE)
     form = await request.post()
     consumer, position = str(form.get("consumer", "")), str(form.get("position", ""))
@@ -212,4 +212,4 @@ async def _answered(question: Awaitable[Any]) -> Any:
     try:
         return await question
     except RedisError as error:
-        raise web.HTTPServiceUnavailable(text=reason(error)) from None
+        raise web.HTTPServiceUnavailable(text=describe(error)) from None

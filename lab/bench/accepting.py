@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from statistics import median
 
 from lab.bench.web import CONNECTIONS, bare_web, only
-from lab.harness.children import Lab
 from lab.harness.figures import Facts, Rounds, Row, in_turns
 from lab.harness.machine import cpu_seconds, resident_bytes
+from lab.harness.processes import Lab
 from lab.harness.sinks import lab_sink, url_of
 from lab.harness.strategies import Strategy, strategy
 from lab.load.http import TEXT

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from lab.harness.children import Lab
 from lab.harness.figures import Facts, Row, in_turns
+from lab.harness.processes import Lab
 from lab.harness.valkey import valkey
 from lab.load.redis import KINDS
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from lab.bench.web import bare_web
-from lab.harness.children import Lab
 from lab.harness.each_once import ask_for_emails, compare_ids, each_once, in_words
 from lab.harness.figures import Rounds, Row
 from lab.harness.machine import resident_bytes
+from lab.harness.processes import Lab
 from lab.harness.sinks import lab_sink, url_of
 from lab.harness.strategies import strategy
 

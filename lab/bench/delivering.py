@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from lab.bench.mailer import SESSIONS, converse
-from lab.harness.children import Lab
 from lab.harness.each_once import ask_for_emails, compare_ids, each_once, in_words
 from lab.harness.figures import Facts, Row, in_turns
+from lab.harness.processes import Lab
 from lab.harness.sinks import LabSink, lab_sink, url_of, wait_for_mail
 from lab.harness.strategies import Strategy, strategy
 

@@ -6,8 +6,8 @@ Both moments are read from one clock, though by two processes: CLOCK_MONOTONIC, 
 from collections.abc import Iterator
 
 from lab.bench.web import bare_web
-from lab.harness.children import Lab
 from lab.harness.figures import Facts, Rounds, Row, in_turns, percentile
+from lab.harness.processes import Lab
 from lab.harness.sinks import LabSink, lab_sink, url_of, wait_for_mail
 from lab.harness.strategies import strategy
 

@@ -7,8 +7,8 @@ And whether an event costs the same when many are there: the curve goes to LOG_E
 import os
 from collections.abc import Iterator
 
-from lab.harness.children import Lab, python
 from lab.harness.figures import Facts, Rounds, Row, in_turns
+from lab.harness.processes import Lab, python
 from lab.harness.strategies import strategies
 from lab.harness.valkey import valkey
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from lab.harness.children import Lab
 from lab.harness.figures import Facts, Rounds, Row, accounting, in_turns
+from lab.harness.processes import Lab
 from lab.harness.sinks import CountingSink, fastest_sink, lab_sink, url_of
 
 SECONDS = 2.0  # of each round, on either side

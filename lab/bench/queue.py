@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from redis import Redis
 
-from lab.harness.children import Lab
 from lab.harness.figures import Facts, Rounds, Row, in_turns
+from lab.harness.processes import Lab
 from lab.harness.valkey import valkey
 
 JOBS = 50_000  # in a round

@@ -23,10 +23,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from lab.bench import accepting, batcher, burst, delivering, idle, log, mailer, queue, web
-from lab.harness.children import ChildFailed, Lab
 from lab.harness.command import end_on_signals, refuse_settings_in_the_way, said, write_results
 from lab.harness.figures import Row, Spread, figure
 from lab.harness.machine import busy, stamp
+from lab.harness.processes import ChildFailed, Lab
 from lab.harness.strategies import strategies
 
 Benchmark = Callable[[Lab], Iterator[Row]]

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from lab.harness.children import Lab, python
 from lab.harness.figures import Facts, Row, accounting, in_turns
+from lab.harness.processes import Lab, python
 from lab.harness.sinks import fastest_sink, url_of
 from lab.harness.strategies import strategy
 

@@ -37,7 +37,6 @@ from rich.table import Table
 from common.settings import Settings
 from lab.compare.compare_report import PERCENTS, markdown, milliseconds, picture, sizes_of, times_of
 from lab.harness.account import Account, account
-from lab.harness.children import LOOK_SECONDS, Child, ChildFailed, Lab, python
 from lab.harness.command import (
     end_on_signals,
     names_from,
@@ -49,6 +48,7 @@ from lab.harness.command import (
 from lab.harness.figures import Facts, percentile
 from lab.harness.machine import busy, stamp
 from lab.harness.mailbox import Mailbox, mailbox
+from lab.harness.processes import LOOK_SECONDS, Child, ChildFailed, Lab, python
 from lab.harness.strategies import Strategy, strategies, strategy
 
 PER_CLIENT = 5  # emails a second

@@ -26,16 +26,16 @@ from typing import Any
 import psutil
 from redis.exceptions import RedisError
 
-from lab.faults.hits import HITS
+from lab.faults.injections import INJECTIONS
 from lab.faults.judge import broken_promises
 from lab.faults.preparations import CannotDo
 from lab.faults.promises import STEPS, SUBJECTS, Bound, promise
 from lab.faults.running import SEND_SECONDS, TAKE_MS, Running
-from lab.harness.account import Books, Hit, Story, account
-from lab.harness.books import Balance, given_up, read_balance
-from lab.harness.children import LOOK_SECONDS, ChildFailed, Lab, python
+from lab.harness.account import Counters, Injection, Story, account
 from lab.harness.command import end_on_signals
+from lab.harness.counters import Balance, given_up, read_balance
 from lab.harness.mailbox import Arrival, Mailbox, mailbox
+from lab.harness.processes import LOOK_SECONDS, ChildFailed, Lab, python
 
 TIMEOUT = 15.0  # seconds after which a client gives up
 BACK_SECONDS = 60.0  # within which a strategy must have come back
@@ -69,7 +69,7 @@ class Cell:
     """One subject under one fault."""
 
     def __init__(self, running: Running, subject: str, fault: str, plan: Plan) -> None:
-        self.hits: list[Hit] = []
+        self.injections: list[Injection] = []
         self._running = running
         self._subject = subject
         self._fault = fault
@@ -106,9 +106,9 @@ class Cell:
         self._wait_until_back(begin, begin)
         for number in range(1, self._plan.kills + 1):
             time.sleep(self._chance.uniform(0.1, 0.6))
-            self.hits.append(HITS[self._fault](self._running, self._chance))
+            self.injections.append(INJECTIONS[self._fault](self._running, self._chance))
             say(doing=f"{number} of {self._plan.kills}")
-            self._wait_until_back(begin, self.hits[-1].end)
+            self._wait_until_back(begin, self.injections[-1].end)
             self._look_for_given_up()
 
     def _wait_until_back(self, begin: int, since: int) -> None:
@@ -118,7 +118,7 @@ class Cell:
         name = re.compile(rf"{re.escape(self._tag)}-(\d+)@")
         while not any(int(found[1]) >= least for a in self._arrivals()[-50:] if (found := name.match(a.to))):
             if time.monotonic() > deadline:
-                raise Broken(f"no email was sent in the {BACK_SECONDS:g} s after fault {len(self.hits)}")
+                raise Broken(f"no email was sent in the {BACK_SECONDS:g} s after fault {len(self.injections)}")
             time.sleep(LOOK_SECONDS)
 
     def _wait_until_settled(self, accepted: Collection[str]) -> Balance:
@@ -153,13 +153,13 @@ class Cell:
         for email_id in given_up(self._running) - self._given_up_before:
             self._given_up.setdefault(email_id, now)
 
-    def _books(self, load_facts: dict[str, Any], balance: Balance | None) -> Books:
+    def _books(self, load_facts: dict[str, Any], balance: Balance | None) -> Counters:
         """What the strategy's own counters say of this cell, as far as its fault has let them live."""
         if balance is None:
-            return Books()
+            return Counters()
         master_died = self._running.subject.number == 3 and self._fault in ("master-kill", "all-term")
         same_server = self._fault not in NEW_SERVER and all(record[4] for record in load_facts["records"])
-        return Books(
+        return Counters(
             queued=balance.queued,
             done=None if master_died else since(self._before.done, balance.done),
             accepted=since(self._before.accepted, balance.accepted) if same_server else None,
@@ -173,29 +173,29 @@ class Cell:
             self._tag,
             refusals=[trouble for trouble in self._running.box.troubles() if trouble.what.isdigit()],
             given_up=self._given_up,
-            books=self._books(load_facts, balance),
+            counters=self._books(load_facts, balance),
         )
         promised = promise(self._subject, self._fault)
         return {
             "subject": self._subject,
             "fault": self._fault,
-            "hits": len(self.hits),
+            "injections": len(self.injections),
             **found.to_dict(),
-            "back_ms": max((back_ms(found.stories, hit) for hit in self.hits), default=0.0),
+            "back_ms": max((back_ms(found.stories, injection) for injection in self.injections), default=0.0),
             "late_ms": load_facts["late_p99_ms"],
             "promised": promised.text(),
             "refusals": sorted(promised.refusals),
-            "broken": [*broken, *broken_promises(promised, found, self.hits), *too_late(late)],
+            "broken": [*broken, *broken_promises(promised, found, self.injections), *too_late(late)],
         }
 
     def _is_of_another_cell(self, arrival: Arrival) -> bool:
         return _TAG.match(arrival.to) is not None and not arrival.to.startswith(f"{self._tag}-")
 
 
-def back_ms(stories: Sequence[Story], hit: Hit) -> float:
+def back_ms(stories: Sequence[Story], injection: Injection) -> float:
     """From the end of a fault until the first email that was due after it is in the inbox."""
-    arrivals = [story.arrivals[0] for story in stories if story.arrivals and story.due >= hit.end]
-    return (min(arrivals) - hit.end) / 1e6 if arrivals else 0.0
+    arrivals = [story.arrivals[0] for story in stories if story.arrivals and story.due >= injection.end]
+    return (min(arrivals) - injection.end) / 1e6 if arrivals else 0.0
 
 
 def since(before: int | None, now: int | None) -> int | None:
@@ -248,7 +248,7 @@ def measure(running: Running, subject: str, fault: str, plan: Plan, lab: Lab) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description="Faults done to one strategy.")
     parser.add_argument("subject", choices=SUBJECTS | STEPS)
-    parser.add_argument("faults", nargs="+", choices=HITS)
+    parser.add_argument("faults", nargs="+", choices=INJECTIONS)
     parser.add_argument("--seed", required=True)
     parser.add_argument("--kills", type=int, required=True, help="how often each fault is done")
     parser.add_argument("--rate", type=float, required=True, help="emails a second")

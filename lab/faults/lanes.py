@@ -40,10 +40,10 @@ from lab.faults.judge import AT_A_TIME
 from lab.faults.promises import FAULTS, STEPS, SUBJECTS, faults_of
 from lab.faults.running import LEASE_SECONDS, SEND_SECONDS, TAKE_MS
 from lab.harness.account import NUMBERS
-from lab.harness.children import Child, Lab, python
 from lab.harness.command import end_on_signals, names_from, number_from, refuse_settings_in_the_way, said, write_results
 from lab.harness.figures import Facts
 from lab.harness.machine import busy, stamp
+from lab.harness.processes import Child, Lab, python
 from lab.harness.strategies import strategies
 
 LANES = 3 * (os.cpu_count() or 1)  # strategies at a time: mostly they wait for what was killed to come back
@@ -170,7 +170,7 @@ def final_table(lanes: list[Lane]) -> Group:
 
 def totals(cells: list[Facts]) -> dict[str, int]:
     """The sums of Jepsen's fields, and how many faults were done."""
-    done = [cell.get("hits", 0) for cell in cells if cell["fault"] != "none"]
+    done = [cell.get("injections", 0) for cell in cells if cell["fault"] != "none"]
     return {name: sum(cell.get(name, 0) for cell in cells) for name in NUMBERS} | {"faults": sum(done)}
 
 

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from common.settings import Settings
-from lab.harness.children import ROOT
+from lab.harness.processes import ROOT
 
 DISK_BYTES = 32 << 20
 

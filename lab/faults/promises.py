@@ -1,4 +1,4 @@
-"""What each strategy promises when it is hit: the table that `make faults` holds against what it measures.
+"""What each strategy promises under each fault: the table that `make faults` holds against what it measures.
 
 `promise` says it for every strategy and every fault. The chapters say the same under "What it promises", in words.
 """
@@ -47,7 +47,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is hit: a strategy, in the way it is used."""
+    """What a fault is injected into: a strategy, in the way it is used."""
 
     number: int
     title: str
@@ -136,7 +136,7 @@ REPEATED = ("worker-stop", "smtp-kill", "smtp-term", "smtp-stop", "smtp-hang", "
 """After these it is not known whether an email was sent, and who keeps it sends it again."""
 REFUSED = {"smtp-550": GivenUp.REFUSED, "smtp-451": GivenUp.REFUSED_OFTEN}
 CRASHES = ("worker-kill", "worker-stop")
-"""What these hit may be their cause: an email that kills its workers is not handed out for ever."""
+"""What these faults strike may be their cause: an email that kills its workers is not handed out for ever."""
 
 
 LOST, TWICE = Promise(lost=IN_HANDS), Promise(twice=IN_HANDS)

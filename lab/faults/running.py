@@ -1,4 +1,4 @@
-"""A subject and its mail server while they are hit: both can be ended and started again at the same ports."""
+"""A subject and its mail server under faults: both can be ended and started again at the same ports."""
 
 import shutil
 import time
@@ -9,8 +9,8 @@ from redis import Redis
 
 from lab.faults.preparations import Preparation, as_usual, preparation
 from lab.faults.promises import ATTEMPTS, Subject
-from lab.harness.children import LOOK_SECONDS, Child, ChildFailed, Lab
 from lab.harness.mailbox import Mailbox
+from lab.harness.processes import LOOK_SECONDS, Child, ChildFailed, Lab
 from lab.harness.strategies import Strategy, data_dir, start_strategy, strategy
 
 LEASE_SECONDS = 2.0  # of strategies 5 and 6, whose default is 10: or one would wait for little else

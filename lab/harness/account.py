@@ -6,14 +6,14 @@ The words are those of the total-queue checker of Jepsen (https://github.com/jep
     acknowledged  accepted: the answer was 2xx
     ok            accepted and delivered
     failed        accepted, not delivered, and given up by its id: in a failed list, parked, or named in a log
-    queued        accepted, none of these, and still held, by the strategy's own books
+    queued        accepted, none of these, and still held, by the strategy's own counters
     lost          accepted, and none of these
     duplicated    copies beyond the first of one Message-ID
     recovered     delivered, though the answer was no 2xx or never came
     unexpected    delivered, and never asked for: an unknown recipient, or a second email where one was asked for
 
 So `acknowledged = ok + failed + queued + lost`. What is lost is what is left over, so this sum says little. But it is
-held against the strategy's own books: how many it says it has accepted, and has done. How many those were, the load
+held against the strategy's own counters: how many it says it has accepted, and has done. How many those were, the load
 generator, the mail server's journal and the failed list know.
 """
 
@@ -29,7 +29,7 @@ NUMBERS = ("attempted", "acknowledged", "ok", "failed", "queued", "lost", "dupli
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class Injection:
     """A fault that was done, from when to when: ns, perf_counter_ns."""
 
     begin: int
@@ -65,7 +65,7 @@ class Story:
 
 
 @dataclass(frozen=True)
-class Books:
+class Counters:
     """What the strategy's own counters say, of the emails of this run."""
 
     queued: int = 0
@@ -89,23 +89,23 @@ class Account:
     unexpected: int = 0
     done: int = 0
     """Different emails that were delivered or given up, whatever the answer was."""
-    books: Books = field(default_factory=Books)
+    counters: Counters = field(default_factory=Counters)
     stories: list[Story] = field(default_factory=list)
 
     @property
     def checked(self) -> bool:
         """Whether there was anything of the strategy's own to hold it against."""
-        return self.books.done is not None or self.books.accepted is not None
+        return self.counters.done is not None or self.counters.accepted is not None
 
     def gaps(self) -> list[str]:
         """Where it does not close; [] when it does."""
         gaps = []
         if self.acknowledged != (total := self.ok + self.failed + self.queued + self.lost):
             gaps.append(f"{self.acknowledged} accepted, and {total} accounted for")
-        if self.books.done not in (None, self.done):
-            gaps.append(f"{self.books.done} done by its own books, and there are {self.done}")
-        if self.books.accepted not in (None, self.acknowledged):
-            gaps.append(f"{self.books.accepted} accepted by its own books, and {self.acknowledged} such answers")
+        if self.counters.done not in (None, self.done):
+            gaps.append(f"{self.counters.done} done by its own counters, and there are {self.done}")
+        if self.counters.accepted not in (None, self.acknowledged):
+            gaps.append(f"{self.counters.accepted} accepted by its own counters, and {self.acknowledged} such answers")
         return gaps
 
     def numbers(self) -> dict[str, int]:
@@ -120,7 +120,7 @@ class Account:
         return {
             **self.numbers(),
             "done": self.done,
-            "books": {"done": self.books.done, "accepted": self.books.accepted},
+            "counters": {"done": self.counters.done, "accepted": self.counters.accepted},
             "closes": not self.gaps(),
             "answers": self.answers(),
         }
@@ -133,7 +133,7 @@ def account(
     *,
     refusals: Sequence[Trouble] = (),
     given_up: Mapping[str, int] | None = None,
-    books: Books = Books(),
+    counters: Counters = Counters(),
 ) -> Account:
     """`arrivals` and `refusals` are those since the run began; `given_up` are the ids that the strategy has named since
     then, each with the time when that was seen (ns).
@@ -145,7 +145,7 @@ def account(
     codes: dict[str, list[int]] = {}
     for refusal in refusals:
         codes.setdefault(refusal.to, []).append(int(refusal.what))
-    found = Account(books=books, done=len({arrival.id for arrival in arrivals} | given_up.keys()))
+    found = Account(counters=counters, done=len({arrival.id for arrival in arrivals} | given_up.keys()))
     for number, due, asked, answered, status, email_id in records:
         to = f"{tag}-{number}@example.com"
         came, refused = by_recipient.pop(to, []), tuple(codes.get(to, ()))
@@ -166,7 +166,7 @@ def _count(found: Account) -> None:
     found.acknowledged = len(accepted)
     found.ok = sum(bool(story.arrivals) for story in accepted)
     found.failed = sum(story.failed for story in accepted)
-    found.queued = found.books.queued
+    found.queued = found.counters.queued
     found.lost = max(0, sum(story.missing for story in accepted) - found.queued)
     found.duplicated = sum(max(0, len(story.arrivals) - 1) for story in stories)
     found.recovered = sum(bool(story.arrivals) and not story.accepted for story in stories)

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from common.processes.process import LIFELINE
-from lab.harness.children import ROOT, in_the_way
+from lab.harness.processes import ROOT, in_the_way
 
 RESULTS = Path(os.environ.get("RESULTS_DIR") or ROOT / "results")
 """Where what was measured is saved. With RESULTS_DIR elsewhere, as in tests: the repository stays as it is."""

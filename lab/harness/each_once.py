@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from lab.bench.web import CONNECTIONS
-from lab.harness.children import Lab
 from lab.harness.figures import Facts
+from lab.harness.processes import Lab
 
 
 def ask_for_emails(lab: Lab, port: int, count: int, meanwhile: Callable[[], object] = lambda: None) -> Facts:

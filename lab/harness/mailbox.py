@@ -10,7 +10,7 @@ from subprocess import TimeoutExpired
 from urllib.request import Request, urlopen
 
 from common.services.inbox.faults import Faults
-from lab.harness.children import END_SECONDS, Child, Lab, python
+from lab.harness.processes import END_SECONDS, Child, Lab, python
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from common.address import free_port
-from lab.harness.children import Child, Lab, python, wait_until_open
+from lab.harness.processes import Child, Lab, python, wait_until_open
 
 LOOK_SECONDS = 0.05
 QUIET_SECONDS = 0.2  # for a copy that comes after all others

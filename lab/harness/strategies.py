@@ -14,8 +14,8 @@ from urllib.request import urlopen
 import psutil
 
 from common.services.service import running
-from lab.harness.children import LOOK_SECONDS, ROOT, START_SECONDS, Child, ChildFailed, Lab
 from lab.harness.machine import alive, descendants
+from lab.harness.processes import LOOK_SECONDS, ROOT, START_SECONDS, Child, ChildFailed, Lab
 
 EMPTY_SECONDS = 30.0
 

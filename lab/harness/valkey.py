@@ -6,7 +6,7 @@ from tempfile import mkdtemp
 
 from common.services.service import Service
 from common.settings import Settings
-from lab.harness.children import Lab
+from lab.harness.processes import Lab
 
 
 @contextmanager

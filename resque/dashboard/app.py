@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import hdrs, web
 from redis.exceptions import RedisError
 
-from asynckit.log import OncePerSecond
-from asynckit.redis_client import reason, redis_client
+from asynckit.log_limit import OncePerSecond
+from asynckit.redis_client import describe, redis_client
 from asynckit.web.event_stream import enable_event_streams
 from asynckit.web.pages import Handler, add_assets
 
@@ -56,7 +56,9 @@ async def _tell_when_redis_is_away(request: web.Request, handler: Handler) -> we
     try:
         return await handler(request)
     except RedisError as error:
-        log.warning("the dashboard cannot be shown: %s", reason(error))
-        response = page("away.html", reason=reason(error), path=request.path if request.method == hdrs.METH_GET else "")
+        log.warning("the dashboard cannot be shown: %s", describe(error))
+        response = page(
+            "away.html", reason=describe(error), path=request.path if request.method == hdrs.METH_GET else ""
+        )
         response.set_status(503)
         return response

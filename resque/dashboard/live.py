@@ -6,7 +6,7 @@ import orjson
 from aiohttp import web
 from redis.exceptions import RedisError
 
-from asynckit.redis_client import reason
+from asynckit.redis_client import describe
 from asynckit.web.event_stream import event_stream
 
 from .parts import PARTS, Parts
@@ -37,6 +37,6 @@ async def events(request: web.Request) -> web.StreamResponse:
         try:
             return orjson.dumps(await figures(parts) | {"totals": await parts.observer.totals()})
         except RedisError as error:
-            return orjson.dumps({"away": reason(error)})
+            return orjson.dumps({"away": describe(error)})
 
     return await event_stream(request, look, LOOK_SECONDS)

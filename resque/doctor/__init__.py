@@ -16,7 +16,7 @@ from asynckit.durability import shortcomings
 from ..keys import Keys
 from . import contents, schedule, workers
 from .finding import Finding
-from .walk import Patient
+from .scan import Examination
 
 __all__ = ["Doctor", "Finding"]
 
@@ -30,14 +30,14 @@ class Doctor:
 
     async def examine(self) -> list[Finding]:
         """All that is wrong; [] when nothing is."""
-        patient = Patient(self._redis, self._keys)
-        await patient.walk()
+        examination = Examination(self._redis, self._keys)
+        await examination.walk()
         findings = [Finding(text, "the server's settings") for text in await shortcomings(self._redis)]
-        for examination in (_types, workers.examine, schedule.examine, contents.examine):
-            findings += [finding async for finding in examination(patient)]
+        for check in (_types, workers.examine, schedule.examine, contents.examine):
+            findings += [finding async for finding in check(examination)]
         return findings
 
 
-async def _types(patient: Patient) -> AsyncIterator[Finding]:
-    for key, (found, wanted) in sorted(patient.seen.wrong.items()):
-        yield Finding(f"is a {found}, and should be a {wanted}", patient.name(key))
+async def _types(examination: Examination) -> AsyncIterator[Finding]:
+    for key, (found, wanted) in sorted(examination.seen.wrong.items()):
+        yield Finding(f"is a {found}, and should be a {wanted}", examination.name(key))

@@ -15,34 +15,34 @@ from ..scripts import Scripts
 from ..show import bytes_as_text
 from ..wire import BadJob, Job, exact_member, job_of, read_job
 from .finding import Finding, Repair, things
-from .walk import Patient
+from .scan import Examination
 from .workers import listened_to
 
 Counted = dict[str, set[bytes]]
 """Key -> the jobs that it counts and that were met nowhere yet."""
 
 
-async def examine(patient: Patient) -> AsyncIterator[Finding]:
-    keys, seen = patient.keys, patient.seen
-    items = Items(patient.redis, Scripts(patient.redis))
-    counted: Counted = {key: set(await patient.fields(key)) for key in (keys.attempts, keys.crashes)}
-    names, patterns = await patient.members(keys.queues), await listened_to(patient)
+async def examine(examination: Examination) -> AsyncIterator[Finding]:
+    keys, seen = examination.keys, examination.seen
+    items = Items(examination.redis, Scripts(examination.redis))
+    counted: Counted = {key: set(await examination.fields(key)) for key in (keys.attempts, keys.crashes)}
+    names, patterns = await examination.members(keys.queues), await listened_to(examination)
     for name in sorted(seen.queues):
-        if name not in names and patient.is_sound(keys.queues):
+        if name not in names and examination.is_sound(keys.queues):
             yield Finding(
                 "jobs wait in a queue that is not among the queues: nobody who asks for those looks into it",
-                patient.name(b"queue", name),
+                examination.name(b"queue", name),
                 "add its name to queues",
-                _naming(patient, name),
+                _naming(examination, name),
             )
         if not _is_listened_to(name, patterns):
-            yield Finding("jobs wait here, and no live worker listens to this queue", patient.name(b"queue", name))
+            yield Finding("jobs wait here, and no live worker listens to this queue", examination.name(b"queue", name))
         for flaw, number in (
-            await _read_through(items, patient.key(b"queue", name), counted, bytes_as_text(name))
+            await _read_through(items, examination.key(b"queue", name), counted, bytes_as_text(name))
         ).items():
             yield Finding(
                 f"{things(number, 'thing is', 'things are')} no job ({flaw}): our workers set it aside, Node loses it",
-                patient.name(b"queue", name),
+                examination.name(b"queue", name),
             )
     delayed_flaws: Counter[str] = Counter()
     for second in sorted(seen.delayed):
@@ -53,14 +53,14 @@ async def examine(patient: Patient) -> AsyncIterator[Finding]:
             keys.key("delayed:…"),
         )
     for worker in seen.workers:
-        _count_off(counted, await _held_by(patient, worker))
-    async for finding in _failures(patient, items):
+        _count_off(counted, await _held_by(examination, worker))
+    async for finding in _failures(examination, items):
         yield finding
     for key, left in counted.items():
         if left:
             yield Finding(f"counts {things(len(left), 'job', 'jobs')} that nobody has: done elsewhere, or removed", key)
     for counter in (keys.processed(), keys.failures()):
-        value = await patient.redis.get(counter) if patient.is_sound(counter) else None
+        value = await examination.redis.get(counter) if examination.is_sound(counter) else None
         if value is not None and not re.fullmatch(rb"-?\d{1,18}", value):
             yield Finding("is no number: a worker could settle no job", counter)
 
@@ -69,9 +69,9 @@ def _is_listened_to(name: bytes, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(bytes_as_text(name), pattern) for pattern in patterns)
 
 
-def _naming(patient: Patient, name: bytes) -> Repair:
+def _naming(examination: Examination, name: bytes) -> Repair:
     async def repair() -> bool:
-        return bool(await patient.redis.sadd(patient.keys.queues, name))
+        return bool(await examination.redis.sadd(examination.keys.queues, name))
 
     return repair
 
@@ -101,22 +101,22 @@ def _count_off(counted: Counted, job: Job | None) -> None:
             left.discard(job.key.encode())
 
 
-async def _held_by(patient: Patient, worker: bytes) -> Job | None:
+async def _held_by(examination: Examination, worker: bytes) -> Job | None:
     try:
-        record = (await patient.redis.get(patient.key(b"worker", worker)) or b"").decode()
+        record = (await examination.redis.get(examination.key(b"worker", worker)) or b"").decode()
         members: Any = orjson.loads(record)
         return job_of(members["payload"], str(members.get("queue", "")), exact_member(record, "payload"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
-async def _failures(patient: Patient, items: Items) -> AsyncIterator[Finding]:
+async def _failures(examination: Examination, items: Items) -> AsyncIterator[Finding]:
     flaws: Counter[str] = Counter()
-    async for item in items.all(patient.keys.failed.encode()):
+    async for item in items.all(examination.keys.failed.encode()):
         if flaw := _flaw(item):
             flaws[flaw] += 1
     for flaw, number in flaws.items():
-        yield Finding(f"{things(number, 'record', 'records')}: {flaw}", patient.keys.failed)
+        yield Finding(f"{things(number, 'record', 'records')}: {flaw}", examination.keys.failed)
 
 
 def _flaw(item: Item) -> str:

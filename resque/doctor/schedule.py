@@ -7,20 +7,20 @@ from ..observe import Observer
 from ..schedules import BadSchedule, read_schedule
 from ..show import bytes_as_text
 from .finding import Finding, Repair, done
-from .walk import Patient, is_second
+from .scan import Examination, is_second
 
 
-async def examine(patient: Patient) -> AsyncIterator[Finding]:
-    for examination in (_schedule, _timestamps, _leader, _locks, _cron):
-        async for finding in examination(patient):
+async def examine(examination: Examination) -> AsyncIterator[Finding]:
+    for check in (_schedule, _timestamps, _leader, _locks, _cron):
+        async for finding in check(examination):
             yield finding
 
 
-async def _schedule(patient: Patient) -> AsyncIterator[Finding]:
-    keys, planned = patient.keys, patient.seen.delayed
-    if not patient.is_sound(keys.schedule):
+async def _schedule(examination: Examination) -> AsyncIterator[Finding]:
+    keys, planned = examination.keys, examination.seen.delayed
+    if not examination.is_sound(keys.schedule):
         return
-    scores = await patient.scores(keys.schedule)
+    scores = await examination.scores(keys.schedule)
     for second in sorted(planned):
         if (score := scores.get(str(second).encode())) != second:
             what = "these jobs are in no schedule: they would wait for ever"
@@ -28,7 +28,7 @@ async def _schedule(patient: Patient) -> AsyncIterator[Finding]:
                 what if score is None else f"these jobs are planned for {score:.15g}, which is not their second",
                 keys.delayed(second),
                 "plan them for their second",
-                _planning(patient, second),
+                _planning(examination, second),
             )
     for member in sorted(scores):
         if not (is_second(member) and int(member) in planned):
@@ -36,60 +36,60 @@ async def _schedule(patient: Patient) -> AsyncIterator[Finding]:
                 "planned, but there is nothing to be done",
                 f"{keys.schedule} {bytes_as_text(member)!r}",
                 "take it out of the schedule",
-                _unplanning(patient, member),
+                _unplanning(examination, member),
             )
 
 
-def _planning(patient: Patient, second: int) -> Repair:
+def _planning(examination: Examination, second: int) -> Repair:
     """Should the list be gone by now, whoever promotes delayed jobs finds it empty and takes it out again."""
 
     async def repair() -> bool:
-        return bool(await patient.redis.zadd(patient.keys.schedule, {str(second): second}, ch=True))
+        return bool(await examination.redis.zadd(examination.keys.schedule, {str(second): second}, ch=True))
 
     return repair
 
 
-def _unplanning(patient: Patient, member: bytes) -> Repair:
-    key = patient.key(b"delayed", member)
+def _unplanning(examination: Examination, member: bytes) -> Repair:
+    key = examination.key(b"delayed", member)
 
     async def repair() -> bool:
-        async with patient.redis.pipeline(transaction=True) as pipeline:
-            await pipeline.watch(key, patient.keys.schedule)
+        async with examination.redis.pipeline(transaction=True) as pipeline:
+            await pipeline.watch(key, examination.keys.schedule)
             if await pipeline.type(key) == b"list":
                 return False
             pipeline.multi()
-            pipeline.zrem(patient.keys.schedule, member)
+            pipeline.zrem(examination.keys.schedule, member)
             return await done(pipeline)
 
     return repair
 
 
-async def _timestamps(patient: Patient) -> AsyncIterator[Finding]:
-    for raw in patient.seen.timestamps:
-        for member in sorted(await patient.redis.smembers(patient.key(b"timestamps", raw))):
-            if not await _waits(patient, member, raw):
+async def _timestamps(examination: Examination) -> AsyncIterator[Finding]:
+    for raw in examination.seen.timestamps:
+        for member in sorted(await examination.redis.smembers(examination.key(b"timestamps", raw))):
+            if not await _waits(examination, member, raw):
                 yield Finding(
                     "says that a job waits where it does not: Node would not plan it for then",
-                    f"{patient.name(b'timestamps', raw)} {bytes_as_text(member)!r}",
+                    f"{examination.name(b'timestamps', raw)} {bytes_as_text(member)!r}",
                     "take that out",
-                    _timestamp_removal(patient, raw, member),
+                    _timestamp_removal(examination, raw, member),
                 )
 
 
-async def _waits(patient: Patient, member: bytes, raw: bytes) -> bool:
+async def _waits(examination: Examination, member: bytes, raw: bytes) -> bool:
     if not member.startswith(b"delayed:") or not is_second(member[8:]):
         return False
-    key = patient.key(member)
-    return await patient.redis.type(key) == b"list" and await patient.redis.lpos(key, raw) is not None
+    key = examination.key(member)
+    return await examination.redis.type(key) == b"list" and await examination.redis.lpos(key, raw) is not None
 
 
-def _timestamp_removal(patient: Patient, raw: bytes, member: bytes) -> Repair:
-    key = patient.key(b"timestamps", raw)
+def _timestamp_removal(examination: Examination, raw: bytes, member: bytes) -> Repair:
+    key = examination.key(b"timestamps", raw)
 
     async def repair() -> bool:
-        async with patient.redis.pipeline(transaction=True) as pipeline:
-            await pipeline.watch(key, patient.key(member))
-            if await _waits(patient, member, raw):
+        async with examination.redis.pipeline(transaction=True) as pipeline:
+            await pipeline.watch(key, examination.key(member))
+            if await _waits(examination, member, raw):
                 return False
             pipeline.multi()
             pipeline.srem(key, member)
@@ -98,29 +98,29 @@ def _timestamp_removal(patient: Patient, raw: bytes, member: bytes) -> Repair:
     return repair
 
 
-async def _leader(patient: Patient) -> AsyncIterator[Finding]:
+async def _leader(examination: Examination) -> AsyncIterator[Finding]:
     """A leader that was killed keeps its lock until the lock ends. Until then no scheduler moves due jobs."""
-    if not patient.is_sound(patient.keys.schedule):
+    if not examination.is_sound(examination.keys.schedule):
         return
-    observer = Observer(patient.redis, patient.keys)
+    observer = Observer(examination.redis, examination.keys)
     (jobs, seconds), leader = await observer.overdue(), await observer.leader()
     if jobs and leader not in (None, LEADER):
         what = f"{jobs:,} delayed jobs are overdue, the oldest for {seconds:.0f} s; {leader} leads: is it dead?"
-        yield Finding(what, patient.keys.schedule)
+        yield Finding(what, examination.keys.schedule)
 
 
-async def _locks(patient: Patient) -> AsyncIterator[Finding]:
-    for lock in (patient.keys.node_lock, patient.keys.ruby_lock):
-        if await patient.redis.pttl(lock) == -1:
+async def _locks(examination: Examination) -> AsyncIterator[Finding]:
+    for lock in (examination.keys.node_lock, examination.keys.ruby_lock):
+        if await examination.redis.pttl(lock) == -1:
             yield Finding("a leader's lock without an end: if its owner is dead, nothing is promoted again", lock)
 
 
-async def _cron(patient: Patient) -> AsyncIterator[Finding]:
+async def _cron(examination: Examination) -> AsyncIterator[Finding]:
     """Schedules that only resque-scheduler can fire, while none leads."""
-    keys = patient.keys
-    if not patient.is_sound(keys.cron_schedules) or await patient.redis.exists(keys.ruby_lock):
+    keys = examination.keys
+    if not examination.is_sound(keys.cron_schedules) or await examination.redis.exists(keys.ruby_lock):
         return
-    for name, text in sorted((await patient.redis.hgetall(keys.cron_schedules)).items()):
+    for name, text in sorted((await examination.redis.hgetall(keys.cron_schedules)).items()):
         try:
             read_schedule(bytes_as_text(name), text)
         except BadSchedule as error:

@@ -12,7 +12,7 @@ from ..observe import moment_of
 from ..show import bytes_as_text, duration
 from ..wire import exact_member, failure, job_of
 from .finding import Finding, Repair, done
-from .walk import Patient
+from .scan import Examination
 
 SILENT_SECONDS = 300.0  # as Ruby: whose heartbeat is older is dead
 SILENT_NODE_SECONDS = 3600.0  # as Node, of its pings
@@ -21,44 +21,48 @@ FILED_AMONG = 1000  # so many of the latest failures are searched for one that n
 _OURS = re.compile(rb"[^:]*\.[0-9a-f]{8}:\d+\+\d+:.")  # an ID as registration.py makes it
 
 
-async def examine(patient: Patient) -> AsyncIterator[Finding]:
-    keys, seen = patient.keys, patient.seen
-    members = await patient.members(keys.workers)
-    beats = {worker: moment_of(value) for worker, value in (await patient.fields(keys.heartbeats)).items()}
-    pings = {name: await _ping(patient, name) for name in seen.pings}
-    leases = await patient.scores(keys.leases)
+async def examine(examination: Examination) -> AsyncIterator[Finding]:
+    keys, seen = examination.keys, examination.seen
+    members = await examination.members(keys.workers)
+    beats = {worker: moment_of(value) for worker, value in (await examination.fields(keys.heartbeats)).items()}
+    pings = {name: await _ping(examination, name) for name in seen.pings}
+    leases = await examination.scores(keys.leases)
     for worker in sorted(members | seen.workers | leases.keys()):
-        if leases.get(worker, 0.0) / 1000 > patient.now:
+        if leases.get(worker, 0.0) / 1000 > examination.now:
             continue  # ours, and whatever is wrong with it ends with its lease
         sign = max(beats.get(worker) or 0.0, pings.get(_name_of(worker)) or 0.0)
-        silent = patient.now - sign if sign else None
+        silent = examination.now - sign if sign else None
         limit = SILENT_NODE_SECONDS if _name_of(worker) in pings else SILENT_SECONDS
         if worker in members:
             what, is_dead = _of_member(worker, silent, limit, has_lease=worker in leases)
         else:
             what, is_dead = _of_stranger(silent)
         if what:
-            key = f"{keys.workers} {bytes_as_text(worker)!r}" if worker in members else patient.name(b"worker", worker)
+            key = (
+                f"{keys.workers} {bytes_as_text(worker)!r}"
+                if worker in members
+                else examination.name(b"worker", worker)
+            )
             remedy = "remove it; a job that it held goes to the failed list"
-            yield Finding(what, key, *((remedy, _burial(patient, worker, worker in members)) if is_dead else ()))
+            yield Finding(what, key, *((remedy, _burial(examination, worker, worker in members)) if is_dead else ()))
     known = members | seen.workers | leases.keys()
     for worker, moment in sorted(beats.items()):
-        if moment is None or (worker not in known and patient.now - moment > SILENT_SECONDS):
+        if moment is None or (worker not in known and examination.now - moment > SILENT_SECONDS):
             what = "a heartbeat of a worker that is not there"
             yield Finding(
                 what if moment else "a heartbeat that is no time: it keeps every Ruby worker from starting",
                 f"{keys.heartbeats} {bytes_as_text(worker)!r}",
                 "remove it",
-                _beat_removal(patient, worker, moment),
+                _beat_removal(examination, worker, moment),
             )
     names = {_name_of(worker) for worker in known}
     for name, moment in sorted(pings.items()):
-        if name not in names and patient.now - (moment or 0.0) > SILENT_SECONDS:
+        if name not in names and examination.now - (moment or 0.0) > SILENT_SECONDS:
             yield Finding(
                 "the ping of a worker that is not there: Node's scheduler reports it as an error",
-                patient.name(b"worker:ping", name),
+                examination.name(b"worker:ping", name),
                 "remove it",
-                _ping_removal(patient, name, moment),
+                _ping_removal(examination, name, moment),
             )
 
 
@@ -84,59 +88,59 @@ def _of_stranger(silent: float | None) -> tuple[str, bool]:
     return "left behind by a worker that is not there any more", True
 
 
-async def listened_to(patient: Patient) -> set[str]:
+async def listened_to(examination: Examination) -> set[str]:
     """The names of queues that living workers listen to; Ruby's and Node's may be patterns, as `*` is."""
-    keys, found = patient.keys, set[str]()
-    beats, leases = await patient.fields(keys.heartbeats), await patient.scores(keys.leases)
-    for worker in await patient.members(keys.workers):
+    keys, found = examination.keys, set[str]()
+    beats, leases = await examination.fields(keys.heartbeats), await examination.scores(keys.leases)
+    for worker in await examination.members(keys.workers):
         if worker in leases or _OURS.match(worker):
             until = leases.get(worker, 0.0) / 1000
         else:
-            sign, ping = moment_of(beats.get(worker)) or 0.0, await _ping(patient, _name_of(worker)) or 0.0
+            sign, ping = moment_of(beats.get(worker)) or 0.0, await _ping(examination, _name_of(worker)) or 0.0
             until = max(sign + SILENT_SECONDS, ping + SILENT_NODE_SECONDS)
-        if until > patient.now:
+        if until > examination.now:
             found.update(bytes_as_text(worker.split(b":", 2)[-1]).split(","))
     return found
 
 
-async def _ping(patient: Patient, name: bytes) -> float | None:
+async def _ping(examination: Examination, name: bytes) -> float | None:
     try:
-        members: Any = orjson.loads(await patient.redis.get(patient.key(b"worker:ping", name)) or b"")
+        members: Any = orjson.loads(await examination.redis.get(examination.key(b"worker:ping", name)) or b"")
         return moment_of(members["time"])
     except (ValueError, TypeError, KeyError):
         return None
 
 
-def _burial(patient: Patient, worker: bytes, is_member: bool) -> Repair:
+def _burial(examination: Examination, worker: bytes, is_member: bool) -> Repair:
     """Take away all that there is of a worker. If it held a job, that goes to the failed list, unless the list already
     has a record of this worker: Node's forceClean files the job and leaves the worker's record behind.
     """
-    keys, record = patient.keys, patient.key(b"worker", worker)
+    keys, record = examination.keys, examination.key(b"worker", worker)
 
     async def repair() -> bool:
-        async with patient.redis.pipeline(transaction=True) as pipeline:
+        async with examination.redis.pipeline(transaction=True) as pipeline:
             await pipeline.watch(record, keys.workers, keys.leases)
-            lease = await pipeline.zscore(keys.leases, worker) if patient.is_sound(keys.leases) else None
-            if lease is not None and lease / 1000 > patient.now:
+            lease = await pipeline.zscore(keys.leases, worker) if examination.is_sound(keys.leases) else None
+            if lease is not None and lease / 1000 > examination.now:
                 return False
-            if patient.is_sound(keys.workers) and await pipeline.sismember(keys.workers, worker) != is_member:
+            if examination.is_sound(keys.workers) and await pipeline.sismember(keys.workers, worker) != is_member:
                 return False
-            working = await pipeline.get(record) if patient.is_sound(keys.worker(bytes_as_text(worker))) else None
-            is_filed = working is not None and await _is_filed(patient, worker)
+            working = await pipeline.get(record) if examination.is_sound(keys.worker(bytes_as_text(worker))) else None
+            is_filed = working is not None and await _is_filed(examination, worker)
             pipeline.multi()
             if working is not None and not is_filed:
                 pipeline.rpush(keys.failed, _lost_record(working, worker))
-            pipeline.delete(record, record + b":started", patient.key(b"worker:ping", _name_of(worker)))
-            pipeline.delete(patient.key(b"stat:processed", worker), patient.key(b"stat:failed", worker))
+            pipeline.delete(record, record + b":started", examination.key(b"worker:ping", _name_of(worker)))
+            pipeline.delete(examination.key(b"stat:processed", worker), examination.key(b"stat:failed", worker))
             pipeline.srem(keys.workers, worker).hdel(keys.heartbeats, worker).zrem(keys.leases, worker)
             return await done(pipeline)
 
     return repair
 
 
-async def _is_filed(patient: Patient, worker: bytes) -> bool:
+async def _is_filed(examination: Examination, worker: bytes) -> bool:
     names = (bytes_as_text(worker), bytes_as_text(_name_of(worker)))
-    failures = await FailedList(patient.redis, patient.keys).list(count=FILED_AMONG)
+    failures = await FailedList(examination.redis, examination.keys).list(count=FILED_AMONG)
     return any(failure.worker in names for failure in failures)
 
 
@@ -163,26 +167,26 @@ def _lost_record(working: bytes, worker: bytes) -> str:
     )
 
 
-def _beat_removal(patient: Patient, worker: bytes, moment: float | None) -> Repair:
+def _beat_removal(examination: Examination, worker: bytes, moment: float | None) -> Repair:
     async def repair() -> bool:
-        async with patient.redis.pipeline(transaction=True) as pipeline:
-            await pipeline.watch(patient.keys.heartbeats)
-            if moment_of(await pipeline.hget(patient.keys.heartbeats, worker)) != moment:
+        async with examination.redis.pipeline(transaction=True) as pipeline:
+            await pipeline.watch(examination.keys.heartbeats)
+            if moment_of(await pipeline.hget(examination.keys.heartbeats, worker)) != moment:
                 return False
             pipeline.multi()
-            pipeline.hdel(patient.keys.heartbeats, worker)
+            pipeline.hdel(examination.keys.heartbeats, worker)
             return await done(pipeline)
 
     return repair
 
 
-def _ping_removal(patient: Patient, name: bytes, moment: float | None) -> Repair:
-    key = patient.key(b"worker:ping", name)
+def _ping_removal(examination: Examination, name: bytes, moment: float | None) -> Repair:
+    key = examination.key(b"worker:ping", name)
 
     async def repair() -> bool:
-        async with patient.redis.pipeline(transaction=True) as pipeline:
+        async with examination.redis.pipeline(transaction=True) as pipeline:
             await pipeline.watch(key)
-            if await _ping(patient, name) != moment:
+            if await _ping(examination, name) != moment:
                 return False
             pipeline.multi()
             pipeline.delete(key)

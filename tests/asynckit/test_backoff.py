@@ -5,7 +5,7 @@ import random
 import pytest
 
 from asynckit.backoff import BASE_SECONDS, CAP_SECONDS, backoff_seconds, scheduled_pause
-from common.mail.errors import Away, InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
+from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable, Unreachable
 from common.mail.retry import concerns_every_email, may_retry
 from common.settings import Settings, read_pauses
 
@@ -15,7 +15,7 @@ from common.settings import Settings, read_pauses
     [
         (Refused("550"), False, False),
         (Unavailable("451"), True, False),
-        (Away("refused"), True, True),
+        (Unreachable("refused"), True, True),
         (TimedOut("slow"), True, True),
         (InDoubt("cut"), True, False),
         (LoginFailed("535"), False, True),

@@ -187,14 +187,16 @@ def test_an_outage_of_the_mail_server_costs_no_attempts(tmp_path: Path) -> None:
             inbox.wait_for(to)
             os.kill(inbox.pid, signal.SIGKILL)
             assert [strategy.send(to).status for _ in range(20)] == [202] * 20
-            wait_until(lambda: (strategy.stats()["paused"] or "").startswith("Away"), "the worker waits for the server")
+            wait_until(
+                lambda: (strategy.stats()["paused"] or "").startswith("Unreachable"), "the worker waits for the server"
+            )
             assert strategy.held() == 20
             assert strategy.ask("/health").status == 200, "an email can be accepted all the same"
             with running_inbox(tmp_path / "again", **ports) as back:
                 back.wait_for(to, 20)
                 stats = wait_until(lambda: strategy.stats()["sent"] == 21 and strategy.stats(), "all sent")
     assert (stats["failed"], stats["retried"], stats["paused"]) == (0, 0, False)
-    assert len(re.findall("pause: Away", strategy.program.output)) == 1
+    assert len(re.findall("pause: Unreachable", strategy.program.output)) == 1
 
 
 async def test_when_the_mail_server_hangs_the_queue_grows_to_its_end_and_then_it_is_a_503(

@@ -21,7 +21,7 @@ from asynckit.ids import new_id
 from asynckit.redis_client import redis_client
 from common.mail.emails import Email
 from common.mail.mailer import Mailer
-from common.mail.outbox import Outbox
+from common.mail.memory_queue import MemoryQueue
 from common.processes.chapter import chapter_module
 from tests.support.load import Load, account
 from tests.support.programs import (
@@ -207,7 +207,7 @@ def test_who_waits_does_not_wait_for_a_mail_server_that_is_away(valkey: Valkey, 
         for _ in range(3):
             answer = strategy.ask(f"{email_path(someone(), 'Hello', 'x')}?wait=5")
             assert answer.status == 502
-            assert "Away" in answer.json["error"]["reason"]
+            assert "Unreachable" in answer.json["error"]["reason"]
 
 
 def test_when_nobody_reports_in_time_it_is_in_doubt(asked: Any, inbox: Inbox) -> None:
@@ -462,7 +462,7 @@ async def test_calls_that_come_together_are_published_together_and_in_order(valk
 async def test_what_a_worker_has_no_room_for_is_dropped_counted_and_logged(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(worker_module, "Outbox", partial(Outbox, limit=1))
+    monkeypatch.setattr(worker_module, "MemoryQueue", partial(MemoryQueue, limit=1))
     emails = [Email(new_id("example.com"), someone(), "Hello", "x") for _ in range(3)]
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer, redis_client(valkey.url) as redis:
         peer.replies["."] = b""

@@ -230,7 +230,7 @@ def test_a_mail_server_that_says_not_now_is_asked_again_and_after_attempts_it_is
 def test_while_the_mail_server_is_away_the_lag_grows_and_no_attempt_is_lost(inbox: Inbox, tmp_path: Path) -> None:
     with nobody_s_port() as port, event_bus(inbox, tmp_path, SMTP_URL=f"smtp://127.0.0.1:{port}") as strategy:
         assert [strategy.send(someone()).status for _ in range(80)] == [202] * 80
-        strategy.program.wait_for_line("pause: Away")
+        strategy.program.wait_for_line("pause: Unreachable")
         wait_until(lambda: strategy.stats()["audit_waiting"] == 0, "others are not kept waiting")
         stats = strategy.stats()
         assert stats["waiting"] + stats["in_flight"] == 80

@@ -164,7 +164,7 @@ async def test_what_is_hopeless_is_parked_at_once(log: Any, kind: type[Listener]
 
     handler = kind(act)
     await append(log, 0, 1, 2)
-    valkey.client.rpush(f"eventlog:partitions:{{{log._tail._open}}}", b"\x80 rubbish")
+    valkey.client.rpush(f"eventlog:partitions:{{{log._appender._open}}}", b"\x80 rubbish")
     async with consuming(log, handler):
         await all_done(log, 2, parked=2)
     reasons = {parked.reason.partition(":")[0]: parked.attempts for parked in await log.parked("listener")}

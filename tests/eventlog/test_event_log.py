@@ -325,7 +325,7 @@ async def test_a_process_that_claims_again_what_it_held_itself_has_made_no_attem
     [old] = await claim_when_due(log, "email")
     [new] = await claim_when_due(log, "email")
     assert (old.attempts, new.attempts, new.parked) == (1, 1, True)
-    assert not await log.commit(old), "each claim from the shelf has a token of its own too"
+    assert not await log.commit(old), "each claim of a parked event has a token of its own too"
     assert await log.commit(new)
 
 
@@ -407,7 +407,7 @@ async def test_a_parked_event_is_out_of_the_way_and_can_be_replayed(log: Any) ->
     lag = await log.lag("email")
     assert (lag.waiting, lag.pending, lag.parked) == (0, 0, 1)
     assert await log.parked("audit") == [], "it is parked for this consumer only"
-    # It stays on the shelf until it has been handled.
+    # It stays parked until it has been handled.
     assert await log.unpark("email", parked.position) == 1
     [again] = await claim_when_due(log, "email")
     assert (numbers([again]), again.attempts, again.position) == ([0], 1, first.position)
@@ -426,7 +426,7 @@ async def test_what_is_no_event_is_said_to_be_none_and_can_be_parked(log: Any, v
         if isinstance(log, streams.StreamLog):
             valkey.client.xadd(streams.STREAM, {"e": rubbish})
         else:
-            valkey.client.rpush(f"eventlog:partitions:{{{log._tail._open}}}", rubbish)
+            valkey.client.rpush(f"eventlog:partitions:{{{log._appender._open}}}", rubbish)
     await append(log, 1, 2)
     claimed: list[Any] = []
     while more := await log.claim("email", 100):

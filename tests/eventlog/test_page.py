@@ -152,14 +152,14 @@ def test_a_replay_sends_again_and_a_parked_event_can_be_handled_again(strategy: 
     answer = strategy.send(to, SCRIPT, SCRIPT)
     wait_until(lambda: consumer(strategy, "email")["parked"] == before + 1, "it is parked")
     inbox.dial(refuse_rate=0)
-    [parked] = [one for one in consumer(strategy, "email")["shelf"] if to in one["element"]]
+    [parked] = [one for one in consumer(strategy, "email")["parked_events"] if to in one["element"]]
     assert parked["reason"].startswith("Refused: 550")
     assert SCRIPT in parked["element"]
     token = token_of(strategy)
     assert post(strategy, "retry", token=token, consumer="email", position=parked["position"]).status == 200
     [message] = inbox.wait_for(to)
     assert message["message_id"] == answer.json["id"]
-    wait_until(lambda: consumer(strategy, "email")["parked"] == before, "it has left the shelf")
+    wait_until(lambda: consumer(strategy, "email")["parked"] == before, "it is no longer parked")
     assert post(strategy, "replay", token=token, **{"consumer": "email", "from": parked["position"]}).status == 200
     wait_until(lambda: inbox.messages(to)[0]["copies"] == 2, "the same email once more, on purpose")
 
@@ -169,11 +169,11 @@ def test_a_parked_event_can_be_discarded(strategy: Strategy, inbox: Inbox) -> No
     inbox.dial(refuse_rate=1, refuse_code=550)
     strategy.send(to)
     wait_until(lambda: consumer(strategy, "email")["parked"] == 1, "it is parked")
-    [parked] = consumer(strategy, "email")["shelf"]
+    [parked] = consumer(strategy, "email")["parked_events"]
     token = token_of(strategy)
     answer = post(strategy, "discard", token=token, consumer="email", position=parked["position"])
     assert answer.json["done"] == "1 parked events of email are discarded"
-    assert (consumer(strategy, "email")["parked"], consumer(strategy, "email")["shelf"]) == (0, [])
+    assert (consumer(strategy, "email")["parked"], consumer(strategy, "email")["parked_events"]) == (0, [])
 
 
 @pytest.mark.skipif(NODE is None, reason="needs node")
@@ -220,8 +220,8 @@ def test_bad_data_in_every_key_are_shown_as_text_and_break_nothing_else(
         redis.set("eventlog:counts:{broken}", SCRIPT)
         about = '{"reason": "x", "attempts": 1e300, "at": 1e300}'
         redis.hset("eventlog:parked:{audit}", mapping={SCRIPT: SCRIPT, "large": f"{about}\nx"})
-        redis.zadd("eventlog:shelf:{audit}", {SCRIPT: 2, "large": 1, "gone": 0})
-        stack.callback(redis.delete, "eventlog:parked:{audit}", "eventlog:shelf:{audit}")
+        redis.zadd("eventlog:parked_order:{audit}", {SCRIPT: 2, "large": 1, "gone": 0})
+        stack.callback(redis.delete, "eventlog:parked:{audit}", "eventlog:parked_order:{audit}")
         redis.hset("eventlog:counts:{audit}", mapping={"handled": SCRIPT, "overtaken": "9" * 30})
         for key in redis.keys("eventlog:audit:{*"):
             redis.hset(key, SCRIPT, 7)
@@ -234,7 +234,7 @@ def test_bad_data_in_every_key_are_shown_as_text_and_break_nothing_else(
         consumers = {one["name"]: one for one in answer.json["consumers"]}
         assert "error" in consumers[SCRIPT]
         assert "error" in consumers["broken"]
-        parked, large = consumers["audit"]["shelf"]
+        parked, large = consumers["audit"]["parked_events"]
         assert parked["position"] == SCRIPT
         assert (large["attempts"], large["at"]) == (None, None)
         assert (consumers["audit"]["handled"], consumers["audit"]["overtaken"]) == (0, None)

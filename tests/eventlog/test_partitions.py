@@ -212,16 +212,16 @@ async def test_a_replay_does_not_disturb_a_running_append(new_log: Any) -> None:
     event = an_event(3)
     with pytest.raises(ConnectionError):
         await log.append(event, new=True)
-    search = log._tail._search
+    search = log._appender._search
 
     async def search_while_others_go_on(*arguments: Any) -> Any:
         found = await search(*arguments)
-        log._tail._search = search
+        log._appender._search = search
         await append(other, 4, 20)
         await log.replay("email", "end")
         return found
 
-    log._tail._search = search_while_others_go_on
+    log._appender._search = search_while_others_go_on
     await log.append(event)
     assert await claim_all(other, "other") == list(range(20))
 
@@ -423,7 +423,7 @@ async def test_an_emptied_redis_is_a_new_log(new_log: Any, valkey: Valkey) -> No
     await claim_all(consumer, "email")
     valkey.client.flushall()
     await append(log, 7, 20)
-    consumer._walks["email"].look_now()
+    consumer._reader_of["email"].look_now()
     found: list[Any] = []
     while len(found) < 13:
         found += await consumer.claim("email", 20, wait=2.0)

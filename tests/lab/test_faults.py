@@ -28,16 +28,16 @@ from common.processes.chapter import chapter_module
 from lab.faults import cell, preparations
 from lab.faults.cell import run_cells, too_late
 from lab.faults.faults_report import measured
-from lab.faults.hits import HITS, NothingHappened
+from lab.faults.injections import INJECTIONS, NothingHappened
 from lab.faults.judge import broken_promises
 from lab.faults.lanes import Lane
 from lab.faults.preparations import CannotDo
 from lab.faults.promises import FAULTS, STEPS, SUBJECTS, Bound, GivenUp, Promise, faults_of, promise
 from lab.faults.running import Running
-from lab.harness.account import Account, Books, Hit, account
-from lab.harness.books import queued_at_worker
-from lab.harness.children import Lab
+from lab.harness.account import Account, Counters, Injection, account
+from lab.harness.counters import queued_at_worker
 from lab.harness.mailbox import Arrival, mailbox
+from lab.harness.processes import Lab
 from lab.load.steady import Record, Steady
 from tests.support.programs import ROOT, wait_until
 from tests.support.web_server import web_server
@@ -75,35 +75,35 @@ def test_each_email_has_one_place_in_the_account() -> None:
 
 
 def test_what_the_strategy_still_holds_is_queued_and_not_lost() -> None:
-    found = account([asked(0), asked(1), asked(2)], [came(0, 5)], "t", books=Books(queued=1))
+    found = account([asked(0), asked(1), asked(2)], [came(0, 5)], "t", counters=Counters(queued=1))
     assert (found.ok, found.queued, found.lost, found.gaps()) == (1, 1, 1, [])
 
 
 def test_it_cannot_hold_more_than_is_missing() -> None:
-    found = account([asked(0), asked(1)], [came(0, 5)], "t", books=Books(queued=2))
+    found = account([asked(0), asked(1)], [came(0, 5)], "t", counters=Counters(queued=2))
     assert found.gaps() == ["2 accepted, and 3 accounted for"]
 
 
 @pytest.mark.parametrize(
-    ("books", "gaps"),
+    ("counters", "gaps"),
     [
-        (Books(done=3, accepted=2), []),
-        (Books(), []),
-        (Books(done=2), ["2 done by its own books, and there are 3"]),
-        (Books(done=4), ["4 done by its own books, and there are 3"]),
-        (Books(accepted=3), ["3 accepted by its own books, and 2 such answers"]),
+        (Counters(done=3, accepted=2), []),
+        (Counters(), []),
+        (Counters(done=2), ["2 done by its own counters, and there are 3"]),
+        (Counters(done=4), ["4 done by its own counters, and there are 3"]),
+        (Counters(accepted=3), ["3 accepted by its own counters, and 2 such answers"]),
     ],
 )
-def test_the_books_of_the_strategy_must_say_the_same(books: Books, gaps: list[str]) -> None:
+def test_the_books_of_the_strategy_must_say_the_same(counters: Counters, gaps: list[str]) -> None:
     # given one delivered twice, one delivered and never acknowledged, and one given up
     records, arrivals = [asked(0), asked(1, 0), asked(2)], [came(0, 5), came(0, 6), came(1, 15)]
-    found = account(records, arrivals, "t", given_up={"<2>": 30}, books=books)
-    assert (found.done, found.gaps(), found.checked) == (3, gaps, books != Books())
+    found = account(records, arrivals, "t", given_up={"<2>": 30}, counters=counters)
+    assert (found.done, found.gaps(), found.checked) == (3, gaps, counters != Counters())
     assert found.answers() == {"202": 2, "none": 1}
 
 
 def test_an_email_that_was_given_up_and_delivered_counts_once() -> None:
-    found = account([asked(0)], [came(0, 5)], "t", given_up={"<0>": 9}, books=Books(done=1))
+    found = account([asked(0)], [came(0, 5)], "t", given_up={"<0>": 9}, counters=Counters(done=1))
     assert (found.ok, found.failed, found.gaps()) == (1, 0, [])
 
 
@@ -116,7 +116,7 @@ def test_a_second_email_for_one_request_is_unexpected() -> None:
 
 
 def test_every_fault_can_be_done_and_every_cell_has_a_promise() -> None:
-    assert HITS.keys() == FAULTS.keys()
+    assert INJECTIONS.keys() == FAULTS.keys()
     cells = [(subject, fault) for subject in SUBJECTS for fault in faults_of(SUBJECTS[subject])]
     assert all(promise(*each).text() for each in cells)
     assert {fault for _, fault in cells} == set(FAULTS)
@@ -160,69 +160,81 @@ def test_where_nothing_is_promised_nothing_may_be_lost_or_come_twice() -> None:
 
 @pytest.mark.parametrize("bound", [Bound.UNDER_WAY, Bound.IN_HANDS])
 def test_lost_by_a_fault_is_what_few_others_had_overtaken_when_it_began(bound: Bound) -> None:
-    promised, hits = Promise(lost=bound), [Hit(20 * S, 21 * S)]  # number 200 is asked for as it begins
-    assert broken_promises(promised, steadily(400, lost=range(198, 212)), hits) == []
+    promised, injections = Promise(lost=bound), [Injection(20 * S, 21 * S)]  # number 200 is asked for as it begins
+    assert broken_promises(promised, steadily(400, lost=range(198, 212)), injections) == []
     # 200 - 20 is about where those were that had been overtaken by 20; the fault is over at 210, with some grace
-    assert broken_promises(promised, steadily(400, lost=range(150, 160)), hits) == [
+    assert broken_promises(promised, steadily(400, lost=range(150, 160)), injections) == [
         "10 lost that were not under way at any fault"
     ]
-    assert broken_promises(promised, steadily(400, lost=range(214, 220)), hits) == [
+    assert broken_promises(promised, steadily(400, lost=range(214, 220)), injections) == [
         "6 lost that were not under way at any fault"
     ]
 
 
 def test_who_loses_nearly_all_is_not_excused_by_the_faults_that_there_were() -> None:
-    kills = [Hit(n * 3 * S, n * 3 * S) for n in range(1, 14)]
+    kills = [Injection(n * 3 * S, n * 3 * S) for n in range(1, 14)]
     found = steadily(400, lost=range(1, 399))
     assert broken_promises(Promise(lost=Bound.IN_HANDS), found, kills[:3]) != []
     # with that few deliveries nobody was overtaken; but a worker never had so many in its hands
-    assert broken_promises(Promise(lost=Bound.IN_HANDS), steadily(200, lost=range(1, 199)), [Hit(20 * S, 20 * S)]) == [
-        "198 lost, promised: at most 50 for each of 1 faults"
-    ]
+    assert broken_promises(
+        Promise(lost=Bound.IN_HANDS), steadily(200, lost=range(1, 199)), [Injection(20 * S, 20 * S)]
+    ) == ["198 lost, promised: at most 50 for each of 1 faults"]
 
 
 def test_only_what_the_mail_server_refused_may_be_lost_where_that_is_promised() -> None:
-    hits, promised = [Hit(19 * S, 25 * S)], Promise(lost=Bound.REFUSED)
-    assert broken_promises(promised, once(refused=(451,)), hits) == []
-    assert broken_promises(promised, once(), hits) == ["1 lost that the mail server had not refused"]
+    injections, promised = [Injection(19 * S, 25 * S)], Promise(lost=Bound.REFUSED)
+    assert broken_promises(promised, once(refused=(451,)), injections) == []
+    assert broken_promises(promised, once(), injections) == ["1 lost that the mail server had not refused"]
 
 
 @pytest.mark.parametrize(
-    ("arrivals", "hits", "reasons"),
+    ("arrivals", "injections", "reasons"),
     [
-        ((55 * S, 70 * S), [Hit(50 * S, 60 * S)], []),
-        ((49.5 * S, 70 * S), [Hit(50 * S, 60 * S)], []),  # it had just come, and was perhaps not acknowledged
-        ((40 * S, 70 * S), [Hit(50 * S, 60 * S)], ["1 twice that were not under way at any fault"]),
-        ((49.5 * S, 49.6 * S), [Hit(50 * S, 60 * S)], ["1 twice that were not under way at any fault"]),  # before it
-        ((21 * S, 22 * S), [Hit(5 * S, 10 * S)], ["1 twice that were not under way at any fault"]),  # asked for later
-        ((55 * S, 70 * S, 71 * S), [Hit(50 * S, 60 * S)], ["1 twice that were not under way at any fault"]),
-        ((55 * S, 70 * S, 80 * S), [Hit(50 * S, 60 * S), Hit(70 * S, 75 * S)], []),  # a copy for each of two faults
+        ((55 * S, 70 * S), [Injection(50 * S, 60 * S)], []),
+        ((49.5 * S, 70 * S), [Injection(50 * S, 60 * S)], []),  # it had just come, and was perhaps not acknowledged
+        ((40 * S, 70 * S), [Injection(50 * S, 60 * S)], ["1 twice that were not under way at any fault"]),
+        (
+            (49.5 * S, 49.6 * S),
+            [Injection(50 * S, 60 * S)],
+            ["1 twice that were not under way at any fault"],
+        ),  # before it
+        (
+            (21 * S, 22 * S),
+            [Injection(5 * S, 10 * S)],
+            ["1 twice that were not under way at any fault"],
+        ),  # asked for later
+        ((55 * S, 70 * S, 71 * S), [Injection(50 * S, 60 * S)], ["1 twice that were not under way at any fault"]),
+        (
+            (55 * S, 70 * S, 80 * S),
+            [Injection(50 * S, 60 * S), Injection(70 * S, 75 * S)],
+            [],
+        ),  # a copy for each of two faults
     ],
 )
 @pytest.mark.parametrize("bound", [Bound.UNDER_WAY, Bound.IN_HANDS])
 def test_a_copy_needs_a_fault_between_it_and_the_one_before(
-    bound: Bound, arrivals: tuple[float, ...], hits: list[Hit], reasons: list[str]
+    bound: Bound, arrivals: tuple[float, ...], injections: list[Injection], reasons: list[str]
 ) -> None:
-    assert broken_promises(Promise(twice=bound), once(*map(int, arrivals)), hits) == reasons
+    assert broken_promises(Promise(twice=bound), once(*map(int, arrivals)), injections) == reasons
 
 
 def test_one_fault_makes_many_copies_of_one_email_only_where_that_is_promised() -> None:
-    found, hits = once(*range(55 * S, 75 * S, S)), [Hit(50 * S, 60 * S)]
-    assert broken_promises(Promise(twice=Bound.IN_HANDS), found, hits) != []
-    assert broken_promises(Promise(twice=Bound.UNDER_WAY, copies=19), found, hits) == []
-    assert broken_promises(Promise(twice=Bound.UNDER_WAY, copies=18), found, hits) != []
+    found, injections = once(*range(55 * S, 75 * S, S)), [Injection(50 * S, 60 * S)]
+    assert broken_promises(Promise(twice=Bound.IN_HANDS), found, injections) != []
+    assert broken_promises(Promise(twice=Bound.UNDER_WAY, copies=19), found, injections) == []
+    assert broken_promises(Promise(twice=Bound.UNDER_WAY, copies=18), found, injections) != []
 
 
 def test_more_than_a_worker_has_in_its_hands_do_not_come_twice_for_one_fault() -> None:
     records, arrivals = [asked(n) for n in range(51)], [came(n, at) for n in range(51) for at in (1000, 1001)]
     found, promised = account(records, arrivals, "t"), Promise(twice=Bound.IN_HANDS)
-    assert broken_promises(promised, found, [Hit(1000, 1001)] * 2) == []
-    assert broken_promises(promised, found, [Hit(1000, 1001)]) == [
+    assert broken_promises(promised, found, [Injection(1000, 1001)] * 2) == []
+    assert broken_promises(promised, found, [Injection(1000, 1001)]) == [
         "51 twice, promised: at most 50 for each of 1 faults"
     ]
 
 
-CRASHES = [Hit(n * S, n * S) for n in (21, 22, 23, 24, 25)]
+CRASHES = [Injection(n * S, n * S) for n in (21, 22, 23, 24, 25)]
 
 
 @pytest.mark.parametrize(
@@ -263,8 +275,8 @@ def test_callers_are_told_nothing_else_than_was_promised() -> None:
 
 
 def test_an_account_that_does_not_close_is_a_broken_promise_and_says_where() -> None:
-    assert broken_promises(Promise(), account([], [], "t", books=Books(done=1)), []) == [
-        "the account does not close: 1 done by its own books, and there are 0"
+    assert broken_promises(Promise(), account([], [], "t", counters=Counters(done=1)), []) == [
+        "the account does not close: 1 done by its own counters, and there are 0"
     ]
 
 
@@ -459,7 +471,7 @@ def test_a_wrong_promise_turns_red(
 @pytest.mark.parametrize("fault", ["smtp-451", "smtp-hang", "smtp-greylist", "smtp-session", "smtp-slow"])
 def test_a_fault_that_hits_nobody_measures_nothing(lab: Lab, fault: str) -> None:
     with mailbox(lab) as box, pytest.raises(NothingHappened):
-        HITS[fault](cast(Running, SimpleNamespace(box=box)), random.Random(1))
+        INJECTIONS[fault](cast(Running, SimpleNamespace(box=box)), random.Random(1))
 
 
 def test_a_mail_server_that_has_gone_is_made_well_again(lab: Lab) -> None:
@@ -501,13 +513,15 @@ def test_the_command_says_promised_and_measured_and_saves_it(tmp_path: Path) -> 
     assert "all 3 promises were kept" in output
     facts: dict[str, Any] = json.loads((tmp_path / "partial" / "faults.json").read_text())
     assert facts["settings"]["SEED"] == "7"
-    assert [(c["subject"], c["fault"], c["hits"], c["lost"], c["closes"], c["broken"]) for c in facts["cells"]] == [
+    assert [
+        (c["subject"], c["fault"], c["injections"], c["lost"], c["closes"], c["broken"]) for c in facts["cells"]
+    ] == [
         ("3", "worker-kill", 1, 0, True, []),
         ("5", "worker-kill", 1, 0, True, []),
         ("5", "redis-tail", 1, 0, True, []),
     ]
-    assert all(c["books"]["done"] == c["done"] >= c["ok"] > 0 for c in facts["cells"])
-    assert all(c["books"]["accepted"] == c["acknowledged"] == c["answers"]["202"] for c in facts["cells"])
+    assert all(c["counters"]["done"] == c["done"] >= c["ok"] > 0 for c in facts["cells"])
+    assert all(c["counters"]["accepted"] == c["acknowledged"] == c["answers"]["202"] for c in facts["cells"])
     assert facts["totals"]["faults"] == 3
     assert facts["totals"]["acknowledged"] == facts["totals"]["ok"] > 30
     assert "| SIGKILL to the worker | lost 0" in (tmp_path / "partial" / "faults.md").read_text()
@@ -530,7 +544,7 @@ def test_a_strategy_that_drops_emails_turns_it_red_and_ends_it_with_1(tmp_path: 
     assert "1 of 1 cells broke a promise" in output
     [cell] = json.loads((tmp_path / "partial" / "faults.json").read_text())["cells"]
     assert cell["lost"] > 0
-    assert not cell["closes"], "by its own books it has sent them"
+    assert not cell["closes"], "by its own counters it has sent them"
 
 
 @pytest.mark.timeout(180)
@@ -558,7 +572,7 @@ def test_a_strategy_ends_with_the_lab_that_was_killed(tmp_path: Path) -> None:
     program = f"""
 import sys, time
 from pathlib import Path
-from lab.harness.children import Lab
+from lab.harness.processes import Lab
 from lab.harness.strategies import strategy
 with strategy(Lab(Path({str(tmp_path)!r})), 4, "smtp://127.0.0.1:1") as running:
     print("runs", flush=True)

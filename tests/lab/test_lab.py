@@ -21,11 +21,11 @@ from lab.bench.accepting import cpu_by_role, load_by_role
 from lab.bench.idle import compare_moments
 from lab.bench.mailer import send
 from lab.bench.suite import BENCHMARKS, Benchmark, chosen, measure, report
-from lab.harness import children, command, sinks
-from lab.harness.children import ChildFailed, Lab, default_environment, python
+from lab.harness import command, processes, sinks
 from lab.harness.each_once import compare_ids, each_once
 from lab.harness.figures import Rounds, Row, Spread, in_turns, percentile
 from lab.harness.machine import alive, busy, stamp
+from lab.harness.processes import ChildFailed, Lab, default_environment, python
 from lab.harness.sink import Sink
 from lab.harness.sinks import WITH_LIFELINE, LabSink, lab_sink, url_of, wait_for_mail
 from lab.harness.strategies import strategies, strategy
@@ -449,7 +449,7 @@ def test_commands_are_called_one_by_one_and_batched(lab: Lab, command: str) -> N
 
 def test_the_children_of_a_child_are_gone_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     # given a child whose own child is in a session of its own and hears of nothing
-    monkeypatch.setattr(children, "ORPHAN_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "ORPHAN_SECONDS", 0.05)
     program = """
 import subprocess, time
 print(subprocess.Popen(["sleep", "60"], start_new_session=True).pid, flush=True)

@@ -43,8 +43,8 @@ function show({ now, events, older, limits, partitions, consumers, audit }) {
     : "the stream, which is never sealed";
   const longest = Math.max(1, ...partitions.map((partition) => (partition.sealed ? partition.length : 0)));
   const share = (partition) => (partition.sealed ? partition.length / longest : used(partition, limits, now));
-  const tapes = partitions.map((partition) => tape(partition, share(partition), now, consumers, events));
-  $("tapes").replaceChildren(...tapes.toReversed());
+  const bars = partitions.map((partition) => bar(partition, share(partition), now, consumers, events));
+  $("partition-list").replaceChildren(...bars.toReversed());
   showConsumers(consumers);
   $("audit").replaceChildren(...rows(Object.entries(audit)));
 }
@@ -55,8 +55,8 @@ function used(partition, limits, now) {
   return Math.min(1, Math.max((now - partition.opened) / limits[0], partition.length / limits[1]));
 }
 
-function tape(partition, share, now, consumers, events) {
-  const item = $("tape").content.firstElementChild.cloneNode(true);
+function bar(partition, share, now, consumers, events) {
+  const item = $("bar").content.firstElementChild.cloneNode(true);
   item.classList.toggle("open", !partition.sealed);
   part(item, "when").textContent = time(partition.opened);
   part(item, "fill").style.width = `${100 * share}%`;
@@ -147,16 +147,16 @@ function update(card, consumer) {
       ["lost to a trim", consumer.overtaken],
     ]),
   );
-  showShelf(part(card, "shelf"), consumer);
+  showParked(part(card, "parked-events"), consumer);
 }
 
-function showShelf(shelf, consumer) {
-  shelf.hidden = consumer.shelf.length === 0;
-  const list = shelf.querySelector("ol");
-  const state = JSON.stringify(consumer.shelf);
+function showParked(parkedEvents, consumer) {
+  parkedEvents.hidden = consumer.parked_events.length === 0;
+  const list = parkedEvents.querySelector("ol");
+  const state = JSON.stringify(consumer.parked_events);
   if (list.dataset.state === state) return; // what is open stays open
   list.dataset.state = state;
-  list.replaceChildren(...consumer.shelf.map((parked) => entry(consumer.name, parked)));
+  list.replaceChildren(...consumer.parked_events.map((parked) => entry(consumer.name, parked)));
 }
 
 function entry(name, parked) {

@@ -10,7 +10,7 @@ import pytest
 
 from asynckit.ids import new_id
 from common.mail.emails import Email, read_address
-from common.mail.errors import Away, InDoubt, LoginFailed, Refused, Unavailable
+from common.mail.errors import InDoubt, LoginFailed, Refused, Unavailable, Unreachable
 from common.mail.mailer import Mailer
 from common.mail.message import build_message
 from tests.support.postfix import LOGIN, UNKNOWN, USER, Postfix, reason_to_skip, running_postfix
@@ -228,7 +228,7 @@ async def test_more_emails_than_it_allows_per_minute_are_unavailable(postfix: Po
         await mailer.send(emails[1])
         with pytest.raises(Unavailable, match=r"450 4\.7\.1 .*too much mail") as caught:
             await mailer.send(emails[2])
-    assert not isinstance(caught.value, Away)
+    assert not isinstance(caught.value, Unreachable)
     await arrived_all(postfix, emails[:2])
 
 
@@ -241,9 +241,9 @@ async def test_after_a_kill_the_first_send_works_and_nothing_is_lost(postfix: Po
     results = await asyncio.gather(*sends, return_exceptions=True)
     assert 50 <= results.count(None) < 500
     assert all(isinstance(result, (Unavailable, InDoubt)) for result in results if result is not None)
-    with pytest.raises(Away):
+    with pytest.raises(Unreachable):
         await mailer.send(an_email())
-    with pytest.raises(Away):
+    with pytest.raises(Unreachable):
         await mailer.check()
 
     postfix.start()

@@ -8,7 +8,7 @@ import pytest
 from asynckit.ids import new_id
 from common.mail import sender as sender_module
 from common.mail.emails import Email
-from common.mail.errors import Away, InDoubt, Refused, Unavailable
+from common.mail.errors import InDoubt, Refused, Unavailable, Unreachable
 from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender, window
 from tests.support.smtp_peer import smtp_peer, until
@@ -37,7 +37,7 @@ async def test_an_outage_raises_nothing_and_every_email_is_sent_in_the_end(caplo
         await asyncio.gather(*sending)
         assert len(peer.messages) == 10
         assert (sender.paused, pauses[-1]) == (None, None)
-        assert caplog.text.count("pause: Away") == 1, "one line, however many were under way"
+        assert caplog.text.count("pause: Unreachable") == 1, "one line, however many were under way"
 
 
 async def test_a_server_that_dies_in_the_middle_costs_no_attempt() -> None:
@@ -97,7 +97,7 @@ async def test_a_server_that_is_well_but_for_one_email_is_not_away() -> None:
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         peer.cuts.add("RCPT")
         sender = PatientSender(mailer, None)
-        with pytest.raises(Away):
+        with pytest.raises(Unreachable):
             await sender.send(an_email())
         peer.cuts.clear()
         await sender.send(an_email())

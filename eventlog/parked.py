@@ -1,11 +1,11 @@
-"""The shelf: events that a consumer has given up, with the reason. They can be looked at, handled again, thrown away.
+"""Parked events: a consumer has given them up, with the reason. You can list, retry or discard them.
 
-It has a copy of each event, so trimming the log does not empty it. Both logs have the same shelf.
+It has a copy of each event, so trimming the log does not empty it. Both logs have the same parked events.
 
-    eventlog:parked:{NAME}     hash   position -> a line of JSON {reason, attempts, at}, then the event as in the log
-    eventlog:shelf:{NAME}      zset   position -> ms when it was given up: their order, so that a look reads few
-    eventlog:pending:{NAME}    zset   position -> ms when it may be claimed: the event is to be handled again
-    eventlog:holders:{NAME}    hash   position -> "attempts token owner", as in a partition
+    eventlog:parked:{NAME}        hash   position -> a line of JSON {reason, attempts, at}, then the event as in the log
+    eventlog:parked_order:{NAME}  zset   position -> ms when it was parked: a page reads the newest few by it
+    eventlog:pending:{NAME}       zset   position -> ms when it may be claimed: the event is to be handled again
+    eventlog:holders:{NAME}       hash   position -> "attempts token owner", as in a partition
 """
 
 import time
@@ -35,7 +35,7 @@ class Parked:
     """Somebody wants it to be handled again, and that has not ended yet."""
 
 
-class Shelf:
+class ParkedEvents:
     def __init__(self, redis: Redis, scripts: Scripts, owner: str, lease_ms: int, tokens: Iterator[int]) -> None:
         self._redis: Any = redis
         self._scripts = scripts
@@ -71,7 +71,7 @@ class Shelf:
     async def list(self, consumer: str, limit: int) -> list[Parked]:
         """The newest first."""
         keys = [parked_key(consumer), order_key(consumer), lease_keys(consumer)[0]]
-        words = iter(await self._scripts.run("shelf", keys, min(limit, STEP)))
+        words = iter(await self._scripts.run("list_parked", keys, min(limit, STEP)))
         return [
             _parked(position, entry, bool(again)) for position, entry, again in zip(words, words, words, strict=True)
         ]
@@ -102,7 +102,7 @@ def parked_key(consumer: str) -> str:
 
 
 def order_key(consumer: str) -> str:
-    return f"eventlog:shelf:{{{consumer}}}"
+    return f"eventlog:parked_order:{{{consumer}}}"
 
 
 def lease_keys(consumer: str) -> tuple[str, str]:
@@ -110,7 +110,7 @@ def lease_keys(consumer: str) -> tuple[str, str]:
 
 
 def _parked(position: bytes, entry: bytes, again: bool) -> Parked:
-    """Bad data become a bad entry, not an error: the shelf is where one looks when something is wrong."""
+    """Bad data becomes a bad entry, not an error: this list is what you look at when something is wrong."""
     line, _, element = entry.partition(b"\n")
     try:
         about = orjson.loads(line)

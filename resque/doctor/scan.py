@@ -58,7 +58,7 @@ class Seen:
     """Key -> type that it has, type that it should have."""
 
 
-class Patient:
+class Examination:
     """What the examinations look at: Redis, the keys that were seen, and the time by Redis's clock."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:

@@ -34,7 +34,7 @@ class Stretch:
     lost: int = 0  # the token of the first claim in it whose answer was lost, since one came
 
 
-class Walk:
+class Reader:
     def __init__(
         self,
         redis: Redis,

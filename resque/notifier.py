@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from asynckit.backoff import backoff_seconds
-from asynckit.log import OncePerSecond
-from asynckit.redis_client import reason
+from asynckit.log_limit import OncePerSecond
+from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks, keep_running
 
 from .keys import Keys
@@ -27,7 +27,7 @@ PAUSE_CAP_SECONDS = 0.5
 log = logging.getLogger(__name__)
 
 
-class Doorbell:
+class Notifier:
     """Sets `rang` when a queue that is listened to has something in it."""
 
     def __init__(self, waiting_redis: Redis, keys: Keys, queues: Iterable[str], rang: asyncio.Event) -> None:
@@ -64,7 +64,7 @@ class Doorbell:
                 failures = 0
             except RedisError as error:  # also a key that is no list
                 failures += 1
-                self._log.warning("cannot wait for jobs in %s: %s", queue, reason(error))
+                self._log.warning("cannot wait for jobs in %s: %s", queue, describe(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=PAUSE_CAP_SECONDS))
                 if isinstance(error, OutOfMemoryError):  # a full Redis takes no BLMOVE, but it still hands jobs out
                     listening.clear()

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from common.mail import outbox as outbox_module
+from common.mail import memory_queue as outbox_module
 from common.mail.errors import CannotAccept
-from common.mail.outbox import OVERHEAD_BYTES, Entry, Outbox
+from common.mail.memory_queue import OVERHEAD_BYTES, Entry, MemoryQueue
 from tests.support.smtp_peer import until
 
 
@@ -16,7 +16,7 @@ class Hands:
 
     def __init__(self, attempts: int = 3, window: int = 2, **limits: Any) -> None:
         self.given: list[str] = []
-        self.outbox: Outbox[str] = Outbox(self.take, attempts, window, **limits)
+        self.outbox: MemoryQueue[str] = MemoryQueue(self.take, attempts, window, **limits)
 
     def take(self, entry: Entry[str]) -> None:
         self.given.append(entry.id)

@@ -1,4 +1,4 @@
--- The newest events of a shelf. A commit takes an event from the shelf and leaves its place in the order, which goes here.
+-- The newest parked events. A commit removes an event but leaves its place in the order, which is removed here.
 -- KEYS: 1 parked (hash)  2 their order (zset)  3 pending (zset)   ARGV: 1 how many at most
 -- Returns {position, entry, 1 if it is to be handled again, …}; fewer than there are, if many places went.
 local reply = {}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from asynckit.backoff import Pause, backoff_seconds
-from asynckit.log import OncePerSecond
+from asynckit.log_limit import OncePerSecond
 from common.mail.errors import CannotAccept
 
 LIMIT_BYTES = 128 << 20  # of memory, by estimate: some 180,000 emails of 200 bytes
@@ -36,7 +36,7 @@ class Entry(Generic[Payload]):
     attempts: int = 0  # those that failed
 
 
-class Outbox(Generic[Payload]):
+class MemoryQueue(Generic[Payload]):
     """Hands out at most `window` emails at a time, oldest first, as soon as it is opened."""
 
     def __init__(

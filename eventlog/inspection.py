@@ -12,7 +12,7 @@ STATE = ("first", "next", "last", "bytes", "trimmed")
 NOTHING = [None] * len(STATE)
 
 
-class Survey:
+class Inspection:
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
 
@@ -38,7 +38,7 @@ class Survey:
         return newest[0].first + newest[0].length if newest else 0
 
     async def place(self, consumer: str) -> "Place":
-        """Walk from the consumer's cursor to where nobody of it has been yet."""
+        """Reader from the consumer's cursor to where nobody of it has been yet."""
         words = await self._redis.hmget(cursor(consumer), "partition", "index", "epoch")
         partition, index, epoch = map(as_number, words)
         place = Place(partition, index)

@@ -22,7 +22,7 @@ class UnknownClass(Exception):
     """This worker has no definition for the class of a job."""
 
 
-class Performer:
+class Executor:
     """`outage` is awaited when Redis did not answer: it tells of it, and waits before the next try."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """The faults, done for real: signals to processes, a mail server that misbehaves, a Redis that is full or forgets.
 
-Each takes what is hit and some chance, and returns when it is over, with the time it took. What comes back by itself
-(by `make run-N`, which starts again what died) is not waited for.
+Each takes the strategy and a random generator, and returns when the fault is over, with the time it took. It does
+not wait for what `make run-N` starts again by itself.
 """
 
 import json
@@ -21,11 +21,11 @@ from redis import Redis
 from lab.faults.exiting_worker import EXIT_QUEUE, EXITS
 from lab.faults.preparations import CannotDo, write_clock
 from lab.faults.running import GONE_SECONDS, LEASE_SECONDS, SEND_SECONDS, Running
-from lab.harness.account import Hit
-from lab.harness.children import LOOK_SECONDS, ChildFailed, python, still_alive
+from lab.harness.account import Injection
 from lab.harness.machine import alive, descendants
+from lab.harness.processes import LOOK_SECONDS, ChildFailed, python, still_alive
 
-Fault = Callable[[Running, random.Random], Hit]
+Fault = Callable[[Running, random.Random], Injection]
 
 GREYLIST_SECONDS = 1
 SLOW_SECONDS = 25.0
@@ -40,11 +40,11 @@ class NothingHappened(ChildFailed):
 def kill(role: str, number: signal.Signals) -> Fault:
     """Send a signal that ends it, and wait until it is gone."""
 
-    def fault(running: Running, chance: random.Random) -> Hit:
+    def fault(running: Running, chance: random.Random) -> Injection:
         pid = running.pid(role)
         begin = perf_counter_ns()
         send(pid, number)
-        return Hit(begin, perf_counter_ns())
+        return Injection(begin, perf_counter_ns())
 
     return fault
 
@@ -64,7 +64,7 @@ def send(pid: int, number: signal.Signals) -> None:
 def stop(role: str, least: float, most: float) -> Fault:
     """Stand still for a while (seconds) and go on as if nothing had been."""
 
-    def fault(running: Running, chance: random.Random) -> Hit:
+    def fault(running: Running, chance: random.Random) -> Injection:
         pid = running.box.pid if role == "smtp" else running.pid(role)
         begin = perf_counter_ns()
         os.kill(pid, signal.SIGSTOP)
@@ -72,27 +72,27 @@ def stop(role: str, least: float, most: float) -> Fault:
             time.sleep(chance.uniform(least, most))
         finally:
             os.kill(pid, signal.SIGCONT)
-        return Hit(begin, perf_counter_ns())
+        return Injection(begin, perf_counter_ns())
 
     return fault
 
 
-def second_worker(running: Running, chance: random.Random) -> Hit:
+def second_worker(running: Running, chance: random.Random) -> Injection:
     """In another terminal, as it were: `make run-N ROLE=worker`."""
     begin = perf_counter_ns()
     with running.another("worker") as worker:
         worker.wait_for(r"\[worker @ (\d+)\]")
         time.sleep(chance.uniform(0.5, 1.5))
-    return Hit(begin, perf_counter_ns())
+    return Injection(begin, perf_counter_ns())
 
 
 def end_mail_server(number: signal.Signals) -> Fault:
-    def fault(running: Running, chance: random.Random) -> Hit:
+    def fault(running: Running, chance: random.Random) -> Injection:
         begin = perf_counter_ns()
         running.box.end(number)
         time.sleep(chance.uniform(0.2, 1.0))
         running.box.start()
-        return Hit(begin, perf_counter_ns())
+        return Injection(begin, perf_counter_ns())
 
     return fault
 
@@ -100,7 +100,7 @@ def end_mail_server(number: signal.Signals) -> Fault:
 def misbehave(least: float = 0.5, most: float = 1.5, /, **dial: float) -> Fault:
     """Turn the dial of the mail server for a while (seconds)."""
 
-    def fault(running: Running, chance: random.Random) -> Hit:
+    def fault(running: Running, chance: random.Random) -> Injection:
         begin, before = perf_counter_ns(), len(running.box.troubles())
         running.box.dial(**dial)
         try:
@@ -109,12 +109,12 @@ def misbehave(least: float = 0.5, most: float = 1.5, /, **dial: float) -> Fault:
             running.box.dial()
         if len(running.box.troubles()) == before:
             raise NothingHappened("the mail server had no email to misbehave with")
-        return Hit(begin, perf_counter_ns())
+        return Injection(begin, perf_counter_ns())
 
     return fault
 
 
-def answer_late(running: Running, chance: random.Random) -> Hit:
+def answer_late(running: Running, chance: random.Random) -> Injection:
     """The mail server keeps each email at once and says so SLOW_SECONDS later."""
     begin, before = perf_counter_ns(), len(running.box.arrivals())
     running.box.dial(latency_ms=round(SLOW_SECONDS * 1000))
@@ -124,10 +124,10 @@ def answer_late(running: Running, chance: random.Random) -> Hit:
         running.box.dial()
     if len(running.box.arrivals()) == before:
         raise NothingHappened("the mail server had no email to answer late")
-    return Hit(begin, perf_counter_ns())
+    return Injection(begin, perf_counter_ns())
 
 
-def end_all(running: Running, chance: random.Random) -> Hit:
+def end_all(running: Running, chance: random.Random) -> Injection:
     """As Ctrl-C does. Raises ChildFailed when `make` does not end with 0, or when something is left behind."""
     begin, make = perf_counter_ns(), running.strategy.make
     family = descendants(make.process.pid)
@@ -139,10 +139,10 @@ def end_all(running: Running, chance: random.Random) -> Hit:
     if make.process.returncode or left:
         raise ChildFailed(f"make ended with {make.process.returncode} and left {len(left)} processes behind")
     running.start()
-    return Hit(begin, perf_counter_ns())
+    return Injection(begin, perf_counter_ns())
 
 
-def fill_redis(running: Running, chance: random.Random) -> Hit:
+def fill_redis(running: Running, chance: random.Random) -> Injection:
     begin = perf_counter_ns()
     with running.redis() as redis:
         before = refused_writes(redis)
@@ -153,7 +153,7 @@ def fill_redis(running: Running, chance: random.Random) -> Hit:
             redis.config_set("maxmemory", 0)
         if refused_writes(redis) == before:
             raise NothingHappened("Redis has refused nothing")
-    return Hit(begin, perf_counter_ns())
+    return Injection(begin, perf_counter_ns())
 
 
 def refused_writes(redis: Redis) -> int:
@@ -161,7 +161,7 @@ def refused_writes(redis: Redis) -> int:
     return int(redis.info("errorstats").get("errorstat_OOM", {}).get("count", 0))
 
 
-def fill_disk(running: Running, chance: random.Random) -> Hit:
+def fill_disk(running: Running, chance: random.Random) -> Injection:
     """Fill the disk of the append-only file. A Valkey with `appendfsync always` ends when it cannot write."""
     begin, valkey = perf_counter_ns(), psutil.Process(running.pid("redis"))
     ballast = running.strategy.data_dir / "valkey" / "ballast"
@@ -173,7 +173,7 @@ def fill_disk(running: Running, chance: random.Random) -> Hit:
         time.sleep(chance.uniform(0.5, 3.0))
     finally:
         ballast.unlink()
-    return Hit(begin, perf_counter_ns())
+    return Injection(begin, perf_counter_ns())
 
 
 def wait_until_gone(process: psutil.Process) -> None:
@@ -184,7 +184,7 @@ def wait_until_gone(process: psutil.Process) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def put_clock_back(running: Running, chance: random.Random) -> Hit:
+def put_clock_back(running: Running, chance: random.Random) -> Injection:
     """By one minute to two hours; it stays so, and the next fault puts it back further."""
     begin, data = perf_counter_ns(), running.strategy.data_dir
     with running.redis() as redis:
@@ -196,10 +196,10 @@ def put_clock_back(running: Running, chance: random.Random) -> Hit:
             if time.monotonic() > deadline:
                 raise CannotDo("Redis's clock cannot be changed: preloading has no effect on this machine")
             time.sleep(LOOK_SECONDS)
-    return Hit(begin, perf_counter_ns())
+    return Injection(begin, perf_counter_ns())
 
 
-def exit_in_jobs(running: Running, chance: random.Random) -> Hit:
+def exit_in_jobs(running: Running, chance: random.Random) -> Injection:
     """Jobs that call sys.exit, in a worker beside the strategy's own. That worker must live, and the jobs must fail."""
     begin = perf_counter_ns()
     with running.beside(python("lab.faults.exiting_worker")) as worker, running.redis() as redis:
@@ -219,14 +219,14 @@ def exit_in_jobs(running: Running, chance: random.Random) -> Hit:
             redis.lrem("resque:failed", 1, raw)
     if worker.process.returncode:
         raise ChildFailed(f"the worker of jobs that called sys.exit ended with {worker.process.returncode}")
-    return Hit(begin, perf_counter_ns())
+    return Injection(begin, perf_counter_ns())
 
 
 def names_exit(record: bytes) -> bool:
     return bool(json.loads(record).get("queue") == EXIT_QUEUE)
 
 
-def cut_tail(running: Running, chance: random.Random) -> Hit:
+def cut_tail(running: Running, chance: random.Random) -> Injection:
     """Take from the append-only file what came after the last email that was accepted, in the middle of a command.
 
     A disk that keeps its word loses nothing that Redis has answered for (`appendfsync always`). This one is worse: it
@@ -251,7 +251,7 @@ def cut_tail(running: Running, chance: random.Random) -> Hit:
             os.kill(runner, signal.SIGCONT)
     finally:
         os.kill(server, signal.SIGCONT)
-    return Hit(begin, perf_counter_ns())
+    return Injection(begin, perf_counter_ns())
 
 
 def newest_file(folder: Path) -> Path:
@@ -266,12 +266,12 @@ def wait_until_larger(file: Path, size: int) -> None:
         time.sleep(0.001)
 
 
-def nothing(running: Running, chance: random.Random) -> Hit:
+def nothing(running: Running, chance: random.Random) -> Injection:
     now = perf_counter_ns()
-    return Hit(now, now)
+    return Injection(now, now)
 
 
-HITS: dict[str, Fault] = {
+INJECTIONS: dict[str, Fault] = {
     "none": nothing,
     "server-kill": kill("server", signal.SIGKILL),
     "server-term": kill("server", signal.SIGTERM),

@@ -1,4 +1,4 @@
-"""The shelf of parked events, when it is long."""
+"""A long list of parked events."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from asynckit.redis_client import redis_client
-from eventlog import events, partitions, shelf, streams
+from eventlog import events, partitions, streams
+from eventlog import parked as parked_module
 from tests.support.event_bus import LOGS
 from tests.support.programs import Valkey
 
@@ -22,10 +23,10 @@ async def log(valkey: Valkey, request: pytest.FixtureRequest) -> AsyncIterator[A
 async def parked(log: Any, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many, one second after the other."""
     for number in range(count):
-        monkeypatch.setattr("eventlog.shelf.time.time", lambda number=number: 1e9 + number)
+        monkeypatch.setattr("eventlog.parked.time.time", lambda number=number: 1e9 + number)
         event = b'1 {"id": "%d", "name": "x", "data": {}}' % number
         claimed = events.Claimed("email", f"1-{number}", 1, event, 0.0)
-        await log._shelf.put(claimed, "no such mailbox")
+        await log._parked_events.put(claimed, "no such mailbox")
 
 
 def numbers(found: Any) -> list[int]:
@@ -43,7 +44,7 @@ async def test_a_look_reads_the_newest_only(log: Any, valkey: Valkey, monkeypatc
 
 
 async def test_all_are_handled_again_in_steps(log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "STEP", 100)
+    monkeypatch.setattr(parked_module, "STEP", 100)
     await parked(log, 250, monkeypatch)
     run, steps = log._scripts.run, []
 

@@ -15,7 +15,7 @@ TOMBSTONE_SECONDS = 86_400  # how a trimmed partition ended is remembered for so
 TRIES = 100  # each seal that one comes to costs one, and so does a Redis that somebody has emptied
 
 
-class Tail:
+class Appender:
     """Where this process believes the end of the log to be. If it is wrong, a seal says so and where to go."""
 
     def __init__(self, redis: Redis, scripts: Scripts, partition_ms: int, partition_events: int) -> None:
