@@ -20,6 +20,9 @@ example-links: $(VENV)/ready-examples ## check the links of a site: make example
 services: $(VENV)/ready ## start the embedded services alone
 	@exec $(PY) -m common.processes.run services
 
+redis-cli: $(VENV)/ready ## a prompt at the Redis of the strategies that run: KEYS *, LRANGE …, help LRANGE
+	@exec $(PY) -m common.services.redis_prompt
+
 forget: $(VENV)/ready ## delete the data that the embedded Valkey keeps between runs
 	@exec $(PY) -m common.processes.run forget
 
@@ -101,5 +104,5 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help example-first-job example-links services forget test check compare faults bench tables screenshots format lock clean
+.PHONY: help example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots format lock clean
 .DEFAULT_GOAL := help
