@@ -1,6 +1,6 @@
 """`make redis-cli`: a prompt at the Redis that the strategies use, for looking into it by hand.
 
-It prints replies as redis-cli does, keeps a history, and explains commands: `help LRANGE`. Without REDIS_URL it connects
+It prints replies as redis-cli does, has a history, and explains commands (`help LRANGE`). Without REDIS_URL it connects
 to the embedded Valkey that another terminal runs.
 """
 
