@@ -18,10 +18,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from asynckit.backoff import scheduled_pause
 from asynckit.redis_client import redis_client
+from asynckit.sentinel import read_sentinel_url
 from common.mail.emails import Address, BadEmail, read_address
 
 MOST_PAUSE = 86_400.0  # seconds
 USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
+SENTINEL_SERVICE = "sixways"  # what the embedded sentinels call their primary
 VALKEY_PORT = 6390  # where the embedded Valkey is when nothing else is said and the port is free
 
 
@@ -90,13 +92,16 @@ def _check_smtp_url(url: SecretStr) -> SecretStr:
 
 def _check_redis_url(url: SecretStr) -> SecretStr:
     """Raises ValueError with a reason that names no part of the URL."""
+    if read_sentinel_url(url.get_secret_value()) is not None:
+        redis_client(url.get_secret_value())
+        return url
     try:
         parts = urlsplit(url.get_secret_value())
         port = parts.port
     except ValueError:
         raise ValueError("is not a URL; expected redis://user:password@host:6379/0") from None
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("must begin with redis://, rediss:// or unix://")
+        raise ValueError("must begin with redis://, rediss://, unix:// or redis+sentinel://")
     if parts.scheme == "unix":
         if not parts.path:
             raise ValueError("names no socket; expected unix:///path/to/socket?db=0")
@@ -156,6 +161,11 @@ class Settings(BaseSettings):
     smtp_answer_seconds: Seconds = 600.0
     email_from: Annotated[str, AfterValidator(_check_sender)] = "workshop@example.com"
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
+    topology: Annotated[Literal["single", "sentinel"], Field(validation_alias="REDIS")] = "single"  # the embedded Redis
+    sentinel_1_port: Port | None = None  # of the embedded sentinels, set by `make run-N REDIS=sentinel`
+    sentinel_2_port: Port | None = None
+    sentinel_3_port: Port | None = None
+    ack_replicas: Annotated[int, Field(ge=0, le=10)] = 0  # strategies 5 and 6: replicas that a 2xx waits for
     emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     attempts: PositiveInt = 31  # with the pauses below, for about a day
     retry_pauses_seconds: Annotated[str, AfterValidator(_check_pauses)] = "1 5 30 120 300 900 1800 3600"
@@ -191,6 +201,10 @@ class Settings(BaseSettings):
         """The URL of Redis: REDIS_URL, else the embedded Valkey. It may hold a password: never log it."""
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
+        if self.topology == "sentinel":
+            ports = (self.sentinel_1_port, self.sentinel_2_port, self.sentinel_3_port)
+            hosts = ",".join(f"127.0.0.1:{port}" for port in ports if port is not None)
+            return f"redis+sentinel://{hosts}/{SENTINEL_SERVICE}/0"
         return f"redis://127.0.0.1:{self.valkey_port or VALKEY_PORT}/0"
 
     @cached_property

@@ -7,11 +7,11 @@ from common.address import reachable, url_of
 from common.processes.chapter import chapter_module
 from common.processes.supervisor import show
 from common.services.service import Service
-from common.settings import Settings
+from common.settings import SENTINEL_SERVICE, Settings
 
 HEALTHY_SECONDS = 5.0
 WEB_ROLES = {"server", "master"}  # the others listen nowhere
-LABELS = {"inbox": "see it arrive", "valkey": "look into it"}
+LABELS = {"inbox": "see it arrive", "valkey": "look into it", "sentinel": "look into it"}
 EXAMPLE = "alice@example.com/Hello/How%20are%20you%3F"
 
 
@@ -36,6 +36,9 @@ def address_of(service: Service) -> str:
     """Where people find it."""
     if service.name == "inbox":
         return url_of("127.0.0.1", service.ports["INBOX_PORT"])
+    if service.name == "sentinel":
+        hosts = ",".join(f"127.0.0.1:{port}" for port in service.ports.values())
+        return f"redis+sentinel://{hosts}/{SENTINEL_SERVICE}/0"
     return f"redis://127.0.0.1:{service.ports['VALKEY_PORT']}/0"
 
 

@@ -31,7 +31,7 @@ from common.processes.redis_role import refuse_unsupported
 from common.processes.steps import check_step
 from common.processes.supervisor import Child, Stop, say
 from common.processes.terminal import own_terminal
-from common.services.service import LOOK_SECONDS, PORTS, CannotStart, Service, StartStopped, running
+from common.services.service import LOOK_SECONDS, CannotStart, Service, StartStopped, running
 from common.settings import Settings, exit_with_usage_error, read_settings
 
 STOP_SECONDS = 20.0  # and DRAIN_SECONDS: longer than any role grants itself; then it is killed
@@ -81,7 +81,7 @@ async def run_services(settings: Settings) -> int:
     stop = stop_on_signals()
     with ExitStack() as stack:
         try:
-            services = await start_services(settings, PORTS, stack, stop)
+            services = await start_services(settings, ("inbox", "valkey"), stack, stop)
         except StartStopped:
             return 0
         places = " and ".join(f"{service.name} is at {address_of(service)}" for service in services)
@@ -206,7 +206,8 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
 def needed_services(settings: Settings, package: str) -> list[str]:
     """The package's services, without those whose place a URL has taken."""
     own = {"inbox": settings.smtp_url, "valkey": settings.redis_url}
-    return [name for name in chapter_module(package).SERVICES if own[name] is None]
+    needed = [name for name in chapter_module(package).SERVICES if own[name] is None]
+    return ["sentinel" if name == "valkey" and settings.topology == "sentinel" else name for name in needed]
 
 
 def checked_port(settings: Settings) -> int:

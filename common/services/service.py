@@ -34,7 +34,11 @@ STOP_SECONDS = 10.0
 ANNOUNCEMENT_BYTES = 512
 LOOK_SECONDS = 1.0  # how often a service looks for users, and a user for its service
 
-PORTS = {"inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"), "valkey": ("VALKEY_PORT",)}
+PORTS = {
+    "inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"),
+    "valkey": ("VALKEY_PORT",),
+    "sentinel": ("SENTINEL_1_PORT", "SENTINEL_2_PORT", "SENTINEL_3_PORT"),
+}
 
 Facts = dict[str, int]
 
