@@ -111,7 +111,11 @@ def test_a_killed_primary_is_replaced_and_nothing_accepted_is_lost(
         stop.set()
         for caller in callers:
             caller.join()
-    wait_until(lambda: len({m["message_id"] for m in inbox.messages(to)}) >= accepted[0], "every email has arrived", limit=40)
+
+    def arrived() -> int:
+        return len({message["message_id"] for message in inbox.messages(to)})
+
+    wait_until(lambda: arrived() >= accepted[0], "every email has arrived", limit=40)
 
 
 def test_without_a_replica_in_time_the_answer_is_504(replicated: tuple[Strategy, Topology]) -> None:
