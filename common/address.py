@@ -1,16 +1,16 @@
-"""Hosts and ports: what to bind, what to print, what to say when it fails."""
+"""Hosts and ports: what to bind, what to print, and the error message if the address cannot be bound."""
 
 import errno
 import socket
 
 
 def url_of(host: str, port: int) -> str:
-    """The address to type: a wildcard is reached by loopback."""
+    """The URL to type for a server that listens on `host`."""
     return f"http://{_bracketed(reachable(host))}:{port}/"
 
 
 def reachable(host: str) -> str:
-    """Where this machine reaches a server that listens on `host`."""
+    """The host by which this machine reaches a server that listens on `host`: loopback for a wildcard address."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
 
 
@@ -19,7 +19,7 @@ def _bracketed(host: str) -> str:
 
 
 def free_port(host: str, port: int) -> int:
-    """The port that can be listened on: this one, or any free one for 0. Raises OSError."""
+    """Return `port` if it can be bound, or any free port for 0. Raises OSError."""
     [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -31,7 +31,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def cannot_listen(host: str, port: int, error: OSError, setting: str = "PORT") -> str:
-    """One line for the user who asked for this address."""
+    """The error message for the user, in one line; `setting` is the name of the port's setting."""
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return f"HOST: {host} is not a name or an address of this machine"
     if error.errno == errno.EADDRINUSE:
