@@ -14,7 +14,7 @@ run-%: $(VENV)/ready ## run strategy 1 to 6: make run-4, make run-4 ROLE=server,
 services: $(VENV)/ready ## start only the embedded services
 	@exec $(PY) -m common.processes.run services
 
-forget: $(VENV)/ready ## delete the data of the embedded Valkey
+forget: $(VENV)/ready ## delete the data that the embedded Valkey keeps between runs
 	@exec $(PY) -m common.processes.run forget
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services

@@ -52,7 +52,7 @@ class Publisher:
         return self._publish((channel, message))
 
     async def _publish_many(self, messages: Sequence[tuple[str, bytes]]) -> Sequence[int]:
-        # One argument of JSON, because redis-py would need longer for a hundred arguments than for the rest of the call.
+        # One argument of JSON, because a hundred arguments would take redis-py longer than the rest of the call.
         words = [word for channel, message in messages for word in (channel, message.decode())]
         receivers: list[int] = await self._script(args=[orjson.dumps(words)])
         return receivers
@@ -121,9 +121,7 @@ class Subscription:
 
     async def _read(self, pubsub: PubSub) -> None:
         while True:
-            message = await pubsub.get_message(
-                timeout=None
-            )  # a timeout would make each message take half as long again
+            message = await pubsub.get_message(timeout=None)  # a timeout would make each message 50 % slower
             self._heard = True
             if message is None:
                 continue

@@ -66,9 +66,8 @@ class Replies(Subscription):
                     await self._workers.publish(email, reply_to=self._name)
                     await report.end
             except TimeoutError:
-                so_far = (
-                    "a worker has started but not finished" if report.started.is_set() else "no worker has reported"
-                )
+                started = report.started.is_set()
+                so_far = "a worker has started but not finished" if started else "no worker has reported"
                 raise InDoubt(f"{so_far} within {seconds:g} s: the email may still be sent") from None
 
     @contextmanager

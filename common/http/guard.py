@@ -4,8 +4,8 @@ Here a GET sends mail, which keeps the lesson short; but any web page could make
 Three headers that a page cannot forge reveal these requests: Host (against DNS rebinding), Origin, and Sec-Fetch-Site
 (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/). A production system would send mail by POST with a token.
 
-Changes (every method but GET, HEAD and OPTIONS) are accepted only from this machine, unless PAGE_PASSWORD is set. Set it
-behind a reverse proxy on this machine, where all clients appear to be on this machine.
+Changes (every method but GET, HEAD and OPTIONS) are accepted only from this machine, unless PAGE_PASSWORD is set. Set
+it behind a reverse proxy on this machine, because all clients of the proxy appear to be on this machine.
 """
 
 import base64

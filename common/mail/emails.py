@@ -55,7 +55,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Email:
-    """One email to one recipient. `id` is its Message-ID: it is the same in every attempt, so copies can be recognised."""
+    """One email to one recipient. `id` is its Message-ID, the same in every attempt, so that copies are recognisable."""
 
     id: str
     to: str

@@ -17,7 +17,7 @@ class Unavailable(SendError):
 
 
 class Unreachable(Unavailable):
-    """No session could be opened, or it broke before the email was handed in. No email is at fault: wait for the server."""
+    """No session opened, or it broke before the email was handed in. No email is at fault: wait for the server."""
 
 
 class SessionLost(Unreachable):

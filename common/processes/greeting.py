@@ -26,7 +26,7 @@ async def greet(settings: Settings, package: str, port: int, services: list[Serv
         show(f"\n{package} runs as {', '.join(roles)}\n")
     for service in services:
         show(f"  {LABELS[service.name]:15} {address_of(service)} [{service.name} @ {service.pid}]\n")
-    show("  stop it all     Ctrl-C (twice: kill it)\n\n")
+    show("  stop it all     Ctrl-C (twice: at once)\n\n")
 
 
 def address_of(service: Service) -> str:

@@ -91,7 +91,7 @@ async def run_services(settings: Settings) -> int:
 
 
 async def start_services(settings: Settings, names: Iterable[str], stack: ExitStack, stop: Stop) -> list[Service]:
-    """Start the services in a thread, so that Ctrl-C works during a start, which may take seconds. Raises StartStopped."""
+    """Start the services in a thread: a start may take seconds, and Ctrl-C must work meanwhile. Raises StartStopped."""
     services = []
     for name in names:
         service = Service(settings, name, stop.requested.is_set)

@@ -59,7 +59,7 @@ def known(figures: dict[str, Any], settings: Settings, package: str) -> dict[str
 
 
 async def run_slots(settings: Settings, work_one: Callable[[int], Awaitable[bool]], slots: int = SLOTS) -> None:
-    """Call `work_one(slot)` repeatedly in every slot until the process is stopped. It returns False if there is no work.
+    """Call `work_one(slot)` repeatedly in every slot until the process is stopped. It returns False if it has no work.
 
     After SIGTERM the slots take no new job and have DRAIN_SECONDS to finish the current one.
     """

@@ -122,7 +122,7 @@ def test_a_killed_master_takes_everything_along_and_leaves_no_orphans(inbox: Inb
         master = family[0].ppid()
         os.kill(master, signal.SIGKILL)
         assert wait_for_the_end(family) == []
-        strategy.program.wait_for_line(r"^\[web server @ \d+\] the master is gone, and what it held is lost")
+        strategy.program.wait_for_line(r"^\[web server @ \d+\] the master has died, and the emails it held are lost")
         strategy.program.wait_for_line(rf"master @ {master} was killed by SIGKILL; starting it again")
         wait_until(lambda: answers(strategy), "another master, another server")
         inbox.dial(hang_rate=0)
@@ -221,7 +221,7 @@ async def test_when_the_mail_server_hangs_the_queue_grows_to_its_end_and_then_it
             await asyncio.gather(*[send_until_full(client) for _ in range(50)])
         stats = strategy.stats()
         assert {answer[:2] for answer in full} == {(503, "1")}
-        assert full[0][2] == f"the queue is full: {stats['accepted']} emails wait"
+        assert full[0][2] == f"the queue is full: {stats['accepted']} emails"
         assert stats["waiting"] + stats["in_flight"] == stats["accepted"] > 5000
         assert strategy.ask("/health").status == 503
 
@@ -288,10 +288,10 @@ async def test_a_child_is_not_started_again_before_the_end_of_its_pipe(monkeypat
 
     monkeypatch.setattr(child, "start", start)
     child._process, child._pipe = SimpleNamespace(is_alive=lambda: False, exitcode=-9, pid=1), object()
-    assert await child.look() is None
+    assert await child.check() is None
     assert child.restarts == 0
-    child._gone()
-    assert await child.look() is None
+    child._closed()
+    assert await child.check() is None
     assert child.restarts == 1
 
 

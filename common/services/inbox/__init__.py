@@ -3,8 +3,8 @@
 What it is       A real SMTP server (aiosmtpd) and a page, in its own process (`python -m common.services.inbox`), on
                  the ports INBOX_SMTP_PORT and INBOX_PORT. It keeps running when servers and workers are killed.
 What it keeps    The newest 10,000 emails in memory, nothing on disk. It counts all emails that arrive.
-What a copy is   An email with the Message-ID of an earlier one. The list has only the latest copy, and `copies` says how
-                 many have arrived. At any moment, received = unique + duplicates.
+What a copy is   An email with the Message-ID of an earlier one. The list has only the latest copy, and `copies` says
+                 how many have arrived. At any moment, received = unique + duplicates.
 
     GET    /                 the page
     GET    /health           200

@@ -12,8 +12,8 @@
     messages_per_session  after this many emails in one connection, the reply to MAIL is a 452. A new connection may
                      send the same number again. 0: no limit
 
-A rate is a probability from 0 to 1. The inbox applies them in the order refuse, hang, lose the reply: each one applies to
-the emails that the ones before it did not affect.
+A rate is a probability from 0 to 1. The inbox applies them in the order refuse, hang, lose the reply: each one applies
+to the emails that the ones before it did not affect.
 """
 
 import time

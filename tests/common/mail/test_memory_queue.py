@@ -135,7 +135,7 @@ async def test_draining_ends_with_the_last_email_or_with_the_limit(caplog: pytes
     await hands.outbox.drain(0.01)
     hands.put("a", "b")
     await hands.outbox.drain(0.01)
-    hands.outbox.list_lost("not sent in time")
+    hands.outbox.log_lost("not sent in time")
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR] == [
         "lost a: not sent in time",
         "lost b: not sent in time",

@@ -283,9 +283,9 @@ def test_a_role_alone_can_be_started_without_make(tmp_path: Path) -> None:
 def test_forget_removes_what_valkey_has_kept_but_not_under_its_feet(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as valkey:
         status, lines = run_to_its_end(["make", "forget"], tmp_path)
-        assert (status, lines) == (2, [f"Valkey runs @ {valkey.pid}: stop what uses it first"])
+        assert (status, lines) == (2, [f"Valkey is running @ {valkey.pid}: stop the programs that use it first"])
     assert (tmp_path / "valkey").exists()
-    assert run_to_its_end(["make", "forget"], tmp_path) == (0, [f"{tmp_path / 'valkey'} is removed"])
+    assert run_to_its_end(["make", "forget"], tmp_path) == (0, [f"deleted {tmp_path / 'valkey'}"])
     assert not (tmp_path / "valkey").exists()
     assert run_to_its_end(["make", "forget"], tmp_path) == (0, [])
 

@@ -353,7 +353,7 @@ def test_a_missing_manifest_is_a_refusal_and_not_an_empty_valkey(
     (own.data_dir / "valkey" / "appendonlydir" / "appendonly.aof.manifest").unlink()
     with pytest.raises(SystemExit), Service(own, "valkey"):
         pass
-    assert "no appendonly.aof.manifest: restore that file" in capfd.readouterr().err
+    assert "no appendonly.aof.manifest: restore this file" in capfd.readouterr().err
 
 
 def test_the_data_are_for_their_owner_alone_and_old_ones_are_tightened(own: Settings) -> None:
