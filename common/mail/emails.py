@@ -55,7 +55,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Email:
-    """One email to one recipient. `id` is its Message-ID, the same in every attempt, so that copies are recognisable."""
+    """One email to one recipient. `id` is its Message-ID, the same in every attempt, so copies can be recognised."""
 
     id: str
     to: str
