@@ -280,11 +280,11 @@ def test_the_ids_of_emails_not_sent_within_the_limit_are_logged(tmp_path: Path) 
 async def test_a_child_is_not_restarted_before_its_pipe_has_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the old pipe closed after the restart, the master would take that for the death of the new child."""
     children = chapter_module("3_local_messages.children")
-    gone: list[str] = []
-    child = children.Child("worker", None, None, None, lambda: gone.append("gone"))
+    died: list[str] = []
+    child = children.Child("worker", None, None, None, lambda: died.append("died"))
 
     async def start() -> None:
-        assert gone == ["gone"]
+        assert died == ["died"]
 
     monkeypatch.setattr(child, "start", start)
     child._process, child._pipe = SimpleNamespace(is_alive=lambda: False, exitcode=-9, pid=1), object()
@@ -309,7 +309,7 @@ def test_an_invalid_message_in_the_pipe_is_logged_and_skipped() -> None:
 
 async def test_an_answer_in_the_same_tick_as_its_timeout_is_ignored_without_an_error() -> None:
     link = chapter_module("3_local_messages.link").MasterLink(SimpleNamespace())
-    question = link._questions[7] = asyncio.get_running_loop().create_future()
+    question = link._pending[7] = asyncio.get_running_loop().create_future()
     question.cancel()  # as asyncio.timeout does
     link._answered(["answer", 7, 1, None])
     assert question.cancelled()

@@ -65,7 +65,7 @@ def remote(inbox: Inbox, valkey: Valkey, tmp_path: Path, **environment: str) -> 
 
 @contextmanager
 def a_worker(inbox: Inbox, tmp_path: Path, **environment: str) -> Iterator[Program]:
-    """A worker in a terminal of its own."""
+    """A worker in its own terminal."""
     addresses = {
         "SMTP_URL": inbox.smtp_url,
         "DATA_DIR": str(tmp_path),
