@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from common.address import cannot_listen, free_port
+from common.address import cannot_listen, free_port, reserved_port
 from common.processes.chapter import chapter_module
 from common.processes.greeting import WEB_ROLES, address_of, greet
 from common.processes.pid_files import PidFile
@@ -52,8 +52,8 @@ async def run(settings: Settings, package: str) -> int:
             services = await start_services(settings, needed_services(settings, package), stack, stop)
         except StartStopped:
             return 0
-        if serves and settings.port == 0:  # choose again, because another process may have taken the port since
-            port = checked_port(settings)
+        if serves:  # with PORT=0, choose again, because another process may have taken the port since
+            port = reserve_port(settings, port, stack)
         environment = {name: str(number) for s in services for name, number in s.ports.items()} | {"PORT": str(port)}
         pids = {role: PidFile(settings.data_dir, role) for role in roles}
         children = [Child(package, role, environment, stop, pids[role], once=settings.demo) for role in roles]
@@ -208,9 +208,20 @@ def needed_services(settings: Settings, package: str) -> list[str]:
 
 
 def checked_port(settings: Settings) -> int:
-    """Choose the server's port, here and not in the server, so that a restarted server has the same port."""
+    """Check early that the server's port is free. Ends the program with one line and exit status 2 if it is not."""
     try:
         return free_port(settings.host, settings.port)
+    except OSError as error:
+        exit_with_usage_error(cannot_listen(settings.host, settings.port, error))
+
+
+def reserve_port(settings: Settings, port: int, stack: ExitStack) -> int:
+    """Choose the server's port, here and not in the server, so that a restarted server has the same port.
+
+    Without the reservation, another program that asks for a free port could get it before the server listens on it.
+    """
+    try:
+        return stack.enter_context(reserved_port(settings.host, port if settings.port else 0))
     except OSError as error:
         exit_with_usage_error(cannot_listen(settings.host, settings.port, error))
 
