@@ -224,8 +224,9 @@ def test_a_killed_server_is_restarted_on_the_same_port(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot reserve a port")
 def test_no_other_program_gets_the_port_while_a_killed_server_is_down(tmp_path: Path) -> None:
     with running_strategy("1_foreground", tmp_path, SMTP_URL="smtp://127.0.0.1:1") as strategy:
-        os.kill(strategy.pid(), signal.SIGKILL)
-        wait_until(lambda: is_closed(strategy.url), "the server is down")
+        pid = strategy.pid()  # no request before the check: a connection in TIME_WAIT would block the port, too
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), "the server is down")
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
             other.bind(("127.0.0.1", int(strategy.url.rpartition(":")[2])))
         wait_until(lambda: not is_closed(strategy.url), "the server listens on the same port")
