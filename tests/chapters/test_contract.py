@@ -1,6 +1,6 @@
-"""What all six strategies have in common, seen from outside: each is started by `make run-N` and asked over HTTP.
+"""The behaviour that all six strategies share: each one is started by `make run-N` and tested over HTTP.
 
-A new strategy joins by existing: a folder with a number and a `__main__.py`.
+A new strategy is found by itself: it is a folder with a number and a `__main__.py`.
 """
 
 import re

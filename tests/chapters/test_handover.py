@@ -1,6 +1,6 @@
-"""What a caller learns where Redis did not take an email, or did not say so: the same in strategies 4, 5 and 6.
+"""The answer to a caller if Redis did not accept an email, or did not answer: the same in strategies 4, 5 and 6.
 
-Strategy 3 hands over to its master: see test_3_local_messages.py.
+Strategy 3 hands emails over to its master: see test_3_local_messages.py.
 """
 
 import asyncio
