@@ -240,8 +240,8 @@ def test_an_invalid_wait_is_answered_with_400(asked: Any, running: Strategy, inb
 
 def test_other_reports_and_invalid_messages_on_the_reply_channel_are_ignored(asked: Any, another: Valkey) -> None:
     [replies] = another.client.pubsub_channels("emailz:replies:*")
-    for rubbish in (b"\xff\x00", "[]", "{}", '{"id": 1}', '{"id": "<a@b>", "status": "sent"}', "null", "[" * 5000):
-        assert another.publish(rubbish, str(replies)) == 1
+    for message in (b"\xff\x00", "[]", "{}", '{"id": 1}', '{"id": "<a@b>", "status": "sent"}', "null", "[" * 5000):
+        assert another.publish(message, str(replies)) == 1
     assert asked(someone(), "5").status == 200
 
 
@@ -273,7 +273,7 @@ def test_another_program_can_read_what_the_server_publishes(running: Strategy, a
     assert message == {"id": answer.json["id"], "to": to, "subject": "Grüße", "text": "a/b"}
 
 
-RUBBISH = [
+INVALID_MESSAGES = [
     b"", b"\x80\x04\x95pickle", b"not json", b"null", b"1", b"[]", b'"text"', b"{}", b"{" * 100_000, b"[" * 100_000,
     b'{"to": NaN}', b'{"to": 1, "subject": 2, "text": 3}', b'{"to": "a@b.example", "subject": "x"}',
     as_json("nobody").encode(), as_json("a@b.example, evil@x.example").encode(),
@@ -288,12 +288,12 @@ def test_invalid_messages_are_counted_and_logged_once_a_second(inbox: Inbox, val
     # Without a limit, because the worker may read slowly on a busy machine.
     valkey.client.config_set("client-output-buffer-limit", "pubsub 0 0 0")
     with remote(inbox, valkey, tmp_path) as strategy:
-        for message in RUBBISH * 20:
+        for message in INVALID_MESSAGES * 20:
             assert valkey.publish(message) == 1
         valkey.publish(as_json(to, reply_to="emailz"))  # a report on this channel would be an invalid message itself
         valkey.publish(as_json(to, reply_to={"a": 1}))
         inbox.wait_for(to, 2)
-    assert f"invalid {len(RUBBISH) * 20}," in strategy.program.output, "the worker's last line has the figures"
+    assert f"invalid {len(INVALID_MESSAGES) * 20}," in strategy.program.output, "the worker's last line has the figures"
     assert "Traceback" not in strategy.program.output
     assert at_most_once_a_second(strategy.program.output, "not a valid email") >= 1
 
