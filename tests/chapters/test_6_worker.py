@@ -25,7 +25,7 @@ class Fallible:
     def __init__(self) -> None:
         self.looks = self.began = 0
 
-    async def wanted(self) -> bool:
+    async def needed(self) -> bool:
         self.looks += 1
         if self.looks == 1:
             raise LookupError("a bug")

@@ -15,8 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from asynckit.heartbeat import Heartbeat
 from asynckit.redis_client import blocking_redis_client, redis_client
 from common.mail.errors import Unavailable
-from eventlog import consumers, events, partitions, streams
-from eventlog import log as log_module
+from eventlog import consumers, events, leases, partitions, streams
 from eventlog.handlers import ErrorKind, default_error_kind
 from tests.support.programs import Valkey, a_name
 from tests.support.smtp_peer import until
@@ -224,7 +223,7 @@ async def test_what_is_not_ended_within_the_limit_is_given_back_at_once(log: Any
 async def test_a_log_that_raises_what_nobody_expected_is_asked_again(
     log: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(consumers, "SLEEP_SECONDS", 0.01)
+    monkeypatch.setattr(consumers, "CHECK_SECONDS", 0.01)
     claim, broken = log.claim, True
 
     async def claim_later(*arguments: Any) -> Any:
@@ -357,7 +356,7 @@ async def test_what_was_taken_over_is_not_said_to_be_tried_again_or_given_up(
     consumer = consumers.Consumer(log, Listener(act), 3)
     consumer._begin(await log.claim("listener", 10))
     await consumer.drain(5.0)
-    assert caplog.text.count("was taken over") == 2
+    assert caplog.text.count("has taken over") == 2
     assert " again in " not in caplog.text
     assert ("gave up" in caplog.text, consumer.failed) == (False, 0)
 
@@ -377,7 +376,7 @@ async def test_a_redis_that_hangs_at_the_end_is_asked_once_only(
     consumer._begin(await log.claim("listener", 10))
     await consumer.drain(0.01)
     assert len(asked) == 1
-    assert "could not give back 5 unfinished: Redis does not answer in time" in caplog.text
+    assert "could not give back 5 unfinished events: Redis does not answer in time" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["lua", "streams"])
@@ -385,7 +384,7 @@ async def test_a_pause_longer_than_one_of_the_log_holds_for_every_worker(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """An event waits for its time although workers that did not see it fail claim it meanwhile; the others go on."""
-    monkeypatch.setattr(log_module, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(leases, "LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(consumers, "LONGEST_PAUSE", 0.1)
     valkey.client.flushall()
     tried: list[float] = []

@@ -48,12 +48,12 @@ async def test_a_full_redis_takes_them_all_the_same(valkey: Valkey) -> None:
 
 
 async def test_what_is_refused_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counts, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(counts, "RETRY_SECONDS", 0.01)
     books = Books()
     counted = counts.Counts(cast(Any, None), cast(Any, books))
     books.refuses = True
     counted.add("email", "handled", 2)
-    assert not await counted.tell()
+    assert not await counted.write()
     counted.add("email", "handled", 3)
     books.refuses = False
     await until(lambda: books.taken)

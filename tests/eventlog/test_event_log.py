@@ -280,7 +280,7 @@ async def test_an_idle_consumer_is_woken_at_once(new_log: Any) -> None:
 async def test_an_idle_consumer_does_not_poll_busily(log: Any, valkey: Valkey) -> None:
     await append(log, 1)
     await claim_all(log, "email")
-    await log._counts.tell()  # else that comes a moment later
+    await log._counts.write()  # else that comes a moment later
     before = valkey.client.info("stats")["total_commands_processed"]
     assert await log.claim("email", 1, wait=1.2) == []
     assert valkey.client.info("stats")["total_commands_processed"] - before < 60
@@ -571,7 +571,7 @@ async def test_a_consumer_that_is_overtaken_is_told_how_much_it_has_lost(
     await commit(log, claimed[:2])
     trimmed = await trimmer.trim(older_than=0, force=True)
     assert trimmed.events >= 40
-    log._looks = {}
+    log._next_look = {}
     left = await claim_all(log, "email")
     assert left == list(range(trimmed.events, 45))
     assert not await log.commit(claimed[2]), "it is gone"

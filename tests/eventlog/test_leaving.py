@@ -52,7 +52,7 @@ async def test_a_subscription_that_another_process_ends_and_makes_again_is_repla
     make_log: Any, redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(consumers, "CLAIM_SECONDS", 0.05)
-    monkeypatch.setattr(consumers, "SLEEP_SECONDS", 0.05)
+    monkeypatch.setattr(consumers, "CHECK_SECONDS", 0.05)
     caplog.set_level("INFO")
     async with make_log() as log, make_log() as terminal:
         await syndication.subscribe(terminal, redis, "billing", "email_requested", "q", "C")
@@ -72,7 +72,7 @@ async def test_a_subscription_that_another_process_ends_and_makes_again_is_repla
         log.stop_waiting()
         await running
         await consumer.drain(1.0)
-        assert caplog.text.count("syndication is wanted") <= 1
+        assert caplog.text.count("syndication is needed") <= 1
         assert await log.consumers() == ["syndication"]
 
 

@@ -87,7 +87,7 @@ async def test_a_subscription_counts_from_its_beginning_and_for_its_event_only(l
     bus = syndication.Syndication(redis, queue)
     await bus.handle_many([an_event("0-0"), an_event()._replace(name="something_else")])
     assert queue.jobs == {}
-    assert await bus.wanted()
+    assert await bus.needed()
 
 
 async def test_it_counts_for_all_that_is_appended_later_and_for_nothing_before(log: Any, redis: Redis) -> None:
@@ -129,7 +129,7 @@ async def test_with_the_last_subscription_the_consumer_goes_and_holds_nothing_ba
     log: Any, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumers, "CLAIM_SECONDS", 0.1)
-    monkeypatch.setattr(consumers, "SLEEP_SECONDS", 0.1)
+    monkeypatch.setattr(consumers, "CHECK_SECONDS", 0.1)
 
     async def until_there_are(*names: str) -> None:
         async with asyncio.timeout(20):
@@ -165,7 +165,7 @@ async def test_with_the_last_subscription_the_consumer_goes_and_holds_nothing_ba
 async def test_rubbish_subscribes_to_nothing(redis: Redis, valkey: Valkey, rubbish: bytes) -> None:
     valkey.client.hset("eventlog:subscriptions", "billing email_requested", rubbish)
     assert await syndication.subscriptions(redis) == []
-    assert not await syndication.Syndication(redis, DyingQueue(0)).wanted()
+    assert not await syndication.Syndication(redis, DyingQueue(0)).needed()
 
 
 async def test_an_event_that_cannot_be_a_job_is_said_to_be_none(log: Any, redis: Redis) -> None:
