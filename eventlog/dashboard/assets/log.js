@@ -39,7 +39,7 @@ function show({ now, events, older, limits, partitions, consumers, audit }) {
   $("legend").hidden = partitions.length === 0;
   $("legend-sealed").hidden = !limits;
   $("legend-open").textContent = limits
-    ? `open partition: its bar is full after ${ago(limits[0])} or ${number.format(limits[1])} events, and then it is sealed`
+    ? `open partition: its bar is full after ${ago(limits[0])} or ${number.format(limits[1])} events, and the next append seals it`
     : "the stream: it is one partition, which is never sealed";
   const longest = Math.max(1, ...partitions.map((partition) => (partition.sealed ? partition.length : 0)));
   const share = (partition) => (partition.sealed ? partition.length / longest : used(partition, limits, now));
