@@ -19,6 +19,7 @@ from common.mail.mailer import Mailer
 from common.mail.retry import may_retry
 from common.mail.sender import PatientSender, window
 from common.settings import Settings
+from eventlog.bytes_redis import bytes_redis
 from eventlog.events import BadEvent, Event
 from eventlog.handlers import ErrorKind, Handler
 from eventlog.scripts import Scripts
@@ -91,7 +92,7 @@ class Audit:
 
 async def audited(redis: Redis, at: float) -> dict[str, int]:
     """The counts of the hour of this time (unix seconds), the largest first. Raises RedisError."""
-    counts: dict[bytes, bytes] = await redis.hgetall(f"eventlog:audit:{{{hour_of(at)}}}")  # type: ignore[assignment]
+    counts = await bytes_redis(redis).hgetall(f"eventlog:audit:{{{hour_of(at)}}}")
     named = {domain.decode(errors="replace"): int(n) for domain, n in counts.items() if n.isdigit() and len(n) < 16}
     return dict(sorted(named.items(), key=lambda item: -item[1]))
 

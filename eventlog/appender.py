@@ -6,6 +6,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from .bytes_redis import BytesRedis, bytes_redis
 from .events import Event
 from .keys import PARTITIONS, key, keys, numbers
 from .scripts import Scripts
@@ -19,7 +20,7 @@ class Appender:
     """Remembers the last known open partition. If that is sealed, its seal leads to the next one."""
 
     def __init__(self, redis: Redis, scripts: Scripts, partition_ms: int, partition_events: int) -> None:
-        self._redis: Any = redis
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
         self._limits = (partition_ms, partition_events, REMEMBER_SECONDS)
         self._open: int | None = None
@@ -103,7 +104,7 @@ class Appender:
         return last, sealed
 
 
-async def last_known(redis: Any) -> int | None:
+async def last_known(redis: BytesRedis) -> int | None:
     """The last partition that is listed; its seal leads to any later one."""
     return next(iter(numbers(await redis.zrange(PARTITIONS, -1, -1))), None)
 

@@ -9,13 +9,13 @@ refuses are written later. If this process or Redis is killed, the last ones may
 
 import asyncio
 from collections import Counter, defaultdict
-from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, TimeoutError
 
 from asynckit.tasks import background, end_tasks
 
+from .bytes_redis import bytes_redis
 from .scripts import Scripts
 
 NAMES = ("handled", "unwanted", "retried", "overtaken", "given_up")
@@ -25,7 +25,7 @@ RETRY_SECONDS = 1.0  # the pause after Redis has refused counts
 
 class Counts:
     def __init__(self, redis: Redis, scripts: Scripts) -> None:
-        self._redis: Any = redis
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
         self._counted: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by consumer
         self._writing: asyncio.Task[None] | None = None

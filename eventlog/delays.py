@@ -7,10 +7,10 @@ A worker that claims an event before it is due puts it back. Both keys expire af
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from redis.asyncio import Redis
 
+from .bytes_redis import bytes_redis
 from .clock import redis_now
 from .events import Claimed
 
@@ -25,7 +25,7 @@ class Delays:
     """Every method raises RedisError."""
 
     def __init__(self, redis: Redis) -> None:
-        self._redis: Any = redis
+        self._redis = bytes_redis(redis)
 
     async def add(self, claimed: Claimed, seconds: float, failures: int) -> None:
         due, counts = delay_keys(claimed.consumer)

@@ -5,6 +5,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from .bytes_redis import bytes_redis
 from .keys import PARTITIONS, as_number, cursor, key, leases, numbers
 from .views import Partition
 
@@ -14,7 +15,7 @@ NOTHING = [None] * len(STATE)
 
 class Inspection:
     def __init__(self, redis: Redis) -> None:
-        self._redis: Any = redis
+        self._redis = bytes_redis(redis)
 
     async def partitions(self, newest: int | None = None) -> tuple[list[Partition], list[int]]:
         """The partitions, and the listed numbers without data: a trim was killed before it removed these numbers."""

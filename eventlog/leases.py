@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any
 from uuid import uuid4
 
 import redis as blocking
@@ -18,6 +17,7 @@ from redis.asyncio import Redis
 
 from asynckit.batcher import Batcher
 
+from .bytes_redis import bytes_redis
 from .counts import Counts
 from .delays import Delays
 from .events import Claimed
@@ -34,7 +34,7 @@ class Leases(ABC):
     def __init__(self, redis: Redis, lease_seconds: float, owner: str = "") -> None:
         self.owner = owner or uuid4().hex
         """Identifies this process in its leases. No other process has ever had this name."""
-        self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
+        self._redis = bytes_redis(redis)
         self._scripts = Scripts(redis)
         self._lease_ms = int(lease_seconds * 1000)
         self._tokens = count(1)

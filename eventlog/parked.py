@@ -11,11 +11,11 @@ Each entry has a copy of its event, so a trim of the log does not delete it. Bot
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 from redis.asyncio import Redis
 
+from .bytes_redis import bytes_redis
 from .events import Claimed
 from .scripts import Scripts
 
@@ -37,7 +37,7 @@ class Parked:
 
 class ParkedEvents:
     def __init__(self, redis: Redis, scripts: Scripts, owner: str, lease_ms: int, tokens: Iterator[int]) -> None:
-        self._redis: Any = redis
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
         self._owner = owner
         self._lease_ms = lease_ms

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from .bytes_redis import BytesRedis
 from .counts import Counts
 from .events import Claimed
 from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers
@@ -37,7 +37,7 @@ class Unfinished:
 class Reader:
     def __init__(
         self,
-        redis: Redis,
+        redis: BytesRedis,
         scripts: Scripts,
         counts: Counts,
         consumer: str,
@@ -46,7 +46,7 @@ class Reader:
         tokens: Iterator[int],
     ) -> None:
         self.hints = 0  # how many hints had arrived before the last claim
-        self._redis: Any = redis
+        self._redis = redis
         self._scripts = scripts
         self._counts = counts
         self._consumer = consumer
@@ -174,7 +174,7 @@ class Reader:
             self._unfinished.clear()
             return False
         self._next_look = time.monotonic() + LOOK_SECONDS
-        partition, first, index, epoch = map(int, words)
+        partition, first, index, epoch = (int(word or 0) for word in words)
         begin = Unfinished(partition, first, index)
         if epoch != self._epoch or partition < self._cursor or not self._unfinished:
             # This is the first look, or a replay has moved the cursor, or Redis has lost its last writes.

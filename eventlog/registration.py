@@ -5,10 +5,10 @@ eventlog:consumers    set    the names
 
 import re
 import time
-from typing import Any
 
 from redis.asyncio import Redis
 
+from .bytes_redis import bytes_redis
 from .scripts import Scripts
 
 CONSUMERS = "eventlog:consumers"
@@ -19,7 +19,7 @@ _NAME = re.compile(r"[a-z0-9_-]{1,40}")
 
 class Registration:
     def __init__(self, redis: Redis, scripts: Scripts) -> None:
-        self._redis: Any = redis
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
         self._until: dict[str, float] = {}  # when each consumer must be registered again: time.monotonic()
 

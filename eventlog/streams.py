@@ -28,6 +28,7 @@ from redis.exceptions import RedisError, ResponseError
 from asynckit.tasks import end_tasks
 
 from .appender import REMEMBER_SECONDS
+from .bytes_redis import Entry
 from .events import Claimed, Event, milliseconds, read_position
 from .log import BEGINNING, END, Log
 from .views import Lag, Partition, Trimmed
@@ -39,7 +40,6 @@ TAKE_OVER_SECONDS = 0.25  # how often a consumer looks for leases and pauses tha
 GONE_SECONDS = 60  # a process that was idle for this long and holds no event is removed from its group
 STEP = 100  # entries in one step of a trim
 
-Entry = tuple[bytes, dict[bytes, bytes]]
 
 log = logging.getLogger(__name__)
 

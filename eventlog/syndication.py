@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import orjson
 from redis.asyncio import Redis
 
+from .bytes_redis import bytes_redis
 from .events import BadEvent, Event, read_position
 from .log import Log
 
@@ -92,7 +93,7 @@ async def unsubscribe(log: Log, redis: Redis, application: str, event: str) -> N
 
 async def subscriptions(redis: Redis) -> list[Subscription]:
     """All subscriptions, without invalid entries."""
-    entries: dict[bytes, bytes] = await redis.hgetall(SUBSCRIPTIONS)  # type: ignore[assignment]
+    entries = await bytes_redis(redis).hgetall(SUBSCRIPTIONS)
     found = []
     for key, text in entries.items():
         application = key.decode(errors="replace").partition(" ")[0]

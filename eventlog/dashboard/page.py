@@ -27,6 +27,7 @@ from asynckit.web.event_stream import enable_event_streams, event_stream
 from asynckit.web.page_token import check_token, page_token
 from asynckit.web.pages import add_assets, error_json, html_page, pretty_json
 
+from ..bytes_redis import bytes_redis
 from ..clock import redis_now
 from ..log import BEGINNING, END, Log
 from ..parked import Parked
@@ -102,7 +103,7 @@ async def state(app: web.Application) -> dict[str, Any]:
     """Everything that the page shows. Strings may have any content, because they come from Redis. Raises RedisError."""
     log = app[LOG]
     partitions = await log.partitions(newest=PARTITIONS_SHOWN)
-    now = await redis_now(app[REDIS])
+    now = await redis_now(bytes_redis(app[REDIS]))
     found = {
         "now": int(now),  # whole seconds: each change of the state is sent to every page
         "events": partitions[-1].first + partitions[-1].length if partitions else 0,
