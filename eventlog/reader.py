@@ -97,16 +97,8 @@ class Reader:
 
     async def _claim_in(self, unfinished: Unfinished, limit: int) -> list[Claimed]:
         """Claim events of one partition. When it has no more new events and is sealed, add the next one."""
-        of_one = keys(unfinished.number, "partitions", "state", "counters") + leases(unfinished.number, self._consumer)
         now, token = time.monotonic(), next(self._tokens)
-        where = (self._consumer, self._epoch, unfinished.index)
-        who = (self._owner, self._lease_ms, limit, token, unfinished.lost)
-        try:
-            what, *reply = await self._scripts.run("claim", of_one, *where, *who)
-        except RedisError:
-            unfinished.lost = unfinished.lost or token
-            raise
-        unfinished.lost = 0
+        what, *reply = await self._run_claim(unfinished, limit, token)
         match what:
             case b"stale":  # a replay has started a new epoch
                 self._unfinished.clear()
@@ -127,6 +119,18 @@ class Reader:
             if not pending:
                 self._unfinished.remove(unfinished)
         return self._claims(unfinished, words, now + self._lease_ms / 1000, alone=bool(alone), token=token)
+
+    async def _run_claim(self, unfinished: Unfinished, limit: int, token: int) -> Any:
+        of_one = keys(unfinished.number, "partitions", "state", "counters") + leases(unfinished.number, self._consumer)
+        where = (self._consumer, self._epoch, unfinished.index)
+        who = (self._owner, self._lease_ms, limit, token, unfinished.lost)
+        try:
+            reply = await self._scripts.run("claim", of_one, *where, *who)
+        except RedisError:
+            unfinished.lost = unfinished.lost or token
+            raise
+        unfinished.lost = 0
+        return reply
 
     def _claims(
         self, unfinished: Unfinished, words: Sequence[Any], until: float, *, alone: bool, token: int
