@@ -1,4 +1,4 @@
-"""Hints: who listens can be told to stop."""
+"""Hints: a listener can be stopped."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from tests.support.tasks import hard_of_hearing
 
 
 class Redis:
-    """One whose subscriptions are quiet, and swallow a cancellation, as `asyncio.wait_for` may before Python 3.12."""
+    """A Redis without messages that swallows a cancellation, as `asyncio.wait_for` may before Python 3.12."""
 
     listening = False
 
@@ -26,7 +26,7 @@ class Redis:
         await hard_of_hearing()
 
 
-async def test_closing_ends_in_spite_of_a_cancellation_that_was_swallowed() -> None:
+async def test_close_returns_even_if_a_cancellation_is_swallowed() -> None:
     redis = Redis()
     listening = hints.Hints(cast(Any, redis), lambda: None)
     await listening.wait(0, 0.0)
