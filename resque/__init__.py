@@ -1,4 +1,4 @@
-"""A Resque for Python: a queue in Redis that Ruby, Node and Python share, on asyncio, that loses nothing.
+"""Resque for Python: a job queue in Redis that Ruby, Node and Python programs share, on asyncio, at least once.
 
     queue = Queue(redis)
     await queue.enqueue("emailQueue", "sendEmail", [{"to": "alice@example.com"}])

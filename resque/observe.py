@@ -1,8 +1,8 @@
-"""Looking at it all: queues and how long the oldest job waits, workers and what they do, counters, the recent past.
+"""Reads the state of the queues: lengths and waiting times, workers and their jobs, counters, the last minutes.
 
-Read only, and prepared for anything that somebody else may have written into a key: what cannot be read is shown as
-such or left out, never an error. A worker counts as alive by the age of its last sign of life, at the moment of
-looking.
+It only reads, and it accepts whatever another program may have written into a key: a value that cannot be read is
+reported as unknown or left out, and never raises an error. Whether a worker is alive follows from the age of its last
+heartbeat at the time of reading.
 """
 
 import re
@@ -22,9 +22,9 @@ from asynckit.ids import made_at
 from .keys import CHART_SECONDS, Keys
 from .wire import BadJob, Job, job_of, read_job
 
-ALIVE_SECONDS = 70.0  # Ruby gives a sign of life every 60 s, Node every 5, we every few
-OVERDUE_SECONDS = 15.0  # three polls of a foreign leader: a delayed job that is due for longer is overdue
-MOST_SECONDS = 1000  # of delayed jobs, so many seconds are counted out
+ALIVE_SECONDS = 70.0  # Ruby sends a heartbeat every 60 s, Node every 5 s, our workers three times in a lease
+OVERDUE_SECONDS = 15.0  # three polls of another program's leader: a delayed job that is due for longer is overdue
+MOST_SECONDS = 1000  # at most this many different seconds of delayed jobs are counted
 
 _JS_DATE = re.compile(r"^\w{3} (\w{3}) (\d{2}) (\d{4}) (\d\d:\d\d:\d\d) GMT([+-]\d{4})")
 
@@ -33,11 +33,11 @@ _JS_DATE = re.compile(r"^\w{3} (\w{3}) (\d{2}) (\d{4}) (\d\d:\d\d:\d\d) GMT([+-]
 class QueueState:
     name: str
     length: int | None
-    """None: what is under its key is no list."""
+    """None if its key is not a list."""
     oldest_seconds: float | None
-    """The age of the job at the head; None when there is none, or when its id does not tell."""
+    """The age of the job at the head; None if the queue is empty or the id holds no time."""
     paused: str | None
-    """Why nobody takes jobs from it."""
+    """Why it is paused; None if it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +45,23 @@ class WorkerState:
     id: str
     queues: str
     started: str
-    """As it was written; Ruby and Node write it differently."""
+    """As it was written; Ruby and Node use different formats."""
     seen_seconds: float | None
-    """Since its last sign of life."""
+    """Since its last heartbeat; None if there is none."""
     ours: bool
     working: bool
     job: Job | None
-    """What it works on, if that can be read."""
+    """The job that it runs, if that can be read."""
     working_seconds: float | None
 
     @property
     def alive(self) -> bool:
-        return self.seen_seconds is not None and abs(self.seen_seconds) <= ALIVE_SECONDS  # a date to come is no sign
+        return self.seen_seconds is not None and abs(self.seen_seconds) <= ALIVE_SECONDS  # a date in the future proves nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Ten seconds of the past. `waits` counts the succeeded jobs by class of waiting time: number n is up to 2^n ms."""
+    """Ten seconds of the past. `waits` is a histogram of the waiting times of succeeded jobs: bucket n is up to 2^n ms."""
 
     second: int
     succeeded: int
@@ -70,7 +70,7 @@ class Moment:
     waits: dict[int, int]
 
     def waited(self, percent: float) -> float | None:
-        """The waiting time in seconds that so many of 100 jobs did not exceed (an upper bound, of a power of two)."""
+        """The percentile of the waiting time in seconds, as an upper bound (a power of two in ms); None without jobs."""
         total, seen = sum(self.waits.values()), 0
         for power, number in sorted(self.waits.items()):
             seen += number
@@ -83,7 +83,7 @@ class Observer:
     """Methods raise RedisError when Redis does not answer."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis: Any = redis  # its types do not know that answers are bytes here
+        self._redis: Any = redis  # its types say that answers may be str
         self._keys = keys
 
     async def now(self) -> float:
@@ -91,14 +91,14 @@ class Observer:
         return float(seconds) + float(microseconds) / 1e6
 
     async def names(self) -> list[str]:
-        """Of all queues."""
+        """The names of all queues."""
         return sorted(_text(name) for name in await _or_nothing(self._redis.smembers(self._keys.queues)))
 
     async def queues(self) -> list[QueueState]:
         return await self.states(await self.names())
 
     async def states(self, names: Sequence[str]) -> list[QueueState]:
-        """Of these queues."""
+        """The states of these queues."""
         keys = self._keys
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.get(keys.pause_all)
@@ -114,7 +114,7 @@ class Observer:
         return states
 
     async def delayed(self) -> tuple[int, bool]:
-        """How many jobs are delayed; True if there are more, planned for too many different seconds to count out."""
+        """How many jobs are delayed; and True if there are more, due at more than MOST_SECONDS different seconds."""
         seconds = await _or_nothing(self._redis.zrange(self._keys.schedule, 0, MOST_SECONDS))
         pipeline = self._redis.pipeline(transaction=False)
         for second in seconds[:MOST_SECONDS]:
@@ -123,14 +123,14 @@ class Observer:
         return sum(length for length in lengths if isinstance(length, int)), len(seconds) > MOST_SECONDS
 
     async def next_delayed(self) -> float | None:
-        """In how many seconds the next delayed job is due; None if there is none."""
+        """Seconds until the next delayed job is due; None if no job is delayed."""
         found = await _or_nothing(self._redis.zrange(self._keys.schedule, 0, 0))
         return max(0.0, float(found[0]) - await self.now()) if found and found[0].isdigit() else None
 
     async def overdue(self) -> tuple[int, float]:
-        """How many delayed jobs should have been moved already, and for how many seconds the oldest of them.
+        """How many delayed jobs should already have been promoted, and for how many seconds the oldest has been due.
 
-        At most MOST_SECONDS different seconds are looked at, as in `delayed`.
+        At most MOST_SECONDS different seconds are read, as in `delayed`.
         """
         limit = await self.now() - OVERDUE_SECONDS
         seconds = await _or_nothing(
@@ -144,9 +144,9 @@ class Observer:
         return sum(lengths), limit + OVERDUE_SECONDS - oldest if sum(lengths) else 0.0
 
     async def oldest_elsewhere(self) -> float | None:
-        """The age (seconds) of the oldest job that is in a worker's hands or delayed; None when no id tells.
+        """The age (seconds) of the oldest job that is in flight or delayed; None if no id holds a time.
 
-        Of the jobs that are delayed until the same second only the first is looked at.
+        Of the jobs that are delayed until the same second, only the first is read.
         """
         members = await _or_nothing(self._redis.smembers(self._keys.workers))
         seconds = await _or_nothing(self._redis.zrange(self._keys.schedule, 0, MOST_SECONDS - 1))
@@ -162,12 +162,12 @@ class Observer:
         return max((age for age in ages if age is not None), default=None)
 
     async def failed(self) -> int:
-        """How many there are in the failed list."""
+        """The length of the failed list."""
         with_errors = await _or_nothing(self._redis.llen(self._keys.failed))
         return with_errors if isinstance(with_errors, int) else 0
 
     async def failed_elsewhere(self) -> dict[str, int]:
-        """The lists of Ruby's RedisMultiQueue, one for each queue, and how many failures are in each."""
+        """The lists of Ruby's RedisMultiQueue, one for each queue, with the number of failures in each."""
         found = await _or_nothing(self._redis.smembers(self._keys.failed_queues))
         names = sorted(_text(name) for name in found)
         pipeline = self._redis.pipeline(transaction=False)
@@ -177,24 +177,24 @@ class Observer:
         return {name: length for name, length in zip(names, lengths, strict=True) if isinstance(length, int) and length}
 
     async def totals(self) -> dict[str, int]:
-        """succeeded, failed, retried, crashed, late: jobs of our workers since ever."""
+        """Counters of our workers since the beginning: succeeded, failed, retried, crashed, late."""
         found = await _or_nothing(self._redis.hgetall(self._keys.totals))
         totals = dict.fromkeys(("succeeded", "failed", "retried", "crashed", "late"), 0)
         return totals | _numbers(dict(found))
 
     async def in_flight(self) -> int:
-        """How many jobs are in the hands of workers, of any language."""
+        """How many jobs are in flight, in workers of any language."""
         members = await _or_nothing(self._redis.smembers(self._keys.workers))
         names = [self._keys.worker(_text(member)) for member in members]
         return int(await self._redis.exists(*names)) if names else 0
 
     async def processes(self) -> int:
-        """How many processes these workers are; several slots of one process count once."""
+        """How many worker processes are registered; all slots of a process count as one."""
         members = await _or_nothing(self._redis.smembers(self._keys.workers))
         return len({_text(member).split("+", 1)[0] if b"+" in member else _text(member) for member in members})
 
     async def workers(self, most: int | None = None) -> list[WorkerState]:
-        """All, or so many."""
+        """All registered workers, or at most `most` of them."""
         keys = self._keys
         ids = sorted(_text(member) for member in await _or_nothing(self._redis.smembers(keys.workers)))[:most]
         if not ids:
@@ -215,14 +215,14 @@ class Observer:
         ]
 
     async def leader(self) -> str | None:
-        """Who promotes delayed jobs; None: nobody."""
-        for lock in (self._keys.ruby_lock, self._keys.node_lock):  # we hold Node's for a moment longer
+        """The program that promotes delayed jobs; None if there is none."""
+        for lock in (self._keys.ruby_lock, self._keys.node_lock):  # ours holds Node's lock until it expires
             if (name := await _or_nothing(self._redis.get(lock))) and isinstance(name, bytes):
                 return _text(name)
         return None
 
     async def chart(self, minutes: int = 10) -> list[Moment]:
-        """The last minutes in steps of ten seconds, the oldest first; the step that is going on is the last."""
+        """The last minutes in steps of ten seconds, the oldest first; the last step is not complete yet."""
         last = int(time.time()) // CHART_SECONDS
         numbers = range(last - minutes * 60 // CHART_SECONDS + 1, last + 1)
         pipeline = self._redis.pipeline(transaction=False)
@@ -236,7 +236,7 @@ class Observer:
 
 
 async def _or_nothing(answer: Any) -> Any:
-    """What Redis answers; nothing, if what is under the key is of another type."""
+    """The answer of Redis; an empty tuple if the key has another type."""
     try:
         return await answer
     except ResponseError as error:
@@ -246,7 +246,7 @@ async def _or_nothing(answer: Any) -> Any:
 
 
 def _age(raw: object, now: float) -> float | None:
-    """How long ago the id of this job was made (seconds)."""
+    """Seconds since the id of this job was made; None if it cannot be known."""
     if not isinstance(raw, bytes):
         return None
     try:
@@ -292,13 +292,13 @@ def _working(record: object) -> tuple[Job | None, float | None]:
     try:
         payload = members.get("payload")
         job = job_of(payload, queue if isinstance(queue, str) else "", orjson.dumps(payload).decode())
-    except (BadJob, TypeError):  # TypeError: nested deeper than orjson writes, though it has read it
+    except (BadJob, TypeError):  # TypeError: orjson reads deeper nesting than it writes
         return None, None
     return job, moment_of(members.get("run_at"))
 
 
 def moment_of(date: object) -> float | None:
-    """A date in any form that Ruby, Node or we write, in unix seconds; None if it is none."""
+    """Parse a date in any format that Ruby, Node or our code writes. Returns unix seconds; None if it is not a date."""
     text = _text(date) if isinstance(date, bytes) else date
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         return float(text)
@@ -337,7 +337,7 @@ def _moment(second: int, fields: dict[bytes, bytes]) -> Moment:
 
 
 def _numbers(fields: dict[bytes, bytes]) -> dict[str, int]:
-    """Those of the counters that are numbers, and of a size that Redis counts to."""
+    """The counters whose values are integers in the range of Redis."""
     return {_text(name): int(value) for name, value in fields.items() if value.isdigit() and len(value) < 20}
 
 

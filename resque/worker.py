@@ -1,6 +1,6 @@
-"""The worker: takes jobs as it has room for them, runs them side by side, settles each, and keeps house beside it.
+"""The worker: it claims jobs when slots are free, runs them concurrently, settles each one, and does housekeeping.
 
-It has four things to do at the same time: claim, housekeeping, scaling, and a heartbeat in a thread of its own.
+Four activities run at the same time: claiming, housekeeping, scaling, and a heartbeat in its own thread.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from .scaling import LOOK_SECONDS, Scaling
 from .scripts import Scripts
 
 ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
-PAUSE_CAP_SECONDS = 0.5  # between two tries while Redis is away
-IDLE_ASK_SECONDS = 5.0  # between two questions of a worker that nothing wakes
-GIVE_BACK_SECONDS = 2.0
+PAUSE_CAP_SECONDS = 0.5  # between two tries while Redis is unreachable
+IDLE_ASK_SECONDS = 5.0  # between two claims of an idle worker that no queue wakes
+RELEASE_SECONDS = 2.0
 BUG_PAUSE_SECONDS = 1.0
 LINGER_SHARE = 4  # a fourth of the slots
 LINGER_SECONDS = 0.003
@@ -42,11 +42,11 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Works off `queues`, the first one first.
+    """Runs the jobs of `queues`; earlier queues have priority.
 
-    `definitions` say what the jobs do, by their class. `scaling` bounds how many run at a time. `per_second` jobs of
-    each queue are started a second, by all workers that say so together. A job's worker may die `crash_limit` times,
-    then the job is given up. `hook` is called with each Event.
+    `definitions` maps a job's class to what it does. `scaling` limits how many jobs run at a time. All workers with the
+    same `per_second` together start that many jobs of each queue per second. A job whose worker has died `crash_limit`
+    times moves to the failed list. `hook` is called with each Event.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Worker:
         self._scaling = scaling or Scaling()
         self._drain_seconds = drain_seconds
         self._lease_seconds = lease_seconds
-        limit_answers(connections.thread, lease_seconds / BEATS / 2)  # a lost answer must leave time for more beats
+        limit_answers(connections.thread, lease_seconds / BEATS / 2)  # after a lost answer there must be time for more beats
         scripts = Scripts(connections.commands)
         self._wake = asyncio.Event()
         self._claims = Claims(scripts, self.keys, queues, per_second)
@@ -88,12 +88,12 @@ class Worker:
         )
         self.delay = LoopDelay()
         self._free: list[Slot] = []
-        self._asking: list[Slot] = []  # free, and on their way to Redis in a call
+        self._asking: list[Slot] = []  # free, and part of a claim call that is in flight
         self._running: dict[Slot, asyncio.Task[None]] = {}
         self._removing: set[asyncio.Task[None]] = set()
-        self._surplus = 0  # slots to be given up as soon as they are free
-        self._alone = False  # the job that runs must run alone
-        self._more = False  # when last asked, there were jobs for every free slot
+        self._surplus = 0  # slots to remove as soon as they are free
+        self._alone = False  # the job that is running must run alone
+        self._more = False  # the last claim found a job for every free slot
         self._linger: asyncio.TimerHandle | None = None
         self._lost = False
         self._paused = ""
@@ -104,44 +104,44 @@ class Worker:
         return len(self._running)
 
     @property
-    def left_behind(self) -> int:
-        """Threads that still run a job whose attempt has outlived its time limit."""
-        return self._executor.threads.left_behind
+    def overrun_threads(self) -> int:
+        """How many threads still run a job whose attempt has exceeded its time limit."""
+        return self._executor.threads.overrun
 
     @property
     def slots(self) -> int:
         return len(self._running) + len(self._free) + len(self._asking) - self._surplus
 
     async def run(self, stop: Callable[[], Awaitable[str]]) -> None:
-        """Work until `stop` returns, which says why. Then take nothing new, finish what runs within `drain_seconds`,
-        give the rest back, and leave no trace.
+        """Work until `stop` returns the reason to stop. Then claim no more jobs, let the running jobs finish within
+        `drain_seconds`, release the rest, and unregister.
         """
         asyncio.get_running_loop().set_task_factory(job_task)
         async with self._registration, self._notifier, self.delay:
             stopping = asyncio.ensure_future(stop())
-            living = asyncio.create_task(self._live())
+            working = asyncio.create_task(self._run_activities())
             try:
-                await asyncio.wait([stopping, living], return_when=asyncio.FIRST_COMPLETED)
-                if living.done():  # by a bug: end in the light, where somebody starts us again
-                    living.result()
+                await asyncio.wait([stopping, working], return_when=asyncio.FIRST_COMPLETED)
+                if working.done():  # only a bug ends it: raise the error, so that the supervisor restarts the process
+                    working.result()
                 log.info("stopping (%s)", stopping.result())
             finally:
-                await end_tasks([living, stopping])
+                await end_tasks([working, stopping])
                 await self._drain()
                 self._executor.close()
                 await self._leave()
 
-    async def _live(self) -> None:
-        await self._get_registered()
-        duties = [asyncio.create_task(duty()) for duty in (self._claim_for_ever, self.housekeeping.run, self._scale)]
+    async def _run_activities(self) -> None:
+        await self._register()
+        tasks = [asyncio.create_task(run()) for run in (self._claim_loop, self.housekeeping.run, self._scale)]
         try:
-            done, _ = await asyncio.wait(duties, return_when=asyncio.FIRST_COMPLETED)
-            for duty in done:
-                duty.result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            await end_tasks(duties)
+            await end_tasks(tasks)
 
-    async def _get_registered(self) -> None:
+    async def _register(self) -> None:
         failures = 0
         while True:
             try:
@@ -155,7 +155,7 @@ class Worker:
 
     # Claiming
 
-    async def _claim_for_ever(self) -> None:
+    async def _claim_loop(self) -> None:
         failures = 0
         while True:
             self._wake.clear()
@@ -163,12 +163,12 @@ class Worker:
                 self._linger.cancel()
                 self._linger = None
             if self._lost:
-                await self._begin_anew()
+                await self._register_again()
             if not self._free or self._alone:
                 self._more = True
                 await self._wake.wait()
                 continue
-            self._asking, self._free = self._free, []  # scaling keeps its hands off them meanwhile
+            self._asking, self._free = self._free, []  # so that scaling does not remove them during the call
             asked = time.monotonic()
             try:
                 answer = await self._claims.take(self._asking, busy=bool(self._running))
@@ -177,10 +177,10 @@ class Worker:
             except RedisError as error:
                 failures += 1
                 self._free, self._asking = self._asking + self._free, []
-                await self._outage("cannot take jobs", error, failures)
+                await self._outage("cannot claim jobs", error, failures)
             else:
                 failures = 0
-                if time.monotonic() - asked > self._lease_seconds / 2:  # it may have ended: the same question tells
+                if time.monotonic() - asked > self._lease_seconds / 2:  # the lease may have ended: claiming again shows it
                     self._free, self._asking = self._asking + self._free, []
                     continue
                 all_got_one = len(answer.claims) == len(self._asking)
@@ -200,10 +200,11 @@ class Worker:
         self._free, self._asking = self._asking + self._free, []
 
     async def _wait(self, answer: Answer) -> None:
-        """Until there may be something to take: a queue rings, a throttle lets go, a pause may be over.
+        """Wait until there may be a job: a queue is no longer empty, a throttle allows the next job, or a pause may have
+        ended.
 
-        But not for ever. When a Redis has lost its last second, a job that was settled in it is back in the record of a
-        slot that is free by now. No queue rings for that; whoever asks gets it.
+        The wait is limited. If a crash of Redis lost its last second, a job that was settled in that second is back in
+        the record of a slot that is free now. No queue reports that; only the next claim returns the job.
         """
         self._more = False
         later = [seconds for seconds in answer.waits.values() if seconds > 0]
@@ -216,8 +217,8 @@ class Worker:
         timer.cancel()
 
     async def _idle(self) -> None:
-        """Until no job runs: the next one must run alone."""
-        self._more = True  # each slot that is freed wakes us
+        """Wait until no job is running: the next job must run alone."""
+        self._more = True  # so that each freed slot wakes the claiming loop
         while self._running and not self._lost:
             self._wake.clear()
             await self._wake.wait()
@@ -232,11 +233,11 @@ class Worker:
             self._remove([slot])
         else:
             self._free.append(slot)
-        if self._more:  # also when this slot is given up: others may have been waiting for its job to end
-            self._ask_soon()
+        if self._more:  # also when this slot is removed: a job that must run alone may wait for this one to end
+            self._claim_soon()
 
-    def _ask_soon(self) -> None:
-        """At once if a good part of the slots is free; else a moment later, so that one call asks for several jobs."""
+    def _claim_soon(self) -> None:
+        """At once if enough slots are free; otherwise a few milliseconds later, so that one call claims several jobs."""
         if len(self._free) * LINGER_SHARE >= self.slots:
             self._wake.set()
         elif self._linger is None:
@@ -247,11 +248,11 @@ class Worker:
     async def _work(self, claim: Claim) -> None:
         try:
             await self._executor.perform(claim)
-        except asyncio.CancelledError:  # because of the end, or of a lost lease: then it is not ours to give
+        except asyncio.CancelledError:  # the worker stops, or its lease has ended: then `release` changes nothing
             with suppress(RedisError, TimeoutError):
-                async with asyncio.timeout(GIVE_BACK_SECONDS):
-                    await self._claims.give_back(claim)
-        except Exception as error:  # a bug of ours: the job stays in its record, and is handed out to this slot again
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await self._claims.release(claim)
+        except Exception as error:  # a bug of ours: the job stays in its record, and this slot gets it again
             log.exception("error while settling a job")
             self._hook(Erred("a job could not be settled", error))
             await asyncio.sleep(BUG_PAUSE_SECONDS)
@@ -261,18 +262,18 @@ class Worker:
     # The lease
 
     def _lose_lease(self) -> None:
-        """We were silent for too long. What we hold is done by others: stop, and begin anew under another name."""
+        """No heartbeat came in time, so other workers take over our jobs. Cancel them and register under a new name."""
         if not self._lost:
             self._lost = True
-            log.warning("the lease has ended: other workers may take the %d jobs that run here", len(self._running))
+            log.warning("the lease has ended: other workers may take over the %d jobs running here", len(self._running))
         self._wake.set()
 
-    async def _begin_anew(self) -> None:
-        await end_tasks(self._running.values(), GIVE_BACK_SECONDS)
+    async def _register_again(self) -> None:
+        await end_tasks(self._running.values(), RELEASE_SECONDS)
         self._free, self._asking, self._surplus, self._alone, failures = [], [], 0, False, 0
         while self._lost:
             try:
-                self._free = await self._registration.begin_anew()
+                self._free = await self._registration.register_again()
                 self._lost = False
             except RedisError as error:
                 failures += 1
@@ -294,13 +295,13 @@ class Worker:
                 self._hook(Resized(slots, before, why, self.delay.seconds))
 
     async def _resize(self, change: int) -> bool:
-        """More slots at once; fewer, as soon as they are free. A slow job that ends late holds up nobody."""
+        """Add slots at once; remove slots as soon as they are free. A slow job delays only the removal of its own slot."""
         if change > 0:
-            spared = min(change, self._surplus)
-            self._surplus -= spared
-            if change > spared:
+            kept = min(change, self._surplus)
+            self._surplus -= kept
+            if change > kept:
                 try:
-                    slots = await self._registration.add(change - spared)
+                    slots = await self._registration.add(change - kept)
                 except RedisError as error:
                     self._log.warning("cannot register more slots: %s", describe(error))
                     return False
@@ -321,29 +322,29 @@ class Worker:
     async def _unregister(self, slots: Sequence[Slot]) -> None:
         try:
             await self._registration.remove(slots)
-        except RedisError as error:  # then their lease ends by itself
+        except RedisError as error:  # their lease ends anyway
             self._log.warning("cannot unregister slots: %s", describe(error))
 
-    # The end
+    # Shutdown
 
     async def _drain(self) -> None:
-        """Finish what runs, within the limit; what is left goes back to its queue."""
+        """Let the running jobs finish within the limit, then release the rest to their queues."""
         if self._running:
             log.info("waiting up to %g s for %d jobs", self._drain_seconds, len(self._running))
             await asyncio.wait(self._running.values(), timeout=self._drain_seconds)
         left = list(self._running.values())
         if left:
-            log.info("giving %d jobs back", len(left))
-            await end_tasks(left, GIVE_BACK_SECONDS)
+            log.info("releasing %d jobs", len(left))
+            await end_tasks(left, RELEASE_SECONDS)
 
     async def _leave(self) -> None:
         name = self._registration.host
         with suppress(RedisError, TimeoutError):
-            async with asyncio.timeout(GIVE_BACK_SECONDS):
+            async with asyncio.timeout(RELEASE_SECONDS):
                 await self._registration.remove(list(self._registration.slots.values()))
                 await self.housekeeping.resign()
         if self._removing:
-            await asyncio.wait(self._removing, timeout=GIVE_BACK_SECONDS)
+            await asyncio.wait(self._removing, timeout=RELEASE_SECONDS)
         self._hook(Ended(name))
         log.info("stopped")
 
