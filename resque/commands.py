@@ -191,7 +191,8 @@ async def requeue_failed(redis: Redis, keys: Keys, arguments: argparse.Namespace
     if arguments.all:
         done, left = await failed.requeue_all()
         print(
-            f"{done:,} jobs are back in their queues" + (f"; {left:,} stay: already retried, or not a valid job" if left else "")
+            f"{done:,} jobs are back in their queues"
+            + (f"; {left:,} stay: already retried, or not a valid job" if left else "")
         )
         return 0 if done and not left else 1
     try:
@@ -234,7 +235,9 @@ async def examine(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> in
             print(f"    repaired: {finding.remedy}")
         elif finding.remedy:
             print(
-                "    not repaired: it has changed in the meantime" if arguments.repair else f"    --repair would {finding.remedy}"
+                "    not repaired: it has changed in the meantime"
+                if arguments.repair
+                else f"    --repair would {finding.remedy}"
             )
     for what, number in told.items():
         if number > ALIKE:

@@ -23,7 +23,8 @@ class Permanent(Exception):
 class WaitAndRepeat(Exception):
     """Raised by a job that cannot run now although nothing is wrong with it. It is released, and no attempt is counted.
 
-    It returns to the head of its queue, and a worker claims it again at once. Call `Queue.pause` first if it should wait.
+    It returns to the head of its queue, and a worker claims it again at once. Call `Queue.pause` first if it should
+    wait.
     """
 
 
@@ -47,8 +48,8 @@ class Definition:
     """Seconds that one attempt may run. An attempt that takes longer has failed: a coroutine is cancelled, a process is
     killed. A thread cannot be stopped: it continues while the next attempt runs."""
     in_process: bool = False
-    """Run it in a pool of processes: for CPU-bound jobs, which would block the event loop. `perform` must then be a plain
-    function at the top level of a module."""
+    """Run it in a pool of processes: for CPU-bound jobs, which would block the event loop. `perform` must then be a
+    plain function at the top level of a module."""
     plugins: Sequence[Plugin] = field(default=())
     unique: Callable[..., object] | None = None
     """Turns the arguments into a value: of the jobs with the same value, only one may wait or run at a time. Example:

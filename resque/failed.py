@@ -73,8 +73,8 @@ class FailedList:
         return await self._items.count(self._keys.failed)
 
     async def list(self, before: int | None = None, count: int = 20) -> list[Failure]:
-        """The failed jobs, the newest first. `before`: only those with a smaller number, so that pages do not shift when
-        more jobs fail.
+        """The failed jobs, the newest first. `before`: only those with a smaller number, so that pages do not shift
+        when more jobs fail.
         """
         last = await self.count() if before is None else max(0, before - 1)
         first = max(0, last - count)
@@ -104,7 +104,9 @@ class FailedList:
     async def requeue_all(self) -> tuple[int, int]:
         """Retry all. Returns how many were requeued, and how many stay: already retried, or they cannot be retried."""
         done = left = 0
-        for _ in range(0, await self.count(), AT_ONCE):  # a fixed number of rounds: jobs that fail again meanwhile must not loop
+        for _ in range(
+            0, await self.count(), AT_ONCE
+        ):  # a fixed number of rounds: jobs that fail again meanwhile must not loop
             records = [read_failure(item) for item in await self._items.read(self._keys.failed, left, AT_ONCE)]
             outcomes = [*await self._requeue([f for f in records if f.whole], from_head=True)]
             for large in (f for f in records if not f.whole):  # one at a time: together they might not fit into memory

@@ -103,8 +103,9 @@ async def _guarded(coro: Coroutine[Any, Any, Any]) -> Any:
 class Threads:
     """A thread for each call, without a queue; idle threads are reused.
 
-    A thread cannot be stopped. A call that exceeds its limit keeps its thread, and the next call gets another: `overrun`
-    counts such threads. All threads are daemons, so a job that never returns does not prevent the process from exiting.
+    A thread cannot be stopped. A call that exceeds its limit keeps its thread, and the next call gets another:
+    `overrun` counts such threads. All threads are daemons, so a job that never returns does not prevent the process
+    from exiting.
     """
 
     def __init__(self) -> None:

@@ -62,7 +62,9 @@ class Housekeeping:
         self._hook = hook
         self._crash_limit = crash_limit
         self._stuck_seconds = stuck_seconds
-        self._unseen = max(lease_seconds / 2, UNSEEN_SECONDS)  # a lease survives two thirds of its time without a heartbeat
+        self._unseen = max(
+            lease_seconds / 2, UNSEEN_SECONDS
+        )  # a lease survives two thirds of its time without a heartbeat
         self._grace = lease_seconds / BEATS + RETRY_SECONDS  # within this time every live worker has sent a heartbeat
         self._log = OncePerSecond(log)
         self._silent_leader: str | None = None  # already logged
@@ -167,9 +169,9 @@ class Housekeeping:
         return count
 
     async def clean_foreign(self) -> int:
-        """Remove workers of other programs that have sent no heartbeat for too long, and move their jobs to the failed list.
-Returns how many workers.
-"""
+        """Remove workers of other programs that have sent no heartbeat for too long, and move their jobs to the failed
+        list. Returns how many workers.
+        """
         now = (await self._redis.time())[0]
         ours = {worker for worker, _ in await self._redis.zrange(self._keys.leases, 0, -1, withscores=True)}
         cleaned = 0
@@ -218,8 +220,8 @@ def why_unreadable(raw: bytes, *, is_promoted: bool = False) -> str:
 
 def _last_sign(ping: bytes | None, beat: bytes | None) -> float:
     """When a worker of Node or Ruby sent its last heartbeat (unix seconds). Infinity if there is none: such a worker is
-not removed.
-"""
+    not removed.
+    """
     signs = [moment for moment in (_seen_at(ping), moment_of(beat)) if moment is not None and moment != float("inf")]
     return max(signs, default=float("inf"))
 

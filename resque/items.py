@@ -67,8 +67,8 @@ class Items:
     async def find(self, key: str | bytes, digest: str, near: int) -> Item | None:
         """The complete element whose digest begins with `digest`, or None.
 
-        It was last seen at the index `near` and can only have moved towards the head, because lists grow at their tails.
-        So the search goes in that direction first.
+        It was last seen at the index `near` and can only have moved towards the head, because lists grow at their
+        tails. So the search goes in that direction first.
         """
         last = min(near, await self.count(key) - 1)
         for start in (*range(last, -1, -STEP), *range(last + STEP, await self.count(key) + STEP, STEP)):

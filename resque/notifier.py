@@ -58,7 +58,8 @@ class Notifier:
         while True:
             await listening.wait()
             try:
-                if await self._redis.blmove(key, key, WAIT_SECONDS, "LEFT", "LEFT") is not None:  # type: ignore[arg-type]
+                # type: ignore[arg-type]
+                if await self._redis.blmove(key, key, WAIT_SECONDS, "LEFT", "LEFT") is not None:
                     listening.clear()
                     self._wake.set()
                 failures = 0

@@ -56,7 +56,9 @@ class WorkerState:
 
     @property
     def alive(self) -> bool:
-        return self.seen_seconds is not None and abs(self.seen_seconds) <= ALIVE_SECONDS  # a date in the future proves nothing
+        return (
+            self.seen_seconds is not None and abs(self.seen_seconds) <= ALIVE_SECONDS
+        )  # a date in the future proves nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ class ProcessPool:
         self._idle: list[_Process] = []
 
     async def call(self, perform: Callable[..., Any], args: Sequence[Any], limit: float | None = None) -> Any:
-        """Run `perform(*args)` in a process. After `limit` seconds, counted from when the process is ready, it is killed.
+        """Run `perform(*args)` in a process. After `limit` seconds, counted from when the process is ready, it is
+        killed.
 
         Raises TimeoutError, ProcessDied, or RaisedInProcess with a report of what the job raised.
         """

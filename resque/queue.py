@@ -32,8 +32,8 @@ class _Order(NamedTuple):
 class Queue:
     """All queues of a namespace, for producers and operators.
 
-    `definitions` are only needed for plug-ins and unique jobs. Methods raise RedisError when Redis did not answer; for at
-    least an hour you can then safely enqueue a job with the same id again.
+    `definitions` are only needed for plug-ins and unique jobs. Methods raise RedisError when Redis did not answer; for
+    at least an hour you can then safely enqueue a job with the same id again.
     """
 
     def __init__(self, redis: Redis, namespace: str = "resque", definitions: Definitions | None = None) -> None:
@@ -46,8 +46,8 @@ class Queue:
     def enqueue(self, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None) -> Awaitable[bool]:
         """Put a job at the end of a queue. When you have awaited the result, the job is in Redis.
 
-        `args` must be JSON; if the first is an object, it gets the id: `job_id` or a new one. False: this id was already
-        enqueued, another unique job holds the lock, or a plug-in refused the job. Raises BadJob.
+        `args` must be JSON; if the first is an object, it gets the id: `job_id` or a new one. False: this id was
+        already enqueued, another unique job holds the lock, or a plug-in refused the job. Raises BadJob.
         """
         return self._put(make_job(queue, name, args, job_id), 0)
 
@@ -213,8 +213,8 @@ class Queue:
             end -= len(found)
 
     async def _all_delayed(self) -> AsyncIterator[tuple[int, bytes]]:
-        """All delayed jobs, the next first. Not by SCAN, because other programs have other keys under `delayed:`. By score
-        and not by rank, because jobs that are promoted meanwhile would shift the ranks.
+        """All delayed jobs, the next first. Not by SCAN, because other programs have other keys under `delayed:`. By
+        score and not by rank, because jobs that are promoted meanwhile would shift the ranks.
         """
         after = "-inf"
         while found := await self.redis.zrangebyscore(self.keys.schedule, after, "+inf", 0, PAGE, withscores=True):

@@ -148,8 +148,8 @@ class Registration:
 
     @staticmethod
     def _new_host() -> str:
-        """A host name for this process. A Ruby worker declares every worker dead that has the Ruby worker's host name and
-        is not among the processes there, so the machine's own name gets a random suffix.
+        """A host name for this process. A Ruby worker declares every worker dead that has the Ruby worker's host name
+        and is not among the processes there, so the machine's own name gets a random suffix.
 
         None of its characters needs escaping in JSON.
         """

@@ -18,9 +18,9 @@ and `doctor` name these schedules and those that cannot be read; our scheduler s
 
 By Redis's clock, each due second of a schedule is enqueued once, however many schedulers run. While a resque-scheduler
 is the leader, it fires the schedules in Redis and records the time in `delayed:last_enqueued_at`. Our scheduler writes
-and reads the same hash, so it does not fire again what a resque-scheduler has fired. Our scheduler alone fires schedules
-given in code, whichever program is the leader. A schedule that was due several times while no scheduler ran is fired
-once, not once for each missed time.
+and reads the same hash, so it does not fire again what a resque-scheduler has fired. Our scheduler alone fires
+schedules given in code, whichever program is the leader. A schedule that was due several times while no scheduler ran
+is fired once, not once for each missed time.
 """
 
 import asyncio
@@ -100,8 +100,8 @@ class Cron:
 
     @lru_cache(maxsize=1000)  # noqa: B019  called four times a second; the cache is small and bounded
     def _last(self, now: int) -> int | None:
-        # Backwards from now, so that a year without a scheduler costs no more than a minute. Daylight saving time works as
-        # in Debian's cron: a skipped time is due right after the gap, a repeated time is due once.
+        # Backwards from now, so that a year without a scheduler costs no more than a minute. Daylight saving time works
+        # as in Debian's cron: a skipped time is due right after the gap, a repeated time is due once.
         found = next(CronSim(self.fields, datetime.fromtimestamp(now + 1, self.zone), reverse=True), None)
         return int(found.timestamp()) if found else None
 
@@ -227,8 +227,8 @@ def read_schedule(name: str, text: bytes | str) -> Schedule:
 
 
 class Schedules:
-    """All schedules: `own`, those given in code, and those in Redis. A schedule in Redis replaces one in code of the same
-    name, so that you can change it without a restart. Methods raise RedisError when Redis does not answer.
+    """All schedules: `own`, those given in code, and those in Redis. A schedule in Redis replaces one in code of the
+    same name, so that you can change it without a restart. Methods raise RedisError when Redis does not answer.
     """
 
     def __init__(
@@ -286,7 +286,9 @@ class Schedules:
             await self._step(schedule, mark, schedule.when.begin(now), "")
             return False
         last = moment_of(foreign.get(schedule.name.encode())) if schedule.name in self._stored else None
-        known = last is not None and last <= now + AHEAD_SECONDS  # a time further in the future comes from a wrong clock
+        known = (
+            last is not None and last <= now + AHEAD_SECONDS
+        )  # a time further in the future comes from a wrong clock
         due = schedule.when.due(max(int(second), int(last)) if known and last else int(second), now)
         if due is None:
             return False

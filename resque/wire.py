@@ -124,7 +124,8 @@ def with_queue(job: Job) -> Job:
     """The job with its queue in its text, which a delayed job needs. Jobs of Ruby do not have it."""
     if orjson.loads(job.raw).get("queue") == job.queue:
         return job
-    raw = f'{job.raw.rstrip()[:-1]},"queue":{encode(job.queue)}}}'  # of two members, the last counts in Ruby, Node and Python
+    # of two members, the last counts in Ruby, Node and Python
+    raw = f'{job.raw.rstrip()[:-1]},"queue":{encode(job.queue)}}}'
     return job._replace(raw=raw)
 
 
@@ -243,16 +244,14 @@ def failure(
     now: float,
     raw: str,
 ) -> str:
-    """A record of `failed` that the dashboards of Ruby and Node can show. Without a job, `raw` is kept as a string beside
-    a payload that every client can read.
+    """A record of `failed` that the dashboards of Ruby and Node can show. Without a job, `raw` is kept as a string
+    beside a payload that every client can read.
     """
     head = encode({"failed_at": failed_at(now)})[:-1]
     rest = {
         "exception": exception,
         "error": readable(error),
-        "backtrace": [
-            readable(line) for line in backtrace
-        ],  # null or a single string breaks one of the dashboards
+        "backtrace": [readable(line) for line in backtrace],  # null or a single string breaks one of the dashboards
         "worker": worker,
         "queue": queue,
     }

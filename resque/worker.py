@@ -71,7 +71,9 @@ class Worker:
         self._scaling = scaling or Scaling()
         self._drain_seconds = drain_seconds
         self._lease_seconds = lease_seconds
-        limit_answers(connections.thread, lease_seconds / BEATS / 2)  # after a lost answer there must be time for more beats
+        limit_answers(
+            connections.thread, lease_seconds / BEATS / 2
+        )  # after a lost answer there must be time for more beats
         scripts = Scripts(connections.commands)
         self._wake = asyncio.Event()
         self._claims = Claims(scripts, self.keys, queues, per_second)
@@ -180,7 +182,9 @@ class Worker:
                 await self._outage("cannot claim jobs", error, failures)
             else:
                 failures = 0
-                if time.monotonic() - asked > self._lease_seconds / 2:  # the lease may have ended: claiming again shows it
+                if (
+                    time.monotonic() - asked > self._lease_seconds / 2
+                ):  # the lease may have ended: claiming again shows it
                     self._free, self._asking = self._asking + self._free, []
                     continue
                 all_got_one = len(answer.claims) == len(self._asking)
@@ -200,8 +204,8 @@ class Worker:
         self._free, self._asking = self._asking + self._free, []
 
     async def _wait(self, answer: Answer) -> None:
-        """Wait until there may be a job: a queue is no longer empty, a throttle allows the next job, or a pause may have
-        ended.
+        """Wait until there may be a job: a queue is no longer empty, a throttle allows the next job, or a pause may
+        have ended.
 
         The wait is limited. If a crash of Redis lost its last second, a job that was settled in that second is back in
         the record of a slot that is free now. No queue reports that; only the next claim returns the job.

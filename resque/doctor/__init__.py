@@ -1,8 +1,9 @@
-"""The doctor: checks that the keys are consistent and that Redis's settings are safe, and repairs what is safe to repair.
+"""The doctor: checks that the keys are consistent and that Redis's settings are safe, and repairs what is safe to
+repair.
 
-A program that changes two keys with two commands and dies in between leaves them inconsistent. A repair never discards a
-job: a job that no worker holds goes to the failed list. Each repair checks its keys again in the transaction that changes
-them, and does nothing if they have changed in the meantime.
+A program that changes two keys with two commands and dies in between leaves them inconsistent. A repair never discards
+a job: a job that no worker holds goes to the failed list. Each repair checks its keys again in the transaction that
+changes them, and does nothing if they have changed in the meantime.
 
 Only the doctor reads all keys (scan.py). It takes long on a large Redis, but never blocks it for long.
 """

@@ -30,7 +30,7 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
     for name in sorted(seen.queues):
         if name not in names and examination.is_sound(keys.queues):
             yield Finding(
-                "jobs wait in a queue that is missing in queues: workers that read the list of queues do not find it",
+                "jobs wait in a queue that is missing in queues: workers that read that list do not find it",
                 examination.name(b"queue", name),
                 "add its name to queues",
                 _naming(examination, name),
@@ -58,7 +58,10 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
         yield finding
     for key, left in counted.items():
         if left:
-            yield Finding(f"counts {things(len(left), 'job', 'jobs')} that no longer exist: another program finished or removed them", key)
+            yield Finding(
+                f"counts {things(len(left), 'job', 'jobs')} that no longer exist: another program finished or removed them",
+                key,
+            )
     for counter in (keys.processed(), keys.failures()):
         value = await examination.redis.get(counter) if examination.is_sound(counter) else None
         if value is not None and not re.fullmatch(rb"-?\d{1,18}", value):

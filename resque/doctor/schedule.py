@@ -112,7 +112,9 @@ async def _leader(examination: Examination) -> AsyncIterator[Finding]:
 async def _locks(examination: Examination) -> AsyncIterator[Finding]:
     for lock in (examination.keys.node_lock, examination.keys.ruby_lock):
         if await examination.redis.pttl(lock) == -1:
-            yield Finding("a leader's lock that never expires: if its owner is dead, no program promotes delayed jobs", lock)
+            yield Finding(
+                "a leader's lock that never expires: if its owner is dead, no program promotes delayed jobs", lock
+            )
 
 
 async def _cron(examination: Examination) -> AsyncIterator[Finding]:

@@ -44,7 +44,9 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
                 else examination.name(b"worker", worker)
             )
             remedy = "remove it; a job that it held goes to the failed list"
-            yield Finding(what, key, *((remedy, _worker_removal(examination, worker, worker in members)) if is_dead else ()))
+            yield Finding(
+                what, key, *((remedy, _worker_removal(examination, worker, worker in members)) if is_dead else ())
+            )
     known = members | seen.workers | leases.keys()
     for worker, moment in sorted(beats.items()):
         if moment is None or (worker not in known and examination.now - moment > SILENT_SECONDS):
@@ -112,8 +114,8 @@ async def _ping(examination: Examination, name: bytes) -> float | None:
 
 
 def _worker_removal(examination: Examination, worker: bytes, is_member: bool) -> Repair:
-    """Remove all keys of a worker. If it held a job, the job goes to the failed list, unless the list already has a record
-    of this worker: Node's forceClean adds that record but does not delete the worker's own record.
+    """Remove all keys of a worker. If it held a job, the job goes to the failed list, unless the list already has a
+    record of this worker: Node's forceClean adds that record but does not delete the worker's own record.
     """
     keys, record = examination.keys, examination.key(b"worker", worker)
 

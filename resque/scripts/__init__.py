@@ -34,8 +34,8 @@ def source(name: str) -> bytes:
 class Scripts:
     """Calls scripts by name. The calls of one tick of the event loop are sent together, on one connection.
 
-    No call is repeated automatically: a lost answer raises RedisError, and the caller decides. (A script that Redis does
-    not know yet has not run, so it is loaded and called again.)
+    No call is repeated automatically: a lost answer raises RedisError, and the caller decides. (A script that Redis
+    does not know yet has not run, so it is loaded and called again.)
     """
 
     def __init__(self, redis: Redis) -> None:

@@ -2,12 +2,12 @@
 --
 -- KEYS  py:leases, workers, pause-all-workers, py:attempts, py:crashes, py:unreadable,
 --       then for each queue queue:QUEUE, py:paused:QUEUE, py:throttle:QUEUE, then for each slot worker:ID
--- ARGV  1: JSON [[queue's name, ms between two of its jobs or 0] …]   2: JSON [[ID, rest of its record's head] …], the slots
+-- ARGV  1: JSON [[queue's name, ms between two of its jobs or 0] …]   2: JSON [[slot's ID, head of its record] …]
 --       3: this call's token   4: "1" if other slots of this process are busy   5: the largest job (bytes)
 -- Returns {now in ms, why a queue is paused or "", a number for each queue, then for each job
---       slot from 0, token, queue, raw, field of its counts, failed attempts, crashes}. A queue's number says when to claim
---       again: in that many ms; 0: when the queue has a job; -1: when the other slots are free, because its next job must
---       run alone.
+--       slot from 0, token, queue, raw, field of its counts, failed attempts, crashes}. A queue's number says when to
+--       claim again: in that many ms; 0: when the queue has a job; -1: when the other slots are free, because its next
+--       job must run alone.
 -- Error LOST: a lease has ended, or another program removed a slot as dead: its job belongs to another worker.
 -- prelude.lua is put before this.
 local leases, workers, pause_all, attempts, crashes, unreadable = unpack(KEYS, 1, 6)
@@ -64,7 +64,8 @@ local function serve(name, interval, list, throttle)
         if type(raw) == 'table' then return PAUSED end -- an error: the key is not a list
         local readable = pcall(cjson.decode, #raw <= largest and raw or '')
         if not readable or string.sub(raw, 1, 1) ~= '{' then
-            if type(redis.pcall('RPUSH', unreadable, name, raw)) == 'table' then -- not a list either: the job stays in its queue
+            -- not a list either: the job stays in its queue
+            if type(redis.pcall('RPUSH', unreadable, name, raw)) == 'table' then
                 redis.call('LPUSH', list, raw)
                 return PAUSED
             end

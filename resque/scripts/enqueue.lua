@@ -3,9 +3,8 @@
 -- KEYS  queues, py:seen, py:seen:before, delayed_queue_schedule, then the keys that the jobs refer to by index
 -- ARGV  1: how long ids are remembered at least (ms)   2: JSON [name …], the queues
 --       3: JSON, for each job [RAW, digest of its id or "", index of queue:QUEUE or of delayed:TS,
---          TS or 0, index of timestamps:RAW, index of py:unique:… or 0, id, lock's ms]; zeros at the end may be left out
--- Returns for each job 1; or 0: its id was enqueued already, or another job holds its lock; or the error with which Redis
---       refused it.
+--          TS or 0, index of timestamps:RAW, index of py:unique:… or 0, id, lock's ms]; omit zeros at the end
+-- Returns for each job 1; or 0: its id was enqueued already, or another job holds its lock; or Redis's error.
 -- prelude.lua is put before this.
 local queues, seen, before, schedule = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local kept, names = tonumber(ARGV[1]), cjson.decode(ARGV[2])
@@ -54,7 +53,8 @@ for list, batch in pairs(lists) do
     if type(pushed) == 'table' then
         for _, lock in ipairs(batch.locks) do redis.pcall('DEL', lock) end
     end
-    if type(pushed) == 'table' and string.find(pushed.err, '^READONLY') then return pushed end -- then every write would fail
+    -- then every write would fail
+    if type(pushed) == 'table' and string.find(pushed.err, '^READONLY') then return pushed end
     for _, i in ipairs(batch.numbers) do results[i] = type(pushed) == 'table' and pushed.err or 1 end
     if type(pushed) == 'number' then
         if #batch.digests > 0 then redis.call('SADD', seen, unpack(batch.digests)) end

@@ -1,12 +1,13 @@
 -- Functions that several scripts share; this is put before each of them.
 --
 -- An error ends a script but undoes nothing. So a script writes a job to its destination before it removes it from its
--- source: if the destination key has another type, the write fails and the job stays at its source. Counters and marks are
--- written with pcall: a counter that is not a number must not prevent a job from being settled.
+-- source: if the destination key has another type, the write fails and the job stays at its source. Counters and marks
+-- are written with pcall: a counter that is not a number must not prevent a job from being settled.
 
--- A Redis whose memory is full refuses a script whose first write may need memory, but accepts such writes after another
--- write. So a script that renews leases or moves jobs begins with a write that changes nothing: otherwise a full Redis
--- would stop the very workers that free its memory. (No key that this is called with ever has an expiry time.)
+-- A Redis whose memory is full refuses a script whose first write may need memory, but accepts such writes after
+-- another write. So a script that renews leases or moves jobs begins with a write that changes nothing: otherwise a
+-- full Redis would stop the very workers that free its memory. (No key that this is called with ever has an expiry
+-- time.)
 local function allow_when_full(key)
     redis.call('PERSIST', key)
 end
@@ -24,14 +25,15 @@ local function split(record)
     if readable and type(head) == 'table' and head.queue then return head, string.sub(record, at + 11, -2) end
 end
 
--- Only the claim that holds a job may settle it: the record has its token, and no program has removed the worker as dead.
+-- Only the claim that holds a job may settle it: the record has its token, and no program has removed the worker as
+-- dead.
 local function is_held(record_key, token, workers, id)
     local mark = '{"token":"' .. token .. '",'
     return redis.call('GETRANGE', record_key, 0, #mark - 1) == mark and redis.call('SISMEMBER', workers, id) == 1
 end
 
--- The call is repeated because its answer was lost. If the worker is still registered, the first call has settled the job:
--- while a worker is registered, only its own calls remove its record.
+-- The call is repeated because its answer was lost. If the worker is still registered, the first call has settled the
+-- job: while a worker is registered, only its own calls remove its record.
 local function was_settled(repeated, record_key, workers, id)
     return tostring(repeated) == '1' and redis.call('EXISTS', record_key) == 0 and redis.call('SISMEMBER', workers, id) == 1
 end
@@ -60,7 +62,8 @@ local function value_end(text, at)
     end
 end
 
--- The exact text of a member's value; "" if there is none; if there are several, the last one, as every JSON parser does.
+-- The exact text of a member's value; "" if there is none; if there are several, the last one, as every JSON parser
+-- does.
 local function exact_member(text, name)
     local found, at = '', string.find(text, '{', 1, true) + 1
     while true do
@@ -74,9 +77,9 @@ local function exact_member(text, name)
     end
 end
 
--- The field under which a job's failures and crashes are counted: its id if it has one, else a digest of its queue and of
--- the exact texts of its class and arguments. Not of RAW, which differs after another scheduler has promoted it, and not
--- of cjson's output, which rounds numbers to 14 digits. `Job.key` in wire.py is the same.
+-- The field under which a job's failures and crashes are counted: its id if it has one, else a digest of its queue and
+-- of the exact texts of its class and arguments. Not of RAW, which differs after another scheduler has promoted it, and
+-- not of cjson's output, which rounds numbers to 14 digits. `Job.key` in wire.py is the same.
 local function job_key(queue, raw)
     local _, job = pcall(cjson.decode, raw)
     local args = type(job) == 'table' and type(job.args) == 'table' and job.args or {}

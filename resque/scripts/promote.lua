@@ -1,14 +1,15 @@
 -- Move delayed jobs that are due into their queues, unchanged.
 --
 -- Two schedulers that move the same job would duplicate it, so Ruby and Node each have a lock for their leader. While
--- another program holds one, this moves nothing. All processes of ours share the leadership, because each call is atomic,
--- so no lock is needed between two calls. This does not take Ruby's lock: a resque-scheduler that starts becomes leader at
--- once and fires its own cron schedules. It takes Node's lock, because Node's leader adds nothing and rounds numbers.
+-- another program holds one, this moves nothing. All processes of ours share the leadership, because each call is
+-- atomic, so no lock is needed between two calls. This does not take Ruby's lock: a resque-scheduler that starts
+-- becomes leader at once and fires its own cron schedules. It takes Node's lock, because Node's leader adds nothing and
+-- rounds numbers.
 --
--- KEYS  Node's lock, Ruby's lock, delayed_queue_schedule, queues, py:unreadable; the others are derived from what these contain
+-- KEYS  Node's lock, Ruby's lock, delayed_queue_schedule, queues, py:unreadable; the others are derived from these
 -- ARGV  1: namespace   2: our name in the lock   3: how long we hold it (ms)   4: how many jobs at most
--- Returns {the leader, jobs moved, 1 if more are due, ms until the lock of another program's leader expires, for how many
--- seconds the oldest job has been due}.
+-- Returns {the leader, jobs moved, 1 if more are due, ms until another leader's lock expires, for how many seconds the
+-- oldest job has been due}.
 -- prelude.lua is put before this.
 local schedule, queues, unreadable = KEYS[3], KEYS[4], KEYS[5]
 local namespace, us, most = ARGV[1], ARGV[2], tonumber(ARGV[4])

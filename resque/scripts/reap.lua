@@ -1,12 +1,12 @@
 -- Recover the jobs of dead workers: put the jobs of workers whose lease has ended back into their queues.
 --
 -- KEYS  py:leases, workers, workers:heartbeat, failed, py:crashes, py:attempts, py:totals, stat:processed, stat:failed,
---       py:unreadable, py:reaping; the others are derived from what these contain, so all must be in one slot of a cluster
--- ARGV  1: namespace   2: crashes after which a job fails   3: now, as in a failure record   4: how many workers at most
+--       py:unreadable, py:reaping; the others are derived from these, so all must be in one slot of a cluster
+-- ARGV  1: namespace   2: crashes after which a job fails   3: now, as in a failure record   4: workers at most
 --       5: a gap (ms) without any call of this script that means Redis was down   6: how long live workers then have to
 --       renew their lease (ms)
--- Returns for each worker {ID, queue or "", what was done: "back", "failed", "filed" (another program had already put the
---       job into `failed`) or "" (it had no job), RAW or ""}.
+-- Returns for each worker {ID, queue or "", what was done: "back", "failed", "filed" (another program had already put
+--       the job into `failed`) or "" (it had no job), RAW or ""}.
 -- prelude.lua is put before this.
 local leases, workers, heartbeats, failed, crashes, attempts, totals, processed, failures, unreadable, reaping =
     unpack(KEYS)
@@ -74,8 +74,8 @@ local function shorten_leases()
 end
 
 -- Every worker calls this twice a second. After a long gap without calls, Redis was down, and no worker could send a
--- heartbeat either: the first call would find every lease ended and count a crash for every running job. So live workers
--- first get time to renew their leases.
+-- heartbeat either: the first call would find every lease ended and count a crash for every running job. So live
+-- workers first get time to renew their leases.
 local function is_too_early()
     local looked = tonumber(redis.pcall('HGET', reaping, 'looked'))
     if looked and looked > now + CLOCK_SLACK then shorten_leases() end

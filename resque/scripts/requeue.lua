@@ -1,7 +1,8 @@
 -- Retry these failed jobs: move them from `failed` to the ends of their queues.
 --
--- A record is identified by its exact text. So two callers that request the same retry move the job once, and no call moves
--- a record that has taken the index of another. It is removed from `failed` last: if its queue's key is not a list, it stays.
+-- A record is identified by its exact text. So two callers that request the same retry move the job once, and no call
+-- moves a record that has taken the index of another. It is removed from `failed` last: if its queue's key is not a
+-- list, it stays.
 --
 -- KEYS  failed, queues, then for each record queue:QUEUE
 -- ARGV  1: 1 or -1, from which end of `failed` to search   then for each record its text, its queue's name, its job

@@ -10,7 +10,8 @@ if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     return 0
 end
 allow_when_full(KEYS[2])
-redis.call('ZADD', KEYS[3], ARGV[4], ARGV[4]) -- first: a second without jobs is harmless, but a job whose second is missing is never found
+-- first: a second without jobs is harmless, but a job whose second is missing is never found
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[4])
 redis.call('RPUSH', KEYS[4], ARGV[3])
 redis.call('DEL', KEYS[1])
 redis.pcall('SADD', KEYS[5], 'delayed:' .. ARGV[4])

@@ -14,7 +14,7 @@ for i, id in ipairs(cjson.decode(ARGV[1])) do
         redis.call('DEL', KEYS[key + 1])
         record = nil
     end
-    -- If a job is left, another program removed the worker as dead: when the lease has ended, reap.lua recovers the job.
+    -- If a job is left, another program removed the worker as dead: after the lease, reap.lua recovers the job.
     if not record then redis.call('ZREM', KEYS[2], id) end
     redis.call('SREM', KEYS[3], id)
     redis.call('HDEL', KEYS[1], id)
