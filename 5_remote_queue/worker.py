@@ -1,4 +1,4 @@
-"""The worker: it claims emails from the queue and sends several at a time. It also recovers the jobs of dead workers."""
+"""The worker: it claims emails from the queue, sends several at a time, and recovers the jobs of dead workers."""
 
 import logging
 

@@ -25,7 +25,7 @@ def made_at(email_id: str) -> float | None:
 
 
 def _make_random_bits() -> Iterator[str]:
-    """The last 19 hex digits of a UUIDv7: 12 random bits, the variant, 62 random bits. Random bytes are read in blocks."""
+    """The last 19 hex digits of a UUIDv7: 12 random bits, the variant, 62 random bits. Reads random bytes in blocks."""
     while True:
         digits = os.urandom(256 * 10).hex()
         for start in range(0, len(digits), 20):

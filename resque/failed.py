@@ -138,7 +138,7 @@ class FailedList:
             return failure
 
     async def _requeue(self, failures: Sequence[Failure], *, from_head: bool) -> Sequence[int]:
-        """For each: 1 if requeued, 0 if it was removed, -1 if its queue's key is not a list, -2 if it has no valid job."""
+        """For each: 1 if requeued, 0 if it is gone, -1 if its queue's key is not a list, -2 if it has no valid job."""
         keys = self._keys
         fit = [(failure, failure.job) for failure in failures if failure.job and not failure.flaw]
         names = [keys.failed, keys.queues, *(keys.queue(failure.queue) for failure, _ in fit)]

@@ -142,7 +142,7 @@ class Housekeeping:
             )
 
     async def resign(self) -> bool:
-        """Release the lock on shutdown, unless other workers of ours are registered. Returns True if it was released."""
+        """On shutdown, release the lock unless other workers of ours are registered. True if it was released."""
         keys = self._keys
         return bool(await self._scripts("resign", [keys.node_lock, keys.ruby_lock, keys.leases], LEADER))
 
@@ -236,7 +236,7 @@ def _seen_at(sign: bytes | None) -> float:
 
 
 def _stuck_record(working: bytes, worker_id: str, silent: float) -> str:
-    """A failure record as Node's forceClean writes it; its retryStuckJobs looks for the second line of the backtrace."""
+    """A failure record as Node's forceClean writes it; Node's retryStuckJobs looks for the second backtrace line."""
     try:
         members: Any = orjson.loads(working)
         payload, queue = members["payload"], str(members.get("queue", ""))

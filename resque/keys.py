@@ -48,7 +48,7 @@ CHART_KEPT_SECONDS = 7200
 
 
 class Keys:
-    """The names of the keys. On a Redis Cluster, make the namespace a hash tag, {resque}, so that all are in one slot."""
+    """The names of the keys. On a Redis Cluster, make the namespace a hash tag, {resque}: all must be in one slot."""
 
     def __init__(self, namespace: str = "resque") -> None:
         self.namespace = namespace

@@ -58,8 +58,7 @@ class Notifier:
         while True:
             await listening.wait()
             try:
-                # type: ignore[arg-type]
-                if await self._redis.blmove(key, key, WAIT_SECONDS, "LEFT", "LEFT") is not None:
+                if await self._redis.blmove(key, key, WAIT_SECONDS, "LEFT", "LEFT") is not None:  # type: ignore[arg-type]
                     listening.clear()
                     self._wake.set()
                 failures = 0

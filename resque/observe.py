@@ -63,7 +63,7 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Ten seconds of the past. `waits` is a histogram of the waiting times of succeeded jobs: bucket n is up to 2^n ms."""
+    """Ten seconds of the past. `waits` is a histogram of succeeded jobs' waiting times: bucket n is up to 2^n ms."""
 
     second: int
     succeeded: int
@@ -72,7 +72,7 @@ class Moment:
     waits: dict[int, int]
 
     def waited(self, percent: float) -> float | None:
-        """The percentile of the waiting time in seconds, as an upper bound (a power of two in ms); None without jobs."""
+        """A percentile of the waiting time in seconds, as an upper bound (a power of two in ms); None without jobs."""
         total, seen = sum(self.waits.values()), 0
         for power, number in sorted(self.waits.items()):
             seen += number

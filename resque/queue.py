@@ -174,7 +174,7 @@ class Queue:
         await self.scripts("pause", [self.keys.paused(queue)], reason, milliseconds)
 
     async def resume(self, queue: str, *, only_timed: bool = False) -> None:
-        """Let workers claim jobs again. With `only_timed`, a pause without a limit stays, because an operator set it."""
+        """Let workers claim jobs again. `only_timed`: keep a pause without a limit, because an operator set it."""
         await self.scripts("resume", [self.keys.paused(queue)], int(only_timed))
 
     async def paused(self, queue: str) -> str | None:

@@ -341,7 +341,7 @@ class Schedules:
         return bool(removed)
 
     async def _forget(self, names: set[str]) -> None:
-        """Delete the marks of schedules that another program has removed, so that they are new if they are added again."""
+        """Delete the marks of schedules that another program has removed: if added again, they are new."""
         if names:
             await self._redis.hdel(self._keys.cron, *names)
 

@@ -58,7 +58,7 @@ class Job(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Identifies the job for its counters of attempts and crashes and for its lock, as job_key in prelude.lua does."""
+        """Identifies the job for its counters of attempts and crashes and for its lock (job_key in prelude.lua)."""
         if self.id:
             return self.id
         try:

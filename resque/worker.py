@@ -241,7 +241,7 @@ class Worker:
             self._claim_soon()
 
     def _claim_soon(self) -> None:
-        """At once if enough slots are free; otherwise a few milliseconds later, so that one call claims several jobs."""
+        """At once if enough slots are free; otherwise a few ms later, so that one call claims several jobs."""
         if len(self._free) * LINGER_SHARE >= self.slots:
             self._wake.set()
         elif self._linger is None:
@@ -299,7 +299,7 @@ class Worker:
                 self._hook(Resized(slots, before, why, self.delay.seconds))
 
     async def _resize(self, change: int) -> bool:
-        """Add slots at once; remove slots as soon as they are free. A slow job delays only the removal of its own slot."""
+        """Add slots at once; remove slots as soon as they are free. A slow job delays only its own slot's removal."""
         if change > 0:
             kept = min(change, self._surplus)
             self._surplus -= kept

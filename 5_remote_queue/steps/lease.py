@@ -71,12 +71,12 @@ class Worker:
         return True
 
     async def _settled(self, slot: int, head: bytes, failed: str = "") -> None:
-        """Remove the job from the record. That needs the token of this claim, because another slot may have taken over."""
+        """Remove the job from the record. That needs this claim's token, because another slot may have taken over."""
         await self._settle([RECORD.format(self._ids[slot]), FAILED], [head, failed])
 
 
 class LeaseLost(Exception):
-    """No heartbeat came in time, and other workers took over the jobs. The process ends and restarts with a new name."""
+    """No heartbeat came in time, and other workers took over the jobs. The process restarts with a new name."""
 
 
 async def work(settings: Settings) -> None:

@@ -18,7 +18,7 @@ log = OncePerSecond(logging.getLogger(__name__))
 
 
 def dashboard(url: str, namespace: str = "resque") -> web.Application:
-    """The dashboard. Mount it at `/resque` of an application that rejects cross-site requests (common/http/guard.py)."""
+    """Mount this at `/resque` of an application that rejects cross-site requests (common/http/guard.py)."""
     app = web.Application(middlewares=[_answer_redis_error])
     enable_event_streams(app)
     app.cleanup_ctx.append(_connected(url, namespace))

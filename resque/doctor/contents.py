@@ -41,7 +41,7 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
             await _read_through(items, examination.key(b"queue", name), counted, bytes_as_text(name))
         ).items():
             yield Finding(
-                f"{things(number, 'invalid job', 'invalid jobs')} ({flaw}): our workers set them aside, Node loses them",
+                f"{things(number, 'invalid job', 'invalid jobs')} ({flaw}), which our workers set aside and Node loses",
                 examination.name(b"queue", name),
             )
     delayed_flaws: Counter[str] = Counter()
@@ -49,7 +49,7 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
         delayed_flaws += await _read_through(items, keys.delayed(second).encode(), counted, needs_queue=True)
     for flaw, number in delayed_flaws.items():
         yield Finding(
-            f"{things(number, 'invalid job', 'invalid jobs')} ({flaw}): our workers set them aside, Ruby loses them",
+            f"{things(number, 'invalid job', 'invalid jobs')} ({flaw}), which our workers set aside and Ruby loses",
             keys.key("delayed:…"),
         )
     for worker in seen.workers:
@@ -59,7 +59,7 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
     for key, left in counted.items():
         if left:
             yield Finding(
-                f"counts {things(len(left), 'job', 'jobs')} that no longer exist: another program finished or removed them",
+                f"counts {things(len(left), 'job', 'jobs')} that no longer exist: finished or removed elsewhere",
                 key,
             )
     for counter in (keys.processed(), keys.failures()):

@@ -27,8 +27,8 @@ async def test_the_embedded_valkey_loses_nothing(valkey: Valkey, caplog: pytest.
     ("setting", "value", "reason"),
     [
         ("appendfsync", "everysec", "a power cut loses the last second"),
-        ("appendonly", "no", "loses all that came since its last snapshot"),
-        ("maxmemory-policy", "allkeys-lru", "throws away waiting work"),
+        ("appendonly", "no", "loses all writes since its last snapshot"),
+        ("maxmemory-policy", "allkeys-lru", "discards waiting work"),
     ],
 )
 async def test_a_setting_that_costs_something_is_one_line(

@@ -102,13 +102,13 @@ def test_stats_tells_of_every_queue(run: Terminal) -> None:
     assert lines[3].split() == ["overdue", "0"]
     assert lines[4].split() == ["failed", "list", "1"]
     assert lines[6] == "all time     1,234 succeeded, 0 failed, 0 retried, 0 crashed, 0 late"
-    assert lines[7] == "delayed jobs are moved by no program"
+    assert lines[7] == "delayed jobs are promoted by no program"
     assert lines[8] == "queue empty: 0"
-    assert lines[9].startswith("queue q: 2, the oldest for ")
+    assert lines[9].startswith("queue q: 2, the oldest has waited ")
     assert re.search(r" m?s, paused for our workers: LoginFailed: \?\[31m$", lines[9]), (
         "nothing moves the reader's cursor"
     )
-    assert lines[10] == "queue wrong?[2J: no list"
+    assert lines[10] == "queue wrong?[2J: not a list"
 
 
 def test_stats_as_json_are_for_programs(run: Terminal) -> None:
@@ -129,11 +129,11 @@ def test_peek_shows_jobs_and_what_is_none(run: Terminal) -> None:
     assert run("peek", "q") == [
         '     1  sendEmail [{"to":"a@example.com"}]',
         "     2  InvoiceJob [7]",
-        "     3  no job: not JSON: unexpected character, expected a JSON value: line 1 column 1 (char 0): ?]0;x",
-        "     4  70.0 kB, too large to be shown",
+        "     3  invalid: not JSON: unexpected character, expected a JSON value: line 1 column 1 (char 0): ?]0;x",
+        "     4  70.0 kB, too large to show",
     ]
     assert run("peek", "q", "--start", "1", "--count", "1") == ["     2  InvoiceJob [7]"]
-    assert run("peek", "nix", status=1) == ["nothing waits in nix"]
+    assert run("peek", "nix", status=1) == ["no jobs in nix"]
 
 
 # The failed list
@@ -156,7 +156,7 @@ def test_one_is_requeued_or_removed_by_its_id_or_its_number(run: Terminal, by: s
     name = [line.split()[by == "id"] for line in lines]
     failure_id = [line.split()[1] for line in lines]
     assert run("failed", "requeue", name[0]) == [f"{failure_id[0]} is back in q"]
-    assert run("failed", "remove", name[1]) == [f"{failure_id[1]} is removed"]
+    assert run("failed", "remove", name[1]) == [f"removed {failure_id[1]}"]
     assert run.redis.lrange(run.keys.queue("q"), 0, -1) == ['{"class": "sendEmail", "args": ["three"]}']
     assert run.redis.llen(run.keys.failed) == 1
     assert run("failed", "list")[0].split()[1] == failure_id[2]
@@ -179,7 +179,7 @@ def test_what_cannot_be_requeued_says_why(run: Terminal) -> None:
     run.redis.rpush(run.keys.failed, '{"queue":"q","payload":null}')
     assert run("failed", "requeue", "1", status=1) == ["there is no job in the record"]
     assert run("failed", "requeue", "--all", status=1) == [
-        "0 jobs are back in their queues; 1 stay: retried already, or no job"
+        "0 jobs are back in their queues; 1 stay: already retried, or not a valid job"
     ]
 
 
@@ -188,8 +188,8 @@ def test_all_are_requeued_or_removed(run: Terminal) -> None:
     assert run("failed", "requeue", "--all") == ["3 jobs are back in their queues"]
     assert run("failed", "requeue", "--all", status=1) == ["0 jobs are back in their queues"]
     run.fail(*"ab")
-    assert run("failed", "remove", "--all") == ["2 failed jobs are removed"]
-    assert run("failed", "remove", "--all", status=1) == ["0 failed jobs are removed"]
+    assert run("failed", "remove", "--all") == ["removed 2 failed jobs"]
+    assert run("failed", "remove", "--all", status=1) == ["removed 0 failed jobs"]
 
 
 # The doctor
@@ -198,12 +198,12 @@ def test_all_are_requeued_or_removed(run: Terminal) -> None:
 def test_the_doctor_tells_what_mending_would_do_and_does_it(run: Terminal) -> None:
     run.redis.sadd(run.keys.workers, "host:7:*")
     run.redis.hset(run.keys.heartbeats, "host:7:*", wire.heartbeat_at(time.time()))
-    assert run("doctor") == ["all is well"]
+    assert run("doctor") == ["no problems found"]
     run.redis.rpush(run.keys.queue("lost\x1b[2J"), JOB)
     run.redis.set(run.keys.node_lock, "x")
     found = [
         f"{run.keys.namespace}:queue:lost?[2J",
-        "    jobs wait in a queue that is not among the queues: nobody who asks for those looks into it",
+        "    jobs wait in a queue that is missing in queues: workers that read that list do not find it",
         "    --repair would add its name to queues",
     ]
     assert run("doctor", status=1)[2:] == [*found, "2 found"]
@@ -211,7 +211,7 @@ def test_the_doctor_tells_what_mending_would_do_and_does_it(run: Terminal) -> No
     assert "    repaired: add its name to queues" in lines
     assert lines[-1] == "1 found, and not repaired"
     run.redis.delete(run.keys.node_lock)
-    assert run("doctor", "--repair") == ["all is well"]
+    assert run("doctor", "--repair") == ["no problems found"]
 
 
 def test_the_doctor_does_not_list_thousands_of_a_kind(run: Terminal) -> None:
@@ -219,8 +219,8 @@ def test_the_doctor_does_not_list_thousands_of_a_kind(run: Terminal) -> None:
         run.redis.zadd(run.keys.schedule, {str(second): second})
     lines = run("doctor", status=1)
     assert len(lines) == 10 * 3 + 2
-    assert lines[-2] == "and 20 more of this kind: planned, but there is nothing to be done"
-    assert run("doctor", "--repair")[-1] == "all is well"
+    assert lines[-2] == "and 20 more of this kind: scheduled, but there are no jobs at this second"
+    assert run("doctor", "--repair")[-1] == "no problems found"
 
 
 # Where Redis is

@@ -159,7 +159,7 @@ async def test_the_overview_counts(site: Site) -> None:
     site.redis.rpush(KEYS.delayed(4_000_000_000), JOB, JOB)
     site.redis.hset(KEYS.totals, mapping={"succeeded": 12345, "late": 1})
     text = words(await site.get())
-    assert "waiting 1,234 in progress 0 delayed 2 failed 1 " in text
+    assert "waiting 1,234 in flight 0 delayed 2 failed 1 " in text
     assert "succeeded 12,345 " in text
     assert "finished after their lease 1 " in text
 
@@ -181,13 +181,13 @@ async def test_jobs_are_shown_with_their_arguments_a_page_at_a_time(site: Site) 
     site.redis.rpush(KEYS.queue("q"), *(json.dumps({"class": "c", "args": [f"job {n}"]}) for n in range(60)))
     page = await site.get("/queue?name=q")
     assert [f'c ["job {n}"]' in words(page) for n in (0, 24, 25)] == [True, True, False]
-    [following] = re.findall(r'href="/resque(/queue\?name=q&amp;from=\d+)">The next', page)
+    [following] = re.findall(r'href="/resque(/queue\?name=q&amp;from=\d+)">Next 25', page)
     page = await site.get(unescape(following))
     assert [f'c ["job {n}"]' in words(page) for n in (24, 25, 49, 50)] == [False, True, True, False]
-    [last] = re.findall(r'href="/resque(/queue\?name=q&amp;from=\d+)">The newest', page)
+    [last] = re.findall(r'href="/resque(/queue\?name=q&amp;from=\d+)">Newest', page)
     page = await site.get(unescape(last))
     assert [f'c ["job {n}"]' in words(page) for n in (34, 35, 59)] == [False, True, True]
-    assert "The next" not in page
+    assert "Next 25" not in page
 
 
 async def test_a_job_of_rails_is_shown_by_the_class_it_wraps(site: Site) -> None:
@@ -272,7 +272,7 @@ def test_the_charts_say_in_words_what_they_draw() -> None:
     assert waits.summary == "The last ten minutes: half of the jobs had waited at most 8 ms, 95 of 100 at most 1.0 s."
     assert [line.points.count(" ") for line in waits.lines] == [0, 0, 0, 0], "no line across what is not known"
     assert waits.rows[0] == ("00:00", "≤ 8 ms", "≤ 1.0 s")
-    assert "No job has succeeded" in charts.waiting_times([moment(0)]).summary
+    assert "no job has succeeded" in charts.waiting_times([moment(0)]).summary
 
 
 @pytest.mark.parametrize("moments", [[], [moment(0, 10**18, 10**18, w999=1)], [moment(0, w0=1)], [moment(10**11)]])
@@ -330,7 +330,7 @@ async def test_what_cannot_be_retried_has_no_button_for_it_and_says_why(site: Si
     assert "Cannot be retried there is no job in the record" in words(page)
     assert 'action="/resque/failed/retry"' not in page
     form = await site.form("/failed", "failed/remove")
-    assert "Nothing has changed: there is no job in it" in await site.press("failed/retry", **form)
+    assert "Nothing has changed: it is not a valid job" in await site.press("failed/retry", **form)
     assert "The job is removed." in await site.press("failed/remove", **form)
 
 
@@ -366,7 +366,7 @@ async def test_a_delayed_thing_that_is_no_job_can_be_removed_and_not_run(site: S
     site.redis.rpush(KEYS.delayed(5), b"\xff{", '{"class":"c"}')
     assert 'action="/resque/delayed/run"' not in await site.get("/delayed")
     form = await site.form("/delayed", "delayed/remove")
-    assert "there is no job in it that a queue could take" in await site.press("delayed/run", **form)
+    assert "it is not a valid job" in await site.press("delayed/run", **form)
     await site.press("delayed/remove", **form)
     assert site.list(KEYS.delayed(5)) == [b'{"class":"c"}']
 
@@ -638,7 +638,7 @@ async def test_ten_megabytes_are_shown_by_their_beginning(site: Site) -> None:
     site.redis.rpush(KEYS.delayed(5), large)
     for path in PAGES:
         assert len(await site.get(path)) < 100_000
-    assert "10.0 MB, of which this is the beginning" in await site.get("/queue?name=q")
+    assert "10.0 MB; this is the beginning" in await site.get("/queue?name=q")
     await site.press("failed/remove", **await site.form("/failed", "failed/remove"))
     assert site.list(KEYS.failed) == [failure(error="small").encode()]
 

@@ -22,7 +22,7 @@ OURS = "host.0123abcd:7+1:q"
 RUBY = "host:7:q"
 JOB = '{"class":"c","args":[12345678901234567890123,1.0]}'
 WORKING = f'{{"run_at":"2026-11-21T07:39:33Z","worker":"host:7","queue":"q","payload":{JOB}}}'
-UNHEARD = "jobs wait here, and no live worker listens to this queue"
+UNHEARD = "jobs wait here, and no live worker serves this queue"
 FAILURE = json.dumps({"failed_at": "2026/11/21 07:39:33 UTC", "backtrace": [], "worker": RUBY, "queue": "q"})
 
 
@@ -130,17 +130,17 @@ UNSAFE: dict[str, tuple[str, Seed]] = {
         "is a list, and should be a string",
         lambda w: w.redis.rpush(w.keys.worker(RUBY), "x"),
     ),
-    "a counter that is no number": ("is no number", lambda w: w.redis.set(w.keys.processed(), "many")),
-    "a worker that nobody knows of": ("without any sign of life", lambda w: w.redis.sadd(w.keys.workers, RUBY)),
-    "a leader for ever": ("lock without an end", lambda w: w.redis.set(w.keys.node_lock, "host:1")),
+    "a counter that is no number": ("is not a number", lambda w: w.redis.set(w.keys.processed(), "many")),
+    "a worker that nobody knows of": ("a worker without a heartbeat", lambda w: w.redis.sadd(w.keys.workers, RUBY)),
+    "a leader for ever": ("a leader's lock that never expires", lambda w: w.redis.set(w.keys.node_lock, "host:1")),
     "a failure that is no JSON": ("1 record: not JSON", lambda w: w.redis.rpush(w.keys.failed, b"\xff")),
     "a failure without a date": ("1 record: no date", lambda w: w.redis.rpush(w.keys.failed, '{"failed_at":5}')),
     "a failure whose backtrace is a text": (
-        "1 record: no list as backtrace",
+        "1 record: the backtrace is not a list",
         lambda w: w.redis.rpush(w.keys.failed, FAILURE.replace("[]", '"x"')),
     ),
     "a failure without a job": (
-        "1 record: cannot be tried again, because there is no job in the record",
+        "1 record: cannot be retried, because there is no job in the record",
         lambda w: w.redis.rpush(w.keys.failed, FAILURE),
     ),
     "an attempt of a job that is nowhere": ("counts 1 job that", lambda w: w.redis.hset(w.keys.attempts, "gone", 1)),
@@ -170,51 +170,57 @@ async def test_things_that_are_no_jobs_are_told(ward: Ward) -> None:
     await ward.redis.rpush(ward.keys.delayed(5), JOB)
     await ward.redis.zadd(ward.keys.schedule, {"5": 5})
     assert [what for what, _ in await ward.found()] == [
-        "2 things are no job (not JSON): our workers set it aside, Node loses it",
-        "1 thing is no job (not a JSON object): our workers set it aside, Node loses it",
-        '1 thing is no job (no "class"): our workers set it aside, Node loses it',
-        "1 thing is no job (it names no queue): our workers set it aside, Ruby loses it",
+        "2 invalid jobs (not JSON), which our workers set aside and Node loses",
+        "1 invalid job (not a JSON object), which our workers set aside and Node loses",
+        '1 invalid job (no "class"), which our workers set aside and Node loses',
+        "1 invalid job (it names no queue), which our workers set aside and Ruby loses",
     ]
 
 
 MENDED: dict[str, tuple[str, Seed]] = {
     "a queue without a name": (
-        "jobs wait in a queue that is not among the queues",
+        "jobs wait in a queue that is missing in queues",
         lambda w: w.redis.rpush(w.keys.queue("q"), JOB),
     ),
-    "a member that is no worker": ("is no HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, "x")),
-    "a member without queues": ("is no HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, "host:7:")),
-    "a member of any bytes": ("is no HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, b"\xff:1:q")),
+    "a member that is no worker": ("is not HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, "x")),
+    "a member without queues": ("is not HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, "host:7:")),
+    "a member of any bytes": ("is not HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, b"\xff:1:q")),
     "a worker of ours without a lease": ("a worker of ours without a lease", of_dead_worker),
-    "what a worker has left": ("left behind by a worker", lambda w: w.redis.set(w.keys.worker(RUBY), WORKING)),
-    "a date that a worker has left": ("left behind by a worker", lambda w: w.redis.set(w.keys.started(RUBY), "x")),
+    "what a worker has left": (
+        "a key of a worker that no longer exists",
+        lambda w: w.redis.set(w.keys.worker(RUBY), WORKING),
+    ),
+    "a date that a worker has left": (
+        "a key of a worker that no longer exists",
+        lambda w: w.redis.set(w.keys.started(RUBY), "x"),
+    ),
     "a lease that ended without its worker": (
-        "left behind by a worker",
+        "a key of a worker that no longer exists",
         lambda w: w.redis.zadd(w.keys.leases, {OURS: ago(60) * 1000}),
     ),
     "a heartbeat that is no time": (
-        "a heartbeat that is no time",
+        "a heartbeat that is not a date",
         lambda w: w.redis.hset(w.keys.heartbeats, RUBY, "soon"),
     ),
     "an old heartbeat of nobody": (
-        "a heartbeat of a worker that is not there",
+        "a heartbeat of a worker that does not exist",
         lambda w: w.redis.hset(w.keys.heartbeats, "x", wire.heartbeat_at(ago(400))),
     ),
     "an old ping of nobody": (
-        "the ping of a worker that is not there",
+        "the ping of a worker that does not exist",
         lambda w: w.redis.set(w.keys.ping("host:7"), wire.ping("host:7", ["q"], ago(400))),
     ),
     "a ping that is none": ("the ping of a worker", lambda w: w.redis.set(w.keys.ping("host:7"), "[]")),
     "a list of a second that is not planned": (
-        "these jobs are in no schedule",
+        "these jobs are missing in the schedule",
         lambda w: w.redis.rpush(w.keys.delayed(4_000_000_000), '{"class":"c","queue":"q"}'),
     ),
     "a second for which nothing is planned": (
-        "planned, but there is nothing to be done",
+        "scheduled, but there are no jobs at this second",
         lambda w: w.redis.zadd(w.keys.schedule, {"4000000000": 4_000_000_000}),
     ),
     "a second that is none": (
-        "planned, but there is nothing to be done",
+        "scheduled, but there are no jobs at this second",
         lambda w: w.redis.zadd(w.keys.schedule, {"x": 5}),
     ),
     "a waiting place that is none": (
@@ -240,7 +246,7 @@ async def test_delayed_jobs_of_another_second_are_planned_for_their_own(ward: Wa
     await ward.redis.rpush(ward.keys.delayed(4_000_000_000), '{"class":"c","queue":"q"}')
     await ward.redis.zadd(ward.keys.schedule, {"4000000000": 5})
     [(what, _)] = await ward.found()
-    assert what == "these jobs are planned for 5, which is not their second"
+    assert what == "these jobs are scheduled for 5, which is not their second"
     await ward.repair()
     assert await ward.redis.zscore(ward.keys.schedule, "4000000000") == 4_000_000_000
 
@@ -319,7 +325,7 @@ async def test_whom_somebody_has_taken_out_while_it_lives_is_told_and_left_alone
     await ward.redis.set(ward.keys.worker(RUBY), WORKING)
     await ward.redis.hset(ward.keys.heartbeats, RUBY, wire.heartbeat_at(ago(10)))
     [(what, remedy)] = await ward.found()
-    assert what.startswith("somebody has taken this worker out of workers")
+    assert what.startswith("a program removed this worker from workers")
     assert remedy == ""
 
 
@@ -387,4 +393,4 @@ async def test_settings_that_could_lose_something_are_told(ward: Ward, valkey: V
     finally:
         await redis.config_set("maxmemory-policy", "noeviction")
     assert finding.key == "the server's settings"
-    assert "throws away waiting work" in finding.what
+    assert "discards waiting work" in finding.what

@@ -141,8 +141,8 @@ def test_what_node_and_php_write_is_read_as_well() -> None:
         (b"null", "not a JSON object"),
         (b"{}", "no job in the record"),
         (record(payload="null").encode(), "no job in the record"),
-        (record(payload='"x"').encode(), "no job: not a JSON object"),
-        (record(payload="{}").encode(), 'no job: no "class"'),
+        (record(payload='"x"').encode(), "valid job: not a JSON object"),
+        (record(payload="{}").encode(), 'valid job: no "class"'),
         (record(queue=None).encode(), "names no queue"),
         (record(queue="").encode(), "names no queue"),
         (record(queue=5).encode(), "names no queue"),
@@ -164,9 +164,9 @@ async def test_a_record_that_ruby_has_retried_is_shown_as_such_and_is_not_retrie
     """Ruby leaves it in the list, with the moment of the retry."""
     await ward.fill(record(retried_at="2026/11/21 08:00:00 UTC"), record(2))
     _, failure = await ward.failed.list()
-    assert (failure.retried, failure.flaw) == (True, "retried already, at 2026/11/21 08:00:00 UTC")
+    assert (failure.retried, failure.flaw) == (True, "already retried, at 2026/11/21 08:00:00 UTC")
     assert await ward.failed.requeue_all() == (1, 1)
-    with pytest.raises(CannotRequeue, match="retried already"):
+    with pytest.raises(CannotRequeue, match="already retried"):
         await ward.failed.requeue(failure.id, failure.number)
     assert await ward.queued() == [PAYLOAD.encode()]
     await ward.failed.remove(failure.id)
@@ -282,7 +282,7 @@ async def test_a_queue_that_is_no_list_takes_nothing_and_loses_nothing(ward: War
     await ward.redis.set(ward.keys.queue("q"), "x")
     await ward.fill(record())
     [failure] = await ward.failed.list()
-    with pytest.raises(CannotRequeue, match="is no list"):
+    with pytest.raises(CannotRequeue, match="is not a list"):
         await ward.failed.requeue(failure.id)
     assert await ward.failed.requeue_all() == (0, 1)
     assert await ward.texts() == [record().encode()]

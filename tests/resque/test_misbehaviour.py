@@ -235,9 +235,9 @@ async def test_a_thread_that_outlives_its_limit_takes_no_other_s_place(r: Resque
         async with r.working(definitions=definitions, scaling=resque.Scaling(4, 4)) as worker:
             await until(lambda: r.events("Succeeded"))
             assert len(r.failed()) >= 17
-            assert worker.left_behind >= 17
+            assert worker.overrun_threads >= 17
             release.set()
-            await until(lambda: worker.left_behind == 0)
+            await until(lambda: worker.overrun_threads == 0)
     finally:
         release.set()
 

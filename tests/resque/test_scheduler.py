@@ -186,18 +186,18 @@ def test_what_resque_scheduler_allows_and_we_support() -> None:
         ('{"cron":"0 0 * * *","queue":"q","rails_env":"production"}', "has rails_env, which is not supported"),
         ('{"cron":"0 0 * * *","queue":"q","custom_job_class":"X"}', "has custom_job_class, which is not supported"),
         ('{"cron":"0 0 * * *","class":"X"}', "names no queue"),
-        ('{"cron":"0 0 * * *","queue":7}', "queue is not a text"),
+        ('{"cron":"0 0 * * *","queue":7}', "queue is not a string"),
         ('{"cron":"0 0 * * *","every":"1h","queue":"q"}', "needs either cron or every"),
         ('{"queue":"q"}', "needs either cron or every"),
         ('{"cron":"every day at noon","queue":"q"}', "cron 'every day at noon'"),
         ('{"cron":"61 * * * *","queue":"q"}', "Bad minute"),
         ('{"cron":"0 0 30 2 *","queue":"q"}', "Bad day-of-month"),
-        ('{"cron":"0 0 */20 * 1L","queue":"q"}', "never comes"),
+        ('{"cron":"0 0 */20 * 1L","queue":"q"}', "is never due"),
         ('{"cron":"0 0 * * * ../etc/passwd","queue":"q"}', "Bad day-of-week"),
-        ('{"cron":["0 0 * * *",{"overlap":false}],"queue":"q"}', "cron is not a text"),
-        ('{"every":["1h",{"first_at":"noon"}],"queue":"q"}', "nothing but first_in"),
+        ('{"cron":["0 0 * * *",{"overlap":false}],"queue":"q"}', "cron is not a string"),
+        ('{"every":["1h",{"first_at":"noon"}],"queue":"q"}', "the only known option is first_in"),
         ('{"every":"1x","queue":"q"}', "'1x' is not a duration"),
-        ('{"every":"0s","queue":"q"}', "no time at all"),
+        ('{"every":"0s","queue":"q"}', "'0s' is zero"),
         ('{"every":3600,"queue":"q"}', "3600 is not a duration"),
         ('{"every":"1h","queue":"q","args":[12345678901234567]}', "above 2^53"),
     ],
@@ -291,7 +291,7 @@ def test_a_nightly_job_runs_once_in_each_night_also_when_the_clocks_change() -> 
 def a_scheduler(valkey: Valkey) -> Iterator[Program]:
     program = Program([sys.executable, "-m", "5_remote_queue", "scheduler"], {"REDIS_URL": valkey.url})
     try:
-        program.wait_for_line("keeping the schedule")
+        program.wait_for_line("ready to fire schedules")
         yield program
     finally:
         program.stop()
@@ -391,13 +391,13 @@ async def test_a_foreign_leader_that_moves_nothing_is_named(
         for _ in range(3):
             assert await clockwork.housekeeping.promote() == 0
     [line] = caplog.messages
-    assert line.startswith("ruby:1 leads and has not moved jobs that have been due for 10")
+    assert line.startswith("the leader ruby:1 has not moved jobs that have been due for 10")
     jobs, seconds = await observer.overdue()
     assert (jobs, 100 <= seconds < 130) == (3, True)
     doctor = Doctor(clockwork.redis, keys)
     [finding] = [finding for finding in await doctor.examine() if "overdue" in finding.what]
     assert "3 delayed jobs are overdue" in finding.what
-    assert "ruby:1 leads: is it dead?" in finding.what
+    assert "the leader ruby:1 may be dead" in finding.what
     client.delete(keys.ruby_lock)
     assert await clockwork.housekeeping.promote() == 3
     assert await observer.overdue() == (0, 0.0)

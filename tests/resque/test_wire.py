@@ -385,7 +385,7 @@ async def test_bad_data_in_any_key_hurts_neither_an_observer_nor_the_housekeepin
     assert r.waiting() == [RAW]
     not_json, no_queue, empty_queue = r.failed()
     assert (not_json["raw"], not_json["error"][:9]) == ("not JSON", "not JSON:")
-    assert no_queue["error"] == empty_queue["error"] == "no queue to put it into"
+    assert no_queue["error"] == empty_queue["error"] == "it names no queue"
     assert no_queue["queue"] == no_queue["payload"]["queue"] == "Unreadable", "Ruby enqueues nothing without a queue"
     assert len(await r.observer.workers()) == 6
     assert [state.alive for state in await r.observer.workers()] == [False] * 6
@@ -409,7 +409,7 @@ async def test_a_job_that_a_foreign_program_has_filed_does_not_go_back_when_its_
     r.get("SREM", r.keys.workers, slot.id)
     filed = json.dumps({"worker": slot.name, "queue": "q", "payload": json.loads(RAW)}, separators=(",", ":"))
     r.get("RPUSH", r.keys.failed, filed)
-    assert not await r.claims().give_back(claim)
+    assert not await r.claims().release(claim)
     await here.remove([slot])
     await until(r.housekeeping().reap, "its lease has ended")
     assert (r.waiting(), r.failed()) == ([], [json.loads(filed)])
@@ -459,8 +459,8 @@ async def test_a_worker_begins_anew_even_if_redis_does_not_answer_at_first(
     with monkeypatch.context() as patch:
         patch.setattr(here, "_register", away)
         with pytest.raises(ConnectionError):
-            await here.begin_anew()
-    after = await here.begin_anew()
+            await here.register_again()
+    after = await here.register_again()
     assert len(after) == 3
     assert not {slot.id for slot in before} & {slot.id for slot in after}
     assert {slot.id for slot in here.slots.values()} == {slot.id for slot in after}
@@ -549,10 +549,10 @@ def test_a_loss_that_was_told_too_late_is_none(valkey: Valkey) -> None:
     told: list[bool] = []
     keys = keys_module.Keys("r")
     here = registration.Registration(cast(Any, None), valkey.client, keys, ["q"], 5.0, lambda: told.append(True))
-    here._tell()
+    here._report_lost()
     assert told == []
     here._lost = True
-    here._tell()
+    here._report_lost()
     assert told == [True]
 
 

@@ -367,7 +367,7 @@ async def test_a_dead_worker_that_comes_back_can_neither_take_nor_settle(r: Resq
     assert not await stale.acknowledge(claim)
     assert not await stale.retry(claim, 1)
     assert not await stale.give_up(claim, "ValueError", "no", [])
-    assert not await stale.give_back(claim)
+    assert not await stale.release(claim)
     assert (len(r.waiting()), r.failed(), await r.queue.delayed()) == (1, [], [])
     assert (await r.observer.totals())["late"] == 3
 
@@ -391,7 +391,7 @@ async def test_a_job_that_kills_its_worker_ends_in_the_failed_list(r: Resque) ->
         assert claim.crashes == crashes
         await until(housekeeping.reap)
     [record] = r.failed()
-    assert (record["exception"], record["error"]) == ("WorkerLost", "its worker was gone while it ran, 3 times")
+    assert (record["exception"], record["error"]) == ("WorkerLost", "its worker died while it ran, 3 times")
     assert record["payload"]["args"] == [{"id": "killer"}]
     assert (r.waiting(), r.get("EXISTS", r.keys.crashes)) == ([], 0)
 
@@ -553,7 +553,7 @@ async def test_a_job_that_can_go_nowhere_stays_in_its_record(r: Resque, blocked:
     now = int(time.time())
     ways: dict[str, tuple[list[str], Callable[[], Awaitable[bool]]]] = {
         "failed": ([r.keys.failed], lambda: reserve.give_up(claim, "ValueError", "no", [])),
-        "queue": ([r.keys.queue("q")], lambda: reserve.give_back(claim)),
+        "queue": ([r.keys.queue("q")], lambda: reserve.release(claim)),
         "schedule": ([r.keys.schedule], lambda: reserve.retry(claim, 1000)),
         "delayed": ([r.keys.delayed(now + s) for s in range(1000, 1060)], lambda: reserve.retry(claim, 1000)),
     }
@@ -577,7 +577,7 @@ async def test_what_is_due_for_a_queue_that_is_no_list_ends_in_the_failed_list(r
     assert await r.housekeeping().promote() == 4
     assert await r.housekeeping().set_aside() == 3
     assert len(r.waiting()) == 1, "and holds up no other"
-    assert {record["error"] for record in r.failed()} == {"what is under the key of the queue broken is no list"}
+    assert {record["error"] for record in r.failed()} == {"the key of the queue broken is not a list"}
     assert [wire.read_job(record["raw"]).args for record in r.failed()] == [[0], [1], [2]]
 
 
