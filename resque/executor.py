@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from .claims import Claim, Claims
 from .definition import Definition, Definitions
 from .events import Failed, Hook, JobStarted, Reenqueued, Succeeded, TooLate
-from .foreign import Threads, call_on_loop
+from .isolation import Threads, call_on_loop
 from .process_pool import ProcessPool
 from .reports import Report, report_of
 from .wire import BadJob

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from .dates import moment_of
 from .items import MOST_BYTES, Item, Items
 from .keys import Keys
-from .observe import moment_of
 from .scripts import Scripts
 from .wire import UNREADABLE, BadJob, Job, exact_member, job_of
 

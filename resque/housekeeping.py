@@ -21,9 +21,10 @@ from asynckit.log_limit import OncePerSecond
 from asynckit.redis_client import describe
 
 from . import show
+from .dates import moment_of
 from .events import CleanedWorker, Erred, Failed, Hook, Promoted
 from .keys import Keys
-from .observe import OVERDUE_SECONDS, moment_of
+from .observe import OVERDUE_SECONDS
 from .registration import BEATS
 from .scripts import Scripts
 from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, readable

@@ -17,7 +17,7 @@ Keys that Resque, resque-scheduler and node-resque use, too. RAW is a job's exac
     delayed_queue_schedule   zset    TS -> TS: the seconds at which delayed jobs are due
     delayed:TS               list    RAW jobs that are due at that second
     timestamps:RAW           set     the `delayed:TS` in which this job waits
-    persistent_schedules     hash    name -> cron schedule, as resque-scheduler writes it (schedules.py)
+    persistent_schedules     hash    name -> cron schedule, as resque-scheduler writes it (cron.py)
     schedules_changed        set     names of schedules that a resque-scheduler should read again
     pause-all-workers        string  "true": no worker of Ruby or of ours claims a job
     delayed:last_enqueued_at hash    name of a schedule -> when it was last enqueued, as Ruby writes it

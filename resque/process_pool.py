@@ -15,7 +15,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from .foreign import Threads
+from .isolation import Threads
 from .reports import RaisedInProcess, Report, report_of
 
 JOIN_SECONDS = 5.0

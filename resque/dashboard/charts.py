@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .. import show
 from ..keys import CHART_SECONDS
-from ..observe import Moment
+from ..states import Moment
 
 WIDTH, HEIGHT = 440, 130  # of the drawing, in SVG units
 NICE = (1, 2, 5, 10)

@@ -7,7 +7,7 @@ from aiohttp import web
 from .. import show
 from ..housekeeping import LEADER
 from ..items import Item
-from ..observe import WorkerState
+from ..states import WorkerState
 from ..wire import BadJob, Job, read_job
 from . import actions, live
 from .charts import throughput, waiting_times

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
+from ..dates import moment_of
 from ..failed import read_failure
 from ..items import Item, Items
-from ..observe import moment_of
 from ..scripts import Scripts
 from ..show import bytes_as_text
 from ..wire import BadJob, Job, exact_member, job_of, read_job

@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator
 
+from ..cron import BadSchedule, read_schedule
 from ..housekeeping import LEADER
 from ..observe import Observer
-from ..schedules import BadSchedule, read_schedule
 from ..show import bytes_as_text
 from .finding import Finding, Repair, done
 from .scan import Examination, is_second

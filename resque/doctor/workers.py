@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
+from ..dates import moment_of
 from ..failed import FailedList
-from ..observe import moment_of
 from ..show import bytes_as_text, duration
 from ..wire import exact_member, failure, job_of
 from .finding import Finding, Repair, done

@@ -23,8 +23,8 @@ from common.http import serving
 from common.processes.chapter import chapter_module
 from common.settings import Settings
 from resque import keys as keys_module
-from resque import observe, wire
 from resque import queue as queue_module
+from resque import states, wire
 from resque.dashboard import charts, live
 from tests.support.programs import LIMIT, Valkey, nobody_s_port
 
@@ -249,7 +249,7 @@ async def test_workers_show_what_they_do_and_the_silent_are_no_ghosts(site: Site
 
 
 def moment(second: int, succeeded: int = 0, failed: int = 0, retried: int = 0, **waits: int) -> Any:
-    return observe.Moment(second, succeeded, failed, retried, {int(power[1:]): n for power, n in waits.items()})
+    return states.Moment(second, succeeded, failed, retried, {int(power[1:]): n for power, n in waits.items()})
 
 
 def test_the_charts_say_in_words_what_they_draw() -> None:

@@ -224,7 +224,7 @@ MENDED: dict[str, tuple[str, Seed]] = {
         lambda w: w.redis.zadd(w.keys.schedule, {"x": 5}),
     ),
     "a waiting place that is none": (
-        "says that a job waits where it does not",
+        "says that a job waits at a second where it does not",
         lambda w: w.redis.sadd(w.keys.timestamps(JOB), "delayed:4000000000"),
     ),
 }

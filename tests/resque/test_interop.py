@@ -21,7 +21,7 @@ from common.mail.emails import email_from_members
 from common.mail.mailer import Mailer
 from common.processes.chapter import chapter_module
 from common.settings import Settings
-from resque import observe, wire
+from resque import dates, wire
 from resque.failed import FailedList
 from tests.support.node_peer import NodeError, NodeResque, running_node_resque, why_not
 from tests.support.programs import LIMIT, Inbox, Program, Valkey, a_name
@@ -332,7 +332,7 @@ async def test_each_side_sees_the_workers_of_the_other_and_what_they_do(shared: 
         assert await shared.node("queue", "workers") == {name: "q", "node:1+1": "q"}
         working_on = await shared.node("queue", "allWorkingOn")
         assert working_on[name]["payload"] == {"class": "hold", "queue": "q", "args": [{"id": "7"}]}
-        assert abs((observe.moment_of(working_on[name]["run_at"]) or 0) - time.time()) < LIMIT
+        assert abs((dates.moment_of(working_on[name]["run_at"]) or 0) - time.time()) < LIMIT
         ours: Any
         theirs: Any
         ours, theirs = sorted(await shared.observer.workers(), key=lambda state: not state.ours)
@@ -341,7 +341,7 @@ async def test_each_side_sees_the_workers_of_the_other_and_what_they_do(shared: 
         for state in (ours, theirs):
             assert state.alive
             assert 0 <= state.working_seconds < LIMIT
-            assert abs((observe.moment_of(state.started) or 0) - time.time()) < LIMIT
+            assert abs((dates.moment_of(state.started) or 0) - time.time()) < LIMIT
         assert await shared.observer.in_flight() == 2
         shared.client.set(shared.keys.key("release"), "1")
         await until(lambda: shared.events("Succeeded"), "ours is done")

@@ -19,9 +19,9 @@ from redis.asyncio import Redis
 
 import resque
 from asynckit.redis_client import redis_client
+from resque import cron as cron_module
 from resque import events, housekeeping, observe, scripts
 from resque import keys as keys_module
-from resque import schedules as schedules_module
 from resque.doctor import Doctor
 from tests.support.programs import Program, Valkey, a_name, wait_until
 
@@ -155,7 +155,7 @@ async def test_schedules_are_added_as_resque_scheduler_keeps_them_and_removed(cl
     text = '{"cron":"0 0 * * *","class":"DoIt","queue":"q","args":[{"to":"x"},1],"description":"d"}'
     assert clockwork.client.hgetall(clockwork.keys.cron_schedules) == {"näh/e": text}
     assert clockwork.client.smembers(clockwork.keys.schedules_changed) == {"näh/e"}
-    assert await clockwork.schedules.all() == {"näh/e": schedules_module.read_schedule("näh/e", text)}
+    assert await clockwork.schedules.all() == {"näh/e": cron_module.read_schedule("näh/e", text)}
     await clockwork.schedules.fire()
     assert await clockwork.schedules.remove("näh/e")
     assert clockwork.client.exists(clockwork.keys.cron_schedules, clockwork.keys.cron) == 0
@@ -163,13 +163,13 @@ async def test_schedules_are_added_as_resque_scheduler_keeps_them_and_removed(cl
 
 
 def test_what_resque_scheduler_allows_and_we_support() -> None:
-    read: Any = schedules_module.read_schedule
+    read: Any = cron_module.read_schedule
     schedule = read(
         "DoIt", '{"cron":"*/15 8-18 * * mon-fri","queue":"q","args":{"a":1},"persist":true,"parameters":{}}'
     )
     assert (schedule.job, schedule.args, schedule.when.fields) == ("DoIt", [{"a": 1}], "*/15 8-18 * * mon-fri")
-    assert read("x", '{"every":"1h30m","queue":"q","args":null}').when == schedules_module.Every(5400, 5400)
-    assert read("x", '{"every":["1w",{"first_in":"5m"}],"queue":"q"}').when == schedules_module.Every(604800, 300)
+    assert read("x", '{"every":"1h30m","queue":"q","args":null}').when == cron_module.Every(5400, 5400)
+    assert read("x", '{"every":["1w",{"first_in":"5m"}],"queue":"q"}').when == cron_module.Every(604800, 300)
     for text, seconds in {"15m": 900, "15mins": 900, "2 hours": 7200, "1 month": 2592000, "1M": 2592000}.items():
         assert read("x", json.dumps({"every": text, "queue": "q"})).when.seconds == seconds
     assert read("x", '{"cron":"@daily","queue":"q","custom_job_class":"Resque::Job"}').when.fields == "0 0 * * *"
@@ -234,7 +234,7 @@ async def test_a_queue_that_is_no_list_harms_no_other_schedule(
 
 
 def test_every_counts_from_where_it_began_and_keeps_the_pace() -> None:
-    every = schedules_module.read_every(["1m", {"first_in": "5s"}])
+    every = cron_module.read_every(["1m", {"first_in": "5s"}])
     mark = every.begin(1000)
     assert every.due(mark, 1004) is None
     assert every.due(mark, 1005) == 1005
@@ -261,7 +261,7 @@ def test_what_is_due_looking_back_is_what_was_due_looking_forward(
     now: int, before: int, text: str, zone: str, later: int
 ) -> None:
     """Followed second by second through two changes of the clocks, in steps of any length, each time comes once."""
-    cron, mark, end = schedules_module.read_cron(f"{text} {zone}"), now + later, now + later + before
+    cron, mark, end = cron_module.read_cron(f"{text} {zone}"), now + later, now + later + before
     forward = CronSim(text, datetime.fromtimestamp(mark, ZoneInfo(zone)))
     expected = None
     while (second := int(next(forward).timestamp())) <= end:
@@ -276,7 +276,7 @@ def _in_repeated_hour(second: int, zone: str) -> bool:
 
 def test_a_nightly_job_runs_once_in_each_night_also_when_the_clocks_change() -> None:
     for day in (datetime(2026, 3, 28, 12, tzinfo=UTC), datetime(2026, 10, 24, 12, tzinfo=UTC)):
-        cron, start = schedules_module.read_cron("30 2 * * * Europe/Vienna"), int(day.timestamp())
+        cron, start = cron_module.read_cron("30 2 * * * Europe/Vienna"), int(day.timestamp())
         mark, fired = start, 0
         for now in range(start, start + DAY, 10):
             if due := cron.due(mark, now):

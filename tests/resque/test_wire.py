@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError
 
 import resque
-from resque import claims, observe, registration, scripts, wire
+from resque import claims, dates, registration, scripts, wire
 from resque import keys as keys_module
 from tests.support.node_peer import NODE, rewrite
 from tests.support.programs import Valkey
@@ -142,24 +142,24 @@ def test_dates_are_written_as_ruby_reads_them_and_in_whole_seconds() -> None:
     ],
 )  # fmt: skip
 def test_dates_of_all_programs_are_read(date: object) -> None:
-    assert observe.moment_of(date) == 1795246773
+    assert dates.moment_of(date) == 1795246773
 
 
 @pytest.mark.parametrize("date", [None, True, "", "x", [], {}, "2026-13-45", "99999999999999999", "\x00", b"\xff"])
 def test_what_is_no_date_is_none(date: object) -> None:
-    assert observe.moment_of(date) is None
+    assert dates.moment_of(date) is None
 
 
 @settings(max_examples=50)
 @given(st.text() | st.binary() | JSON)
 def test_no_date_is_bad_enough_for_an_error(date: object) -> None:
-    moment = observe.moment_of(date)
+    moment = dates.moment_of(date)
     assert moment is None or isinstance(moment, float)
 
 
 def test_a_time_of_day_without_a_place_that_we_know_is_none() -> None:
     """Ruby writes the name of the machine's zone, and names of zones are ambiguous: better none than a wrong one."""
-    assert observe.moment_of("2026/11/21 08:39:33 CET") is None
+    assert dates.moment_of("2026/11/21 08:39:33 CET") is None
 
 
 # Failure records.
@@ -313,7 +313,7 @@ async def test_a_worker_is_there_for_ruby_and_for_node_and_its_signs_of_life_com
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \+0000", started)
     ping = json.loads(r.get("GET", r.keys.ping(slot.name)))
     assert (list(ping), ping["name"], ping["queues"]) == (["time", "name", "queues"], slot.name, "a,b")
-    assert all(abs((observe.moment_of(moment) or 0) - now) < 60 for moment in (heartbeat, started, ping["time"]))
+    assert all(abs((dates.moment_of(moment) or 0) - now) < 60 for moment in (heartbeat, started, ping["time"]))
 
 
 async def test_the_name_of_a_worker_can_be_read_by_all_and_is_taken_for_dead_by_no_ruby_worker(r: Resque) -> None:

@@ -15,8 +15,8 @@ from redis.exceptions import ResponseError
 
 import resque
 from asynckit.tasks import end_tasks
-from resque import claims, registration, show, wire
-from resque import worker as worker_module
+from resque import claiming, claims, registration, show, wire
+from resque import slots as slots_module
 from tests.support.programs import Valkey, running_valkey
 from tests.support.proxy import Proxy, a_proxy
 from tests.support.resque import Definition, Resque, a_resque, until
@@ -434,7 +434,7 @@ async def test_a_job_that_is_back_in_the_record_of_an_idle_slot_is_done_again(
     r: Resque, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a crash of Redis that has cost its last second: it has forgotten that the job was acknowledged."""
-    monkeypatch.setattr(worker_module, "IDLE_ASK_SECONDS", 0.1)
+    monkeypatch.setattr(claiming, "IDLE_ASK_SECONDS", 0.1)
     async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 1)) as worker:
         await r.queue.enqueue("q", "wait", [1])
         await until(lambda: worker.busy)
@@ -697,12 +697,12 @@ async def test_slots_grow_with_the_work_and_are_given_up_when_the_loop_is_late(r
     for number in range(40):
         await r.queue.enqueue("q", "wait", [number])
     async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 32)) as worker:
-        worker.delay = Delay()
+        worker._slots.delay = Delay()
         await until(lambda: worker.slots == 32)
         await until(lambda: worker.busy == 32)
-        worker.delay.seconds = 0.3
+        worker._slots.delay.seconds = 0.3
         await until(lambda: worker.slots < 32)
-        worker.delay.seconds = 0.0
+        worker._slots.delay.seconds = 0.0
         jobs.gate.set()
         await until(lambda: len(jobs.done) == 40)
     grown = [event.slots for event in r.events("Resized") if event.slots > event.before]
@@ -715,13 +715,13 @@ async def test_slots_grow_with_the_work_and_are_given_up_when_the_loop_is_late(r
 async def test_a_slot_that_is_given_up_when_a_suspect_ends_keeps_no_others_waiting(
     r: Resque, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "LOOK_SECONDS", 60.0)  # only the test changes the number of slots
-    monkeypatch.setattr(worker_module, "IDLE_ASK_SECONDS", 60.0)
+    monkeypatch.setattr(slots_module, "LOOK_SECONDS", 60.0)  # only the test changes the number of slots
+    monkeypatch.setattr(claiming, "IDLE_ASK_SECONDS", 60.0)
     async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(3, 3)) as worker:
         r.get("HSET", r.keys.crashes, "suspect", 2)
         await r.queue.enqueue("q", "wait", [{}], "suspect")
-        await until(lambda: worker.busy == 1 and len(worker._free) == 2)
-        worker._surplus = 1  # as when the loop was late while the free slots were asking
+        await until(lambda: worker.busy == 1 and len(worker._slots.free) == 2)
+        worker._slots.surplus = 1  # as when the loop was late while the free slots were asking
         await r.queue.enqueue("q", "note", ["next"])
         jobs.gate.set()
         await until(lambda: ("next",) in jobs.done)
