@@ -104,9 +104,8 @@ class FailedList:
     async def requeue_all(self) -> tuple[int, int]:
         """Retry all. Returns how many were requeued, and how many stay: already retried, or they cannot be retried."""
         done = left = 0
-        for _ in range(
-            0, await self.count(), AT_ONCE
-        ):  # a fixed number of rounds: jobs that fail again meanwhile must not loop
+        # A fixed number of rounds: jobs that fail again meanwhile must not cause an endless loop.
+        for _ in range(0, await self.count(), AT_ONCE):
             records = [read_failure(item) for item in await self._items.read(self._keys.failed, left, AT_ONCE)]
             outcomes = [*await self._requeue([f for f in records if f.whole], from_head=True)]
             for large in (f for f in records if not f.whole):  # one at a time: together they might not fit into memory

@@ -63,9 +63,8 @@ class Housekeeping:
         self._hook = hook
         self._crash_limit = crash_limit
         self._stuck_seconds = stuck_seconds
-        self._unseen = max(
-            lease_seconds / 2, UNSEEN_SECONDS
-        )  # a lease survives two thirds of its time without a heartbeat
+        # A lease survives two thirds of its time without a heartbeat.
+        self._unseen = max(lease_seconds / 2, UNSEEN_SECONDS)
         self._grace = lease_seconds / BEATS + RETRY_SECONDS  # within this time every live worker has sent a heartbeat
         self._log = OncePerSecond(log)
         self._silent_leader: str | None = None  # already logged

@@ -93,9 +93,7 @@ class Schedules:
             await self._step(schedule, mark, schedule.when.begin(now), "")
             return False
         last = moment_of(foreign.get(schedule.name.encode())) if schedule.name in self._stored else None
-        known = (
-            last is not None and last <= now + AHEAD_SECONDS
-        )  # a time further in the future comes from a wrong clock
+        known = last is not None and last <= now + AHEAD_SECONDS  # a later time comes from a wrong clock
         due = schedule.when.due(max(int(second), int(last)) if known and last else int(second), now)
         if due is None:
             return False

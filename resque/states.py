@@ -41,9 +41,8 @@ class WorkerState:
 
     @property
     def alive(self) -> bool:
-        return (
-            self.seen_seconds is not None and abs(self.seen_seconds) <= ALIVE_SECONDS
-        )  # a date in the future proves nothing
+        # A heartbeat far in the future proves nothing.
+        return self.seen_seconds is not None and abs(self.seen_seconds) <= ALIVE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Strategy 5 beside Ruby: the bytes and the class names are those of resque. Skipped where there is no `ruby`."""
+"""Strategy 5 together with Ruby, in the format and with the class names of resque. Skipped without `ruby`."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ async def r(own_valkey: Valkey) -> AsyncIterator[Resque]:
 
 @pytest.fixture
 def own_valkey(valkey: Valkey) -> Iterator[Valkey]:
-    """Ruby's program knows no other namespace than the default one."""
+    """Ruby's program uses only the default namespace."""
     valkey.client.flushdb()
     yield valkey
     valkey.client.flushdb()
@@ -65,7 +65,7 @@ async def test_an_email_that_ruby_enqueues_is_sent_by_our_worker(r: Resque, inbo
     assert (message["message_id"], message["subject"]) == (email["id"], email["subject"])
 
 
-async def test_with_the_class_of_ruby_a_ruby_worker_runs_our_jobs(r: Resque) -> None:
+async def test_a_ruby_worker_runs_our_jobs_if_they_have_ruby_s_class(r: Resque) -> None:
     email = an_email()
     server = email_jobs.Jobs(r.connections.commands, "SendEmail")
     server.queue = r.queue
@@ -73,7 +73,7 @@ async def test_with_the_class_of_ruby_a_ruby_worker_runs_our_jobs(r: Resque) -> 
     assert ruby(r, "work") == f"to {email['to']}: Grüße\n"
 
 
-async def test_ruby_retries_all_and_we_send_none_of_it_a_second_time(r: Resque) -> None:
+async def test_ruby_retries_all_and_we_send_no_email_twice(r: Resque) -> None:
     r.get("RPUSH", r.keys.queue("emailQueue"), "rubbish")
     job = '{"class":"nosuch","queue":"emailQueue","args":["x"]}'
     r.get("RPUSH", r.keys.queue("emailQueue"), job)
@@ -93,7 +93,7 @@ async def test_ruby_retries_all_and_we_send_none_of_it_a_second_time(r: Resque) 
     assert await failed.count() == 0
 
 
-async def test_a_dead_worker_of_ruby_is_removed_and_its_job_has_failed(r: Resque) -> None:
+async def test_a_dead_worker_of_ruby_is_removed_and_its_job_fails(r: Resque) -> None:
     dead, alive, job = "ruby:1:q", "ruby:2:q", '{"class":"note","args":[1]}'
     now = datetime.now(UTC)
     for worker, beat in ((dead, now - timedelta(hours=2)), (alive, now)):
