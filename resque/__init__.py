@@ -24,6 +24,7 @@ The files, from the interface inwards:
     commands        the command line                         show            jobs, ages and dates as text
     scripts/        Lua, one state change each               wire            the JSON of Resque
     keys            every key in Redis                       connections     the connections of a worker
+    answers         Redis's clock, keys of the wrong type
 """
 
 from .connections import Connections, open_connections

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
+from .answers import or_empty
 from .failed import CannotRequeue, NotThere
 from .items import Item, Items
 from .keys import Keys
@@ -52,12 +52,8 @@ class DelayedJobs:
         return Page(jobs, None)
 
     async def _seconds(self, first: int, count: int) -> list[int]:
-        try:
-            found = await self._redis.zrangebyscore(self._keys.schedule, first, "+inf", start=0, num=count)
-        except ResponseError as error:
-            if "WRONGTYPE" in str(error):
-                return []
-            raise
+        answer = self._redis.zrangebyscore(self._keys.schedule, first, "+inf", start=0, num=count)
+        found = await or_empty(answer, [])
         return [int(second) for second in found if second.isdigit() and len(second) <= 15]
 
     async def run_now(self, second: int, digest: str, near: int) -> Job:

@@ -21,6 +21,7 @@ from asynckit.log_limit import OncePerSecond
 from asynckit.redis_client import describe
 
 from . import show
+from .answers import redis_time
 from .dates import moment_of
 from .events import CleanedWorker, Erred, Failed, Hook, Promoted
 from .keys import Keys
@@ -172,7 +173,7 @@ class Housekeeping:
         """Remove workers of other programs that have sent no heartbeat for too long, and move their jobs to the failed
         list. Returns how many workers.
         """
-        now = (await self._redis.time())[0]
+        now = int(await redis_time(self._redis))
         ours = {worker for worker, _ in await self._redis.zrange(self._keys.leases, 0, -1, withscores=True)}
         cleaned = 0
         for member in await self._redis.smembers(self._keys.workers) - ours:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
+from .answers import or_empty
 from .scripts import Scripts
 
 MOST_BYTES = 64 << 10  # of one element
@@ -42,17 +42,11 @@ class Items:
         self._scripts = scripts
 
     async def count(self, key: str | bytes) -> int:
-        try:
-            return int(await self._redis.llen(key))
-        except ResponseError as error:
-            return _empty_if_wrong_type(error, 0)
+        return int(await or_empty(self._redis.llen(key), 0))
 
     async def read(self, key: str | bytes, first: int, count: int, most: int = MOST_BYTES) -> list[Item]:
         """At most `count` elements from the index `first`, of each at most `most` bytes."""
-        try:
-            found = await self._scripts("look", [key], first, first + count - 1, most)
-        except ResponseError as error:
-            return _empty_if_wrong_type(error, [])
+        found = await or_empty(self._scripts("look", [key], first, first + count - 1, most), [])
         return [Item(first + number, digest.decode(), size, text) for number, (size, digest, text) in enumerate(found)]
 
     async def all(self, key: str | bytes, most: int = MOST_BYTES) -> AsyncIterator[Item]:
@@ -81,9 +75,3 @@ class Items:
     async def _whole(self, key: str | bytes, item: Item) -> Item | None:
         found = await self.read(key, item.place, 1, item.size)
         return found[0] if found and found[0].digest == item.digest else None
-
-
-def _empty_if_wrong_type(error: ResponseError, empty: T) -> T:
-    if "WRONGTYPE" in str(error):
-        return empty
-    raise error

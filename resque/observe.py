@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
+from .answers import or_empty, redis_time
 from .keys import CHART_SECONDS, Keys
 from .states import (
     Moment,
@@ -38,12 +38,12 @@ class Observer:
         self._keys = keys
 
     async def now(self) -> float:
-        seconds, microseconds = await self._redis.time()
-        return float(seconds) + float(microseconds) / 1e6
+        """Unix seconds by Redis's clock."""
+        return await redis_time(self._redis)
 
     async def names(self) -> list[str]:
         """The names of all queues."""
-        return sorted(text_of(name) for name in await _or_nothing(self._redis.smembers(self._keys.queues)))
+        return sorted(text_of(name) for name in await or_empty(self._redis.smembers(self._keys.queues), set()))
 
     async def queues(self) -> list[QueueState]:
         return await self.states(await self.names())
@@ -68,7 +68,7 @@ class Observer:
 
     async def delayed(self) -> tuple[int, bool]:
         """How many jobs are delayed; and True if there are more, due at more than MOST_SECONDS different seconds."""
-        seconds = await _or_nothing(self._redis.zrange(self._keys.schedule, 0, MOST_SECONDS))
+        seconds = await or_empty(self._redis.zrange(self._keys.schedule, 0, MOST_SECONDS), [])
         pipeline = self._redis.pipeline(transaction=False)
         for second in seconds[:MOST_SECONDS]:
             pipeline.llen(self._keys.key("delayed", text_of(second)))
@@ -77,7 +77,7 @@ class Observer:
 
     async def next_delayed(self) -> float | None:
         """Seconds until the next delayed job is due; None if no job is delayed."""
-        found = await _or_nothing(self._redis.zrange(self._keys.schedule, 0, 0))
+        found = await or_empty(self._redis.zrange(self._keys.schedule, 0, 0), [])
         return max(0.0, float(found[0]) - await self.now()) if found and found[0].isdigit() else None
 
     async def overdue(self) -> tuple[int, float]:
@@ -86,8 +86,8 @@ class Observer:
         At most MOST_SECONDS different seconds are read, as in `delayed`.
         """
         limit = await self.now() - OVERDUE_SECONDS
-        seconds = await _or_nothing(
-            self._redis.zrange(self._keys.schedule, "-inf", limit, byscore=True, offset=0, num=MOST_SECONDS)
+        seconds = await or_empty(
+            self._redis.zrange(self._keys.schedule, "-inf", limit, byscore=True, offset=0, num=MOST_SECONDS), []
         )
         pipeline = self._redis.pipeline(transaction=False)
         for second in seconds:
@@ -101,8 +101,8 @@ class Observer:
 
         Of the jobs that are delayed until the same second, only the first is read.
         """
-        members = await _or_nothing(self._redis.smembers(self._keys.workers))
-        seconds = await _or_nothing(self._redis.zrange(self._keys.schedule, 0, MOST_SECONDS - 1))
+        members = await or_empty(self._redis.smembers(self._keys.workers), set())
+        seconds = await or_empty(self._redis.zrange(self._keys.schedule, 0, MOST_SECONDS - 1), [])
         pipeline = self._redis.pipeline(transaction=False)
         for member in members:
             pipeline.get(self._keys.worker(text_of(member)))
@@ -116,12 +116,11 @@ class Observer:
 
     async def failed(self) -> int:
         """The length of the failed list."""
-        with_errors = await _or_nothing(self._redis.llen(self._keys.failed))
-        return with_errors if isinstance(with_errors, int) else 0
+        return int(await or_empty(self._redis.llen(self._keys.failed), 0))
 
     async def failed_elsewhere(self) -> dict[str, int]:
         """The lists of Ruby's RedisMultiQueue, one for each queue, with the number of failures in each."""
-        found = await _or_nothing(self._redis.smembers(self._keys.failed_queues))
+        found = await or_empty(self._redis.smembers(self._keys.failed_queues), set())
         names = sorted(text_of(name) for name in found)
         pipeline = self._redis.pipeline(transaction=False)
         for name in names:
@@ -131,25 +130,25 @@ class Observer:
 
     async def totals(self) -> dict[str, int]:
         """Counters of our workers since the beginning: succeeded, failed, retried, crashed, late."""
-        found = await _or_nothing(self._redis.hgetall(self._keys.totals))
+        found = await or_empty(self._redis.hgetall(self._keys.totals), {})
         totals = dict.fromkeys(("succeeded", "failed", "retried", "crashed", "late"), 0)
         return totals | integers(dict(found))
 
     async def in_flight(self) -> int:
         """How many jobs are in flight, in workers of any language."""
-        members = await _or_nothing(self._redis.smembers(self._keys.workers))
+        members = await or_empty(self._redis.smembers(self._keys.workers), set())
         names = [self._keys.worker(text_of(member)) for member in members]
         return int(await self._redis.exists(*names)) if names else 0
 
     async def processes(self) -> int:
         """How many worker processes are registered; all slots of a process count as one."""
-        members = await _or_nothing(self._redis.smembers(self._keys.workers))
+        members = await or_empty(self._redis.smembers(self._keys.workers), set())
         return len({text_of(member).split("+", 1)[0] if b"+" in member else text_of(member) for member in members})
 
     async def workers(self, most: int | None = None) -> list[WorkerState]:
         """All registered workers, or at most `most` of them."""
         keys = self._keys
-        ids = sorted(text_of(member) for member in await _or_nothing(self._redis.smembers(keys.workers)))[:most]
+        ids = sorted(text_of(member) for member in await or_empty(self._redis.smembers(keys.workers), set()))[:most]
         if not ids:
             return []
         names = [":".join(worker_id.split(":", 2)[:2]) for worker_id in ids]
@@ -170,7 +169,7 @@ class Observer:
     async def leader(self) -> str | None:
         """The program that promotes delayed jobs; None if there is none."""
         for lock in (self._keys.ruby_lock, self._keys.node_lock):  # ours holds Node's lock until it expires
-            if (name := await _or_nothing(self._redis.get(lock))) and isinstance(name, bytes):
+            if (name := await or_empty(self._redis.get(lock), None)) and isinstance(name, bytes):
                 return text_of(name)
         return None
 
@@ -186,13 +185,3 @@ class Observer:
             moment_from(number * CHART_SECONDS, fields if isinstance(fields, dict) else {})
             for number, fields in zip(numbers, found, strict=True)
         ]
-
-
-async def _or_nothing(answer: Any) -> Any:
-    """The answer of Redis; an empty tuple if the key has another type."""
-    try:
-        return await answer
-    except ResponseError as error:
-        if "WRONGTYPE" in str(error):
-            return ()
-        raise

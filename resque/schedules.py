@@ -19,6 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from asynckit.log_limit import OncePerSecond
 from asynckit.redis_client import describe
 
+from .answers import redis_time
 from .cron import BadSchedule, Schedule, read_schedule
 from .dates import moment_of
 from .events import Erred, Fired, Hook, ignore
@@ -68,7 +69,7 @@ class Schedules:
         schedules = await self.all()
         marks = await self._redis.hgetall(self._keys.cron)
         foreign = await self._last_enqueued()
-        now, fired = int((await self._redis.time())[0]), 0
+        now, fired = int(await redis_time(self._redis)), 0
         for schedule in schedules.values():
             try:
                 fired += await self._fire(schedule, marks, foreign, now)

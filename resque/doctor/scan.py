@@ -6,6 +6,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from ..answers import redis_time
 from ..keys import Keys
 from ..show import bytes_as_text
 
@@ -69,7 +70,7 @@ class Examination:
         self._prefix = f"{keys.namespace}:".encode()
 
     async def walk(self) -> None:
-        self.now = float((await self.redis.time())[0])
+        self.now = float(int(await redis_time(self.redis)))
         self.seen = Seen()
         pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", self._prefix) + b"*"
         cursor = 0

@@ -89,9 +89,7 @@ async def test_connections_are_replaced_when_their_node_has_become_a_replica(
         await asyncio.gather(*[redis.set("x", number) for number in range(5)])
 
 
-async def test_a_thread_replaces_its_connection_to_a_replica(
-    valkey: Valkey, another: Valkey
-) -> None:
+async def test_a_thread_replaces_its_connection_to_a_replica(valkey: Valkey, another: Valkey) -> None:
     async with failing_over(valkey, another) as (proxy, fail_over):
         client = blocking_redis_client(proxy.url)
         await asyncio.to_thread(client.set, "x", 1)
