@@ -5,7 +5,7 @@ An element is identified by the SHA-1 of its exact bytes, because its index chan
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -14,8 +14,6 @@ from .scripts import Scripts
 
 MOST_BYTES = 64 << 10  # of one element
 STEP = 200  # elements read in one call
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
