@@ -31,7 +31,7 @@ from .scripts import Scripts
 from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, readable
 
 EVERY_SECONDS = 0.5
-FOREIGN_EVERY_SECONDS = 5.0  # between two checks of the workers of other programs
+OTHERS_EVERY_SECONDS = 5.0  # between two checks of the workers of other programs
 AT_ONCE = 100  # workers or jobs in one call: a script blocks all other clients of Redis
 ROUNDS = 50  # calls in a row
 UNSEEN_SECONDS = 3 * EVERY_SECONDS  # a shorter gap is not an outage, however short the lease: a worker was busy
@@ -72,13 +72,13 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Run until cancelled."""
-        foreign = time.monotonic()
+        others_at = time.monotonic()
         while True:
             for task in (self.reap, self.promote, self.set_aside):
                 await self._try(task)
-            if time.monotonic() >= foreign:
-                foreign = time.monotonic() + FOREIGN_EVERY_SECONDS
-                await self._try(self.clean_foreign)
+            if time.monotonic() >= others_at:
+                others_at = time.monotonic() + OTHERS_EVERY_SECONDS
+                await self._try(self.clean_other_programs)
             await asyncio.sleep(random.uniform(0.8, 1.2) * EVERY_SECONDS)
 
     async def _try(self, task: Callable[[], Awaitable[object]]) -> None:
@@ -169,7 +169,7 @@ class Housekeeping:
                 self._hook(Failed("nobody", None, 0, error))
         return count
 
-    async def clean_foreign(self) -> int:
+    async def clean_other_programs(self) -> int:
         """Remove workers of other programs that have sent no heartbeat for too long, and move their jobs to the failed
         list. Returns how many workers.
         """

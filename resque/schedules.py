@@ -68,11 +68,11 @@ class Schedules:
         """Enqueue the jobs that are due now; returns how many."""
         schedules = await self.all()
         marks = await self._redis.hgetall(self._keys.cron)
-        foreign = await self._last_enqueued()
+        others = await self._last_enqueued()
         now, fired = int(await redis_time(self._redis)), 0
         for schedule in schedules.values():
             try:
-                fired += await self._fire(schedule, marks, foreign, now)
+                fired += await self._fire(schedule, marks, others, now)
             except ResponseError as error:  # the key of its queue is not a list
                 self._log.warning("the schedule %r: %s", schedule.name, describe(error))
         return fired
@@ -85,7 +85,7 @@ class Schedules:
             return {}
 
     async def _fire(
-        self, schedule: Schedule, marks: Mapping[bytes, bytes], foreign: Mapping[bytes, bytes], now: int
+        self, schedule: Schedule, marks: Mapping[bytes, bytes], others: Mapping[bytes, bytes], now: int
     ) -> bool:
         mark = marks.get(schedule.name.encode(), b"")
         second, _, kind = mark.decode(errors="replace").partition(" ")
@@ -93,7 +93,7 @@ class Schedules:
         if not is_read or int(second) > max(now + AHEAD_SECONDS, schedule.when.begin(now)):  # the clock was set back
             await self._step(schedule, mark, schedule.when.begin(now), "")
             return False
-        last = moment_of(foreign.get(schedule.name.encode())) if schedule.name in self._stored else None
+        last = moment_of(others.get(schedule.name.encode())) if schedule.name in self._stored else None
         known = last is not None and last <= now + AHEAD_SECONDS  # a later time comes from a wrong clock
         due = schedule.when.due(max(int(second), int(last)) if known and last else int(second), now)
         if due is None:

@@ -66,9 +66,9 @@ async def test_a_batch_has_a_largest_size() -> None:
 async def test_an_error_fails_its_whole_batch_and_no_later_batch() -> None:
     commits = Commits()
     double = Batcher(commits)
-    commits.error = RuntimeError("away")
+    commits.error = RuntimeError("down")
     results = await asyncio.gather(*[double(n) for n in range(3)], return_exceptions=True)
-    assert [str(r) for r in results] == ["away"] * 3
+    assert [str(r) for r in results] == ["down"] * 3
     commits.error = None
     assert await double(4) == 8
 

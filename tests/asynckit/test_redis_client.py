@@ -152,7 +152,7 @@ async def test_an_error_while_connecting_means_that_nothing_was_sent() -> None:
         ([ReadOnlyError("READONLY")], CannotAccept),
         ([AuthenticationError("WRONGPASS")], CannotAccept),
         ([NotConnected("refused")], CannotAccept),
-        ([NotTried("behind a batch")], CannotAccept),
+        ([NotTried("after a batch")], CannotAccept),
         ([ConnectionError("lost")], NoAnswer),
         ([RedisTimeoutError("no answer")], NoAnswer),
         ([ConnectionError("lost"), NotConnected("refused")], NoAnswer),

@@ -240,7 +240,7 @@ async def test_the_workers_page_shows_jobs_and_silent_workers(site: Site) -> Non
     text = words(await site.get("/workers"))
     work, rest = text.split(" Idle ")
     free, silent = rest.split(" Silent ")
-    assert re.search(r'At work sendEmail \[{"to":"a@example.com"}\] for 2 min \d+ s h.01234567:7\+1:q', work)
+    assert re.search(r'Busy sendEmail \[{"to":"a@example.com"}\] for 2 min \d+ s h.01234567:7\+1:q', work)
     assert re.search(r"h.01234567:7 q 2 \d+(\.\d)? m?s ago", free), "the process has two slots"
     assert "node:9:* no heartbeat" in silent
     assert re.search(r"gone:8:q silent for 10 min \d+ s sendEmail", silent)
@@ -502,7 +502,7 @@ async def assert_pages_report_an_outage(port: int) -> None:
         for action in ACTIONS:
             assert (await site.post(action, id="x", second="5", number="1")).status == 503
         response = await site.http.get(f"{site.url}/resque/events")
-        assert (await event(response))["away"].startswith("Redis: ")
+        assert (await event(response))["unavailable"].startswith("Redis: ")
         response.close()
 
 

@@ -176,7 +176,7 @@ async def test_a_record_that_ruby_has_retried_is_marked_and_not_retried_again(wa
 async def test_the_record_of_an_invalid_job_has_a_payload_and_cannot_be_retried(ward: Ward) -> None:
     await ward.fill(
         wire.failure(
-            None, queue="q", worker="h:1:q", exception="BadJob", error="e", backtrace=[], now=1.0, raw="rubbish"
+            None, queue="q", worker="h:1:q", exception="BadJob", error="e", backtrace=[], now=1.0, raw="invalid"
         )
     )
     [failure] = await ward.failed.list()

@@ -197,7 +197,7 @@ async def test_delayed_jobs_go_both_ways_whichever_program_leads(shared: Shared,
     with pytest.raises(NodeError, match="already enqueued at this time"):
         await shared.node("queue", "enqueueAt", moment * 1000, "q", "note", ["ours"])
     await shared.node("queue", "enqueueAt", moment * 1000, "q", "note", ["node's", {"b": 1, "a": []}])
-    planned = shared.texts(f"delayed:{moment}")
+    delayed = shared.texts(f"delayed:{moment}")
     options = {"name": "node:1", "timeout": 10}
     if leader == "ours":
         await housekeeping.promote()
@@ -212,7 +212,7 @@ async def test_delayed_jobs_go_both_ways_whichever_program_leads(shared: Shared,
         return len(shared.texts("queue:q")) == 3
 
     await until(promoted, "the second has come")
-    assert shared.texts("queue:q") == planned
+    assert shared.texts("queue:q") == delayed
     assert shared.client.keys(f"{shared.namespace}:timestamps:*") == []
     assert shared.client.exists(shared.keys.delayed(moment), shared.keys.schedule) == 0
 
@@ -308,7 +308,7 @@ async def test_node_removes_the_records_that_our_reaper_and_cleaner_write(shared
         '{"queue":"a\\/b","worker":"node:2+1","payload":{"queue":"a\\/b","args":{},"class":"note"},"run_at":"x"}',
     )
     housekeeping = shared.housekeeping(crash_limit=1, stuck_seconds=1)
-    assert (await housekeeping.reap(), await housekeeping.clean_foreign()) == (1, 1)
+    assert (await housekeeping.reap(), await housekeeping.clean_other_programs()) == (1, 1)
     lost, stuck = await shared.node("queue", "failed", 0, -1)
     assert (lost["exception"], lost["queue"], lost["worker"]) == ("WorkerLost", "a/b", "dead:1+1:a/b")
     assert stuck["payload"]["args"] == [], "an empty list, which Node's script had turned into an object"
@@ -403,13 +403,13 @@ async def test_our_suspended_worker_settles_nothing_after_node_has_cleaned_it(
             await shared.queue.enqueue("q", "note", [number])
         shared.client.set(shared.keys.key("release"), "1")
         program.process.send_signal(signal.SIGCONT)
-        await until(lambda: noted() == [[number] for number in range(6)], "it goes on, as somebody else")
+        await until(lambda: noted() == [[number] for number in range(6)], "it works again, under a new name")
         await until(no_worker_is_missing, "what it was before is forgotten")
         await until(lambda: processed() == 6, "all six are acknowledged")
         assert noted() == [[number] for number in range(6)]
         assert await shared.node("queue", "failed", 0, -1) == [failed], "filed once, by node"
         assert await shared.node("queue", "retryAndRemoveFailed", failed)
-        await until(lambda: processed() == 7, "it is done once more, when asked for")
+        await until(lambda: processed() == 7, "the retried job has run")
     assert shared.texts("queue:q") == shared.texts("failed") == []
 
 
@@ -429,14 +429,14 @@ async def test_a_killed_worker_of_node_is_cleaned_once_whichever_program_leads(
 
     async def cleaned() -> bool:
         await housekeeping.promote()
-        by_us = await housekeeping.clean_foreign()
+        by_us = await housekeeping.clean_other_programs()
         assert not by_us or leader == "ours"
         await shared.node("scheduler", "poll", **options)
         return bool(shared.texts("failed"))
 
-    await until(cleaned, "it is taken for dead")
+    await until(cleaned, "it was removed as dead")
     await cleaned()
-    assert await housekeeping.clean_foreign() == 0
+    assert await housekeeping.clean_other_programs() == 0
     [failed] = await shared.node("queue", "failed", 0, -1)
     assert (failed["queue"], failed["payload"]["class"]) == ("q", "hold")
     assert failed["payload"]["args"] == ({} if leader == "node" else []), (
@@ -461,4 +461,4 @@ async def test_node_sees_the_leader_and_the_statistics(shared: Shared) -> None:
         assert await shared.node("queue", "leader") == "six-ways"
         stats = await shared.node("queue", "stats")
     assert (stats["processed"], stats["failed"]) == ("2", "1"), "in all, as Ruby counts"
-    assert await shared.node("queue", "leader") is None, "the last of ours has given the lock back"
+    assert await shared.node("queue", "leader") is None, "our last worker has released the lock"

@@ -73,7 +73,7 @@ async def test_ids_are_remembered_for_at_least_an_hour_and_then_forgotten(r: Res
     r.get("PEXPIRE", r.keys.seen, hour - 1)  # an hour and a millisecond later
     assert not await r.queue.enqueue("q", "greet", [{}], "early")
     assert await r.queue.enqueue("q", "greet", [{}], "late")
-    assert 0 < r.get("PTTL", r.keys.seen_before) <= hour, "the older set goes away by itself"
+    assert 0 < r.get("PTTL", r.keys.seen_before) <= hour, "the older set expires"
     assert not await r.queue.enqueue("q", "greet", [{}], "early"), "and is still asked"
     r.get("DEL", r.keys.seen_before)
     assert await r.queue.enqueue("q", "greet", [{}], "early")
@@ -177,7 +177,7 @@ async def test_a_queue_can_be_removed_with_all_its_jobs(r: Resque) -> None:
 async def test_jobs_of_a_removed_queue_may_be_enqueued_again(r: Resque, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_module, "PAGE", 2)
     queue = r.new_queue(greet=Definition(print, unique=lambda person: person["name"]))
-    r.get("RPUSH", r.keys.queue("q"), "rubbish", '{"class":"greet","args":[1]}')  # jobs without a definition
+    r.get("RPUSH", r.keys.queue("q"), "invalid", '{"class":"greet","args":[1]}')  # jobs without a definition
     for name in ("Alice", "Bob", "Carol"):
         assert await queue.enqueue("q", "greet", [{"name": name}], name)
         r.get("HSET", r.keys.attempts, name, 1)
@@ -189,9 +189,9 @@ async def test_jobs_of_a_removed_queue_may_be_enqueued_again(r: Resque, monkeypa
 
 
 async def test_an_invalid_job_is_returned_as_bytes(r: Resque) -> None:
-    r.get("RPUSH", r.keys.queue("q"), "rubbish", '{"class":"greet"}', "[]", b"\xff")
+    r.get("RPUSH", r.keys.queue("q"), "invalid", '{"class":"greet"}', "[]", b"\xff")
     first, job, *others = await r.queue.peek("q")
-    assert (first, job.name, job.args, others) == (b"rubbish", "greet", [], [b"[]", b"\xff"])
+    assert (first, job.name, job.args, others) == (b"invalid", "greet", [], [b"[]", b"\xff"])
 
 
 async def test_only_one_unique_job_waits_at_a_time(r: Resque) -> None:
@@ -200,7 +200,7 @@ async def test_only_one_unique_job_waits_at_a_time(r: Resque) -> None:
     assert not await queue.enqueue("q", "greet", [{"name": "Alice"}])
     assert await queue.enqueue("q", "greet", [{"name": "Bob"}])
     [lock, _] = [key for key in r.all_keys() if key.startswith("py:unique:")]
-    assert 0 < r.get("PTTL", r.keys.key(lock)) <= 3_600_000, "whoever deletes the job by hand does not lock it for ever"
+    assert 0 < r.get("PTTL", r.keys.key(lock)) <= 3_600_000, "the lock expires if an operator deletes the job"
     [job, _] = await queue.peek("q")
     assert await queue.cancel(job.id)
     assert await queue.enqueue("q", "greet", [{"name": "Alice"}]), "the cancelled one holds the place no longer"
@@ -243,7 +243,7 @@ async def test_the_age_of_the_oldest_job_is_read_from_its_id(r: Resque) -> None:
     early = f"{int((time.time() - 100) * 1000):012x}{new_id('x')[13:33]}"
     await r.queue.enqueue("q", "greet", [{}], early)
     await r.queue.enqueue("q", "greet", [{}])
-    await r.queue.enqueue("nobody-knows", "greet", ["no id"])
+    await r.queue.enqueue("no-ids", "greet", ["no id"])
     [unknown, known] = await r.observer.queues()
     assert known.oldest_seconds
     assert 100 <= known.oldest_seconds < 160

@@ -22,7 +22,7 @@ from tests.support.resque import Resque, a_resque, until
 
 email_jobs: Any = chapter_module("5_remote_queue.jobs")
 
-pytestmark = pytest.mark.skipif(shutil.which("ruby") is None, reason="there is no ruby")
+pytestmark = pytest.mark.skipif(shutil.which("ruby") is None, reason="ruby is not installed")
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ async def test_a_ruby_worker_runs_our_jobs_if_they_have_ruby_s_class(r: Resque) 
 
 
 async def test_ruby_retries_all_and_we_send_no_email_twice(r: Resque) -> None:
-    r.get("RPUSH", r.keys.queue("emailQueue"), "rubbish")
+    r.get("RPUSH", r.keys.queue("emailQueue"), "invalid")
     job = '{"class":"nosuch","queue":"emailQueue","args":["x"]}'
     r.get("RPUSH", r.keys.queue("emailQueue"), job)
     async with r.working(queues=["emailQueue"], definitions={}):
@@ -100,8 +100,8 @@ async def test_a_dead_worker_of_ruby_is_removed_and_its_job_fails(r: Resque) -> 
         r.get("SADD", r.keys.workers, worker)
         r.get("HSET", r.keys.heartbeats, worker, beat.strftime("%Y-%m-%dT%H:%M:%S+00:00"))
         r.get("SET", r.keys.worker(worker), f'{{"queue":"q","run_at":"2026-11-21T07:39:33Z","payload":{job}}}')
-    assert await r.housekeeping().clean_foreign() == 1
-    assert await r.housekeeping().clean_foreign() == 0
+    assert await r.housekeeping().clean_other_programs() == 1
+    assert await r.housekeeping().clean_other_programs() == 0
     assert r.get("SMEMBERS", r.keys.workers) == {alive}
     assert r.get("HKEYS", r.keys.heartbeats) == [alive]
     assert await r.observer.in_flight() == 1

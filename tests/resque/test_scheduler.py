@@ -230,7 +230,7 @@ async def test_a_queue_that_is_not_a_list_affects_no_other_schedule(
     assert [job["queue"] for job in clockwork.jobs()] == ["q"]
     assert "the schedule 'a': Redis: WRONGTYPE" in caplog.text
     clockwork.client.delete(clockwork.keys.queue("bad"))
-    assert await clockwork.schedules.fire() == 1, "and it was not taken for enqueued"
+    assert await clockwork.schedules.fire() == 1, "it was not marked as enqueued before"
 
 
 def test_every_counts_from_its_first_reading_and_keeps_its_pace() -> None:
@@ -300,13 +300,13 @@ def a_scheduler(valkey: Valkey) -> Iterator[Program]:
 @pytest.mark.parametrize("lock", ["node_lock", "ruby_lock"])
 async def test_we_promote_nothing_while_another_scheduler_leads(clockwork: Clockwork, lock: str) -> None:
     keys, client = clockwork.keys, clockwork.client
-    client.set(getattr(keys, lock), "somebody:1")
+    client.set(getattr(keys, lock), "another:1")
     client.rpush(keys.delayed(1), '{"class":"late","queue":"q","args":[]}')
     client.zadd(keys.schedule, {"1": 1})
     assert await clockwork.housekeeping.promote() == 0
-    assert clockwork.housekeeping.leader == "somebody:1"
+    assert clockwork.housekeeping.leader == "another:1"
     assert not await clockwork.housekeeping.resign() or lock == "ruby_lock"
-    assert client.get(getattr(keys, lock)) == "somebody:1", "what is not ours is not given back"
+    assert client.get(getattr(keys, lock)) == "another:1", "we do not release another program's lock"
     assert clockwork.jobs() == []
     client.delete(getattr(keys, lock))
     assert await clockwork.housekeeping.promote() == 1

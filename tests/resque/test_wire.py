@@ -1,6 +1,4 @@
-"""What stands in Redis, byte for byte: as Ruby's Resque and resque-scheduler and node-resque need it, and what they and
-others may have put there.
-"""
+"""The exact bytes in Redis: what Ruby's Resque, resque-scheduler and node-resque need, and what they may write."""
 
 import json
 import re
@@ -378,7 +376,7 @@ async def test_invalid_data_in_any_key_affects_neither_the_observer_nor_the_hous
     )
     r.get("ZADD", r.keys.schedule, 1, 1)
     housekeeping = r.housekeeping(stuck_seconds=0.0)
-    assert await housekeeping.clean_foreign() == 0
+    assert await housekeeping.clean_other_programs() == 0
     assert await housekeeping.reap() == 0
     assert await housekeeping.promote() == 4
     assert await housekeeping.set_aside() == 3
@@ -438,9 +436,9 @@ async def test_we_do_not_clean_workers_of_node_while_node_leads(r: Resque) -> No
     r.get("SET", r.keys.ping("node:1"), '{"time":1,"name":"node:1","queues":"q"}')
     r.get("SET", r.keys.worker("node:1:q"), f'{{"queue":"q","payload":{RAW},"worker":"node:1","run_at":"x"}}')
     r.get("SET", r.keys.node_lock, "node:2")
-    assert await r.housekeeping(stuck_seconds=1.0).clean_foreign() == 0
+    assert await r.housekeeping(stuck_seconds=1.0).clean_other_programs() == 0
     r.get("DEL", r.keys.node_lock)
-    assert await r.housekeeping(stuck_seconds=1.0).clean_foreign() == 1
+    assert await r.housekeeping(stuck_seconds=1.0).clean_other_programs() == 1
     [record] = r.failed()
     assert record["payload"] == json.loads(RAW)
     assert record["backtrace"][1] == "queue#forceCleanWorker", "what Node's retryStuckJobs looks for"
@@ -490,7 +488,7 @@ async def test_a_job_in_any_format_fails_after_its_attempts(r: Resque, raw: str)
 
     r.get("RPUSH", r.keys.queue("q"), raw)
     async with r.working(definitions={"fail": Definition(fail, attempts=2, base_seconds=0.01)}):
-        await until(lambda: r.events("Failed"), "it is given up")
+        await until(lambda: r.events("Failed"), "it is in the failed list")
     assert calls == (0 if "1e999" in raw else 2)
     assert r.get("EXISTS", r.keys.attempts, r.keys.schedule) == 0
     assert len(r.failed()) == 1
@@ -505,7 +503,7 @@ async def test_an_empty_id_counts_as_missing(r: Resque) -> None:
 
     r.get("RPUSH", r.keys.queue("q"), *(f'{{"class":"fail","args":[{{"id":"","n":{n}}}]}}' for n in (1, 2)))
     async with r.working(definitions={"fail": Definition(fail, attempts=2, base_seconds=0.01)}):
-        await until(lambda: len(r.events("Failed")) == 2, "both are given up")
+        await until(lambda: len(r.events("Failed")) == 2, "both are in the failed list")
     assert sorted(calls) == [1, 1, 2, 2], "each has attempts of its own"
 
 
@@ -530,7 +528,7 @@ async def test_attempts_are_still_counted_after_ruby_s_scheduler_has_rewritten_t
     r.get("SET", r.keys.ruby_lock, "ruby:1")
     await r.queue.enqueue("q", "fail", [[], 1])
     async with r.working(definitions={"fail": Definition(fail, attempts=3, base_seconds=0.01)}):
-        await until(has_failed, "it is given up")
+        await until(has_failed, "it is in the failed list")
     assert calls == 3
     assert r.get("EXISTS", r.keys.attempts) == 0
 

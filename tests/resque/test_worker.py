@@ -21,7 +21,7 @@ from tests.support.programs import Valkey, running_valkey
 from tests.support.proxy import Proxy, a_proxy
 from tests.support.resque import Definition, Resque, a_resque, until
 
-LEFT_BEHIND = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
+WORKER_KEYS = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ async def test_a_finished_job_leaves_no_keys(r: Resque, jobs: Jobs) -> None:
     async with r.working(definitions=jobs.definitions()):
         await until(lambda: r.events("Succeeded"))
         assert jobs.done == [({"name": "Alice", "id": "one"}, 2)]
-    assert not any(key in LEFT_BEHIND or key.startswith("worker:") for key in r.all_keys()), r.all_keys()
+    assert not any(key in WORKER_KEYS or key.startswith("worker:") for key in r.all_keys()), r.all_keys()
     assert (r.get("GET", r.keys.processed()), r.get("GET", r.keys.failures())) == ("1", None)
     assert (await r.observer.totals())["succeeded"] == 1
 
@@ -147,28 +147,28 @@ async def test_an_unknown_class_fails_and_is_never_imported(r: Resque, jobs: Job
     assert (record["exception"], record["error"]) == ("UnknownClass", 'no definition for the class "os.system"')
 
 
-RUBBISH = [
-    b"", b"rubbish", b"\x80\x04\x95pickle", b"null", b"1", b"[]", b'"text"', b"[" * 100_000, b'{"a":' * 5_000,
+INVALID = [
+    b"", b"invalid", b"\x80\x04\x95pickle", b"null", b"1", b"[]", b'"text"', b"[" * 100_000, b'{"a":' * 5_000,
     b"\xff\xfe", b'{"class": NaN}', b"{}", b'{"class": 1}', b'{"class": ""}', b'{"class": "note", "args": [NaN]}',
     b'{"x": "\xff"}', b'{"class": "note", "args": ["' + b"x" * 10_000_000 + b'"]}',
 ]  # fmt: skip
 
 
 async def test_an_invalid_job_is_set_aside_and_the_worker_continues(r: Resque, jobs: Jobs) -> None:
-    r.get("RPUSH", r.keys.queue("q"), *RUBBISH)
+    r.get("RPUSH", r.keys.queue("q"), *INVALID)
     await r.queue.enqueue("q", "note", ["good"])
     async with r.working(definitions=jobs.definitions()):
-        await until(lambda: jobs.done and len(r.events("Failed")) == len(RUBBISH))
+        await until(lambda: jobs.done and len(r.events("Failed")) == len(INVALID))
     records = r.failed()
-    assert len(records) == len(RUBBISH)
+    assert len(records) == len(INVALID)
     assert {record["exception"] for record in records} == {"BadJob"}
     assert all(record["payload"]["class"] == "Unreadable" and "raw" in record for record in records)
-    assert any(len(record["raw"]) > 10_000_000 for record in records), "nothing of it is thrown away"
+    assert any(len(record["raw"]) > 10_000_000 for record in records), "the whole job is kept"
     assert (jobs.done, r.events("Erred")) == ([("good",)], [])
 
 
 async def test_many_invalid_jobs_delay_neither_jobs_nor_housekeeping(r: Resque, jobs: Jobs) -> None:
-    r.get("RPUSH", r.keys.queue("q"), *["rubbish"] * 350)
+    r.get("RPUSH", r.keys.queue("q"), *["invalid"] * 350)
     await r.queue.enqueue("q", "note", ["good"])
     async with r.working(definitions=jobs.definitions()):
         await until(lambda: jobs.done)
@@ -335,7 +335,7 @@ async def test_the_jobs_of_a_dead_worker_are_recovered_when_its_lease_ends(r: Re
     async with r.working(definitions=jobs.definitions()):
         await until(lambda: len(jobs.done) == 3)
     assert {event.outcome for event in r.events("CleanedWorker")} == {"its job is back in q"}
-    assert [key for key in r.all_keys() if key in LEFT_BEHIND or key.startswith("worker:")] == []
+    assert [key for key in r.all_keys() if key in WORKER_KEYS or key.startswith("worker:")] == []
 
 
 async def test_a_cancelled_registration_leaves_no_keys(r: Resque) -> None:
@@ -354,7 +354,7 @@ async def test_a_cancelled_registration_leaves_no_keys(r: Resque) -> None:
     assert r.get("ZCARD", r.keys.leases) == 2
     await end_tasks([adding])
     await cut_off.remove(list(cut_off.slots.values()))
-    assert [key for key in r.all_keys() if key in LEFT_BEHIND or key.startswith("worker:")] == []
+    assert [key for key in r.all_keys() if key in WORKER_KEYS or key.startswith("worker:")] == []
 
 
 async def test_a_worker_whose_lease_has_ended_can_neither_claim_nor_settle(r: Resque) -> None:
@@ -489,7 +489,7 @@ async def test_a_key_of_the_wrong_type_affects_no_other_key(r: Resque, jobs: Job
     r.get("SET", r.keys.queue("broken"), "no list")
     r.get("ZADD", r.keys.schedule, 1, "1", 2, "2")
     r.get("SET", r.keys.delayed(1), "no list")
-    r.get("RPUSH", r.keys.delayed(2), '{"class":"note","queue":"q","args":[2]}', "rubbish")
+    r.get("RPUSH", r.keys.delayed(2), '{"class":"note","queue":"q","args":[2]}', "invalid")
     async with r.working(["broken", "q"], definitions=jobs.definitions()):
         await until(lambda: jobs.done == [(2,)])
         await until(lambda: r.failed())
@@ -508,15 +508,15 @@ async def test_a_worker_that_starts_while_redis_is_full_runs_all_jobs(own: Resqu
     await own.queue.enqueue_in(0.1, "q", "note", ["planned"])
     for number in range(20):
         await own.queue.enqueue("q", "note", [number])
-    own.get("RPUSH", own.keys.queue("q"), "rubbish")
-    jobs.errors = [ValueError("once more"), resque.Permanent("never")]
+    own.get("RPUSH", own.keys.queue("q"), "invalid")
+    jobs.errors = [ValueError("retry"), resque.Permanent("never")]
     own.get("CONFIG", "SET", "maxmemory", 1)
     async with own.working(definitions=jobs.definitions(base_seconds=0.001)):
         await until(lambda: len(own.events("Succeeded")) == 21 and len(own.events("Failed")) == 2)
     assert len({str(done) for done in jobs.done}) == 21
     assert [type(event.error).__name__ for event in own.events("Reenqueued")] == ["ValueError"]
     assert sorted(record["exception"] for record in own.failed()) == ["BadJob", "Permanent"]
-    assert not any(key in LEFT_BEHIND or key.startswith("worker:") for key in own.all_keys()), own.all_keys()
+    assert not any(key in WORKER_KEYS or key.startswith("worker:") for key in own.all_keys()), own.all_keys()
 
 
 async def test_a_worker_keeps_its_lease_and_its_job_while_redis_is_full(own: Resque, jobs: Jobs) -> None:
@@ -564,7 +564,7 @@ async def test_a_job_whose_destination_has_the_wrong_type_stays_in_its_record(r:
         await settle()
     assert orjson.loads(r.get("GET", r.keys.worker(claim.slot.id)))["payload"]["args"] == [1]
     r.get("DEL", *targets)
-    assert await settle(), "when the key is mended, it goes there"
+    assert await settle(), "it moves there when the key is repaired"
     assert len(r.waiting()) + len(r.failed()) + len(await r.queue.delayed()) == 1
     assert r.get("EXISTS", r.keys.worker(claim.slot.id)) == 0
 
@@ -583,19 +583,19 @@ async def test_a_due_job_whose_queue_is_not_a_list_goes_to_the_failed_list(r: Re
 
 async def test_an_invalid_job_stays_in_its_queue_if_it_cannot_be_set_aside(r: Resque) -> None:
     for key, queue in ((r.keys.queue("q"), "q"), (r.keys.delayed(1), "delayed")):
-        r.get("RPUSH", key, f"rubbish in {queue}")
+        r.get("RPUSH", key, f"invalid in {queue}")
     r.get("ZADD", r.keys.schedule, 1, 1)
     r.get("SET", r.keys.unreadable, "no list")
     assert (await r.claims().take(await r.slots(), busy=False)).waits["q"] > 0, "to be asked again later"
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await r.housekeeping().promote()
-    assert (r.waiting(), r.get("LRANGE", r.keys.delayed(1), 0, -1)) == (["rubbish in q"], ["rubbish in delayed"])
+    assert (r.waiting(), r.get("LRANGE", r.keys.delayed(1), 0, -1)) == (["invalid in q"], ["invalid in delayed"])
     r.get("DEL", r.keys.unreadable)
     r.get("SET", r.keys.failed, "no list")
     assert await r.housekeeping().promote() == 1
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await r.housekeeping().set_aside()
-    assert r.get("LRANGE", r.keys.unreadable, 0, -1) == ["", "rubbish in delayed"]
+    assert r.get("LRANGE", r.keys.unreadable, 0, -1) == ["", "invalid in delayed"]
 
 
 async def test_counters_of_the_wrong_type_lose_no_job(r: Resque, jobs: Jobs) -> None:
@@ -677,7 +677,7 @@ async def test_an_outage_of_redis_longer_than_the_lease_counts_as_no_crash(own: 
             looked, first = own.get("HMGET", own.keys.reaping, "looked", "from")
             return first is not None and int(looked) > int(first)
 
-        await until(is_over, "the dead are looked for again")
+        await until(is_over, "dead workers are reaped again")
         jobs.gate.set()
         await until(lambda: len(own.events("Succeeded")) == 6)
     assert (len(jobs.done), own.events("CleanedWorker"), len(own.events("Started"))) == (6, [], 2)
@@ -819,7 +819,7 @@ async def test_leases_from_before_the_clock_was_set_back_end_soon(r: Resque) -> 
     future = int((time.time() + 7200) * 1000)
     r.get("ZADD", r.keys.leases, future, slot.id)
     r.get("HSET", r.keys.reaping, "looked", future, "from", future)
-    await until(r.housekeeping(lease_seconds=0.2).reap, "the dead are brought back")
+    await until(r.housekeeping(lease_seconds=0.2).reap, "the job of the dead worker is recovered")
     assert len(r.waiting()) == 1
 
 
