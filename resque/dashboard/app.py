@@ -12,14 +12,15 @@ from asynckit.web.event_stream import enable_event_streams
 from asynckit.web.pages import Handler, add_assets
 
 from . import actions, live, pages
-from .parts import FOLDER, PARTS, Parts, page
+from .parts import FOLDER, PARTS, PATH, Parts, page
 
 log = OncePerSecond(logging.getLogger(__name__))
 
 
-def dashboard(url: str, namespace: str = "resque") -> web.Application:
-    """Mount this at `/resque` of an application that rejects cross-site requests (common/http/guard.py)."""
+def dashboard(url: str, namespace: str = "resque", path: str = "/resque") -> web.Application:
+    """The pages. Mount this at `path` of an application that rejects cross-site requests (common/http/guard.py)."""
     app = web.Application(middlewares=[_answer_redis_error])
+    app[PATH] = path
     enable_event_streams(app)
     app.cleanup_ctx.append(_connected(url, namespace))
     get, post = app.router.add_get, app.router.add_post
@@ -58,7 +59,10 @@ async def _answer_redis_error(request: web.Request, handler: Handler) -> web.Str
     except RedisError as error:
         log.warning("the dashboard cannot be shown: %s", describe(error))
         response = page(
-            "unavailable.html", reason=describe(error), path=request.path if request.method == hdrs.METH_GET else ""
+            request,
+            "unavailable.html",
+            reason=describe(error),
+            path=request.path if request.method == hdrs.METH_GET else "",
         )
         response.set_status(503)
         return response
