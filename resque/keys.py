@@ -27,9 +27,8 @@ Keys that Resque, resque-scheduler and node-resque use, too. RAW is a job's exac
 Keys that only our programs use:
 
     py:leases                zset    ID -> when the worker's lease ends (ms, by Redis's clock)
-    py:reaping               hash    looked -> when a worker last called reap.lua; from -> after an outage of Redis,
-    when
-                                     it may declare workers dead again (ms)
+    py:reaping               hash    looked -> when a worker last called reap.lua (ms); from -> when reap.lua may declare
+                                     workers dead again after an outage of Redis (ms)
     py:attempts              hash    job -> how often it has failed
     py:crashes               hash    job -> how often its worker has died while running it
     py:seen, py:seen:before  set     digests of recently enqueued ids; they expire

@@ -1,7 +1,7 @@
 -- This job has failed for good: move it from `worker:ID` to `failed`.
 --
 -- KEYS  worker:ID, workers, failed, stat:processed, stat:processed:ID, stat:failed, stat:failed:ID,
---       py:attempts, py:crashes, py:totals, py:chart:N, py:unique:… (of no job if its class is not unique)
+--       py:attempts, py:crashes, py:totals, py:chart:N, py:unique:… (py:unique:none if its class is not unique)
 -- ARGV  ID, token, the failure record, field under which it was counted, job's id, how long to keep a chart (s),
 --       1 if the call is repeated
 -- Returns 1, or 0: it was no longer the caller's.
