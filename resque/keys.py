@@ -27,7 +27,7 @@ Keys that Resque, resque-scheduler and node-resque use, too. RAW is a job's exac
 Keys that only our programs use:
 
     py:leases                zset    ID -> when the worker's lease ends (ms, by Redis's clock)
-    py:reaping               hash    looked -> when a worker last called reap.lua (ms); from -> when reap.lua may declare
+    py:reaping               hash    looked -> when a worker last called reap.lua (ms); from -> when it may declare
                                      workers dead again after an outage of Redis (ms)
     py:attempts              hash    job -> how often it has failed
     py:crashes               hash    job -> how often its worker has died while running it
