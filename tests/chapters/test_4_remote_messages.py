@@ -559,7 +559,7 @@ def test_the_password_of_your_own_redis_is_shown_nowhere(inbox: Inbox, tmp_path:
         wrong = {"SMTP_URL": inbox.smtp_url, "REDIS_URL": url.replace("right", "wrong"), "ROLE": "server"}
         with running_strategy("4_remote_messages", tmp_path, **wrong) as refused:
             answer = refused.send(to)
-            assert (answer.status, answer.json["error"]["reason"]) == (503, "Redis does not take our login")
+            assert (answer.status, answer.json["error"]["reason"]) == (503, "Redis refuses the login")
             shown += [answer.text, refused.ask("/health").text]
     assert not (tmp_path / "valkey.json").exists(), "no embedded Valkey was started"
     assert "horse" not in strategy.program.output + refused.program.output + "".join(shown)
