@@ -1,9 +1,11 @@
 """A burst: more emails at once than the mail server accepts. Each accepted email must arrive exactly once."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from lab.bench.web import bare_web
-from lab.harness.exactly_once import compare_ids, describe_ids, exactly_once, request_emails
+from lab.harness.account import compare_ids
+from lab.harness.exactly_once import describe_ids, exactly_once, request_emails
 from lab.harness.figures import Rounds, Row
 from lab.harness.machine import resident_bytes
 from lab.harness.processes import Lab
@@ -49,7 +51,7 @@ def burst(lab: Lab, number: int, name: str) -> Iterator[Row]:
             f"{statuses.get('503', 0):,} rejected (503); memory +{mib:.1f} MiB",
             describe_ids(account, warm_up, ours),
         ),
-        details={"sink": sink.name, "memory_growth_bytes": memory.growth, **account},
+        details={"sink": sink.name, "memory_growth_bytes": memory.growth, **asdict(account)},
     )
 
 

@@ -1,9 +1,11 @@
 """Delivering: emails per second from the first request to the last email at a fast mail server, each exactly once."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from lab.bench.mailer import SESSIONS, converse
-from lab.harness.exactly_once import compare_ids, describe_ids, exactly_once, request_emails
+from lab.harness.account import compare_ids
+from lab.harness.exactly_once import describe_ids, exactly_once, request_emails
 from lab.harness.figures import Facts, Row, in_turns
 from lab.harness.processes import Lab
 from lab.harness.sinks import LabSink, lab_sink, url_of, wait_for_mail
@@ -39,7 +41,7 @@ def delivering(number: int, lab: Lab) -> Iterator[Row]:
             f"rounds of {EMAILS:,} emails, from the first request to the last final dot at {sink.name}",
             describe_ids(account, *loads) + (f"; ALSO ANSWERED {', '.join(sorted(refused))}" if refused else ""),
         ),
-        details=account,
+        details=asdict(account),
     )
 
 

@@ -162,6 +162,28 @@ def account(
     return found
 
 
+@dataclass(frozen=True)
+class IdAccount:
+    """An account by ids alone, without times: how many emails were accepted, delivered, and so on."""
+
+    accepted: int
+    delivered: int
+    lost: int
+    duplicated: int
+    unexpected: int
+
+
+def compare_ids(accepted: Sequence[str], delivered: Sequence[str]) -> IdAccount:
+    """`accepted` are the ids in the answers, `delivered` those at the mail server, copies included."""
+    return IdAccount(
+        accepted=len(accepted),
+        delivered=len(delivered),
+        lost=len(set(accepted) - set(delivered)),
+        duplicated=len(delivered) - len(set(delivered)),
+        unexpected=len(set(delivered) - set(accepted)),
+    )
+
+
 def _count(found: Account) -> None:
     outcomes = found.outcomes
     accepted = [outcome for outcome in outcomes if outcome.accepted]

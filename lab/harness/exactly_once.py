@@ -1,8 +1,10 @@
 """Checks that each accepted email arrives exactly once: compares the ids in the answers with those at a mail server."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from lab.bench.web import CONNECTIONS
+from lab.harness.account import IdAccount
 from lab.harness.figures import Facts
 from lab.harness.processes import Lab
 
@@ -13,25 +15,14 @@ def request_emails(lab: Lab, port: int, count: int, while_running: Callable[[], 
     return lab.measure("lab.load.http", *options, while_running=while_running)
 
 
-def compare_ids(accepted: list[str], delivered: list[str]) -> dict[str, int]:
-    """How many of these emails were lost, duplicated or unexpected, in the terms of lab/harness/account.py."""
-    return {
-        "accepted": len(accepted),
-        "delivered": len(delivered),
-        "lost": len(set(accepted) - set(delivered)),
-        "duplicated": len(delivered) - len(set(delivered)),
-        "unexpected": len(set(delivered) - set(accepted)),
-    }
-
-
-def exactly_once(account: dict[str, int], *loads: Facts) -> bool:
+def exactly_once(account: IdAccount, *loads: Facts) -> bool:
     """Whether each email arrived exactly once. False also if a connection broke: its answer is not in the account."""
-    return not (account["lost"] or account["duplicated"] or account["unexpected"] or broken(loads))
+    return not (account.lost or account.duplicated or account.unexpected or broken(loads))
 
 
-def describe_ids(account: dict[str, int], *loads: Facts) -> str:
+def describe_ids(account: IdAccount, *loads: Facts) -> str:
     words = "of {accepted:,} accepted {lost:,} lost, {duplicated:,} twice; {unexpected:,} sent but not accepted"
-    return words.format(**account) + f"; {broken(loads):,} connections broke"
+    return words.format(**asdict(account)) + f"; {broken(loads):,} connections broke"
 
 
 def broken(loads: Sequence[Facts]) -> int:

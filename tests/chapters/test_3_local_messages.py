@@ -18,14 +18,15 @@ from yarl import URL
 from common.mail.emails import email_from_path
 from common.mail.sender import WINDOW
 from common.processes.chapter import chapter_module
+from lab.harness.processes import still_alive
 from tests.support.load import Load, account
 from tests.support.programs import (
+    LIMIT,
     Inbox,
     Strategy,
     a_name,
     running_inbox,
     running_strategy,
-    wait_for_the_end,
     wait_until,
 )
 
@@ -92,9 +93,9 @@ def test_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     assert found.lost == 0
     assert found.accepted > 10 * KILLS
     assert found.duplicated <= KILLS * WINDOW, "what was in flight at each kill of the worker"
-    assert found.unasked <= KILLS * load.clients, "kept by the master, the answer died with the server"
+    assert found.unexpected <= KILLS * load.clients, "kept by the master, the answer died with the server"
     assert stats["restarts_web_server"] + stats["restarts_email_worker"] == 2 * KILLS
-    assert stats["accepted"] == stats["sent"] == found.accepted + found.unasked
+    assert stats["accepted"] == stats["sent"] == found.accepted + found.unexpected
 
 
 def test_a_worker_that_is_asked_to_end_finishes_what_it_has_begun_and_begins_nothing(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_killed_master_takes_everything_along_and_leaves_no_orphans(inbox: Inb
         family = [psutil.Process(strategy.pid(role)) for role in ("web server", "email worker")]
         master = family[0].ppid()
         os.kill(master, signal.SIGKILL)
-        assert wait_for_the_end(family) == []
+        assert still_alive(family, LIMIT) == []
         strategy.program.wait_for_line(r"^\[web server @ \d+\] the master is gone, and what it held is lost")
         strategy.program.wait_for_line(rf"master @ {master} was killed by SIGKILL; starting it again")
         wait_until(lambda: answers(strategy), "another master, another server")

@@ -18,8 +18,7 @@ from common.mail.errors import Unavailable
 from eventlog import consumers, events, partitions, streams
 from eventlog import log as log_module
 from eventlog.handlers import ErrorKind, default_error_kind
-from tests.support.programs import Valkey, a_name
-from tests.support.smtp_peer import until
+from tests.support.programs import Valkey, a_name, until
 
 
 class Hopeless(Exception):
@@ -461,7 +460,7 @@ async def test_a_replay_forgets_what_waited_for_another_attempt(valkey: Valkey, 
                 while await log.next_attempt("listener") is None:  # noqa: ASYNC110  Redis does not call us
                     await asyncio.sleep(0.01)
             await log.replay("listener", "beginning")
-            await until(lambda: len(tried) == 2, 20)
+            await until(lambda: len(tried) == 2)
             consumer.stop()
             log.stop_waiting()
             await asyncio.wait_for(running, 10)

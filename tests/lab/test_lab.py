@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,8 @@ from lab.bench.idle import compare_moments
 from lab.bench.mailer import send
 from lab.bench.suite import BENCHMARKS, Benchmark, chosen, measure, report
 from lab.harness import command, processes, sinks
-from lab.harness.exactly_once import compare_ids, exactly_once
+from lab.harness.account import IdAccount, compare_ids
+from lab.harness.exactly_once import exactly_once
 from lab.harness.figures import Rounds, Row, Spread, in_turns, percentile
 from lab.harness.machine import alive, busy, describe_machine
 from lab.harness.processes import ChildFailed, Lab, default_environment, python
@@ -81,14 +83,16 @@ def test_a_measurement_and_its_reference_alternate() -> None:
 
 def test_the_ids_of_a_burst_are_compared_both_ways() -> None:
     account = compare_ids(accepted=["a", "b", "c"], delivered=["a", "b", "b", "x"])
-    assert account == {"accepted": 3, "delivered": 4, "lost": 1, "duplicated": 1, "unexpected": 1}
+    assert account == IdAccount(accepted=3, delivered=4, lost=1, duplicated=1, unexpected=1)
 
 
 @pytest.mark.parametrize("wrong", ["lost", "duplicated", "unexpected", "broken"])
 def test_exactly_once_means_none_lost_duplicated_or_unexpected_and_no_broken_connection(wrong: str) -> None:
-    account = {"accepted": 2, "delivered": 2, "lost": 0, "duplicated": 0, "unexpected": 0}
+    account = IdAccount(accepted=2, delivered=2, lost=0, duplicated=0, unexpected=0)
     assert exactly_once(account, {"broken": 0}, {"broken": 0})
-    assert not exactly_once(account | {wrong: 1}, {"broken": 0}, {"broken": int(wrong == "broken")})
+    broken = int(wrong == "broken")
+    bad = account if broken else replace(account, **{wrong: 1})
+    assert not exactly_once(bad, {"broken": 0}, {"broken": broken})
 
 
 def row(name: str, *rates: float) -> Row:

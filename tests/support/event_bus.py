@@ -1,4 +1,4 @@
-"""Strategy 6 for a test: as it is started, on either log, and when all of its work is done."""
+"""Strategy 6 for tests: a running one on either log, and waiting until all its work is done."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ def someone() -> str:
 
 @contextmanager
 def event_bus(inbox: Inbox, data_dir: Path, **environment: str) -> Iterator[Strategy]:
-    """With a Valkey of its own, and leases so short that a test can wait for them."""
+    """Strategy 6 with its own Valkey, and leases short enough for a test to wait for their end."""
     own = {"SMTP_URL": inbox.smtp_url, "LEASE_SECONDS": "1", "DRAIN_SECONDS": "2", "PARTITION_SECONDS": "1"}
     with running_strategy(NAME, data_dir, **(own | environment)) as strategy:
         yield strategy
 
 
 def settled(strategy: Strategy) -> None:
-    """Wait until nothing waits and nothing is in flight: twice, for an event may pass by one look."""
+    """Wait until no event is waiting or in flight, in two readings: a single reading may miss an event that moves."""
 
     def nothing_left() -> bool:
         try:

@@ -1,7 +1,7 @@
-"""The event log for a test: append, claim and commit by number, and what may happen to its Redis."""
+"""The event log for tests: append, claim and commit events by number, and faults of its Redis."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,9 +9,9 @@ import redis as blocking
 from redis.exceptions import ConnectionError
 
 from eventlog.events import Event
-from tests.support.programs import LIMIT, Valkey, a_name
+from tests.support.programs import Valkey, a_name
 
-LEASE = 10.0  # seconds, where a test does not wait for the end of one
+LEASE = 10.0  # seconds, for tests that do not wait for the end of a lease
 
 
 def an_event(number: int = 0, event_id: str | None = None) -> Any:
@@ -23,7 +23,7 @@ def numbers(claimed: list[Any]) -> list[int]:
 
 
 async def append(log: Any, *range_: int) -> list[str]:
-    """Events with these numbers, one after the other."""
+    """Append events with these numbers, one after the other. Returns their positions."""
     return [await log.append(an_event(number)) for number in range(*range_)]
 
 
@@ -32,18 +32,12 @@ async def commit(log: Any, claimed: list[Any]) -> list[bool]:
 
 
 async def claim_all(log: Any, consumer: str, limit: int = 7) -> list[int]:
-    """Claim and commit until nothing is left; the numbers in the order of the claims."""
+    """Claim and commit until no event is left. Returns the numbers in the order of the claims."""
     found = []
     while claimed := await log.claim(consumer, limit):
         assert await commit(log, claimed) == [True] * len(claimed)
         found += numbers(claimed)
     return found
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not await condition():  # noqa: ASYNC110  Redis does not call us
-            await asyncio.sleep(0.005)
 
 
 async def claim_when_due(log: Any, consumer: str, limit: int = 10) -> list[Any]:
@@ -62,7 +56,7 @@ def full(valkey: Valkey) -> Iterator[None]:
 
 
 def remember(valkey: Valkey) -> Callable[[], None]:
-    """Returns what takes Redis back to this moment, as a crash does that loses the end of its file."""
+    """Returns a function that resets Redis to its state now, like a crash that loses the end of its file."""
     client = blocking.Redis.from_url(valkey.url, protocol=2)
     keys = {key: (client.dump(key), max(0, client.pttl(key))) for key in client.scan_iter()}
 
@@ -76,7 +70,7 @@ def remember(valkey: Valkey) -> Callable[[], None]:
 
 
 def lose_an_answer(log: Any, script: str) -> None:
-    """Redis runs the next script of this name, and its caller does not hear of it."""
+    """Redis runs the next script of this name, but its caller gets a ConnectionError instead of the answer."""
     run, lose = log._scripts.run, True
 
     async def run_and_lose(name: str, *arguments: Any) -> Any:
@@ -84,7 +78,7 @@ def lose_an_answer(log: Any, script: str) -> None:
         answer = await run(name, *arguments)
         if lose and name in (script, f"stream_{script}"):
             lose = False
-            raise ConnectionError("gone")
+            raise ConnectionError("the answer is lost")
         return answer
 
     log._scripts.run = run_and_lose
