@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import TimeoutError
 
 from asynckit.batcher import Batcher, NotTried
-from tests.support.smtp_peer import until
+from tests.support.programs import until
 
 
 class Commits:

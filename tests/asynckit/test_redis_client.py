@@ -18,9 +18,8 @@ from asynckit.batcher import NotTried
 from asynckit.redis_client import NotConnected, NotSent, blocking_redis_client, redis_client
 from common.handover import handover_error
 from common.mail.errors import CannotAccept, NoAnswer
-from tests.support.programs import Valkey, nobody_s_port, running_valkey
+from tests.support.programs import Valkey, nobody_s_port, running_valkey, until
 from tests.support.proxy import Proxy, a_proxy
-from tests.support.smtp_peer import until
 
 
 @pytest.fixture(scope="module")

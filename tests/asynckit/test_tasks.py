@@ -6,12 +6,12 @@ import logging
 import pytest
 
 from asynckit.tasks import background, end_tasks, keep_running
-from tests.support.smtp_peer import until
-from tests.support.tasks import hard_of_hearing
+from tests.support.programs import until
+from tests.support.tasks import ignore_first_cancellation
 
 
 async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
-    task = asyncio.create_task(hard_of_hearing())
+    task = asyncio.create_task(ignore_first_cancellation())
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.sleep(0)

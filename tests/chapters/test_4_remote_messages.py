@@ -36,10 +36,11 @@ from tests.support.programs import (
     nobody_s_port,
     running_strategy,
     running_valkey,
+    until,
     valkey_of,
     wait_until,
 )
-from tests.support.smtp_peer import smtp_peer, until
+from tests.support.smtp_peer import smtp_peer
 
 channel = chapter_module("4_remote_messages.channel")
 worker_module = chapter_module("4_remote_messages.worker")
@@ -362,7 +363,7 @@ def test_redis_and_its_subscribers_are_back_within_two_seconds_of_a_kill(inbox: 
         settled(strategy, inbox)
         found = account(load, inbox)
         assert found.lost <= 3 * load.clients, "at each kill no more than what was published and not yet read"
-        assert (found.duplicated, found.unasked) == (0, 0)
+        assert (found.duplicated, found.unexpected) == (0, 0)
         synchronous = f"{email_path(someone(), 'Hello', 'x')}?wait=5"
         wait_until(lambda: strategy.ask(synchronous).status == 200, "replies arrive again")
     assert "Traceback" not in strategy.program.output
@@ -513,7 +514,7 @@ def test_a_worker_that_is_stopped_under_load_loses_nothing(inbox: Inbox, valkey:
             with a_worker(inbox, tmp_path, REDIS_URL=valkey.url, DRAIN_SECONDS="10"):
                 load.wait_for_more(50)
     found = account(load, inbox)
-    assert (found.lost, found.duplicated, found.unasked) == (0, 0, 0)
+    assert (found.lost, found.duplicated, found.unexpected) == (0, 0, 0)
     assert found.accepted >= 150
     assert 503 in load.statuses, "no worker was subscribed for a moment"
 

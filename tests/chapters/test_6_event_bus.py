@@ -135,7 +135,7 @@ def test_kills_of_everything_under_load_lose_no_event(inbox: Inbox, tmp_path: Pa
         print(report)
         assert found.lost == 0, report
         assert found.duplicated <= WINDOW * workers_killed, report
-        assert found.unasked == events - found.accepted, f"{report}: only requests whose answer was lost"
+        assert found.unexpected == events - found.accepted, f"{report}: only requests whose answer was lost"
         assert audited(valkey) == events, report
         assert strategy.stats()["failed"] == 0
     assert "Traceback" not in strategy.program.output

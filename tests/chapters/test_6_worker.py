@@ -9,8 +9,7 @@ from asynckit.redis_client import blocking_redis_client, redis_client
 from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog import events, partitions
-from tests.support.programs import Valkey
-from tests.support.smtp_peer import until
+from tests.support.programs import Valkey, until
 
 worker = chapter_module("6_event_bus.worker")
 

@@ -17,8 +17,7 @@ from asynckit.redis_client import blocking_redis_client, redis_client
 from common.mail.errors import Unavailable
 from eventlog import consumers, events, leases, partitions, streams
 from eventlog.handlers import ErrorKind, default_error_kind
-from tests.support.programs import Valkey, a_name
-from tests.support.smtp_peer import until
+from tests.support.programs import Valkey, a_name, until
 
 
 class Permanent(Exception):
@@ -464,7 +463,7 @@ async def test_a_replay_forgets_delays(valkey: Valkey, kind: str) -> None:
                 while await log.next_attempt("listener") is None:  # noqa: ASYNC110  Redis does not notify the test
                     await asyncio.sleep(0.01)
             await log.replay("listener", "beginning")
-            await until(lambda: len(tried) == 2, 20)
+            await until(lambda: len(tried) == 2)
             consumer.stop()
             log.stop_waiting()
             await asyncio.wait_for(running, 10)

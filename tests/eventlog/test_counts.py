@@ -8,9 +8,8 @@ from redis.exceptions import ResponseError
 
 from asynckit.redis_client import redis_client
 from eventlog import counts, scripts
-from tests.support.programs import Valkey
-from tests.support.smtp_peer import until
-from tests.support.tasks import hard_of_hearing
+from tests.support.programs import Valkey, until
+from tests.support.tasks import ignore_first_cancellation
 
 
 class FakeScripts:
@@ -25,7 +24,7 @@ class FakeScripts:
             raise ResponseError("not now")
         self.taken.append((*keys, *words))
         if self.hangs:
-            await hard_of_hearing()
+            await ignore_first_cancellation()
 
 
 async def test_a_full_redis_takes_counts(valkey: Valkey) -> None:

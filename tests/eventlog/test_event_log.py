@@ -30,9 +30,8 @@ from tests.support.event_log import (
     lose_an_answer,
     numbers,
     remember,
-    until,
 )
-from tests.support.programs import ROOT, Valkey
+from tests.support.programs import ROOT, Valkey, until
 
 logs = chapter_module("6_event_bus.logs")
 

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from eventlog import hints
-from tests.support.smtp_peer import until
-from tests.support.tasks import hard_of_hearing
+from tests.support.programs import until
+from tests.support.tasks import ignore_first_cancellation
 
 
 class Redis:
@@ -23,7 +23,7 @@ class Redis:
         self.listening = True
 
     async def get_message(self, **_: object) -> None:
-        await hard_of_hearing()
+        await ignore_first_cancellation()
 
 
 async def test_close_returns_even_if_a_cancellation_is_swallowed() -> None:

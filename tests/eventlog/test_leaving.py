@@ -13,8 +13,7 @@ from redis.asyncio import Redis
 from asynckit.redis_client import redis_client
 from common.processes.chapter import chapter_module
 from eventlog import consumers, events, partitions, streams, syndication
-from tests.support.programs import ROOT, Valkey, a_name
-from tests.support.smtp_peer import until
+from tests.support.programs import ROOT, Valkey, a_name, until
 
 worker = chapter_module("6_event_bus.worker")
 

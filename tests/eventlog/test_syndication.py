@@ -19,8 +19,7 @@ from eventlog import consumers, partitions, scripts, streams, syndication
 from eventlog import events as log_module
 from tests.support.event_bus import LOGS, event_bus, settled, someone
 from tests.support.load import Load
-from tests.support.programs import ROOT, Inbox, Strategy, Valkey, a_name, valkey_of, wait_until
-from tests.support.smtp_peer import until
+from tests.support.programs import ROOT, Inbox, Strategy, Valkey, a_name, until, valkey_of, wait_until
 
 Event = log_module.Event
 

@@ -24,8 +24,8 @@ from common.settings import Settings
 from resque import dates, wire
 from resque.failed import FailedList
 from tests.support.node_peer import NodeError, NodeResque, running_node_resque, why_not
-from tests.support.programs import LIMIT, Inbox, Program, Valkey, a_name
-from tests.support.resque import Resque, until
+from tests.support.programs import LIMIT, Inbox, Program, Valkey, a_name, until
+from tests.support.resque import Resque
 from tests.support.resque_worker import Jobs
 
 email_jobs: Any = chapter_module("5_remote_queue.jobs")

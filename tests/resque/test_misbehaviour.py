@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import resque
-from tests.support.programs import Valkey
-from tests.support.resque import Definition, Resque, a_resque, until
+from tests.support.programs import Valkey, until
+from tests.support.resque import Definition, Resque, a_resque
 
 
 @pytest.fixture

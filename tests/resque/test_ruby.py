@@ -17,8 +17,8 @@ from common.processes.chapter import chapter_module
 from common.settings import Settings
 from resque import failed as failed_module
 from resque import observe
-from tests.support.programs import ROOT, Inbox, Valkey, a_name
-from tests.support.resque import Resque, a_resque, until
+from tests.support.programs import ROOT, Inbox, Valkey, a_name, until
+from tests.support.resque import Resque, a_resque
 
 email_jobs: Any = chapter_module("5_remote_queue.jobs")
 

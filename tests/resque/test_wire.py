@@ -17,8 +17,8 @@ import resque
 from resque import claims, dates, registration, scripts, wire
 from resque import keys as keys_module
 from tests.support.node_peer import NODE, rewrite
-from tests.support.programs import Valkey
-from tests.support.resque import Definition, Resque, a_resque, until
+from tests.support.programs import Valkey, until
+from tests.support.resque import Definition, Resque, a_resque
 
 NOW = 1795246773.9  # 2026-11-21 07:39:33 UTC
 NASTY = 'a "quote", a back\\slash, a /slash/, </script>, \u2028, \x00\x1f\x7f, 😀 and é'

@@ -1,7 +1,7 @@
 """The event log for tests: append, claim and commit numbered events, and make Redis fail."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,9 +9,9 @@ import redis as blocking
 from redis.exceptions import ConnectionError
 
 from eventlog.events import Event
-from tests.support.programs import LIMIT, Valkey, a_name
+from tests.support.programs import Valkey, a_name
 
-LEASE = 10.0  # seconds, where a test does not wait for the end of one
+LEASE = 10.0  # seconds, for tests that do not wait for the end of a lease
 
 
 def an_event(number: int = 0, event_id: str | None = None) -> Any:
@@ -38,12 +38,6 @@ async def claim_all(log: Any, consumer: str, limit: int = 7) -> list[int]:
         assert await commit(log, claimed) == [True] * len(claimed)
         found += numbers(claimed)
     return found
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not await condition():  # noqa: ASYNC110  Redis does not notify the test
-            await asyncio.sleep(0.005)
 
 
 async def claim_when_due(log: Any, consumer: str, limit: int = 10) -> list[Any]:
@@ -84,7 +78,7 @@ def lose_an_answer(log: Any, script: str) -> None:
         answer = await run(name, *arguments)
         if lose and name in (script, f"stream_{script}"):
             lose = False
-            raise ConnectionError("gone")
+            raise ConnectionError("the answer is lost")
         return answer
 
     log._scripts.run = run_and_lose
