@@ -87,6 +87,7 @@ class Worker:
             crash_limit=crash_limit,
             stuck_seconds=stuck_seconds,
             lease_seconds=lease_seconds,
+            definitions=definitions,
         )
 
     @property
