@@ -35,9 +35,12 @@ class TimedOut(Unreachable):
 class LoginFailed(SendError):
     """The server does not take our login. No email is at fault and none should use up attempts: pause and say so."""
 
+    put_off = False
+    """The server has not judged the password (454): try again later than after a refusal."""
+
 
 class InDoubt(SendError):
-    """The connection broke, or the limit passed, between the final dot and the reply: it may have arrived (RFC 1047).
+    """The connection broke, or the limit passed, between the message and the reply: it may have arrived (RFC 1047).
 
     Trying again may send a second copy, not trying again may lose the email. Copies share their Message-ID.
     """

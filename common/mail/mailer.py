@@ -6,7 +6,6 @@ async with Mailer(settings) as mailer:
 
 import asyncio
 import logging
-import ssl
 import time
 from collections import deque
 from contextlib import suppress
@@ -15,15 +14,17 @@ from typing import Self
 
 from common.mail.emails import Address, Email, read_address
 from common.mail.errors import InDoubt, LoginFailed, SendError, SessionLost, TimedOut, TooManySessions
+from common.mail.logins import Logins
 from common.mail.message import build_message
-from common.mail.smtp_session import Limits, SmtpSession
-from common.settings import Settings, SmtpServer
+from common.mail.smtp_conversation import Limits
+from common.mail.smtp_opening import tls_context
+from common.mail.smtp_session import ChunkingFailed, SmtpSession
+from common.settings import Settings
 
 GOODBYE_SECONDS = 1.0  # for a server that does not answer the goodbye
 IDLE_SECONDS = 30.0  # less than any server's patience: Postfix waits 300 s, some providers 60 s
 
 GROW_SECONDS = 30.0  # until one more session is tried, after the server has refused one
-LOGIN_SECONDS = 5.0  # after a login that failed no other is tried: servers lock accounts
 BUSY_SECONDS = 5.0  # an email sent so lately shows that the server is well
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class Mailer:
         self._growing: asyncio.TimerHandle | None = None
         self._login = asyncio.Lock()  # the first session logs in alone; the others learn from it
         self._logged_in = settings.smtp.user is None
-        self._login_error: tuple[float, LoginFailed] | None = None  # loop time, and what the server said
+        self._logins = Logins()
+        self._chunking = True
         self._last_sent = -BUSY_SECONDS  # time.monotonic(), seconds
         self._idle: deque[SmtpSession] = deque()  # the most recently used on the right
         self._open_sessions: set[SmtpSession] = set()  # the idle ones, those in use and those that are closing
@@ -205,12 +207,19 @@ class Mailer:
         if session := self._take_idle():
             with suppress(SessionLost):
                 return await self._use(session, recipient, message, attempt)
+        with suppress(ChunkingFailed):
+            return await self._use(await self._open(), recipient, message, attempt)
         return await self._use(await self._open(), recipient, message, attempt)
 
     async def _use(self, session: SmtpSession, recipient: Address, message: bytes, attempt: _Attempt) -> None:
         attempt.session = session
         try:
             await session.send(self._sender, recipient, message)
+        except ChunkingFailed as error:
+            if self._chunking:
+                log.warning("the mail server offers CHUNKING and refuses BDAT, so emails go out with DATA: %s", error)
+            self._chunking = False
+            raise
         finally:
             self._keep(session)
 
@@ -219,21 +228,21 @@ class Mailer:
         if self._logged_in:
             return await self._open_now()
         async with self._login:
-            if self._login_error and asyncio.get_running_loop().time() - self._login_error[0] < LOGIN_SECONDS:
-                raise LoginFailed(*self._login_error[1].args)
+            self._logins.check()
             return await self._open_now()
 
     async def _open_now(self) -> SmtpSession:
         self._opening += 1
         try:
-            session = await SmtpSession.open(self._server, self._tls, self._limits)
+            session = await SmtpSession.open(self._server, self._tls, self._limits, chunking=self._chunking)
         except LoginFailed as error:
             self._logged_in = False
-            self._login_error = asyncio.get_running_loop().time(), error
+            self._logins.failed(error)
             raise
         finally:
             self._opening -= 1
         self._logged_in = True
+        self._logins.succeeded()
         self._open_sessions.add(session)
         session.closed.add_done_callback(lambda _: self._open_sessions.discard(session))
         return session
@@ -242,8 +251,9 @@ class Mailer:
         self._quit_idle()
         while self._idle:
             session = self._idle.pop()
-            if session.usable:
+            if session.is_quiet():
                 return session
+            session.close()
         return None
 
     def _keep(self, session: SmtpSession) -> None:
@@ -266,15 +276,3 @@ class Mailer:
         too_old = asyncio.get_running_loop().time() - IDLE_SECONDS
         while self._idle and self._idle[0].idle_since <= too_old:
             self._idle.popleft().quit()
-
-
-def tls_context(server: SmtpServer) -> ssl.SSLContext:
-    """Certificates are checked, against the system's authorities or SSL_CERT_FILE, except on loopback.
-
-    There a development server has a home-made certificate, and who could read the wire could read this process.
-    """
-    context = ssl.create_default_context()
-    if server.on_loopback:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
