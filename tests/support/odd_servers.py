@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.support.programs import wait_until
-from tests.support.smtp_peer import ENVELOPE, OTHERS, SmtpPeer, smtp_peer
+from tests.support.smtp_peer import CHUNKING, CHUNKS, ENVELOPE, OTHERS, SmtpPeer, smtp_peer
 
 GREYLISTING_SECONDS = 1.0
 SLOW_SECONDS = 2.0
@@ -22,8 +22,15 @@ ODD_SERVERS: dict[str, dict[str, Any]] = {
         "most_messages": 3,
         "over_most_messages": ("MAIL", b"450 4.7.0 too many messages"),
     },
+    "messages per session, at BDAT": {
+        "extensions": CHUNKING,
+        "most_messages": 3,
+        "over_most_messages": ("BDAT", b"452 4.4.5 Maximum number of messages per session exceeded"),
+    },
+    "chunking that fails": {"extensions": CHUNKING, "knows_bdat": False},
     "three connections": {"most_sessions": 3, "pause": 0.05},  # Microsoft 365
     "slow 250": {"pause": SLOW_SECONDS},  # a server that scans each message; in reality 25 s
+    "slow 250 to BDAT": {"extensions": CHUNKING, "pause": SLOW_SECONDS},
     "slow greeting": {"greeting_pause": SLOW_SECONDS},  # Postfix' postscreen waits 6 s
     "multi-line refusal": {"replies": {"RCPT": REFUSAL}},
     "login refused and closed": {
@@ -66,7 +73,7 @@ class OddServer:
 
 def _fields(name: str) -> dict[str, Any]:
     fields = ODD_SERVERS[name]
-    replies = ENVELOPE | OTHERS | fields.get("replies", {})
+    replies = ENVELOPE | CHUNKS | OTHERS | fields.get("replies", {})
     return {**fields, "replies": replies, "cut_after": set(fields.get("cut_after", ())), "data_after_refusal": False}
 
 

@@ -71,7 +71,16 @@ def statuses(answers: list[Answer]) -> set[int]:
     return {answer.status for answer in answers}
 
 
-@pytest.mark.parametrize("odd", ["slow greeting", "messages per session, at DATA", "messages per session, at MAIL"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "slow greeting",
+        "messages per session, at DATA",
+        "messages per session, at MAIL",
+        "messages per session, at BDAT",
+        "chunking that fails",
+    ],
+)
 def test_a_habit_that_patience_or_another_session_overcomes_is_seen_by_no_caller(facing: Facing, odd: str) -> None:
     """Not by those of strategy 1 either; SMTP_CONNECT_SECONDS is no limit for the greeting."""
     facing.become(odd)
@@ -102,9 +111,10 @@ def test_an_email_arrives_once_after_the_greylisting_where_it_is_kept(facing: Fa
         wait_until(lambda: strategy.stats()["in_flight"] == 0, "all repetitions have ended")
 
 
-def test_a_slow_250_is_in_doubt_for_a_caller_who_waits_and_makes_no_copy_elsewhere(facing: Facing) -> None:
+@pytest.mark.parametrize("odd", ["slow 250", "slow 250 to BDAT"])
+def test_a_slow_250_is_in_doubt_for_a_caller_who_waits_and_makes_no_copy_elsewhere(facing: Facing, odd: str) -> None:
     """Slower than SMTP_SEND_SECONDS in strategy 1, and than a lease in strategy 5."""
-    facing.become("slow 250")
+    facing.become(odd)
     if facing.name == FOREGROUND:
         facing.server.peer.pause = 3 * SLOW_SECONDS
     answers = facing.send_at_once(10)

@@ -147,7 +147,7 @@ async def test_after_an_unknown_recipient_the_session_goes_on(postfix: Postfix) 
             await mailer.send(an_email(UNKNOWN))
         await mailer.send(after)
     await arrived_all(postfix, [before, after])
-    await until(lambda: "ehlo=2 starttls=1 auth=1 mail=3 rcpt=2/3 data=2/3 rset=1 quit=1" in postfix.log)
+    await until(lambda: "ehlo=2 starttls=1 auth=1 mail=3 rcpt=2/3 bdat=3/4 rset=1 quit=1" in postfix.log)
 
 
 async def test_a_domain_that_mail_is_not_for(postfix: Postfix, mailer: Mailer) -> None:
