@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from common.mail.mailer import Mailer
 from common.mail.message import build_message
 from tests.support.postfix import LOGIN, UNKNOWN, USER, Postfix, reason_to_skip, running_postfix
 from tests.support.programs import running_strategy, wait_until
+from tests.support.slow_wire import slow_wire
 from tests.support.smtp_peer import settings, until
 
 pytestmark = pytest.mark.skipif(reason_to_skip() is not None, reason=reason_to_skip() or "")
 
+LATENCY = 0.1  # seconds, added to each round trip
 SENDER = read_address("workshop@example.com")
 
 
@@ -53,6 +56,24 @@ async def arrived_all(postfix: Postfix, emails: list[Email]) -> None:
     """Wait until each of these emails has arrived, and see that none came twice."""
     await until(lambda: all(postfix.arrived(email.id) for email in emails))
     assert {len(postfix.arrived(email.id)) for email in emails} == {1}
+
+
+async def test_an_email_on_a_warm_session_costs_one_round_trip(postfix: Postfix) -> None:
+    emails = [an_email(text="All work and no play makes Jack a dull boy. " * count) for count in (1, 10, 100, 1, 1)]
+    async with slow_wire(postfix.port(), LATENCY) as port:
+        url = postfix.url().replace(f":{postfix.port()}", f":{port}")
+        async with a_mailer(url, smtp_sessions=1) as mailer:
+            times = [await timed(mailer.send(email)) for email in emails]
+    assert all(seconds >= LATENCY for seconds in times)
+    assert sorted(times[1:])[2] < 2 * LATENCY, "the median of those on a warm session"
+    await arrived_all(postfix, emails)
+
+
+async def timed(sending: Awaitable[None]) -> float:
+    """How long it took, in seconds."""
+    before = time.monotonic()
+    await sending
+    return time.monotonic() - before
 
 
 async def test_emails_arrive_over_starttls_with_a_login(postfix: Postfix, mailer: Mailer) -> None:
