@@ -1,7 +1,8 @@
 """`python -m lab.load.smtp`: a bare SMTP conversation, the most that a correct client can do in this language.
 
-The same two round trips as common/mail/smtp_session.py (RFC 2920: after DATA wait for the 354), but one message built
-beforehand and sent over and over, replies counted by their line ends and hardly read. Prints the JSON of load_mailer.
+PIPELINING and DATA, so two round trips for a message (RFC 2920: after DATA wait for the 354). One message is built
+beforehand and sent over and over; the client counts the line ends of the replies and hardly reads them. Prints the JSON
+of lab.load.mailer.
 """
 
 import argparse
