@@ -1,7 +1,8 @@
 """When a refused login may be tried again: a server counts failed logins and may lock the account."""
 
-import asyncio
 import random
+import time
+from collections.abc import Callable
 
 from common.mail.errors import LoginFailed
 
@@ -19,14 +20,15 @@ class Logins:
     after too many logins (RFC 4954), this begins at once. A restarted process tries at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._failures = 0  # in a row
         self._error: LoginFailed | None = None
-        self._next = 0.0  # loop time, seconds
+        self._next = 0.0  # by the clock, seconds
 
     def check(self) -> None:
         """Raise the server's last refusal until the next login may be tried."""
-        if self._error is not None and asyncio.get_running_loop().time() < self._next:
+        if self._error is not None and self._clock() < self._next:
             raise LoginFailed(*self._error.args)
 
     def failed(self, error: LoginFailed) -> None:
@@ -34,7 +36,7 @@ class Logins:
         self._error = error
         slow = error.put_off or self._failures > QUICK_TRIES
         pause = SLOW_SECONDS * random.uniform(1.0, 1.25) if slow else QUICK_SECONDS
-        self._next = asyncio.get_running_loop().time() + pause
+        self._next = self._clock() + pause
 
     def succeeded(self) -> None:
         self._failures = 0

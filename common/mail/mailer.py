@@ -53,6 +53,8 @@ class Mailer:
         """
         self.sent = 0
         self.failed = 0
+        self.login_failed: str | None = None
+        """What the server said when it last refused our login; None after an email or a check that succeeded."""
         self._server = settings.smtp
         self._sender = settings.sender
         self._limits = Limits(
@@ -114,12 +116,14 @@ class Mailer:
         self._attempts[attempt] = None
         try:
             await self._send_within_limit(email, attempt)
-        except SendError:
+        except SendError as error:
             self.failed += 1
+            self._note_login(error)
             raise
         finally:
             del self._attempts[attempt]
         self.sent += 1
+        self.login_failed = None
         self._last_sent = time.monotonic()
         log.info("sent %s to %s in %.1f ms", email.id, email.to, (time.monotonic() - attempt.started) * 1000)
 
@@ -134,6 +138,14 @@ class Mailer:
                 await self._check_now()
         except TimeoutError:
             raise TimedOut(f"{self._server} did not answer within {self._send_seconds:g} s") from None
+        except SendError as error:
+            self._note_login(error)
+            raise
+        self.login_failed = None
+
+    def _note_login(self, error: SendError) -> None:
+        if isinstance(error, LoginFailed):
+            self.login_failed = str(error)
 
     async def _check_now(self) -> None:
         if not self._places.locked():

@@ -1,4 +1,4 @@
-"""Sending for a worker, who has time: throttled, and patient with a mail server that is away."""
+"""Sending for a worker: throttled, and patient with a mail server that is down."""
 
 import asyncio
 import logging
@@ -14,17 +14,15 @@ from common.mail.errors import LoginFailed, SendError, Unavailable, Unreachable
 from common.mail.mailer import Mailer
 from common.mail.retry import concerns_every_email
 
-PROBE_CAP_SECONDS = 2.0  # the longest pause between two looks whether the server is back
-WINDOW = 50  # emails in a worker's hands: more than it has SMTP sessions. What is in its hands, a kill may double
-BREAKS = 3  # so often one email may meet a server that breaks off, and is there again, before that costs it an attempt
-LOGIN_BASE_SECONDS = 5.0  # a login that fails is repaired by a person, and too many attempts lock an account
-LOGIN_CAP_SECONDS = 60.0
+PROBE_CAP_SECONDS = 2.0  # the longest pause between two checks whether the server is back
+WINDOW = 50  # emails in flight in a worker: more than it has SMTP sessions. A kill may double those in flight
+BREAKS = 3  # breaks in a row at one email, with checks in between that succeed: then they cost it an attempt
 
 log = logging.getLogger(__name__)
 
 
 def window(emails_per_second: float | None) -> int:
-    """How many emails a worker should have in its hands; with a throttle no more than a second's worth."""
+    """How many emails a worker should have in flight; with a throttle, at most those of one second."""
     return WINDOW if emails_per_second is None else max(1, min(WINDOW, math.ceil(emails_per_second)))
 
 
@@ -51,7 +49,7 @@ class PatientSender:
         login fails, the email waits here and uses up no attempt. Raises Unreachable or Unavailable when the server
         answered its check but broke off at this email BREAKS times, and Unreachable at once when `patient` is False.
         """
-        breaks = 0  # in a row, although the server was there when asked in between
+        breaks = 0  # in a row, although the server answered the checks in between
         while True:
             if self.paused and not patient:
                 raise Unreachable(self.paused)
@@ -70,7 +68,7 @@ class PatientSender:
                 breaks += 1
                 if not patient:
                     raise
-                if breaks == BREAKS:  # a server that is well but for this email: it counts as its fault
+                if breaks == BREAKS:  # the server works for all but this email: count it as an attempt
                     if isinstance(error, LoginFailed):
                         raise Unavailable(str(error)) from error
                     raise
@@ -79,29 +77,25 @@ class PatientSender:
                 return
 
     def _pause(self, error: SendError) -> None:
-        """Stop all sending until a look at the server succeeds. One line in the log, however many were under way."""
+        """Stop all sending until a check of the server succeeds. One line in the log, however many were in flight."""
         if self._probe is not None:
             return
         self._say_paused(f"{type(error).__name__}: {error}")
         log.warning("pause: %s", self.paused)
         self._ready.clear()
-        self._probe = background(self._wait_for_server(error), "waiting for the mail server")
+        self._probe = background(self._wait_for_server(), "waiting for the mail server")
 
-    async def _wait_for_server(self, error: SendError) -> None:
+    async def _wait_for_server(self) -> None:
+        """The pauses are short after a failed login too: the mailer itself limits how often a login is tried."""
         while True:
             self._failures += 1
-            if isinstance(error, LoginFailed):
-                base, cap = LOGIN_BASE_SECONDS, LOGIN_CAP_SECONDS
-            else:
-                base, cap = 0.1, PROBE_CAP_SECONDS
-            await asyncio.sleep(backoff_seconds(self._failures, base=base, cap=cap))
+            await asyncio.sleep(backoff_seconds(self._failures, base=0.1, cap=PROBE_CAP_SECONDS))
             try:
                 await self._mailer.check()
-            except SendError as again:
-                error = again
+            except SendError as error:
                 self._say_paused(f"{type(error).__name__}: {error}")
-            except Exception:  # a bug here must not leave the worker paused for ever
-                log.exception("error while looking for the mail server")
+            except Exception:  # a bug here must not leave the worker paused forever
+                log.exception("error while checking the mail server")
             else:
                 break
         log.info("the mail server is reachable again")

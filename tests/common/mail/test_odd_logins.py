@@ -1,6 +1,7 @@
 """Mail servers with which a login fails: each strategy names the reason, and none tries many logins."""
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.support.odd_servers import OddServer, odd_server
 from tests.support.programs import Strategy, a_name, running_strategy, wait_until
 
 EMAILS = 10
+RECOVERY_SECONDS = 8.0  # QUICK_SECONDS of common/mail/logins.py, the longest pause between two checks, and some
 REFUSED, TOO_MANY, DEMANDED = "login refused and closed", "too many logins", "login demanded"
 REASONS = {
     REFUSED: "535 5.7.8 bad credentials",
@@ -65,9 +67,25 @@ def test_where_emails_are_kept_sending_is_paused_and_no_attempt_is_lost(odd: str
         stats = strategy.stats()
         assert (stats["failed"], stats["retried"], strategy.held()) == (0, 0, EMAILS)
         assert server.peer.commands.count("AUTH") <= 2
-        if odd == DEMANDED:  # the others are tried again in up to half a minute
+        if odd != TOO_MANY:  # after a 454 the next try comes a minute later
             server.repair_login()
+            repaired = time.monotonic()
             wait_until(lambda: strategy.stats()["sent"] == EMAILS, "all are sent")
+            assert time.monotonic() - repaired < RECOVERY_SECONDS
             assert {server.copies(email_id) for email_id in ids} == {1}
             stats = strategy.stats()
             assert (stats["failed"], stats["retried"]) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["1_foreground", "2_parallel"])
+@pytest.mark.parametrize("odd", [REFUSED, DEMANDED])
+def test_the_stats_show_the_reason_until_an_email_is_sent(odd: str, name: str, tmp_path: Path) -> None:
+    with facing(odd, name, tmp_path) as (strategy, server):
+        assert strategy.stats()["login_failed"] is None
+        strategy.send(someone())
+        wait_until(lambda: REASONS[odd] in (strategy.stats()["login_failed"] or ""), "the reason is shown")
+        server.repair_login()
+        repaired = time.monotonic()
+        wait_until(lambda: strategy.send(someone()).status < 300 and server.peer.messages, "an email is sent")
+        assert time.monotonic() - repaired < RECOVERY_SECONDS
+        wait_until(lambda: strategy.stats()["login_failed"] is None, "the reason is gone")
