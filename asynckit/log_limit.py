@@ -1,22 +1,44 @@
 """A log that stays readable in an outage."""
 
 import logging
+import threading
 import time
+from dataclasses import dataclass, field
+
+REDIS = "Redis"
+"""The cause of the lines that say that Redis cannot be reached or refuses a command."""
+
+
+@dataclass
+class _Second:
+    """When the next line may pass. Threads share it: the heartbeat has a thread of its own."""
+
+    next: float = 0.0  # time.monotonic(), seconds
+    dropped: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_shared: dict[str, _Second] = {}
 
 
 class OncePerSecond:
-    """Passes on one line a second and counts what it swallowed in between."""
+    """Passes on one line a second and counts the lines that it drops in between.
 
-    def __init__(self, log: logging.Logger) -> None:
+    In an outage many parts of a process report the same cause. The limiters with the same `cause` together pass on
+    one line a second; a limiter without a cause counts for itself alone.
+    """
+
+    def __init__(self, log: logging.Logger, cause: str | None = None) -> None:
         self._log = log
-        self._next = 0.0
-        self._swallowed = 0
+        self._second = _Second() if cause is None else _shared.setdefault(cause, _Second())
 
     def warning(self, message: str, *values: object) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            self._swallowed += 1
-            return
-        more = f" (and {self._swallowed} more such lines before)" if self._swallowed else ""
-        self._next, self._swallowed = now + 1.0, 0
+        now, second = time.monotonic(), self._second
+        with second.lock:
+            if now < second.next:
+                second.dropped += 1
+                return
+            dropped, second.dropped = second.dropped, 0
+            second.next = now + 1.0
+        more = f" (and {dropped} more such lines before)" if dropped else ""
         self._log.warning(message + more.replace("%", "%%"), *values)

@@ -16,7 +16,7 @@ from typing import Any
 from redis.exceptions import DataError, RedisError
 
 from asynckit.backoff import Pause, backoff_seconds
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 from asynckit.tasks import background, end_tasks
 
@@ -32,7 +32,7 @@ AGAIN_CAP_SECONDS = 0.5  # between two tries to reach a Redis that is away
 REST_CAP_SECONDS = 2.0  # between two tries of a handler that needs a Redis that is away, or full
 
 log = logging.getLogger(__name__)
-away_log = OncePerSecond(log)  # one for all consumers of a process: they lose the same Redis
+away_log = OncePerSecond(log, REDIS)  # one for all consumers of a process: they lose the same Redis
 
 
 class Consumer:

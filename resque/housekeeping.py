@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from asynckit.heartbeat import RETRY_SECONDS
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 
 from . import show
@@ -63,7 +63,7 @@ class Housekeeping:
         self._stuck_seconds = stuck_seconds
         self._unseen = max(lease_seconds / 2, UNSEEN_SECONDS)  # a lease outlives two thirds of it without a beat
         self._grace = lease_seconds / BEATS + RETRY_SECONDS  # within it, whoever lives has beaten
-        self._log = OncePerSecond(log)
+        self._log = OncePerSecond(log, REDIS)
         self._silent_leader: str | None = None  # in the log already
 
     async def run(self) -> None:

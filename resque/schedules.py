@@ -38,7 +38,7 @@ from cronsim import CronSim, CronSimError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 
 from .events import Erred, Fired, Hook, ignore
@@ -241,7 +241,7 @@ class Schedules:
         self._hook = hook
         self._named: dict[str, str] = {}  # in the log already
         self._stored: set[str] = set()  # those that stood in Redis when last looked
-        self._log = OncePerSecond(log)
+        self._log = OncePerSecond(log, REDIS)
 
     async def run(self) -> None:
         """Fire what is due, until cancelled."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from redis.exceptions import RedisError
 
 from asynckit.backoff import backoff_seconds
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 from asynckit.tasks import background, end_tasks
 
@@ -97,7 +97,7 @@ class Worker:
         self._linger: asyncio.TimerHandle | None = None
         self._lost = False
         self._paused = ""
-        self._log = OncePerSecond(log)
+        self._log = OncePerSecond(log, REDIS)
 
     @property
     def busy(self) -> int:
