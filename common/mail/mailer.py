@@ -22,10 +22,11 @@ from common.mail.smtp_session import ChunkingFailed, SmtpSession
 from common.settings import Settings
 
 GOODBYE_SECONDS = 1.0  # for a server that does not answer the goodbye
-IDLE_SECONDS = 30.0  # less than any server's patience: Postfix waits 300 s, some providers 60 s
-
-GROW_SECONDS = 30.0  # until one more session is tried, after the server has refused one
-BUSY_SECONDS = 5.0  # an email sent so lately shows that the server is well
+IDLE_SECONDS = (
+    30.0  # shorter than the limit of any server: Postfix closes an idle session after 300 s, others after 60 s
+)
+GROW_SECONDS = 30.0  # after the server has refused a session: the time until the pool tries one more
+BUSY_SECONDS = 5.0  # if an email was sent within this time, the server works
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +45,12 @@ class Mailer:
     """Sends emails through at most `settings.smtp_sessions` sessions; further sends wait for one, in order.
 
     `sent` and `failed` count attempts. A server that greets with 421 while other sessions are open has a limit of
-    sessions: the pool shrinks to what it accepts, and tries one more from time to time.
+    sessions: the pool shrinks to what it accepts, and tries one more every GROW_SECONDS.
     """
 
     def __init__(self, settings: Settings, *, patient: bool = False) -> None:
         """`patient` is for a worker. It waits for a free session as long as it takes, and for each answer as long as
-        RFC 5321, 4.5.3.2, says. An impatient mailer's caller waits: `smtp_send_seconds` limit the whole of a send.
+        RFC 5321, 4.5.3.2, says. The caller of an impatient mailer waits: `smtp_send_seconds` limits the whole send.
         """
         self.sent = 0
         self.failed = 0
@@ -59,7 +60,7 @@ class Mailer:
         self._sender = settings.sender
         self._limits = Limits(
             connect=settings.smtp_connect_seconds,
-            # Some servers delay their greeting on purpose: Postfix' postscreen by 6 s.
+            # Some servers delay their greeting on purpose: Postfix's postscreen by 6 s.
             greeting=settings.smtp_greeting_seconds if patient else settings.smtp_send_seconds,
             command=settings.smtp_command_seconds,
             data=settings.smtp_data_seconds,
@@ -71,7 +72,7 @@ class Mailer:
         self._withheld = 0  # places of sessions that the server has refused
         self._opening = 0
         self._growing: asyncio.TimerHandle | None = None
-        self._login = asyncio.Lock()  # the first session logs in alone; the others learn from it
+        self._login = asyncio.Lock()  # the first session logs in alone: if its login fails, the others do not try
         self._logged_in = settings.smtp.user is None
         self._logins = Logins()
         self._chunking = True
@@ -90,14 +91,14 @@ class Mailer:
                 timer.cancel()
         while self._idle:
             self._idle.pop().quit()
-        if self._open_sessions:  # the end of a TLS connection takes a round trip
+        if self._open_sessions:  # closing a TLS connection takes a round trip
             await asyncio.wait([session.closed for session in self._open_sessions], timeout=GOODBYE_SECONDS)
         for session in self._open_sessions:
             session.abort()
 
     @property
     def in_flight(self) -> int:
-        """Sends begun and not ended, those that wait for a free session included."""
+        """Sends that have begun and not ended, including those that wait for a free session."""
         return len(self._attempts)
 
     @property
@@ -109,8 +110,8 @@ class Mailer:
     async def send(self, email: Email) -> None:
         """Try once. Returns when the server has said 250.
 
-        Raises a SendError (see common/mail/errors.py) otherwise. An impatient mailer does so at the latest
-        `smtp_send_seconds` after a session was free, connecting included, and waits as long again for a free session.
+        Raises a SendError (see common/mail/errors.py) otherwise. An impatient mailer waits at most `smtp_send_seconds`
+        for a free session, and then at most as long for the rest, connecting included.
         """
         attempt = _Attempt(time.monotonic())
         self._attempts[attempt] = None
@@ -130,8 +131,8 @@ class Mailer:
     async def check(self) -> None:
         """Find out whether the mail server could take an email now. Raises a SendError if not.
 
-        With all sessions in use, an email sent lately is the answer; else a session beside them asks. An impatient
-        mailer's check takes at most `smtp_send_seconds`.
+        With all sessions in use, an email sent within BUSY_SECONDS is proof; otherwise an additional session asks. The
+        check of an impatient mailer takes at most `smtp_send_seconds`.
         """
         try:
             async with asyncio.timeout(self._send_seconds):
@@ -175,7 +176,7 @@ class Mailer:
             pass
 
     async def _send_in_a_place(self, recipient: Address, message: bytes, attempt: _Attempt) -> bool:
-        """Returns False when the place was given up, because the server accepts fewer sessions: wait for another."""
+        """Returns False if the place was given up because the server accepts fewer sessions: wait for another."""
         seconds = self._send_seconds
         try:
             async with asyncio.timeout(seconds):
@@ -208,14 +209,14 @@ class Mailer:
             self._growing = asyncio.get_running_loop().call_later(GROW_SECONDS, self._grow)
 
     def _grow(self) -> None:
-        """One place more, at which the next send that finds no idle session tries."""
+        """Add a place: the next send that finds no idle session tries to open one."""
         self._withheld -= 1
         self._places.release()
         again = self._withheld > 0
         self._growing = asyncio.get_running_loop().call_later(GROW_SECONDS, self._grow) if again else None
 
     async def _hand_in(self, recipient: Address, message: bytes, attempt: _Attempt) -> None:
-        """On a warm session if there is one; if the server has ended that meanwhile, on a new one."""
+        """Send on an idle session if there is one. If the server has ended that session, or there is none, open one."""
         if session := self._take_idle():
             with suppress(SessionLost):
                 return await self._use(session, recipient, message, attempt)
@@ -236,7 +237,7 @@ class Mailer:
             self._keep(session)
 
     async def _open(self) -> SmtpSession:
-        """Raises LoginFailed without asking the server for a while after it has refused a login."""
+        """Raises LoginFailed without asking the server while `Logins` allows no further try."""
         if self._logged_in:
             return await self._open_now()
         async with self._login:
@@ -284,7 +285,7 @@ class Mailer:
             self._idle_timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._idle_timer_fired)
 
     def _quit_idle(self) -> None:
-        """Leave before the server loses patience, and give back what a burst has opened."""
+        """End idle sessions before the server does. This also closes the sessions that a burst has opened."""
         too_old = asyncio.get_running_loop().time() - IDLE_SECONDS
         while self._idle and self._idle[0].idle_since <= too_old:
             self._idle.popleft().quit()

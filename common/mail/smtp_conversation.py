@@ -10,7 +10,7 @@ from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, Session
 
 _REPLY_LINE = re.compile(rb"(\d{3})(?:([ -])([^\n]*?))?\r?\n")
 _MAX_REPLY = 64 * 1024  # bytes; a server that sends more without completing a reply does not speak SMTP
-_NOT_LOGGED_IN = {454, 530, 534, 535, 538}  # RFC 4954: the fault of our login, not of this email
+_NOT_LOGGED_IN = {454, 530, 534, 535, 538}  # RFC 4954: our login is at fault, not this email
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Limits:
     """For MAIL and RCPT."""
     data: float = 120.0
     answer: float = 600.0
-    """For the answer to the message. A client that gives up earlier makes copies: the server may have taken it."""
+    """For the answer to the message. A client that gives up earlier and repeats it makes copies: the server may have taken it."""
 
 
 class Reply(NamedTuple):

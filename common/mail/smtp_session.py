@@ -25,7 +25,7 @@ from common.mail.smtp_conversation import Limits, Reply, SmtpConversation
 from common.mail.smtp_opening import open_connection
 from common.settings import SmtpServer
 
-_MAX_FRUITLESS = 3  # refused emails and checks in a row, then the session is left; see _fruitless
+_MAX_FRUITLESS = 3  # refused emails and checks in a row before the session is closed; see _fruitless
 _CHUNKING_FAILS = {500, 501, 502, 503, 504}  # RFC 5321, 4.2.1: the fault of the command, not of this email
 _GO_ON = 354
 
@@ -48,7 +48,7 @@ class SmtpSession(SmtpConversation):
         self.emails = 0
         """Taken by the server on this session."""
         self.idle_since = 0.0  # loop time, seconds; kept by the pool
-        # Refused emails and checks since the last email that was taken. Servers slow down a client that only errs:
+        # Refused emails and checks since the last email that was taken. Servers slow down a client that makes errors:
         # Postfix waits a second per command from the 10th error on, and hangs up at the 20th or the 120th NOOP.
         self._fruitless = 0
         self._pipelining = "pipelining" in extensions
@@ -84,7 +84,7 @@ class SmtpSession(SmtpConversation):
         """
         smtputf8 = sender.needs_smtputf8 or recipient.needs_smtputf8
         if smtputf8 and not self._smtputf8:
-            raise Refused("the mail server does not offer SMTPUTF8, which an address with such letters needs")
+            raise Refused("the mail server does not offer SMTPUTF8, which an address with non-ASCII letters needs")
         mail = f"MAIL FROM:<{sender.wire}>{' SMTPUTF8' if smtputf8 else ''}\r\n".encode()
         rcpt = f"RCPT TO:<{recipient.wire}>\r\n".encode()
         if not self._chunking:

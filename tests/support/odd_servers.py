@@ -1,7 +1,8 @@
-"""Mail servers that are odd in ways that real ones are, by name; `odd_server` runs one in a thread of its own."""
+"""Mail servers as odd as some real ones, by name; `odd_server` runs one in a thread of its own."""
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,7 +32,7 @@ ODD_SERVERS: dict[str, dict[str, Any]] = {
     "three connections": {"most_sessions": 3, "pause": 0.05},  # Microsoft 365
     "slow 250": {"pause": SLOW_SECONDS},  # a server that scans each message; in reality 25 s
     "slow 250 to BDAT": {"extensions": CHUNKING, "pause": SLOW_SECONDS},
-    "slow greeting": {"greeting_pause": SLOW_SECONDS},  # Postfix' postscreen waits 6 s
+    "slow greeting": {"greeting_pause": SLOW_SECONDS},  # Postfix's postscreen waits 6 s
     "multi-line refusal": {"replies": {"RCPT": REFUSAL}},
     "login refused and closed": {
         **LOGIN_OFFERED,
@@ -48,12 +49,13 @@ class OddServer:
 
     def __init__(self, peer: SmtpPeer, loop: asyncio.AbstractEventLoop) -> None:
         self.peer = peer
+        self.started = time.monotonic()
         self._loop = loop
         user = "jo:secret@" if "AUTH" in peer.replies else ""
         self.url = f"smtp://{user}127.0.0.1:{peer.port}"
 
     def become(self, name: str) -> None:
-        """Cut all sessions, forget everything, and be another odd server on the same port."""
+        """Cut all sessions, forget everything, and act as another odd server on the same port."""
         self._loop.call_soon_threadsafe(self.peer.drop_connections)
         wait_until(lambda: not self.peer.sessions, "all sessions have ended")
         fresh = SmtpPeer(**_fields(name), port=self.peer.port)

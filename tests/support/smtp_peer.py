@@ -1,4 +1,4 @@
-"""A mail server for tests: it does what it is told, and remembers every byte it was sent."""
+"""A mail server for tests: each test sets its answers, and it keeps every byte that it reads."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ OTHERS = {"EHLO": b"", "NOOP": b"250 ok", "QUIT": b"221 bye"}
 
 @dataclass
 class SmtpPeer:
-    """Behaviour is changed by changing the fields, at any time.
+    """Change the fields at any time to change its behaviour.
 
     replies: what it answers to a command, "." being the end of the message and "BDAT LAST" the last chunk of one; an
     empty answer means that it hangs.
@@ -34,7 +34,7 @@ class SmtpPeer:
     greeting_pause: float = 0.0
     """Seconds before the greeting."""
     most_sessions: int | None = None
-    """At one time; a further connection is greeted with a 421."""
+    """At one time; it greets further connections with a 421."""
     most_messages: int | None = None
     """In one session; after these it answers `over_most_messages` to that command."""
     over_most_messages: tuple[str, bytes] = ("DATA", b"452 4.4.5 Maximum number of messages per session exceeded")
@@ -45,7 +45,7 @@ class SmtpPeer:
     latency: float = 0.0
     """Seconds before it answers what it has read: added to each round trip."""
     greylist_seconds: float = 0.0
-    """A recipient is refused with a 450 until this long after the first attempt."""
+    """It refuses a recipient with a 450 until this long after the first attempt."""
     pause: float = 0.0
     """Seconds before it answers the end of a message."""
     port: int = 0
@@ -53,7 +53,7 @@ class SmtpPeer:
     """Everything that clients wrote, in the order it came."""
     commands: list[str] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
-    """The messages that were answered with a 2xx, still dot-stuffed, without the final dot."""
+    """The messages that were answered with a 2xx, as they came: with DATA still dot-stuffed, without the final dot."""
     connections: int = 0
     reads: int = 0
     """How often it had to wait for the client: one per round trip."""
@@ -130,7 +130,7 @@ class SmtpPeer:
         return data
 
     def _limited(self, line: bytes, command: str, taken: int, *, refused: bool) -> bytes | None:
-        """The answer to this command where a limit or the order of commands demands another one than usual."""
+        """The answer to this command if a limit or the order of commands changes it."""
         if refused and not self.data_after_refusal and command in ("RCPT", "DATA", *CHUNKS):
             return b"503 5.5.1 bad sequence of commands"
         limited, reply = self.over_most_messages
@@ -143,7 +143,7 @@ class SmtpPeer:
         return None
 
     async def _answer(self, writer: asyncio.StreamWriter, command: str) -> bytes | None:
-        """Returns what it answered, where that is not what the client expects to find in `replies`."""
+        """Returns what it answered; None if that is in `replies`."""
         self.commands.append(command)
         if command in (".", "BDAT LAST") and self.pause:
             await asyncio.sleep(self.pause)
@@ -194,5 +194,5 @@ def settings(**values: Any) -> Settings:
 async def until(condition: Callable[[], object], limit: float = 20.0) -> None:
     """Let the event loop run until the condition holds; fails after `limit` seconds."""
     async with asyncio.timeout(limit):
-        while not condition():  # noqa: ASYNC110  what the tests wait for has no event of its own
+        while not condition():  # noqa: ASYNC110  the conditions have no event to wait for
             await asyncio.sleep(0.001)

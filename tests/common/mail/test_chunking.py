@@ -36,7 +36,9 @@ async def mailer(peer: SmtpPeer) -> AsyncIterator[Mailer]:
 @pytest.mark.parametrize(
     ("extensions", "round_trips"), [(CHUNKING, 1), (["PIPELINING"], 2), (["CHUNKING"], 4), ([], 4)]
 )
-async def test_the_round_trips_of_an_email_on_a_warm_session(extensions: list[str], round_trips: int) -> None:
+async def test_an_email_on_a_warm_session_takes_as_few_round_trips_as_the_extensions_allow(
+    extensions: list[str], round_trips: int
+) -> None:
     async with smtp_peer(extensions=extensions) as peer, Mailer(peer.settings()) as mailer:
         await mailer.send(an_email())
         reads, peer.latency, before = peer.reads, LATENCY, time.monotonic()
@@ -92,7 +94,7 @@ def without_date(message: bytes) -> list[bytes]:
         ("BDAT LAST", b"421 going down", Unavailable),
     ],
 )
-async def test_an_error_says_who_can_act_and_the_next_email_is_sent(
+async def test_an_error_tells_who_can_act_and_the_next_email_is_sent(
     command: str, reply: bytes, error: type[SendError], warm: bool, bdat_accepted: bool
 ) -> None:
     async with smtp_peer(extensions=CHUNKING, data_after_refusal=bdat_accepted) as peer:
@@ -112,9 +114,11 @@ async def test_an_error_says_who_can_act_and_the_next_email_is_sent(
         assert "DATA" not in peer.commands
         spent = warm and command != "RCPT" and reply.startswith(b"45")
         if spent:
-            assert peer.connections == 2, "a session at its limit says so too: a new one is tried once"
+            assert peer.connections == 2, (
+                "a server at its limit of messages says so too: the mailer tries one new session"
+            )
         elif not reply.startswith(b"421"):
-            assert peer.connections == 1, "a refusal does not cost the session"
+            assert peer.connections == 1, "the session stays open after a refusal"
             assert "RSET" in peer.commands
 
 
