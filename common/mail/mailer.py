@@ -22,9 +22,7 @@ from common.mail.smtp_session import ChunkingFailed, SmtpSession
 from common.settings import Settings
 
 GOODBYE_SECONDS = 1.0  # for a server that does not answer the goodbye
-IDLE_SECONDS = (
-    30.0  # shorter than the limit of any server: Postfix closes an idle session after 300 s, others after 60 s
-)
+IDLE_SECONDS = 30.0  # shorter than any server's limit: Postfix closes an idle session after 300 s, others after 60 s
 GROW_SECONDS = 30.0  # after the server has refused a session: the time until the pool tries one more
 BUSY_SECONDS = 5.0  # if an email was sent within this time, the server works
 

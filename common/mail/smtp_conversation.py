@@ -24,7 +24,7 @@ class Limits:
     """For MAIL and RCPT."""
     data: float = 120.0
     answer: float = 600.0
-    """For the answer to the message. A client that gives up earlier and repeats it makes copies: the server may have taken it."""
+    """For the answer to the message. A client that gives up earlier makes copies: the server may have taken it."""
 
 
 class Reply(NamedTuple):

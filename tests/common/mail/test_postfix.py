@@ -253,9 +253,7 @@ async def test_an_email_above_the_limit_per_minute_is_unavailable(postfix: Postf
     await arrived_all(postfix, emails[:2])
 
 
-async def test_nothing_is_lost_when_postfix_is_killed_and_the_first_send_afterwards_works(
-    postfix: Postfix, mailer: Mailer
-) -> None:
+async def test_a_killed_postfix_loses_nothing_and_the_next_send_works(postfix: Postfix, mailer: Mailer) -> None:
     """With sends in flight, all processes of Postfix are killed: the emails with a 250 arrive all the same."""
     emails = [an_email() for _ in range(500)]
     sends = [asyncio.create_task(mailer.send(email)) for email in emails]
