@@ -134,9 +134,8 @@ class SmtpSession(SmtpConversation):
         data_started = last.code == _GO_ON and not self._chunking
         if mail.ok and rcpt.ok and (data_started or (self._chunking and last.ok)):
             return
-        if self._chunking and mail.ok and rcpt.ok and last.code in _CHUNKING_FAILS:
-            self.close()  # it may read the chunk as commands, and answer each
-            raise ChunkingFailed(str(last))
+        if mail.ok and rcpt.ok:
+            self._check_chunking(last)
         await self._clear(data_started=data_started)
         failed = next((reply for reply in (mail, rcpt) if not reply.ok), last)
         recipient_refused = mail.ok and not rcpt.ok
@@ -145,10 +144,17 @@ class SmtpSession(SmtpConversation):
             raise SessionSpent(str(failed))
         raise failed.error()
 
+    def _check_chunking(self, reply: Reply) -> None:
+        """Raise ChunkingFailed if this reply to BDAT says that the server does not know the command."""
+        if self._chunking and reply.code in _CHUNKING_FAILS:
+            self.close()  # it may read the chunk as commands, and answer each
+            raise ChunkingFailed(str(reply))
+
     async def _finish(self, data: bytes) -> None:
         """Send the end of the message."""
         [reply] = await self.exchange(data, limit=self.limits.answer, hands_in=True)
         if not reply.ok:
+            self._check_chunking(reply)
             if self._chunking:  # RFC 3030, 2: the state after a refused chunk is not defined
                 await self._clear()
             raise reply.error()
