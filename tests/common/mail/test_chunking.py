@@ -41,12 +41,14 @@ async def test_the_extensions_decide_how_many_round_trips_an_email_takes(
 ) -> None:
     async with smtp_peer(extensions=extensions) as peer, Mailer(peer.settings()) as mailer:
         await mailer.send(an_email())
-        reads, peer.latency, before = peer.reads, LATENCY, time.monotonic()
+        reads, peer.latency = peer.reads, LATENCY
+        times = []
         for _ in range(3):
+            before = time.monotonic()
             await mailer.send(an_email())
-        seconds = time.monotonic() - before
+            times.append(time.monotonic() - before)
         assert peer.reads - reads == 3 * round_trips
-        assert 3 * round_trips * LATENCY <= seconds < (3 * round_trips + 2) * LATENCY
+        assert round_trips * LATENCY <= min(times) < (round_trips + 1) * LATENCY, "a busy machine delays some"
         assert (peer.connections, len(peer.messages)) == (1, 4)
 
 
