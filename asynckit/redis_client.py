@@ -29,21 +29,27 @@ from redis.exceptions import (
 )
 from redis.retry import Retry as BlockingRetry
 
+from asynckit.sentinel import BlockingFindsPrimary, FindsPrimary, SentinelUrl, read_sentinel_url
+
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
+WAIT_MS = 1000  # how long the replicas may take to acknowledge; below ANSWER_SECONDS, for the answer must come too
 BAD_OPTION = "has an option that redis-py does not know"
 
 
 def redis_client(url: str, answer_seconds: float = ANSWER_SECONDS) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`; connections are opened when needed and kept.
+    """A client for `redis://`, `rediss://`, `unix://` or `redis+sentinel://`; connections are opened when needed.
 
     A command fails at the latest `answer_seconds` after it was sent; a blocking read needs a client of its own with a
     longer limit. Commands raise RedisError. Raises ValueError when the URL has an option that redis-py does not know;
     the message does not repeat the URL, which may hold a password.
     """
+    sentinels = read_sentinel_url(url)
     try:
-        options = _options(parse_url(url), Retry(NoBackoff(), 0), answer_seconds)
-        pool = ConnectionPool(**_leaving(_LeavesReplica, Connection, options))
+        from_url = parse_url(sentinels.primary if sentinels else url)
+        options = _options(from_url, Retry(NoBackoff(), 0), answer_seconds)
+        mixins = (FindsPrimary, _LeavesReplica) if sentinels else (_LeavesReplica,)
+        pool = ConnectionPool(**_with_mixins(mixins, Connection, options, sentinels))
         pool.make_connection()  # type: ignore[no-untyped-call]  # connects to nothing yet, but looks at the options
     except (TypeError, ValueError, RedisError):
         raise ValueError(BAD_OPTION) from None
@@ -52,10 +58,12 @@ def redis_client(url: str, answer_seconds: float = ANSWER_SECONDS) -> Redis:
 
 def blocking_redis_client(url: str, answer_seconds: float = ANSWER_SECONDS) -> redis.Redis:
     """The same for a thread of its own, which may wait for an answer. Never for the event loop."""
+    sentinels = read_sentinel_url(url)
     try:
-        from_url = parse_blocking_url(url)  # type: ignore[no-untyped-call]
+        from_url = parse_blocking_url(sentinels.primary if sentinels else url)  # type: ignore[no-untyped-call]
         options = _options(from_url, BlockingRetry(NoBackoff(), 0), answer_seconds)
-        pool = redis.ConnectionPool(**_leaving(_BlockingLeavesReplica, BlockingConnection, options))
+        mixins = (BlockingFindsPrimary, _BlockingLeavesReplica) if sentinels else (_BlockingLeavesReplica,)
+        pool = redis.ConnectionPool(**_with_mixins(mixins, BlockingConnection, options, sentinels))
         pool.make_connection()  # connects to nothing yet
     except (TypeError, ValueError, RedisError):
         raise ValueError(BAD_OPTION) from None
@@ -72,6 +80,13 @@ class NotConnected(NotSent, ConnectionError):
 
 class ConnectTimedOut(NotSent, TimeoutError):
     pass
+
+
+class TooFewReplicas(TimeoutError):
+    """The primary has the write, but too few replicas have acknowledged it in time: a failover may lose it."""
+
+    def __init__(self, wanted: int, acknowledged: int) -> None:
+        super().__init__(f"{acknowledged} of {wanted} replicas have acknowledged the write")
 
 
 class _LeavesReplica:
@@ -133,10 +148,13 @@ class _BlockingLeavesReplica:
             raise
 
 
-def _leaving(leaves: type, plain: type, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a pool whose connections, plain ones or those that the URL asks for, leave a replica."""
+def _with_mixins(
+    mixins: tuple[type, ...], plain: type, options: dict[str, Any], sentinels: SentinelUrl | None
+) -> dict[str, Any]:
+    """The options of a pool whose connections, plain ones or those that the URL asks for, have these mixins."""
     kind = options.get("connection_class", plain)
-    return {**options, "connection_class": type(kind.__name__, (leaves, kind), {"siblings": WeakSet()})}
+    members: dict[str, Any] = {"siblings": WeakSet(), "sentinels": sentinels}
+    return {**options, "connection_class": type(kind.__name__, (*mixins, kind), members)}
 
 
 def _options(from_url: Any, retry: object, answer_seconds: float) -> dict[str, Any]:
@@ -155,6 +173,8 @@ def describe(error: Exception) -> str:
     match error:
         case AuthenticationError():
             return "Redis does not take our login"
+        case TooFewReplicas():
+            return f"Redis: {error}"
         case TimeoutError():
             return "Redis does not answer in time"
         case BusyLoadingError():

@@ -54,7 +54,7 @@ class Appender:
 
     async def _append_to(self, number: int, lines: Sequence[bytes]) -> Any:
         of_one = keys(number, "partitions", "state", "ids", "counters")
-        return await self._scripts.run("append", of_one, number, *self._limits, b"".join(lines))
+        return await self._scripts.run_acknowledged("append", of_one, number, *self._limits, b"".join(lines))
 
     async def _search(self, sealed: Sequence[int], ids: Sequence[str]) -> dict[str, str]:
         """Where these ids are in partitions that are sealed, and so can get no more of them."""

@@ -88,7 +88,8 @@ class Log(ABC):
     All that asks Redis raises RedisError.
     """
 
-    def __init__(self, redis: Redis, lease_seconds: float, owner: str = "") -> None:
+    def __init__(self, redis: Redis, lease_seconds: float, owner: str = "", ack_replicas: int = 0) -> None:
+        """With `ack_replicas`, an appended event has reached so many replicas; else TooFewReplicas is raised."""
         self.owner = owner or uuid4().hex
         """Names this process in its leases: no other process has ever had this name."""
         self.other: Log | None = None
@@ -96,7 +97,7 @@ class Log(ABC):
         self.limits: tuple[float, int] | None = None
         """After how many seconds and how many events a partition is sealed; None: never."""
         self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
-        self._scripts = Scripts(redis)
+        self._scripts = Scripts(redis, ack_replicas=ack_replicas)
         self._lease_ms = int(lease_seconds * 1000)
         self._append = Batcher(self._append_many, LARGEST)
         self._commit = Batcher(self.commit_many, LARGEST)

@@ -27,9 +27,10 @@ class PartitionedLog(Log):
         partition_seconds: float = 60.0,
         partition_events: int = PARTITION_EVENTS,
         hints: Redis | None = None,
+        ack_replicas: int = 0,
     ) -> None:
         """`hints` is the client to subscribe with, where `redis` cannot: a cluster's."""
-        super().__init__(redis, lease_seconds)
+        super().__init__(redis, lease_seconds, ack_replicas=ack_replicas)
         self.limits = partition_seconds, partition_events
         self._appender = Appender(redis, self._scripts, int(partition_seconds * 1000), partition_events)
         self._inspection = Inspection(redis)

@@ -15,7 +15,10 @@ import redis as blocking
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from asynckit.redis_client import WAIT_MS, TooFewReplicas
+
 FOLDER = Path(__file__).parent / "lua"
+WRITTEN = "eventlog:written"  # string: how many appends have waited for replicas
 
 
 @lru_cache
@@ -29,10 +32,11 @@ class Scripts:
     Works the same with a RedisCluster, which finds the node by the keys.
     """
 
-    def __init__(self, redis: Redis, folder: Path = FOLDER) -> None:
-        """`folder` holds the scripts, each in NAME.lua."""
+    def __init__(self, redis: Redis, folder: Path = FOLDER, ack_replicas: int = 0) -> None:
+        """`folder` holds the scripts, each in NAME.lua; `ack_replicas` is for `run_acknowledged`."""
         self._redis = redis
         self._folder = folder
+        self._ack_replicas = ack_replicas
         self._shas: dict[str, str] = {}
 
     async def run(self, name: str, keys: Sequence[str], *values: str | bytes | int | float) -> Any:
@@ -41,6 +45,29 @@ class Scripts:
             return await self._execute("EVALSHA", self._sha(name), *words)
         except NoScriptError:
             return await self._execute("EVAL", source(name, self._folder), *words)
+
+    async def run_acknowledged(self, name: str, keys: Sequence[str], *values: str | bytes | int | float) -> Any:
+        """The same, but returns when `ack_replicas` replicas have the write. Else raises TooFewReplicas.
+
+        WAIT counts the writes of its own connection, so all go out on one. A script that finds its event there already
+        writes nothing; the counter is a write, and WAIT covers all that came before it.
+        """
+        if not self._ack_replicas:
+            return await self.run(name, keys, *values)
+        for _ in range(2):
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.execute_command("EVALSHA", self._sha(name), len(keys), *keys, *values)
+            pipeline.incr(WRITTEN)
+            pipeline.execute_command("WAIT", self._ack_replicas, WAIT_MS)
+            answer, _, acknowledged = await pipeline.execute(raise_on_error=False)
+            if not isinstance(answer, NoScriptError):
+                break
+            await self._redis.script_load(source(name, self._folder).decode())
+        if isinstance(answer, Exception):
+            raise answer
+        if not isinstance(acknowledged, int) or acknowledged < self._ack_replicas:
+            raise TooFewReplicas(self._ack_replicas, acknowledged if isinstance(acknowledged, int) else 0)
+        return answer
 
     def _execute(self, *words: Any) -> Awaitable[Any]:
         reply: Awaitable[Any] = self._redis.execute_command(*words)  # type: ignore[no-untyped-call]

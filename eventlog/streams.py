@@ -62,7 +62,7 @@ class StreamLog(Log):
 
     async def _append_many(self, items: Sequence[tuple[Event, bool]]) -> Sequence[str]:
         lines = b"".join([b"%s %s\n" % (event.id.encode(), event.to_json()) for event, _ in items])
-        found = await self._scripts.run("stream_append", [STREAM, STATE, *IDS], REMEMBER_SECONDS, lines)
+        found = await self._scripts.run_acknowledged("stream_append", [STREAM, STATE, *IDS], REMEMBER_SECONDS, lines)
         return [position.decode() for position in found]
 
     async def end(self) -> str:

@@ -38,6 +38,7 @@ Ours alone; no foreign program looks at keys that begin with `py:`:
     py:unique:DIGEST         string  the id of the one job of its kind that may wait or run; goes away by itself
     py:chart:N               hash    what ended in the ten seconds number N, and how long it had waited; for two hours
     py:totals                hash    since ever: succeeded, failed, retried, crashed, late
+    py:written               string  how many batches of jobs have waited for replicas
     py:cron                  hash    name of a schedule -> the last due second for which it was enqueued, and a digest
                                      of when it is due
 """
@@ -71,6 +72,7 @@ class Keys:
         self.seen_before = self.key("py:seen:before")
         self.unreadable = self.key("py:unreadable")
         self.totals = self.key("py:totals")
+        self.written = self.key("py:written")
         self.cron = self.key("py:cron")
 
     def key(self, *parts: str) -> str:

@@ -36,10 +36,17 @@ class Queue:
     then a job that has an id may be enqueued again without fear, for at least an hour.
     """
 
-    def __init__(self, redis: Redis, namespace: str = "resque", definitions: Definitions | None = None) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        namespace: str = "resque",
+        definitions: Definitions | None = None,
+        ack_replicas: int = 0,
+    ) -> None:
+        """With `ack_replicas`, an enqueued job has reached so many replicas; else TooFewReplicas is raised."""
         self.redis: Any = redis  # its types do not know that answers are bytes here
         self.keys = Keys(namespace)
-        self.scripts = Scripts(redis)
+        self.scripts = Scripts(redis, ack_replicas, self.keys.written)
         self._definitions = definitions or {}
         self._enqueue: Batcher[_Order, bool] = Batcher(self._enqueue_many)
 

@@ -30,6 +30,7 @@ TYPES = {
     "py:seen:before": "set",
     "py:unreadable": "list",
     "py:totals": "hash",
+    "py:written": "string",
     "py:cron": "hash",
 }
 FAMILIES = {

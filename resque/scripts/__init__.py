@@ -16,9 +16,10 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from asynckit.batcher import Batcher
-from asynckit.redis_client import ANSWER_SECONDS
+from asynckit.redis_client import ANSWER_SECONDS, WAIT_MS, TooFewReplicas
 
 FOLDER = Path(__file__).parent
+ACKNOWLEDGED = {"enqueue"}
 
 
 class Call(NamedTuple):
@@ -39,8 +40,15 @@ class Scripts:
     not know yet has not run, so that one is loaded and called again.)
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, ack_replicas: int = 0, written: str = "") -> None:
+        """With `ack_replicas`, a call of ACKNOWLEDGED returns when so many replicas have it, or raises TooFewReplicas.
+
+        WAIT counts the writes of its own connection. A call that changes nothing (the id is known) is no write, so each
+        batch increments the key `written`, and WAIT covers all that came before that.
+        """
         self._redis = redis
+        self._ack_replicas = ack_replicas
+        self._written = written
         self._pool: Any = redis.connection_pool
         self._scripts = {path.stem: redis.register_script(source(path.stem)) for path in FOLDER.glob("*.lua")}
         self._call: Batcher[Call, Any] = Batcher(self._call_many)
@@ -64,11 +72,18 @@ class Scripts:
         packed = [
             pack_command(("EVALSHA", self._scripts[name].sha, len(keys), *keys, *args)) for name, keys, args in calls
         ]
+        wait = self._ack_replicas > 0 and any(call.name in ACKNOWLEDGED for call in calls)
+        if wait:
+            more: list[Any] = [("INCR", self._written), ("WAIT", self._ack_replicas, WAIT_MS)]
+            packed += [pack_command(command) for command in more]
         connection = await self._connected()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await connection.send_packed_command(packed)
-                return [await self._answer(connection) for _ in calls]
+                results = [await self._answer(connection) for _ in calls]
+                if wait:
+                    await self._check_replicas(connection)
+                return results
         except BaseException as error:
             await connection.disconnect(nowait=True)  # an answer may still be on its way
             if isinstance(error, TimeoutError):
@@ -83,6 +98,13 @@ class Scripts:
         elif connection.is_connected and await connection.can_read():  # the other side has closed it
             await connection.disconnect(nowait=True)
         return connection
+
+    async def _check_replicas(self, connection: Any) -> None:
+        """Read the answers of INCR and WAIT."""
+        await self._answer(connection)
+        acknowledged = await self._answer(connection)
+        if not isinstance(acknowledged, int) or acknowledged < self._ack_replicas:
+            raise TooFewReplicas(self._ack_replicas, acknowledged if isinstance(acknowledged, int) else 0)
 
     @staticmethod
     async def _answer(connection: Any) -> Any:

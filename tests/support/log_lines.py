@@ -1,11 +1,11 @@
-"""What a test asks of the log of `make run-N`."""
+"""Questions that tests ask of the log of `make run-N`."""
 
 import re
 from collections import defaultdict
 
 
 def at_most_once_a_second(output: str, pattern: str) -> int:
-    """How many lines of the log have it; each process must have taken a second for each after its first."""
+    """Count the lines of the log with this pattern, and check that each process wrote at most one a second."""
     found = re.findall(rf"^\[(\w+ @ \d+)\] (\d\d):(\d\d):(\d\d\.\d+) .*{pattern}", output, re.MULTILINE)
     said: defaultdict[str, list[float]] = defaultdict(list)
     for process, hours, minutes, seconds in found:
