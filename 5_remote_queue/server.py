@@ -1,4 +1,4 @@
-"""The web server: it puts the email into a queue in Redis and answers when it is there."""
+"""The web server: it puts the email into a queue in Redis and answers when the job is stored."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Which of the two logs: LOG=lua or LOG=streams."""
+"""Opens the log that LOG selects: `lua` (partitions) or `streams`."""
 
 from redis.asyncio import Redis
 

@@ -1,4 +1,4 @@
-"""A log that stays readable in an outage."""
+"""Limits repeated log lines, so that a log stays readable in an outage."""
 
 import logging
 import threading
@@ -14,7 +14,7 @@ class _Second:
     """When the next line may pass. Threads share it: the heartbeat has a thread of its own."""
 
     next: float = 0.0  # time.monotonic(), seconds
-    dropped: int = 0
+    suppressed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -22,10 +22,10 @@ _shared: dict[str, _Second] = {}
 
 
 class OncePerSecond:
-    """Passes on one line a second and counts the lines that it drops in between.
+    """Logs one line a second and counts the lines that it suppresses in between.
 
-    In an outage many parts of a process report the same cause. The limiters with the same `cause` together pass on
-    one line a second; a limiter without a cause counts for itself alone.
+    In an outage many parts of a process report the same cause. The limiters with the same `cause` together log one
+    line a second; a limiter without a cause counts for itself alone.
     """
 
     def __init__(self, log: logging.Logger, cause: str | None = None) -> None:
@@ -36,9 +36,9 @@ class OncePerSecond:
         now, second = time.monotonic(), self._second
         with second.lock:
             if now < second.next:
-                second.dropped += 1
+                second.suppressed += 1
                 return
-            dropped, second.dropped = second.dropped, 0
+            suppressed, second.suppressed = second.suppressed, 0
             second.next = now + 1.0
-        more = f" (and {dropped} more such lines before)" if dropped else ""
+        more = f" (and {suppressed} more such lines before)" if suppressed else ""
         self._log.warning(message + more.replace("%", "%%"), *values)

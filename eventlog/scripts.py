@@ -1,8 +1,8 @@
-"""The Lua scripts of a folder, sent to Redis when it does not know them yet.
+"""Runs the Lua scripts of a folder.
 
-A full Redis (`maxmemory`, noeviction) refuses a script's first write if that may need memory, and takes whatever comes
-behind another write. History is what fills it, and only what every consumer has done can be trimmed: so the scripts of
-consumers begin with a write that changes nothing, or a full log would stay full. Those of producers do not.
+A full Redis (`maxmemory` with noeviction) refuses a script whose first write may need memory, but allows every write
+after the first. A full log can be trimmed only when consumers commit, so the scripts of consumers begin with a write
+that needs no memory and changes nothing (PERSIST). The scripts of producers do not, so a full Redis refuses new events.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -27,13 +27,14 @@ def source(name: str, folder: Path = FOLDER) -> bytes:
 
 
 class Scripts:
-    """A script that Redis does not know has done nothing, so sending it along once more repeats nothing.
+    """Calls each script by its hash, and sends its source only if Redis does not know it.
 
-    Works the same with a RedisCluster, which finds the node by the keys.
+    A script that Redis does not know has not run, so the second call repeats nothing. With a RedisCluster, the keys
+    determine the node.
     """
 
     def __init__(self, redis: Redis, folder: Path = FOLDER, ack_replicas: int = 0) -> None:
-        """`folder` holds the scripts, each in NAME.lua; `ack_replicas` is for `run_acknowledged`."""
+        """The script NAME is `folder`/NAME.lua; `ack_replicas` is for `run_acknowledged`."""
         self._redis = redis
         self._folder = folder
         self._ack_replicas = ack_replicas
@@ -74,7 +75,7 @@ class Scripts:
         return reply
 
     def run_blocking(self, client: blocking.Redis, name: str, keys: Sequence[str], *values: str | bytes | int) -> Any:
-        """The same for a thread with a client of its own."""
+        """Like `run`, for a thread with its own client."""
         words = (len(keys), *keys, *values)
         try:
             return client.execute_command("EVALSHA", self._sha(name), *words)  # type: ignore[no-untyped-call]
@@ -82,7 +83,7 @@ class Scripts:
             return client.execute_command("EVAL", source(name, self._folder), *words)  # type: ignore[no-untyped-call]
 
     def _sha(self, name: str) -> str:
-        """Redis's name for a script, which has nothing to do with secrecy."""
+        """Redis identifies a script by its SHA-1 hash, which is not used for security."""
         if name not in self._shas:
             self._shas[name] = sha1(source(name, self._folder), usedforsecurity=False).hexdigest()
         return self._shas[name]

@@ -1,8 +1,7 @@
-"""The Lua scripts, one state change each, and how they are called.
+"""Calls the Lua scripts; each one is one state change.
 
-A script runs in Redis from its first line to its last with nothing in between, so it has happened or it has not: there
-is no state in which a job is nowhere, or in two places. Each file says at its top which keys it gets and what it
-returns.
+Redis runs a script atomically: no other command runs in between, so a job is never in no place or in two places. Each
+file says at its top which keys it gets and what it returns.
 """
 
 import asyncio
@@ -29,15 +28,15 @@ class Call(NamedTuple):
 
 
 def source(name: str) -> bytes:
-    """The text of a script, behind what several of them need."""
+    """The source of a script, preceded by the functions that several scripts share."""
     return (FOLDER / "prelude.lua").read_bytes() + (FOLDER / f"{name}.lua").read_bytes()
 
 
 class Scripts:
-    """Calls scripts by name; the calls of one tick of the event loop go out together, on one connection.
+    """Calls scripts by name. The calls of one tick of the event loop are sent together, on one connection.
 
-    Nothing is repeated on its own: a lost answer raises RedisError, and the caller decides. (A script that Redis does
-    not know yet has not run, so that one is loaded and called again.)
+    No call is repeated automatically: a lost answer raises RedisError, and the caller decides. (A script that Redis
+    does not know yet has not run, so it is loaded and called again.)
     """
 
     def __init__(self, redis: Redis, ack_replicas: int = 0, written: str = "") -> None:
@@ -52,7 +51,7 @@ class Scripts:
         self._pool: Any = redis.connection_pool
         self._scripts = {path.stem: redis.register_script(source(path.stem)) for path in FOLDER.glob("*.lua")}
         self._call: Batcher[Call, Any] = Batcher(self._call_many)
-        self._connection: Any = None  # used by one batch at a time; goes with the client's pool
+        self._connection: Any = None  # used by one batch at a time; the client's pool closes it
 
     async def __call__(self, name: str, keys: Sequence[str | bytes], *args: str | int | bytes) -> Any:
         return await self._call(Call(name, keys, args))
@@ -68,7 +67,7 @@ class Scripts:
         return results
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
-        """On a connection of our own, with one limit for all: redis-py's pipeline does the same in twice the time."""
+        """Send on our own connection, with one time limit for all calls: redis-py's pipeline takes twice the time."""
         packed = [
             pack_command(("EVALSHA", self._scripts[name].sha, len(keys), *keys, *args)) for name, keys, args in calls
         ]
@@ -85,7 +84,7 @@ class Scripts:
                     await self._check_replicas(connection)
                 return results
         except BaseException as error:
-            await connection.disconnect(nowait=True)  # an answer may still be on its way
+            await connection.disconnect(nowait=True)  # an answer may still arrive
             if isinstance(error, TimeoutError):
                 raise RedisTimeoutError("no answer") from None
             raise
@@ -119,5 +118,5 @@ class Scripts:
 
 
 def is_lost(error: RedisError) -> bool:
-    """Whether a script says that a lease has ended."""
+    """Whether a script reports that a lease has ended."""
     return str(error) == "LOST"

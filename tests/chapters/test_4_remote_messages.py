@@ -36,10 +36,11 @@ from tests.support.programs import (
     nobody_s_port,
     running_strategy,
     running_valkey,
+    until,
     valkey_of,
     wait_until,
 )
-from tests.support.smtp_peer import smtp_peer, until
+from tests.support.smtp_peer import smtp_peer
 
 channel = chapter_module("4_remote_messages.channel")
 worker_module = chapter_module("4_remote_messages.worker")
@@ -350,7 +351,7 @@ def test_redis_and_its_subscribers_are_back_within_two_seconds_of_a_kill(inbox: 
         settled(strategy, inbox)
         found = account(load, inbox)
         assert found.lost <= 3 * load.clients, "at each kill no more than what was published and not yet read"
-        assert (found.duplicated, found.unasked) == (0, 0)
+        assert (found.duplicated, found.unexpected) == (0, 0)
         synchronous = f"{email_path(someone(), 'Hello', 'x')}?wait=5"
         wait_until(lambda: strategy.ask(synchronous).status == 200, "replies arrive again")
     assert "Traceback" not in strategy.program.output
@@ -501,7 +502,7 @@ def test_a_worker_that_is_stopped_under_load_loses_nothing(inbox: Inbox, valkey:
             with a_worker(inbox, tmp_path, REDIS_URL=valkey.url, DRAIN_SECONDS="10"):
                 load.wait_for_more(50)
     found = account(load, inbox)
-    assert (found.lost, found.duplicated, found.unasked) == (0, 0, 0)
+    assert (found.lost, found.duplicated, found.unexpected) == (0, 0, 0)
     assert found.accepted >= 150
     assert 503 in load.statuses, "no worker was subscribed for a moment"
 
@@ -547,7 +548,7 @@ def test_the_password_of_your_own_redis_is_shown_nowhere(inbox: Inbox, tmp_path:
         wrong = {"SMTP_URL": inbox.smtp_url, "REDIS_URL": url.replace("right", "wrong"), "ROLE": "server"}
         with running_strategy("4_remote_messages", tmp_path, **wrong) as refused:
             answer = refused.send(to)
-            assert (answer.status, answer.json["error"]["reason"]) == (503, "Redis does not take our login")
+            assert (answer.status, answer.json["error"]["reason"]) == (503, "Redis refuses the login")
             shown += [answer.text, refused.ask("/health").text]
     assert not (tmp_path / "valkey.json").exists(), "no embedded Valkey was started"
     assert "horse" not in strategy.program.output + refused.program.output + "".join(shown)

@@ -10,7 +10,8 @@ from asynckit.ids import new_id
 from common.mail.emails import Email
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, Unavailable
 from common.mail.mailer import Mailer
-from tests.support.smtp_peer import CHUNKING, SmtpPeer, smtp_peer, until
+from tests.support.programs import until
+from tests.support.smtp_peer import CHUNKING, SmtpPeer, smtp_peer
 
 LATENCY = 0.05  # seconds
 

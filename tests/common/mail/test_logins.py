@@ -11,7 +11,8 @@ from common.mail.errors import LoginFailed
 from common.mail.logins import QUICK_SECONDS, QUICK_TRIES, SLOW_SECONDS, Logins
 from common.mail.mailer import Mailer
 from common.mail.sender import PROBE_CAP_SECONDS, PatientSender
-from tests.support.smtp_peer import SmtpPeer, settings, smtp_peer, until
+from tests.support.programs import until
+from tests.support.smtp_peer import SmtpPeer, settings, smtp_peer
 
 
 class Clock:

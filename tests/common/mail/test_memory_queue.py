@@ -8,7 +8,7 @@ import pytest
 from common.mail import memory_queue as queue_module
 from common.mail.errors import CannotAccept
 from common.mail.memory_queue import OVERHEAD_BYTES, Entry, MemoryQueue
-from tests.support.smtp_peer import until
+from tests.support.programs import until
 
 
 class FakeWorker:

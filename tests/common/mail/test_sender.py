@@ -11,8 +11,9 @@ from common.mail.emails import Email
 from common.mail.errors import InDoubt, Refused, Unavailable, Unreachable
 from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender, window
-from tests.support.smtp_peer import smtp_peer, until
-from tests.support.tasks import hard_of_hearing
+from tests.support.programs import until
+from tests.support.smtp_peer import smtp_peer
+from tests.support.tasks import ignore_first_cancellation
 
 
 def an_email() -> Email:
@@ -135,7 +136,7 @@ async def test_closing_ends_even_if_a_cancellation_was_swallowed(monkeypatch: py
 
         async def check() -> None:
             probing.append("one")
-            await hard_of_hearing()
+            await ignore_first_cancellation()
 
         monkeypatch.setattr(mailer, "check", check)
         peer.cuts.add("connect")

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lab.harness.processes import still_alive
 from tests.conftest import STRATEGIES
 from tests.support.programs import (
     LIMIT,
@@ -27,7 +28,6 @@ from tests.support.programs import (
     is_alive,
     running_strategy,
     running_valkey,
-    wait_for_the_end,
     wait_until,
 )
 
@@ -111,7 +111,7 @@ def test_ctrl_c_ends_everything_with_exit_0_and_leaves_nothing_behind(name: str,
         assert len(family) >= 3  # the runner, the inbox, at least one role
         terminal.type(b"\x03")
         assert terminal.exit_status() == 0
-        assert wait_for_the_end(family) == []
+        assert still_alive(family, LIMIT) == []
     assert is_closed(url)
     assert is_closed(inbox)
     assert "Traceback" not in terminal.output
@@ -269,7 +269,7 @@ def test_when_the_parent_is_killed_everything_ends(victim: str, tmp_path: Path) 
         family = program.descendants()
         runner = next(p for p in family if "common.processes.run" in p.cmdline())
         (program.process if victim == "make" else runner).kill()
-        assert wait_for_the_end(family) == []
+        assert still_alive(family, LIMIT) == []
     finally:
         program.stop()
 
