@@ -8,7 +8,7 @@ from contextlib import suppress
 from redis.exceptions import RedisError
 
 from asynckit.backoff import backoff_seconds
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 
 from .events import Claimed
@@ -17,7 +17,7 @@ from .log import Log
 RECONNECT_CAP_SECONDS = 0.5  # the longest pause between two calls of a Redis that is down
 
 log = logging.getLogger(__name__)
-redis_log = OncePerSecond(log)  # shared by all consumers of a process, because they use the same Redis
+redis_log = OncePerSecond(log, REDIS)  # shared by all consumers of a process, because they use the same Redis
 
 
 class Outcomes:

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from asynckit.heartbeat import RETRY_SECONDS
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 
 from . import show
@@ -71,7 +71,7 @@ class Housekeeping:
         # A lease survives two thirds of its time without a heartbeat.
         self._unseen = max(lease_seconds / 2, UNSEEN_SECONDS)
         self._grace = lease_seconds / BEATS + RETRY_SECONDS  # within this time every live worker has sent a heartbeat
-        self._log = OncePerSecond(log)
+        self._log = OncePerSecond(log, REDIS)
         self._silent_leader: str | None = None  # already logged
 
     async def run(self) -> None:
