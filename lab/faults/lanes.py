@@ -7,9 +7,9 @@ of its own.
 
     make faults [KILLS=10] [SEED=2016] [RATE=40] [STRATEGIES="5 6"] [FAULTS="worker-kill redis-tail"]
 
-STEPS=1 does it to the steps of chapters 5 and 6 in place of the strategies. KILLS is how often each fault is done in
-its cell. The same SEED makes the same faults at the same moments, for each
-cell alone too: make faults STRATEGIES=5 FAULTS=worker-kill SEED=7.
+STEPS=1 does it to the steps of chapters 3, 5 and 6 in place of the strategies. KILLS is how often each fault is done in
+its cell. The same SEED makes the same faults at the same moments, for each cell alone too:
+make faults STRATEGIES=5 FAULTS=worker-kill SEED=7.
 
 A run with none of these set writes results/faults.json and .md, which the READMEs show, and one with STEPS=1 alone
 results/steps.json and .md; any other writes the same into results/partial. The exit status is 1 when a promise was
