@@ -42,8 +42,9 @@ screenshots: $(VENV)/ready-dev ## take the pictures of the README again, with Ch
 	@$(PY) -m lab.screenshots
 
 # First the files that both have, in the order in which to read them; then what is new and what is gone, file by file.
-diff-%: ## show what strategy 2 to 6 changes in the one before: make diff-2
-	@case $* in [2-9]) ;; *) false ;; esac && before=$$(ls -d $$(($* - 1))_* 2>/dev/null) && after=$$(ls -d $*_* 2>/dev/null) || \
+diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes in the one before: make diff-2; or a step: make diff-5 STEP=move
+	@test -z "$(STEP)" || exec $(PY) -m common.processes.step_diff $*; test -z "$(STEP)" || exit 0; \
+	case $* in [2-9]) ;; *) false ;; esac && before=$$(ls -d $$(($* - 1))_* 2>/dev/null) && after=$$(ls -d $*_* 2>/dev/null) || \
 	  { echo "there is no strategy $* with one before it" >&2; exit 2; }; \
 	for file in __init__.py __main__.py server.py worker.py $$(cd $$after && ls *.py); do \
 	  case " $$seen " in *" $$file "*) continue ;; esac; seen="$$seen $$file"; \
