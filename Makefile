@@ -26,7 +26,7 @@ check: $(VENV)/ready-dev ## check format, lint and types, and run the tests: wha
 	$(PY) -m mypy
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
 
-compare: $(VENV)/ready-dev ## measure the six side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5"
+compare: $(VENV)/ready-dev ## measure the six side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5", STEPS=1
 	@exec $(PY) -m lab.compare
 
 faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, STEPS=1

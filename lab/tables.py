@@ -97,9 +97,9 @@ def ladder() -> Iterator[str]:
     )
 
 
-def compared() -> Iterator[str]:
-    facts = results("compare")
-    yield "![How long until the HTTP answer, and until the email is in the inbox](compare.svg)"
+def compared(name: str) -> Iterator[str]:
+    facts = results(name)
+    yield f"![How long until the HTTP answer, and until the email is in the inbox]({name}.svg)"
     yield ""
     yield from compare_report.table(facts)
     yield ""
@@ -260,7 +260,8 @@ def costs_of_the_log() -> Iterator[str]:
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "ladder": ladder,
     "staircase": staircase,
-    "compare": compared,
+    "compare": partial(compared, "compare"),
+    "compare-steps": partial(compared, "compare_steps"),
     "matrix": matrix,
     "bench": bench,
     "faults-1": partial(measured_faults, "1"),

@@ -1,7 +1,7 @@
 """`make diff-5 STEP=move`: how a step of a chapter differs from the step before it, file by file.
 
-The first step is shown whole. The files of a step are its module, and the modules and Lua scripts of the folder `steps/`
-that it uses.
+The first step is shown whole. The files of a step are its module, and what it uses of the folder `steps/`: modules and
+Lua scripts.
 """
 
 import difflib

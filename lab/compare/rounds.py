@@ -11,14 +11,17 @@ An email is in the inbox when the mail server has read it; its 250 comes LATENCY
 
     make compare [N=200] [CLIENTS=10] [LATENCY_MS=100] [STRATEGIES="1 5"]
 
-With none of these set it writes results/compare.json, .md and .svg, which the README shows; any other run writes the
-same into results/partial, and so does one in which a strategy failed to run. The exit status is 1 when an email was not
-accepted, did not arrive, or came twice.
+STEPS=1 measures the steps of chapters 3, 5 and 6 in place of the strategies (STRATEGIES="5-pop 5-move").
+
+With none of these set it writes results/compare.json, .md and .svg, which the README shows, and with STEPS=1 alone
+results/compare_steps.json, .md and .svg. Any other run writes the same into results/partial, and so does one in which a
+strategy failed to run. The exit status is 1 when an email was not accepted, did not arrive, or came twice.
 """
 
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +39,7 @@ from rich.table import Table
 
 from common.settings import Settings
 from lab.compare.compare_report import PERCENTS, markdown, milliseconds, picture, sizes_of, times_of
+from lab.faults.promises import STEPS
 from lab.harness.account import Account, account
 from lab.harness.command import (
     end_on_signals,
@@ -96,6 +100,7 @@ class Line:
     doing: str = "waits"
     done: float = 0.0  # of 1
     facts: Facts = field(default_factory=dict)
+    step: str = ""
 
 
 def compare(lab: Lab, plan: Plan, lines: list[Line], refresh: Callable[[], object]) -> None:
@@ -106,7 +111,7 @@ def compare(lab: Lab, plan: Plan, lines: list[Line], refresh: Callable[[], objec
         folder = lab.folder / line.name
         folder.mkdir()
         own = Lab(folder)
-        with mailbox(own) as box, strategy(own, line.number, box.smtp_url) as server:
+        with mailbox(own) as box, strategy(own, line.number, box.smtp_url, STEP=line.step) as server:
             rounds = Rounds(own, server, box, plan, line, refresh)
             _, account_of_first = rounds.run("first", plan.clients, rate=0.0)
             box.dial(latency_ms=plan.latency_ms)
@@ -299,14 +304,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     refuse_settings_in_the_way(parser)
-    there = [str(number) for number in strategies(*range(1, 10))]
+    steps = bool(os.environ.get("STEPS"))
+    lines_of = step_lines() if steps else strategy_lines()
+    there = list(lines_of)
     plan, chosen = read_plan(parser), names_from(parser, "STRATEGIES", there)
     end_on_signals()
     console = Console()
     machine = stamp() | {"warning": busy()}
     if machine["warning"]:
         console.print(f"[yellow]{machine['warning']}[/]")
-    lines = [Line(number, name_of(number)) for number in map(int, chosen)]
+    lines = [lines_of[name] for name in chosen]
     failure = ""
     try:
         with (
@@ -316,12 +323,29 @@ def main() -> None:
             compare(Lab(Path(folder)), plan, lines, lambda: live.update(live_table(lines, plan.latency_ms)))
     except ChildFailed as reason:
         failure = str(reason)
-    report(console, plan, lines, machine, failure, whole=(chosen, plan) == (there, Plan()))
+    name = "compare_steps" if steps else "compare"
+    report(console, plan, lines, machine, failure, name, whole=(chosen, plan) == (there, Plan()))
     sys.exit(failure or (0 if all(went_well(line.facts) for line in lines) else 1))
 
 
+def strategy_lines() -> dict[str, Line]:
+    return {str(number): Line(number, name_of(number)) for number in strategies(*range(1, 10))}
+
+
+def step_lines() -> dict[str, Line]:
+    """As `make faults STEPS=1` names them: 5-pop."""
+    return {name: Line(step.number, name, step=step.settings["STEP"]) for name, step in STEPS.items()}
+
+
 def report(
-    console: Console, plan: Plan, lines: list[Line], machine: dict[str, Any], failure: str, *, whole: bool
+    console: Console,
+    plan: Plan,
+    lines: list[Line],
+    machine: dict[str, Any],
+    failure: str,
+    name: str = "compare",
+    *,
+    whole: bool,
 ) -> None:
     """Show and save what has been measured; after a failure that is a part, and says so."""
     done = [line for line in lines if line.doing == "done"]
@@ -340,7 +364,7 @@ def report(
         "strategies": [line.facts for line in done],
     }
     texts = {"md": markdown(facts), "svg": picture(facts)}
-    console.print(f"[dim]{said(write_results('compare', facts, whole=whole and not failure, **texts))}[/]")
+    console.print(f"[dim]{said(write_results(name, facts, whole=whole and not failure, **texts))}[/]")
 
 
 def name_of(number: int) -> str:

@@ -1,4 +1,4 @@
-"""The steps of chapters 3, 5 and 6 side by side: how long they are, how little neighbours differ, what `make diff` shows."""
+"""The steps of chapters 3, 5 and 6: how long they are, how little neighbours differ, and what `make diff-N` shows."""
 
 import subprocess
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_step_differs_little_from_the_one_before(package: str, step: str) -> N
         assert next(differences(package, step)) == f"==> {package}/steps/{step}.py"
         return
     lines = list(differences(package, step))
-    ends = [number for number, line in enumerate(lines) if line.startswith("--- ") or line.startswith("not used")]
+    ends = [number for number, line in enumerate(lines) if line.startswith(("--- ", "not used"))]
     own = lines[2 : ends[1] if len(ends) > 1 else None]
     assert 0 < sum(line.startswith("+") for line in own) <= MOST_NEW
 

@@ -71,6 +71,12 @@ def test_the_saved_comparison_has_all_six_and_nothing_went_wrong() -> None:
     assert all(went_well(line) for line in lines)
 
 
+def test_the_saved_comparison_of_the_steps_has_all_of_them_and_nothing_went_wrong() -> None:
+    lines = results("compare_steps")["strategies"]
+    assert [line["strategy"] for line in lines] == list(STEPS)
+    assert all(went_well(line) for line in lines)
+
+
 def test_the_saved_figures_are_of_all_the_benchmarks() -> None:
     names = {row["name"].partition(",")[0] for row in results("bench")["rows"]}
     assert {"mailer", "1_foreground", "2_parallel", "queue", "the log appends"} <= names
