@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input install
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("break-%", "break-NAME", $$1); sub("%", "N", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run-%: $(VENV)/ready ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
 	@exec $(PY) -m common.processes.run $*
@@ -58,6 +58,12 @@ diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes in the 
 	new=$$(only $$after $$before); test -z "$$new" || printf '\nnew in %s:\n%s\n' $$after "$$new"; \
 	gone=$$(only $$before $$after); test -z "$$gone" || printf '\ngone from %s:\n%s\n' $$before "$$gone"
 
+break-%: $(VENV)/ready ## apply a patch of a chapter, an experiment that changes code: make break-commit_first
+	@$(PY) -m common.processes.patches break $*
+
+restore: $(VENV)/ready ## take back what make break-… has changed
+	@$(PY) -m common.processes.patches restore
+
 format: $(VENV)/ready-dev ## format the code
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
@@ -89,5 +95,5 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help services forget test check compare faults bench tables screenshots format lock clean
+.PHONY: help services forget test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help
