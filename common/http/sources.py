@@ -35,7 +35,7 @@ PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a kind that may
 TOP = PLAIN | {"CHANGELOG.md", "CONTRIBUTING.md", "GLOSSARY.md", "README.md", "pyproject.toml"}
 CODE = {".css", ".html", ".js", ".lua", ".md", ".patch", ".py", ".svg"}
 
-_RESULTS = re.compile(r"results/(bench|compare|faults|steps)\.json")
+_RESULTS = re.compile(r"results/(bench|compare|compare_steps|faults|steps)\.json")
 _HIDDEN = re.compile(r"[._].*|node_modules|partial")
 _CONTENTS_FROM = 4  # a page with fewer headings than this needs no table of contents
 
