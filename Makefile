@@ -38,7 +38,7 @@ bench: $(VENV)/ready-dev ## measure how fast the parts are, each beside a refere
 tables: $(VENV)/ready-dev ## write what compare, faults and bench have measured into the READMEs
 	@$(PY) -m lab.tables
 
-screenshots: $(VENV)/ready-dev ## take the pictures of the README again, with Chromium
+screenshots: $(VENV)/ready-dev ## take the pictures of the READMEs again, with Chromium
 	@$(PY) -m lab.screenshots
 
 # First the files that both have, in the order in which to read them; then what is new and what is gone, file by file.

@@ -218,7 +218,7 @@ def source_page(name: str, strategy: str) -> web.StreamResponse:
     """A file of the repository, or what a folder has in it. Raises HTTPNotFound."""
     if (path := sources.find(name)) is None:
         raise web.HTTPNotFound
-    if path.suffix == ".svg":  # a picture in a page; opened by itself it may run no script either
+    if path.suffix in (".png", ".svg"):  # a picture in a page; opened by itself it may run no script either
         return web.FileResponse(
             path, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
         )

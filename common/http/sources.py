@@ -27,13 +27,13 @@ from pygments.util import ClassNotFound
 from common.http.sequence_diagram import sequence_svg
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = re.compile(r"[1-9]_\w+|asynckit|common|eventlog|lab|resque|results|tests")
-KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".patch", ".py", ".svg", ".toml"}
+FOLDERS = re.compile(r"[1-9]_\w+|asynckit|common|docs|eventlog|lab|resque|results|tests")
+KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".patch", ".png", ".py", ".svg", ".toml"}
 PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a kind that may be seen
 
 # In a copy without .git: the files beside the folders, and the kinds that hold code or text and no data.
 TOP = PLAIN | {"CHANGELOG.md", "CONTRIBUTING.md", "GLOSSARY.md", "README.md", "pyproject.toml"}
-CODE = {".css", ".html", ".js", ".lua", ".md", ".patch", ".py", ".svg"}
+CODE = {".css", ".html", ".js", ".lua", ".md", ".patch", ".png", ".py", ".svg"}
 
 _RESULTS = re.compile(r"results/(bench|compare|compare_steps|faults|steps)\.json")
 _HIDDEN = re.compile(r"[._].*|node_modules|partial")
