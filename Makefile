@@ -29,7 +29,7 @@ check: $(VENV)/ready-dev ## check format, lint and types, and run the tests: wha
 compare: $(VENV)/ready-dev ## measure the six side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5", STEPS=1
 	@exec $(PY) -m lab.compare
 
-faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, STEPS=1
+faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, LANES=6, STEPS=1
 	@exec $(PY) -m lab.faults
 
 bench: $(VENV)/ready-dev ## measure how fast the parts are, each beside a reference of the same run

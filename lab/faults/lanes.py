@@ -5,11 +5,12 @@ random moments, several times, the wait until everything has settled, and the ac
 beside what was promised. The strategies run side by side, a few at a time; each has a mail server, a Redis and a folder
 of its own.
 
-    make faults [KILLS=10] [SEED=2016] [RATE=40] [STRATEGIES="5 6"] [FAULTS="worker-kill redis-tail"]
+    make faults [KILLS=10] [SEED=2016] [RATE=40] [STRATEGIES="5 6"] [FAULTS="worker-kill redis-tail"] [LANES=6]
 
 STEPS=1 does it to the steps of chapters 3, 5 and 6 in place of the strategies. KILLS is how often each fault is done in
 its cell. The same SEED makes the same faults at the same moments, for each cell alone too:
-make faults STRATEGIES=5 FAULTS=worker-kill SEED=7.
+make faults STRATEGIES=5 FAULTS=worker-kill SEED=7. LANES is how many strategies run side by side: fewer on a machine that
+does other things too.
 
 A run with none of these set writes results/faults.json and .md, which the READMEs show, and one with STEPS=1 alone
 results/steps.json and .md; any other writes the same into results/partial. The exit status is 1 when a promise was
@@ -95,13 +96,13 @@ class Lane:
         return sum(bool(cell["broken"]) for cell in self.cells)
 
 
-def run_lanes(lab: Lab, lanes: list[Lane], options: list[object], live: Live) -> None:
-    """The longest first, some at a time. A lane that fails leaves its cells unmeasured, and the others go on."""
+def run_lanes(lab: Lab, lanes: list[Lane], options: list[object], live: Live, most: int = LANES) -> None:
+    """The longest first, `most` at a time. A lane that fails leaves its cells unmeasured, and the others go on."""
     waiting = sorted(lanes, key=lambda lane: len(lane.faults))
     running: dict[str, tuple[Lane, Child, ExitStack]] = {}
     with ExitStack() as everything, ending_together(running):
         while waiting or running:
-            while waiting and len(running) < LANES:
+            while waiting and len(running) < most:
                 lane = waiting.pop()
                 lane.doing = "starts"
                 stack = everything.enter_context(ExitStack())
@@ -182,7 +183,7 @@ def main() -> None:
     there = [name for name, subject in subjects.items() if subject.number in strategies(subject.number)]
     chosen, faults = names_from(parser, "STRATEGIES", there), names_from(parser, "FAULTS", list(FAULTS))
     kills, rate = int(number_from(parser, "KILLS", KILLS, 1)), number_from(parser, "RATE", RATE, 1, MAX_RATE)
-    seed = os.environ.get("SEED") or SEED
+    seed, most = os.environ.get("SEED") or SEED, int(number_from(parser, "LANES", LANES, 1))
     lanes = [Lane(name, [f for f in faults_of(subjects[name]) if f in faults]) for name in chosen]
     lanes = [lane for lane in lanes if lane.faults]
     if not lanes:
@@ -197,7 +198,7 @@ def main() -> None:
         TemporaryDirectory(prefix="six-ways-faults-", ignore_cleanup_errors=True) as folder,
         Live(console=console, transient=True) as live,
     ):
-        run_lanes(Lab(Path(folder)), lanes, ["--seed", seed, "--kills", kills, "--rate", rate], live)
+        run_lanes(Lab(Path(folder)), lanes, ["--seed", seed, "--kills", kills, "--rate", rate], live, most)
     cells = [cell for lane in lanes for cell in lane.cells]
     facts: dict[str, Any] = {
         "machine": machine,
