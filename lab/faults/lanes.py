@@ -9,12 +9,12 @@ of its own.
 
 STEPS=1 does it to the steps of chapters 3, 5 and 6 in place of the strategies. KILLS is how often each fault is done in
 its cell. The same SEED makes the same faults at the same moments, for each cell alone too:
-make faults STRATEGIES=5 FAULTS=worker-kill SEED=7. LANES is how many strategies run side by side: fewer on a machine that
-does other things too.
+make faults STRATEGIES=5 FAULTS=worker-kill SEED=7. LANES is how many strategies run side by side: take fewer on a
+machine that is busy.
 
-A run with none of these set writes results/faults.json and .md, which the READMEs show, and one with STEPS=1 alone
-results/steps.json and .md; any other writes the same into results/partial. The exit status is 1 when a promise was
-broken.
+A run with none of these set, but for LANES, writes results/faults.json and .md, which the READMEs show, and one with
+STEPS=1 results/steps.json and .md; any other writes the same into results/partial. The exit status is 1 when a promise
+was broken.
 """
 
 import argparse
