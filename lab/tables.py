@@ -15,7 +15,7 @@ from typing import Any, cast
 from lab.compare import compare_report
 from lab.compare.compare_report import machine_of, milliseconds, settings_of
 from lab.faults import faults_report
-from lab.faults.promises import FAULTS, STEPS, SUBJECTS
+from lab.faults.promises import FAULTS, STEPS, SUBJECTS, faults_of
 from lab.harness.command import RESULTS
 from lab.harness.figures import Facts, figure
 from lab.harness.processes import ROOT
@@ -161,8 +161,8 @@ def measured_steps(number: int) -> Iterator[str]:
     """The steps of a chapter: lost / twice for each fault, one row a step."""
     facts = results("steps")
     cells = {(cell["subject"], cell["fault"]): cell for cell in facts["cells"]}
-    there = {cell["fault"] for cell in facts["cells"] if cell["subject"].startswith(f"{number}-")}
-    done = [fault for fault in FAULTS if fault in there and fault != "none"]
+    promised = {fault for step in STEPS.values() if step.number == number for fault in faults_of(step)}
+    done = [fault for fault in FAULTS if fault in promised - {"none"}]
     yield "| lost / twice | " + " | ".join(FAULTS[fault] for fault in done) + " |"
     yield "|---|" + "---|" * len(done)
     for name, step in STEPS.items():
@@ -199,7 +199,9 @@ def staircase() -> Iterator[str]:
     yield "| step | its worker | lost, worker killed | sent twice, two workers |"
     yield "|---|---|---|---|"
     for name, words in STAIRS.items():
-        killed, second = cells[name, "worker-kill"], cells.get((name, "worker-second"))
+        killed, second = cells.get((name, "worker-kill")), cells.get((name, "worker-second"))
+        if killed is None:  # newer than the results
+            continue
         lost = f"**{killed['lost']}** of {killed['acknowledged']:,}, in {killed['injections']} kills"
         twice = "" if second is None else f"{second['duplicated']:,} of {second['acknowledged']:,}"
         yield f"| {STEPS[name].number} `{STEPS[name].settings['STEP']}` | {words} | {lost} | {twice} |"
