@@ -11,8 +11,17 @@ help: ## list the commands
 run-%: $(VENV)/ready ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
 	@exec $(PY) -m common.processes.run $*
 
+example-first-job: $(VENV)/ready ## a first program on the queue: create jobs on a page and watch them
+	@exec $(PY) -m common.processes.run examples.first_job
+
+example-links: $(VENV)/ready-examples ## check the links of a site: make example-links URL=https://example.com ARGS="--depth 2"
+	@$(PY) -m examples.links $(ARGS) -- "$(URL)"
+
 services: $(VENV)/ready ## start the embedded services alone
 	@exec $(PY) -m common.processes.run services
+
+redis-cli: $(VENV)/ready ## a prompt at the Redis of the strategies that run: KEYS *, LRANGE …, help LRANGE
+	@exec $(PY) -m common.services.redis_prompt
 
 forget: $(VENV)/ready ## delete the data that the embedded Valkey keeps between runs
 	@exec $(PY) -m common.processes.run forget
@@ -71,7 +80,9 @@ format: $(VENV)/ready-dev ## format the code
 lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	$(PIP) --quiet uv
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --output-file requirements.lock
-	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra dev --constraint requirements.lock \
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --constraint requirements.lock \
+	  --output-file requirements-examples.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --extra dev --constraint requirements.lock \
 	  --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
@@ -90,10 +101,15 @@ $(VENV)/ready: requirements.lock
 	@$(PIP) --quiet --require-hashes -r requirements.lock
 	@touch $@
 
+$(VENV)/ready-examples: requirements-examples.lock $(VENV)/ready
+	@echo "Adding what the examples need"
+	@$(PIP) --quiet --require-hashes -r requirements-examples.lock
+	@touch $@
+
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@echo "Adding the tools for tests, checks and experiments"
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help services forget test check compare faults bench tables screenshots restore format lock clean
+.PHONY: help example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help
