@@ -121,7 +121,8 @@ def test_a_worker_whose_lease_has_ended_cannot_acknowledge_the_job_of_another(va
     with running_worker("lease", valkey, inbox) as one:
         name = a_name()
         enqueue(valkey, name)
-        [first] = wait_until(lambda: records(valkey), "the first worker has the job")
+        inbox.wait_for(f"{name}@example.com")  # its 250 comes three seconds later
+        [first] = records(valkey)
         os.kill(one.process.pid, signal.SIGSTOP)
         inbox.dial(latency_ms=0, hang_rate=1)  # for the second worker: it does not get its 250
         with running_worker("lease", valkey, inbox):
