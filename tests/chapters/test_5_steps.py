@@ -133,6 +133,7 @@ def test_a_worker_whose_lease_has_ended_cannot_acknowledge_the_job_of_another(va
             [second] = records(valkey)
             assert second != first
             assert name in str(valkey.client.get(second)), "it is still the second worker's"
+    inbox.dial(hang_rate=0)
 
 
 def records(valkey: Valkey) -> list[str]:
