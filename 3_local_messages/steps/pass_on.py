@@ -26,7 +26,7 @@ from common.settings import Settings
 
 from .. import server
 from ..children import Child
-from ..master import LOOK_SECONDS, STOP_SECONDS
+from ..master import CHECK_SECONDS, STOP_SECONDS
 from ..pipe import ChildEnd, Message
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Master:
         self._worker = Child("email worker", main, settings, self._from_worker, self._worker_gone)
 
     async def run(self) -> None:
-        """Until it is asked to stop: then take nothing new, and let the worker send what it has within a limit."""
+        """Run until stopped. Then accept nothing new, and let the worker send the rest within DRAIN_SECONDS."""
         await self._worker.start()
         await self._server.start()
         watch = asyncio.create_task(self._watch())
@@ -56,11 +56,11 @@ class Master:
             sys.exit(watch.result())
 
     async def _watch(self) -> int:
-        """Look at the children once a second. Returns 2 when one says that the settings are wrong."""
+        """Check the children once a second. Returns 2 if one of them ended because of a bad setting."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             for child in (self._worker,) if self._stopping else (self._worker, self._server):
-                if status := await child.look():
+                if status := await child.check():
                     return status
 
     def _from_server(self, message: Message) -> None:
@@ -108,7 +108,7 @@ class Worker:
         self._sender: PatientSender
 
     async def run(self) -> None:
-        """Until it is asked to stop: then send what there is within a limit, and say what is left."""
+        """Run until stopped. Then send the rest within DRAIN_SECONDS, and log what is lost."""
         async with Mailer(self._settings, patient=True) as mailer, self._master:
             self._sender = PatientSender(mailer, self._settings.emails_per_second)
             self._outbox.open()
@@ -117,7 +117,7 @@ class Worker:
             await self._master.stop_requested()
             self._master.pipe.send("stopping")
             await self._outbox.drain(self._settings.drain_seconds)
-            self._outbox.list_lost(f"not sent within {self._settings.drain_seconds:g} s of the end")
+            self._outbox.log_lost(f"not sent within {self._settings.drain_seconds:g} s of the stop")
             await end_tasks(self._sending)
             await self._sender.close()
 

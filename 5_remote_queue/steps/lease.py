@@ -1,8 +1,8 @@
 """Step 3, `lease`: move a job to a record that is the worker's until a deadline, send its email, then acknowledge it.
 
-Loses: nothing, whether a killed worker comes back or not. A heartbeat moves the deadline on. When it has passed, any
-worker puts the job back. An email that was sent and not yet acknowledged is sent twice.
-The keys and records are those of the full design: its workers finish the jobs of this one, and the other way round.
+Loses: nothing, whether a killed worker restarts or not. A heartbeat extends the deadline. After the deadline, any
+worker puts the job back into the queue. An email that was sent but not acknowledged is sent twice.
+The keys and records are those of the full design, so workers of both kinds can finish each other's jobs.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ class Worker:
         return raw
 
     async def _settle(self, slot: int, raw: bytes, failed: str = "") -> None:
-        """Remove the job from the record. Only the token of this claim does that: the job may be another slot's."""
+        """Remove the job from the record. That needs this claim's token, because another slot may have taken over."""
         await self._lua["settle"]([RECORD.format(self._ids[slot]), FAILED], [self._heads[slot], failed])
 
     async def take_back(self) -> None:
@@ -76,7 +76,7 @@ class Worker:
         await self._lua["reap"]([LEASES, WORKERS])
 
     async def beat(self) -> None:
-        """Move the deadline of all slots on, three times in the time of a lease."""
+        """The heartbeat: extend the deadline of all slots, three times in a lease."""
         while True:
             await asyncio.sleep(self._lease_ms / 3000)
             with suppress(RedisError):

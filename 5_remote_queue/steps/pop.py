@@ -1,6 +1,6 @@
-"""Step 1, `pop`: take a job out of the queue, then send its email. Ruby's and Node's workers do the same.
+"""Step 1, `pop`: remove a job from the queue, then send its email. Ruby's and Node's workers do the same.
 
-Loses: each email that a worker was sending when it was killed. The job was in that worker's memory only.
+Loses: every email that a worker was sending when it was killed. The job was only in that worker's memory.
 """
 
 import socket
@@ -42,7 +42,7 @@ class Worker:
         return True
 
     async def _claim(self, slot: int) -> Any:
-        return await self._redis.lpop(JOBS)  # from here until the 250, Redis knows nothing of the job: a kill loses it
+        return await self._redis.lpop(JOBS)  # from here until the 250, the job is only in memory: a kill loses it
 
     async def _settle(self, slot: int, raw: bytes, failed: str = "") -> None:
         if failed:

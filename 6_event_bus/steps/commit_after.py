@@ -1,7 +1,7 @@
 """Step 2, `commit_after`: the worker reads some events, sends their emails, and only then moves the cursor.
 
-Loses: nothing. A worker that is killed sends the same events again when it comes back. But only one process can work:
-two would read the same events, send every email twice, and move the cursor back and forth.
+Loses: nothing. After a kill, the restarted worker sends the emails of the same events again. But only one process can
+work: two processes would read the same events, send every email twice, and move the cursor back and forth.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from common.settings import Settings
 
 from .talk import CURSOR, PARTITIONS, handle
 
-BATCH = 10  # events that are handled at a time
+BATCH = 10  # events at a time
 
 
 class Worker:
     def __init__(self, settings: Settings, redis: Redis, sender: PatientSender) -> None:
         self._domain = settings.id_domain
         self._sender = sender
-        self._redis: Any = redis  # its types say that answers may be str
+        self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
 
     async def work_one(self, slot: int) -> bool:
         """Handle the next events. Returns False at the end of the log."""
@@ -39,7 +39,7 @@ class Worker:
         """The position behind the next events, and the events."""
         partition, index = [int(number or 0) for number in await self._redis.hmget(CURSOR, "partition", "index")]
         while True:
-            # In this order: if there is a next minute, nothing is appended to this one any more, by Redis's clock.
+            # In this order: once there is a next minute, producers append no more to this one, by Redis's clock.
             following = await self._redis.zrangebyscore(PARTITIONS, f"({partition}", "+inf", start=0, num=1)
             events = await self._redis.lrange(f"{PARTITIONS}:{partition}", index, index + BATCH - 1)
             if events or not following:

@@ -1,7 +1,7 @@
 """Step 3, `group`: a consumer group of a Redis stream (XREADGROUP, XACK, XAUTOCLAIM), and no Lua.
 
-Loses: nothing, and any number of workers share the work. Redis remembers which worker got which event. An event that is
-not acknowledged in time goes to another worker, which sends its email: perhaps a second time.
+Loses: nothing, and any number of workers share the work. Redis remembers which worker got which event. If a worker does
+not acknowledge an event in time, another worker gets it and sends its email, possibly for the second time.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class Worker:
         self._held: set[bytes] = set()
         self._domain = settings.id_domain
         self._sender = sender
-        self._redis: Any = redis  # its types say that answers may be str
+        self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
 
     async def work_one(self, slot: int) -> bool:
         """Handle the next event. Returns False at the end of the stream."""
@@ -44,7 +44,7 @@ class Worker:
         return True
 
     async def _read(self, slot: int) -> Any:
-        """The position of the next event, and the event. First one that its worker has not extended for a lease."""
+        """The position of the next event, and the event. First one whose worker has not renewed it for a lease."""
         entries: Any = []
         if slot == 0:
             _, entries, *_ = await self._redis.xautoclaim(STREAM, GROUP, self._name, self._lease_ms, count=1)
@@ -55,13 +55,13 @@ class Worker:
         return next(iter(taken.items()), ("", []))
 
     async def _commit(self, position: bytes, *, done: bool) -> None:
-        """Acknowledge the event: only now, after the mail server's 250. If it is not done, it comes again."""
+        """Acknowledge the event: only now, after the mail server's 250. If it is not done, it is tried again."""
         self._held.discard(position)
         if done:
             await self._redis.xack(STREAM, GROUP, position)
 
     async def extend(self) -> None:
-        """Claim again what this worker holds, three times in the time of a lease."""
+        """The heartbeat: claim the events that this worker holds again, three times in a lease."""
         while True:
             await asyncio.sleep(self._lease_ms / 3000)
             with suppress(RedisError):  # raised also if it holds nothing
@@ -73,7 +73,7 @@ async def work(settings: Settings) -> None:
     async with redis_client(settings.redis) as redis, Mailer(settings, patient=True) as mailer:
         sender = PatientSender(mailer, settings.emails_per_second)
         worker = Worker(settings, redis, sender)
-        with suppress(ResponseError):  # BUSYGROUP: the group is there, and goes on where it was
+        with suppress(ResponseError):  # BUSYGROUP: it exists
             await redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
         extending = background(worker.extend(), "extending the events of this worker")
         await run_slots(settings, worker.work_one)

@@ -1,4 +1,4 @@
--- Move the deadline of these slots on. A slot whose lease has ended is not brought back: its next claim does that.
+-- Extend the deadline of these slots. A slot whose lease has ended stays removed until its next claim.
 -- KEYS  py:leases   ARGV  the lease (ms), ID, …
 local time = redis.call('TIME')
 local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]

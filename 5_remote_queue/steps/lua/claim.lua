@@ -1,4 +1,4 @@
--- Take the next job into a slot's record and set the slot's deadline, in one step.
+-- Move the next job from the queue into a slot's record and set the slot's deadline, in one step.
 -- KEYS  queue:QUEUE, worker:ID, py:leases, workers   ARGV  ID, the lease (ms), the record without its payload
 -- Returns the record, or nil if the queue is empty.
 local time = redis.call('TIME')
