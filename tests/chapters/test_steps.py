@@ -79,7 +79,7 @@ def test_a_file_that_is_not_used_any_more_is_named() -> None:
     [
         (5, "nonsense", "STEP: 5_remote_queue has the steps pop, move, lease"),
         (4, "pop", "STEP: 4_remote_messages has no steps"),
-        (9, "pop", "there is no strategy 9; there are 1, 2, 3, 4, 5, 6"),
+        (9, "pop", "there is no strategy 9; choose from 1, 2, 3, 4, 5, 6"),
     ],
 )
 def test_a_bad_step_is_one_line(number: int, step: str, said: str) -> None:
