@@ -216,7 +216,7 @@ def test_the_steps_are_a_part_of_their_own(tmp_path: Path) -> None:
 def test_a_bad_step_is_named_with_all_there_are(tmp_path: Path) -> None:
     done = run_compare(tmp_path, STEPS="1", STRATEGIES="5-push")
     assert done.returncode == 2
-    assert "STRATEGIES: there is no 5-push; there are 3-pass_on, 5-pop, 5-move, 5-lease, 6-cursor_first" in done.stderr
+    assert "STRATEGIES: unknown: 5-push; choose from 3-pass_on, 5-pop, 5-move, 5-lease, 6-cursor_first" in done.stderr
 
 
 @pytest.mark.timeout(120)
