@@ -1,4 +1,4 @@
-"""The steps of a chapter: small workers in its folder `steps/`. STEP runs one of them in place of the full design."""
+"""The steps of a chapter: small programs in its folder `steps/`. STEP runs one of them in place of the full design."""
 
 import asyncio
 import logging
