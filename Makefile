@@ -11,10 +11,14 @@ help: ## list the commands
 run-%: $(VENV)/ready ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
 	@exec $(PY) -m common.processes.run $*
 
+ifeq ($(QUEUE),rabbitmq)
+run-5 services: $(VENV)/ready-rabbitmq
+endif
+
 services: $(VENV)/ready ## start the embedded services alone
 	@exec $(PY) -m common.processes.run services
 
-forget: $(VENV)/ready ## delete the data that the embedded Valkey keeps between runs
+forget: $(VENV)/ready ## delete the data that the embedded Valkey and RabbitMQ keep between runs
 	@exec $(PY) -m common.processes.run forget
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services
@@ -64,8 +68,10 @@ format: $(VENV)/ready-dev ## format the code
 lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	$(PIP) --quiet uv
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --output-file requirements.lock
-	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra dev --constraint requirements.lock \
-	  --output-file requirements-dev.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra rabbitmq --constraint requirements.lock \
+	  --output-file requirements-rabbitmq.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra rabbitmq --extra dev \
+	  --constraint requirements.lock --constraint requirements-rabbitmq.lock --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 clean: ## remove .venv, caches and the data of the embedded services
@@ -81,6 +87,11 @@ $(VENV)/ready: requirements.lock
 	  test -n "$$python" || { echo "This needs Python 3.11 or newer; name one with PYTHON=…" >&2; exit 2; }; \
 	  $$python -m venv --clear $(VENV) || { echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@$(PIP) --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/ready-rabbitmq: requirements-rabbitmq.lock $(VENV)/ready
+	@echo "Adding the client of RabbitMQ"
+	@$(PIP) --quiet --require-hashes -r requirements-rabbitmq.lock
 	@touch $@
 
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready

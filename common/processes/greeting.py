@@ -10,7 +10,7 @@ from common.settings import Settings
 
 HEALTHY_SECONDS = 5.0
 WEB_ROLES = {"server", "master"}  # the others listen nowhere
-LABELS = {"inbox": "see it arrive", "valkey": "look into it"}
+LABELS = {"inbox": "see it arrive", "valkey": "look into it", "rabbitmq": "look into it"}
 EXAMPLE = "alice@example.com/Hello/How%20are%20you%3F"
 
 
@@ -33,6 +33,8 @@ def address_of(service: Service) -> str:
     """Where people find it."""
     if service.name == "inbox":
         return url_of("127.0.0.1", service.ports["INBOX_PORT"])
+    if service.name == "rabbitmq":
+        return f"amqp://127.0.0.1:{service.ports['RABBITMQ_PORT']}/"
     return f"redis://127.0.0.1:{service.ports['VALKEY_PORT']}/0"
 
 

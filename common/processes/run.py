@@ -27,11 +27,12 @@ from common.processes.chapter import chapter_module
 from common.processes.greeting import WEB_ROLES, address_of, greet
 from common.processes.pid_files import PidFile
 from common.processes.process import LIFELINE
+from common.processes.rabbitmq_role import refuse_unusable
 from common.processes.redis_role import refuse_unsupported
 from common.processes.steps import check_step
 from common.processes.supervisor import Child, Stop, say
 from common.processes.terminal import own_terminal
-from common.services.service import LOOK_SECONDS, PORTS, CannotStart, Service, StartStopped, running
+from common.services.service import LOOK_SECONDS, CannotStart, Service, StartStopped, running
 from common.settings import Settings, exit_with_usage_error, read_settings
 
 STOP_SECONDS = 20.0  # and DRAIN_SECONDS: longer than any role grants itself; then it is killed
@@ -45,8 +46,11 @@ async def run(settings: Settings, package: str) -> int:
     roles = chosen_roles(settings, package)
     serves = bool(WEB_ROLES & set(roles))
     port = checked_port(settings) if serves else settings.port
-    if settings.redis_url is not None and "valkey" in chapter_module(package).SERVICES:
+    _, services_of_all = roles_and_services(settings, package)
+    if settings.redis_url is not None and "valkey" in services_of_all:
         await refuse_unsupported(settings.redis)
+    if "rabbitmq" in services_of_all:
+        await refuse_unusable(settings)
     with ExitStack() as stack:
         try:
             services = await start_services(settings, needed_services(settings, package), stack, stop)
@@ -81,7 +85,7 @@ async def run_services(settings: Settings) -> int:
     stop = stop_on_signals()
     with ExitStack() as stack:
         try:
-            services = await start_services(settings, PORTS, stack, stop)
+            services = await start_services(settings, all_services(settings), stack, stop)
         except StartStopped:
             return 0
         places = " and ".join(f"{service.name} is at {address_of(service)}" for service in services)
@@ -103,13 +107,15 @@ async def start_services(settings: Settings, names: Iterable[str], stack: ExitSt
 
 
 def forget(settings: Settings) -> int:
-    """Remove what the embedded Valkey has kept. The inbox keeps nothing."""
-    if facts := running(settings.data_dir, "valkey"):
-        exit_with_usage_error(f"Valkey runs @ {facts['pid']}: stop what uses it first")
-    kept = settings.data_dir / "valkey"
-    if kept.exists():
-        shutil.rmtree(kept)
-        print(f"{kept} is removed")
+    """Remove what the embedded Valkey and RabbitMQ have kept. The inbox keeps nothing."""
+    keepers = {"valkey": "Valkey", "rabbitmq": "RabbitMQ"}
+    for name, title in keepers.items():
+        if facts := running(settings.data_dir, name):
+            exit_with_usage_error(f"{title} runs @ {facts['pid']}: stop what uses it first")
+    for name in keepers:
+        if (kept := settings.data_dir / name).exists():
+            shutil.rmtree(kept)
+            print(f"{kept} is removed")
     return 0
 
 
@@ -186,13 +192,30 @@ def find_package(number: str) -> str:
     return found[0]
 
 
+def roles_and_services(settings: Settings, package: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of the chapter, or those of the engine on which it runs in place of its own."""
+    chapter = chapter_module(package)
+    if settings.queue != "rabbitmq" or not hasattr(chapter, "ON_RABBITMQ"):
+        return chapter.ROLES, chapter.SERVICES
+    if settings.step or settings.demo:
+        exit_with_usage_error(f"QUEUE: the steps and the demonstration of {package} run on its own engine only")
+    roles, services = chapter.ON_RABBITMQ
+    return roles, services
+
+
+def all_services(settings: Settings) -> list[str]:
+    """What `make services` starts: RabbitMQ only where the settings choose it."""
+    return ["inbox", "valkey"] + (["rabbitmq"] if settings.queue == "rabbitmq" else [])
+
+
 def chosen_roles(settings: Settings, package: str) -> list[str]:
     if settings.demo:
         if demo := getattr(chapter_module(package), "DEMO", None):
             return [demo]
         exit_with_usage_error(f"DEMO: {package} has no demonstration")
     step = check_step(settings, package)
-    roles: tuple[str, ...] = ("server", "worker") if step else chapter_module(package).ROLES
+    all_roles, _ = roles_and_services(settings, package)
+    roles = ("server", "worker") if step else all_roles
     if settings.role is not None and settings.role not in roles:
         exit_with_usage_error(f"ROLE: {package} has the roles {', '.join(roles)}")
     if settings.workers > 1 and "worker" not in roles:
@@ -203,8 +226,9 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
 
 def needed_services(settings: Settings, package: str) -> list[str]:
     """The package's services, without those whose place a URL has taken."""
-    own = {"inbox": settings.smtp_url, "valkey": settings.redis_url}
-    return [name for name in chapter_module(package).SERVICES if own[name] is None]
+    own = {"inbox": settings.smtp_url, "valkey": settings.redis_url, "rabbitmq": settings.amqp_url}
+    _, services = roles_and_services(settings, package)
+    return [name for name in services if own[name] is None]
 
 
 def checked_port(settings: Settings) -> int:

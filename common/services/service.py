@@ -30,11 +30,12 @@ from common.processes.process import LIFELINE, stop_requested
 from common.settings import Settings, exit_with_usage_error
 
 START_SECONDS = 20.0
+SLOW_STARTS = {"rabbitmq": 90.0}  # seconds: an Erlang node takes 5 on an idle machine
 STOP_SECONDS = 10.0
 ANNOUNCEMENT_BYTES = 512
 LOOK_SECONDS = 1.0  # how often a service looks for users, and a user for its service
 
-PORTS = {"inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"), "valkey": ("VALKEY_PORT",)}
+PORTS = {"inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"), "valkey": ("VALKEY_PORT",), "rabbitmq": ("RABBITMQ_PORT",)}
 
 Facts = dict[str, int]
 
@@ -127,7 +128,7 @@ class Service:
                 env=environment | {"DATA_DIR": str(self._dir)},
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + SLOW_STARTS.get(self.name, START_SECONDS)
         while time.monotonic() < deadline and self._process.poll() is None and not self._stopped():
             if facts := running(self._dir, self.name):
                 return facts
