@@ -20,6 +20,7 @@ from common.mail.errors import CannotAccept
 
 CONNECT_SECONDS = 2.0  # for TCP, TLS and the login together
 ANSWER_SECONDS = 2.0
+DECLARE_SECONDS = 10.0  # for all queues: each new quorum queue elects a leader
 CLOSE_SECONDS = 0.5  # a frozen RabbitMQ does not answer a farewell either
 HEARTBEAT_SECONDS = 10  # both sides take a silent connection for dead after two or three of them
 BROKEN = (AMQPError, OSError, RuntimeError, TimeoutError)  # aiormq raises RuntimeError on a closed channel
@@ -91,7 +92,7 @@ class Link:
         await self.close()
         try:
             self._connection = await connect(self._url)
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(DECLARE_SECONDS):
                 # Each message is confirmed, and one that no queue takes is an error.
                 channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
                 await self._declare(channel)

@@ -96,6 +96,10 @@ def checked(port: int) -> int | None:
 
 
 async def spawn(program: str, folder: Path, port: int, name: str, announcement: int) -> Process:
+    cookie = folder / ".erlang.cookie"  # the password between Erlang nodes; Erlang's own would be easier to guess
+    if not cookie.exists():
+        cookie.write_text(secrets.token_hex(20))
+        cookie.chmod(0o400)
     (folder / "rabbitmq.conf").write_text(
         f"listeners.tcp.1 = {LOOPBACK}:{port}\n"
         f"cluster_name = {name}\n"
@@ -106,7 +110,7 @@ async def spawn(program: str, folder: Path, port: int, name: str, announcement: 
     (folder / "enabled_plugins").write_text("[].\n")
     (folder / "rabbitmq-env.conf").touch()  # in the place of the system's
     own = {
-        "HOME": str(folder),  # Erlang's cookie is there
+        "HOME": str(folder),  # Erlang looks for the cookie there
         "RABBITMQ_NODENAME": NODE,
         "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
         "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),

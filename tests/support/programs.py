@@ -192,6 +192,7 @@ SETTINGS = {
     "REDIS_URL", "EMAILS_PER_SECOND", "ATTEMPTS", "RETRY_PAUSES_SECONDS", "EMAIL_CLASS",
     "DRAIN_SECONDS", "LEASE_SECONDS",
     "INBOX_SMTP_PORT", "INBOX_PORT",
+    "QUEUE", "AMQP_URL", "RABBITMQ_PORT",
     "LOG", "PARTITION_SECONDS", "RETENTION_SECONDS", "RETENTION_BYTES",
     "VALKEY_PORT", "DATA_DIR", "ROLE", "STEP", "WORKER_NAME", "DEMO", "WORKERS", "MAKELEVEL", "MAKEFLAGS", "MFLAGS",
 }  # fmt: skip
@@ -350,7 +351,8 @@ class Strategy:
 @contextmanager
 def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[Strategy]:
     """Start a strategy by `make run-N` on a free port; stop it, and see that nothing is left behind."""
-    command, settings = ["make", f"run-{name[0]}"], {"PORT": "0", "VALKEY_PORT": "0", "DATA_DIR": str(data_dir)}
+    ports = {"PORT": "0", "VALKEY_PORT": "0", "RABBITMQ_PORT": "0"}
+    command, settings = ["make", f"run-{name[0]}"], ports | {"DATA_DIR": str(data_dir)}
     listens, taken = rf"^{name} listens on (http://\S+)/$", r"(?:^|\] )PORT: port \d+ on \S+ is in use"
     program = Program(command, settings | environment)
     try:
