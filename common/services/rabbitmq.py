@@ -57,9 +57,11 @@ async def main(settings: Settings) -> None:
 
 def find_program() -> str:
     """The path of rabbitmq-server. Ends the program with one line and exit status 2 when there is none."""
-    if (found := shutil.which("rabbitmq-server", path=os.pathsep.join([*PLACES, os.environ.get("PATH", "")]))) is None:
-        exit_with_usage_error(NOT_INSTALLED)
-    return found
+    return installed() or exit_with_usage_error(NOT_INSTALLED)
+
+
+def installed() -> str | None:
+    return shutil.which("rabbitmq-server", path=os.pathsep.join([*PLACES, os.environ.get("PATH", "")]))
 
 
 def ports_to_try(port: int | None) -> Iterable[int]:

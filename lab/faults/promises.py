@@ -61,6 +61,10 @@ class Subject:
     def is_step(self) -> bool:
         return "STEP" in self.settings
 
+    @property
+    def on_rabbitmq(self) -> bool:
+        return self.settings.get("QUEUE") == "rabbitmq"
+
 
 SUBJECTS: dict[str, Subject] = {
     "1": Subject(1, "1 foreground", {"server": "server"}),
@@ -69,6 +73,12 @@ SUBJECTS: dict[str, Subject] = {
     "4": Subject(4, "4 remote messages", {"server": "server", "worker": "worker"}, redis=True),
     "4w": Subject(4, "4 with ?wait=5", {"server": "server", "worker": "worker"}, query="?wait=5", redis=True),
     "5": Subject(5, "5 remote queue", {"server": "server", "worker": "worker", "scheduler": "scheduler"}, redis=True),
+    "5r": Subject(
+        5,
+        "5 on RabbitMQ",
+        {"server": "server", "worker": "worker", "broker": "rabbitmq"},
+        settings={"QUEUE": "rabbitmq", "RABBITMQ_PORT": "0"},
+    ),
     "6": Subject(6, "6 event bus", {"server": "server", "worker": "worker"}, redis=True),
     "6s": Subject(6, "6 on Streams", {"server": "server", "worker": "worker"}, settings={"LOG": "streams"}, redis=True),
 }
@@ -104,6 +114,9 @@ FAULTS: dict[str, str] = {
     "redis-tail": "SIGKILL to Redis, and what it has written last is cut off",
     "redis-disk": "the disk of Redis is full for a while",
     "redis-clock": "the clock of Redis is put back by a minute to two hours",
+    "broker-kill": "SIGKILL to RabbitMQ",
+    "broker-restart": "SIGTERM to RabbitMQ",
+    "broker-stop": "SIGSTOP to RabbitMQ, then SIGCONT",
     "smtp-kill": "SIGKILL to the mail server, which comes back",
     "smtp-term": "SIGTERM to the mail server, which comes back",
     "smtp-stop": "SIGSTOP to the mail server, then SIGCONT",
@@ -158,7 +171,7 @@ def faults_of(subject: Subject) -> list[str]:
     if subject.is_step:
         return [fault for fault in FAULTS if (f"{subject.number}-{subject.settings['STEP']}", fault) in STEP_PROMISES]
     there = {"none", "all", "smtp", *subject.roles, *(["redis"] if subject.redis else [])}
-    if subject.number == 5:
+    if subject.number == 5 and not subject.on_rabbitmq:
         there.add("job")
     return [fault for fault in FAULTS if fault.partition("-")[0] in there and (fault, subject.number) not in POINTLESS]
 
@@ -190,6 +203,8 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
             return frozenset({"503"})  # Redis answers, and says no
         case "redis", _:
             return frozenset({"503", "504"})  # 504: its answer did not come, so the email may be sent
+        case "broker", _:
+            return frozenset({"503", "504"})
         case "smtp", "session":
             return frozenset()
         case "smtp", "slow":  # one that waits is in doubt; the others take emails until a limit is reached
@@ -214,11 +229,11 @@ def promise(subject: str, fault: str) -> Promise:
         twice = UNDER_WAY if fault == "smtp-lose-reply" else IN_HANDS
     if number in (3, 5, 6) and fault == "worker-kill":
         twice = IN_HANDS
-    if number in (5, 6) and who == "redis":  # a claim or an acknowledgement that it has not taken, or forgets
+    if number in (5, 6) and who in ("redis", "broker"):  # claims and acknowledgements that it has not taken, or forgets
         twice = IN_HANDS
     if number == 4 and fault == "worker-second":  # every subscriber sends its copy
         twice = UNDER_WAY
-    if number in (5, 6) and fault in CRASHES:
+    if number in (5, 6) and fault in CRASHES and subject != "5r":  # whose limit is 20 deaths
         given_up = GivenUp.CRASHED
     elif keeps and fault in REFUSED:
         given_up = REFUSED[fault]

@@ -39,10 +39,11 @@ class Strategy:
         return [process.pid for process in descendants(self.make.process.pid) if alive(process)]
 
     def roles(self) -> dict[int, str]:
-        """Those that have said who they are, by pid, the newest last; and Valkey, which `make run-N` brings along."""
+        """Those that have said who they are, by pid, the newest last; and the servers that `make run-N` starts."""
         named = {int(a or b): x or y for x, a, y, b in _NAMED.findall(self.make.text())}
-        if valkey := running(self.data_dir, "valkey"):
-            named[valkey["pid"]] = "valkey"
+        for service in ("valkey", "rabbitmq"):
+            if found := running(self.data_dir, service):
+                named[found["pid"]] = service
         there = set(self.pids())
         return {pid: name for pid, name in named.items() if pid in there}
 

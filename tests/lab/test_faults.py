@@ -122,7 +122,7 @@ def test_every_fault_can_be_done_and_every_cell_has_a_promise() -> None:
     assert {fault for _, fault in cells} == set(FAULTS)
 
 
-@pytest.mark.parametrize("subject", ["5", "6", "6s", "4w"])
+@pytest.mark.parametrize("subject", ["5", "5r", "6", "6s", "4w"])
 def test_these_promise_to_lose_nothing_whatever_is_done(subject: str) -> None:
     assert {promise(subject, fault).lost for fault in faults_of(SUBJECTS[subject])} == {Bound.NONE}
 
@@ -590,7 +590,7 @@ with strategy(Lab(Path({str(tmp_path)!r})), 4, "smtp://127.0.0.1:1") as running:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"STRATEGIES": "7"}, "STRATEGIES: there is no 7; there are 1, 2, 3, 4, 4w, 5, 6, 6s"),
+        ({"STRATEGIES": "7"}, "STRATEGIES: there is no 7; there are 1, 2, 3, 4, 4w, 5, 5r, 6, 6s"),
         ({"FAULTS": "none meteor"}, "FAULTS: there is no meteor"),
         ({"STRATEGIES": "1", "FAULTS": "redis-kill"}, "none of these faults can be done to these strategies"),
         ({"KILLS": "0"}, "KILLS: 0 is not a number of at least 1"),

@@ -25,6 +25,7 @@ from common.services.service import running
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 20.0  # seconds that any condition may take to come true, on a slow machine too
+START_SECONDS = 60.0  # for RabbitMQ: an Erlang node needs 5 on an idle machine
 
 T = TypeVar("T")
 
@@ -298,8 +299,9 @@ def open_users_lock(data_dir: Path, name: str) -> Iterator[None]:
 class Strategy:
     """A strategy that `make run-N` has started."""
 
-    def __init__(self, name: str, program: Program, url: str) -> None:
+    def __init__(self, name: str, program: Program, url: str, queue: str = "resque") -> None:
         self.name = name
+        self.on_rabbitmq = queue == "rabbitmq"
         self.program = program
         self.url = url
 
@@ -354,12 +356,15 @@ def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[
     ports = {"PORT": "0", "VALKEY_PORT": "0", "RABBITMQ_PORT": "0"}
     command, settings = ["make", f"run-{name[0]}"], ports | {"DATA_DIR": str(data_dir)}
     listens, taken = rf"^{name} listens on (http://\S+)/$", r"(?:^|\] )PORT: port \d+ on \S+ is in use"
+    limit = START_SECONDS if "QUEUE" in environment else LIMIT
     program = Program(command, settings | environment)
     try:
-        if program.wait_for_line(f"{listens}|{taken}")[1] is None:  # it was free, until another test's program took it
+        if (
+            program.wait_for_line(f"{listens}|{taken}", limit)[1] is None
+        ):  # it was free, until another test's program took it
             program.stop()
             program = Program(command, settings | environment)
-        url = program.wait_for_line(listens)[1]
-        yield Strategy(name, program, url)
+        url = program.wait_for_line(listens, limit)[1]
+        yield Strategy(name, program, url, environment.get("QUEUE", "resque"))
     finally:
         program.stop()

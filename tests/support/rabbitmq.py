@@ -1,7 +1,6 @@
 """The embedded RabbitMQ as tests use it."""
 
 import asyncio
-import shutil
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,14 +11,13 @@ import aio_pika
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelNotFoundEntity
 
-from common.services.rabbitmq import PLACES
+from common.services.rabbitmq import installed
 from common.services.service import running
-from tests.support.programs import Program, open_users_lock, wait_until
+from tests.support.programs import START_SECONDS, Program, open_users_lock, wait_until
 
 QUEUE, FAILED = "emailQueue", "emailQueue.failed"
-START_SECONDS = 60.0  # an Erlang node on a machine that has other work
 
-INSTALLED = any(shutil.which("rabbitmq-server", path=place) for place in PLACES) or shutil.which("rabbitmq-server")
+INSTALLED = installed() is not None
 REASON = "needs rabbitmq-server: apt-get install rabbitmq-server"
 
 T = TypeVar("T")
