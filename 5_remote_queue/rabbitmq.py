@@ -79,11 +79,7 @@ async def publish(link: Link, message: Message, queue: str) -> None:
     Raises CannotAccept if it is certainly not there, NoAnswer if it may be.
     """
     channel = await link.channel()
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await link.wait_while_blocked()
-    except TimeoutError:
-        raise CannotAccept("RabbitMQ accepts no messages now: its memory or its disk is nearly full") from None
+    await link.wait_while_blocked()
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             await channel.default_exchange.publish(message, queue, mandatory=True)
@@ -97,20 +93,8 @@ async def publish(link: Link, message: Message, queue: str) -> None:
         raise NoAnswer(f"RabbitMQ: {describe(error)}: the email may still be sent") from None
 
 
-async def count(link: Link, queue: str) -> tuple[int, int]:
-    """How many messages of the queue wait, and how many consumers it has. Raises CannotAccept."""
-    channel = await link.channel()
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            found = (await channel.declare_queue(queue, passive=True)).declaration_result
-    except BROKEN as error:
-        await link.drop(channel)
-        raise CannotAccept(describe(error)) from None
-    return found.message_count or 0, found.consumer_count or 0
-
-
 def make_message(
-    body: bytes, email_id: str | None, attempt: int = 1, pause: float | None = None, **why: Any
+    body: bytes, email_id: str | None, attempt: int = 1, pause: float | None = None, **why: str | int
 ) -> Message:
     """`pause`: seconds after which the message expires. `why`: more headers."""
     return Message(
@@ -139,13 +123,13 @@ class Jobs:
 
     async def check(self) -> None:
         """Raises CannotAccept when no email could be enqueued now."""
-        await count(self._link, QUEUE)
+        await self._link.count(QUEUE)
 
     async def stats(self) -> dict[str, Any]:
         """What RabbitMQ says of its queues. It keeps no totals, and AMQP does not tell what is in flight: null."""
-        waiting, consumers = await count(self._link, QUEUE)
-        failed, _ = await count(self._link, FAILED)
-        delayed = sum([(await count(self._link, name))[0] for name in self._retry_queues])
+        waiting, consumers = await self._link.count(QUEUE)
+        failed, _ = await self._link.count(FAILED)
+        delayed = sum([(await self._link.count(name))[0] for name in self._retry_queues])
         return {"waiting": waiting + delayed, "delayed": delayed, "failed_list": failed, "workers": consumers}
 
 

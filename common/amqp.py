@@ -105,17 +105,34 @@ class Link:
         self._channel = channel
         return channel
 
-    async def wait_while_blocked(self) -> None:
-        """Wait for the end of an alarm. During one, RabbitMQ reads nothing from connections that publish."""
-        if self._connection is not None and self._connection.transport is not None:
-            await self._connection.transport.ready()
+    async def count(self, queue: str) -> tuple[int, int]:
+        """How many messages of the queue wait, and how many consumers it has. Raises CannotAccept."""
+        channel = await self.channel()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                found = (await channel.declare_queue(queue, passive=True)).declaration_result
+        except BROKEN as error:
+            await self.drop(channel)
+            raise CannotAccept(describe(error)) from None
+        return found.message_count or 0, found.consumer_count or 0
+
+    async def wait_while_blocked(self, seconds: float = ANSWER_SECONDS) -> None:
+        """Wait a little for the end of an alarm: RabbitMQ then reads nothing from connections that publish.
+
+        Raises CannotAccept.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                if self._connection is not None and self._connection.transport is not None:
+                    await self._connection.transport.ready()
+        except TimeoutError:
+            raise CannotAccept("RabbitMQ accepts no messages now: its memory or its disk is nearly full") from None
 
     async def drop(self, channel: AbstractChannel) -> None:
         """Leave a connection that is silent, so that the next call gets another. A blocked one stays."""
         try:
-            async with asyncio.timeout(0.01):
-                await self.wait_while_blocked()
-        except TimeoutError:
+            await self.wait_while_blocked(0.01)
+        except CannotAccept:
             return
         if channel is self._channel:
             await self.close()
