@@ -15,8 +15,17 @@ ifeq ($(QUEUE),rabbitmq)
 run-5 services: $(VENV)/ready-rabbitmq
 endif
 
+example-first-job: $(VENV)/ready ## a first program on the queue: create jobs on a page and watch them
+	@exec $(PY) -m common.processes.run examples.first_job
+
+example-links: $(VENV)/ready-examples ## check the links of a site: make example-links URL=https://example.com ARGS="--depth 2"
+	@$(PY) -m examples.links $(ARGS) -- "$(URL)"
+
 services: $(VENV)/ready ## start the embedded services alone
 	@exec $(PY) -m common.processes.run services
+
+redis-cli: $(VENV)/ready ## a prompt at the Redis of the strategies that run: KEYS *, LRANGE …, help LRANGE
+	@exec $(PY) -m common.services.redis_prompt
 
 forget: $(VENV)/ready ## delete the data that the embedded Valkey and RabbitMQ keep between runs
 	@exec $(PY) -m common.processes.run forget
@@ -68,9 +77,11 @@ format: $(VENV)/ready-dev ## format the code
 lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	$(PIP) --quiet uv
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --output-file requirements.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --constraint requirements.lock \
+	  --output-file requirements-examples.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra rabbitmq --constraint requirements.lock \
 	  --output-file requirements-rabbitmq.lock
-	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra rabbitmq --extra dev \
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --extra rabbitmq --extra dev \
 	  --constraint requirements.lock --constraint requirements-rabbitmq.lock --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
@@ -94,10 +105,15 @@ $(VENV)/ready-rabbitmq: requirements-rabbitmq.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-rabbitmq.lock
 	@touch $@
 
+$(VENV)/ready-examples: requirements-examples.lock $(VENV)/ready
+	@echo "Adding what the examples need"
+	@$(PIP) --quiet --require-hashes -r requirements-examples.lock
+	@touch $@
+
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@echo "Adding the tools for tests, checks and experiments"
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help services forget test check compare faults bench tables screenshots format lock clean
+.PHONY: help example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots format lock clean
 .DEFAULT_GOAL := help
