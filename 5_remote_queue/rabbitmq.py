@@ -124,6 +124,7 @@ class Jobs:
     async def check(self) -> None:
         """Raises CannotAccept when no email could be enqueued now."""
         await self._link.count(QUEUE)
+        await self._link.wait_while_blocked()
 
     async def stats(self) -> dict[str, Any]:
         """What RabbitMQ says of its queues. It keeps no totals, and AMQP does not tell what is in flight: null."""

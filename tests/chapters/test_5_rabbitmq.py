@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import trustme
 
 from tests.support.load import Load, account
 from tests.support.programs import (
@@ -25,7 +26,7 @@ from tests.support.programs import (
     running_strategy,
     wait_until,
 )
-from tests.support.rabbitmq import FAILED, INSTALLED, REASON, RabbitMq, rabbitmq_of, running_rabbitmq
+from tests.support.rabbitmq import FAILED, INSTALLED, REASON, RabbitMq, rabbitmq_of, running_rabbitmq, tls_in_front_of
 
 pytestmark = [pytest.mark.skipif(not INSTALLED, reason=REASON), pytest.mark.timeout(240)]
 
@@ -330,6 +331,38 @@ def test_an_amqp_url_that_leads_nowhere_is_one_line(url: str, said: str, rabbitm
     program.stop()
     assert len(program.lines) == 1
     assert "secret@" not in program.output
+
+
+def test_a_user_a_virtual_host_and_tls_of_your_own(inbox: Inbox, rabbitmq: RabbitMq, tmp_path: Path) -> None:
+    """The permissions are those that the chapter names."""
+    name, authority, to = a_name(), trustme.CA(), someone()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    rabbitmq.ctl("add_vhost", name)
+    rabbitmq.ctl("add_user", name, "p@ss/word")
+    rabbitmq.ctl("set_permissions", "-p", name, name, r"emailQueue.*", r"emailQueue.*|amq\.default", r"emailQueue.*")
+    with tls_in_front_of(rabbitmq, authority.issue_cert("localhost")) as port:
+        url = f"amqps://{name}:p%40ss%2Fword@localhost:{port}/{name}?cafile={tmp_path}/ca.pem"
+        with queue(inbox, tmp_path, AMQP_URL=url) as strategy:
+            inbox.dial(refuse_rate=1, refuse_code=451)
+            assert strategy.send(to).status == 202
+            strategy.program.wait_for_line("after attempt 1: Unavailable: 451")
+            inbox.dial(refuse_rate=0)
+            inbox.wait_for(to)
+
+
+def test_an_alarm_of_rabbitmq_is_a_503(inbox: Inbox, clean: RabbitMq, tmp_path: Path) -> None:
+    with queue(inbox, tmp_path, clean) as strategy:
+        to = someone()
+        clean.ctl("set_vm_memory_high_watermark", "0.00001")
+        try:
+            assert strategy.send(to).status == 504, "this message is what RabbitMQ answers with its alarm"
+            assert strategy.send(to).status == 503
+            assert strategy.ask("/health").status == 503
+        finally:
+            clean.ctl("set_vm_memory_high_watermark", "0.4")
+        wait_until(strategy.healthy, "the alarm is over")
+        assert strategy.send(to).status == 202
+        inbox.wait_for(to, 2)
 
 
 @pytest.mark.parametrize("setting", ["STEP", "DEMO"])

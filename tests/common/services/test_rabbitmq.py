@@ -34,7 +34,7 @@ def test_it_listens_on_loopback_only_and_leaves_nothing_behind(tmp_path: Path) -
 def test_what_it_keeps_outlives_it_and_its_death(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, data_dir=tmp_path, rabbitmq_port=0)  # type: ignore[call-arg]
     with Service(settings, "rabbitmq") as user:
-        rabbitmq = RabbitMq(user.ports["RABBITMQ_PORT"], user.pid)
+        rabbitmq = RabbitMq(user.ports["RABBITMQ_PORT"], user.pid, tmp_path / "rabbitmq")
         rabbitmq.ask(lambda channel: channel.declare_queue("kept", durable=True, arguments={"x-queue-type": "quorum"}))
         os.kill(user.pid, signal.SIGKILL)
         wait_until(lambda: running(tmp_path, "rabbitmq") is None, "it is dead")
