@@ -1,4 +1,4 @@
-"""The web server: it appends to the log that an email was requested, and answers when that is on record."""
+"""The web server: it appends the event that an email was requested, and answers when the event is in the log."""
 
 from collections.abc import AsyncIterator
 from functools import partial

@@ -1,4 +1,4 @@
-"""The worker: the consumers of the log, each with its handler, in one process. Any number of them share the work."""
+"""The worker: runs the consumers of the log, each with its handler. Any number of workers share the events."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ from .handlers import EmailHandler, error_kind, make_handlers
 from .logs import make_log
 
 RETENTION_LOOK_SECONDS = 10.0
-BEATS = 3  # in a lease: so many must fail before it ends
+BEATS = 3  # heartbeats in a lease: a lease ends only after this many have failed
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,10 @@ class Worker:
         ]
 
     async def run(self, client: blocking.Redis) -> None:
-        """Until it is asked to stop: then take nothing new, finish within a limit, give back the rest."""
+        """Run until this process is stopped. Then claim no more events, finish those in flight, give back the rest.
+
+        Finishing takes DRAIN_SECONDS at most.
+        """
         consuming = [keep_running(consumer.run, f"consuming as {consumer.name}") for consumer in self._consumers]
         retention = keep_running(self._keep_within_limits, "trimming the log")
         async with Heartbeat(lambda: self._beat(client), self._settings.lease_seconds / BEATS):
@@ -56,7 +59,7 @@ class Worker:
         return sum(c.handled for c in self._consumers), sum(c.failed for c in self._consumers)
 
     def _beat(self, client: blocking.Redis) -> None:
-        """In a thread of its own."""
+        """Called in the heartbeat's thread."""
         held: list[Claimed] = [claimed for consumer in self._consumers for claimed in consumer.held()]
         if held:
             self._events.extend(client, held)
@@ -73,11 +76,11 @@ class Worker:
                 log.exception("error while trimming the log")
                 continue
             if trimmed.events:
-                log.info("trimmed %d events that were done and too old or too many", trimmed.events)
+                log.info("trimmed %d events that every consumer had handled", trimmed.events)
 
 
 async def work(settings: Settings) -> None:
-    """Run all handlers until this process is asked to stop."""
+    """Run all handlers until this process is stopped."""
     answer_seconds = min(ANSWER_SECONDS, settings.lease_seconds / BEATS)
     client = blocking_redis_client(settings.redis, answer_seconds)
     async with redis_client(settings.redis) as redis, Mailer(settings, patient=True) as mailer:
