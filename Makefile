@@ -11,6 +11,10 @@ help: ## list the commands
 run-%: $(VENV)/ready ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
 	@exec $(PY) -m common.processes.run $*
 
+ifeq ($(QUEUE),rabbitmq)
+run-5 services: $(VENV)/ready-rabbitmq
+endif
+
 example-first-job: $(VENV)/ready ## a first program on the queue: create jobs on a page and watch them
 	@exec $(PY) -m common.processes.run examples.first_job
 
@@ -23,7 +27,7 @@ services: $(VENV)/ready ## start only the embedded services
 redis-cli: $(VENV)/ready ## type commands for the Redis of the running strategies: KEYS *, LRANGE …, help LRANGE
 	@exec $(PY) -m common.services.redis_prompt
 
-forget: $(VENV)/ready ## delete the data that the embedded Valkey keeps between runs
+forget: $(VENV)/ready ## delete the data that the embedded Valkey and RabbitMQ keep between runs
 	@exec $(PY) -m common.processes.run forget
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services
@@ -82,8 +86,10 @@ lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --output-file requirements.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --constraint requirements.lock \
 	  --output-file requirements-examples.lock
-	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --extra dev --constraint requirements.lock \
-	  --output-file requirements-dev.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra rabbitmq --constraint requirements.lock \
+	  --output-file requirements-rabbitmq.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --extra rabbitmq --extra dev \
+	  --constraint requirements.lock --constraint requirements-rabbitmq.lock --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 clean: ## remove .venv, caches and the data of the embedded services
@@ -99,6 +105,11 @@ $(VENV)/ready: requirements.lock
 	  test -n "$$python" || { echo "You need Python 3.11 or newer; if it has another name, say PYTHON=…" >&2; exit 2; }; \
 	  $$python -m venv --clear $(VENV) || { echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@$(PIP) --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/ready-rabbitmq: requirements-rabbitmq.lock $(VENV)/ready
+	@echo "Adding the client of RabbitMQ"
+	@$(PIP) --quiet --require-hashes -r requirements-rabbitmq.lock
 	@touch $@
 
 $(VENV)/ready-examples: requirements-examples.lock $(VENV)/ready

@@ -16,3 +16,4 @@ What to try                 kill -9 a worker while the mail server hangs; make r
 ROLES = ("server", "worker", "scheduler")
 DEMO = "demo"
 SERVICES = ("inbox", "valkey")
+ON_RABBITMQ = (("server", "worker"), ("inbox", "rabbitmq"))  # QUEUE=rabbitmq: the roles, and the services

@@ -6,6 +6,7 @@ To inspect and repair the queue: `python -m 5_remote_queue.commands --help`.
 import sys
 
 from common.http.serving import serve
+from common.processes.chapter import chapter_module
 from common.processes.process import run
 from common.processes.steps import step_or
 from common.settings import exit_with_usage_error, read_settings
@@ -20,6 +21,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["server"] | []:
             run(serve(create_app(settings), settings.host, settings.port))
+        case ["worker"] if settings.queue == "rabbitmq":
+            run(chapter_module(f"{__package__}.rabbitmq").work(settings))
         case ["worker"]:
             run(step_or(work, settings, __package__)(settings))
         case ["scheduler"]:

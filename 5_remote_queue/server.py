@@ -7,13 +7,14 @@ from aiohttp import web
 from asynckit.durability import warn_if_not_durable
 from asynckit.redis_client import redis_client
 from common.http.frame import LINKS, SETTINGS, Stats, answer, read_email, web_frame
+from common.processes.chapter import chapter_module
 from common.processes.steps import known
 from common.settings import Settings
 from resque.dashboard import dashboard
 
 from .jobs import Jobs
 
-JOBS = web.AppKey("jobs", Jobs)
+JOBS = web.AppKey("jobs", Jobs)  # or rabbitmq.Jobs, which has the same methods
 
 
 async def handle(request: web.Request) -> web.Response:
@@ -24,6 +25,9 @@ async def handle(request: web.Request) -> web.Response:
 
 def create_app(settings: Settings) -> web.Application:
     app = web_frame(settings, __package__, handle, stats, health)
+    if settings.queue == "rabbitmq":
+        app.cleanup_ctx.append(open_rabbitmq)
+        return app
     app.cleanup_ctx.append(open_queue)
     app.add_subapp("/resque", dashboard(settings.redis))
     app[LINKS].append("/resque")
@@ -34,6 +38,11 @@ async def open_queue(app: web.Application) -> AsyncIterator[None]:
     async with redis_client(app[SETTINGS].redis) as redis:
         await warn_if_not_durable(redis)
         app[JOBS] = Jobs(redis, app[SETTINGS].email_class, app[SETTINGS].ack_replicas)
+        yield
+
+
+async def open_rabbitmq(app: web.Application) -> AsyncIterator[None]:
+    async with chapter_module(f"{__package__}.rabbitmq").open_jobs(app[SETTINGS]) as app[JOBS]:
         yield
 
 

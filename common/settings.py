@@ -25,6 +25,7 @@ MAX_PAUSE = 86_400.0  # seconds
 USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
 SENTINEL_SERVICE = "sixways"  # what the embedded sentinels call their primary
 VALKEY_PORT = 6390  # the embedded Valkey's port if VALKEY_PORT is not set and the port is free
+RABBITMQ_PORT = 5690  # the same for the embedded RabbitMQ
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,22 @@ def _check_redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _check_amqp_url(url: SecretStr) -> SecretStr:
+    """Raises ValueError with a reason that names no part of the URL."""
+    try:
+        parts = urlsplit(url.get_secret_value())
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL; expected amqp://user:password@host:5672/virtual-host") from None
+    if parts.scheme not in ("amqp", "amqps"):
+        raise ValueError("must begin with amqp:// or amqps://")
+    if not parts.hostname:
+        raise ValueError("names no host; expected amqp://user:password@host:5672/virtual-host")
+    if port == 0 or parts.fragment or parts.path.count("/") > 1:
+        raise ValueError("must end with host, port and virtual host; percent-encode / ? # and @ in its parts")
+    return url
+
+
 def _check_sender(text: str) -> str:
     try:
         read_address(text)
@@ -175,6 +192,9 @@ class Settings(BaseSettings):
     inbox_smtp_port: Port = 1025
     inbox_port: Port = 8025
     valkey_port: Port | None = None  # unset: VALKEY_PORT or the next free one
+    queue: Literal["resque", "rabbitmq"] = "resque"  # strategy 5: on which engine
+    amqp_url: Annotated[SecretStr, AfterValidator(_check_amqp_url)] | None = None
+    rabbitmq_port: Port | None = None  # unset: RABBITMQ_PORT or the next free one
     data_dir: Path = Path(".data")
     role: str | None = None  # `make run-5 ROLE=worker`: only this role
     step: str | None = None  # `make run-5 STEP=pop`: one of the chapter's steps in place of the full worker
@@ -208,6 +228,13 @@ class Settings(BaseSettings):
             return f"redis+sentinel://{hosts}/{SENTINEL_SERVICE}/0"
         return f"redis://127.0.0.1:{self.valkey_port or VALKEY_PORT}/0"
 
+    @property
+    def amqp(self) -> str:
+        """The URL of RabbitMQ: AMQP_URL, else the embedded one. It may hold a password: never log it."""
+        if self.amqp_url is not None:
+            return self.amqp_url.get_secret_value()
+        return f"amqp://guest:guest@127.0.0.1:{self.rabbitmq_port or RABBITMQ_PORT}/"
+
     @cached_property
     def sender(self) -> Address:
         return read_address(self.email_from)
@@ -221,6 +248,12 @@ class Settings(BaseSettings):
     def inbox_page(self) -> str | None:
         """The URL of the embedded inbox's page; None if SMTP_URL names another mail server."""
         return f"http://127.0.0.1:{self.inbox_port}/" if self.smtp_url is None else None
+
+
+def setting_names() -> dict[str, str]:
+    """The environment variable of each field."""
+    fields = Settings.model_fields.items()
+    return {name: str(field.validation_alias or name).upper() for name, field in fields}
 
 
 def read_settings() -> Settings:

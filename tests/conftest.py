@@ -9,12 +9,14 @@ from hypothesis import settings as hypothesis_settings
 
 from lab.harness.processes import Lab
 from tests.support.programs import ROOT, Inbox, Strategy, Valkey, running_inbox, running_strategy, running_valkey
+from tests.support.rabbitmq import INSTALLED, REASON
 
 # No deadline for an example: CI machines can be slow, and `make bench` measures speed.
 hypothesis_settings.register_profile("six-ways", deadline=None)
 hypothesis_settings.load_profile("six-ways")
 
 STRATEGIES = sorted(path.parent.name for path in ROOT.glob("[1-9]_*/__main__.py"))
+ON_RABBITMQ = pytest.param("5_remote_queue on rabbitmq", marks=pytest.mark.skipif(not INSTALLED, reason=REASON))
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +41,14 @@ def reset_dial(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("inbox").dial(latency_ms=0, refuse_rate=0, hang_rate=0, lose_reply_rate=0)
 
 
-@pytest.fixture(scope="module", params=STRATEGIES)
+@pytest.fixture(scope="module", params=[*STRATEGIES, ON_RABBITMQ])
 def strategy(
     request: pytest.FixtureRequest, inbox: Inbox, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Strategy]:
-    """Each strategy in turn, started by `make run-N`, sending to `inbox`."""
-    with running_strategy(request.param, tmp_path_factory.mktemp(request.param), SMTP_URL=inbox.smtp_url) as strategy:
+    """Each strategy in turn, and its other engines, started by `make run-N`, sending to `inbox`."""
+    name, _, engine = request.param.partition(" on ")
+    settings = {"SMTP_URL": inbox.smtp_url} | ({"QUEUE": engine} if engine else {})
+    with running_strategy(name, tmp_path_factory.mktemp(name), **settings) as strategy:
         yield strategy
     assert "Traceback" not in strategy.program.output
 

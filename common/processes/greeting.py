@@ -11,7 +11,7 @@ from common.settings import SENTINEL_SERVICE, Settings
 
 HEALTHY_SECONDS = 5.0
 WEB_ROLES = {"server", "master"}  # the roles that open a port
-LABELS = {"inbox": "see it arrive", "valkey": "look into it", "sentinel": "look into it"}
+LABELS = {"inbox": "see it arrive", "valkey": "look into it", "sentinel": "look into it", "rabbitmq": "look into it"}
 EXAMPLE = "alice@example.com/Hello/How%20are%20you%3F"
 
 
@@ -36,6 +36,8 @@ def address_of(service: Service) -> str:
     """The URL of a service for the user."""
     if service.name == "inbox":
         return url_of("127.0.0.1", service.ports["INBOX_PORT"])
+    if service.name == "rabbitmq":
+        return f"amqp://127.0.0.1:{service.ports['RABBITMQ_PORT']}/"
     if service.name == "sentinel":
         hosts = ",".join(f"127.0.0.1:{port}" for port in service.ports.values())
         return f"redis+sentinel://{hosts}/{SENTINEL_SERVICE}/0"

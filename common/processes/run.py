@@ -27,6 +27,7 @@ from common.processes.chapter import chapter_module
 from common.processes.greeting import WEB_ROLES, address_of, greet
 from common.processes.pid_files import PidFile
 from common.processes.process import LIFELINE
+from common.processes.rabbitmq_role import refuse_unusable
 from common.processes.redis_role import refuse_unsupported
 from common.processes.steps import check_step
 from common.processes.supervisor import Child, Stop, say
@@ -45,8 +46,11 @@ async def run(settings: Settings, package: str) -> int:
     roles = chosen_roles(settings, package)
     serves = bool(WEB_ROLES & set(roles))
     port = checked_port(settings) if serves else settings.port
-    if settings.redis_url is not None and "valkey" in chapter_module(package).SERVICES:
+    _, services_of_all = roles_and_services(settings, package)
+    if settings.redis_url is not None and "valkey" in services_of_all:
         await refuse_unsupported(settings.redis)
+    if "rabbitmq" in services_of_all:
+        await refuse_unusable(settings)
     with ExitStack() as stack:
         try:
             services = await start_services(settings, needed_services(settings, package), stack, stop)
@@ -81,7 +85,7 @@ async def run_services(settings: Settings) -> int:
     stop = stop_on_signals()
     with ExitStack() as stack:
         try:
-            services = await start_services(settings, ("inbox", "valkey"), stack, stop)
+            services = await start_services(settings, all_services(settings), stack, stop)
         except StartStopped:
             return 0
         places = " and ".join(f"{service.name} is at {address_of(service)}" for service in services)
@@ -103,13 +107,15 @@ async def start_services(settings: Settings, names: Iterable[str], stack: ExitSt
 
 
 def forget(settings: Settings) -> int:
-    """Delete the data of the embedded Valkey. The inbox stores nothing on disk."""
-    if facts := running(settings.data_dir, "valkey"):
-        exit_with_usage_error(f"Valkey is running @ {facts['pid']}: stop the programs that use it first")
-    folder = settings.data_dir / "valkey"
-    if folder.exists():
-        shutil.rmtree(folder)
-        print(f"deleted {folder}")
+    """Delete the data of the embedded Valkey and RabbitMQ. The inbox stores nothing on disk."""
+    keepers = {"valkey": "Valkey", "rabbitmq": "RabbitMQ"}
+    for name, title in keepers.items():
+        if facts := running(settings.data_dir, name):
+            exit_with_usage_error(f"{title} is running @ {facts['pid']}: stop the programs that use it first")
+    for name in keepers:
+        if (folder := settings.data_dir / name).exists():
+            shutil.rmtree(folder)
+            print(f"deleted {folder}")
     return 0
 
 
@@ -188,12 +194,28 @@ def find_package(number: str) -> str:
     return found[0]
 
 
+def roles_and_services(settings: Settings, package: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of the chapter, or those of the engine on which it runs in place of its own."""
+    chapter = chapter_module(package)
+    if settings.queue != "rabbitmq" or not hasattr(chapter, "ON_RABBITMQ"):
+        return chapter.ROLES, chapter.SERVICES
+    if settings.step or settings.demo:
+        exit_with_usage_error(f"QUEUE: the steps and the demonstration of {package} run on its own engine only")
+    roles, services = chapter.ON_RABBITMQ
+    return roles, services
+
+
+def all_services(settings: Settings) -> list[str]:
+    """What `make services` starts: RabbitMQ only where the settings choose it."""
+    return ["inbox", "valkey"] + (["rabbitmq"] if settings.queue == "rabbitmq" else [])
+
+
 def chosen_roles(settings: Settings, package: str) -> list[str]:
     if settings.demo:
         if demo := getattr(chapter_module(package), "DEMO", None):
             return [demo]
         exit_with_usage_error(f"DEMO: {package} has no demonstration")
-    roles: tuple[str, ...] = chapter_module(package).ROLES
+    roles, _ = roles_and_services(settings, package)
     if check_step(settings, package):
         roles = tuple(role for role in roles if role != "scheduler")
     if settings.role is not None and settings.role not in roles:
@@ -205,9 +227,10 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
 
 
 def needed_services(settings: Settings, package: str) -> list[str]:
-    """The package's services, except those that SMTP_URL or REDIS_URL replaces."""
-    own = {"inbox": settings.smtp_url, "valkey": settings.redis_url}
-    needed = [name for name in chapter_module(package).SERVICES if own[name] is None]
+    """The package's services, except those that SMTP_URL, REDIS_URL or AMQP_URL replaces."""
+    own = {"inbox": settings.smtp_url, "valkey": settings.redis_url, "rabbitmq": settings.amqp_url}
+    _, services = roles_and_services(settings, package)
+    needed = [name for name in services if own[name] is None]
     return ["sentinel" if name == "valkey" and settings.topology == "sentinel" else name for name in needed]
 
 

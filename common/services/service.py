@@ -30,6 +30,7 @@ from common.processes.process import LIFELINE, stop_requested
 from common.settings import Settings, exit_with_usage_error
 
 START_SECONDS = 20.0
+SLOW_STARTS = {"rabbitmq": 90.0}  # seconds: an Erlang node takes 5 on an idle machine
 STOP_SECONDS = 10.0
 ANNOUNCEMENT_BYTES = 512
 CHECK_SECONDS = 1.0  # how often a service checks for users, and a user checks its service
@@ -37,6 +38,7 @@ CHECK_SECONDS = 1.0  # how often a service checks for users, and a user checks i
 PORTS = {
     "inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"),
     "valkey": ("VALKEY_PORT",),
+    "rabbitmq": ("RABBITMQ_PORT",),
     "sentinel": ("SENTINEL_1_PORT", "SENTINEL_2_PORT", "SENTINEL_3_PORT"),
 }
 
@@ -131,7 +133,7 @@ class Service:
                 env=environment | {"DATA_DIR": str(self._dir)},
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + SLOW_STARTS.get(self.name, START_SECONDS)
         while time.monotonic() < deadline and self._process.poll() is None and not self._stopped():
             if facts := running(self._dir, self.name):
                 return facts

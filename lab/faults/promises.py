@@ -62,6 +62,10 @@ class Subject:
     def is_step(self) -> bool:
         return "STEP" in self.settings
 
+    @property
+    def on_rabbitmq(self) -> bool:
+        return self.settings.get("QUEUE") == "rabbitmq"
+
 
 SUBJECTS: dict[str, Subject] = {
     "1": Subject(1, "1 foreground", {"server": "server"}),
@@ -70,6 +74,12 @@ SUBJECTS: dict[str, Subject] = {
     "4": Subject(4, "4 remote messages", {"server": "server", "worker": "worker"}, redis=True),
     "4w": Subject(4, "4 with ?wait=5", {"server": "server", "worker": "worker"}, query="?wait=5", redis=True),
     "5": Subject(5, "5 remote queue", {"server": "server", "worker": "worker", "scheduler": "scheduler"}, redis=True),
+    "5r": Subject(
+        5,
+        "5 on RabbitMQ",
+        {"server": "server", "worker": "worker", "broker": "rabbitmq"},
+        settings={"QUEUE": "rabbitmq", "RABBITMQ_PORT": "0"},
+    ),
     "6": Subject(6, "6 event bus", {"server": "server", "worker": "worker"}, redis=True),
     "6s": Subject(6, "6 on Streams", {"server": "server", "worker": "worker"}, settings={"LOG": "streams"}, redis=True),
 }
@@ -106,6 +116,9 @@ FAULTS: dict[str, str] = {
     "redis-tail": "SIGKILL to Redis, and its last writes are cut off",
     "redis-disk": "the disk of Redis is full for a while",
     "redis-clock": "the clock of Redis is set back by a minute to two hours",
+    "broker-kill": "SIGKILL to RabbitMQ",
+    "broker-restart": "SIGTERM to RabbitMQ",
+    "broker-stop": "SIGSTOP to RabbitMQ, then SIGCONT",
     "smtp-kill": "SIGKILL to the mail server, then a restart",
     "smtp-term": "SIGTERM to the mail server, then a restart",
     "smtp-stop": "SIGSTOP to the mail server, then SIGCONT",
@@ -163,7 +176,7 @@ def faults_of(subject: Subject) -> list[str]:
     if subject.is_step:
         return [fault for fault in FAULTS if (f"{subject.number}-{subject.settings['STEP']}", fault) in STEP_PROMISES]
     targets = {"none", "all", "smtp", *subject.roles, *(["redis"] if subject.redis else [])}
-    if subject.number == 5:
+    if subject.number == 5 and not subject.on_rabbitmq:
         targets.add("job")
     applicable = [fault for fault in FAULTS if fault.partition("-")[0] in targets]
     return [fault for fault in applicable if (fault, subject.number) not in WITHOUT_EFFECT]
@@ -195,6 +208,8 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
             return frozenset({"503"})  # Redis answers with an error
         case "redis", _:
             return frozenset({"503", "504"})  # 504: its answer did not come, so the email may be sent
+        case "broker", _:
+            return frozenset({"503", "504"})
         case "smtp", "session":
             return frozenset()
         case "smtp", "slow":  # 1 and 4w wait for the 250; the others accept emails until a limit is reached
@@ -214,7 +229,9 @@ def copies_bound(subject: str, fault: str) -> Bound:
     number = SUBJECTS[subject].number
     if number == 4 and fault == "worker-second":  # every subscriber sends its copy
         return IN_FLIGHT
-    if number in (5, 6) and fault.startswith("redis-"):  # a claim or an acknowledgement failed, or was lost
+    if number in (5, 6) and fault.startswith(
+        ("redis-", "broker-")
+    ):  # a claim or an acknowledgement failed, or was lost
         return PER_FAULT
     if number in (3, 5, 6) and fault == "worker-kill":
         return PER_FAULT
@@ -224,7 +241,7 @@ def copies_bound(subject: str, fault: str) -> Bound:
 
 
 def given_up_bound(subject: str, fault: str) -> GivenUp:
-    if SUBJECTS[subject].number in (5, 6) and fault in CRASHES:
+    if SUBJECTS[subject].number in (5, 6) and fault in CRASHES and subject != "5r":  # whose limit is 20 deaths
         return GivenUp.CRASHED
     return REFUSED.get(fault, GivenUp.NEVER) if retries(subject) else GivenUp.NEVER
 

@@ -34,6 +34,8 @@ def read_balance(running: Running) -> Balance:
     if number == 4:  # only the worker's log has the count; with ?wait= it holds no email, because it does not retry
         waits = bool(running.subject.query)
         return Balance(0 if waits else queued_at_worker(running.strategy.make.text()), accepted, None)
+    if running.subject.on_rabbitmq:  # what is in flight, and what has been, it does not tell
+        return Balance(int(stats["waiting"]), accepted, None)
     if stats["waiting"] is None or stats["in_flight"] is None:
         raise OSError("the strategy does not know its own figures now")
     queued = int(stats["waiting"]) + int(stats["in_flight"])
@@ -62,7 +64,7 @@ def given_up(running: Running) -> set[str]:
     Strategies 1 and 2 do not retry. An email that strategy 2 fails to send counts as lost.
     """
     number = running.subject.number
-    if number in (3, 4):
+    if number in (3, 4) or running.subject.on_rabbitmq:
         return {found for path in running.outputs for found in _GAVE_UP.findall(path.read_text(errors="replace"))}
     if number in (5, 6):
         with running.redis() as redis:

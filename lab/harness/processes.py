@@ -18,7 +18,7 @@ import psutil
 from dotenv import dotenv_values
 
 from common.processes.process import LIFELINE
-from common.settings import Settings
+from common.settings import Settings, setting_names
 from lab.harness.figures import Facts
 from lab.harness.machine import alive, descendants
 
@@ -139,9 +139,10 @@ def default_environment(**settings: object) -> dict[str, str]:
     The defaults are set explicitly, to override the reader's `.env`, which may name a real mail server.
     """
     fields = Settings.model_fields
-    not_ours = {*fields, "makeflags", "mflags", "makeoverrides"}
-    environment = {name: value for name, value in os.environ.items() if name.lower() not in not_ours}
-    defaults = {name.upper(): str(field.default) for name, field in fields.items() if field.default is not None}
+    names = setting_names()
+    not_ours = {*names.values(), "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES"}
+    environment = {name: value for name, value in os.environ.items() if name.upper() not in not_ours}
+    defaults = {names[name]: str(field.default) for name, field in fields.items() if field.default is not None}
     given = {name: str(value) for name, value in settings.items()}
     # MAKELEVEL tells common/processes/run.py to check that its parent is alive.
     return environment | defaults | given | {LIFELINE: "1", "MAKELEVEL": "1", "PYTHONUNBUFFERED": "1"}
@@ -149,8 +150,9 @@ def default_environment(**settings: object) -> dict[str, str]:
 
 def env_overrides() -> list[str]:
     """Settings in the reader's `.env` that no default can override, because by default they are not set."""
-    free = {name for name, field in Settings.model_fields.items() if field.default is None} - {"smtp_url"}
-    return sorted(name for name, value in dotenv_values(ROOT / ".env").items() if value and name.lower() in free)
+    names = setting_names()
+    free = {names[name] for name, field in Settings.model_fields.items() if field.default is None} - {"SMTP_URL"}
+    return sorted(name for name, value in dotenv_values(ROOT / ".env").items() if value and name.upper() in free)
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = END_SECONDS, *, alone: bool = False) -> None:

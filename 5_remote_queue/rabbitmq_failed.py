@@ -1,0 +1,107 @@
+"""The failed list of QUEUE=rabbitmq on the command line.
+
+AMQP reads a queue from its head only, so each command reads all of it.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from aio_pika.abc import AbstractIncomingMessage
+
+from asynckit.printing import exit_after
+from common.amqp import ANSWER_SECONDS, BROKEN, Link, describe, one_line
+from common.mail.errors import CannotAccept, NoAnswer
+from common.services.service import running
+from common.settings import Settings, read_settings
+
+from .rabbitmq import FAILED, QUEUE, make_message, open_link, publish
+
+
+def main(words: Sequence[str]) -> None:
+    arguments = read_arguments(words)
+    settings = find_rabbitmq(read_settings())
+    exit_after(lambda: asyncio.run(execute(settings, arguments)))
+
+
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m 5_remote_queue.rabbitmq", description=__doc__)
+    failed = parser.add_subparsers(metavar="COMMAND", required=True).add_parser("failed", help="the failed list")
+    commands = failed.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    commands.add_parser("list", help="the failed emails, the oldest first")
+    for name, text in (("requeue", "put failed emails back into the queue"), ("remove", "remove them for good")):
+        chosen = commands.add_parser(name, help=text).add_mutually_exclusive_group(required=True)
+        chosen.add_argument("ids", nargs="*", default=[], metavar="ID", help="as `failed list` prints it")
+        chosen.add_argument("--all", action="store_true", help="all of them")
+    return parser.parse_args(words)
+
+
+def find_rabbitmq(settings: Settings) -> Settings:
+    """The same, with the port of the embedded RabbitMQ that another terminal of this checkout runs."""
+    facts = running(settings.data_dir, "rabbitmq") if settings.amqp_url is None else None
+    return settings.model_copy(update={"rabbitmq_port": facts["rabbitmq_port"]}) if facts else settings
+
+
+async def execute(settings: Settings, arguments: argparse.Namespace) -> int:
+    """The exit status."""
+    link = open_link(settings)
+    try:
+        async with reading(link) as messages:
+            if arguments.command == "list":
+                return await show_all(messages)
+            return await change(link, messages, arguments)
+    except (CannotAccept, NoAnswer, *BROKEN) as error:
+        print(describe(error), file=sys.stderr)
+        return 1
+    finally:
+        await link.close()  # what was read and not acknowledged is in the failed list again
+
+
+@asynccontextmanager
+async def reading(link: Link) -> AsyncIterator[AsyncIterator[AbstractIncomingMessage]]:
+    """All messages that are in the failed list now. Each stays there unless it is acknowledged."""
+    queue = await (await link.channel()).declare_queue(FAILED, passive=True)
+
+    async def messages() -> AsyncIterator[AbstractIncomingMessage]:
+        for _ in range(queue.declaration_result.message_count or 0):
+            if (message := await queue.get(fail=False, timeout=ANSWER_SECONDS)) is None:
+                return
+            yield message
+
+    yield messages()
+
+
+async def show_all(messages: AsyncIterator[AbstractIncomingMessage]) -> int:
+    number = 0
+    async for message in messages:
+        number += 1
+        failed_at = message.headers.get("failed_at")
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failed_at)) if isinstance(failed_at, int) else "-"
+        body = one_line(message.body.decode(errors="replace"), 120)
+        print(f"{number:6}  {at}  {one_line(str(message.message_id))}  {body}  {reason(message)}")
+    print(f"{number:,} failed emails")
+    return 0
+
+
+def reason(message: AbstractIncomingMessage) -> str:
+    """Why the message is there: the worker's error, or RabbitMQ's word if it has moved the message itself."""
+    if (error := message.headers.get("error")) is not None:
+        return one_line(str(error), 120)
+    return f"moved by RabbitMQ: {one_line(str(message.headers.get('x-first-death-reason')))}"
+
+
+async def change(link: Link, messages: AsyncIterator[AbstractIncomingMessage], arguments: argparse.Namespace) -> int:
+    """Requeue or remove those that were chosen."""
+    done = 0
+    async for message in messages:
+        if not arguments.all and message.message_id not in arguments.ids:
+            continue
+        if arguments.command == "requeue":
+            await publish(link, make_message(message.body, message.message_id), QUEUE)
+        await message.ack()
+        done += 1
+    print(f"{done:,} emails are {'back in the queue' if arguments.command == 'requeue' else 'removed'}")
+    return 0 if done or arguments.all else 1

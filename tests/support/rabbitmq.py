@@ -1,0 +1,135 @@
+"""The embedded RabbitMQ as tests use it."""
+
+import asyncio
+import os
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import aio_pika
+import psutil
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelNotFoundEntity
+from trustme import LeafCert
+
+from common.services.rabbitmq import NODE, installed
+from common.services.service import running
+from tests.support.programs import START_SECONDS, Program, open_users_lock, wait_until
+
+QUEUE, FAILED = "emailQueue", "emailQueue.failed"
+
+INSTALLED = installed() is not None
+REASON = "needs rabbitmq-server: apt-get install rabbitmq-server"
+
+T = TypeVar("T")
+
+
+class RabbitMq:
+    def __init__(self, port: int, pid: int, folder: Path) -> None:
+        self.port = port
+        self.pid = pid
+        self._folder = folder  # where its cookie is
+        self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
+
+    def ask(self, work: Callable[[AbstractChannel], Awaitable[T]]) -> T:
+        """Do something on a channel of its own."""
+
+        async def on_a_channel() -> T:
+            async with await aio_pika.connect(self.url) as connection, connection.channel() as channel:
+                return await work(channel)
+
+        return asyncio.run(on_a_channel())
+
+    def ctl(self, *words: str) -> None:
+        """Run rabbitmqctl. There is no epmd: the port of Erlang's distribution is in the node's command line."""
+        command_line = psutil.Process(self.pid).cmdline()
+        port = command_line[command_line.index("-erl_epmd_port") + 1]
+        options = f"-start_epmd false -erl_epmd_port {port} -dist_listen false"
+        environment = os.environ | {"HOME": str(self._folder), "RABBITMQ_CTL_ERL_ARGS": options}
+        program = Path(installed() or "").with_name("rabbitmqctl")
+        subprocess.run([program, "-n", NODE, *words], env=environment, check=True, capture_output=True, timeout=60)
+
+    def count(self, queue: str = QUEUE) -> int:
+        """How many messages wait in it; 0 if it does not exist."""
+
+        async def look(channel: AbstractChannel) -> int:
+            return (await channel.declare_queue(queue, passive=True)).declaration_result.message_count or 0
+
+        try:
+            return self.ask(look)
+        except ChannelNotFoundEntity:
+            return 0
+
+    def delete(self, queue: str) -> None:
+        self.ask(lambda channel: channel.queue_delete(queue))
+
+    def empty(self) -> None:
+        """Remove what waits in the queues, if there are any."""
+
+        async def purge(channel: AbstractChannel) -> None:
+            for name in (QUEUE, FAILED):
+                await (await channel.get_queue(name)).purge()
+
+        with suppress(ChannelNotFoundEntity):
+            self.ask(purge)
+
+    def publish(self, body: bytes, **headers: str | int) -> None:
+        """As a program in another language does it: without a message id."""
+        message = aio_pika.Message(body, headers=dict(headers))
+        self.ask(lambda channel: channel.default_exchange.publish(message, QUEUE))
+
+
+def rabbitmq_of(data_dir: Path) -> RabbitMq:
+    """The one that runs for this folder."""
+    facts = wait_until(lambda: running(data_dir, "rabbitmq"), "RabbitMQ runs", START_SECONDS)
+    return RabbitMq(facts["rabbitmq_port"], facts["pid"], (data_dir / "rabbitmq").resolve())
+
+
+@contextmanager
+def tls_in_front_of(rabbitmq: RabbitMq, certificate: LeafCert) -> Iterator[int]:
+    """A port that speaks TLS and passes everything on."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    loop = asyncio.new_event_loop()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+        writer.close()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, into = await asyncio.open_connection("127.0.0.1", rabbitmq.port)
+        await asyncio.gather(copy(reader, into), copy(behind, writer))
+
+    server = loop.run_until_complete(asyncio.start_server(pass_on, "127.0.0.1", 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        server.close()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0.1))
+        loop.close()
+
+
+@contextmanager
+def running_rabbitmq(data_dir: Path) -> Iterator[RabbitMq]:
+    """RabbitMQ as a service of its own, on a free port."""
+    with open_users_lock(data_dir, "rabbitmq"):
+        settings = {"RABBITMQ_PORT": "0", "DATA_DIR": str(data_dir)}
+        program = Program([sys.executable, "-m", "common.services.rabbitmq"], settings)
+        try:
+            program.wait_for_line("RabbitMQ listens", START_SECONDS)
+            yield rabbitmq_of(data_dir)
+        finally:
+            program.stop()
