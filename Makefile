@@ -5,16 +5,19 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input install
 
+# What an engine of its own needs is installed when it is first asked for.
+ENGINE := $(if $(filter jetstream,$(LOG)),$(VENV)/ready-jetstream)
+
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run-%: $(VENV)/ready ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
+run-%: $(VENV)/ready $(ENGINE) ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
 	@exec $(PY) -m common.processes.run $*
 
 services: $(VENV)/ready ## start the embedded services alone
 	@exec $(PY) -m common.processes.run services
 
-forget: $(VENV)/ready ## delete the data that the embedded Valkey keeps between runs
+forget: $(VENV)/ready ## delete the data that the embedded Valkey and NATS keep between runs
 	@exec $(PY) -m common.processes.run forget
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services
@@ -64,6 +67,8 @@ format: $(VENV)/ready-dev ## format the code
 lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	$(PIP) --quiet uv
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --output-file requirements.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra jetstream --constraint requirements.lock \
+	  --output-file requirements-jetstream.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra dev --constraint requirements.lock \
 	  --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
@@ -81,6 +86,11 @@ $(VENV)/ready: requirements.lock
 	  test -n "$$python" || { echo "This needs Python 3.11 or newer; name one with PYTHON=…" >&2; exit 2; }; \
 	  $$python -m venv --clear $(VENV) || { echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@$(PIP) --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/ready-jetstream: requirements-jetstream.lock $(VENV)/ready
+	@echo "Adding NATS"
+	@$(PIP) --quiet --require-hashes -r requirements-jetstream.lock
 	@touch $@
 
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready

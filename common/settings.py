@@ -22,6 +22,7 @@ from common.mail.emails import Address, BadEmail, read_address
 
 MOST_PAUSE = 86_400.0  # seconds
 USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
+NATS_PORT = 4322  # where the embedded NATS is when nothing else is said and the port is free
 VALKEY_PORT = 6390  # where the embedded Valkey is when nothing else is said and the port is free
 
 
@@ -108,6 +109,23 @@ def _check_redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _check_nats_url(url: SecretStr) -> SecretStr:
+    """One server, or several of a cluster, separated by commas. Raises ValueError with a reason that names no part."""
+    for one in url.get_secret_value().split(","):
+        try:
+            parts = urlsplit(one.strip())
+            port = parts.port
+        except ValueError:
+            raise ValueError("is not a URL; expected nats://user:password@host:4222") from None
+        if parts.scheme not in ("nats", "tls"):
+            raise ValueError("must begin with nats:// or tls://")
+        if not parts.hostname:
+            raise ValueError("names no host; expected nats://user:password@host:4222")
+        if port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError("must end with host and port; percent-encode / ? # and @ in user and password")
+    return url
+
+
 def _check_sender(text: str) -> str:
     try:
         read_address(text)
@@ -156,6 +174,7 @@ class Settings(BaseSettings):
     smtp_answer_seconds: Seconds = 600.0
     email_from: Annotated[str, AfterValidator(_check_sender)] = "workshop@example.com"
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
+    nats_url: Annotated[SecretStr, AfterValidator(_check_nats_url)] | None = None  # strategy 6 with LOG=jetstream
     emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     attempts: PositiveInt = 31  # with the pauses below, for about a day
     retry_pauses_seconds: Annotated[str, AfterValidator(_check_pauses)] = "1 5 30 120 300 900 1800 3600"
@@ -165,12 +184,13 @@ class Settings(BaseSettings):
     inbox_smtp_port: Port = 1025
     inbox_port: Port = 8025
     valkey_port: Port | None = None  # unset: VALKEY_PORT or the next free one
+    nats_port: Port | None = None  # unset: NATS_PORT or the next free one
     data_dir: Path = Path(".data")
     role: str | None = None  # `make run-5 ROLE=worker`: this one role only
     step: str | None = None  # `make run-5 STEP=pop`: one of the chapter's steps in place of the full worker
     demo: bool = False  # `make run-5 DEMO=1`: the strategy's demonstration in the place of its roles
     workers: PositiveInt = 1  # `make run-5 WORKERS=3`: so many worker processes
-    log: Literal["lua", "streams"] = "lua"  # strategy 6: on which of its two logs
+    log: Literal["lua", "streams", "jetstream"] = "lua"  # strategy 6: on which of its logs
     partition_seconds: Seconds = 60.0  # strategy 6: so long a partition of the log takes events
     retention_seconds: Seconds = 86_400.0  # strategy 6: events older than that are deleted, once every consumer is done
     retention_bytes: PositiveInt = 1_000_000_000  # and the oldest while all are larger than that
@@ -192,6 +212,13 @@ class Settings(BaseSettings):
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         return f"redis://127.0.0.1:{self.valkey_port or VALKEY_PORT}/0"
+
+    @property
+    def nats(self) -> str:
+        """The URL of NATS: NATS_URL, else the embedded server. It may hold a password: never log it."""
+        if self.nats_url is not None:
+            return self.nats_url.get_secret_value()
+        return f"nats://127.0.0.1:{self.nats_port or NATS_PORT}"
 
     @cached_property
     def sender(self) -> Address:

@@ -13,16 +13,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import DataError, RedisError
+from redis.exceptions import DataError
 
 from asynckit.backoff import Pause, backoff_seconds
 from asynckit.log_limit import OncePerSecond
-from asynckit.redis_client import describe
 from asynckit.tasks import background, end_tasks
 
+from .errors import LOG_ERRORS, describe
 from .events import Claimed, Event
 from .handlers import BatchHandler, ErrorKind, Handler, Sleeper, default_error_kind
-from .log import BEGINNING, LONGEST_PAUSE, Log
+from .interface import EventLog
+from .log import BEGINNING, LONGEST_PAUSE
 
 CRASH_LIMIT = 5  # an event whose workers have died more often is parked
 EARLY_SECONDS = 0.05  # so much too early is in time
@@ -40,7 +41,7 @@ class Consumer:
 
     def __init__(
         self,
-        events: Log,
+        events: EventLog,
         handler: Handler,
         attempts: int,
         pause: Pause = backoff_seconds,
@@ -82,7 +83,7 @@ class Consumer:
                 claimed = await self._events.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
                 claimed = await self._due(claimed)
                 failures = 0
-            except RedisError as error:
+            except LOG_ERRORS as error:
                 failures += 1
                 away_log.warning("%s claims nothing: %s", self._handler.name, describe(error))
                 await self._pause(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
@@ -98,7 +99,7 @@ class Consumer:
     async def _sleep(self, handler: Sleeper) -> None:
         """Until it is wanted. Who sleeps is no consumer: nothing is kept for it, and it begins at the beginning."""
         while not self._stopping:
-            with suppress(RedisError):  # the others say so in the log
+            with suppress(*LOG_ERRORS):  # the others say so in the log
                 awake = handler.name in await self._events.consumers()
                 if await handler.wanted():
                     if not awake:
@@ -148,7 +149,7 @@ class Consumer:
         again = [one for one in claimed if one.attempts > 1]
         try:
             delays = await self._events.delays(self.name, again)
-        except RedisError:
+        except LOG_ERRORS:
             return list(claimed)
         ready, early = [], []
         for one in claimed:
@@ -246,7 +247,7 @@ class Consumer:
         self.handled += len(claimed)
         where = claimed[0].position if len(claimed) == 1 else f"one of {len(claimed)} from {claimed[0].position} on"
         await self._told(where, commit)
-        with suppress(RedisError):  # they go away by themselves
+        with suppress(*LOG_ERRORS):  # they go away by themselves
             await self._events.forget_delays(claimed)
         self._events.count_unwanted(self._handler.name, unwanted)
 
@@ -286,7 +287,7 @@ class Consumer:
         where, attempts = claimed.position, claimed.attempts
         if await self._told(where, lambda: self._events.park(claimed, why)):
             self.failed += 1
-            with suppress(RedisError):
+            with suppress(*LOG_ERRORS):
                 await self._events.forget_delays([claimed])
             log.error("%s gave up %s after %d attempt(s): %.300s", self._handler.name, where, attempts, why)
 
@@ -299,7 +300,7 @@ class Consumer:
         while True:
             try:
                 ours = await tell()
-            except RedisError as error:
+            except LOG_ERRORS as error:
                 failures += 1
                 away_log.warning("%s cannot commit: %s", self._handler.name, describe(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
@@ -318,7 +319,7 @@ class Consumer:
         try:
             for claimed in left:
                 given += await self._events.put_back(claimed, 0.0, tried=False)
-        except RedisError as error:  # the next one would not get through either; all leases end by themselves
+        except LOG_ERRORS as error:  # the next one would not get through either; all leases end by themselves
             log.warning(
                 "%s could not give back %d unfinished: %s", self._handler.name, len(left) - given, describe(error)
             )
@@ -328,4 +329,4 @@ class Consumer:
 
 def _redis_is_away(error: Exception) -> bool:
     """Whether Redis is down, full or the wrong kind. A DataError is the handler's own mistake: Redis was not asked."""
-    return isinstance(error, RedisError) and not isinstance(error, DataError)
+    return isinstance(error, LOG_ERRORS) and not isinstance(error, DataError)

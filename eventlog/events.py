@@ -51,6 +51,8 @@ class Claimed(NamedTuple):
     token: int = 0
     """Which claim of its owner it was: a fencing token. The same event may be claimed twice by one process, at the same
     position with the same attempts, after a replay or when Redis has lost its tail."""
+    reply: str = ""
+    """In JetStream: the subject that answers this delivery."""
 
     def event(self) -> Event:
         """Raises BadEvent."""

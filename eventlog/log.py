@@ -224,7 +224,7 @@ class Log(ABC):
     async def delay(self, claimed: Claimed, seconds: float, failures: int) -> bool:
         """As `put_back`, for any time. Until then `delays` says so to every worker that claims the event."""
         due, counts = delay_keys(claimed.consumer)
-        when = await self._now() + seconds
+        when = await self.now() + seconds
         async with self._redis.pipeline(transaction=True) as both:
             both.zadd(due, {claimed.position: when}).hset(counts, claimed.position, failures)
             both.expire(due, DELAYS_SECONDS).expire(counts, DELAYS_SECONDS)
@@ -240,7 +240,7 @@ class Log(ABC):
         async with self._redis.pipeline(transaction=False) as both:
             both.zmscore(due, positions).hmget(counts, positions)
             dues, failures = await both.execute()
-        now = await self._now()
+        now = await self.now()
         found = zip(positions, dues, failures, strict=True)
         return {position: (when - now, int(failed or 0)) for position, when, failed in found if when is not None}
 
@@ -255,7 +255,7 @@ class Log(ABC):
     async def next_attempt(self, consumer: str) -> float | None:
         """In how many seconds the next event that failed is handled again; None if none waits for that."""
         found = await self._redis.zrange(delay_keys(consumer)[0], 0, 0, withscores=True)
-        return max(0.0, float(found[0][1]) - await self._now()) if found else None
+        return max(0.0, float(found[0][1]) - await self.now()) if found else None
 
     def extend(self, client: blocking.Redis, held: Sequence[Claimed]) -> int:
         """The heartbeat, for a thread with a client of its own. How many of these leases are somebody else's by now."""
@@ -352,7 +352,7 @@ class Log(ABC):
         a consumer that is overtaken finds out how much it has lost.
         """
 
-    async def _now(self) -> float:
+    async def now(self) -> float:
         """Unix seconds, by Redis's clock."""
         seconds, microseconds = await self._redis.time()
         return float(seconds) + float(microseconds) / 1e6

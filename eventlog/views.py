@@ -34,8 +34,9 @@ class Lag:
     handled: int = 0
     unwanted: int = 0
     """How many of the handled ones were none of its business."""
-    retried: int = 0
-    overtaken: int = 0
+    retried: int | None = 0
+    """None: not known."""
+    overtaken: int | None = 0
     """Events that were trimmed before this consumer had done them."""
     given_up: int = 0
     """How often an event was parked; `parked` is how many are parked now."""

@@ -31,7 +31,7 @@ from common.processes.redis_role import refuse_unsupported
 from common.processes.steps import check_step
 from common.processes.supervisor import Child, Stop, say
 from common.processes.terminal import own_terminal
-from common.services.service import LOOK_SECONDS, PORTS, CannotStart, Service, StartStopped, running
+from common.services.service import LOOK_SECONDS, USUAL, CannotStart, Service, StartStopped, running
 from common.settings import Settings, exit_with_usage_error, read_settings
 
 STOP_SECONDS = 20.0  # and DRAIN_SECONDS: longer than any role grants itself; then it is killed
@@ -45,7 +45,7 @@ async def run(settings: Settings, package: str) -> int:
     roles = chosen_roles(settings, package)
     serves = bool(WEB_ROLES & set(roles))
     port = checked_port(settings) if serves else settings.port
-    if settings.redis_url is not None and "valkey" in chapter_module(package).SERVICES:
+    if settings.redis_url is not None and "valkey" in services_of(settings, package):
         await refuse_unsupported(settings.redis)
     with ExitStack() as stack:
         try:
@@ -81,7 +81,7 @@ async def run_services(settings: Settings) -> int:
     stop = stop_on_signals()
     with ExitStack() as stack:
         try:
-            services = await start_services(settings, PORTS, stack, stop)
+            services = await start_services(settings, USUAL, stack, stop)
         except StartStopped:
             return 0
         places = " and ".join(f"{service.name} is at {address_of(service)}" for service in services)
@@ -103,13 +103,15 @@ async def start_services(settings: Settings, names: Iterable[str], stack: ExitSt
 
 
 def forget(settings: Settings) -> int:
-    """Remove what the embedded Valkey has kept. The inbox keeps nothing."""
-    if facts := running(settings.data_dir, "valkey"):
-        exit_with_usage_error(f"Valkey runs @ {facts['pid']}: stop what uses it first")
-    kept = settings.data_dir / "valkey"
-    if kept.exists():
-        shutil.rmtree(kept)
-        print(f"{kept} is removed")
+    """Remove what the embedded Valkey and NATS have kept. The inbox keeps nothing."""
+    names = {"valkey": "Valkey", "nats": "NATS"}
+    for name, title in names.items():
+        if facts := running(settings.data_dir, name):
+            exit_with_usage_error(f"{title} runs @ {facts['pid']}: stop what uses it first")
+    for kept in [settings.data_dir / name for name in names]:
+        if kept.exists():
+            shutil.rmtree(kept)
+            print(f"{kept} is removed")
     return 0
 
 
@@ -203,8 +205,15 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
 
 def needed_services(settings: Settings, package: str) -> list[str]:
     """The package's services, without those whose place a URL has taken."""
-    own = {"inbox": settings.smtp_url, "valkey": settings.redis_url}
-    return [name for name in chapter_module(package).SERVICES if own[name] is None]
+    own = {"inbox": settings.smtp_url, "valkey": settings.redis_url, "nats": settings.nats_url}
+    return [name for name in services_of(settings, package) if own[name] is None]
+
+
+def services_of(settings: Settings, package: str) -> tuple[str, ...]:
+    """What the strategy runs on; LOG=jetstream puts NATS in the place of Valkey."""
+    services: tuple[str, ...] = chapter_module(package).SERVICES
+    engines: dict[str, tuple[str, ...]] = getattr(chapter_module(package), "ENGINES", {})
+    return engines.get(settings.log, services) if settings.step is None else services
 
 
 def checked_port(settings: Settings) -> int:

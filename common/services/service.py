@@ -34,7 +34,8 @@ STOP_SECONDS = 10.0
 ANNOUNCEMENT_BYTES = 512
 LOOK_SECONDS = 1.0  # how often a service looks for users, and a user for its service
 
-PORTS = {"inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"), "valkey": ("VALKEY_PORT",)}
+PORTS = {"inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"), "valkey": ("VALKEY_PORT",), "nats": ("NATS_PORT",)}
+USUAL = ("inbox", "valkey")  # what `make services` starts; the others are for one engine alone
 
 Facts = dict[str, int]
 
