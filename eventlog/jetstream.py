@@ -29,7 +29,7 @@ from .errors import LogError, NotTaken
 from .events import Claimed, Event
 from .jetstream_inspection import Inspection
 from .nats_beats import Beats
-from .nats_client import ANSWER_SECONDS, Nats
+from .nats_client import ANSWER_SECONDS, Moved, Nats
 
 REMEMBER_SECONDS = 120  # in which the server drops a second event with the same id
 LARGEST = 1000  # messages in one pull
@@ -80,12 +80,15 @@ class JetStreamLog(Inspection):
 
     # Producers
 
-    async def append(self, event: Event, *, new: bool = False) -> str:
-        """Return its position when the server has stored it. Raises NotTaken when it certainly has not.
+    def append(self, event: Event, *, new: bool = False) -> Coroutine[Any, Any, str]:
+        """Its position, when the server has stored it. Raises NotTaken when it certainly has not; ValueError at once.
 
         When no answer comes, publish it again until the time is over: the id makes that safe.
         """
         event.check_id()
+        return self._append(event)
+
+    async def _append(self, event: Event) -> str:
         subject, headers = f"{self.name}.events", {"Nats-Msg-Id": event.id}
         deadline = time.monotonic() + ANSWER_SECONDS
         in_doubt: LogError | None = None
@@ -115,25 +118,26 @@ class JetStreamLog(Inspection):
         """
         deadline = time.monotonic() + wait
         while True:
-            await self._register(consumer)
-            claimed = await self._claim(consumer, min(limit, LARGEST), deadline - time.monotonic()) if limit else []
+            name = await self._register(consumer)
+            left = deadline - time.monotonic()
+            claimed = await self._claim(consumer, name, min(limit, LARGEST), left) if limit else []
             if claimed or self._closing or time.monotonic() >= deadline:
                 return claimed
 
-    async def _claim(self, consumer: str, limit: int, wait: float) -> list[Claimed]:
+    async def _claim(self, consumer: str, name: str, limit: int, wait: float) -> list[Claimed]:
         until, messages = time.monotonic() + self._lease_seconds, []
         try:
             if time.monotonic() >= self._looks.get(consumer, 0.0):
                 messages = await self.nats.pull(f"{self.name}_again", consumer, limit)
                 self._looks[consumer] = time.monotonic() + LOOK_SECONDS
             if not messages:
-                messages = await self.nats.pull(self.name, consumer, limit)
+                messages = await self.nats.pull(self.name, name, limit)
             if not messages and wait > 0:
                 until += min(wait, LOOK_SECONDS)
-                messages = await self._wait(self.nats.pull(self.name, consumer, 1, min(wait, LOOK_SECONDS)))
-        except NotTaken:
-            self._registered.discard(consumer)  # a replay may have deleted it: the next claim looks
-            raise
+                messages = await self._wait(self.nats.pull(self.name, name, 1, min(wait, LOOK_SECONDS)))
+        except Moved:  # by a replay: the next claim looks where it is now
+            self._registered.pop(consumer, None)
+            await asyncio.sleep(AGAIN_SECONDS)
         claimed = await asyncio.gather(*[self._claimed(consumer, message, until) for message in messages])
         return await self._one_suspect([one for one in claimed if one is not None])
 
@@ -234,11 +238,13 @@ class JetStreamLog(Inspection):
         return 0
 
     async def _tell(self, claimed: Claimed, word: bytes) -> bool:
-        """Answer a delivery. False when its consumer was removed, by `leave` or a replay."""
+        """Answer a delivery. False when its pull consumer is gone, after `leave` or a replay."""
         try:
             await self.nats.request(claimed.reply, word)
         except NotTaken:
-            if await self._info(claimed.consumer) is None:
+            words = claimed.reply.split(".")  # $JS.ACK.STREAM.CONSUMER.…, or $JS.ACK.DOMAIN.ACCOUNT.STREAM.CONSUMER.…
+            stream, name = words[2:4] if len(words) == 9 else words[4:6]
+            if await self._info(name, stream) is None:
                 return False
             raise
         return True

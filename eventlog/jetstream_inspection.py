@@ -29,70 +29,84 @@ class Inspection:
         self.name = name
         self._lease_seconds = lease_seconds
         self._parked, self._notes = Bucket(nats, f"{name}_parked"), Bucket(nats, f"{name}_notes")
-        self._registered: set[str] = set()
+        self._registered: dict[str, str] = {}  # consumer -> the name of its pull consumer
 
     # The consumers
 
-    async def _register(self, consumer: str) -> None:
-        """Create its two pull consumers, or give the one that is there this process's lease. Raises ValueError."""
+    async def _register(self, consumer: str) -> str:
+        """The name of its pull consumer, which is created if it is not there. Raises ValueError.
+
+        Each replay has a pull consumer with a name of its own, so that an ack of before it reaches nothing any more.
+        """
         _check_name(consumer)
         if consumer in self._registered:
-            return
-        found = await self._info(consumer)
+            return self._registered[consumer]
+        name, start = await self._place(consumer)
+        found = await self._info(name)
         if found is None or found["config"]["ack_wait"] != self._ack_wait:
-            await self._create(self.name, consumer, found["config"] if found else await self._begin_at(consumer))
+            begin = {"deliver_policy": "by_start_sequence", "opt_start_seq": start}
+            await self._create(self.name, name, found["config"] if found else begin)
         await self._create(f"{self.name}_again", consumer, {"filter_subject": f"{self.name}.again.{consumer}"})
-        self._registered.add(consumer)
+        for other in await self._names():
+            if other != name and _base(other) == consumer:
+                await self._delete(other)
+        self._registered[consumer] = name
+        return name
 
     @property
     def _ack_wait(self) -> int:
         return int(self._lease_seconds * 1e9)
 
-    async def _begin_at(self, consumer: str) -> dict[str, Any]:
-        """Where its last replay began, else the beginning."""
-        start = await self._notes.get(f"start.{consumer}")
-        return {"deliver_policy": "by_start_sequence", "opt_start_seq": int(start[0]) if start else 1}
+    async def _place(self, consumer: str) -> tuple[str, int]:
+        """The name of its pull consumer, and the number of the event at which that begins."""
+        replay = await self._notes.get(f"start.{consumer}")
+        return (f"{consumer}+{replay[1]}", int(replay[0])) if replay else (consumer, 1)
 
-    async def _create(self, stream: str, consumer: str, config: dict[str, Any]) -> None:
-        kept = {"durable_name": consumer, "ack_policy": "explicit", "ack_wait": self._ack_wait}
+    async def _create(self, stream: str, name: str, config: dict[str, Any]) -> None:
+        kept = {"durable_name": name, "ack_policy": "explicit", "ack_wait": self._ack_wait}
         unlimited = {"max_deliver": -1, "max_ack_pending": -1}  # a consumer of ours counts attempts itself
         config = config | kept | unlimited
-        await self.nats.api(f"CONSUMER.CREATE.{stream}.{consumer}", stream_name=stream, config=config)
+        await self.nats.api(f"CONSUMER.CREATE.{stream}.{name}", stream_name=stream, config=config)
 
-    async def _info(self, consumer: str) -> dict[str, Any] | None:
+    async def _info(self, name: str, stream: str = "") -> dict[str, Any] | None:
         try:
-            return await self.nats.api(f"CONSUMER.INFO.{self.name}.{consumer}")
+            return await self.nats.api(f"CONSUMER.INFO.{stream or self.name}.{name}")
         except Refused as error:
             if error.code == NO_CONSUMER:
                 return None
             raise
 
-    async def consumers(self) -> list[str]:
-        found = (await self.nats.api(f"CONSUMER.LIST.{self.name}"))["consumers"] or []
-        return sorted(one["name"] for one in found if one["config"].get("durable_name"))
-
-    async def leave(self, consumer: str) -> None:
-        """Remove it: the log keeps nothing for it, and when it comes back it begins at the beginning."""
-        await self._notes.delete(f"start.{consumer}")
-        await self._remove(consumer)
-
-    async def _remove(self, consumer: str) -> None:
-        self._registered.discard(consumer)
+    async def _delete(self, name: str) -> None:
         try:
-            await self.nats.api(f"CONSUMER.DELETE.{self.name}.{consumer}")
+            await self.nats.api(f"CONSUMER.DELETE.{self.name}.{name}")
         except Refused as error:
             if error.code != NO_CONSUMER:
                 raise
 
+    async def _names(self) -> list[str]:
+        found = (await self.nats.api(f"CONSUMER.LIST.{self.name}"))["consumers"] or []
+        return [one["name"] for one in found if one["config"].get("durable_name")]
+
+    async def consumers(self) -> list[str]:
+        return sorted({_base(name) for name in await self._names()})
+
+    async def leave(self, consumer: str) -> None:
+        """Remove it: the log keeps nothing for it, and when it comes back it begins at the beginning."""
+        self._registered.pop(consumer, None)
+        await self._notes.delete(f"start.{consumer}")
+        for name in await self._names():
+            if _base(name) == consumer:
+                await self._delete(name)
+
     async def replay(self, consumer: str, start: str | float) -> None:
-        """Delete the consumer and create it where it is to begin. The place is noted first, so that a process that
-        comes between the two, or after a death between them, creates it in the same place.
+        """Note where it is to begin, then create the pull consumer that begins there and delete the one before it.
+
+        The note decides: every process that looks afterwards goes to the same place, whichever process dies.
         """
         _check_name(consumer)
-        number = await self._number_of(start)
-        await self._notes.put(f"start.{consumer}", b"%d" % number)
-        await self._remove(consumer)
+        await self._notes.put(f"start.{consumer}", b"%d" % await self._number_of(start))
         await self._notes.delete(f"tries.{consumer}.*")
+        self._registered.pop(consumer, None)
         await self._register(consumer)
 
     async def _number_of(self, start: str | float) -> int:
@@ -143,10 +157,12 @@ class Inspection:
     async def lag(self, consumer: str) -> Lag:
         """`handled` counts from the first event of the log, and a replay sets it back. Raises ValueError."""
         _check_name(consumer)
-        found, parked = await self._info(consumer), len(await self._parked.keys(consumer))
+        name, start = await self._place(consumer)
+        found, parked = await self._info(name), len(await self._parked.keys(consumer))
         if found is None:
             state = await self._state()
-            floor, waiting, pending, done = state["first_seq"] - 1, state["messages"], 0, 0
+            floor = max(start, state["first_seq"]) - 1
+            waiting, pending, done = state["last_seq"] - floor, 0, 0
         else:
             floor, waiting, pending = found["ack_floor"]["stream_seq"], found["num_pending"], found["num_ack_pending"]
             done = max(0, found["delivered"]["stream_seq"] - pending - parked)
@@ -175,7 +191,15 @@ class Inspection:
     async def trim(
         self, older_than: float | None = None, larger_than: int | None = None, *, force: bool = False
     ) -> Trimmed:
-        """As log.Log. A limit in bytes counts all events as equally long."""
+        """As log.Log. A limit in bytes counts all events as equally long, so it may take several steps."""
+        trimmed = await self._trim(older_than, larger_than, force)
+        events = trimmed.events
+        while trimmed.events and larger_than is not None:
+            trimmed = await self._trim(None, larger_than, force)
+            events += trimmed.events
+        return Trimmed(events, 0, trimmed.kept_for)
+
+    async def _trim(self, older_than: float | None, larger_than: int | None, force: bool) -> Trimmed:
         state = await self._state()
         bound = int(state["first_seq"])
         if older_than is not None:
@@ -183,8 +207,8 @@ class Inspection:
         if larger_than is not None and state["bytes"] > larger_than:
             bound = max(bound, state["last_seq"] + 1 - int(state["messages"] * larger_than / state["bytes"]))
         kept_for = None
-        for consumer in await self.consumers():
-            found = await self._info(consumer)
+        for name in await self._names():
+            consumer, found = _base(name), await self._info(name)
             floor = found["ack_floor"]["stream_seq"] + 1 if found else bound
             if floor >= bound:
                 continue
@@ -210,6 +234,11 @@ class Inspection:
             return await self._parked.delete(f"{consumer}.*")
         keys = [f"{consumer}.{position.partition('-')[2]}" for position in positions]
         return sum(await asyncio.gather(*[self._parked.delete(key) for key in keys]))
+
+
+def _base(name: str) -> str:
+    """The consumer to which a pull consumer belongs."""
+    return name.partition("+")[0]
 
 
 def _check_name(consumer: str) -> None:

@@ -27,7 +27,7 @@ CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 AGAIN_SECONDS = 0.1  # between two attempts to connect
 PING_SECONDS = 2  # a server that leaves two pings unanswered is given up
-ENDS = ("404", "408", "409")  # no messages; the time of the pull is over; the consumer was deleted, or has moved
+DONE = ("404", "408")  # a pull has ended: there are no messages, or its time is over
 NO_STREAM, NO_CONSUMER, NO_MESSAGE = 10059, 10014, 10037  # err_code in an answer of JetStream
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,10 @@ class Refused(NotTaken):
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(f"NATS: {error.get('description', 'an error')}")
         self.code = error.get("err_code", 0)
+
+
+class Moved(NotTaken):
+    """A pull found no consumer, or its consumer was deleted meanwhile, or the server is about to stop."""
 
 
 class Nats:
@@ -191,7 +195,7 @@ class Nats:
                 return
             found.append(message)
             if len(found) == limit and not ended.done():
-                ended.set_result(ENDS[0])
+                ended.set_result(DONE[0])
 
         inbox = client.new_inbox()
         answers = await client.subscribe(inbox, cb=take)
@@ -204,8 +208,8 @@ class Nats:
             if not found:
                 raise
         else:
-            if status not in ENDS:
-                raise errors.NoRespondersError
+            if status not in DONE and not found:
+                raise Moved("NATS: the consumer is not there")
         finally:
             with suppress(errors.Error):
                 await answers.unsubscribe()

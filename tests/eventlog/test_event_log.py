@@ -1,12 +1,13 @@
-"""The event log, in both of its forms: on partitions with Lua, and on Redis Streams. What it promises to its users."""
+"""The event log, in its three forms: partitions with Lua, Redis Streams, JetStream. What it promises to its users."""
 
 import asyncio
+import inspect
 import random
 import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -19,6 +20,7 @@ from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog import events as module
 from eventlog import partitions, streams
+from eventlog.jetstream import JetStreamLog
 from tests.support.event_log import (
     LEASE,
     an_event,
@@ -32,18 +34,58 @@ from tests.support.event_log import (
     remember,
     until,
 )
-from tests.support.programs import ROOT, Valkey
+from tests.support.programs import ROOT, NatsServer, Valkey, a_name, running_nats
 
 logs = chapter_module("6_event_bus.logs")
 
 Event = module.Event
 
 
-@pytest.fixture(params=["lua", "streams"])
-async def new_log(request: pytest.FixtureRequest, valkey: Valkey) -> AsyncIterator[Callable[..., Any]]:
-    """Opens logs on one empty Redis: as many processes as the test wants to be."""
-    valkey.client.flushall()
+IN_REDIS_ONLY = {
+    "test_only_who_holds_the_lease_can_commit": "JetStream has no fencing token",
+    "test_a_process_that_claims_again_what_it_held_itself_has_made_no_attempt": "JetStream counts each delivery",
+    "test_claims_whose_answers_are_lost_are_no_attempts_and_wait_for_no_lease": "the same",
+    "test_an_answer_that_is_lost_is_no_second_event": "test_jetstream.py has its own",
+    "test_what_was_done_is_counted_a_moment_later": "JetStream counts at once, and no retries",
+    "test_events_that_are_left_in_the_other_log_are_told_of_at_the_start": "only two logs of one Redis know each other",
+    "test_what_everybody_has_done_can_be_trimmed_and_no_more": "JetStream trims the last event too",
+    "test_a_consumer_that_is_overtaken_is_told_how_much_it_has_lost": "the process that trims says so",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test that asks Redis nothing runs on JetStream too."""
+    if "new_log" in metafunc.fixturenames and "new_log" not in {
+        mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
+    }:
+        in_redis = (
+            "valkey" in inspect.signature(metafunc.function).parameters or metafunc.function.__name__ in IN_REDIS_ONLY
+        )
+        metafunc.parametrize(
+            "new_log", ["lua", "streams"] if in_redis else ["lua", "streams", "jetstream"], indirect=True
+        )
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with running_nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture
+async def new_log(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
+    """Opens logs on one empty Redis, or with one new name in JetStream: as many processes as the test wants to be."""
     async with AsyncExitStack() as stack:
+        if request.param == "jetstream":
+            url, name = request.getfixturevalue("nats").url, f"test-{a_name()}"
+
+            async def open_jetstream(lease: float = LEASE, **_: Any) -> Any:
+                return await stack.enter_async_context(JetStreamLog(url, lease, name))
+
+            yield open_jetstream
+            return
+        valkey: Valkey = request.getfixturevalue("valkey")
+        valkey.client.flushall()
 
         async def open_log(lease: float = LEASE, **more: Any) -> Any:
             redis = await stack.enter_async_context(redis_client(valkey.url))
