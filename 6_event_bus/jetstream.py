@@ -15,8 +15,6 @@ from eventlog.nats_client import LoginRefused, Nats
 
 from .handlers import (
     AUDIT_COUNTS_SECONDS,
-    AUDIT_GATHER_SECONDS,
-    AUDIT_WINDOW,
     EMAIL_REQUESTED,
     EmailHandler,
     domain_of,
@@ -38,8 +36,7 @@ class Audit:
 
     name = "audit"
     events: frozenset[str] | None = frozenset({EMAIL_REQUESTED})
-    window = AUDIT_WINDOW
-    gather_seconds = AUDIT_GATHER_SECONDS
+    window = 100
 
     def __init__(self, nats: Nats) -> None:
         self._nats = nats

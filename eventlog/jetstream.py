@@ -46,6 +46,8 @@ class Tries:
     untried: int = 0
     """Deliveries that were no attempts."""
     failures: int = 0
+    alone: int = 0
+    """How often it was handled alone and has not come back: each time it may have killed its worker."""
     due: float = 0.0
     """When the next attempt is due: unix seconds."""
 
@@ -57,6 +59,7 @@ class JetStreamLog(Inspection):
         super().__init__(Nats(url, self._prepare), lease_seconds, name)
         self._replicas = replicas
         self._looks: dict[str, float] = {}  # of each consumer, the next one: time.monotonic()
+        self._careful: set[str] = set()  # consumers that take one event at a time
         self._waiting: set[asyncio.Future[list[Msg]]] = set()
         self._closing = False
 
@@ -119,6 +122,7 @@ class JetStreamLog(Inspection):
         deadline = time.monotonic() + wait
         while True:
             name = await self._register(consumer)
+            limit = 1 if consumer in self._careful else limit
             left = deadline - time.monotonic()
             claimed = await self._claim(consumer, name, min(limit, LARGEST), left) if limit else []
             if claimed or self._closing or time.monotonic() >= deadline:
@@ -139,7 +143,7 @@ class JetStreamLog(Inspection):
             self._registered.pop(consumer, None)
             await asyncio.sleep(AGAIN_SECONDS)
         claimed = await asyncio.gather(*[self._claimed(consumer, message, until) for message in messages])
-        return await self._one_suspect([one for one in claimed if one is not None])
+        return await self._without_suspects(consumer, [one for one in claimed if one is not None])
 
     async def _wait(self, pull: Coroutine[Any, Any, list[Msg]]) -> list[Msg]:
         """[] as soon as `stop_waiting` is called."""
@@ -172,17 +176,25 @@ class JetStreamLog(Inspection):
             element = entry[0].partition(b"\n")[2]
         tries = await self._tries(consumer, position) if about.num_delivered > 1 else Tries()
         attempts = max(1, about.num_delivered - tries.untried)
-        alone = attempts - 1 - tries.failures >= DEATHS
+        if alone := attempts - 1 - tries.failures >= DEATHS:  # from here on only what was handled alone counts
+            attempts = tries.failures + DEATHS + tries.alone + 1
         return Claimed(consumer, position, attempts, element, until, alone, parked, reply=message.reply)
 
-    async def _one_suspect(self, claimed: list[Claimed]) -> list[Claimed]:
-        """An event that may have killed its workers is claimed alone, so that one more kill counts for no other."""
-        suspect = next((one for one in claimed if one.alone), None)
-        if suspect is None:
-            return claimed
-        others = [one for one in claimed if one is not suspect]
-        await asyncio.gather(*[self.put_back(one, 0.0, tried=False) for one in others])
-        return [suspect]
+    async def _without_suspects(self, consumer: str, claimed: list[Claimed]) -> list[Claimed]:
+        """An event that may have killed its workers comes alone, so that one more kill counts for no other.
+
+        Suspects among others go back at once, and the next pull asks for one event: the server delivers those first.
+        """
+        suspects = [one for one in claimed if one.alone]
+        others = [one for one in claimed if not one.alone]
+        self._careful = self._careful - {consumer} if not suspects else self._careful | {consumer}
+        back = suspects if others else suspects[1:]
+        await asyncio.gather(*[self._tell(one, b"-NAK") for one in back])
+        for one in suspects[:1] if not others else []:
+            tries = await self._tries(consumer, one.position)
+            tries.alone += 1
+            await self._note(one, tries)
+        return others or suspects[:1]
 
     async def commit(self, claimed: Claimed) -> bool:
         """The server confirms the ack: it does not deliver the event again. False when the consumer was removed."""
@@ -201,6 +213,7 @@ class JetStreamLog(Inspection):
         if not tried:
             tries = await self._tries(claimed.consumer, claimed.position)
             tries.untried += 1
+            tries.alone -= claimed.alone
             await self._note(claimed, tries)
         return await self._tell(claimed, b'-NAK {"delay": %d}' % int(pause * 1e9) if pause > 0 else b"-NAK")
 
@@ -208,6 +221,7 @@ class JetStreamLog(Inspection):
         """The time is noted too: a server that is killed forgets the delay of a nak."""
         tries = await self._tries(claimed.consumer, claimed.position)
         tries.failures, tries.due = failures, time.time() + seconds
+        tries.alone -= claimed.alone
         await self._note(claimed, tries)
         return await self.put_back(claimed, seconds)
 

@@ -5,8 +5,9 @@ import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any, Self
 
+from .consumers import away_log
 from .errors import LogError
-from .nats_client import ANSWER_SECONDS, Nats, away_log
+from .nats_client import ANSWER_SECONDS, Nats
 
 
 class Beats:

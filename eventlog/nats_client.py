@@ -6,7 +6,6 @@ takes its place.
 """
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -18,20 +17,18 @@ from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from asynckit.log_limit import OncePerSecond
 from asynckit.tasks import end_tasks, keep_running
 
+from .consumers import away_log  # one line a second for all that miss the server
 from .errors import LogError, NotTaken
 
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 AGAIN_SECONDS = 0.1  # between two attempts to connect
+LOOK_SECONDS = 0.1  # between two looks whether the connection is lost
 PING_SECONDS = 2  # a server that leaves two pings unanswered is given up
 DONE = ("404", "408")  # a pull has ended: there are no messages, or its time is over
 NO_STREAM, NO_CONSUMER, NO_MESSAGE = 10059, 10014, 10037  # err_code in an answer of JetStream
-
-log = logging.getLogger(__name__)
-away_log = OncePerSecond(log)
 
 
 class LoginRefused(LogError):
@@ -48,6 +45,15 @@ class Refused(NotTaken):
 
 class Moved(NotTaken):
     """A pull found no consumer, or its consumer was deleted meanwhile, or the server is about to stop."""
+
+
+class QuietClient(Client):
+    """A client whose end is no error of a background task."""
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        # It writes what is left to the transport; uvloop raises RuntimeError where that is closed already.
+        with suppress(OSError, RuntimeError):
+            await super()._close(status, do_cbs)
 
 
 class Nats:
@@ -105,7 +111,7 @@ class Nats:
 
     async def _connect(self, lost: asyncio.Event) -> Client:
         """Raises LoginRefused, errors.Error, OSError, TimeoutError."""
-        client, reasons = Client(), []
+        client, reasons = QuietClient(), []
 
         async def closed() -> None:
             lost.set()
@@ -131,7 +137,9 @@ class Nats:
                 await self._prepare(self)
             if not self._tried.done():
                 self._tried.set_result(None)
-            await lost.wait()
+            while client.is_connected:  # the callback may not be called: see QuietClient
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(lost.wait(), LOOK_SECONDS)
             self._say(LogError("NATS: the connection was lost"))
         except LogError as error:  # JetStream is not ready, or is not enabled
             self._say(error)
