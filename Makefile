@@ -96,7 +96,7 @@ $(VENV)/ready-jetstream: requirements-jetstream.lock $(VENV)/ready
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@echo "Adding the tools for tests, checks and experiments"
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
-	@touch $@
+	@touch $(VENV)/ready-jetstream $@ # it has the engines too
 
 .PHONY: help services forget test check compare faults bench tables screenshots format lock clean
 .DEFAULT_GOAL := help
