@@ -252,13 +252,18 @@ class JetStreamLog(Inspection):
         return 0
 
     async def _tell(self, claimed: Claimed, word: bytes) -> bool:
-        """Answer a delivery. False when its pull consumer is gone, after `leave` or a replay."""
+        """Answer a delivery. False when its pull consumer is gone, after `leave` or a replay, or does not know it.
+
+        A server that was killed may have forgotten its last deliveries, and leaves answers to them unanswered. It
+        delivers those events again.
+        """
         try:
             await self.nats.request(claimed.reply, word)
-        except NotTaken:
+        except LogError:
             words = claimed.reply.split(".")  # $JS.ACK.STREAM.CONSUMER.…, or $JS.ACK.DOMAIN.ACCOUNT.STREAM.CONSUMER.…
-            stream, name = words[2:4] if len(words) == 9 else words[4:6]
-            if await self._info(name, stream) is None:
+            stream, name, _, number = words[2:6] if len(words) == 9 else words[4:8]
+            found = await self._info(name, stream)
+            if found is None or int(number) > found["delivered"]["stream_seq"]:
                 return False
             raise
         return True

@@ -153,6 +153,15 @@ async def test_an_event_that_kills_its_workers_comes_alone_and_only_that_counts(
     assert set(seen.values()) == {3}, "the others have not been handled alone yet"
 
 
+async def test_a_delivery_that_a_killed_server_has_forgotten_is_not_committed_and_holds_nothing_up(log: Any) -> None:
+    await append(log, 2)
+    [one] = await log.claim("email", 1)
+    forgotten = one._replace(reply=one.reply.replace(".1.1.1.", ".1.2.2."))
+    assert not await log.commit(forgotten)
+    assert await log.commit(one)
+    assert await claim_all(log, "email") == [1]
+
+
 # Replay and retention
 
 
