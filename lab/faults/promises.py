@@ -71,6 +71,12 @@ SUBJECTS: dict[str, Subject] = {
     "5": Subject(5, "5 remote queue", {"server": "server", "worker": "worker", "scheduler": "scheduler"}, redis=True),
     "6": Subject(6, "6 event bus", {"server": "server", "worker": "worker"}, redis=True),
     "6s": Subject(6, "6 on Streams", {"server": "server", "worker": "worker"}, settings={"LOG": "streams"}, redis=True),
+    "6j": Subject(
+        6,
+        "6 on JetStream",
+        {"server": "server", "worker": "worker", "nats": "nats"},
+        settings={"LOG": "jetstream"},
+    ),
 }
 
 
@@ -104,6 +110,9 @@ FAULTS: dict[str, str] = {
     "redis-tail": "SIGKILL to Redis, and what it has written last is cut off",
     "redis-disk": "the disk of Redis is full for a while",
     "redis-clock": "the clock of Redis is put back by a minute to two hours",
+    "nats-kill": "SIGKILL to NATS",
+    "nats-restart": "SIGTERM to NATS",
+    "nats-stop": "SIGSTOP to NATS, then SIGCONT",
     "smtp-kill": "SIGKILL to the mail server, which comes back",
     "smtp-term": "SIGTERM to the mail server, which comes back",
     "smtp-stop": "SIGSTOP to the mail server, then SIGCONT",
@@ -188,7 +197,7 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
             return frozenset()
         case "redis", "full":
             return frozenset({"503"})  # Redis answers, and says no
-        case "redis", _:
+        case "redis" | "nats", _:
             return frozenset({"503", "504"})  # 504: its answer did not come, so the email may be sent
         case "smtp", "session":
             return frozenset()
@@ -214,7 +223,7 @@ def promise(subject: str, fault: str) -> Promise:
         twice = UNDER_WAY if fault == "smtp-lose-reply" else IN_HANDS
     if number in (3, 5, 6) and fault == "worker-kill":
         twice = IN_HANDS
-    if number in (5, 6) and who == "redis":  # a claim or an acknowledgement that it has not taken, or forgets
+    if number in (5, 6) and who in ("redis", "nats"):  # a claim or an acknowledgement that it has not taken, or forgets
         twice = IN_HANDS
     if number == 4 and fault == "worker-second":  # every subscriber sends its copy
         twice = UNDER_WAY

@@ -39,10 +39,11 @@ class Strategy:
         return [process.pid for process in descendants(self.make.process.pid) if alive(process)]
 
     def roles(self) -> dict[int, str]:
-        """Those that have said who they are, by pid, the newest last; and Valkey, which `make run-N` brings along."""
+        """Those that have said who they are, by pid, the newest last; and the servers that `make run-N` brings along."""
         named = {int(a or b): x or y for x, a, y, b in _NAMED.findall(self.make.text())}
-        if valkey := running(self.data_dir, "valkey"):
-            named[valkey["pid"]] = "valkey"
+        for service in ("valkey", "nats"):
+            if facts := running(self.data_dir, service):
+                named[facts["pid"]] = service
         there = set(self.pids())
         return {pid: name for pid, name in named.items() if pid in there}
 
@@ -119,7 +120,7 @@ def strategy(lab: Lab, number: int, smtp_url: str, port: int = 0, /, **settings:
 def start_strategy(
     lab: Lab, number: int, smtp_url: str, port: int, /, **settings: object
 ) -> AbstractContextManager[Child]:
-    own = {"PORT": port, "SMTP_URL": smtp_url, "DATA_DIR": data_dir(lab, number), "VALKEY_PORT": 0}
+    own = {"PORT": port, "SMTP_URL": smtp_url, "DATA_DIR": data_dir(lab, number), "VALKEY_PORT": 0, "NATS_PORT": 0}
     return lab.child(["make", f"run-{number}"], f"strategy-{number}", True, **own, **settings)
 
 
