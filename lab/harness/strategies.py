@@ -39,7 +39,7 @@ class Strategy:
         return [process.pid for process in descendants(self.make.process.pid) if alive(process)]
 
     def roles(self) -> dict[int, str]:
-        """Those that have said who they are, by pid, the newest last; and the servers that `make run-N` brings along."""
+        """Those that have said who they are, by pid, the newest last; and the embedded servers."""
         named = {int(a or b): x or y for x, a, y, b in _NAMED.findall(self.make.text())}
         for service in ("valkey", "nats"):
             if facts := running(self.data_dir, service):

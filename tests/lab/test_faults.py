@@ -590,7 +590,7 @@ with strategy(Lab(Path({str(tmp_path)!r})), 4, "smtp://127.0.0.1:1") as running:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"STRATEGIES": "7"}, "STRATEGIES: there is no 7; there are 1, 2, 3, 4, 4w, 5, 6, 6s"),
+        ({"STRATEGIES": "7"}, "STRATEGIES: there is no 7; there are 1, 2, 3, 4, 4w, 5, 6, 6s, 6j"),
         ({"FAULTS": "none meteor"}, "FAULTS: there is no meteor"),
         ({"STRATEGIES": "1", "FAULTS": "redis-kill"}, "none of these faults can be done to these strategies"),
         ({"KILLS": "0"}, "KILLS: 0 is not a number of at least 1"),
