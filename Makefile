@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input install
 
 # What an engine of its own needs is installed when it is first asked for.
-ENGINE := $(if $(filter jetstream,$(LOG)),$(VENV)/ready-jetstream)
+ENGINE := $(if $(filter jetstream,$(or $(LOG),$(shell sed -n 's/^LOG=//p' .env 2>/dev/null))),$(VENV)/ready-jetstream)
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

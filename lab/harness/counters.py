@@ -1,11 +1,15 @@
 """What a strategy says of itself: what it holds, what it has done, what it has given up."""
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Any
 
+from eventlog.errors import LogError
+from eventlog.jetstream import JetStreamLog
 from lab.faults.running import Running
 
+LEASE_SECONDS = 10.0  # a log needs one; nothing is claimed here
 PARKED = "eventlog:parked:{email}"  # of strategy 6: a hash
 
 _ID = re.compile(r"<[^<>\s\"]+@[^<>\s\"]+>")
@@ -59,13 +63,24 @@ def queued_at_worker(log: str) -> int:
 def given_up(running: Running) -> set[str]:
     """The ids that the strategy names as given up. (Strategy 2 names them too, but keeps nothing to try again.)
 
-    Raises RedisError.
+    Raises RedisError, or OSError for JetStream.
     """
     number = running.subject.number
     if number in (3, 4):
         return {found for path in running.outputs for found in _GAVE_UP.findall(path.read_text(errors="replace"))}
+    if running.subject.settings.get("LOG") == "jetstream":
+        return asyncio.run(_parked_in_jetstream(running.strategy.nats_url()))
     if number in (5, 6):
         with running.redis() as redis:
             entries: Any = redis.lrange("resque:failed", 0, -1) if number == 5 else redis.hvals(PARKED)
         return {found for entry in entries for found in _ID.findall(entry.decode(errors="replace"))}
     return set()
+
+
+async def _parked_in_jetstream(url: str) -> set[str]:
+    try:
+        async with JetStreamLog(url, LEASE_SECONDS) as log:
+            parked = await log.parked("email", limit=1_000_000)
+    except LogError as error:
+        raise OSError(str(error)) from None
+    return {found for one in parked for found in _ID.findall(one.element.decode(errors="replace"))}

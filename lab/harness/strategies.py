@@ -62,6 +62,12 @@ class Strategy:
             raise ChildFailed(f"strategy {self.number} has no Valkey")
         return f"redis://127.0.0.1:{valkey['valkey_port']}/0"
 
+    def nats_url(self) -> str:
+        """Of the embedded NATS. Raises ChildFailed when there is none."""
+        if (nats := running(self.data_dir, "nats")) is None:
+            raise ChildFailed(f"strategy {self.number} has no NATS")
+        return f"nats://127.0.0.1:{nats['nats_port']}"
+
     def wait_until_healthy(self) -> None:
         """Wait until an email could be accepted. Raises ChildFailed."""
         deadline = time.monotonic() + START_SECONDS

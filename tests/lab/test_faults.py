@@ -122,7 +122,7 @@ def test_every_fault_can_be_done_and_every_cell_has_a_promise() -> None:
     assert {fault for _, fault in cells} == set(FAULTS)
 
 
-@pytest.mark.parametrize("subject", ["5", "6", "6s", "4w"])
+@pytest.mark.parametrize("subject", ["5", "6", "6s", "6j", "4w"])
 def test_these_promise_to_lose_nothing_whatever_is_done(subject: str) -> None:
     assert {promise(subject, fault).lost for fault in faults_of(SUBJECTS[subject])} == {Bound.NONE}
 
