@@ -14,8 +14,17 @@ help: ## list the commands
 run-%: $(VENV)/ready $(ENGINE) ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
 	@exec $(PY) -m common.processes.run $*
 
+example-first-job: $(VENV)/ready ## a first program on the queue: create jobs on a page and watch them
+	@exec $(PY) -m common.processes.run examples.first_job
+
+example-links: $(VENV)/ready-examples ## check the links of a site: make example-links URL=https://example.com ARGS="--depth 2"
+	@$(PY) -m examples.links $(ARGS) -- "$(URL)"
+
 services: $(VENV)/ready ## start the embedded services alone
 	@exec $(PY) -m common.processes.run services
+
+redis-cli: $(VENV)/ready ## a prompt at the Redis of the strategies that run: KEYS *, LRANGE …, help LRANGE
+	@exec $(PY) -m common.services.redis_prompt
 
 forget: $(VENV)/ready ## delete the data that the embedded Valkey and NATS keep between runs
 	@exec $(PY) -m common.processes.run forget
@@ -67,9 +76,12 @@ format: $(VENV)/ready-dev ## format the code
 lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	$(PIP) --quiet uv
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --output-file requirements.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --constraint requirements.lock \
+	  --output-file requirements-examples.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra jetstream --constraint requirements.lock \
 	  --output-file requirements-jetstream.lock
-	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra dev --constraint requirements.lock \
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --extra jetstream --extra dev \
+	  --constraint requirements.lock \
 	  --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
@@ -93,10 +105,15 @@ $(VENV)/ready-jetstream: requirements-jetstream.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-jetstream.lock
 	@touch $@
 
+$(VENV)/ready-examples: requirements-examples.lock $(VENV)/ready
+	@echo "Adding what the examples need"
+	@$(PIP) --quiet --require-hashes -r requirements-examples.lock
+	@touch $@
+
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@echo "Adding the tools for tests, checks and experiments"
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $(VENV)/ready-jetstream $@ # it has the engines too
 
-.PHONY: help services forget test check compare faults bench tables screenshots format lock clean
+.PHONY: help example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots format lock clean
 .DEFAULT_GOAL := help

@@ -78,7 +78,7 @@ async def open_jetstream(settings: Settings) -> AsyncIterator[tuple[EventLog, Co
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[JetStreamLog]:
     """A refused login is one line and exit status 2. A server that is down is a line in the log until it is up."""
-    events = AuditedLog(settings.nats, settings.lease_seconds)
+    events = AuditedLog(settings.nats, settings.lease_seconds, replicas=settings.nats_replicas)
     try:
         await events.__aenter__()
     except LoginRefused as error:

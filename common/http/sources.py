@@ -27,7 +27,7 @@ from pygments.util import ClassNotFound
 from common.http.sequence_diagram import sequence_svg
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = re.compile(r"[1-9]_\w+|asynckit|common|eventlog|lab|resque|results|tests")
+FOLDERS = re.compile(r"[1-9]_\w+|asynckit|common|eventlog|examples|lab|resque|results|tests")
 KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".py", ".svg", ".toml"}
 PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a kind that may be seen
 

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from common.address import reachable, url_of
+from common.processes.chapter import chapter_module
 from common.processes.supervisor import show
 from common.services.service import Service
 from common.settings import Settings
@@ -21,7 +22,9 @@ async def greet(settings: Settings, package: str, port: int, services: list[Serv
         await _until_open(reachable(settings.host), port)
         if "worker" in roles:  # it starts at the same time as the server
             await _until_healthy(reachable(settings.host), port)
-        show(f"\n{package} listens on {url}\n  send an email   {url}{EXAMPLE}\n")
+        links = getattr(chapter_module(package), "OPEN", {"send an email": EXAMPLE})
+        lines = "".join(f"  {label:15} {url}{path}\n" for label, path in links.items())
+        show(f"\n{package} listens on {url}\n{lines}")
     else:
         show(f"\n{package} runs as {', '.join(roles)}\n")
     for service in services:

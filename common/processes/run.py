@@ -180,7 +180,9 @@ def hung_up(make: int) -> bool:
 
 
 def find_package(number: str) -> str:
-    """The folder of strategy `number`: "5" -> "5_remote_queue"."""
+    """The folder of strategy `number`: "5" -> "5_remote_queue"; an example is its own package."""
+    if number.startswith("examples."):
+        return number
     found = sorted(path.parent.name for path in Path().glob(f"{number}_*/__main__.py"))
     if not found or not number.isdigit():
         there = ", ".join(sorted(path.parent.name[0] for path in Path().glob("[1-9]_*/__main__.py")))

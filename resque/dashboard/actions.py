@@ -36,26 +36,28 @@ def notice(request: web.Request) -> str:
 
 async def _form(request: web.Request) -> dict[str, str]:
     """The fields of the form. Raises HTTPForbidden without the page's token."""
-    await check_token(request, PATH)
+    await check_token(request, request.app[PATH])
     return {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
 
 
-def _back(page: str, done: str, **query: str | int) -> web.Response:
+def _back(request: web.Request, page: str, done: str, **query: str | int) -> web.Response:
     """303: the browser asks for the page by GET, so that to reload it repeats nothing."""
-    return web.Response(status=303, headers={"Location": f"{PATH}/{page}?{urlencode({'done': done, **query})}"})
+    return web.Response(
+        status=303, headers={"Location": f"{request.app[PATH]}/{page}?{urlencode({'done': done, **query})}"}
+    )
 
 
 async def pause(request: web.Request) -> web.Response:
     form = await _form(request)
     seconds = SECONDS.get(form.get("seconds", ""))
     await request.app[PARTS].queue.pause(form.get("queue", ""), "paused on the dashboard", seconds)
-    return _back("queues", "paused")
+    return _back(request, "queues", "paused")
 
 
 async def resume(request: web.Request) -> web.Response:
     form = await _form(request)
     await request.app[PARTS].queue.resume(form.get("queue", ""))
-    return _back("queues", "resumed")
+    return _back(request, "queues", "resumed")
 
 
 async def retry(request: web.Request) -> web.Response:
@@ -63,10 +65,10 @@ async def retry(request: web.Request) -> web.Response:
     try:
         await request.app[PARTS].failed.requeue(form.get("id", "?"), number(form.get("number"), 1))
     except NotThere:
-        return _back("failed", "gone", **_place(form))
+        return _back(request, "failed", "gone", **_place(form))
     except CannotRequeue:
-        return _back("failed", "unfit", **_place(form))
-    return _back("failed", "retried", **_place(form))
+        return _back(request, "failed", "unfit", **_place(form))
+    return _back(request, "failed", "retried", **_place(form))
 
 
 async def remove(request: web.Request) -> web.Response:
@@ -74,8 +76,8 @@ async def remove(request: web.Request) -> web.Response:
     try:
         await request.app[PARTS].failed.remove(form.get("id", "?"), number(form.get("number"), 1))
     except NotThere:
-        return _back("failed", "gone", **_place(form))
-    return _back("failed", "removed", **_place(form))
+        return _back(request, "failed", "gone", **_place(form))
+    return _back(request, "failed", "removed", **_place(form))
 
 
 def _place(form: dict[str, str]) -> dict[str, int]:
@@ -87,12 +89,12 @@ def _place(form: dict[str, str]) -> dict[str, int]:
 async def retry_all(request: web.Request) -> web.Response:
     await _form(request)
     done, left = await request.app[PARTS].failed.requeue_all()
-    return _back("failed", "retried-some" if left else "retried-all", count=done)
+    return _back(request, "failed", "retried-some" if left else "retried-all", count=done)
 
 
 async def remove_all(request: web.Request) -> web.Response:
     await _form(request)
-    return _back("failed", "removed-all", count=await request.app[PARTS].failed.remove_all())
+    return _back(request, "failed", "removed-all", count=await request.app[PARTS].failed.remove_all())
 
 
 async def run_now(request: web.Request) -> web.Response:
@@ -100,10 +102,10 @@ async def run_now(request: web.Request) -> web.Response:
     try:
         await request.app[PARTS].delayed.run_now(*_planned(form))
     except NotThere:
-        return _back("delayed", "gone")
+        return _back(request, "delayed", "gone")
     except CannotRequeue:
-        return _back("delayed", "unfit")
-    return _back("delayed", "ran")
+        return _back(request, "delayed", "unfit")
+    return _back(request, "delayed", "ran")
 
 
 async def remove_delayed(request: web.Request) -> web.Response:
@@ -111,8 +113,8 @@ async def remove_delayed(request: web.Request) -> web.Response:
     try:
         await request.app[PARTS].delayed.remove(*_planned(form))
     except NotThere:
-        return _back("delayed", "gone")
-    return _back("delayed", "removed")
+        return _back(request, "delayed", "gone")
+    return _back(request, "delayed", "removed")
 
 
 def _planned(form: dict[str, str]) -> tuple[int, str, int]:

@@ -12,14 +12,15 @@ from asynckit.web.event_stream import enable_event_streams
 from asynckit.web.pages import Handler, add_assets
 
 from . import actions, live, pages
-from .parts import FOLDER, PARTS, Parts, page
+from .parts import FOLDER, PARTS, PATH, Parts, page
 
 log = OncePerSecond(logging.getLogger(__name__))
 
 
-def dashboard(url: str, namespace: str = "resque") -> web.Application:
-    """To be mounted at `/resque` of an application that refuses what foreign sites send (common/http/guard.py)."""
+def dashboard(url: str, namespace: str = "resque", path: str = "/resque") -> web.Application:
+    """The pages as an application, to be mounted at `path` of one that refuses requests of other sites."""
     app = web.Application(middlewares=[_tell_when_redis_is_away])
+    app[PATH] = path
     enable_event_streams(app)
     app.cleanup_ctx.append(_connected(url, namespace))
     get, post = app.router.add_get, app.router.add_post
@@ -58,7 +59,7 @@ async def _tell_when_redis_is_away(request: web.Request, handler: Handler) -> we
     except RedisError as error:
         log.warning("the dashboard cannot be shown: %s", describe(error))
         response = page(
-            "away.html", reason=describe(error), path=request.path if request.method == hdrs.METH_GET else ""
+            request, "away.html", reason=describe(error), path=request.path if request.method == hdrs.METH_GET else ""
         )
         response.set_status(503)
         return response

@@ -22,6 +22,7 @@ async def overview(request: web.Request) -> web.Response:
     parts = request.app[PARTS]
     moments = await parts.observer.chart()
     return page(
+        request,
         "overview.html",
         figures=await live.figures(parts),
         totals=await parts.observer.totals(),
@@ -37,6 +38,7 @@ async def queues(request: web.Request) -> web.Response:
     parts, start = request.app[PARTS], number(request.query.get("from"), 0)
     names = await parts.observer.names()
     return page(
+        request,
         "queues.html",
         queues=await parts.observer.states(names[start : start + QUEUES_ON_A_PAGE]),
         start=start,
@@ -53,6 +55,7 @@ async def jobs(request: web.Request) -> web.Response:
     [state] = await parts.observer.states([name])
     items = await parts.items.read(parts.keys.queue(name), start, ON_A_PAGE)
     return page(
+        request,
         "jobs.html",
         state=state,
         jobs=[(item, _job(item, name)) for item in items],
@@ -78,6 +81,7 @@ async def delayed(request: web.Request) -> web.Response:
     second, place = number(query.get("from"), 0), number(query.get("place"), 0)
     count, more = await parts.observer.delayed()
     return page(
+        request,
         "delayed.html",
         page=await parts.delayed.page(second, place, ON_A_PAGE),
         first=not second and not place,
@@ -93,6 +97,7 @@ async def failed(request: web.Request) -> web.Response:
     before = number(request.query.get("before"), 0) or None
     failures = await parts.failed.list(before, ON_A_PAGE)
     return page(
+        request,
         "failed.html",
         failures=failures,
         before=before,
@@ -110,6 +115,7 @@ async def workers(request: web.Request) -> web.Response:
     shown = states[:WORKERS_ON_A_PAGE]
     busy = [state for state in shown if state.alive and state.working]
     return page(
+        request,
         "workers.html",
         busy=sorted(busy, key=lambda state: state.working_seconds or 0.0, reverse=True),
         silent=[state for state in shown if not state.alive],

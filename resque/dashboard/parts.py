@@ -19,7 +19,6 @@ from ..keys import Keys
 from ..observe import Observer
 from ..queue import Queue
 
-PATH = "/resque"
 FOLDER = Path(__file__).parent
 
 
@@ -46,10 +45,13 @@ class Parts:
 
 
 PARTS = web.AppKey("parts", Parts)
+PATH = web.AppKey("path", str)
+"""Where the dashboard is mounted, such as "/resque"."""
 
 
-def page(template: str, **values: object) -> web.Response:
-    return html_page(template, FOLDER / "templates", path_to=PATH, token=page_token(PATH), show=show, **values)
+def page(request: web.Request, template: str, **values: object) -> web.Response:
+    path = request.app[PATH]
+    return html_page(template, FOLDER / "templates", path_to=path, token=page_token(path), show=show, **values)
 
 
 def number(text: str | None, otherwise: int) -> int:

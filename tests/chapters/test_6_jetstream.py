@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -28,11 +28,13 @@ from tests.support.programs import (
     Program,
     Strategy,
     clean_environment,
+    free_ports,
     nats_of,
     nobody_s_port,
     wait_until,
 )
 
+NATS_SERVER = str(ROOT / ".venv" / "bin" / "nats-server")
 WINDOW = 50  # emails in flight in a worker
 KILLS = int(os.environ.get("KILLS", "0"))  # KILLS=50: a long run
 
@@ -206,16 +208,52 @@ def refused(strategy: Strategy) -> Answer:
 @contextmanager
 def own_nats(tmp_path: Path, *options: str) -> Iterator[int]:
     """A nats-server as a reader has it at work, started by hand; its port."""
-    binary = ROOT / ".venv" / "bin" / "nats-server"
     with nobody_s_port() as port:
         pass
     where = ["-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(tmp_path / "own")]
-    program = Program([str(binary), *where, *options], {})
+    program = Program([NATS_SERVER, *where, *options], {})
     try:
         program.wait_for_line("Server is ready")
         yield port
     finally:
         program.stop()
+
+
+@contextmanager
+def cluster(tmp_path: Path) -> Iterator[list[tuple[int, Program]]]:
+    """Three nodes, each with its port."""
+    ports = free_ports(6)
+    routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports[3:])
+    with ExitStack() as stack:
+        nodes = []
+        for number, port in enumerate(ports[:3]):
+            route = f"nats://127.0.0.1:{ports[3 + number]}"
+            names = ["--cluster_name", "c", "-n", f"n{number}", "-sd", str(tmp_path / f"node{number}")]
+            where = ["-a", "127.0.0.1", "-p", str(port), "--cluster", route, "--routes", routes]
+            node = Program([NATS_SERVER, "-js", *names, *where], {})
+            stack.callback(node.stop)
+            nodes.append((port, node))
+        nodes[0][1].wait_for_line("JetStream cluster new metadata leader|new consumer leader|Self is new JetStream")
+        yield nodes
+
+
+@pytest.mark.timeout(120)
+def test_one_of_three_nodes_is_killed_under_load_and_nothing_is_lost(inbox: Inbox, tmp_path: Path) -> None:
+    with cluster(tmp_path) as nodes:
+        url = ",".join(f"nats://127.0.0.1:{port}" for port, _ in nodes)
+        with on_jetstream(inbox, tmp_path, NATS_URL=url, NATS_REPLICAS="3") as strategy:
+            wait_until(strategy.healthy, "the cluster has a leader")
+            with Load(strategy, someone(), clients=2) as load:
+                load.wait_for_more(20)
+                nodes[1][1].process.kill()
+                killed = time.monotonic()
+                load.wait_for_more(20)
+                back = time.monotonic() - killed
+            settled(strategy)
+            found = account(load, inbox)
+            print(f"one of three nodes killed: {found}, answers {dict(load.statuses)}, 20 more after {back:.1f} s")
+            assert found.lost == 0, found
+            assert found.duplicated <= WINDOW, found
 
 
 PASSWORD = "a@b:/c?"

@@ -20,6 +20,10 @@ from tests.support.programs import ROOT, Valkey, a_name
 from tests.support.smtp_peer import until
 
 READMES = [ROOT / "README.md", *(ROOT / name / "README.md" for name in STRATEGIES), ROOT / "results" / "README.md"]
+OTHERS = [
+    *(ROOT / name for name in ("GLOSSARY.md", "CONTRIBUTING.md", "resque/README.md", "eventlog/README.md")),
+    *sorted((ROOT / "examples").rglob("README.md")),
+]
 
 
 def fences(name: str, language: str) -> list[str]:
@@ -51,7 +55,7 @@ def edited(name: str, file: str, *, marks: str, before: str = "", more: str = ""
     return module
 
 
-@pytest.mark.parametrize("readme", [*READMES, ROOT / "GLOSSARY.md"], ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("readme", [*READMES, *OTHERS], ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_link_leads_to_something(readme: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", readme.read_text()):
         if not target.startswith(("http://", "https://")):

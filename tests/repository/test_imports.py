@@ -14,7 +14,7 @@ from tests.support.programs import ROOT
 
 CHAPTERS = sorted(path.name for path in ROOT.glob("[1-9]_*"))
 ENGINES = {"5_remote_queue": {"resque"}, "6_event_bus": {"eventlog", "resque"}}  # an event may become a job
-OURS = {"asynckit", "resque", "eventlog", "common", "lab", "tests"}
+OURS = {"asynckit", "resque", "eventlog", "common", "examples", "lab", "tests"}
 IMPORTS_BY_NAME = "common/processes/chapter.py"
 
 

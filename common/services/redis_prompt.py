@@ -1,0 +1,159 @@
+"""`make redis-cli`: a prompt at the Redis that the strategies use, for looking into it by hand.
+
+It prints replies as redis-cli does, has a history, and explains commands (`help LRANGE`). Without REDIS_URL it connects
+to the embedded Valkey that another terminal runs.
+"""
+
+import readline
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+
+from asynckit.redis_client import blocking_redis_client, describe
+from common.services.service import running
+from common.settings import Settings, exit_with_usage_error, read_settings
+
+PROMPT = "redis> "
+HISTORY = "redis-cli.history"
+HISTORY_LINES = 1000
+LEAVE = {"exit", "quit"}
+BLOCKING = {"subscribe", "psubscribe", "ssubscribe", "monitor"}
+HELP = "Type a command such as KEYS *, or `help LRANGE`. Ctrl-D leaves."
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """Ends the program with one line and exit status 2 when no Redis is running."""
+    if settings.redis_url is None:
+        facts = running(settings.data_dir, "valkey")
+        if facts is None:
+            exit_with_usage_error(
+                "no embedded Valkey is running: start `make run-5` or `make services`, or set REDIS_URL"
+            )
+        settings = settings.model_copy(update={"valkey_port": facts["valkey_port"]})
+    return blocking_redis_client(settings.redis)
+
+
+def answer(client: redis.Redis, line: str) -> str:
+    """What to print for one line of input."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        return f"(error) {error}"
+    if not words:
+        return ""
+    if words[0].lower() == "help":
+        return explain(client, words[1:])
+    if words[0].lower() in BLOCKING:
+        return f"(error) this prompt cannot wait for messages; use redis-cli for {words[0].upper()}"
+    try:
+        # The parser's callbacks would turn replies into Python objects: show what Redis has said.
+        connection = client.connection_pool.get_connection()
+        try:
+            connection.send_command(*words)  # type: ignore[no-untyped-call]
+            reply = connection.read_response()
+        finally:
+            client.connection_pool.release(connection)
+    except redis.exceptions.ResponseError as error:
+        return f"(error) {error}"
+    except RedisError as error:
+        return f"(error) {describe(error)}"
+    return "\n".join(shown(reply))
+
+
+def shown(reply: Any, indent: str = "") -> Iterator[str]:
+    """The lines of a reply, as redis-cli prints them; bytes that a terminal could act on are escaped."""
+    match reply:
+        case None:
+            yield "(nil)"
+        case bool() | int():
+            yield f"(integer) {int(reply)}"
+        case bytes():
+            yield quoted(reply)
+        case str():
+            yield reply
+        case list() if not reply:
+            yield "(empty array)"
+        case list():
+            width = len(str(len(reply)))
+            for number, one in enumerate(reply, 1):
+                head = f"{number:>{width}}) "
+                first, *more = shown(one, indent + " " * len(head))
+                yield (indent if number > 1 else "") + head + first
+                yield from more
+        case _:
+            yield str(reply)
+
+
+def quoted(text: bytes) -> str:
+    body = text.decode("utf-8", "backslashreplace")
+    escaped = "".join(c if c.isprintable() and c not in '"\\' else c.encode("unicode_escape").decode() for c in body)
+    return '"' + escaped.replace('"', '\\"') + '"'
+
+
+def explain(client: redis.Redis, words: list[str]) -> str:
+    """The server's own documentation of a command (COMMAND DOCS, Redis 7 and Valkey)."""
+    if not words:
+        return HELP
+    try:
+        docs = client.execute_command("COMMAND DOCS", *words)  # type: ignore[no-untyped-call]
+    except RedisError as error:
+        return f"(error) {describe(error)}"
+    if not docs:
+        return f"there is no command {words[0]}"
+    facts = docs if isinstance(docs, dict) else dict(zip(docs[::2], docs[1::2], strict=True))
+    [(name, details)] = list(facts.items())[:1]
+    known = details if isinstance(details, dict) else dict(zip(details[::2], details[1::2], strict=True))
+    lines = [_text(name).upper()]
+    lines += [f"  {label}: {_text(known[key])}" for label, key in LABELS if key in known]
+    return "\n".join(lines)
+
+
+LABELS = (("what it does", b"summary"), ("since version", b"since"), ("cost", b"complexity"), ("about", b"group"))
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def complete(client: redis.Redis) -> None:
+    """Complete command names with the tab key."""
+    try:
+        names = sorted(_text(name).upper() for name in client.execute_command("COMMAND LIST"))  # type: ignore[no-untyped-call]
+    except RedisError:
+        return
+    readline.set_completer(lambda text, n: [*(x for x in names if x.startswith(text.upper())), None][n])
+    readline.parse_and_bind("tab: complete")
+
+
+def main() -> None:
+    settings = read_settings()
+    client = connect(settings)
+    history = settings.data_dir / HISTORY
+    interactive = sys.stdin.isatty()
+    if interactive:
+        complete(client)
+        readline.set_history_length(HISTORY_LINES)
+        with suppress(OSError):
+            readline.read_history_file(history)
+        print(HELP)
+    try:
+        while True:
+            line = input(PROMPT if interactive else "")
+            if line.strip().lower() in LEAVE:
+                break
+            if text := answer(client, line):
+                print(text, flush=True)
+    except (EOFError, KeyboardInterrupt):
+        print() if interactive else None
+    if interactive:
+        with suppress(OSError):
+            readline.write_history_file(history)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Complete programs on the queue: first_job is the smallest, links checks the links of a site."""
