@@ -81,8 +81,7 @@ lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra jetstream --constraint requirements.lock \
 	  --output-file requirements-jetstream.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --extra jetstream --extra dev \
-	  --constraint requirements.lock \
-	  --output-file requirements-dev.lock
+	  --constraint requirements.lock --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 clean: ## remove .venv, caches and the data of the embedded services

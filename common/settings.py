@@ -175,7 +175,7 @@ class Settings(BaseSettings):
     email_from: Annotated[str, AfterValidator(_check_sender)] = "workshop@example.com"
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
     nats_url: Annotated[SecretStr, AfterValidator(_check_nats_url)] | None = None  # strategy 6 with LOG=jetstream
-    nats_replicas: Literal[1, 3, 5] = 1  # on how many nodes of a cluster each event is before its 202
+    nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1  # on how many nodes of a cluster each event is before its 202
     emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     attempts: PositiveInt = 31  # with the pauses below, for about a day
     retry_pauses_seconds: Annotated[str, AfterValidator(_check_pauses)] = "1 5 30 120 300 900 1800 3600"
