@@ -40,6 +40,8 @@ def test_a_block_that_nobody_knows_is_an_error() -> None:
 
 NOT_YET_SAVED = {"redis-disk", "redis-clock", "smtp-greylist", "smtp-session", "smtp-slow", "job-exit"}
 """Faults that are newer than results/faults.json. Empty this with the next full run of `make faults`."""
+SUBJECTS_NOT_YET_SAVED = {"6j"}
+"""The same for subjects."""
 
 
 def test_the_saved_faults_are_all_there_are_promised_what_is_promised_today_and_kept() -> None:
@@ -47,7 +49,8 @@ def test_the_saved_faults_are_all_there_are_promised_what_is_promised_today_and_
     there = [(subject, fault) for subject in SUBJECTS for fault in faults_of(SUBJECTS[subject])]
     saved = [(cell["subject"], cell["fault"]) for cell in cells]
     assert saved == [each for each in there if each in saved], "what is there, in its order"
-    assert {fault for _, fault in set(there) - set(saved)} <= NOT_YET_SAVED
+    missing = {(subject, fault) for subject, fault in set(there) - set(saved) if subject not in SUBJECTS_NOT_YET_SAVED}
+    assert {fault for _, fault in missing} <= NOT_YET_SAVED
     assert [(cell["subject"], cell["fault"], cell["promised"]) for cell in cells] == [
         (*each, promise(*each).text()) for each in saved
     ]
