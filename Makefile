@@ -1,5 +1,5 @@
-# Six ways to send an email. `make help` is the table of contents.
-# Needs GNU make 3.81 or newer and Python 3.11 or newer; everything else goes into .venv.
+# Six ways to send an email. `make help` lists the commands.
+# You need GNU make 3.81 or newer and Python 3.11 or newer; everything else is installed into .venv.
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -9,7 +9,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input install
 ENGINE := $(if $(filter jetstream,$(or $(LOG),$(shell sed -n 's/^LOG=//p' .env 2>/dev/null))),$(VENV)/ready-jetstream)
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run-%: $(VENV)/ready $(ENGINE) ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
 	@exec $(PY) -m common.processes.run $*
@@ -20,10 +20,10 @@ example-first-job: $(VENV)/ready ## a first program on the queue: create jobs on
 example-links: $(VENV)/ready-examples ## check the links of a site: make example-links URL=https://example.com ARGS="--depth 2"
 	@$(PY) -m examples.links $(ARGS) -- "$(URL)"
 
-services: $(VENV)/ready ## start the embedded services alone
+services: $(VENV)/ready ## start only the embedded services
 	@exec $(PY) -m common.processes.run services
 
-redis-cli: $(VENV)/ready ## a prompt at the Redis of the strategies that run: KEYS *, LRANGE …, help LRANGE
+redis-cli: $(VENV)/ready ## type commands for the Redis of the running strategies: KEYS *, LRANGE …, help LRANGE
 	@exec $(PY) -m common.services.redis_prompt
 
 forget: $(VENV)/ready ## delete the data that the embedded Valkey and NATS keep between runs
@@ -38,25 +38,25 @@ check: $(VENV)/ready-dev ## check format, lint and types, and run the tests: wha
 	$(PY) -m mypy
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
 
-compare: $(VENV)/ready-dev ## measure the six side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5"
+compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5"
 	@exec $(PY) -m lab.compare
 
 faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, STEPS=1
 	@exec $(PY) -m lab.faults
 
-bench: $(VENV)/ready-dev ## measure how fast the parts are, each beside a reference of the same run
+bench: $(VENV)/ready-dev ## measure how fast the parts are, each beside a reference from the same run
 	@exec $(PY) -m lab.bench
 
-tables: $(VENV)/ready-dev ## write what compare, faults and bench have measured into the READMEs
+tables: $(VENV)/ready-dev ## write the results of compare, faults and bench into the READMEs
 	@$(PY) -m lab.tables
 
-screenshots: $(VENV)/ready-dev ## take the pictures of the README again, with Chromium
+screenshots: $(VENV)/ready-dev ## take the screenshots of the README again, with Chromium
 	@$(PY) -m lab.screenshots
 
-# First the files that both have, in the order in which to read them; then what is new and what is gone, file by file.
-diff-%: ## show what strategy 2 to 6 changes in the one before: make diff-2
+# First the files that both have, in reading order; then the lists of new and removed files.
+diff-%: ## show what strategy 2 to 6 changes compared with the one before: make diff-2
 	@case $* in [2-9]) ;; *) false ;; esac && before=$$(ls -d $$(($* - 1))_* 2>/dev/null) && after=$$(ls -d $*_* 2>/dev/null) || \
-	  { echo "there is no strategy $* with one before it" >&2; exit 2; }; \
+	  { echo "there is no strategy $* to compare with the one before" >&2; exit 2; }; \
 	for file in __init__.py __main__.py server.py worker.py $$(cd $$after && ls *.py); do \
 	  case " $$seen " in *" $$file "*) continue ;; esac; seen="$$seen $$file"; \
 	  test ! -f $$before/$$file || test ! -f $$after/$$file || \
@@ -67,7 +67,7 @@ diff-%: ## show what strategy 2 to 6 changes in the one before: make diff-2
 	    if (first ~ /^("""|-- |\/\*|\/\/ )/) gsub(/^("""|-- |\/\*|\/\/) ?|"""$$/, "", first); else first = ""; \
 	    printf "%5d lines  %-30s  %s\n", NR, file, first }' $$1/$$file; done; }; \
 	new=$$(only $$after $$before); test -z "$$new" || printf '\nnew in %s:\n%s\n' $$after "$$new"; \
-	gone=$$(only $$before $$after); test -z "$$gone" || printf '\ngone from %s:\n%s\n' $$before "$$gone"
+	removed=$$(only $$before $$after); test -z "$$removed" || printf '\nonly in %s:\n%s\n' $$before "$$removed"
 
 format: $(VENV)/ready-dev ## format the code
 	$(PY) -m ruff check --fix .
@@ -88,13 +88,13 @@ clean: ## remove .venv, caches and the data of the embedded services
 	rm -rf $(VENV) .data .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/support/interop/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The environment is made once, and again when the pinned versions change. An install that was interrupted starts again.
+# The environment is created once, and updated when the pinned versions change. An interrupted installation starts again.
 $(VENV)/ready: requirements.lock
-	@test ! -L $(VENV) || { echo "$(VENV) is a link to somewhere else: remove it" >&2; exit 2; }
-	@echo "Setting up $(VENV), once; it takes a minute or less"
+	@test ! -L $(VENV) || { echo "$(VENV) is a symbolic link: remove it" >&2; exit 2; }
+	@echo "Setting up $(VENV); this takes up to a minute and is needed only once"
 	@python=$$(for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done) && \
-	  test -n "$$python" || { echo "This needs Python 3.11 or newer; name one with PYTHON=…" >&2; exit 2; }; \
+	  test -n "$$python" || { echo "You need Python 3.11 or newer; if it has another name, say PYTHON=…" >&2; exit 2; }; \
 	  $$python -m venv --clear $(VENV) || { echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@$(PIP) --quiet --require-hashes -r requirements.lock
 	@touch $@
@@ -105,7 +105,7 @@ $(VENV)/ready-jetstream: requirements-jetstream.lock $(VENV)/ready
 	@touch $@
 
 $(VENV)/ready-examples: requirements-examples.lock $(VENV)/ready
-	@echo "Adding what the examples need"
+	@echo "Adding the packages that the examples need"
 	@$(PIP) --quiet --require-hashes -r requirements-examples.lock
 	@touch $@
 

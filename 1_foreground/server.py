@@ -1,4 +1,4 @@
-"""The web server, and all there is: it sends the email itself while the caller waits."""
+"""The web server: it sends the email itself while the caller waits."""
 
 from collections.abc import AsyncIterator
 
@@ -33,7 +33,7 @@ async def stats(app: web.Application) -> Stats:
     return {
         "sent": mailer.sent,
         "failed": mailer.failed,
-        "retried": 0,  # the caller may repeat; we do not
+        "retried": 0,  # the server never tries again; the caller may
         "waiting": 0,
         "in_flight": mailer.in_flight,
         "oldest_wait_seconds": mailer.oldest_seconds,

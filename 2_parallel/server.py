@@ -1,4 +1,4 @@
-"""The web server, and all there is: it starts a task that sends the email, and does not wait for it."""
+"""The web server: it starts a task that sends the email, and answers without waiting for it."""
 
 from collections.abc import AsyncIterator
 
@@ -36,7 +36,7 @@ async def stats(app: web.Application) -> Stats:
     return {
         "sent": tasks.sent,
         "failed": tasks.failed,
-        "retried": 0,  # a failure is counted and forgotten
+        "retried": 0,  # a failed email is counted and dropped
         "waiting": 0,
         "in_flight": tasks.in_flight,
         "oldest_wait_seconds": tasks.oldest_seconds,

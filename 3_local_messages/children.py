@@ -1,4 +1,4 @@
-"""The master's view of a child: a process, the pipe to it, and a look at it once in a while."""
+"""A child as the master sees it: a process that is started again when it dies, and the pipe to it."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Child:
-    """`on_message` is called with what the child says, `on_gone` when it has died."""
+    """`on_message` is called with each message of the child, `on_died` when the child has died."""
 
     def __init__(
         self,
@@ -29,14 +29,14 @@ class Child:
         main: Callable[[Settings, Connection], None],
         settings: Settings,
         on_message: Callable[[Message], None],
-        on_gone: Callable[[], None] = lambda: None,
+        on_died: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.restarts = 0
         self._main = main
         self._settings = settings
         self._on_message = on_message
-        self._on_gone = on_gone
+        self._on_died = on_died
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: PipeEnd | None = None
         self._pids: PidFile | None = None
@@ -48,13 +48,13 @@ class Child:
         self._pids = PidFile(self._settings.data_dir, self.name)
         self._pids.add(self._process.pid or 0)
         log.info("the %s @ %s has started", self.name, self._process.pid)
-        theirs.close()  # or we would not see the other end close when the child dies
-        self._pipe = await PipeEnd.open(ours, self._receive, self._gone)
+        theirs.close()  # otherwise the pipe would stay open when the child dies, and we would not notice
+        self._pipe = await PipeEnd.open(ours, self._receive, self._closed)
 
-    async def look(self) -> int | None:
-        """Start it again if it is dead. Returns 2 if that would not help: at its first start it found a mistake."""
+    async def check(self) -> int | None:
+        """Start the child again if it has died. Returns 2 if it ended at its first start because of a bad setting."""
         assert self._process is not None
-        if self._process.is_alive() or self._pipe is not None:  # dead, but its last words have not been read yet
+        if self._process.is_alive() or self._pipe is not None:  # an open pipe may still hold its last messages
             return None
         status = self._process.exitcode or 0
         if status == USAGE_ERROR and not self.restarts:
@@ -69,11 +69,11 @@ class Child:
             self._pipe.send(*message)
 
     async def stop(self, seconds: float) -> None:
-        """Ask it to stop and wait for its end; kill it after so many seconds."""
+        """Tell the child to stop and wait until it has ended; kill it after `seconds`."""
         assert self._process is not None
         self.send("stop")
         if not await self._ended(seconds):
-            log.warning("the %s does not end; killing it", self.name)
+            log.warning("the %s does not stop; killing it", self.name)
             self._process.kill()
             await self._ended(seconds)
         self._process.join()
@@ -95,16 +95,16 @@ class Child:
 
     def _receive(self, message: Message) -> None:
         if message[0] == "log":
-            self._say(message[1])
+            self._print(message[1])
         else:
             self._on_message(message)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         pid = self._process.pid if self._process else 0
         with suppress(BrokenPipeError):
             sys.stdout.write("".join([f"[{self.name} @ {pid}] {line}\n" for line in text.splitlines()]))
             asyncio.get_running_loop().call_soon(sys.stdout.flush)
 
-    def _gone(self) -> None:
+    def _closed(self) -> None:
         self._pipe = None
-        self._on_gone()
+        self._on_died()

@@ -1,4 +1,4 @@
-"""The server's end of its pipe: questions to the master, each with a number, and their answers."""
+"""The web server's end of its pipe: numbered requests to the master, and their answers."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from common.mail.errors import CannotAccept, NoAnswer
 
 from .pipe import ChildEnd, Message
 
-ANSWER_SECONDS = 5.0  # how long a request waits for the master, who answers in less than a millisecond
+ANSWER_SECONDS = 5.0  # how long a request waits for the master, which usually answers in less than a millisecond
 
 NO_ANSWER = f"the master did not answer within {ANSWER_SECONDS:g} s"
 
@@ -25,11 +25,11 @@ class MasterLink(ChildEnd):
     def __init__(self, connection: Connection) -> None:
         super().__init__("web server", connection, self._answered)
         self._numbers = count()
-        self._questions: dict[int, asyncio.Future[Message]] = {}
+        self._pending: dict[int, asyncio.Future[Message]] = {}
         self._put = Batcher(self._put_many)
 
     async def put(self, email: Email) -> None:
-        """Return when the master holds the email. Raises CannotAccept when it does not, NoAnswer when it may."""
+        """Return when the master holds the email. Raises CannotAccept if it does not, NoAnswer if it may hold it."""
         try:
             refusal = await self._put(email.to_json())
         except NotSent as error:
@@ -40,7 +40,7 @@ class MasterLink(ChildEnd):
             raise CannotAccept(refusal)
 
     async def _put_many(self, emails: Sequence[bytes]) -> list[str | None]:
-        """For each email None, or why the master does not hold it. Raises TimeoutError, which the batcher must see."""
+        """For each email None, or why the master does not hold it. Raises TimeoutError to every waiting `put`."""
         kept, reason = await self._ask("put", *map(orjson.Fragment, emails))
         return [*[None] * kept, *[reason] * (len(emails) - kept)]
 
@@ -50,7 +50,7 @@ class MasterLink(ChildEnd):
         return dict(stats)
 
     async def check_room(self) -> None:
-        """Raises CannotAccept when the master could not take an email now."""
+        """Raises CannotAccept if the master could not accept an email now."""
         with _no_answer():
             [reason] = await self._ask("health")
         if reason:
@@ -58,19 +58,19 @@ class MasterLink(ChildEnd):
 
     async def _ask(self, kind: str, *fields: object) -> Message:
         number = next(self._numbers)
-        future = self._questions[number] = asyncio.get_running_loop().create_future()
+        future = self._pending[number] = asyncio.get_running_loop().create_future()
         self.pipe.send(kind, number, *fields)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer: Message = await future
                 return answer
         finally:
-            del self._questions[number]
+            del self._pending[number]
 
     def _answered(self, message: Message) -> None:
         _, number, *fields = message
-        future = self._questions.get(number)
-        if future is not None and not future.done():  # else it came too late, perhaps in the tick of the timeout
+        future = self._pending.get(number)
+        if future is not None and not future.done():  # otherwise the request has timed out, perhaps just now
             future.set_result(fields)
 
 

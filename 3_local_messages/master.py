@@ -1,7 +1,7 @@
-"""The master: it starts the two others, looks at them once a second, carries their messages, and keeps the emails.
+"""The master: it starts the other two processes, checks them once a second, and keeps the emails until they are sent.
 
-An email is the master's from the moment it answers "put" until the worker has said "sent". Neither the server's death
-nor the worker's can lose one: the server has handed it over, the worker has only borrowed it.
+The master holds an email from the moment it answers "put" until the worker reports "sent". So the email survives the
+death of the web server and of the worker: the master hands it to the next worker.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from . import server, worker
 from .children import Child
 from .pipe import Message
 
-LOOK_SECONDS = 1.0
-STOP_SECONDS = 5.0  # how long the worker may take to end once it is told to
+CHECK_SECONDS = 1.0
+STOP_SECONDS = 5.0  # how long the worker may take to end after it is told to stop
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Master:
         self._worker = Child("email worker", worker.main, settings, self._from_worker, self._outbox.close)
 
     async def run(self) -> None:
-        """Until it is asked to stop: then take nothing new, send what there is within a limit, say what is left."""
+        """Run until stopped. Then accept nothing new, send the rest within DRAIN_SECONDS, and log what is lost."""
         await self._worker.start()
         await self._server.start()
         watch = asyncio.create_task(self._watch())
@@ -52,16 +52,16 @@ class Master:
         await self._outbox.drain(self._drain_seconds)
         watch.cancel()
         await self._worker.stop(STOP_SECONDS)
-        self._outbox.list_lost(f"not sent within {self._drain_seconds:g} s of the end")
+        self._outbox.log_lost(f"not sent within {self._drain_seconds:g} s of the stop")
         if watch.done() and not watch.cancelled():
             sys.exit(watch.result())
 
     async def _watch(self) -> int:
-        """Look at the children once a second. Returns 2 when one says that the settings are wrong."""
+        """Check the children once a second. Returns 2 if one of them ended because of a bad setting."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             for child in (self._worker,) if self._stopping else (self._worker, self._server):
-                if status := await child.look():
+                if status := await child.check():
                     return status
 
     def _hand_out(self, entry: Entry[bytes]) -> None:
@@ -77,10 +77,10 @@ class Master:
                 self._server.send("answer", number, self._refusal())
 
     def _keep(self, emails: list[dict[str, str]]) -> tuple[int, str | None]:
-        """Keep the emails as long as there is room: how many, and why not more."""
+        """Keep the emails while there is room. Returns how many were kept, and why the others were not."""
         for kept, email in enumerate(emails):
-            # A copy, because orjson's own bytes keep the 4 kB buffer they were written into (measured: 4.4 kB an email
-            # against 0.6 kB).
+            # Copy the bytes, because those of orjson keep the 4 kB buffer they were written into (measured: 4.4 kB for
+            # each email, 0.6 kB with the copy).
             payload = bytes(memoryview(orjson.dumps(email)))
             try:
                 self._outbox.put(email["id"], payload, len(payload))

@@ -1,16 +1,16 @@
-"""The one new idea: processes that share nothing and send each other messages.
+"""The one new idea: processes that share no memory and send each other messages.
 
-A pipe of multiprocessing's joined to the event loop: no thread waits for it, and what goes through is JSON, one line a
-message, never pickle. A message is a list, its kind first:
+The event loop reads and writes the pipe (one of multiprocessing) without a thread. Messages are JSON, one a line, never
+pickle, because unpickling runs whatever code the bytes name. A message is a list that starts with its kind:
 
-    server -> master    ["put", 7, {email}, {email}, …]     keep these; 7 is the number of the question
+    server -> master    ["put", 7, {email}, {email}, …]     keep these emails; 7 is the number of the request
                         ["stats", 8]   ["health", 9]
-    master -> server    ["answer", 7, 2, "the queue is full"]   2 of them are kept, and why not the others
+    master -> server    ["answer", 7, 2, "the queue is full"]   2 of them are kept, and why the others are not
     master -> worker    ["send", {email}]
     worker -> master    ["sent", "<id>"]
-                        ["failed", "<id>", "550 no such user", false]   the last: whether another attempt can help
-                        ["paused", "Unreachable: …"]   ["paused", null]        nothing is sent for now, and why
-    worker -> master    ["ready"]                           it can be sent emails
+                        ["failed", "<id>", "550 no such user", false]   false: another attempt cannot help
+                        ["paused", "Unreachable: …"]   ["paused", null]        why nothing is sent; null: sending again
+    worker -> master    ["ready"]                           the worker can receive emails
     both -> master      ["log", "a line"]
     master -> both      ["stop"]
 """
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class PipeEnd(asyncio.Protocol):
-    """One end of a pipe. `on_message` is called with each message, `on_closed` once, when the other side is gone."""
+    """One end of a pipe. `on_message` is called with each message, `on_closed` once, when the other end has closed."""
 
     def __init__(self, on_message: Callable[[Message], None], on_closed: Callable[[], None]) -> None:
         self._on_message = on_message
@@ -45,7 +45,7 @@ class PipeEnd(asyncio.Protocol):
     async def open(
         cls, connection: Connection, on_message: Callable[[Message], None], on_closed: Callable[[], None]
     ) -> Self:
-        """Take over multiprocessing's end of a pipe, which is a socket underneath."""
+        """Take over a connection of multiprocessing, which is a Unix socket, and close the original."""
         end = socket.socket(fileno=os.dup(connection.fileno()))
         connection.close()
         loop = asyncio.get_running_loop()
@@ -53,7 +53,7 @@ class PipeEnd(asyncio.Protocol):
         return pipe
 
     def send(self, *message: object) -> None:
-        """Send with what else this tick of the event loop has to say. To a closed pipe: into the void."""
+        """Send the message together with the others of this tick of the event loop. A closed pipe drops it."""
         if not self._to_send:
             asyncio.get_running_loop().call_soon(self.flush)
         self._to_send.append(orjson.dumps(message))
@@ -71,8 +71,8 @@ class PipeEnd(asyncio.Protocol):
         for line in lines:
             try:
                 self._on_message(orjson.loads(line))
-            except Exception:  # one bad message hurts no other
-                log.exception("not a message: %.100r", line)
+            except Exception:  # one bad message must not keep the others from being read
+                log.exception("not a valid message: %.100r", line)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._on_closed()
@@ -84,7 +84,7 @@ class PipeEnd(asyncio.Protocol):
 
 
 class PipeLogHandler(logging.Handler):
-    """A child's log: it tells the master."""
+    """Sends a child's log lines to the master, which prints them."""
 
     def __init__(self, pipe: PipeEnd) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class PipeLogHandler(logging.Handler):
 
 
 class ChildEnd:
-    """A child's end of its pipe. It is asked to stop by the master's word or by SIGTERM, and dies with the master."""
+    """A child's end of its pipe. The child stops on the master's "stop" or on SIGTERM, and exits if the master dies."""
 
     def __init__(self, name: str, connection: Connection, on_message: Callable[[Message], None]) -> None:
         self._name = name
@@ -108,12 +108,12 @@ class ChildEnd:
     async def __aenter__(self) -> Self:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the master
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._request_stop, "SIGTERM")
-        self.pipe = await PipeEnd.open(self._connection, self._receive, self._master_gone)
+        self.pipe = await PipeEnd.open(self._connection, self._receive, self._master_died)
         logging.basicConfig(handlers=[PipeLogHandler(self.pipe)], level=logging.INFO)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._request_stop("it has ended")
+        self._request_stop("the program has ended")
         self.pipe.close()
 
     async def stop_requested(self) -> str:
@@ -121,7 +121,7 @@ class ChildEnd:
 
     def _receive(self, message: Message) -> None:
         if message[0] == "stop":
-            self._request_stop("the master says so")
+            self._request_stop("told by the master")
         else:
             self._on_message(message)
 
@@ -129,9 +129,9 @@ class ChildEnd:
         if not self._stop.done():
             self._stop.set_result(reason)
 
-    def _master_gone(self) -> None:
-        """What the master held is lost, and only the terminal is left to tell. End at once: a new one may come."""
+    def _master_died(self) -> None:
+        """Report on the terminal that the master's emails are lost. Exit at once, as a new master may start soon."""
         if not self._stop.done():
-            line = f"[{self._name} @ {os.getpid()}] the master is gone, and what it held is lost\n"
-            os.write(1, line.encode())  # in one piece: the other child says the same at the same moment
+            line = f"[{self._name} @ {os.getpid()}] the master has died, and the emails it held are lost\n"
+            os.write(1, line.encode())  # in one call, because the other child writes the same line at the same moment
             os._exit(1)

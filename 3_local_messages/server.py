@@ -43,6 +43,6 @@ async def health(app: web.Application) -> None:
 
 
 def main(settings: Settings, connection: Connection) -> None:
-    """The web server's process, started by the master."""
+    """Run the web server in the process that the master has started for it."""
     app = create_app(settings, connection)
     uvloop.run(serve(app, settings.host, settings.port, stop=lambda: app[MASTER].stop_requested()))

@@ -1,4 +1,4 @@
-"""The email worker: it sends what the master hands it, several at a time, and says what became of each."""
+"""The email worker: it sends the emails that it gets from the master, several at a time, and reports each result."""
 
 import asyncio
 import logging
@@ -30,18 +30,18 @@ class Worker:
 
     async def run(self) -> None:
         async with Mailer(self._settings, patient=True) as mailer, self._master:
-            self._sender = PatientSender(mailer, self._settings.emails_per_second, self._tell_pause)
+            self._sender = PatientSender(mailer, self._settings.emails_per_second, self._report_pause)
             self._master.pipe.send("ready")
             log.info("ready to send")
-            asked_by = await self._master.stop_requested()
+            reason = await self._master.stop_requested()
             self._stopping = True
-            if asked_by == "SIGTERM" and self._sending:  # the master has done its waiting
+            if reason == "SIGTERM" and self._sending:  # the master itself waits for these before it says "stop"
                 await asyncio.wait(self._sending, timeout=self._settings.drain_seconds)
             await self._sender.close()
 
     def _receive(self, message: Message) -> None:
-        """`["send", {email}]`: the master has no more than its window in our hands, so each may have a task."""
-        # At the end it waits with the master for the next worker; begun now, it could be cut off and come twice.
+        """Start a task for `["send", {email}]`. The master's window limits how many there are at a time."""
+        # The master keeps the email for the next worker. A send that starts now could be cut off and come twice.
         if self._stopping:
             return
         _, email = message
@@ -50,28 +50,28 @@ class Worker:
         task.add_done_callback(self._sending.discard)
 
     async def _send(self, members: dict[str, str]) -> None:
-        tell = self._master.pipe.send
+        report = self._master.pipe.send
         email_id = members["id"]
         try:
             await self._sender.send(email_from_json(orjson.dumps(members), self._settings.id_domain))
         except (SendError, BadEmail) as error:
             again = isinstance(error, SendError) and may_retry(error)
-            tell("failed", email_id, f"{type(error).__name__}: {error}", again)
+            report("failed", email_id, f"{type(error).__name__}: {error}", again)
         except Exception:
             log.exception("a bug kept %s from being sent", email_id)
-            tell("failed", email_id, "a bug; the log has the traceback", False)
+            report("failed", email_id, "a bug; the log has the traceback", False)
         else:
-            tell("sent", email_id)
+            report("sent", email_id)
 
-    def _tell_pause(self, reason: str | None) -> None:
+    def _report_pause(self, reason: str | None) -> None:
         self._master.pipe.send("paused", reason)
 
 
 async def work(settings: Settings, connection: Connection) -> None:
-    """Send what the master hands over, until this process is asked to stop."""
+    """Send the emails that the master passes on, until this process is told to stop."""
     await Worker(settings, connection).run()
 
 
 def main(settings: Settings, connection: Connection) -> None:
-    """The email worker's process, started by the master."""
+    """Run the email worker in the process that the master has started for it."""
     uvloop.run(work(settings, connection))

@@ -1,6 +1,6 @@
--- Publish many messages in one go: one command to send and one answer to read, however many there are.
--- ARGV[1]: JSON ["channel", "message", "channel", "message", …]   (a channel is no key, so there are no KEYS)
--- Returns for each message how many subscribers received it.
+-- Publish many messages with one command and one answer.
+-- ARGV[1]: JSON ["channel", "message", "channel", "message", …]   (there are no KEYS, because channels are not keys)
+-- Returns a list: for each message, how many subscribers received it.
 local words = cjson.decode(ARGV[1])
 local receivers = {}
 for i = 1, #words, 2 do

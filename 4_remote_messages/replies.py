@@ -1,6 +1,6 @@
-"""The synchronous style: over a reply channel of each server's own, workers report what becomes of an email.
+"""The synchronous style: workers report the outcome of an email on a reply channel that belongs to the server.
 
-`?wait=SECONDS` behind the path asks for it. The asynchronous style does without all of this but `Reports`.
+A caller asks for it with `?wait=SECONDS` after the path. The asynchronous style needs none of this.
 """
 
 import asyncio
@@ -36,17 +36,17 @@ log = logging.getLogger(__name__)
 
 
 class NotSent(Refused):
-    """A worker has tried once and says that it did not work. It does not try again: that is up to who waits."""
+    """A worker has tried once and failed. It does not try again, because the waiting caller learns of it and may."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     started: asyncio.Event
-    end: asyncio.Future[None]  # done when sent; else it has the error
+    end: asyncio.Future[None]  # done when the email is sent; has the error when it is not
 
 
 class Replies(Subscription):
-    """The server's end: who waits for the outcome of which email."""
+    """The server's side: it subscribes to its reply channel and wakes the request that waits for an email."""
 
     def __init__(self, redis: Redis) -> None:
         self._name = f"{CHANNEL}:replies:{uuid4().hex}"
@@ -57,8 +57,8 @@ class Replies(Subscription):
     async def publish_and_wait(self, email: Email, seconds: float) -> None:
         """Publish the email, and return when a worker reports that it was sent.
 
-        Raises CannotAccept when no worker has received it, as far as we know, NotSent with the worker's reason, and
-        InDoubt when no worker has reported the end within so many seconds.
+        Raises CannotAccept if no worker received it, NoAnswer if Redis did not answer, NotSent with the reason of the
+        worker that failed, and InDoubt if no worker has reported an outcome within `seconds`.
         """
         with self._expect(email.id) as report:
             try:
@@ -66,12 +66,13 @@ class Replies(Subscription):
                     await self._workers.publish(email, reply_to=self._name)
                     await report.end
             except TimeoutError:
-                so_far = "a worker has started, none has ended" if report.started.is_set() else "no worker has reported"
-                raise InDoubt(f"{so_far} within {seconds:g} s: it may still be sent") from None
+                started = report.started.is_set()
+                so_far = "a worker has started but not finished" if started else "no worker has reported"
+                raise InDoubt(f"{so_far} within {seconds:g} s: the email may still be sent") from None
 
     @contextmanager
     def _expect(self, email_id: str) -> Iterator[Report]:
-        """What will be reported. Raises CannotAccept when we could not hear it."""
+        """Register for the reports on this email. Raises CannotAccept if this server could not receive them."""
         if not self.live:
             raise CannotAccept("not subscribed to the workers' replies")
         report = self._expected[email_id] = Report(asyncio.Event(), asyncio.get_running_loop().create_future())
@@ -84,7 +85,7 @@ class Replies(Subscription):
     def _received(self, data: bytes) -> None:
         members = _loads(data)
         report = self._expected.get(str(members.get("id"))) if isinstance(members, dict) else None
-        if report is None or report.end.done():  # it comes too late, or another worker was faster
+        if report is None or report.end.done():  # the request has timed out, or another worker has reported already
             return
         match members:
             case {"status": "started"}:
@@ -101,7 +102,7 @@ REPLIES = web.AppKey("replies", Replies)
 
 
 def or_wait(handle: Handler) -> Handler:
-    """`handle`, or in its place `handle_and_wait` for a request with `?wait`."""
+    """A handler that calls `handle_and_wait` for a request with `?wait`, and `handle` for all others."""
 
     async def choose(request: web.Request) -> web.StreamResponse:
         waits = "?" in request.raw_path and "wait" in request.query
@@ -122,7 +123,7 @@ async def open_replies(app: web.Application) -> AsyncIterator[None]:
 
 
 def wait_seconds(request: web.Request) -> float:
-    """The number in `?wait=SECONDS`. Raises BadEmail when it is not above 0 and at most 60."""
+    """The number in `?wait=SECONDS`. Raises BadEmail unless it is above 0 and at most 60."""
     text = request.query["wait"]
     if not _SECONDS.fullmatch(text) or not 0 < float(text) <= MAX_WAIT:
         raise BadEmail("wait", f"not a number of seconds above 0 and at most {MAX_WAIT:g}")
@@ -130,23 +131,23 @@ def wait_seconds(request: web.Request) -> float:
 
 
 class Reports:
-    """The worker's end."""
+    """The worker's side: it publishes what becomes of an email."""
 
     def __init__(self, redis: Redis) -> None:
         self._publisher = Publisher(redis)
-        self._under_way: set[asyncio.Future[int]] = set()
+        self._pending: set[asyncio.Future[int]] = set()
         self._log = OncePerSecond(log)
 
     def report(self, reply_to: str | None, email_id: str, status: str, **more: str) -> None:
-        """Publish without waiting. A report that is lost is a caller who gets a 504."""
+        """Publish a report without waiting for Redis. If it is lost, the caller gets a 504."""
         if reply_to is None:
             return
         future = self._publisher.publish(reply_to, orjson.dumps({"id": email_id, "status": status, **more}))
-        self._under_way.add(future)
+        self._pending.add(future)
         future.add_done_callback(self._done)
 
     def _done(self, future: asyncio.Future[int]) -> None:
-        self._under_way.discard(future)
+        self._pending.discard(future)
         error = None if future.cancelled() else future.exception()
         if isinstance(error, RedisError):
             self._log.warning("could not report to a server: %s", describe(error))
@@ -154,12 +155,12 @@ class Reports:
             log.error("error while reporting to a server", exc_info=error)
 
     async def flush(self) -> None:
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+        if self._pending:
+            await asyncio.wait(self._pending)
 
 
 def reply_channel(message: bytes) -> str | None:
-    """Where the sender of this message wants a report; None if nowhere, or in a place where reports do not belong."""
+    """The channel on which the publisher of this message wants reports; None if it names none or an unsuitable one."""
     if b'"reply_to"' not in message:
         return None
     members = _loads(message)

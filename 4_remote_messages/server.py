@@ -34,7 +34,7 @@ async def open_workers(app: web.Application) -> AsyncIterator[None]:
 
 
 async def stats(app: web.Application) -> Stats:
-    return {"workers": await app[WORKERS].count()}  # what becomes of the emails, only the workers know
+    return {"workers": await app[WORKERS].count()}  # only the workers know how many emails wait or were sent
 
 
 async def health(app: web.Application) -> None:

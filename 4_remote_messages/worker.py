@@ -1,4 +1,4 @@
-"""The worker: it subscribes, keeps in memory what it hears, and sends it, several at a time."""
+"""The worker: it subscribes, keeps the emails it receives in memory, and sends them, several at a time."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from common.settings import Settings
 from .channel import CHANNEL, Subscription
 from .replies import Reports, reply_channel
 
-FIGURES_SECONDS = 5.0  # between two log lines with figures, when they have changed
+FIGURES_SECONDS = 5.0  # how often the figures are logged if they have changed
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ class Received:
 
 
 class Worker:
-    """`rubbish` counts the messages that are no emails, `dropped` the emails for which there was no room."""
+    """`invalid` counts the messages that are not valid emails, `dropped` the emails for which there was no room."""
 
     def __init__(self, settings: Settings, redis: Redis, mailer: Mailer) -> None:
-        self.rubbish = self.dropped = 0
+        self.invalid = self.dropped = 0
         self._domain = settings.id_domain
         self._drain_seconds = settings.drain_seconds
         self._outbox: MemoryQueue[Received] = MemoryQueue(
@@ -46,17 +46,17 @@ class Worker:
         self._sending: set[asyncio.Task[None]] = set()
         self._subscription = Subscription(redis, CHANNEL, self._receive)
         self._reports = Reports(redis)
-        self._rubbish_log = OncePerSecond(log)
+        self._invalid_log = OncePerSecond(log)
         self._dropped_log = OncePerSecond(log)
 
     async def run(self) -> None:
-        """Until it is asked to stop: then take nothing new, send what there is within a limit, say what is left."""
+        """Run until stopped. Then accept nothing new, send the rest within DRAIN_SECONDS, and log what is lost."""
         figures = keep_running(self._log_figures, "logging figures")
         self._outbox.open()
         async with self._subscription:
             log.info("stopping (%s)", await stop_requested())
         await self._outbox.drain(self._drain_seconds)
-        self._outbox.list_lost(f"not sent within {self._drain_seconds:g} s of the end")
+        self._outbox.log_lost(f"not sent within {self._drain_seconds:g} s of the stop")
         await end_tasks([figures, *self._sending])
         await self._sender.close()
         await self._reports.flush()
@@ -66,15 +66,15 @@ class Worker:
         try:
             email = email_from_json(message, self._domain)
         except BadEmail as error:
-            self.rubbish += 1
-            self._rubbish_log.warning("not an email, number %d: %.200s", self.rubbish, error)
+            self.invalid += 1
+            self._invalid_log.warning("not a valid email (%d so far): %.200s", self.invalid, error)
             return
         received = Received(email, reply_channel(message))
         try:
             self._outbox.put(email.id, received, len(message))
-        except CannotAccept as error:  # it was answered with 202, and nobody else has it
+        except CannotAccept as error:  # the caller may have a 202 already, and Redis does not keep the email
             self.dropped += 1
-            self._dropped_log.warning("lost %s, number %d: %s", email.id, self.dropped, error)
+            self._dropped_log.warning("lost %s (%d so far): %s", email.id, self.dropped, error)
             self._reports.report(received.reply_to, email.id, "failed", kind="CannotAccept", reason=str(error))
 
     def _hand_out(self, entry: Entry[Received]) -> None:
@@ -83,12 +83,12 @@ class Worker:
         task.add_done_callback(self._sending.discard)
 
     async def _send(self, received: Received) -> None:
-        somebody_waits = received.reply_to is not None
+        caller_waits = received.reply_to is not None
         self._reports.report(received.reply_to, received.email.id, "started")
         try:
-            await self._sender.send(received.email, patient=not somebody_waits)
+            await self._sender.send(received.email, patient=not caller_waits)
         except SendError as error:
-            again = may_retry(error) and not somebody_waits  # who waits learns of it now, and decides
+            again = may_retry(error) and not caller_waits  # a waiting caller is told now, and may repeat the request
             self._failed(received, type(error).__name__, str(error), again=again)
         except Exception:
             log.exception("a bug kept %s from being sent", received.email.id)
@@ -112,11 +112,11 @@ class Worker:
         names = ("accepted", "sent", "failed", "retried", "waiting", "in_flight")
         stats = self._outbox.stats()
         figures = {name.replace("_", " "): stats[name] for name in names}
-        figures |= {"rubbish": self.rubbish, "dropped": self.dropped, "subscribed": self._subscription.times}
+        figures |= {"invalid": self.invalid, "dropped": self.dropped, "subscribed": self._subscription.times}
         return ", ".join(f"{name} {number}" for name, number in figures.items())
 
 
 async def work(settings: Settings) -> None:
-    """Take emails from the channel and send them, until this process is asked to stop."""
+    """Receive emails from the channel and send them, until this process is told to stop."""
     async with redis_client(settings.redis) as redis, Mailer(settings, patient=True) as mailer:
         await Worker(settings, redis, mailer).run()

@@ -1,4 +1,4 @@
-"""The workers as the server sees them: whoever is subscribed at this moment. It knows their number, not their names."""
+"""The workers as the server sees them: it publishes to all that are subscribed, and knows only how many there are."""
 
 import orjson
 from redis.asyncio import Redis
@@ -18,9 +18,9 @@ class Workers:
         self._publisher = Publisher(redis)
 
     async def publish(self, email: Email, reply_to: str | None = None) -> None:
-        """Return when a worker has received it; `reply_to` is a channel on which it is to report what becomes of it.
+        """Return when a worker has received the email; `reply_to` is a channel on which it reports the outcome.
 
-        Raises CannotAccept when none has received it, NoAnswer when Redis does not say.
+        Raises CannotAccept if no worker received it, NoAnswer if Redis did not answer.
         """
         members = {"id": email.id, **email.to_dict()}
         if reply_to is not None:
@@ -33,7 +33,7 @@ class Workers:
             raise CannotAccept("no worker is subscribed")
 
     async def check(self) -> None:
-        """Raises CannotAccept when an email could not be handed over now."""
+        """Raises CannotAccept if an email could not be handed over now."""
         try:
             number = await count_subscribers(self._redis, CHANNEL)
         except RedisError as error:
@@ -42,7 +42,7 @@ class Workers:
             raise CannotAccept("no worker is subscribed")
 
     async def count(self) -> int | None:
-        """How many there are; None when Redis does not say."""
+        """How many workers are subscribed; None if Redis cannot be reached."""
         try:
             return await count_subscribers(self._redis, CHANNEL)
         except RedisError:

@@ -1,6 +1,6 @@
 """`python -m 5_remote_queue [server | worker | scheduler | demo]`: read the settings and start the role.
 
-What is for whoever looks after the queue: `python -m 5_remote_queue.commands --help`.
+To inspect and repair the queue: `python -m 5_remote_queue.commands --help`.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""`python -m 5_remote_queue.commands COMMAND`: look after the queue of this strategy; `--help` lists the commands."""
+"""`python -m 5_remote_queue.commands COMMAND`: inspect and repair this strategy's queue; `--help` lists them."""
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def find_valkey(settings: Settings) -> Settings:
-    """The same, with the port of the embedded Valkey that another terminal of this checkout runs, wherever that is."""
+    """The settings with the port of the embedded Valkey that another terminal of this checkout runs."""
     facts = running(settings.data_dir, "valkey") if settings.redis_url is None else None
     return settings.model_copy(update={"valkey_port": facts["valkey_port"]}) if facts else settings
 

@@ -1,7 +1,7 @@
-"""`make run-5 DEMO=1`: how many jobs should one process run at a time? As many as its event loop can bear.
+"""`make run-5 DEMO=1`: how many jobs should one process run at a time? As many as its event loop can handle.
 
-500 jobs that sleep for a second and 10 that compute for one, in one queue, worked off by one process that is told
-nothing about them: once with all of them on the event loop, and once with the computing ones in a pool of processes.
+The queue has 500 jobs that sleep for a second and 10 that compute for a second. One process runs them without knowing
+which is which: once with all jobs on the event loop, and once with the computing jobs in a pool of processes.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from resque.events import Event, Failed, Resized, Succeeded
 SLEEPING, COMPUTING = 500, 10
 SECONDS = 1.0
 MOST = 100  # slots
-NAMESPACE = "resque-demo"  # not among the emails
+NAMESPACE = "resque-demo"  # separate from the emails
 QUEUE = "demo"
 EVERY_SECONDS = 0.25  # between two lines
 WIDTH = 20  # characters of a full bar
@@ -33,7 +33,7 @@ async def sleep(seconds: float) -> None:
 
 
 def compute(seconds: float) -> int:
-    """Use up so many seconds of CPU time, whoever else wants it; how many numbers were added."""
+    """Use this many seconds of CPU time; returns how far it counted."""
     ends, number = time.process_time() + seconds, 0
     while time.process_time() < ends:
         number += 1
@@ -46,7 +46,7 @@ async def compute_on_the_loop(seconds: float) -> int:
 
 RUNS: dict[str, Definitions] = {
     "all on the event loop": {"sleep": Definition(sleep), "compute": Definition(compute_on_the_loop)},
-    "the computing ones in a pool of processes": {
+    "the computing jobs in a pool of processes": {
         "sleep": Definition(sleep),
         "compute": Definition(compute, in_process=True),
     },
@@ -55,7 +55,7 @@ RUNS: dict[str, Definitions] = {
 
 @dataclass
 class Watcher:
-    """Counts what has ended, and remembers why the number of slots has changed."""
+    """Counts the jobs that have ended and records the changes of the number of slots."""
 
     total: int
     done: int = 0
@@ -74,7 +74,7 @@ class Watcher:
                 self.sizes += [slots] if self.sizes else [before, slots]
 
     async def wait(self) -> str:
-        """Until all are done, or this process is asked to stop; which of the two."""
+        """Wait until all jobs are done or the process is stopped; returns which of the two."""
         done, stop = asyncio.create_task(self.all_done.wait()), asyncio.create_task(stop_requested())
         await asyncio.wait([done, stop], return_when=asyncio.FIRST_COMPLETED)
         reason = "all done" if done.done() else stop.result()
@@ -83,7 +83,7 @@ class Watcher:
 
 
 async def enqueue(redis: Redis) -> int:
-    """Both kinds mixed, so that the computing ones turn up all along; how many."""
+    """Enqueue both kinds mixed, so that computing jobs come throughout the run; returns how many jobs."""
     queue, every = Queue(redis, NAMESPACE), SLEEPING // COMPUTING
     await queue.remove(QUEUE)
     names = [name for _ in range(COMPUTING) for name in ("compute", *["sleep"] * every)]
@@ -92,7 +92,7 @@ async def enqueue(redis: Redis) -> int:
 
 
 async def run(connections: Connections, definitions: Definitions, console: Console) -> str | None:
-    """One of the two runs; what came of it, None when it was cut short."""
+    """Do one of the two runs; returns its result, None if it was stopped early."""
     watcher = Watcher(await enqueue(connections.commands))
     scaling = Scaling(1, MOST)
     worker = Worker(connections, [QUEUE], definitions, namespace=NAMESPACE, scaling=scaling, hook=watcher)
@@ -112,7 +112,7 @@ async def run(connections: Connections, definitions: Definitions, console: Conso
 
 
 async def draw(worker: Worker, watcher: Watcher, console: Console) -> None:
-    """Every quarter of a second a line: the number of slots, the delay of the loop, and how the number has changed."""
+    """Print a line every quarter of a second: the number of slots, the loop's delay, and the changes of the number."""
     started = time.monotonic()
     while True:
         slots, delay = worker.slots, worker.delay.seconds

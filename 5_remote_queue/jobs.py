@@ -1,7 +1,7 @@
-"""The one new idea: an email is a job in a queue in Redis. The server's end puts it there, the worker's end sends it.
+"""The one new idea: an email is a job in a queue in Redis. The server enqueues the job, a worker sends the email.
 
-In Resque's words: queue `emailQueue`, class `sendEmail`, arguments `[{"to", "subject", "text", "id"}]`, the id being
-the Message-ID. Ruby and Node programs put such jobs there and take them as well.
+In Resque's terms: queue `emailQueue`, class `sendEmail`, arguments `[{"to", "subject", "text", "id"}]`; the id is the
+Message-ID. Ruby and Node programs enqueue and run such jobs, too.
 """
 
 import asyncio
@@ -26,25 +26,25 @@ from resque.observe import Observer
 
 QUEUE = "emailQueue"
 CLASS = "sendEmail"
-RUBY_CLASS = "SendEmail"  # Ruby looks a class up by its name, and that begins with a capital
-AGAIN_SECONDS = 0.05  # after an answer that got lost
-PAUSE_SECONDS = 5.0  # a pause of the queue ends by itself, should the worker die that has begun it
+RUBY_CLASS = "SendEmail"  # the names of Ruby's classes begin with a capital letter
+AGAIN_SECONDS = 0.05  # before repeating a call whose answer was lost
+PAUSE_SECONDS = 5.0  # the worker's pause of the queue expires, in case the worker dies
 
 log = logging.getLogger(__name__)
 
 
 class Jobs:
-    """The server's end."""
+    """The server's side."""
 
-    def __init__(self, redis: Redis, job_class: str = CLASS) -> None:
+    def __init__(self, redis: Redis, job_class: str = CLASS, ack_replicas: int = 0) -> None:
         self._class = job_class
-        self.queue = Queue(redis)
+        self.queue = Queue(redis, ack_replicas=ack_replicas)
         self._observer = Observer(redis, self.queue.keys)
 
     async def enqueue(self, email: Email) -> None:
-        """The job is in Redis when this returns. Raises CannotAccept if it is not, NoAnswer if it may be.
+        """When this returns, the job is in Redis. Raises CannotAccept if it is not, NoAnswer if it may be.
 
-        A lost answer does not say whether it is. The queue knows ids, so enqueueing it again is safe.
+        After a lost answer the job may or may not be in Redis. The queue remembers ids, so enqueueing it again is safe.
         """
         arguments = [{**email.to_dict(), "id": email.id}]
         try:
@@ -60,14 +60,14 @@ class Jobs:
             raise handover_error(first, error) from None
 
     async def check(self) -> None:
-        """Raises CannotAccept when no job could be enqueued now."""
+        """Raises CannotAccept if no job can be enqueued now."""
         try:
-            await self.queue.declare(QUEUE)  # a write that changes nothing: only a Redis that takes jobs takes it
+            await self.queue.declare(QUEUE)  # a write that changes nothing: Redis refuses it when it refuses jobs
         except RedisError as error:
             raise CannotAccept(describe(error)) from None
 
     async def stats(self) -> dict[str, Any]:
-        """The figures of /stats, of all servers and workers together. Raises CannotAccept when Redis is away."""
+        """The figures of /stats, of all servers and workers together. Raises CannotAccept when Redis is unreachable."""
         observer = self._observer
         try:
             [state] = await observer.states([QUEUE])
@@ -97,19 +97,19 @@ class Jobs:
 
 
 class SendEmail:
-    """The worker's end: what a job of the class `sendEmail` does."""
+    """The worker's side: what a job of the class `sendEmail` does."""
 
     def __init__(self, settings: Settings, mailer: Mailer, queue: Queue) -> None:
         self._domain = settings.id_domain
         self._queue = queue
-        self._sender = PatientSender(mailer, None, self._paused)  # the throttle is the queue's
+        self._sender = PatientSender(mailer, None, self._paused)  # the queue does the throttling
         self._works = asyncio.Event()
         self._pausing: asyncio.Task[None] | None = None
 
     async def __call__(self, arguments: object) -> None:
-        """Raises Permanent for what is no email and for what the mail server refuses for good; a SendError otherwise.
+        """Raises Permanent for an invalid email and for one that the mail server refuses for good; else a SendError.
 
-        An outage raises nothing: the email waits here, under its lease, and loses no attempt.
+        An outage raises nothing: the email waits here, under its lease, and no attempt is counted.
         """
         try:
             email = email_from_members(arguments, self._domain)
@@ -121,7 +121,7 @@ class SendEmail:
             raise Permanent(str(error)) from error
 
     def _paused(self, why: str | None) -> None:
-        """A login that fails would fail for every email and every worker: nobody takes any until it works again."""
+        """A login that fails would fail for every email and every worker, so pause the queue until it works again."""
         self._works.set() if why is None else self._works.clear()
         if why is not None and why.startswith("LoginFailed") and self._pausing is None:
             self._pausing = keep_running(partial(self._keep_paused, why), "keeping the queue paused")
@@ -144,6 +144,6 @@ class SendEmail:
 
 
 def definitions(send_email: SendEmail, settings: Settings) -> Definitions:
-    """What the workers of this strategy can do. Your own jobs join here."""
+    """The jobs that the workers of this strategy can run. Add your own here."""
     definition = Definition(send_email, attempts=settings.attempts, schedule=settings.retry_pause)
     return {CLASS: definition, RUBY_CLASS: definition}

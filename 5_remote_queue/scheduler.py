@@ -1,7 +1,7 @@
-"""The scheduler: it enqueues what is due at a time of the clock, again and again, as cron does.
+"""The scheduler: it enqueues jobs at fixed times, as cron does.
 
-Workers alone do the rest: they promote delayed jobs and bring back what the dead left. A scheduler does that too, so
-that delayed jobs come in time when no worker runs.
+Workers promote delayed jobs and recover the jobs of dead workers. The scheduler does that, too, so that delayed jobs
+reach their queues in time when no worker is running.
 """
 
 import logging
@@ -21,16 +21,16 @@ from resque.scripts import Scripts
 from .worker import CRASH_LIMIT, EventLogger
 
 SCHEDULES: tuple[Schedule, ...] = ()
-"""Yours join here: Schedule("hello", "emailQueue", "sendEmail", [{"to": …, "subject": …, "text": …}], cron="0 8 * * 1")
+"""Add yours here: Schedule("hello", "emailQueue", "sendEmail", [{"to": …, "subject": …, "text": …}], cron="0 8 * * 1")
 
-Or put them into Redis while it runs, as resque-scheduler does: `Schedules(…).add`.
+You can also add them to Redis while the scheduler runs, as with resque-scheduler: `Schedules(…).add`.
 """
 
 log = logging.getLogger(__name__)
 
 
 async def schedule(settings: Settings) -> None:
-    """Enqueue what is due until this process is asked to stop."""
+    """Enqueue due jobs until this process is stopped."""
     async with redis_client(settings.redis) as redis:
         scripts, keys, hook = Scripts(redis), Keys(), EventLogger()
         housekeeping = Housekeeping(
@@ -38,7 +38,7 @@ async def schedule(settings: Settings) -> None:
         )
         schedules = Schedules(redis, scripts, keys, SCHEDULES, hook)
         tasks = [keep_running(housekeeping.run, "housekeeping"), keep_running(schedules.run, "schedules")]
-        log.info("keeping the schedule")
+        log.info("ready to fire schedules")
         log.info("stopping (%s)", await stop_requested())
         await end_tasks(tasks)
         with suppress(RedisError):

@@ -1,4 +1,4 @@
-"""The web server: it puts the email into a queue in Redis and answers when it is there."""
+"""The web server: it puts the email into a queue in Redis and answers when the job is stored."""
 
 from collections.abc import AsyncIterator
 
@@ -33,7 +33,7 @@ def create_app(settings: Settings) -> web.Application:
 async def open_queue(app: web.Application) -> AsyncIterator[None]:
     async with redis_client(app[SETTINGS].redis) as redis:
         await warn_if_not_durable(redis)
-        app[JOBS] = Jobs(redis, app[SETTINGS].email_class)
+        app[JOBS] = Jobs(redis, app[SETTINGS].email_class, app[SETTINGS].ack_replicas)
         yield
 
 

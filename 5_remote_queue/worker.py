@@ -1,4 +1,4 @@
-"""The worker: it takes emails from the queue and sends them, several at a time, and looks after what others left."""
+"""The worker: it claims emails from the queue, sends several at a time, and recovers the jobs of dead workers."""
 
 import logging
 
@@ -13,14 +13,14 @@ from resque.reports import explain
 
 from .jobs import QUEUE, SendEmail, definitions
 
-CRASH_LIMIT = 5  # a job whose workers have died so often is in the failed list
-MAX_DELAY = 0.05  # seconds: sending mail is not all this loop has to do, but nearly
+CRASH_LIMIT = 5  # a job whose worker has died this many times goes to the failed list
+MAX_DELAY = 0.05  # seconds: the loop does little besides sending email, so a longer delay is acceptable
 
 log = logging.getLogger(__name__)
 
 
 class EventLogger:
-    """Events as lines of the log; many of the same kind at a time as one."""
+    """Logs events; frequent ones at most once a second."""
 
     def __init__(self) -> None:
         self._often = OncePerSecond(log)
@@ -36,12 +36,14 @@ class EventLogger:
                 name = show.short(job) if job else "an invalid job"
                 log.error("gave up %s after %d attempt(s): %s", name, attempt, show.one_line(explain(error)))
             case TooLate(_, job):
-                self._often.warning("%s ended after its lease: it runs, or ran, a second time", show.short(job))
+                self._often.warning(
+                    "%s ended after its lease: another worker runs it, or ran it, a second time", show.short(job)
+                )
             case CleanedWorker(worker, outcome):
-                log.warning("%s is gone: %s", show.one_line(worker), show.one_line(outcome))
+                log.warning("%s was dead: %s", show.one_line(worker), show.one_line(outcome))
             case Fired(schedule, job, _):
                 schedule, queue = show.one_line(schedule), show.one_line(job.queue)
-                log.info("%s is due: %s is in %s", schedule, show.short(job), queue)
+                log.info("the schedule %s is due: %s is in %s", schedule, show.short(job), queue)
             case Paused(reason):
                 if reason:
                     log.warning("the queue is paused: %s", show.one_line(reason))
@@ -52,7 +54,7 @@ class EventLogger:
 
 
 async def work(settings: Settings) -> None:
-    """Take jobs from the queue until this process is asked to stop."""
+    """Run jobs of the queue until this process is stopped."""
     most = window(settings.emails_per_second)
     async with open_connections(settings.redis) as connections, Mailer(settings, patient=True) as mailer:
         send_email = SendEmail(settings, mailer, Queue(connections.commands))

@@ -1,8 +1,8 @@
-"""The handlers: what is to happen when something has happened. Each is a consumer of its own, with its own cursor.
+"""The handlers: what the program does after an event. Each handler is a consumer with its own cursor.
 
-To add one, write a class with a name, the events that it wants, and `handle`; and name it in `make_handlers`. It begins
-at the beginning of the log and catches up. An event may come to it twice (after a kill, or in a replay), so a handler
-does something that may be done twice, or makes sure itself that it is done once, as Audit does.
+To add a handler, write a class with a name, the names of its events, and `handle`, and add it to `make_handlers`. It
+starts at the beginning of the log and catches up. An event may come to it twice (after a kill or in a replay), so it
+must be idempotent: Audit, for example, remembers the ids that it has counted.
 """
 
 import logging
@@ -19,6 +19,7 @@ from common.mail.mailer import Mailer
 from common.mail.retry import may_retry
 from common.mail.sender import PatientSender, window
 from common.settings import Settings
+from eventlog.bytes_redis import bytes_redis
 from eventlog.events import BadEvent, Event
 from eventlog.handlers import ErrorKind, Handler
 from eventlog.scripts import Scripts
@@ -28,8 +29,8 @@ from resque import Queue
 EMAIL_REQUESTED = "email_requested"
 
 AUDIT_WINDOW = 500
-AUDIT_GATHER_SECONDS = 0.1  # so 5,000 events a second: nobody waits for a count, and others need Redis
-AUDIT_IDS_SECONDS = 2 * 86_400  # so long a repeated event is found out
+AUDIT_GATHER_SECONDS = 0.1  # at most 5,000 events a second, so that Redis has time for other clients
+AUDIT_IDS_SECONDS = 2 * 86_400  # an event that is repeated within this time is not counted again
 AUDIT_COUNTS_SECONDS = 30 * 86_400
 
 LUA = Path(__file__).parent / "lua"
@@ -47,7 +48,7 @@ def error_kind(error: Exception) -> ErrorKind:
 
 
 class EmailHandler:
-    """Sends the email. Waits for a mail server that is away; meanwhile the lag grows, and nothing is lost."""
+    """Sends the email. While the mail server is down it waits: the lag grows, and no event is lost."""
 
     name = "email"
     events: frozenset[str] | None = frozenset({EMAIL_REQUESTED})
@@ -62,10 +63,10 @@ class EmailHandler:
 
 
 class Audit:
-    """Counts emails by the recipient's domain, hour by hour; the hour is that of the log.
+    """Counts emails by the recipient's domain and by hour. The hour is that of the append, by Redis's clock.
 
     eventlog:audit:{HOUR}      hash  domain -> emails; HOUR in UTC, 2026-11-25T09
-    eventlog:audit_ids:{HOUR}  set   the events that have been counted: one that comes again is found out
+    eventlog:audit_ids:{HOUR}  set   the ids of the counted events: a repeated event is not counted again
     """
 
     name = "audit"
@@ -90,14 +91,14 @@ class Audit:
 
 
 async def audited(redis: Redis, at: float) -> dict[str, int]:
-    """The counts of the hour that has this moment in it (unix seconds), the largest first."""
-    counts: dict[bytes, bytes] = await redis.hgetall(f"eventlog:audit:{{{hour_of(at)}}}")  # type: ignore[assignment]
+    """The counts of the hour of this time (unix seconds), the largest first. Raises RedisError."""
+    counts = await bytes_redis(redis).hgetall(f"eventlog:audit:{{{hour_of(at)}}}")
     named = {domain.decode(errors="replace"): int(n) for domain, n in counts.items() if n.isdigit() and len(n) < 16}
     return dict(sorted(named.items(), key=lambda item: -item[1]))
 
 
 def make_handlers(settings: Settings, redis: Redis, mailer: Mailer) -> list[Handler]:
-    """All that a worker runs."""
+    """The handlers that a worker runs."""
     return [
         EmailHandler(settings, mailer),
         Audit(redis),
@@ -106,7 +107,7 @@ def make_handlers(settings: Settings, redis: Redis, mailer: Mailer) -> list[Hand
 
 
 def email_of(event: Event, domain: str) -> Email:
-    """As strictly read as an email of any other program: who knows who has written into the log. Raises BadEmail."""
+    """Validates the event, because any program can write to the log. Raises BadEmail."""
     return email_from_json(orjson.dumps({**event.data, "id": event.id}), domain)
 
 
@@ -115,9 +116,9 @@ def hour_of(at: float) -> str:
 
 
 def domain_of(event: Event) -> str:
-    """Raises BadEvent when there is none."""
+    """The domain of the recipient. Raises BadEvent if it is missing."""
     to = event.data.get("to")
     _, at, domain = to.rpartition("@") if isinstance(to, str) else ("", "", "")
     if not at or not domain or domain != "".join(domain.split()):
-        raise BadEvent("not about an email to somebody")
+        raise BadEvent("the event has no email address of a recipient")
     return domain

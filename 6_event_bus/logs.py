@@ -1,4 +1,4 @@
-"""Which of the logs: LOG=lua, LOG=streams or LOG=jetstream."""
+"""Opens the log that LOG selects: `lua` (partitions), `streams` or `jetstream`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,8 +19,8 @@ from .handlers import audited
 
 
 def make_log(settings: Settings, redis: Redis) -> Log:
-    streams = StreamLog(redis, settings.lease_seconds)
-    lua = PartitionedLog(redis, settings.lease_seconds, settings.partition_seconds)
+    streams = StreamLog(redis, settings.lease_seconds, ack_replicas=settings.ack_replicas)
+    lua = PartitionedLog(redis, settings.lease_seconds, settings.partition_seconds, ack_replicas=settings.ack_replicas)
     lua.other, streams.other = streams, lua
     return streams if settings.log == "streams" or settings.step == "group" else lua
 
@@ -32,7 +32,7 @@ def on_jetstream(settings: Settings) -> bool:
 
 @asynccontextmanager
 async def open_log(settings: Settings, *, warn: bool = False) -> AsyncIterator[tuple[EventLog, Counted]]:
-    """The log of LOG, and what the audit has counted in the hour of a moment.
+    """The log of LOG, and a function that returns what the audit has counted in the hour of a time.
 
     `warn`: one line in the log if Redis may lose events.
     """

@@ -1,4 +1,4 @@
-"""The producer: it says what has happened and does not know who listens."""
+"""The producer: it appends events and does not know the consumers."""
 
 from redis.exceptions import ConnectionError, RedisError
 
@@ -20,8 +20,8 @@ class Producer:
     async def email_requested(self, email: Email) -> None:
         """Return when the event is in the log. Raises CannotAccept if it is not, NoAnswer if it may be.
 
-        The event has the email's id, which was made for this request: so the append may be repeated, and is, once, when
-        the connection was found dead. The first attempt may have got through: the log finds the id.
+        If the connection breaks, this repeats the append once. The first attempt may have reached Redis. Then the log
+        finds the event's id, which is the email's id and was made for this request.
         """
         event = Event(email.id, EMAIL_REQUESTED, email.to_dict())
         try:
@@ -49,7 +49,7 @@ class Producer:
             raise CannotAccept(describe(error)) from None
 
     async def stats(self) -> Stats:
-        """How far those who send the emails have come. The log knows, whoever they are; nothing while Redis is away."""
+        """The progress of the workers, as the log knows it; empty while Redis is down."""
         try:
             email, audit = await self.log.lag("email"), await self.log.lag("audit")
             newest = await self.log.partitions(newest=1)

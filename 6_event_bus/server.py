@@ -1,10 +1,11 @@
-"""The web server: it appends to the log that an email was requested, and answers when that is on record."""
+"""The web server: it appends the event that an email was requested, and answers when the event is in the log."""
 
 from collections.abc import AsyncIterator
 from functools import partial
 
 from aiohttp import web
 
+from asynckit.durability import warn_if_not_durable
 from asynckit.redis_client import redis_client
 from common.http.frame import LINKS, SETTINGS, Stats, answer, read_email, web_frame
 from common.processes.steps import known
@@ -36,6 +37,7 @@ async def open_log(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     if settings.step in ("cursor_first", "commit_after"):
         async with redis_client(settings.redis) as redis:
+            await warn_if_not_durable(redis)
             app[PRODUCER] = talk.Producer(redis, own_clock=settings.step == "cursor_first")
             yield
     else:

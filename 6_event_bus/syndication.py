@@ -1,7 +1,7 @@
-"""Subscribe an application to an event: from then on each such event becomes a job in the application's queue.
+"""Subscribe an application to an event: each such event becomes a job in the application's queue.
 
-`python -m 6_event_bus.syndication APPLICATION EVENT QUEUE CLASS` subscribes, with the LOG of the strategy that runs;
-`python -m 6_event_bus.syndication APPLICATION EVENT` ends that.
+`python -m 6_event_bus.syndication APPLICATION EVENT QUEUE CLASS` subscribes. Set LOG as for `make run-6`.
+`python -m 6_event_bus.syndication APPLICATION EVENT` ends the subscription.
 """
 
 import sys
@@ -20,7 +20,7 @@ USAGE = "usage: python -m 6_event_bus.syndication APPLICATION EVENT [QUEUE CLASS
 
 
 async def main(settings: Settings, words: Sequence[str]) -> None:
-    """Ends the program with one line and exit status 1 when Redis does not do it."""
+    """If Redis fails, end the program with one line and exit status 1."""
     try:
         await _change(settings, words)
     except RedisError as error:

@@ -1,4 +1,4 @@
-"""The worker: the consumers of the log, each with its handler, in one process. Any number of them share the work."""
+"""The worker: runs the consumers of the log, each with its handler. Any number of workers share the events."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from .handlers import EmailHandler, error_kind, make_handlers
 from .logs import make_log, on_jetstream
 
 RETENTION_LOOK_SECONDS = 10.0
-BEATS = 3  # in a lease: so many must fail before it ends
+BEATS = 3  # heartbeats in a lease: a lease ends only after this many have failed
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,9 @@ class Worker:
         ]
 
     async def run(self, client: Any) -> None:
-        """Until it is asked to stop: then take nothing new, finish within a limit, give back the rest.
+        """Run until this process is stopped. Then claim no more events, finish those in flight, give back the rest.
 
-        `client` is the connection of the heartbeat's thread.
+        Finishing takes DRAIN_SECONDS at most. `client` is the connection of the heartbeat's thread.
         """
         consuming = [keep_running(consumer.run, f"consuming as {consumer.name}") for consumer in self._consumers]
         retention = keep_running(self._keep_within_limits, "trimming the log")
@@ -58,7 +58,7 @@ class Worker:
         return sum(c.handled for c in self._consumers), sum(c.failed for c in self._consumers)
 
     def _beat(self, client: Any) -> None:
-        """In a thread of its own."""
+        """Called in the heartbeat's thread."""
         held: list[Claimed] = [claimed for consumer in self._consumers for claimed in consumer.held()]
         if held:
             self._events.extend(client, held)
@@ -75,11 +75,11 @@ class Worker:
                 log.exception("error while trimming the log")
                 continue
             if trimmed.events:
-                log.info("trimmed %d events that were done and too old or too many", trimmed.events)
+                log.info("trimmed %d events that every consumer had handled", trimmed.events)
 
 
 async def work(settings: Settings) -> None:
-    """Run all handlers until this process is asked to stop."""
+    """Run all handlers until this process is stopped."""
     if on_jetstream(settings):
         from . import jetstream  # needs nats-py, which only LOG=jetstream installs
 

@@ -1,12 +1,13 @@
-"""What the engines and the chapters share on asyncio and Redis. It knows neither jobs nor events nor email.
+"""What the engines and the chapters share on asyncio and Redis. It has nothing to do with jobs, events or email.
 
 batcher       group commit: the calls of many tasks become one command
 redis_client  connections to Redis that repeat no command and do not hang
-heartbeat     a sign of life from a thread, which a busy event loop cannot delay
-tasks         background tasks whose errors are logged, and their orderly end
-backoff       the pause before another attempt
-log           a log line at most once a second
-durability    what a crash of Redis could lose, by its settings
+heartbeat     a heartbeat from a thread, which a busy event loop cannot delay
+tasks         background tasks whose errors are logged, and how to stop them
+backoff       the pause before a retry
+log_limit     a log line at most once a second
+durability    which settings of Redis could lose data in a crash
 ids           Message-IDs that sort by age
-web           what pages share: server-sent events, form tokens, HTML, JSON, the style sheet
+printing      the exit status of a command whose output may be a pipe
+web           for pages: server-sent events, form tokens, HTML, JSON, the style sheet
 """

@@ -1,7 +1,7 @@
-"""Group commit: the calls of one tick of the event loop, and of the time that a commit takes, become one commit.
+"""Group commit: the calls of one tick of the event loop, or those made while a commit is running, become one commit.
 
-Fifty requests that arrive together then cost one round trip and one fsync, not fifty. Alone, a call goes out in the
-same tick: nobody waits for a batch to fill. Databases do the same to their log (DeWitt et al., "Implementation
+So fifty requests that arrive together cost one round trip and one fsync, not fifty. A single call is sent in the same
+tick: it never waits for a batch to fill. Databases write their logs in the same way (DeWitt et al., "Implementation
 Techniques for Main Memory Database Systems", 1984).
 """
 
@@ -18,22 +18,22 @@ Result = TypeVar("Result")
 
 
 class NotTried(NotSent, RedisTimeoutError):
-    """The batch before this call got no answer in time. This call would have waited as long."""
+    """The batch before this call got no answer in time, so this call was not tried."""
 
 
 class Batcher(Generic[Item, Result]):
     """Call it with one item; `commit` is called with many and returns as many results, in the same order.
 
     One commit at a time. When `commit` raises, every call of that batch raises the same error. After a TimeoutError
-    (Python's or redis-py's), the calls that wait behind it raise NotTried: each batch would wait as long, and more and
-    more calls would wait. A result that is an exception is raised by its call alone.
+    (Python's or redis-py's), the calls that wait for the next batch raise NotTried: each batch would take as long, and
+    ever more calls would wait. A result that is an exception is raised only by its own call.
     """
 
     def __init__(
         self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]], largest: int = 1000
     ) -> None:
         self._commit = commit
-        self._largest = largest  # items in one commit: what one script or one write should hold
+        self._largest = largest  # items in one commit, so that one script or one write stays small
         self._items: list[Item] = []
         self._futures: list[asyncio.Future[Result]] = []
         self._task: asyncio.Task[None] | None = None
@@ -84,5 +84,5 @@ class Batcher(Generic[Item, Result]):
 
 def _fail(futures: Sequence[asyncio.Future[Result]], error: Exception) -> None:
     for future in futures:
-        if not future.done():  # its caller may have left
+        if not future.done():  # its caller may have cancelled it
             future.set_exception(error)

@@ -1,4 +1,4 @@
-"""What a crash of Redis could cost, by its settings: said in one line at the start of whoever relies on it."""
+"""Warns, at the start of a process, about settings of Redis that could lose data in a crash."""
 
 import logging
 
@@ -9,35 +9,37 @@ from asynckit.redis_client import describe
 
 log = logging.getLogger(__name__)
 
-COST_OF_NO_FILE = "appendonly is off: a crash of Redis loses all that came since its last snapshot"
+COST_OF_NO_FILE = "appendonly is off: a crash of Redis loses all writes since its last snapshot"
 COST_OF_FSYNC = {
-    "everysec": "appendfsync is everysec: a power cut loses the last second or two; a killed Redis nothing",
-    "no": "appendfsync is no: a power cut loses what the kernel has not written; a killed Redis nothing",
+    "everysec": "appendfsync is everysec: a power cut loses the last second or two; killing Redis loses nothing",
+    "no": "appendfsync is no: a power cut loses what the kernel has not written; killing Redis loses nothing",
 }
 
 
 async def shortcomings(redis: Redis) -> list[str]:
-    """What could get lost in spite of our care, one reason each; [] when nothing. Raises RedisError.
+    """The settings with which Redis could lose data, one sentence each; [] if there are none. Raises RedisError.
 
-    A managed Redis may keep its settings to itself: that is said too.
+    A managed Redis may refuse to show its settings; that is reported, too.
     """
     try:
         wanted = ("appendonly", "appendfsync", "maxmemory-policy")
         settings = {name: (await redis.config_get(name)).get(name) for name in wanted}
     except ResponseError as error:
-        return [f"its settings are not ours to read ({error}): ask whether writes are on disk before they are answered"]
+        return [
+            f"its settings cannot be read ({error}): ask your provider whether a write is on disk before its answer"
+        ]
     found = []
     if settings["appendonly"] == "no":
         found.append(COST_OF_NO_FILE)
     elif cost := COST_OF_FSYNC.get(settings["appendfsync"] or ""):
         found.append(cost)
     if settings["maxmemory-policy"] not in (None, "noeviction"):
-        found.append(f"maxmemory-policy is {settings['maxmemory-policy']}: a full Redis throws away waiting work")
+        found.append(f"maxmemory-policy is {settings['maxmemory-policy']}: a full Redis discards waiting work")
     return found
 
 
 async def warn_if_not_durable(redis: Redis) -> None:
-    """One line in the log if a crash could cost something, or if Redis cannot be reached."""
+    """Log one warning if a crash could lose data, or if Redis cannot be reached."""
     try:
         found = await shortcomings(redis)
     except RedisError as error:

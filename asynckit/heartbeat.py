@@ -1,8 +1,8 @@
-"""A heartbeat: a sign of life at a steady pace, from a thread of its own.
+"""A heartbeat at a steady pace, from its own thread.
 
-A lease that is kept alive by the event loop ends as soon as a job computes for longer than it lasts, and somebody else
-begins that job a second time. A thread goes on beating meanwhile. But a thread would also vouch for a loop that hangs
-for ever; so it looks at the loop, and falls silent when that has not moved for HUNG_SECONDS.
+If the event loop renewed the lease, the lease would end whenever a job computes for longer than the lease lasts, and
+another worker would run that job a second time. A thread keeps beating meanwhile. But a thread would also keep beating
+if the loop hangs forever, so it stops when the loop has made no progress for HUNG_SECONDS.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks, keep_running
 
 HUNG_SECONDS = 300.0
-RETRY_SECONDS = 0.25  # after a beat that did not get through: Redis may be back long before the lease ends
-LOOK_SECONDS = 1.0
+RETRY_SECONDS = 0.25  # after a failed beat: Redis may be reachable again long before the lease ends
+WATCH_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 class Heartbeat:
     """Calls `beat` every `seconds` in a thread, for as long as the block runs.
 
-    `beat` must not block for longer than a fraction of the lease. A RedisError is logged and the beat repeated soon;
-    nothing ends the thread but the end of the block.
+    `beat` must not block for longer than a fraction of the lease. A RedisError is logged, and the beat is repeated
+    soon. The thread runs until the block ends.
     """
 
     def __init__(self, beat: Callable[[], object], seconds: float, hung_seconds: float = HUNG_SECONDS) -> None:
@@ -42,31 +42,31 @@ class Heartbeat:
         self._log = OncePerSecond(log)
 
     async def __aenter__(self) -> Self:
-        self._looking = keep_running(self._look, "watching the event loop")
+        self._watching = keep_running(self._watch, "watching the event loop")
         self._thread.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stop.set()
-        await end_tasks([self._looking])
+        await end_tasks([self._watching])
         await asyncio.to_thread(self._thread.join)
 
-    async def _look(self) -> None:
+    async def _watch(self) -> None:
         while True:
             self._moved = time.monotonic()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(WATCH_SECONDS)
 
     def _run(self) -> None:
         pause = self._seconds
         while not self._stop.wait(pause):
             pause = self._seconds
             if time.monotonic() - self._moved > self._hung_seconds:
-                self._log.warning("no heartbeat: the event loop has not moved for %g s", self._hung_seconds)
+                self._log.warning("no heartbeat: the event loop has made no progress for %g s", self._hung_seconds)
                 continue
             try:
                 self._beat()
             except RedisError as error:
                 pause = min(RETRY_SECONDS, self._seconds)
                 self._log.warning("no heartbeat: %s", describe(error))
-            except Exception:  # a bug here must not end in a lease that silently runs out
+            except Exception:  # a bug here must not silently end the lease
                 log.exception("error in the heartbeat")

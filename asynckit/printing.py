@@ -1,28 +1,28 @@
-"""The end of a command whose output may be a pipe: its reader may leave first, as in `| head`."""
+"""Ends a command whose output may be a pipe that its reader closes early, as in `| head`."""
 
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-READER_LEFT = 141  # as a shell reports a program that SIGPIPE has ended
+PIPE_CLOSED = 141  # the exit status of a program that SIGPIPE has ended
 
 
 def exit_after(command: Callable[[], int]) -> NoReturn:
     """Run a command that prints and end the program with the exit status that it returns.
 
-    A reader that leaves ends it without a traceback, a full disk with one line.
+    If the reader closes the pipe, the program ends without a traceback; if the disk is full, with one line.
     """
     status: str | int | None
     try:
         try:
             status = command()
-        except SystemExit as end:  # of argparse, after --help
+        except SystemExit as end:  # argparse raises it after --help
             status = end.code
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        status = READER_LEFT
+        status = PIPE_CLOSED
         _discard_output()
     except OSError as error:
         print(f"cannot write the output: {error.strerror or error}", file=sys.stderr)
@@ -32,5 +32,5 @@ def exit_after(command: Callable[[], int]) -> NoReturn:
 
 
 def _discard_output() -> None:
-    """What is still in the buffer would be written at the very end, and fail there again."""
+    """Python would write the rest of the buffer at exit, and fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

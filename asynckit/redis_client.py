@@ -1,10 +1,10 @@
-"""How every process of the project talks to Redis: nothing is repeated, and nothing hangs.
+"""Clients for Redis that repeat no command and never hang.
 
-redis-py's defaults suit reads. They repeat a command whose answer was lost: a PUBLISH or a push then happens twice, and
-what a pop took is gone. Here a lost answer is an error, and whoever called decides what it means.
+redis-py's defaults suit reads. They repeat a command whose answer was lost: then a PUBLISH or a push happens twice, and
+an element that a pop removed is lost. Here a lost answer is an error, and the caller decides what to do.
 
-And they stay with a node for as long as it lives. When it has become a replica, and the name or proxy in the URL leads
-to another one by now, the first that hears of it raises a ReadOnlyError, and all connections are made anew.
+redis-py also keeps a connection to a node for as long as the node lives. If the node has become a replica, and the name
+or proxy in the URL now leads to another node, the first write raises ReadOnlyError, and all connections are replaced.
 """
 
 from collections.abc import Iterator
@@ -29,41 +29,50 @@ from redis.exceptions import (
 )
 from redis.retry import Retry as BlockingRetry
 
+from asynckit.sentinel import BlockingFindsPrimary, FindsPrimary, SentinelUrl, read_sentinel_url
+
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
+WAIT_MS = 1000  # how long the replicas may take to acknowledge; below ANSWER_SECONDS, for the answer must come too
 BAD_OPTION = "has an option that redis-py does not know"
 
 
 def redis_client(url: str, answer_seconds: float = ANSWER_SECONDS) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`; connections are opened when needed and kept.
+    """A client for `redis://`, `rediss://`, `unix://` or `redis+sentinel://`; connections are opened when needed and
+    kept open.
 
     A command fails at the latest `answer_seconds` after it was sent; a blocking read needs a client of its own with a
     longer limit. Commands raise RedisError. Raises ValueError when the URL has an option that redis-py does not know;
     the message does not repeat the URL, which may hold a password.
     """
+    sentinels = read_sentinel_url(url)
     try:
-        options = _options(parse_url(url), Retry(NoBackoff(), 0), answer_seconds)
-        pool = ConnectionPool(**_leaving(_LeavesReplica, Connection, options))
-        pool.make_connection()  # type: ignore[no-untyped-call]  # connects to nothing yet, but looks at the options
+        from_url = parse_url(sentinels.primary if sentinels else url)
+        options = _options(from_url, Retry(NoBackoff(), 0), answer_seconds)
+        mixins = (FindsPrimary, _LeavesReplica) if sentinels else (_LeavesReplica,)
+        pool = ConnectionPool(**_with_mixins(mixins, Connection, options, sentinels))
+        pool.make_connection()  # type: ignore[no-untyped-call]  # does not connect, but checks the options
     except (TypeError, ValueError, RedisError):
         raise ValueError(BAD_OPTION) from None
     return Redis.from_pool(pool)
 
 
 def blocking_redis_client(url: str, answer_seconds: float = ANSWER_SECONDS) -> redis.Redis:
-    """The same for a thread of its own, which may wait for an answer. Never for the event loop."""
+    """A blocking client for a thread of its own. Never use it on the event loop."""
+    sentinels = read_sentinel_url(url)
     try:
-        from_url = parse_blocking_url(url)  # type: ignore[no-untyped-call]
+        from_url = parse_blocking_url(sentinels.primary if sentinels else url)  # type: ignore[no-untyped-call]
         options = _options(from_url, BlockingRetry(NoBackoff(), 0), answer_seconds)
-        pool = redis.ConnectionPool(**_leaving(_BlockingLeavesReplica, BlockingConnection, options))
-        pool.make_connection()  # connects to nothing yet
+        mixins = (BlockingFindsPrimary, _BlockingLeavesReplica) if sentinels else (_BlockingLeavesReplica,)
+        pool = redis.ConnectionPool(**_with_mixins(mixins, BlockingConnection, options, sentinels))
+        pool.make_connection()  # does not connect, but checks the options
     except (TypeError, ValueError, RedisError):
         raise ValueError(BAD_OPTION) from None
     return redis.Redis(connection_pool=pool)
 
 
 class NotSent(Exception):
-    """Mixed into errors of Redis: no connection was made, or the call was not tried. So nothing was handed over."""
+    """Mixed into errors of Redis: there was no connection, or the call was not tried, so Redis got nothing."""
 
 
 class NotConnected(NotSent, ConnectionError):
@@ -74,8 +83,15 @@ class ConnectTimedOut(NotSent, TimeoutError):
     pass
 
 
+class TooFewReplicas(TimeoutError):
+    """The primary has the write, but too few replicas have acknowledged it in time: a failover may lose it."""
+
+    def __init__(self, wanted: int, acknowledged: int) -> None:
+        super().__init__(f"{acknowledged} of {wanted} replicas have acknowledged the write")
+
+
 class _LeavesReplica:
-    """What the connections of one client do besides."""
+    """A mixin for the connections of one client: after a ReadOnlyError, all of them reconnect."""
 
     siblings: WeakSet[Any]
 
@@ -108,14 +124,14 @@ class _LeavesReplica:
             raise
 
     async def can_read(self: Any) -> bool:
-        """Asked before an idle connection is used: one that can be read is broken, and is replaced."""
+        """Called before an idle connection is used: a readable one is broken and is replaced."""
         with _closed_is_lost():
             return bool(self.should_reconnect() or await super().can_read())  # type: ignore[misc]
 
 
 @contextmanager
 def _closed_is_lost() -> Iterator[None]:
-    """uvloop raises RuntimeError where a transport is closed already; redis-py expects an OSError and lets it pass."""
+    """uvloop raises RuntimeError for a closed transport; redis-py expects an OSError and would not catch it."""
     try:
         yield
     except RuntimeError as error:
@@ -123,7 +139,7 @@ def _closed_is_lost() -> Iterator[None]:
 
 
 class _BlockingLeavesReplica:
-    """A thread has one connection."""
+    """The same mixin for a thread, which has one connection."""
 
     def read_response(self: Any, *how: Any, **more: Any) -> Any:
         try:
@@ -133,31 +149,36 @@ class _BlockingLeavesReplica:
             raise
 
 
-def _leaving(leaves: type, plain: type, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a pool whose connections, plain ones or those that the URL asks for, leave a replica."""
+def _with_mixins(
+    mixins: tuple[type, ...], plain: type, options: dict[str, Any], sentinels: SentinelUrl | None
+) -> dict[str, Any]:
+    """The options of a pool whose connections, of the plain class or the URL's, have these mixins."""
     kind = options.get("connection_class", plain)
-    return {**options, "connection_class": type(kind.__name__, (leaves, kind), {"siblings": WeakSet()})}
+    members: dict[str, Any] = {"siblings": WeakSet(), "sentinels": sentinels}
+    return {**options, "connection_class": type(kind.__name__, (*mixins, kind), members)}
 
 
 def _options(from_url: Any, retry: object, answer_seconds: float) -> dict[str, Any]:
-    """Ours over those of the URL (`from_url` of redis-py would let the URL's win)."""
+    """Our options override those of the URL (with redis-py's `from_url`, the URL's would win)."""
     return {
         **from_url,
         "retry": retry,
         "socket_connect_timeout": CONNECT_SECONDS,
         "socket_timeout": answer_seconds,
-        "protocol": 2,  # with RESP3, redis-py takes a connection with an unread answer in it for a good one
+        "protocol": 2,  # with RESP3, redis-py considers a connection with an unread answer usable
     }
 
 
 def describe(error: Exception) -> str:
-    """Why Redis did not do it, in words for a log or an answer. redis-py's own words name host and port only."""
+    """The reason for a log or an answer. The messages of redis-py contain the host and port, but no password."""
     match error:
         case AuthenticationError():
-            return "Redis does not take our login"
+            return "Redis refuses the login"
+        case TooFewReplicas():
+            return f"Redis: {error}"
         case TimeoutError():
             return "Redis does not answer in time"
         case BusyLoadingError():
-            return "Redis is still reading its data"
+            return "Redis is still loading its data"
         case _:
             return f"Redis: {error}"

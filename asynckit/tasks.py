@@ -1,8 +1,8 @@
-"""Background tasks: none may die unnoticed, and at the end all of them have ended.
+"""Background tasks whose errors are always logged, and how to stop them.
 
-`keep_running` is for a task that must not end, such as one that waits for jobs; `background` for one that ends by
-itself. asyncio reports the error of a task that no one awaits only when the task is garbage-collected, and a task that
-an attribute refers to is never collected: without these two, its error would never be seen.
+Use `keep_running` for a task that must not end, such as one that waits for jobs, and `background` for one that ends by
+itself. asyncio reports the error of a task that is never awaited only when the task is garbage-collected, and a task to
+which an attribute refers is not collected: without these two functions, its error would not be logged.
 """
 
 import asyncio
@@ -47,10 +47,11 @@ def keep_running(
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]], again_seconds: float = CANCEL_AGAIN_SECONDS) -> None:
-    """Cancel them and wait until all have ended, however they do.
+    """Cancel the tasks and wait until all have ended, with a result or an error.
 
-    Once is not enough: before Python 3.12, `asyncio.wait_for` swallows a cancellation that comes as its work is done
-    (https://github.com/python/cpython/issues/86296), and redis-py sends each command through it. So cancel repeatedly.
+    One cancellation is not enough: before Python 3.12, `asyncio.wait_for` swallows a cancellation that comes as its
+    work is done (https://github.com/python/cpython/issues/86296), and redis-py sends each command through it. So cancel
+    repeatedly.
     """
     left = {task for task in tasks if not task.done()}
     while left:

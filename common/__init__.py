@@ -1,9 +1,9 @@
 """What the six strategies share.
 
-settings   read once at the start, from the environment and from .env
+settings   the settings, read once at the start from the environment and from .env
 address    hosts and ports: what to bind, what to print
 handover   what an error of Redis means for an email
-mail       the email, the mailer, the rules for another attempt
+mail       the email, the mailer, the rules for retries
 http       the web frame, the guard, listening, the chapters as pages
 processes  `make run-N`: children, signals, terminals, the steps of a chapter
 services   the embedded inbox and Valkey

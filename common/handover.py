@@ -1,4 +1,4 @@
-"""What an error of Redis means for an email that was to be handed over."""
+"""What an error of Redis means for an email that the server tried to hand over."""
 
 from redis.exceptions import AuthenticationError, BusyLoadingError, MaxConnectionsError, RedisError, ResponseError
 
@@ -7,10 +7,10 @@ from common.mail.errors import CannotAccept, NoAnswer
 
 
 def handover_error(*errors: RedisError) -> CannotAccept | NoAnswer:
-    """What the errors of a write, and of its repetition, mean for the email.
+    """Return what the errors of a write and of its repetition mean for the email.
 
-    CannotAccept: Redis has certainly not taken it, because it says so or no command reached it. NoAnswer: a command was
-    sent and its answer did not come, so Redis may have taken it.
+    CannotAccept: Redis certainly does not have the email, because Redis said so or no command reached it. NoAnswer: a
+    command was sent and its answer did not come, so Redis may have the email.
     """
     certain = (NotSent, ResponseError, AuthenticationError, BusyLoadingError, MaxConnectionsError)
     if all(isinstance(error, certain) for error in errors):

@@ -1,7 +1,7 @@
-"""One small settings object, read once at the start from the environment and from `.env`.
+"""The settings of all strategies, read once at the start from the environment and from `.env`.
 
-The environment wins over `.env`; an empty value counts as unset. A bad value is one clear line on stderr and exit
-status 2, and that line never repeats the value: a URL may hold a password.
+The environment wins over `.env`; an empty value counts as unset. A bad value ends the program with one line on stderr
+and exit status 2. That line never repeats the value, because a URL may contain a password.
 """
 
 import ipaddress
@@ -18,17 +18,19 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from asynckit.backoff import scheduled_pause
 from asynckit.redis_client import redis_client
+from asynckit.sentinel import read_sentinel_url
 from common.mail.emails import Address, BadEmail, read_address
 
-MOST_PAUSE = 86_400.0  # seconds
+MAX_PAUSE = 86_400.0  # seconds
 USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
-NATS_PORT = 4322  # where the embedded NATS is when nothing else is said and the port is free
-VALKEY_PORT = 6390  # where the embedded Valkey is when nothing else is said and the port is free
+SENTINEL_SERVICE = "sixways"  # what the embedded sentinels call their primary
+NATS_PORT = 4322  # the embedded NATS's port if NATS_PORT is not set and the port is free
+VALKEY_PORT = 6390  # the embedded Valkey's port if VALKEY_PORT is not set and the port is free
 
 
 @dataclass(frozen=True)
 class SmtpServer:
-    """Where mail is handed in. `tls` means TLS from the first byte (port 465), not STARTTLS."""
+    """The mail server to send to. `tls` means TLS from the first byte (port 465), not STARTTLS."""
 
     host: str
     port: int
@@ -41,12 +43,12 @@ class SmtpServer:
         return is_loopback(self.host)
 
     def __str__(self) -> str:
-        """The address for logs and pages: no user, no password."""
+        """The address for logs and pages, without user and password."""
         return f"{self.host}:{self.port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this name or address can only mean this machine."""
+    """Whether this name or address always means this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -59,7 +61,7 @@ def read_smtp_url(url: str) -> SmtpServer:
     """Read `smtp://[user:password@]host[:port]` or `smtps://…`; user and password are percent-encoded.
 
     Default ports: 465 for smtps (RFC 8314), 587 for smtp with a login (submission, RFC 6409), else 25.
-    Raises ValueError with a reason that names no part of the URL.
+    Raises ValueError with a reason that repeats no part of the URL.
     """
     try:
         parts = urlsplit(url)
@@ -90,14 +92,17 @@ def _check_smtp_url(url: SecretStr) -> SecretStr:
 
 
 def _check_redis_url(url: SecretStr) -> SecretStr:
-    """Raises ValueError with a reason that names no part of the URL."""
+    """Raises ValueError with a reason that repeats no part of the URL."""
+    if read_sentinel_url(url.get_secret_value()) is not None:
+        redis_client(url.get_secret_value())
+        return url
     try:
         parts = urlsplit(url.get_secret_value())
         port = parts.port
     except ValueError:
         raise ValueError("is not a URL; expected redis://user:password@host:6379/0") from None
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("must begin with redis://, rediss:// or unix://")
+        raise ValueError("must begin with redis://, rediss://, unix:// or redis+sentinel://")
     if parts.scheme == "unix":
         if not parts.path:
             raise ValueError("names no socket; expected unix:///path/to/socket?db=0")
@@ -105,7 +110,7 @@ def _check_redis_url(url: SecretStr) -> SecretStr:
         raise ValueError("names no host; expected redis://user:password@host:6379/0")
     elif port == 0 or parts.fragment or not re.fullmatch("/?[0-9]*", parts.path):
         raise ValueError("must end with host, port and number; percent-encode / ? # and @ in user and password")
-    redis_client(url.get_secret_value())  # raises ValueError at an option that redis-py does not know
+    redis_client(url.get_secret_value())  # raises ValueError for an option that redis-py does not know
     return url
 
 
@@ -135,12 +140,12 @@ def _check_sender(text: str) -> str:
 
 
 def read_pauses(text: str) -> tuple[float, ...]:
-    """Read "1 5 30": seconds, separated by spaces or commas. Raises ValueError."""
+    """Read pauses in seconds, separated by spaces or commas: "1 5 30". Raises ValueError."""
     try:
         pauses = tuple(float(word) for word in text.replace(",", " ").split())
     except ValueError:
         pauses = ()
-    if not pauses or not all(0 < pause <= MOST_PAUSE for pause in pauses):
+    if not pauses or not all(0 < pause <= MAX_PAUSE for pause in pauses):
         raise ValueError("expected pauses in seconds, such as 1 5 30 300, each above 0 and at most a day")
     return pauses
 
@@ -163,21 +168,26 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Port = 8080
-    page_password: SecretStr | None = None  # what the pages ask for before a change
+    page_password: SecretStr | None = None  # the password for changes on the pages
     smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)] | None = None
     smtp_sessions: PositiveInt = 20
     smtp_connect_seconds: Seconds = 5.0
-    smtp_send_seconds: Seconds = 20.0  # strategy 1: for the whole of a send, because its caller waits
+    smtp_send_seconds: Seconds = 20.0  # strategy 1: for a whole send, because its caller waits
     smtp_greeting_seconds: Seconds = 300.0  # 2 to 6: for each answer of the server, as RFC 5321, 4.5.3.2, says
     smtp_command_seconds: Seconds = 300.0
     smtp_data_seconds: Seconds = 120.0
     smtp_answer_seconds: Seconds = 600.0
     email_from: Annotated[str, AfterValidator(_check_sender)] = "workshop@example.com"
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
+    topology: Annotated[Literal["single", "sentinel"], Field(validation_alias="REDIS")] = "single"  # the embedded Redis
+    sentinel_1_port: Port | None = None  # of the embedded sentinels, set by `make run-N REDIS=sentinel`
+    sentinel_2_port: Port | None = None
+    sentinel_3_port: Port | None = None
+    ack_replicas: Annotated[int, Field(ge=0, le=10)] = 0  # strategies 5 and 6: replicas that a 2xx waits for
     nats_url: Annotated[SecretStr, AfterValidator(_check_nats_url)] | None = None  # strategy 6 with LOG=jetstream
-    nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1  # on how many nodes of a cluster each event is before its 202
+    nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1  # how many nodes of a cluster keep each event
     emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    attempts: PositiveInt = 31  # with the pauses below, for about a day
+    attempts: PositiveInt = 31  # with the pauses below they last about a day
     retry_pauses_seconds: Annotated[str, AfterValidator(_check_pauses)] = "1 5 30 120 300 900 1800 3600"
     email_class: Literal["sendEmail", "SendEmail"] = "sendEmail"  # strategy 5: Ruby workers run only the second
     drain_seconds: Seconds = 10.0
@@ -187,36 +197,41 @@ class Settings(BaseSettings):
     valkey_port: Port | None = None  # unset: VALKEY_PORT or the next free one
     nats_port: Port | None = None  # unset: NATS_PORT or the next free one
     data_dir: Path = Path(".data")
-    role: str | None = None  # `make run-5 ROLE=worker`: this one role only
+    role: str | None = None  # `make run-5 ROLE=worker`: only this role
     step: str | None = None  # `make run-5 STEP=pop`: one of the chapter's steps in place of the full worker
-    demo: bool = False  # `make run-5 DEMO=1`: the strategy's demonstration in the place of its roles
-    workers: PositiveInt = 1  # `make run-5 WORKERS=3`: so many worker processes
-    log: Literal["lua", "streams", "jetstream"] = "lua"  # strategy 6: on which of its logs
-    partition_seconds: Seconds = 60.0  # strategy 6: so long a partition of the log takes events
-    retention_seconds: Seconds = 86_400.0  # strategy 6: events older than that are deleted, once every consumer is done
-    retention_bytes: PositiveInt = 1_000_000_000  # and the oldest while all are larger than that
+    demo: bool = False  # `make run-5 DEMO=1`: the strategy's demonstration in place of its roles
+    workers: PositiveInt = 1  # `make run-5 WORKERS=3`: the number of worker processes
+    log: Literal["lua", "streams", "jetstream"] = "lua"  # strategy 6: the implementation of the log
+    partition_seconds: Seconds = 60.0  # strategy 6: how long a partition of the log takes events
+    # Strategy 6 deletes events that every consumer has processed when they are older than this,
+    retention_seconds: Seconds = 86_400.0
+    retention_bytes: PositiveInt = 1_000_000_000  # and the oldest ones while the log is larger than this
 
     @cached_property
     def smtp(self) -> SmtpServer:
-        """The mail server: the one of SMTP_URL, else the embedded inbox."""
+        """The mail server that SMTP_URL names, or else the embedded inbox."""
         if self.smtp_url is None:
             return SmtpServer("127.0.0.1", self.inbox_smtp_port)
         return read_smtp_url(self.smtp_url.get_secret_value())
 
     def retry_pause(self, attempt: int) -> float:
-        """How long an email waits after its failed attempt number `attempt`: seconds."""
+        """How long an email waits after failed attempt number `attempt`, in seconds."""
         return scheduled_pause(read_pauses(self.retry_pauses_seconds), attempt)
 
     @property
     def redis(self) -> str:
-        """The URL of Redis: REDIS_URL, else the embedded Valkey. It may hold a password: never log it."""
+        """REDIS_URL, or else the URL of the embedded Valkey. Never log it, because it may contain a password."""
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
+        if self.topology == "sentinel":
+            ports = (self.sentinel_1_port, self.sentinel_2_port, self.sentinel_3_port)
+            hosts = ",".join(f"127.0.0.1:{port}" for port in ports if port is not None)
+            return f"redis+sentinel://{hosts}/{SENTINEL_SERVICE}/0"
         return f"redis://127.0.0.1:{self.valkey_port or VALKEY_PORT}/0"
 
     @property
     def nats(self) -> str:
-        """The URL of NATS: NATS_URL, else the embedded server. It may hold a password: never log it."""
+        """NATS_URL, or else the URL of the embedded NATS. Never log it, because it may contain a password."""
         if self.nats_url is not None:
             return self.nats_url.get_secret_value()
         return f"nats://127.0.0.1:{self.nats_port or NATS_PORT}"
@@ -227,12 +242,12 @@ class Settings(BaseSettings):
 
     @cached_property
     def id_domain(self) -> str:
-        """The right side of the Message-IDs made here: a domain that is the sender's own."""
+        """The part after the @ in the Message-IDs that we create: the sender's domain."""
         return self.sender.wire.rpartition("@")[2]
 
     @property
     def inbox_page(self) -> str | None:
-        """The address of the embedded inbox's page; None when mail goes to a server of your own."""
+        """The URL of the embedded inbox's page; None if SMTP_URL names another mail server."""
         return f"http://127.0.0.1:{self.inbox_port}/" if self.smtp_url is None else None
 
 

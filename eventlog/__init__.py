@@ -1,12 +1,13 @@
 """An immutable log of events in Redis that any number of consumers read, each at its own pace.
 
 log          the interface of both logs, its keys and its guarantees: read this first
-partitions   the log on lists and Lua; tail, reader and inspection are its parts
+partitions   the log on lists and Lua; appender, reader and inspection are its parts
 streams      the same log on Redis Streams
 jetstream    the same log on NATS JetStream; jetstream_inspection and nats_* are its parts
-interface    what consumers, producers and the page need of any of them
-consumers    claim, handle, commit; retries and parked events
-handlers     what a consumer calls
-syndication  an event becomes a job in the queue of each application that subscribed
+interface    what consumers, producers and the page call on any of these logs
+leases       commit, put back, delay, park, renew: what the holder of a lease can do
+consumers    claim, call the handler, commit; outcomes reports the results to the log
+handlers     the interface of a handler
+syndication  each event becomes a job in the queue of every application that subscribed
 dashboard    the page at /log
 """

@@ -1,4 +1,4 @@
-"""The producer's side of the partitions: finding the open one, and following the seals."""
+"""The producer's side of the partitions: find the open partition, follow the seals, append."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,27 +6,28 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from .bytes_redis import BytesRedis, bytes_redis
 from .events import Event
 from .keys import PARTITIONS, key, keys, numbers
 from .scripts import Scripts
 
-REMEMBER_SECONDS = 60  # so long, at least, an append of the same id is found out
-TOMBSTONE_SECONDS = 86_400  # how a trimmed partition ended is remembered for so long
-TRIES = 100  # each seal that one comes to costs one, and so does a Redis that somebody has emptied
+REMEMBER_SECONDS = 60  # a repeated append finds its id for at least this long
+TOMBSTONE_SECONDS = 86_400  # how long the seal of a trimmed partition is kept
+TRIES = 100  # each seal on the way to the open partition takes one, and so does a Redis that was emptied
 
 
 class Appender:
-    """Where this process believes the end of the log to be. If it is wrong, a seal says so and where to go."""
+    """Remembers the last known open partition. If that is sealed, its seal leads to the next one."""
 
     def __init__(self, redis: Redis, scripts: Scripts, partition_ms: int, partition_events: int) -> None:
-        self._redis: Any = redis
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
         self._limits = (partition_ms, partition_events, REMEMBER_SECONDS)
         self._open: int | None = None
-        self._sealed: list[int] = []  # those before it in which an id may still be remembered
+        self._sealed: list[int] = []  # the partitions before it whose ids may still be remembered
 
     async def append(self, items: Sequence[tuple[Event, bool]]) -> list[str]:
-        """The position of each event; with True, its id is new for sure. Raises RedisError."""
+        """Return the position of each event. True: the id is certainly new. Raises RedisError."""
         lines = [b"%s %s\n" % (event.id.encode(), event.to_json()) for event, _ in items]
         old = [event.id for event, new in items if not new]
         known: dict[str, str] = {}
@@ -36,7 +37,7 @@ class Appender:
             if old:
                 known |= await self._search([n for n in sealed if n not in searched], old)
                 searched.update(sealed)
-                # What is known stays where it is: in the open partition it would be new.
+                # An event that a sealed partition has must not be appended again: the open partition lacks its id.
                 lines = [b"%s %s\n" % (e.id.encode(), e.to_json()) for e, _ in items if e.id not in known]
             what, *rest = await self._append_to(number, lines)
             if what == b"appended":
@@ -48,16 +49,16 @@ class Appender:
             self._open = None
             if what == b"sealed":
                 await self._follow(*rest)
-            else:  # it was forgotten, or somebody has emptied Redis: it leads nowhere
+            else:  # missing: its tombstone has expired, or Redis was emptied
                 await self._redis.zrem(PARTITIONS, number)
-        raise RedisError("the log changes faster than one can append to it")
+        raise RedisError(f"could not append: the open partition has changed {TRIES} times")
 
     async def _append_to(self, number: int, lines: Sequence[bytes]) -> Any:
         of_one = keys(number, "partitions", "state", "ids", "counters")
-        return await self._scripts.run("append", of_one, number, *self._limits, b"".join(lines))
+        return await self._scripts.run_acknowledged("append", of_one, number, *self._limits, b"".join(lines))
 
     async def _search(self, sealed: Sequence[int], ids: Sequence[str]) -> dict[str, str]:
-        """Where these ids are in partitions that are sealed, and so can get no more of them."""
+        """The positions of these ids in sealed partitions, which get no new ids."""
         if not sealed:
             return {}
         pipeline = self._redis.pipeline(transaction=False)
@@ -70,40 +71,44 @@ class Appender:
             if index is not None
         }
 
-    async def _follow(self, number: bytes, first: int, told: bytes) -> None:
-        """Open the partition to which a seal points, then make it known: so all that is known can be used.
+    async def _follow(self, number: bytes, first: int, sealed_at: bytes) -> None:
+        """Open the partition that a seal names, then list it: so every listed partition is open for appends.
 
-        Not when a later one is known, for it may be trimmed and forgotten. When none was, it cannot have been forgotten
-        before the end of a tombstone, however long this process sleeps from here on: open.lua looks at the time.
+        If a later partition is listed, this one may have been trimmed and deleted already, so it must not be opened.
+        If none is, it cannot have been deleted before a tombstone expires. This process may be suspended here for
+        longer than that, so open.lua compares the time.
         """
         last = await last_known(self._redis)
         if last is not None and last >= int(number):
             return
-        if await self._scripts.run("open", [key(number.decode(), "state")], first, told, TOMBSTONE_SECONDS * 500):
+        half_a_tombstone_ms = TOMBSTONE_SECONDS * 500
+        if await self._scripts.run("open", [key(number.decode(), "state")], first, sealed_at, half_a_tombstone_ms):
             await self._scripts.run("make_known", [PARTITIONS], number)
 
     async def _find(self) -> tuple[int, list[int]]:
-        """The last partition that is known, and those before it in which an id may be remembered."""
+        """The last partition that is listed, and those before it in which an id may be remembered."""
         last = await last_known(self._redis)
         sealed: list[int] = []
-        if last is None:  # all begin at 0, which holds no event
+        if last is None:  # every log begins with partition 0, which holds no event
             await open_first(self._scripts)
             last = 0
         else:
-            # A partition's seal is as old as the one after it. So: what was opened within that time, and one more.
+            # A partition is sealed when the next one is opened. So these are the partitions that were opened within
+            # REMEMBER_SECONDS, and the one before them.
             since = last - REMEMBER_SECONDS * 1000
             recent = await self._redis.zrangebyscore(PARTITIONS, since, f"({last}")
             before = await self._redis.zrevrangebyscore(PARTITIONS, f"({since}", "-inf", start=0, num=1)
             sealed = numbers([*before, *recent])
-        self._open, self._sealed = last, sealed  # together, or an id would not be searched for where it is
+        # Set both without an await in between: a concurrent append must not search the wrong partitions for its id.
+        self._open, self._sealed = last, sealed
         return last, sealed
 
 
-async def last_known(redis: Any) -> int | None:
-    """The seals lead on from there."""
+async def last_known(redis: BytesRedis) -> int | None:
+    """The last partition that is listed; its seal leads to any later one."""
     return next(iter(numbers(await redis.zrange(PARTITIONS, -1, -1))), None)
 
 
 async def open_first(scripts: Scripts) -> None:
-    """Where all begin. A second time does nothing, but is a write nevertheless."""
+    """Open partition 0, with which every log begins. If it is open, this is still a write but changes no data."""
     await scripts.run("open", [key(0, "state")], 0)

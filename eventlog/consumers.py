@@ -1,43 +1,42 @@
-"""A consumer at work: claim, handle, commit; and what becomes of an event whose handler fails.
+"""A consumer: it claims events, calls its handler, and commits. When the handler fails, it delays or parks the event.
 
-Order. New events are claimed in the order of the log, and their handlers begin in that order. With a window of one and
-one process, each ends before the next begins. With more, several run at a time and may end in any order; and an event
-that is tried again, or taken over from a dead process, comes behind younger ones. Whoever needs order among some of
-the events only (those of one customer, say) needs a log for each.
+Order. A consumer claims new events in the order of the log, and starts their handlers in that order. With a window of 1
+and one process, each handler ends before the next one starts. With a larger window or more processes, several handlers
+run at the same time and may end in any order. An event that is retried or taken over from a dead process comes after
+younger ones. If some events need an order (those of one customer, for example), give them a log of their own.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import DataError
 
 from asynckit.backoff import Pause, backoff_seconds
-from asynckit.log_limit import OncePerSecond
 from asynckit.tasks import background, end_tasks
 
 from .errors import LOG_ERRORS, describe
 from .events import Claimed, Event
-from .handlers import BatchHandler, ErrorKind, Handler, Sleeper, default_error_kind
+from .handlers import BatchHandler, ErrorKind, Handler, OnDemandHandler, default_error_kind
 from .interface import EventLog
-from .log import BEGINNING, LONGEST_PAUSE
+from .leases import LONGEST_PAUSE
+from .log import BEGINNING
+from .outcomes import RECONNECT_CAP_SECONDS, Outcomes, redis_log
 
-CRASH_LIMIT = 5  # an event whose workers have died more often is parked
-EARLY_SECONDS = 0.05  # so much too early is in time
-CLAIM_SECONDS = 5.0  # one claim waits for so long, then another one does
-SLEEP_SECONDS = 1.0  # between two looks whether a handler is wanted
-AGAIN_CAP_SECONDS = 0.5  # between two tries to reach a Redis that is away
-REST_CAP_SECONDS = 2.0  # between two tries of a handler that needs a Redis that is away, or full
+CRASH_LIMIT = 5  # an event is parked when more workers than this have died while handling it
+EARLY_SECONDS = 0.05  # an event that is due within this time is handled now
+CLAIM_SECONDS = 5.0  # how long one claim waits for events
+CHECK_SECONDS = 1.0  # between two checks whether a handler is needed, and after an unexpected error
+PAUSE_CAP_SECONDS = 2.0  # the longest pause of a handler that needs a Redis that is down or full
 
 log = logging.getLogger(__name__)
-away_log = OncePerSecond(log)  # one for all consumers of a process: they lose the same Redis
 
 
 class Consumer:
-    """One handler in one process. Others of the same name, in other processes, share the events with it."""
+    """Runs one handler in this process. Consumers with the same name in other processes share the events with it."""
 
     def __init__(
         self,
@@ -47,85 +46,96 @@ class Consumer:
         pause: Pause = backoff_seconds,
         error_kind: Callable[[Exception], ErrorKind] = default_error_kind,
     ) -> None:
-        """`error_kind` says what an error of the handler means; it is not asked about a RedisError."""
+        """`error_kind` classifies the errors of the handler. It is not called for a RedisError."""
         self.name = handler.name
-        self.handled = self.failed = 0
         self._events = events
         self._handler = handler
         self._attempts = attempts
         self._pause_after = pause
         self._error_kind = error_kind
-        # A killed worker takes all events with it that it holds. So an event that never finished is claimed a third
-        # time at least: then it is handled alone, and only an event that was alone can be to blame.
+        # A worker that is killed leaves all events that it held unfinished. From its third claim on, such an event is
+        # handled alone. Only then can it be blamed for a crash, so the limit is at least 2.
         self._crashes = min(max(attempts, 2), CRASH_LIMIT)
+        self._outcomes = Outcomes(events, handler.name)
         self._failures: dict[str, int] = {}  # position -> how often an event that is held has failed
-        self._held: dict[int, Claimed] = {}  # by id(), for after a replay the same event may be held twice
+        self._held: dict[int, Claimed] = {}  # by id(), because after a replay the same event may be held twice
         self._tasks: set[asyncio.Task[None]] = set()
         self._alone: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._stopping = False
-        self._rests = 0  # in a row
-        self._rest_until = 0.0  # time.monotonic()
-        self._again_log = OncePerSecond(log)
+        self._redis_failures = 0  # of the handler, since its last success
+        self._paused_until = 0.0  # time.monotonic()
+
+    @property
+    def handled(self) -> int:
+        return self._outcomes.handled
+
+    @property
+    def failed(self) -> int:
+        return self._outcomes.failed
 
     def held(self) -> tuple[Claimed, ...]:
-        """What has a lease that must be kept alive. Called by the heartbeat's thread."""
+        """The events whose leases must be renewed. The heartbeat calls this in its own thread."""
         return tuple(self._held.values())
 
     async def run(self) -> None:
-        """Take events until `stop`."""
+        """Claim and handle events until `stop`."""
         failures = 0
         while not self._stopping:
-            if isinstance(self._handler, Sleeper):
-                await self._sleep(self._handler)
+            if isinstance(self._handler, OnDemandHandler):
+                await self._wait_until_needed(self._handler)
             room = await self._room()
             try:
                 claimed = await self._events.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
-                claimed = await self._due(claimed)
+                claimed = await self._put_back_early(claimed)
                 failures = 0
             except LOG_ERRORS as error:
                 failures += 1
-                away_log.warning("%s claims nothing: %s", self._handler.name, describe(error))
-                await self._pause(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
+                redis_log.warning("%s cannot claim events: %s", self._handler.name, describe(error))
+                await self._pause(backoff_seconds(failures, base=0.05, cap=RECONNECT_CAP_SECONDS))
                 continue
-            except Exception:  # a bug, or data that nobody expected: a consumer must not stand still for ever
+            except Exception:  # a bug or bad data: the consumer must go on
                 log.exception("error while %s claimed", self._handler.name)
-                await self._pause(SLEEP_SECONDS)
+                await self._pause(CHECK_SECONDS)
                 continue
             self._begin(claimed)
             if isinstance(self._handler, BatchHandler) and claimed:
                 await self._pause(self._handler.gather_seconds)
 
-    async def _sleep(self, handler: Sleeper) -> None:
-        """Until it is wanted. Who sleeps is no consumer: nothing is kept for it, and it begins at the beginning."""
+    async def _wait_until_needed(self, handler: OnDemandHandler) -> None:
+        """Until then this is not a registered consumer, so the log keeps no events for it. It starts at the beginning.
+
+        A RedisError is not logged here: the other consumers log it.
+        """
         while not self._stopping:
-            with suppress(*LOG_ERRORS):  # the others say so in the log
-                awake = handler.name in await self._events.consumers()
-                if await handler.wanted():
-                    if not awake:
-                        log.info("%s is wanted", handler.name)
+            with suppress(*LOG_ERRORS):
+                registered = handler.name in await self._events.consumers()
+                if await handler.needed():
+                    if not registered:
+                        log.info("%s is needed and starts at the beginning of the log", handler.name)
                         await self._events.replay(handler.name, BEGINNING)
                     return
-                if awake:
+                if registered:
                     await self._events.leave(handler.name)
-            await self._pause(SLEEP_SECONDS)
+            await self._pause(CHECK_SECONDS)
 
     def stop(self) -> None:
-        """Take nothing new."""
+        """Claim no more events."""
         self._stopping = True
         self._changed.set()
 
     async def _room(self) -> int:
-        """Wait until there is room for a good part of the window, for one claim costs as much as many; 0 at the end.
+        """Wait for free places in the window and return their number; 0 after `stop`.
 
-        While something is handled alone, or Redis is away for the handler, wait until nothing is in hand.
+        Waits for a quarter of the window, because one claim of many events costs no more than a claim of one. While an
+        event is handled alone, or the handler's Redis is down, waits until no event is held.
         """
         while not self._stopping:
             room = self._handler.window - len(self._held)
-            all_of_it = self._rests > 0 or (self._alone is not None and not self._alone.done())
-            enough = self._handler.window if all_of_it else max(1, self._handler.window // 4)
-            if (rest := self._rest_until - time.monotonic()) > 0:
-                await self._pause(rest)
+            needs_all = self._redis_failures > 0 or (self._alone is not None and not self._alone.done())
+            enough = self._handler.window if needs_all else max(1, self._handler.window // 4)
+            if (pause := self._paused_until - time.monotonic()) > 0:
+                await self._pause(pause)
             elif room >= enough:
                 return room
             else:
@@ -134,59 +144,61 @@ class Consumer:
         return 0
 
     async def _pause(self, seconds: float) -> None:
-        """So many seconds, unless the end comes first."""
+        """Sleep; `stop` ends the pause early."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self._stopping:
                     self._changed.clear()
                     await self._changed.wait()
 
-    async def _due(self, claimed: Sequence[Claimed]) -> list[Claimed]:
-        """Those whose pause has ended. The others go back, and no attempt is counted.
+    async def _put_back_early(self, claimed: Sequence[Claimed]) -> list[Claimed]:
+        """Put back the events that are not due yet, without counting an attempt, and return the others.
 
-        If Redis does not say, they are handled now: too early an attempt costs less than a lease.
+        If Redis does not answer, all are handled now: an early attempt costs less than waiting for the leases to end.
         """
         again = [one for one in claimed if one.attempts > 1]
         try:
             delays = await self._events.delays(self.name, again)
         except LOG_ERRORS:
             return list(claimed)
-        ready, early = [], []
+        due, early = [], []
         for one in claimed:
             seconds, failures = delays.get(one.position, (0.0, 0)) if one.attempts > 1 else (0.0, 0)
             if seconds > EARLY_SECONDS:
                 early.append(self._events.put_back(one, min(seconds, LONGEST_PAUSE), tried=False))
             else:
-                ready.append(one)
+                due.append(one)
                 if failures:
                     self._failures[one.position] = failures
-        await asyncio.gather(*early, return_exceptions=True)  # what does not go back waits for the end of its lease
-        return ready
+        await asyncio.gather(*early, return_exceptions=True)  # after an error the event waits for its lease to end
+        return due
 
     def _begin(self, claimed: Sequence[Claimed]) -> None:
+        """Start the handlers of these events."""
         now = time.monotonic()
-        claimed = [one for one in claimed if now <= one.until]  # else we were asleep: somebody else has it by now
+        # If the process was suspended after the claim, another process may have the lease now.
+        claimed = [one for one in claimed if now <= one.until]
         self._held |= {id(one): one for one in claimed}
-        crowd: list[Claimed] = []
-        suspects: list[Claimed] = []
+        ordinary: list[Claimed] = []
+        isolated: list[Claimed] = []
         for one in claimed:
             if one.attempts - 1 - self._failures.get(one.position, 0) > self._crashes:
-                why = f"claimed {one.attempts - 1} times and never finished: it may kill its worker"
-                self._start(self._park(one, why), [one])
+                reason = f"claimed {one.attempts - 1} times and never finished: it may kill its worker"
+                self._start(self._outcomes.park(one, reason), [one])
             else:
-                (suspects if one.alone else crowd).append(one)
-        if isinstance(self._handler, BatchHandler) and crowd:
-            self._start(self._handle_many(self._handler, crowd), crowd)
+                (isolated if one.alone else ordinary).append(one)
+        if isinstance(self._handler, BatchHandler) and ordinary:
+            self._start(self._handle_many(self._handler, ordinary), ordinary)
         else:
-            for one in crowd:
+            for one in ordinary:
                 self._start(self._handle(one), [one])
-        if suspects:
-            self._alone = self._start(self._handle_alone(suspects), suspects)
+        if isolated:
+            self._alone = self._start(self._handle_alone(isolated), isolated)
 
     def _start(self, work: Coroutine[Any, Any, None], claimed: Sequence[Claimed]) -> asyncio.Task[None]:
         def end(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            if not task.cancelled():  # else it is given back
+            if not task.cancelled():  # `drain` gives back the events of a cancelled task
                 for one in claimed:
                     self._held.pop(id(one), None)
                     self._failures.pop(one.position, None)
@@ -197,19 +209,18 @@ class Consumer:
         task.add_done_callback(end)
         return task
 
-    async def _handle_alone(self, suspects: Sequence[Claimed]) -> None:
-        """One may be what has killed two workers: it begins when nothing else is in hand that it could take along."""
-        while len(self._held) > len(suspects):
+    async def _handle_alone(self, isolated: Sequence[Claimed]) -> None:
+        """One of these events may have killed two workers. Handle each one while no other event is held."""
+        while len(self._held) > len(isolated):
             self._changed.clear()
             await self._changed.wait()
-        for one in suspects:
-            log.warning(
-                "%s: two workers have died while handling %s; it is handled alone", self._handler.name, one.position
-            )
+        for one in isolated:
+            line = "%s: two workers have died while handling %s; it is handled alone"
+            log.warning(line, self._handler.name, one.position)
             await self._handle(one)
 
     async def _handle_many(self, handler: BatchHandler, claimed: Sequence[Claimed]) -> None:
-        """The same as `_handle` for many. What fails is halved, until what is at fault is alone and the rest done."""
+        """Like `_handle` for a batch. A batch that fails is halved, until each event that fails is on its own."""
         if len(claimed) == 1:
             await self._handle(claimed[0])
             return
@@ -217,17 +228,18 @@ class Consumer:
             events = [self._wanted(one) for one in claimed]
             await handler.handle_many([event for event in events if event is not None])
         except Exception as error:
-            if _redis_is_away(error):
-                await self._put_off(claimed, error)
+            if _is_redis_failure(error):
+                await self._redis_failed(claimed, error)
                 return
             middle = len(claimed) // 2
             await self._handle_many(handler, claimed[:middle])
             await self._handle_many(handler, claimed[middle:])
         else:
-            await self._commit(claimed, events.count(None), lambda: self._commit_many(claimed))
+            self._redis_failures = 0
+            await self._outcomes.commit_many(claimed, events.count(None))
 
     async def _handle(self, claimed: Claimed) -> None:
-        """Commit after the work, not before: this line decides that nothing is lost, and that something may repeat."""
+        """Commit after the work, not before: no event is lost, and an event may be handled twice."""
         try:
             event = self._wanted(claimed)
             if event is not None:
@@ -235,98 +247,46 @@ class Consumer:
         except Exception as error:
             await self._failed(claimed, error)
         else:
-            await self._commit([claimed], int(event is None), lambda: self._events.commit(claimed))
+            self._redis_failures = 0
+            await self._outcomes.commit(claimed, unwanted=event is None)
 
     def _wanted(self, claimed: Claimed) -> Event | None:
-        """The event, if this handler wants it. Raises BadEvent."""
+        """The event; None if the handler does not ask for it. Raises BadEvent."""
         event = claimed.event()
         return event if self._handler.events is None or event.name in self._handler.events else None
 
-    async def _commit(self, claimed: Sequence[Claimed], unwanted: int, commit: Callable[[], Awaitable[bool]]) -> None:
-        self._rests = 0
-        self.handled += len(claimed)
-        where = claimed[0].position if len(claimed) == 1 else f"one of {len(claimed)} from {claimed[0].position} on"
-        await self._told(where, commit)
-        with suppress(*LOG_ERRORS):  # they go away by themselves
-            await self._events.forget_delays(claimed)
-        self._events.count_unwanted(self._handler.name, unwanted)
-
-    async def _commit_many(self, claimed: Sequence[Claimed]) -> bool:
-        return all(await self._events.commit_many(claimed))
-
     async def _failed(self, claimed: Claimed, error: Exception) -> None:
-        if _redis_is_away(error):
-            await self._put_off([claimed], error)
+        if _is_redis_failure(error):
+            await self._redis_failed([claimed], error)
             return
-        what = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
         kind = self._error_kind(error)
         if kind is ErrorKind.BUG:
             log.exception("error while %s handled %s", self._handler.name, claimed.position)
         if kind is ErrorKind.PERMANENT or claimed.attempts >= self._attempts:
-            await self._park(claimed, what)
+            await self._outcomes.park(claimed, reason)
             return
         failures = self._failures.get(claimed.position, 0) + 1
-        pause = self._pause_after(claimed.attempts)
-        if await self._told(claimed.position, lambda: self._events.delay(claimed, pause, failures)):
-            self._again_log.warning("%s: %s again in %.1f s: %s", self._handler.name, claimed.position, pause, what)
+        await self._outcomes.delay(claimed, self._pause_after(claimed.attempts), failures, reason)
 
-    async def _put_off(self, claimed: Sequence[Claimed], error: Exception) -> None:
-        """Redis is at fault and no event: that was no attempt, and this consumer claims nothing for a moment."""
+    async def _redis_failed(self, claimed: Sequence[Claimed], error: Exception) -> None:
+        """Redis failed and not the events: put them back without counting an attempt, and pause this consumer."""
         now = time.monotonic()
-        if now >= self._rest_until:  # else they have failed beside the one that has said so
-            self._rests += 1
-            self._rest_until = now + backoff_seconds(self._rests, base=0.1, cap=REST_CAP_SECONDS)
-        away_log.warning("%s handles nothing for a moment: %s", self._handler.name, describe(error))
+        if now >= self._paused_until:  # several handlers fail at the same time and count as one failure
+            self._redis_failures += 1
+            self._paused_until = now + backoff_seconds(self._redis_failures, base=0.1, cap=PAUSE_CAP_SECONDS)
+        redis_log.warning("%s pauses: %s", self._handler.name, describe(error))
         for one in claimed:
-            await self._put_back(one, 0.0, tried=False)
-
-    async def _put_back(self, claimed: Claimed, pause: float, *, tried: bool = True) -> bool:
-        return await self._told(claimed.position, lambda: self._events.put_back(claimed, pause, tried=tried))
-
-    async def _park(self, claimed: Claimed, why: str) -> None:
-        where, attempts = claimed.position, claimed.attempts
-        if await self._told(where, lambda: self._events.park(claimed, why)):
-            self.failed += 1
-            with suppress(*LOG_ERRORS):
-                await self._events.forget_delays([claimed])
-            log.error("%s gave up %s after %d attempt(s): %.300s", self._handler.name, where, attempts, why)
-
-    async def _told(self, where: str, tell: Callable[[], Awaitable[bool]]) -> bool:
-        """Tell the log, once more when Redis is away: the work is done, and the lease is in Redis still.
-
-        False when the lease is known to be somebody else's.
-        """
-        failures = 0
-        while True:
-            try:
-                ours = await tell()
-            except LOG_ERRORS as error:
-                failures += 1
-                away_log.warning("%s cannot commit: %s", self._handler.name, describe(error))
-                await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=AGAIN_CAP_SECONDS))
-            else:
-                if ours or failures > 0:  # after an error it may have been done by the one before
-                    return True
-                log.warning("%s: %s was taken over, it may be handled twice", self._handler.name, where)
-                return False
+            await self._outcomes.put_back(one)
 
     async def drain(self, seconds: float) -> None:
-        """Wait so many seconds for what is in hand; then give back the rest, and nobody has to wait for its lease."""
+        """Wait up to `seconds` for the events that are in flight, then give back the rest for other workers."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         await end_tasks(self._tasks)
-        left, given = self.held(), 0
-        try:
-            for claimed in left:
-                given += await self._events.put_back(claimed, 0.0, tried=False)
-        except LOG_ERRORS as error:  # the next one would not get through either; all leases end by themselves
-            log.warning(
-                "%s could not give back %d unfinished: %s", self._handler.name, len(left) - given, describe(error)
-            )
-        if given:
-            log.warning("%s gave back %d unfinished", self._handler.name, given)
+        await self._outcomes.give_back(self.held())
 
 
-def _redis_is_away(error: Exception) -> bool:
-    """Whether Redis is down, full or the wrong kind. A DataError is the handler's own mistake: Redis was not asked."""
+def _is_redis_failure(error: Exception) -> bool:
+    """Whether Redis is down, full or of the wrong kind. A DataError is a bug in the handler: Redis was not called."""
     return isinstance(error, LOG_ERRORS) and not isinstance(error, DataError)

@@ -1,58 +1,58 @@
-"""What a consumer has done, in numbers: for people.
+"""How many events each consumer has handled, retried and so on, for the page and `/stats`.
 
-They are told to Redis a moment later, many together, so that no commit waits for them. What Redis refuses is told again
-later; a kill, of this process or of Redis, may lose the last ones.
+The counts are written to Redis a moment later, many at a time, so that no commit waits for them. Counts that Redis
+refuses are written later. If this process or Redis is killed, the last ones may be lost.
 
-    eventlog:counts:{NAME}     hash   handled, unwanted (of these, what it had nothing to do with), retried, overtaken,
-                               given_up (how often an event was parked)
+    eventlog:counts:{NAME}     hash   handled, unwanted (how many of these the handler does not ask for), retried,
+                               overtaken, given_up (how often an event was parked)
 """
 
 import asyncio
 from collections import Counter, defaultdict
-from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, TimeoutError
 
 from asynckit.tasks import background, end_tasks
 
+from .bytes_redis import bytes_redis
 from .scripts import Scripts
 
 NAMES = ("handled", "unwanted", "retried", "overtaken", "given_up")
-TELL_SECONDS = 0.005  # between something done and its count
-AGAIN_SECONDS = 1.0  # between two tries to tell a Redis that refuses
+WRITE_SECONDS = 0.005  # counts gather for this long
+RETRY_SECONDS = 1.0  # the pause after Redis has refused counts
 
 
 class Counts:
     def __init__(self, redis: Redis, scripts: Scripts) -> None:
-        self._redis: Any = redis
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
         self._counted: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by consumer
-        self._telling: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
 
     def add(self, consumer: str, name: str, number: int) -> None:
         if number:
             self._counted[consumer][name] += number
-            if self._telling is None or self._telling.done():
-                self._telling = background(self._tell_soon(), "telling the counts")
+            if self._writing is None or self._writing.done():
+                self._writing = background(self._write_soon(), "writing the counts")
 
-    async def _tell_soon(self) -> None:
-        pause = TELL_SECONDS
+    async def _write_soon(self) -> None:
+        pause = WRITE_SECONDS
         while self._counted:
             await asyncio.sleep(pause)
-            pause = TELL_SECONDS if await self.tell() else AGAIN_SECONDS
+            pause = WRITE_SECONDS if await self.write() else RETRY_SECONDS
 
-    async def tell(self) -> bool:
-        """As far as Redis takes it; the rest stays. Whether it has taken all."""
+    async def write(self) -> bool:
+        """Write all counts, and keep those that Redis refuses. Returns whether Redis has taken all."""
         taken = True
         for consumer in list(self._counted):
             counted = self._counted.pop(consumer, Counter())
             words = [word for name, number in counted.items() for word in (name, number)]
             try:
                 await self._scripts.run("add", [_key(consumer)], *words)
-            except TimeoutError:  # most probably Redis has it, and does it when it wakes up
+            except TimeoutError:  # Redis has most likely received the counts: writing them again would count twice
                 return False
-            except RedisError:  # those who claim say so in the log
+            except RedisError:  # claims log that Redis is down
                 self._counted[consumer].update(counted)
                 taken = False
         return taken
@@ -62,9 +62,9 @@ class Counts:
         return {name: _number(found.get(name.encode())) for name in NAMES}
 
     async def close(self) -> None:
-        if self._telling is not None:
-            await end_tasks([self._telling])
-            await self.tell()
+        if self._writing is not None:
+            await end_tasks([self._writing])
+            await self.write()
 
 
 def _key(consumer: str) -> str:
@@ -72,7 +72,7 @@ def _key(consumer: str) -> str:
 
 
 def _number(text: bytes | None) -> int:
-    """Rubbish counts as nothing."""
+    """0 for invalid data."""
     try:
         return int(text or 0)
     except ValueError:

@@ -1,4 +1,4 @@
-"""An event, and an event that somebody has claimed; positions in the log, and times."""
+"""Events, claimed events, positions and times."""
 
 import math
 import re
@@ -11,11 +11,11 @@ _POSITION = re.compile(r"(\d{1,20})-(\d{1,20})", re.ASCII)
 
 
 class BadEvent(ValueError):
-    """What stands in the log here is no event."""
+    """An entry of the log is not a valid event."""
 
 
 class Event(NamedTuple):
-    """A past fact: `name` says what has happened. `at` is when it came into the log: unix seconds, Redis's clock."""
+    """A fact of the past: `name` says what happened. `at`: when it was appended, in unix seconds by Redis's clock."""
 
     id: str
     name: str
@@ -25,32 +25,32 @@ class Event(NamedTuple):
     """In the log."""
 
     def check_id(self) -> None:
-        """Raises ValueError for an id with spaces, or anything else that is not printable ASCII, or a long one."""
+        """Raises ValueError if the id has spaces, is longer than 250 characters, or is not printable ASCII."""
         if not _ID.fullmatch(self.id):
-            raise ValueError("an event's id is printable ASCII without spaces, at most 250 characters")
+            raise ValueError("an event's id must be printable ASCII without spaces, at most 250 characters")
 
     def to_json(self) -> bytes:
         return orjson.dumps({"id": self.id, "name": self.name, "data": self.data})
 
 
 class Claimed(NamedTuple):
-    """An event that a consumer holds for the time of a lease. Only this claim can commit it."""
+    """An event that a consumer holds under a lease. Only this claim can commit it."""
 
     consumer: str
     position: str
     attempts: int
-    """How often it has been claimed, this time included."""
+    """How often it has been claimed, including this claim."""
     element: bytes
-    """As it stands in the log."""
+    """The entry of the log, not decoded."""
     until: float
-    """When the lease ends unless it is extended: seconds, time.monotonic()."""
+    """When the lease ends unless it is renewed: seconds, time.monotonic()."""
     alone: bool = False
-    """It has outlived two owners: handle nothing else meanwhile, for it may be what killed them."""
+    """Two processes have died while they held it. Handle no other event at the same time: it may have killed them."""
     parked: bool = False
-    """It was parked, and is now handled again."""
+    """It was parked and is retried."""
     token: int = 0
-    """Which claim of its owner it was: a fencing token. The same event may be claimed twice by one process, at the same
-    position with the same attempts, after a replay or when Redis has lost its tail."""
+    """The number of this claim in its process: a fencing token. One process may claim the same position twice with the
+    same number of attempts: after a replay, or when Redis has lost its last writes."""
     reply: str = ""
     """In JetStream: the subject that answers this delivery."""
 
@@ -61,16 +61,16 @@ class Claimed(NamedTuple):
             members = orjson.loads(text)
             at = int(stamp) / 1000
         except ValueError as error:
-            raise BadEvent(f"not an event: {error}") from None
+            raise BadEvent(f"not a valid event: {error}") from None
         match members:
             case {"id": str(event_id), "name": str(name), "data": dict(data)} if _ID.fullmatch(event_id):
                 return Event(event_id, name, data, at, self.position)
             case _:
-                raise BadEvent("not an event: an object with id (one word), name and data")
+                raise BadEvent("not a valid event: it must be an object with id (without spaces), name and data")
 
 
 def read_position(text: str) -> tuple[int, int]:
-    """The two numbers of a position, "1764061234567-12". Raises ValueError."""
+    """The two numbers of a position such as "1764061234567-12". Raises ValueError."""
     found = _POSITION.fullmatch(text)
     if not found:
         raise ValueError("a position looks like 1764061234567-12")
@@ -78,5 +78,5 @@ def read_position(text: str) -> tuple[int, int]:
 
 
 def milliseconds(seconds: float) -> int:
-    """The first whole one that is not before this time; of a time that a log has told, that very one."""
+    """The first whole millisecond at or after this time. Restores exactly a time that was read from an event."""
     return math.ceil(round(seconds * 1000, 3))

@@ -1,4 +1,4 @@
-"""What a consumer calls for each event, and what an error of that call means."""
+"""The interface of a handler, which a consumer calls for each event, and what the handler's errors mean."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -10,9 +10,9 @@ from .events import BadEvent, Event
 class ErrorKind(Enum):
     """What an error of a handler means for the event."""
 
-    TEMPORARY = "another attempt can help, and the error is expected: one line in the log"
+    TEMPORARY = "an expected error, another attempt can help: one log line, and the event is tried again"
     PERMANENT = "another attempt cannot help: the event is parked at once"
-    BUG = "unexpected: the traceback goes into the log, and the event is tried again"
+    BUG = "an unexpected error: the traceback is logged, and the event is tried again"
 
 
 def default_error_kind(error: Exception) -> ErrorKind:
@@ -21,33 +21,34 @@ def default_error_kind(error: Exception) -> ErrorKind:
 
 class Handler(Protocol):
     name: str
-    """Of the consumer: small letters, digits, _ and -."""
+    """The name of the consumer: lowercase letters, digits, _ and -."""
     events: frozenset[str] | None
-    """The names of the events that it wants, the others are done at once; None: all."""
+    """The names of the events that it handles; all others are committed at once. None: all events."""
     window: int
-    """How many it may have in its hands at a time."""
+    """How many events it handles at a time, at most."""
 
     async def handle(self, event: Event) -> None:
-        """Return when all is done that this event asks for; only then it is committed. Any error: later again.
+        """Do everything that this event asks for; the consumer commits the event when this returns.
 
-        A RedisError: as soon as possible, and that was no attempt, for Redis is away, or full.
+        After an error the consumer tries the event again later. After a RedisError (Redis is down or full) it tries
+        the event again as soon as it can and does not count the attempt.
         """
 
 
 @runtime_checkable
 class BatchHandler(Handler, Protocol):
-    """One that is faster when it gets many together."""
+    """A handler that is faster with many events at a time."""
 
     gather_seconds: float
-    """The pause between one batch and the next, in which events gather."""
+    """The pause between two batches, in which events gather."""
 
     async def handle_many(self, events: Sequence[Event]) -> None:
-        """As `handle`, for all of these; an error says nothing about any one of them: then it gets halves of them."""
+        """Like `handle`, for all these events. After an error it is called with each half of them."""
 
 
 @runtime_checkable
-class Sleeper(Handler, Protocol):
-    """One that need not run at all times."""
+class OnDemandHandler(Handler, Protocol):
+    """A handler that need not run all the time."""
 
-    async def wanted(self) -> bool:
-        """Whether there is anything to do for it now."""
+    async def needed(self) -> bool:
+        """Whether it has anything to do now."""

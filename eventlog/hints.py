@@ -1,7 +1,7 @@
-"""Hints: Redis says by pub/sub that there is something new, to all who listen at that moment.
+"""Hints: Redis announces new events by pub/sub to all processes that listen at that moment.
 
-For that, pub/sub is right, as strategy 4 has shown: what it says is for everybody. When a hint is lost, nothing is: all
-look once a second anyway.
+Pub/sub suits this because every process needs the hint, as in strategy 4. A lost hint loses no event: consumers also
+look once a second.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class Hints:
-    """`count` says how many have come: who has looked since the last one can wait for the next."""
+    """`count` is the number of hints so far: remember it before you look for events, and pass it to `wait`."""
 
     def __init__(self, redis: Redis, rewound: Callable[[], None]) -> None:
-        """`rewound` is called when some consumer's place may have changed."""
+        """`rewound` is called when the cursor of any consumer may have moved."""
         self.count = 0
         self._redis = redis
         self._rewound = rewound
@@ -33,8 +33,8 @@ class Hints:
         self._ended = False
 
     async def wait(self, seen: int, seconds: float) -> None:
-        """Until there are more than those `seen`, or so many seconds, or the end."""
-        if self._task is None:  # who never waits need not listen
+        """Wait until there are more hints than `seen`, for `seconds` at most, or until `end`."""
+        if self._task is None:  # subscribe at the first wait: a producer never waits
             self._task = keep_running(self._listen, f"listening on {CHANNEL}")
         if self.count == seen and not self._ended:
             with suppress(TimeoutError):
@@ -42,7 +42,7 @@ class Hints:
                     await self._next.wait()
 
     def end(self) -> None:
-        """Nobody waits any more."""
+        """Make every `wait` return at once."""
         self._ended = True
         self._next.set()
 
@@ -59,15 +59,15 @@ class Hints:
                     while True:
                         message = await pubsub.get_message(timeout=None)
                         if message is not None:
-                            self._take(message["type"], message["data"])
-            except RedisError:  # those who claim say so in the log
+                            self._receive(message["type"], message["data"])
+            except RedisError:  # claims log that Redis is down
                 pass
-            except Exception:  # an answer that is none
+            except Exception:  # such as an invalid answer
                 log.exception("error on %s", CHANNEL)
             await asyncio.sleep(SUBSCRIBE_AGAIN_SECONDS)
 
-    def _take(self, kind: str, data: object) -> None:
-        if kind == "subscribe" or data == b"rewound":  # or one that was missed meanwhile
+    def _receive(self, kind: str, data: object) -> None:
+        if kind == "subscribe" or data == b"rewound":  # a new subscription may have missed a "rewound"
             self._rewound()
         self.count += 1
         self._next.set()

@@ -1,10 +1,11 @@
-"""Looking over the log on partitions: what there is, and where a consumer stands in it. Changes nothing."""
+"""Read-only views of the log on partitions: its partitions, and the place of a consumer."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from redis.asyncio import Redis
 
+from .bytes_redis import bytes_redis
 from .keys import PARTITIONS, as_number, cursor, key, leases, numbers
 from .views import Partition
 
@@ -14,10 +15,10 @@ NOTHING = [None] * len(STATE)
 
 class Inspection:
     def __init__(self, redis: Redis) -> None:
-        self._redis: Any = redis
+        self._redis = bytes_redis(redis)
 
     async def partitions(self, newest: int | None = None) -> tuple[list[Partition], list[int]]:
-        """Those that are there; and those of the index that are not: whoever trimmed them died before it was told."""
+        """The partitions, and the listed numbers without data: a trim was killed before it removed these numbers."""
         found = numbers(await self._redis.zrange(PARTITIONS, -(newest or 0), -1))
         pipeline = self._redis.pipeline(transaction=False)
         for partition in found:
@@ -38,7 +39,7 @@ class Inspection:
         return newest[0].first + newest[0].length if newest else 0
 
     async def place(self, consumer: str) -> "Place":
-        """Reader from the consumer's cursor to where nobody of it has been yet."""
+        """Read each partition from the consumer's cursor to the first one that the consumer has not claimed from."""
         words = await self._redis.hmget(cursor(consumer), "partition", "index", "epoch")
         partition, index, epoch = map(as_number, words)
         place = Place(partition, index)
@@ -50,20 +51,20 @@ class Inspection:
             pipeline.zrange(leases(number, consumer)[0], 0, -1)
             counter, first, pending = await pipeline.execute()
             visited, _, claimed = (counter or b"").partition(b" ")
-            if as_number(visited) != epoch:  # nobody has come as far as this yet
+            if as_number(visited) != epoch:
                 place.not_visited(number, as_number(first))
                 break
             place.visited(number, as_number(first), as_number(claimed), numbers(pending))
         return place
 
     async def appended(self, partition: int, index: int) -> float | None:
-        """When this event was: unix seconds; None if it is not there."""
+        """When this event was appended: unix seconds; None if it does not exist."""
         element = await self._redis.lindex(key(partition, "partitions"), index)
         stamp = (element or b"").partition(b" ")[0]
         return int(stamp) / 1000 if stamp.isdigit() else None
 
     async def oldest_undone(self, place: "Place") -> float | None:
-        """When the first event was appended that this consumer has not done."""
+        """When the first event that this consumer has not handled was appended: unix seconds; None if there is none."""
         for partition, index in place.candidates():
             if (moment := await self.appended(partition, index)) is not None:
                 return moment
@@ -71,13 +72,13 @@ class Inspection:
 
 
 class Place:
-    """Where a consumer stands: all before `partition` and `index` is done, and `claimed` of all events are claimed."""
+    """Every event before `partition` and `index` is done, and the first `claimed` events of the log are claimed."""
 
     def __init__(self, partition: int, index: int) -> None:
         self.partition, self.index = partition, index
         self.claimed: int | None = None
         self.pending = 0
-        self._after: int | None = None  # the partition in which nobody has been yet
+        self._after: int | None = None  # the first partition that the consumer has not claimed from
 
     def visited(self, partition: int, first: int, claimed: int, pending: list[int]) -> None:
         self.claimed = first + claimed
@@ -92,7 +93,7 @@ class Place:
             self._after = partition
 
     def candidates(self) -> Iterator[tuple[int, int]]:
-        """Where the first event may be that is not done."""
+        """The places where the first event that is not done may be."""
         yield self.partition, self.index
         if self._after is not None:
             yield self._after, 0

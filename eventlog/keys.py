@@ -1,8 +1,8 @@
-"""The keys of the log on partitions; log.py says what is in them.
+"""The keys of the log on partitions; log.py describes their contents.
 
-All keys of this chapter begin with `eventlog:`. The design comes from a program whose keys begin with `eventr:`, and
-whose partitions are numbered in minutes; both can be in one Redis. So this prefix belongs to this chapter alone: what
-its scripts delete, they have written.
+All keys of this library begin with `eventlog:`. The design comes from a program whose keys begin with `eventr:` and
+whose partitions are numbered in minutes. Both programs can use the same Redis, because the scripts of this library
+delete only keys with this prefix.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ def cursor(consumer: str) -> str:
 
 
 def numbers(members: Sequence[bytes]) -> list[int]:
-    """Partitions of the index; what is no number in it is none."""
+    """The numbers of partitions, without invalid members."""
     return [int(member) for member in members if member.isdigit()]
 
 
 def as_number(word: bytes | None) -> int:
-    """Bad data count as nothing."""
+    """0 for invalid data."""
     return int(word) if word is not None and word.isdigit() else 0

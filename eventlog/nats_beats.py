@@ -5,9 +5,9 @@ import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any, Self
 
-from .consumers import away_log
 from .errors import LogError
 from .nats_client import ANSWER_SECONDS, Nats
+from .outcomes import redis_log as log_once
 
 
 class Beats:
@@ -35,4 +35,4 @@ class Beats:
         try:
             self._run(self._nats.send(subjects, payload))
         except (LogError, TimeoutError) as error:
-            away_log.warning("no heartbeat: %s", error or "NATS does not answer in time")
+            log_once.warning("no heartbeat: %s", error or "NATS does not answer in time")

@@ -19,8 +19,8 @@ from nats.aio.msg import Msg
 
 from asynckit.tasks import end_tasks, keep_running
 
-from .consumers import away_log  # one line a second for all that miss the server
 from .errors import LogError, NotTaken
+from .outcomes import redis_log as log_once  # one line a second for everything that misses the server
 
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
@@ -107,7 +107,7 @@ class Nats:
 
     def _say(self, error: Exception) -> None:
         self._why = str(error) if isinstance(error, LogError) else f"NATS: cannot connect: {str(error) or 'no answer'}"
-        away_log.warning("%s", self._why)
+        log_once.warning("%s", self._why)
 
     async def _connect(self, lost: asyncio.Event) -> Client:
         """Raises LoginRefused, errors.Error, OSError, TimeoutError."""

@@ -1,25 +1,25 @@
-"""Parked events: a consumer has given them up, with the reason. You can list, retry or discard them.
+"""Parked events (a dead-letter queue): events that a consumer gave up, with the reason. List, retry or discard them.
 
-It has a copy of each event, so trimming the log does not empty it. Both logs have the same parked events.
+Each entry has a copy of its event, so a trim of the log does not delete it. Both logs use the same parked events.
 
     eventlog:parked:{NAME}        hash   position -> a line of JSON {reason, attempts, at}, then the event as in the log
-    eventlog:parked_order:{NAME}  zset   position -> ms when it was parked: a page reads the newest few by it
-    eventlog:pending:{NAME}       zset   position -> ms when it may be claimed: the event is to be handled again
+    eventlog:parked_order:{NAME}  zset   position -> ms when it was parked; to read the newest entries
+    eventlog:pending:{NAME}       zset   position -> ms when it may be claimed: events that are to be retried
     eventlog:holders:{NAME}       hash   position -> "attempts token owner", as in a partition
 """
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 from redis.asyncio import Redis
 
+from .bytes_redis import bytes_redis
 from .events import Claimed
 from .scripts import Scripts
 
-LOOK_SECONDS = 1.0  # few are wanted again, and seldom
+LOOK_SECONDS = 1.0  # retries are rare, so not every claim looks for them
 STEP = 1000  # events in one script
 
 
@@ -29,15 +29,15 @@ class Parked:
     reason: str
     attempts: int
     at: float
-    """When it was given up: unix seconds."""
+    """When it was parked: unix seconds."""
     element: bytes
     again: bool
-    """Somebody wants it to be handled again, and that has not ended yet."""
+    """It is to be retried, and its handler has not succeeded yet."""
 
 
 class ParkedEvents:
     def __init__(self, redis: Redis, scripts: Scripts, owner: str, lease_ms: int, tokens: Iterator[int]) -> None:
-        self._redis: Any = redis
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
         self._owner = owner
         self._lease_ms = lease_ms
@@ -51,7 +51,7 @@ class ParkedEvents:
         await self._scripts.run("park", keys, claimed.position, entry, int(at * 1000))
 
     async def claim(self, consumer: str, limit: int) -> list[Claimed]:
-        """Those that are wanted again. Looks once a second, or after `look_now`."""
+        """Claim events that are to be retried. Looks at most once a second; `look_now` makes the next call look."""
         now = time.monotonic()
         if now < self._looks.get(consumer, 0.0):
             return []
@@ -85,7 +85,7 @@ class ParkedEvents:
         return await self._in_steps("discard", keys, consumer, positions)
 
     async def _in_steps(self, script: str, keys: Sequence[str], consumer: str, positions: Sequence[str]) -> int:
-        """For these; or for all, from the newest back: so none is left out when others come and go meanwhile."""
+        """For these events or for all. Goes from the newest to the oldest: new entries shift no older ones."""
         if positions:
             return int(await self._scripts.run(script, keys, *positions))
         found, end = 0, int(await self._redis.zcard(order_key(consumer)))
@@ -110,11 +110,11 @@ def lease_keys(consumer: str) -> tuple[str, str]:
 
 
 def _parked(position: bytes, entry: bytes, again: bool) -> Parked:
-    """Bad data becomes a bad entry, not an error: this list is what you look at when something is wrong."""
+    """Shows bad data as an entry instead of raising an error: you need this list when something is wrong."""
     line, _, element = entry.partition(b"\n")
     try:
         about = orjson.loads(line)
         reason, attempts, at = str(about["reason"]), int(about["attempts"]), float(about["at"])
     except (ArithmeticError, ValueError, KeyError, TypeError):
-        reason, attempts, at = "what was noted about this one cannot be read", 0, 0.0
+        reason, attempts, at = "this entry cannot be read", 0, 0.0
     return Parked(position.decode(errors="replace"), reason, attempts, at, element, again)

@@ -1,6 +1,6 @@
-"""The log on partitions: lists, and Lua scripts that do in one step what must be one step. log.py says how it works.
+"""The log on partitions: lists, and Lua scripts for each step that must be atomic. log.py explains the design.
 
-The producer's side is in tail.py, the consumer's in reader.py. Here is what looks over the whole: replay, trim, lag.
+The producer's side is in appender.py, the consumer's in reader.py. Replay, trim and lag are here.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from .events import Claimed, Event, milliseconds, read_position
 from .hints import Hints
 from .inspection import Inspection
 from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers
-from .log import BEGINNING, END, Log, delay_keys
+from .log import BEGINNING, END, Log
 from .reader import Reader
 from .views import Lag, Partition, Trimmed
 
-PARTITION_EVENTS = 10_000  # at most in one partition: a place in the middle of a list must not be far from its ends
+PARTITION_EVENTS = 10_000  # at most in one partition: Redis takes longer to reach the middle of a longer list
 
 
 class PartitionedLog(Log):
@@ -27,9 +27,10 @@ class PartitionedLog(Log):
         partition_seconds: float = 60.0,
         partition_events: int = PARTITION_EVENTS,
         hints: Redis | None = None,
+        ack_replicas: int = 0,
     ) -> None:
-        """`hints` is the client to subscribe with, where `redis` cannot: a cluster's."""
-        super().__init__(redis, lease_seconds)
+        """`hints` is the client that subscribes to hints, if `redis` cannot, as the client of a cluster."""
+        super().__init__(redis, lease_seconds, ack_replicas=ack_replicas)
         self.limits = partition_seconds, partition_events
         self._appender = Appender(redis, self._scripts, int(partition_seconds * 1000), partition_events)
         self._inspection = Inspection(redis)
@@ -69,7 +70,7 @@ class PartitionedLog(Log):
         reader.hints = self._hints.count
         claimed = await reader.claim(limit)
         if claimed is None:
-            self._registered.pop(consumer, None)
+            self._registration.forget(consumer)
         return claimed or []
 
     def _reader(self, consumer: str) -> Reader:
@@ -104,16 +105,16 @@ class PartitionedLog(Log):
     # Replay and retention
 
     async def replay(self, consumer: str, start: str | float) -> None:
-        self._registered.pop(consumer, None)  # another process may have removed it a moment ago
+        self._registration.forget(consumer)  # another process may just have removed it
         await self._register(consumer)
         partition, index = await self._find(start)
         first = as_number(await self._redis.hget(key(partition, "state"), "first"))
         await self._scripts.run("rewind", [cursor(consumer)], partition, first, index, "")
-        await self._redis.delete(*delay_keys(consumer))
+        await self._delays.clear(consumer)
         self._reader(consumer).look_now()
 
     async def _find(self, start: str | float) -> tuple[int, int]:
-        """The partition and the index of the first event at or after this place."""
+        """The partition and the index of the first event at or after `start`. Raises ValueError."""
         if start == END:
             partition = await last_known(self._redis)
             if partition is None:
@@ -123,10 +124,10 @@ class PartitionedLog(Log):
         if isinstance(start, str) and start != BEGINNING:
             partition, index = read_position(start)
             if index >= await self._redis.llen(key(partition, "partitions")):
-                raise ValueError(f"no event of the log has the position {start}")
+                raise ValueError(f"the log has no event at position {start}")
             return partition, index
         ms = 0 if start == BEGINNING else milliseconds(float(start))
-        # All that was appended at that time or later is in the last partition that was opened before, or behind it.
+        # Events of that time or later are in the last partition that was opened before that time, or in later ones.
         before = await self._redis.zrevrangebyscore(PARTITIONS, f"({ms}", "-inf", start=0, num=1)
         [partition, *_] = numbers(before or await self._redis.zrange(PARTITIONS, 0, 0)) or [0]
         return partition, int(await self._scripts.run("seek", [key(partition, "partitions")], ms))
@@ -143,7 +144,7 @@ class PartitionedLog(Log):
         total = sum(partition.bytes for partition in partitions)
         now = await self.now()
         events = gone = 0
-        for partition in partitions[:-1]:  # the last one known leads on, sealed or not
+        for partition in partitions[:-1]:  # producers look for the end of the log in the last one, sealed or not
             too_old = older_than is not None and partition.last <= now - older_than
             too_large = larger_than is not None and total > larger_than
             if not partition.sealed or not (too_old or too_large):
@@ -157,14 +158,14 @@ class PartitionedLog(Log):
 
     async def _trim_one(self, partition: str, consumers: Sequence[str]) -> int:
         of_one = keys(partition, "partitions", "state", "counters", "ids")
-        visitors = await self._redis.hkeys(key(partition, "counters"))  # also those that have left since
-        names = sorted({*consumers, *(name.decode(errors="replace") for name in visitors)})
+        counted = await self._redis.hkeys(key(partition, "counters"))  # includes consumers that have left
+        names = sorted({*consumers, *(name.decode(errors="replace") for name in counted)})
         of_consumers = [lease for name in names for lease in leases(partition, name)]
         events = await self._scripts.run("trim", [*of_one, *of_consumers], TOMBSTONE_SECONDS, *names)
         await self._redis.zrem(PARTITIONS, partition)
         return int(events)
 
-    # What there is
+    # Inspection
 
     async def partitions(self, newest: int | None = None) -> list[Partition]:
         there, _ = await self._inspection.partitions(newest)

@@ -1,7 +1,7 @@
-"""The consumer's side of the partitions: its way through the chain, as one process sees it.
+"""The consumer's side of the partitions: claims along the chain, from the consumer's cursor to the open partition.
 
-The way begins at the consumer's cursor. In its last stretch are the new events; the others are partitions in which
-something is pending still, and which are looked into when that is due.
+A reader visits the partitions in which the consumer is not done, oldest first. New events are in the last of them. In
+the others events are pending, and the reader visits them again when the next of these events is due.
 """
 
 import logging
@@ -10,34 +10,34 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from .bytes_redis import BytesRedis
 from .counts import Counts
 from .events import Claimed
 from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers
 from .scripts import Scripts
 
-LOOK_SECONDS = 1.0  # between two looks whether somebody has moved the cursor
+LOOK_SECONDS = 1.0  # how often a reader checks whether another process has moved the cursor
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Stretch:
-    """A partition that this process does not know to be done."""
+class Unfinished:
+    """A partition in which, as far as this process knows, the consumer is not done."""
 
     number: int
     first: int
-    index: int = 0  # where the consumer begins in it: not 0 in the one to which a replay has gone
-    look: float = 0.0  # when something may be due in it, if anything is pending: time.monotonic()
-    lost: int = 0  # the token of the first claim in it whose answer was lost, since one came
+    index: int = 0  # where the consumer begins in it; not 0 after a replay to an event of this partition
+    due: float = 0.0  # when a pending event may be due: time.monotonic(); 0 if none is pending
+    lost: int = 0  # the token of the first claim whose answer was lost, until an answer arrives
 
 
 class Reader:
     def __init__(
         self,
-        redis: Redis,
+        redis: BytesRedis,
         scripts: Scripts,
         counts: Counts,
         consumer: str,
@@ -45,8 +45,8 @@ class Reader:
         lease_ms: int,
         tokens: Iterator[int],
     ) -> None:
-        self.hints = 0  # those that had come when this process looked last
-        self._redis: Any = redis
+        self.hints = 0  # how many hints had arrived before the last claim
+        self._redis = redis
         self._scripts = scripts
         self._counts = counts
         self._consumer = consumer
@@ -54,27 +54,27 @@ class Reader:
         self._lease_ms = lease_ms
         self._tokens = tokens
         self._epoch = 0
-        self._cursor = -1  # the partition to which the cursor has been moved
-        self._stretches: list[Stretch] = []
-        self._look = 0.0
+        self._cursor = -1  # the partition of the consumer's cursor
+        self._unfinished: list[Unfinished] = []
+        self._next_look = 0.0  # when to read the cursor again: time.monotonic()
 
     def look_now(self) -> None:
-        """The cursor may have been moved."""
-        self._look = 0.0
+        """Make the next claim read the cursor, which may have been moved."""
+        self._next_look = 0.0
 
     def seconds_until_due(self) -> float:
         now = time.monotonic()
-        return min([stretch.look - now for stretch in self._stretches if stretch.look], default=LOOK_SECONDS)
+        return min([unfinished.due - now for unfinished in self._unfinished if unfinished.due], default=LOOK_SECONDS)
 
     def nothing_pending_in(self, partition: int) -> None:
-        """The last one in a partition that was left behind is done: the cursor may move on."""
-        for stretch in self._stretches:
-            if stretch.number == partition:
-                stretch.look = 0.0
+        """The last pending event of this partition is committed: the next claim visits it and moves the cursor on."""
+        for unfinished in self._unfinished:
+            if unfinished.number == partition:
+                unfinished.due = 0.0
 
     async def claim(self, limit: int) -> list[Claimed] | None:
-        """None when the consumer has no cursor: somebody has emptied Redis."""
-        if time.monotonic() >= self._look and not await self._read_cursor():
+        """Returns None if the consumer has no cursor, because Redis was emptied. Raises RedisError."""
+        if time.monotonic() >= self._next_look and not await self._read_cursor():
             return None
         claimed: list[Claimed] = []
         try:
@@ -83,110 +83,118 @@ class Reader:
         except RedisError:
             if not claimed:
                 raise
-        return claimed  # also what was claimed before an error: nobody else would handle it before its lease ends
+        return claimed  # after an error too: no other process can handle these events before their leases end
 
     async def _claim_along(self, claimed: list[Claimed], limit: int) -> None:
         now = time.monotonic()
-        for stretch in self._stretches[:-1]:
-            if now >= stretch.look and _room(claimed, limit) and stretch in self._stretches:
-                claimed += await self._claim_in(stretch, limit - len(claimed))
+        for unfinished in self._unfinished[:-1]:
+            if now >= unfinished.due and _has_room(claimed, limit) and unfinished in self._unfinished:
+                claimed += await self._claim_in(unfinished, limit - len(claimed))
         last = None
-        while self._stretches and self._stretches[-1] is not last and _room(claimed, limit):
-            last = self._stretches[-1]
+        while self._unfinished and self._unfinished[-1] is not last and _has_room(claimed, limit):
+            last = self._unfinished[-1]
             claimed += await self._claim_in(last, limit - len(claimed))
 
-    async def _claim_in(self, stretch: Stretch, limit: int) -> list[Claimed]:
-        """Claim in one partition, and go on to the next one when there is nothing more to come in it."""
-        of_one = keys(stretch.number, "partitions", "state", "counters") + leases(stretch.number, self._consumer)
+    async def _claim_in(self, unfinished: Unfinished, limit: int) -> list[Claimed]:
+        """Claim events of one partition. When it has no more new events and is sealed, add the next one."""
         now, token = time.monotonic(), next(self._tokens)
-        where = (self._consumer, self._epoch, stretch.index)
-        who = (self._owner, self._lease_ms, limit, token, stretch.lost)
-        try:
-            what, *reply = await self._scripts.run("claim", of_one, *where, *who)
-        except RedisError:
-            stretch.lost = stretch.lost or token
-            raise
-        stretch.lost = 0
+        what, *reply = await self._run_claim(unfinished, limit, token)
         match what:
-            case b"stale":  # a replay has begun a new epoch: read the cursor again
-                self._stretches.clear()
+            case b"stale":  # a replay has started a new epoch
+                self._unfinished.clear()
                 self.look_now()
                 return []
             case b"trimmed":
                 lost, following, first = reply
-                self._leave(stretch, Stretch(int(following), first), lost)
+                self._leave(unfinished, Unfinished(int(following), first), lost)
                 return []
             case b"missing":
-                await self._look_again(stretch)
+                await self._find_the_way(unfinished)
                 return []
         following, first, new, pending, due, alone, *words = reply
-        stretch.look = now + due / 1000 if pending else 0.0
+        unfinished.due = now + due / 1000 if pending else 0.0
         if following and not new:
-            if stretch is self._stretches[-1]:
-                self._stretches.append(Stretch(int(following), first))
+            if unfinished is self._unfinished[-1]:
+                self._unfinished.append(Unfinished(int(following), first))
             if not pending:
-                self._stretches.remove(stretch)
-        until = now + self._lease_ms / 1000
+                self._unfinished.remove(unfinished)
+        return self._claims(unfinished, words, now + self._lease_ms / 1000, alone=bool(alone), token=token)
+
+    async def _run_claim(self, unfinished: Unfinished, limit: int, token: int) -> Any:
+        of_one = keys(unfinished.number, "partitions", "state", "counters") + leases(unfinished.number, self._consumer)
+        where = (self._consumer, self._epoch, unfinished.index)
+        who = (self._owner, self._lease_ms, limit, token, unfinished.lost)
+        try:
+            reply = await self._scripts.run("claim", of_one, *where, *who)
+        except RedisError:
+            unfinished.lost = unfinished.lost or token
+            raise
+        unfinished.lost = 0
+        return reply
+
+    def _claims(
+        self, unfinished: Unfinished, words: Sequence[Any], until: float, *, alone: bool, token: int
+    ) -> list[Claimed]:
         triples = iter(words)
         return [
-            Claimed(self._consumer, f"{stretch.number}-{index}", attempts, element, until, bool(alone), token=token)
+            Claimed(self._consumer, f"{unfinished.number}-{index}", attempts, element, until, alone, token=token)
             for index, attempts, element in zip(triples, triples, triples, strict=True)
         ]
 
-    async def _look_again(self, missing: Stretch) -> None:
-        """A partition that is not there: it is not open yet, or was trimmed long ago, or Redis has lost its tail.
+    async def _find_the_way(self, missing: Unfinished) -> None:
+        """A partition has no data: it is not open yet, its tombstone has expired, or Redis has lost its last writes.
 
-        So what this process remembers may be wrong: the next time it begins at the cursor again. When the cursor itself
-        stands there, it was trimmed so long ago that only the index of partitions knows how it goes on.
+        Because of the last case, this process forgets what it knows and begins at the cursor again. If the cursor
+        itself is in the missing partition, only the list of partitions says where the log goes on.
         """
-        self._stretches.clear()
-        if await self._read_cursor() and self._stretches[0].number == missing.number:
-            await self._find_what_is_left(self._stretches[0])
+        self._unfinished.clear()
+        if await self._read_cursor() and self._unfinished[0].number == missing.number:
+            await self._skip_to_the_next(self._unfinished[0])
         else:
-            self._stretches.clear()
+            self._unfinished.clear()
             self.look_now()
 
-    async def _find_what_is_left(self, stretch: Stretch) -> None:
-        later = await self._redis.zrangebyscore(PARTITIONS, f"({stretch.number}", "+inf", start=0, num=1)
+    async def _skip_to_the_next(self, unfinished: Unfinished) -> None:
+        later = await self._redis.zrangebyscore(PARTITIONS, f"({unfinished.number}", "+inf", start=0, num=1)
         if not (found := numbers(later)):
-            self._stretches.clear()
+            self._unfinished.clear()
             return
         first = as_number(await self._redis.hget(key(found[0], "state"), "first"))
-        lost = first - stretch.first - stretch.index if stretch.number else 0
-        self._leave(stretch, Stretch(found[0], first), max(0, lost))
+        lost = first - unfinished.first - unfinished.index if unfinished.number else 0
+        self._leave(unfinished, Unfinished(found[0], first), max(0, lost))
 
-    def _leave(self, stretch: Stretch, following: Stretch, lost: int) -> None:
-        if stretch is self._stretches[-1]:
-            self._stretches.append(following)
-        self._stretches.remove(stretch)
+    def _leave(self, unfinished: Unfinished, following: Unfinished, lost: int) -> None:
+        if unfinished is self._unfinished[-1]:
+            self._unfinished.append(following)
+        self._unfinished.remove(unfinished)
         if lost:
-            log.warning("%s was overtaken: %d events were trimmed before it had done them", self._consumer, lost)
+            log.warning("%s was overtaken: %d events were trimmed before it handled them", self._consumer, lost)
             self._counts.add(self._consumer, "overtaken", lost)
 
     async def _read_cursor(self) -> bool:
-        """False when there is none."""
+        """Returns False if the consumer has no cursor."""
         words = await self._redis.hmget(cursor(self._consumer), "partition", "first", "index", "epoch")
         if None in words:
-            self._stretches.clear()
+            self._unfinished.clear()
             return False
-        self._look = time.monotonic() + LOOK_SECONDS
-        partition, first, index, epoch = map(int, words)
-        begin = Stretch(partition, first, index)
-        if epoch != self._epoch or partition < self._cursor or not self._stretches:
-            # At the beginning, after a replay; or Redis has lost its tail, for else a cursor never moves back.
-            self._epoch, self._stretches = epoch, [begin]
-        else:  # another process may have done what this one still means to look at
-            self._stretches = [s for s in self._stretches if s.number >= partition] or [begin]
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        partition, first, index, epoch = (int(word or 0) for word in words)
+        begin = Unfinished(partition, first, index)
+        if epoch != self._epoch or partition < self._cursor or not self._unfinished:
+            # This is the first look, or a replay has moved the cursor, or Redis has lost its last writes.
+            self._epoch, self._unfinished = epoch, [begin]
+        else:  # other processes of this consumer may have finished the first partitions
+            self._unfinished = [one for one in self._unfinished if one.number >= partition] or [begin]
         self._cursor = partition
         return True
 
     async def _advance(self) -> None:
-        """All before the first stretch is done."""
-        if self._stretches and self._stretches[0].number > self._cursor:
-            first = self._stretches[0]
+        """Move the cursor to the first unfinished partition, because every event before it is done."""
+        if self._unfinished and self._unfinished[0].number > self._cursor:
+            first = self._unfinished[0]
             await self._scripts.run("advance", [cursor(self._consumer)], self._epoch, first.number, first.first)
             self._cursor = first.number
 
 
-def _room(claimed: Sequence[Claimed], limit: int) -> bool:
+def _has_room(claimed: Sequence[Claimed], limit: int) -> bool:
     return len(claimed) < limit and not (claimed and claimed[-1].alone)

@@ -1,8 +1,8 @@
-"""The Lua scripts of a folder, sent to Redis when it does not know them yet.
+"""Runs the Lua scripts of a folder.
 
-A full Redis (`maxmemory`, noeviction) refuses a script's first write if that may need memory, and takes whatever comes
-behind another write. History is what fills it, and only what every consumer has done can be trimmed: so the scripts of
-consumers begin with a write that changes nothing, or a full log would stay full. Those of producers do not.
+A full Redis (`maxmemory` with noeviction) refuses a script whose first write may need memory, but allows every write
+after the first. A full log can be trimmed only when consumers commit, so the scripts of consumers begin with a write
+that needs no memory and changes nothing (PERSIST). The scripts of producers do not, so a full Redis refuses new events.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -15,7 +15,10 @@ import redis as blocking
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from asynckit.redis_client import WAIT_MS, TooFewReplicas
+
 FOLDER = Path(__file__).parent / "lua"
+WRITTEN = "eventlog:written"  # string: how many appends have waited for replicas
 
 
 @lru_cache
@@ -24,15 +27,17 @@ def source(name: str, folder: Path = FOLDER) -> bytes:
 
 
 class Scripts:
-    """A script that Redis does not know has done nothing, so sending it along once more repeats nothing.
+    """Calls each script by its hash, and sends its source only if Redis does not know it.
 
-    Works the same with a RedisCluster, which finds the node by the keys.
+    A script that Redis does not know has not run, so the second call repeats nothing. With a RedisCluster, the keys
+    determine the node.
     """
 
-    def __init__(self, redis: Redis, folder: Path = FOLDER) -> None:
-        """`folder` holds the scripts, each in NAME.lua."""
+    def __init__(self, redis: Redis, folder: Path = FOLDER, ack_replicas: int = 0) -> None:
+        """The script NAME is `folder`/NAME.lua; `ack_replicas` is for `run_acknowledged`."""
         self._redis = redis
         self._folder = folder
+        self._ack_replicas = ack_replicas
         self._shas: dict[str, str] = {}
 
     async def run(self, name: str, keys: Sequence[str], *values: str | bytes | int | float) -> Any:
@@ -42,12 +47,35 @@ class Scripts:
         except NoScriptError:
             return await self._execute("EVAL", source(name, self._folder), *words)
 
+    async def run_acknowledged(self, name: str, keys: Sequence[str], *values: str | bytes | int | float) -> Any:
+        """The same, but returns when `ack_replicas` replicas have the write. Else raises TooFewReplicas.
+
+        WAIT counts the writes of its own connection, so all go out on one. A script that finds its event there already
+        writes nothing; the counter is a write, and WAIT covers all that came before it.
+        """
+        if not self._ack_replicas:
+            return await self.run(name, keys, *values)
+        for _ in range(2):
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.execute_command("EVALSHA", self._sha(name), len(keys), *keys, *values)
+            pipeline.incr(WRITTEN)
+            pipeline.execute_command("WAIT", self._ack_replicas, WAIT_MS)
+            answer, _, acknowledged = await pipeline.execute(raise_on_error=False)
+            if not isinstance(answer, NoScriptError):
+                break
+            await self._redis.script_load(source(name, self._folder).decode())
+        if isinstance(answer, Exception):
+            raise answer
+        if not isinstance(acknowledged, int) or acknowledged < self._ack_replicas:
+            raise TooFewReplicas(self._ack_replicas, acknowledged if isinstance(acknowledged, int) else 0)
+        return answer
+
     def _execute(self, *words: Any) -> Awaitable[Any]:
         reply: Awaitable[Any] = self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
         return reply
 
     def run_blocking(self, client: blocking.Redis, name: str, keys: Sequence[str], *values: str | bytes | int) -> Any:
-        """The same for a thread with a client of its own."""
+        """Like `run`, for a thread with its own client."""
         words = (len(keys), *keys, *values)
         try:
             return client.execute_command("EVALSHA", self._sha(name), *words)  # type: ignore[no-untyped-call]
@@ -55,7 +83,7 @@ class Scripts:
             return client.execute_command("EVAL", source(name, self._folder), *words)  # type: ignore[no-untyped-call]
 
     def _sha(self, name: str) -> str:
-        """Redis's name for a script, which has nothing to do with secrecy."""
+        """Redis identifies a script by its SHA-1 hash, which is not used for security."""
         if name not in self._shas:
             self._shas[name] = sha1(source(name, self._folder), usedforsecurity=False).hexdigest()
         return self._shas[name]

@@ -1,19 +1,19 @@
-"""The same log on Redis Streams, which have been there since Redis 5: XADD, XREADGROUP, XCLAIM, XACK.
+"""The same log on Redis Streams (XADD, XREADGROUP, XCLAIM, XACK), which Redis has since version 5.
 
-What the partitions have in Lua, a stream has inside: positions that only grow (ids of ms and number, by Redis's clock),
-consumer groups, a list of what is pending with the number of deliveries, a read that blocks. What it does not have is
-in Lua here too: finding out that an id comes twice, and committing only what is one's own.
+A stream has built in what the partitions do in Lua: positions that only grow (ids of ms and number, by Redis's clock),
+consumer groups, a list of pending entries with the number of deliveries, and a read that blocks. It cannot recognize an
+id that is appended twice, and XACK does not check who holds an entry; Lua scripts do that here too.
 
-One stream is one key, so it lives on one node of a cluster, whole.
+A stream is one key, so one node of a cluster holds the whole stream.
 
     eventlog:{stream}              stream  n: how many events are before it, e: the event; each consumer is a group
     eventlog:state:{stream}        hash    total: how many events have ever been appended
-    eventlog:holders:{stream}:NAME hash    position -> "token owner": since which claim of his it is pending
-    eventlog:ids:{stream}:0 and 1  hash    id of an event -> position, in turns for REMEMBER_SECONDS each
+    eventlog:holders:{stream}:NAME hash    position -> "token owner": which process holds it, by which claim
+    eventlog:ids:{stream}:0 and 1  hash    id of an event -> position; used in turns of REMEMBER_SECONDS
     the keys of the consumers    as in log.py
 
-Differences that one can see. A retry waits for as long as a lease at most, for a claim cannot lie in the future. A
-clock that is turned back makes leases longer, by as much. And there is one partition.
+Visible differences: a pause lasts at most as long as a lease, because the idle time of an entry cannot be negative. If
+the clock is turned back by N seconds, leases last N seconds longer. There is one partition.
 """
 
 import asyncio
@@ -28,18 +28,18 @@ from redis.exceptions import RedisError, ResponseError
 from asynckit.tasks import end_tasks
 
 from .appender import REMEMBER_SECONDS
+from .bytes_redis import Entry
 from .events import Claimed, Event, milliseconds, read_position
-from .log import BEGINNING, END, Log, delay_keys
+from .log import BEGINNING, END, Log
 from .views import Lag, Partition, Trimmed
 
 STREAM = "eventlog:{stream}"
 STATE = "eventlog:state:{stream}"
 IDS = ("eventlog:ids:{stream}:0", "eventlog:ids:{stream}:1")
-TAKE_OVER_SECONDS = 0.25  # between two looks for leases and pauses that have ended
-GONE_SECONDS = 60  # a name in a group that is idle for so long and holds nothing is not needed
-STEP = 100  # entries that are trimmed at a time
+TAKE_OVER_SECONDS = 0.25  # how often a consumer looks for leases and pauses that have ended
+GONE_SECONDS = 60  # a process that was idle for this long and holds no event is removed from its group
+STEP = 100  # entries in one step of a trim
 
-Entry = tuple[bytes, dict[bytes, bytes]]
 
 log = logging.getLogger(__name__)
 
@@ -47,28 +47,28 @@ log = logging.getLogger(__name__)
 class StreamLog(Log):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._looks: dict[str, float] = {}
-        self._lost: dict[str, int] = {}  # the token of the first claim whose answer was lost, since one came
-        self._told: dict[str, int] = {}
+        self._next_look: dict[str, float] = {}  # consumer -> when to look for ended leases: time.monotonic()
+        self._lost: dict[str, int] = {}  # the token of the first claim whose answer was lost, until an answer arrives
+        self._overtaken: dict[str, int] = {}  # as last logged
         self._stopped = asyncio.Event()
 
     async def __aexit__(self, *error: object) -> None:
         await super().__aexit__(*error)
-        for consumer in self._registered:
-            with suppress(RedisError):  # those who come later clear away what is left
-                await self._leave(consumer, self.owner)
+        for consumer in self._registration.known():
+            with suppress(RedisError):  # other processes remove this name after GONE_SECONDS
+                await self._remove_names(consumer, self.owner)
 
     # Producers
 
     async def _append_many(self, items: Sequence[tuple[Event, bool]]) -> Sequence[str]:
         lines = b"".join([b"%s %s\n" % (event.id.encode(), event.to_json()) for event, _ in items])
-        found = await self._scripts.run("stream_append", [STREAM, STATE, *IDS], REMEMBER_SECONDS, lines)
+        found = await self._scripts.run_acknowledged("stream_append", [STREAM, STATE, *IDS], REMEMBER_SECONDS, lines)
         return [position.decode() for position in found]
 
     async def end(self) -> str:
         try:
             last, number = _place((await self._redis.xinfo_stream(STREAM))["last-generated-id"])
-        except ResponseError:  # there is none yet
+        except ResponseError:  # there is no stream yet
             return "0-0"
         return f"{last}-{number + 1}"
 
@@ -78,44 +78,44 @@ class StreamLog(Log):
     # Consumers
 
     async def _begin(self, consumer: str) -> None:
-        with suppress(ResponseError):  # the group is there
+        with suppress(ResponseError):  # the group exists
             await self._redis.xgroup_create(STREAM, consumer, "0", mkstream=True)
-        await self._leave(consumer, "")
+        await self._remove_names(consumer, "")
 
     async def leave(self, consumer: str) -> None:
-        """Its group stays and holds nothing: a consumer that comes back begins at the beginning."""
+        """The group stays and holds no events: a consumer that returns starts at the beginning."""
         await super().leave(consumer)
-        with suppress(ResponseError):  # there is no such group
+        with suppress(ResponseError):  # the group does not exist
             await self._scripts.run("stream_rewind", _keys(consumer), consumer, "0")
 
     async def _has_place(self, consumer: str) -> bool:
-        with suppress(ResponseError):  # there is no stream either
+        with suppress(ResponseError):  # there is no stream yet
             return bool(await self._group(consumer))
         return False
 
-    async def _leave(self, consumer: str, name: str) -> None:
-        """Clear names away, of those who are dead and this one."""
+    async def _remove_names(self, consumer: str, name: str) -> None:
+        """Remove this process name, and those of dead processes, from the group."""
         await self._scripts.run("stream_leave", [STREAM], consumer, name, GONE_SECONDS * 1000)
 
     async def _claim(self, consumer: str, limit: int) -> list[Claimed]:
         now, token = time.monotonic(), next(self._tokens)
         lost = self._lost.get(consumer, 0)
-        look = now >= self._looks.get(consumer, 0.0) or lost > 0
+        look = now >= self._next_look.get(consumer, 0.0) or lost > 0
         if look:
-            self._looks[consumer] = now + TAKE_OVER_SECONDS
-            await self._tell_if_overtaken(consumer)
+            self._next_look[consumer] = now + TAKE_OVER_SECONDS
+            await self._warn_if_overtaken(consumer)
         try:
             who = (consumer, self.owner, self._lease_ms, limit, token, lost, int(look))
             alone, *words = await self._scripts.run("stream_claim", _keys(consumer), *who)
-        except ResponseError:  # no such group: somebody has emptied Redis
-            self._registered.pop(consumer, None)
+        except ResponseError:  # the group does not exist: Redis was emptied
+            self._registration.forget(consumer)
             raise
         except RedisError:
             self._lost.setdefault(consumer, token)
             raise
         self._lost.pop(consumer, None)
-        if alone:  # there may be more of its kind
-            self._looks.pop(consumer, None)
+        if alone:  # more such events may be due: look again at once
+            self._next_look.pop(consumer, None)
         until = now + self._lease_ms / 1000
         pairs = iter(words)
         return [
@@ -123,23 +123,23 @@ class StreamLog(Log):
             for attempts, (position, members) in zip(pairs, pairs, strict=True)
         ]
 
-    async def _tell_if_overtaken(self, consumer: str) -> None:
+    async def _warn_if_overtaken(self, consumer: str) -> None:
         overtaken = (await self._counts.of(consumer))["overtaken"]
-        if overtaken > self._told.setdefault(consumer, overtaken):
-            lost = overtaken - self._told[consumer]
-            log.warning("%s was overtaken: %d events were trimmed before it had done them", consumer, lost)
-            self._told[consumer] = overtaken
+        if overtaken > self._overtaken.setdefault(consumer, overtaken):
+            lost = overtaken - self._overtaken[consumer]
+            log.warning("%s was overtaken: %d events were trimmed before it handled them", consumer, lost)
+            self._overtaken[consumer] = overtaken
 
     async def _wait(self, consumer: str, seconds: float) -> None:
-        reading = asyncio.create_task(self._read_ahead(consumer, min(seconds, TAKE_OVER_SECONDS)))
+        reading = asyncio.create_task(self._wait_for_new(consumer, min(seconds, TAKE_OVER_SECONDS)))
         stopped = asyncio.create_task(self._stopped.wait())
         done, left = await asyncio.wait([reading, stopped], return_when=asyncio.FIRST_COMPLETED)
         await end_tasks(left)
         if reading in done:
             reading.result()
 
-    async def _read_ahead(self, consumer: str, seconds: float) -> None:
-        """Block until there is something new, without taking it: what is cut off while it waits has lost nothing."""
+    async def _wait_for_new(self, consumer: str, seconds: float) -> None:
+        """Block until there is a new event, without claiming it: if the connection breaks, no event is lost."""
         group = await self._group(consumer)
         await self._redis.xread({STREAM: group["last-delivered-id"]}, count=1, block=max(1, int(seconds * 1000)))
 
@@ -156,13 +156,13 @@ class StreamLog(Log):
     # Replay and retention
 
     async def replay(self, consumer: str, start: str | float) -> None:
-        self._registered.pop(consumer, None)  # another process may have removed it a moment ago
+        self._registration.forget(consumer)  # another process may just have removed it
         await self._register(consumer)
         await self._scripts.run("stream_rewind", _keys(consumer), consumer, await self._before(start))
-        await self._redis.delete(*delay_keys(consumer))
+        await self._delays.clear(consumer)
 
     async def _before(self, start: str | float) -> str:
-        """The id behind which a group is to stand so that it gets what begins there."""
+        """The id after which the group must be placed so that it reads from `start`. Raises ValueError."""
         if start == BEGINNING:
             return "0"
         if start == END:
@@ -170,14 +170,14 @@ class StreamLog(Log):
         if isinstance(start, str):
             place = read_position(start)
             if not await self._redis.xrange(STREAM, start, start):
-                raise ValueError(f"no event of the log has the position {start}")
+                raise ValueError(f"the log has no event at position {start}")
             return _id_before(*place)
         return _id_before(milliseconds(start), 0)
 
     async def trim(
         self, older_than: float | None = None, larger_than: int | None = None, *, force: bool = False
     ) -> Trimmed:
-        """Event by event, as there is one partition only, but for the last one. The bytes are those in memory."""
+        """Deletes single events, because there is only one partition; keeps the last one. Bytes are bytes of memory."""
         events = 0
         now = await self.now()
         while len(entries := await self._redis.xrange(STREAM, count=STEP + 1)) > 1:
@@ -186,15 +186,15 @@ class StreamLog(Log):
                 oldest = (now - older_than) * 1000 if older_than is not None else 0
                 bound = next((position for position, _ in entries if _place(position)[0] > oldest), bound)
             if not force:
-                bound, kept_for = await self._no_further(bound)
+                bound, kept_for = await self._keep_undone(bound)
             trimmed = await self._trim_before(bound)
             events += trimmed
             if trimmed < len(entries) - 1:
                 return Trimmed(events, 0, kept_for)
         return Trimmed(events, 0, None)
 
-    async def _no_further(self, bound: bytes) -> tuple[bytes, str | None]:
-        """Up to where nobody has anything left to do, and who stands there."""
+    async def _keep_undone(self, bound: bytes) -> tuple[bytes, str | None]:
+        """`bound`, or the first event that a consumer has not done if that is before it; and this consumer."""
         kept_for = None
         for consumer in await self._readers():
             milliseconds, number = _place((await self._group(consumer))["last-delivered-id"])
@@ -204,7 +204,7 @@ class StreamLog(Log):
         return bound, kept_for
 
     async def _trim_before(self, bound: bytes) -> int:
-        """First said, then done: a consumer that is overtaken is to know of it."""
+        """Count first, then delete: an overtaken consumer must learn of its loss even if this process is killed."""
         for consumer in await self._readers():
             before = f"({bound.decode()}"
             undone = await self._redis.xpending_range(STREAM, consumer, "-", before, 1_000_000)
@@ -215,10 +215,10 @@ class StreamLog(Log):
             following, first = await self._next(consumer), (await self._redis.xrange(STREAM, bound, count=1))[0]
             lost = len(undone) + max(0, _number(first) - (_number(following) if following else _number(first)))
             self._counts.add(consumer, "overtaken", lost)
-        await self._counts.tell()
+        await self._counts.write()
         return int(await self._redis.xtrim(STREAM, minid=bound, approximate=False))
 
-    # What there is
+    # Inspection
 
     async def partitions(self, newest: int | None = None) -> list[Partition]:
         length = await self._redis.xlen(STREAM)
@@ -239,18 +239,18 @@ class StreamLog(Log):
         return Lag(here.decode(), waiting, group["pending"], oldest_seconds=max(0.0, age), **figures)
 
     async def _first_pending(self, consumer: str) -> bytes | None:
-        """Not by XPENDING's summary, which goes through all names that a group has ever had."""
+        """Avoids the summary form of XPENDING, which goes through all process names of the group."""
         found = await self._redis.xpending_range(STREAM, consumer, "-", "+", 1)
         return found[0]["message_id"] if found else None
 
     async def _next(self, consumer: str) -> Entry | None:
-        """The first entry that this group has not been given."""
+        """The first entry that this group has not claimed."""
         last = (await self._group(consumer))["last-delivered-id"]
         found: list[Entry] = await self._redis.xrange(STREAM, f"({last.decode()}", count=1)
         return found[0] if found else None
 
     async def _group(self, consumer: str) -> dict[str, Any]:
-        """What Redis knows of it. Raises ResponseError when there is none."""
+        """The group as XINFO GROUPS describes it. Raises ResponseError if it does not exist."""
         for group in await self._redis.xinfo_groups(STREAM):
             if group["name"] == consumer.encode():
                 return dict(group)
@@ -265,7 +265,7 @@ def _keys(consumer: str) -> tuple[str, str]:
 
 
 def _element(position: bytes, members: Sequence[bytes]) -> bytes:
-    """The event as it stands in a partition."""
+    """The entry in the format of a partition's list."""
     stamp, _, _ = position.partition(b"-")
     return b"%s %s" % (stamp, dict(zip(members[::2], members[1::2], strict=True)).get(b"e", b""))
 

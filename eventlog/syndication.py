@@ -1,15 +1,14 @@
-"""Meeting in the middle: one event becomes one job in the queue of each application that has subscribed.
+"""Syndication: one event becomes one job in the queue of each application that subscribed.
 
-Publish once, and let every application work through a queue of its own, in its own language, with the tools of the
-queue. The jobs are ordinary Resque jobs of the class that the application names. The Ruby gem queue-bus has the same
-idea and another format, which this does not write: its worker takes one JSON string with `bus_…` attributes.
+You publish an event once, and each application handles it as a job in its own queue, in its own language, with the
+tools of the queue. The jobs are ordinary Resque jobs of the class that the application names. The Ruby gem queue-bus
+does the same with a different format (one JSON string with `bus_…` attributes), which this does not write.
 
     eventlog:subscriptions   hash   "APPLICATION EVENT" -> JSON {event, queue, class, since}; since: a position
 
-A subscription covers only events appended after it was made: those behind the end of the log at that moment, whatever
-clocks say. The job's id is made of the event's id and the application's name. A worker that is killed in the middle has
-made some of the jobs; the next one makes all of them again, and the queue, which knows an id for an hour, takes those
-that are new.
+A subscription covers only events that are appended after you subscribe; positions decide that, not clocks. The job's
+id consists of the event's id and the application's name. If a worker is killed after some of the jobs, the next one
+makes all of them again. The queue remembers an id for an hour and takes only jobs with new ids.
 """
 
 import asyncio
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 import orjson
 from redis.asyncio import Redis
 
+from .bytes_redis import bytes_redis
 from .events import BadEvent, Event, read_position
 from .log import Log
 
@@ -27,10 +27,10 @@ SUBSCRIPTIONS = "eventlog:subscriptions"
 
 
 class JobQueue(Protocol):
-    """What this needs of a queue, such as `resque.Queue`."""
+    """The part of a queue that syndication needs, such as `resque.Queue`."""
 
     def enqueue(self, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None) -> Awaitable[bool]:
-        """False: a job with this id was enqueued already."""
+        """Returns False if a job with this id was enqueued already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Subscription:
     job_class: str
     since: tuple[int, int]
 
-    def wants(self, event: Event) -> bool:
+    def covers(self, event: Event) -> bool:
         return event.name == self.event and read_position(event.position) >= self.since
 
 
@@ -55,20 +55,20 @@ class Syndication:
         self._redis = redis
         self._queue = queue
 
-    async def wanted(self) -> bool:
-        """Nobody need read the log for this while nobody has subscribed."""
+    async def needed(self) -> bool:
+        """Without a subscription this handler need not read the log."""
         return bool(await subscriptions(self._redis))
 
     async def handle(self, event: Event) -> None:
         await self.handle_many([event])
 
     async def handle_many(self, events: Sequence[Event]) -> None:
-        """One job for each event and each application that wants it. Raises BadEvent for what cannot be a job."""
-        # Read after the events were claimed: whoever had subscribed before they happened is in it.
+        """Enqueue a job for each event and each subscription to it. Raises BadEvent if an event cannot be a job."""
+        # Read after the claim: this finds every subscription that is older than these events.
         subscribed = await subscriptions(self._redis)
-        wanted = [(event, one) for event in events for one in subscribed if one.wants(event)]
+        pairs = [(event, one) for event in events for one in subscribed if one.covers(event)]
         try:
-            await asyncio.gather(*[self._enqueue(event, subscription) for event, subscription in wanted])
+            await asyncio.gather(*[self._enqueue(event, subscription) for event, subscription in pairs])
         except ValueError as error:
             raise BadEvent(f"cannot be a job: {error}") from None
 
@@ -79,21 +79,21 @@ class Syndication:
 
 
 async def subscribe(log: Log, redis: Redis, application: str, event: str, queue: str, job_class: str) -> None:
-    """From now on. A second time replaces queue and class, and begins anew."""
+    """Subscribe from now on. A second call replaces queue and class, and starts the subscription again."""
     subscription = {"event": event, "queue": queue, "class": job_class, "since": await log.end()}
     await redis.hset(SUBSCRIPTIONS, f"{application} {event}", orjson.dumps(subscription))
 
 
 async def unsubscribe(log: Log, redis: Redis, application: str, event: str) -> None:
-    """With the last one the consumer goes, too: the log keeps nothing for it."""
+    """End a subscription. With the last one the consumer leaves the log, which then keeps no events for it."""
     await redis.hdel(SUBSCRIPTIONS, f"{application} {event}")
     if not await subscriptions(redis):
         await log.leave(Syndication.name)
 
 
 async def subscriptions(redis: Redis) -> list[Subscription]:
-    """Those that can be read; rubbish subscribes to nothing."""
-    entries: dict[bytes, bytes] = await redis.hgetall(SUBSCRIPTIONS)  # type: ignore[assignment]
+    """All subscriptions, without invalid entries."""
+    entries = await bytes_redis(redis).hgetall(SUBSCRIPTIONS)
     found = []
     for key, text in entries.items():
         application = key.decode(errors="replace").partition(" ")[0]

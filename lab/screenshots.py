@@ -1,4 +1,4 @@
-"""`make screenshots`: pictures of the strategies as they run, into docs/, by a headless Chromium of this machine."""
+"""`make screenshots`: take pictures of a running strategy with an installed Chromium and write them into docs/."""
 
 import shutil
 import subprocess
@@ -15,12 +15,12 @@ PICTURES = ROOT / "docs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 START_SECONDS = 60.0
 LOAD_MILLISECONDS = 4000
-"""How long a page may load: it keeps a stream of figures open, so it never ends by itself."""
+"""How long a page may load. It keeps a stream of figures open, so loading never ends by itself."""
 
 
 @contextmanager
 def running(number: int, folder: Path) -> Iterator[tuple[str, str]]:
-    """`make run-N` on free ports: the addresses of its page and of its inbox."""
+    """`make run-N` on free ports. Yields the addresses of its page and of its inbox."""
     settings = ["PORT=0", "INBOX_PORT=0", "INBOX_SMTP_PORT=0", "VALKEY_PORT=0", f"DATA_DIR={folder}"]
     command = ["make", f"run-{number}", *settings]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:

@@ -1,4 +1,4 @@
-"""A Resque for Python: a queue in Redis that Ruby, Node and Python share, on asyncio, that loses nothing.
+"""Resque for Python: a job queue in Redis that Ruby, Node and Python programs share, on asyncio, at least once.
 
     queue = Queue(redis)
     await queue.enqueue("emailQueue", "sendEmail", [{"to": "alice@example.com"}])
@@ -6,29 +6,34 @@
     async with open_connections(url) as connections:
         await Worker(connections, ["emailQueue"], {"sendEmail": Definition(send_email)}).run(stop)
 
-The files, from the outside to the inside:
+The files, from the interface inwards:
 
-    queue           enqueue, plan, look, pause, cancel            definition      what a job does, how it is tried
-    worker          takes jobs and runs them side by side         executor       one job, from claim to settlement
-    scaling         how many at a time (loop_delay: by what)      plugins         code before and after
-    process_pool    processes for what computes                   events          what happens, told to a hook
-    foreign         running the code of a job                 reports         what a job raised, as strings
-    schedules       cron: jobs that come again and again
-    registration    being there, and the lease                    housekeeping    the dead, the delayed, the unreadable
-    claims          reserve and settle one job                    notifier        waking who is idle
-    failed          what was given up: again, or away             delayed         what is planned: now, or away
-    observe         looking at it all (items: one list of it)     dashboard/      the same as pages, with buttons
-    doctor/         do the keys still fit together?               show            jobs, ages and dates for people
-    scripts/        the Lua that does it, one state change each   wire            the JSON of Resque
-    keys            every key in Redis                            connections     three kinds of them
+    queue           enqueue, delay, read, pause, cancel      definition      what a job does and how it is retried
+    worker          start, work, shut down                   executor        runs one claimed job and settles it
+    claiming        the loop that claims jobs                claims          claim, acknowledge, retry, release, fail
+    slots           the slots of a worker                    scaling         how many slots (by the loop_delay)
+    registration    registered workers and their lease       housekeeping    dead workers, due jobs, invalid jobs
+    process_pool    processes for CPU-bound jobs             isolation       runs the code of a job in isolation
+    notifier        wakes an idle worker                     plugins         code before and after a job
+    events          what happened, passed to a hook          reports         what a job raised, as strings
+    schedules       cron: fires recurring jobs               cron            the format of one schedule
+    failed          the failed list: retry, remove           delayed         delayed jobs: run now, remove
+    observe         queues, workers, counters, charts        states          what observe returns
+    items           reads a list page by page                dates           dates of Ruby, Node and Python
+    dashboard/      web pages with buttons                   doctor/         checks that the keys are consistent
+    commands        the command line                         show            jobs, ages and dates as text
+    scripts/        Lua, one state change each               wire            the JSON of Resque
+    keys            every key in Redis                       connections     the connections of a worker
+    answers         Redis's clock, keys of the wrong type
 """
 
 from .connections import Connections, open_connections
+from .cron import BadSchedule, Schedule
 from .definition import Definition, Definitions, Permanent, WaitAndRepeat
 from .plugins import Plugin
 from .queue import Queue
 from .scaling import Scaling
-from .schedules import BadSchedule, Schedule, Schedules
+from .schedules import Schedules
 from .wire import BadJob, Job
 from .worker import Worker
 

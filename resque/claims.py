@@ -1,9 +1,9 @@
-"""Reserve, work, acknowledge: jobs move from their queue into a worker's record and leave it only when they are
-settled.
+"""Reserve, work, acknowledge: a claim moves a job from its queue into a worker's record, and only settling it removes
+it.
 
-At least once: what is lost between a claim and its acknowledgement is brought back by reap.lua; what was done and could
-not be acknowledged in time is done again. Only the token of the claim settles a job, so that nobody settles for
-another.
+Delivery is at least once. reap.lua recovers a job whose worker died before it acknowledged; a job that was done but not
+acknowledged within the lease runs a second time. Settling a job needs the token of its claim, so no worker can settle
+the claim of another.
 """
 
 import math
@@ -26,12 +26,12 @@ from .wire import MAX_JOB, BadJob, Job, failure, read_job, with_queue, working_s
 
 
 class LeaseLost(Exception):
-    """This worker was silent for too long: what it held is somebody else's now."""
+    """This worker's lease has ended, and other workers have taken over its jobs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slot:
-    """Room for one job at a time; to the world a worker of its own: `name` is NAME, `id` is ID in keys.py."""
+    """Runs one job at a time. In Redis it is a worker: `name` and `id` are NAME and ID in keys.py."""
 
     number: int
     name: str
@@ -47,19 +47,19 @@ class Claim:
     queue: str
     raw: str
     job: Job | None
-    """None if it is none after all; `bad` then says why."""
+    """None if it is not a valid job; `bad` then says why."""
     bad: str
     key: str
-    """Under which its attempts and crashes are counted; empty if nothing is counted at all."""
+    """The field under which its attempts and crashes are counted; "" if no job has any."""
     failed: int
-    """Attempts so far."""
+    """Failed attempts so far."""
     crashes: int
     waited: float | None
-    """Seconds since its id was made, by Redis's clock; None if its id does not tell."""
+    """Seconds since its id was made, by Redis's clock; None if the id holds no time."""
     lock: str | None = None
-    """The name of its lock, if jobs of its kind are unique."""
+    """The name of its lock, if its class is unique."""
     asked: set[str] = field(default_factory=set)
-    """The scripts that were asked to settle it: if one is asked again, its answer got lost."""
+    """The scripts that were called to settle it: if one is called again, its answer was lost."""
 
     def repeats(self, script: str) -> int:
         repeated = script in self.asked
@@ -69,22 +69,21 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of asking the queues."""
+    """The result of one claim call."""
 
     claims: list[Claim]
     paused: str
-    """Why one of them is paused, or nothing."""
+    """Why one of the queues is paused; "" if none is."""
     waits: dict[str, float]
-    """For each queue when to ask again: in so many seconds; 0.0 when something is in it; below 0 when all slots are
-    free.
-    """
+    """For each queue, in how many seconds to claim again. 0.0: as soon as it has a job. Below 0: as soon as all slots
+    are free."""
 
 
 class Claims:
-    """The scripts around one job, as the worker calls them. All raise RedisError when Redis does not answer."""
+    """The scripts that claim and settle jobs. All methods raise RedisError when Redis does not answer."""
 
     def __init__(self, scripts: Scripts, keys: Keys, queues: Sequence[str], per_second: float | None = None) -> None:
-        """`per_second` jobs are taken from each queue, by all workers together that say so."""
+        """All workers with the same `per_second` together take that many jobs per second from each queue."""
         self._scripts = scripts
         self._keys = keys
         self._queues = list(queues)
@@ -94,20 +93,20 @@ class Claims:
             key for queue in queues for key in (keys.queue(queue), keys.paused(queue), keys.throttle(queue))
         ]
         self._tokens = count()
-        self._chance = secrets.token_hex(4)
+        self._random = secrets.token_hex(4)
         self._acknowledge = Batcher(self._acknowledge_many)
 
     async def take(self, slots: Sequence[Slot], *, busy: bool) -> Answer:
-        """Ask for a job for each of these free slots. Raises LeaseLost.
+        """Claim a job for each of these free slots. Raises LeaseLost.
 
-        May be repeated when its answer got lost: the slots then get what they had got.
+        You may repeat it when its answer was lost: the slots then get the same jobs again.
         """
         keys = self._keys
         names = [keys.leases, keys.workers, keys.pause_all, keys.attempts, keys.crashes, keys.unreadable]
         names += (*self._queue_keys, *(keys.worker(slot.id) for slot in slots))
         run_at = working_since(time.time())
         heads = orjson.dumps([(slot.id, f'{run_at},"worker":"{slot.name}"') for slot in slots])
-        token = f"{self._chance}{next(self._tokens):x}"
+        token = f"{self._random}{next(self._tokens):x}"
         try:
             answer = await self._scripts("claim", names, self._asked, heads, token, int(busy), MAX_JOB)
         except RedisError as error:
@@ -125,7 +124,7 @@ class Claims:
         )
 
     async def acknowledge(self, claim: Claim) -> bool:
-        """It is done. False: its lease had ended, and another worker runs it, or ran it, a second time."""
+        """The job is done. False: the lease had ended, and another worker runs it, or ran it, a second time."""
         return await self._acknowledge(claim)
 
     async def _acknowledge_many(self, claims: Sequence[Claim]) -> Sequence[bool]:
@@ -150,7 +149,7 @@ class Claims:
         return [result == 1 for result in results]
 
     async def give_up(self, claim: Claim, exception: str, error: str, backtrace: Sequence[str]) -> bool:
-        """Into the failed list, for good."""
+        """Move the job to the failed list."""
         keys, slot = self._keys, claim.slot
         record = failure(
             claim.job,
@@ -172,7 +171,7 @@ class Claims:
         return bool(await self._scripts("give_up", names, *arguments))
 
     async def retry(self, claim: Claim, seconds: float) -> bool:
-        """Again in so many seconds, rounded up to a whole second of the clock; counts an attempt."""
+        """Delay the job by `seconds`, rounded up to a whole second of the clock, and count an attempt."""
         assert claim.job is not None
         keys, slot, job = self._keys, claim.slot, with_queue(claim.job)
         second = math.ceil(time.time() + seconds)
@@ -183,18 +182,18 @@ class Claims:
         arguments = (slot.id, claim.token, job.raw, second, job.queue, CHART_KEPT_SECONDS, claim.repeats("retry"))
         return bool(await self._scripts("retry", names, *arguments))
 
-    async def give_back(self, claim: Claim) -> bool:
-        """To the head of its queue, as if nothing had been."""
+    async def release(self, claim: Claim) -> bool:
+        """Put the job back at the head of its queue; no attempt is counted."""
         keys, slot = self._keys, claim.slot
         names = [keys.worker(slot.id), keys.workers, keys.queue(claim.queue)]
-        return bool(await self._scripts("give_back", names, slot.id, claim.token, claim.raw))
+        return bool(await self._scripts("release", names, slot.id, claim.token, claim.raw))
 
     def _chart(self) -> str:
         return self._keys.chart(int(time.time()) // CHART_SECONDS)
 
 
 def bucket(seconds: float) -> int:
-    """The class of a waiting time: number n is up to 2^n ms."""
+    """The histogram bucket of a waiting time: bucket n is up to 2^n ms."""
     return max(0, math.ceil(math.log2(max(seconds, 0.001) * 1000)))
 
 

@@ -1,7 +1,8 @@
-"""`resque [--redis URL] COMMAND`: look after the queue; `--help` lists the commands.
+"""`resque [--redis URL] COMMAND`: inspect and repair the queue; `--help` lists the commands.
 
-Exit status: 0 all is well; 1 nothing matched, something is wrong, Redis is down, or the output could not be written; 2
-a mistake in the command; 141 the reader of the output has left, as in `| head`: what was not printed was not done.
+Exit status: 0 if all is well; 1 if nothing matched, a problem was found, Redis is down, or the output could not be
+written; 2 for a wrong command; 141 if the reader of the output has closed it, as in `| head`: then the command stopped
+there.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from .scripts import Scripts
 from .wire import BadJob, read_job
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
-ALIKE = 10  # findings of one kind that are listed
+ALIKE = 10  # how many findings of one kind are listed
 
 Command = Callable[[Redis, Keys, argparse.Namespace], Awaitable[int]]
 
@@ -44,7 +45,7 @@ def execute(words: Sequence[str], url: str = DEFAULT_URL, program: str = "resque
 
 
 def parser(program: str, url: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(program, description="Look after the queue.")
+    parser = argparse.ArgumentParser(program, description="Inspect and repair the queue.")
     parser.add_argument("--redis", metavar="URL", default=url, help="where Redis is, such as redis://127.0.0.1:6379/0")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     common = argparse.ArgumentParser(add_help=False)
@@ -57,7 +58,7 @@ def parser(program: str, url: str) -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    add(commands, "stats", stats, "the figures: what waits, what runs, what has failed").add_argument(
+    add(commands, "stats", stats, "show how many jobs are waiting, in flight, delayed and failed").add_argument(
         "--json", action="store_true", help="as JSON"
     )
     peek = add(commands, "peek", peek_queue, "the jobs in a queue, the oldest first")
@@ -87,9 +88,9 @@ def parser(program: str, url: str) -> argparse.ArgumentParser:
 
 
 def whole(text: str) -> int:
-    """A whole number from 0, of a size that can be meant."""
+    """A whole number from 0, of at most 12 digits."""
     if not text.isascii() or not text.isdigit() or len(text) > 12:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
@@ -133,12 +134,12 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
         "all time     "
         + ", ".join(f"{count:,} {show.one_line(name)}" for name, count in (await observer.totals()).items())
     )
-    print(f"delayed jobs are moved by {show.one_line(await observer.leader() or 'no program')}")
+    print(f"delayed jobs are promoted by {show.one_line(await observer.leader() or 'no program')}")
     for name, count in (await observer.failed_elsewhere()).items():
         print(f"failed in Ruby's list {show.one_line(name)}: {count:,} (its own programs retry and remove them)")
     for queue in queues:
-        length = "no list" if queue.length is None else f"{queue.length:,}"
-        oldest = f", the oldest for {show.duration(queue.oldest_seconds)}" if queue.length else ""
+        length = "not a list" if queue.length is None else f"{queue.length:,}"
+        oldest = f", the oldest has waited {show.duration(queue.oldest_seconds)}" if queue.length else ""
         paused = "" if queue.paused is None else f", paused for our workers: {show.one_line(queue.paused)}"
         print(f"queue {show.one_line(queue.name)}: {length}{oldest}{paused}")
     return 0
@@ -151,12 +152,12 @@ async def peek_queue(redis: Redis, keys: Keys, arguments: argparse.Namespace) ->
             job = read_job(item.text, arguments.queue) if item.whole else None
         except BadJob as error:
             text = show.one_line(show.bytes_as_text(item.text), 100)
-            print(f"{item.place + 1:6}  no job: {show.one_line(str(error), 100)}: {text}")
+            print(f"{item.place + 1:6}  invalid: {show.one_line(str(error), 100)}: {text}")
             continue
-        text = f"{show.title(job)} {show.arguments(job)}" if job else f"{show.size(item.size)}, too large to be shown"
+        text = f"{show.title(job)} {show.arguments(job)}" if job else f"{show.size(item.size)}, too large to show"
         print(f"{item.place + 1:6}  {show.one_line(text, 200)}")
     if not found:
-        print(f"nothing waits in {show.one_line(arguments.queue)}" + (" there" if arguments.start else ""))
+        print(f"no jobs in {show.one_line(arguments.queue)}" + (" from there on" if arguments.start else ""))
     return 0 if found else 1
 
 
@@ -169,7 +170,7 @@ async def list_failed(redis: Redis, keys: Keys, arguments: argparse.Namespace) -
 
 
 def in_a_line(failure: Failure) -> str:
-    what = f"{show.title(failure.job)} {show.arguments(failure.job)}" if failure.job else "no job"
+    what = f"{show.title(failure.job)} {show.arguments(failure.job)}" if failure.job else "invalid job"
     what = f"retried  {what}" if failure.retried else what
     why = f"{failure.exception}: {failure.error}" if failure.exception or failure.error else failure.flaw
     parts = (show.moment(failure.failed_at), show.one_line(what, 120), show.one_line(why, 120))
@@ -177,7 +178,7 @@ def in_a_line(failure: Failure) -> str:
 
 
 async def chosen(failed: FailedList, which: str) -> Failure:
-    """By its id or its number. Raises NotThere."""
+    """The failed job with this id or number. Raises NotThere."""
     if which.isascii() and which.isdigit() and len(which) < ID_LENGTH:
         return await failed.numbered(int(which))
     if len(which) != ID_LENGTH:
@@ -190,7 +191,8 @@ async def requeue_failed(redis: Redis, keys: Keys, arguments: argparse.Namespace
     if arguments.all:
         done, left = await failed.requeue_all()
         print(
-            f"{done:,} jobs are back in their queues" + (f"; {left:,} stay: retried already, or no job" if left else "")
+            f"{done:,} jobs are back in their queues"
+            + (f"; {left:,} stay: already retried, or not a valid job" if left else "")
         )
         return 0 if done and not left else 1
     try:
@@ -207,7 +209,7 @@ async def remove_failed(redis: Redis, keys: Keys, arguments: argparse.Namespace)
     failed = FailedList(redis, keys)
     if arguments.all:
         count = await failed.remove_all()
-        print(f"{count:,} failed jobs are removed")
+        print(f"removed {count:,} failed jobs")
         return 0 if count else 1
     try:
         failure = await chosen(failed, arguments.which)
@@ -215,7 +217,7 @@ async def remove_failed(redis: Redis, keys: Keys, arguments: argparse.Namespace)
     except NotThere as error:
         print(show.one_line(str(error)), file=sys.stderr)
         return 1
-    print(f"{failure.id} is removed")
+    print(f"removed {failure.id}")
     return 0
 
 
@@ -233,12 +235,14 @@ async def examine(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> in
             print(f"    repaired: {finding.remedy}")
         elif finding.remedy:
             print(
-                "    not repaired: it has changed since" if arguments.repair else f"    --repair would {finding.remedy}"
+                "    not repaired: it has changed in the meantime"
+                if arguments.repair
+                else f"    --repair would {finding.remedy}"
             )
     for what, number in told.items():
         if number > ALIKE:
             print(f"and {number - ALIKE:,} more of this kind: {show.one_line(what)}")
-    print(f"{left:,} found{', and not repaired' if arguments.repair else ''}" if left else "all is well")
+    print(f"{left:,} found{', and not repaired' if arguments.repair else ''}" if left else "no problems found")
     return 1 if left else 0
 
 

@@ -1,4 +1,4 @@
-"""The connections of a worker's process: three kinds, because a wait must not hold up an answer."""
+"""The connections of a worker process: three clients, so that a blocking read does not delay other commands."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,23 +15,23 @@ from .notifier import WAIT_SECONDS
 @dataclass(frozen=True)
 class Connections:
     commands: Redis
-    """What is answered at once."""
+    """For commands that Redis answers at once."""
     waiting: Redis
-    """Reads that wait for something to happen."""
+    """For blocking reads."""
     thread: redis.Redis
     """For the heartbeat's thread."""
 
 
 @asynccontextmanager
 async def open_connections(url: str) -> AsyncIterator[Connections]:
-    """For a URL such as `redis://127.0.0.1:6379/0`."""
+    """Open the connections for a URL such as `redis://127.0.0.1:6379/0`, and close them at the end."""
     async with redis_client(url) as commands, redis_client(url, WAIT_SECONDS + ANSWER_SECONDS) as waiting:
         with blocking_redis_client(url) as thread:
             yield Connections(commands, waiting, thread)
 
 
 def limit_answers(client: redis.Redis, seconds: float) -> None:
-    """Let the client wait no longer than this for a connection or an answer. Only before its first command."""
+    """Let the client wait at most `seconds` for a connection or an answer. Call it before the first command."""
     options = client.connection_pool.connection_kwargs
     for name in ("socket_timeout", "socket_connect_timeout"):
         options[name] = min(options.get(name) or seconds, seconds)

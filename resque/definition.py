@@ -1,6 +1,7 @@
-"""What a job does and how it is tried: the definitions that the workers (and those who enqueue) share.
+"""What a job does and how it is tried: the definitions that workers and producers share.
 
-A job's class is a name and nothing else. It is looked up here, never imported: what stands in Redis may be anybody's.
+A job's class is only a name. The worker looks it up among its definitions and never imports it, because any program
+may have written to Redis.
 """
 
 import inspect
@@ -20,20 +21,21 @@ class Permanent(Exception):
 
 
 class WaitAndRepeat(Exception):
-    """Raised by a job: nothing is wrong with it, but now is not the time. It goes back, and no attempt is counted.
+    """Raised by a job that cannot run now although nothing is wrong with it. It is released, and no attempt is counted.
 
-    It goes back to the head of its queue and is taken again at once; `Queue.pause` first, if it should wait.
+    It returns to the head of its queue, and a worker claims it again at once. Call `Queue.pause` first if it should
+    wait.
     """
 
 
 @dataclass(frozen=True)
 class Definition:
-    """How jobs of one class are worked off.
+    """How workers run the jobs of one class.
 
     `perform` is called with the job's arguments and may be a coroutine function. An exception is a failed attempt.
-    After `attempts` of them, or a Permanent one, the job is in the failed list; before, it is tried again after a pause
-    that doubles from `base` to `cap` seconds, with jitter. Redis counts delayed jobs in whole seconds, so a pause is
-    rounded up.
+    After `attempts` failed attempts, or one that raised Permanent, the job moves to the failed list. Until then it is
+    retried after a pause that doubles from `base_seconds` to `cap_seconds`, with jitter. Delayed jobs are due at whole
+    seconds, so the pause is rounded up.
     """
 
     perform: Callable[..., Any]
@@ -41,22 +43,23 @@ class Definition:
     base_seconds: float = BASE_SECONDS
     cap_seconds: float = CAP_SECONDS
     schedule: Callable[[int], float] | None = None
-    """The pause in seconds after each failed attempt (1, 2, …), in place of the doubling one."""
+    """The pause in seconds after each failed attempt (1, 2, …), instead of the doubling pause."""
     time_limit: float | None = None
-    """Seconds for one attempt, from its first line on; then it counts as failed. A coroutine is cancelled, a process is
-    killed. A thread cannot be stopped: it goes on beside the next attempt."""
+    """Seconds that one attempt may run. An attempt that takes longer has failed: a coroutine is cancelled, a process is
+    killed. A thread cannot be stopped: it continues while the next attempt runs."""
     in_process: bool = False
-    """Run it in a pool of processes: for what computes and would hold up the event loop. `perform` must then be a plain
-    function of a module."""
+    """Run it in a pool of processes: for CPU-bound jobs, which would block the event loop. `perform` must then be a
+    plain function at the top level of a module."""
     plugins: Sequence[Plugin] = field(default=())
     unique: Callable[..., object] | None = None
-    """Makes of the arguments what may wait or run only once at a time: `lambda email: email["to"]`."""
+    """Turns the arguments into a value: of the jobs with the same value, only one may wait or run at a time. Example:
+    `lambda email: email["to"]`."""
     unique_seconds: float = 3600.0
-    """How long at most, should nobody ever see the end of it: a foreign program may have deleted the job."""
+    """How long the lock lasts if no worker releases it, for example because another program deleted the job."""
 
     @cached_property
     def is_async(self) -> bool:
-        """Whether it can run on the event loop; a plain function gets a thread."""
+        """Whether it runs on the event loop; a plain function runs in a thread."""
         return inspect.iscoroutinefunction(self.perform) or inspect.iscoroutinefunction(type(self.perform).__call__)
 
     def pause(self, attempt: int) -> float:
@@ -65,7 +68,7 @@ class Definition:
         return backoff_seconds(attempt, self.base_seconds, self.cap_seconds)
 
     def lock(self, job: Job) -> str | None:
-        """The name of its lock if it is one of a kind that must be unique."""
+        """The name of the job's lock, or None if its class need not be unique."""
         if self.unique is None:
             return None
         return digest(encode([job.queue, job.name, self.unique(*job.args)]))

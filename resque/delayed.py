@@ -1,11 +1,11 @@
-"""Delayed jobs: to page through them by the time they are due, to let one run now, to remove one."""
+"""Delayed jobs: page through them by due time, run one now, or remove one."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
+from .answers import or_empty
 from .failed import CannotRequeue, NotThere
 from .items import Item, Items
 from .keys import Keys
@@ -15,7 +15,7 @@ from .wire import BadJob, Job, read_job
 
 @dataclass(frozen=True, slots=True)
 class Delayed:
-    """One of them. `job` is None if it is no job, or too large to be shown."""
+    """A delayed job. `job` is None if it is not a valid job or too large to show."""
 
     second: int
     item: Item
@@ -26,20 +26,20 @@ class Delayed:
 class Page:
     jobs: list[Delayed]
     following: tuple[int, int] | None
-    """Where the next page begins: second, and place in its list."""
+    """Where the next page begins: the second, and the index in its list."""
 
 
 class DelayedJobs:
     """Methods raise RedisError when Redis does not answer."""
 
     def __init__(self, redis: Redis, queue: Queue) -> None:
-        self._redis: Any = redis  # its types do not know that answers are bytes here
+        self._redis: Any = redis  # its types say that answers may be str
         self._queue = queue
         self._keys: Keys = queue.keys
         self._items = Items(redis, queue.scripts)
 
     async def page(self, second: int = 0, place: int = 0, count: int = 20) -> Page:
-        """So many from there on, the next that is due first. Never by SCAN: foreign programs keep other things under
+        """At most `count` jobs from there on, by due time. Not by SCAN, because other programs have other keys under
         `delayed:`.
         """
         jobs: list[Delayed] = []
@@ -52,26 +52,22 @@ class DelayedJobs:
         return Page(jobs, None)
 
     async def _seconds(self, first: int, count: int) -> list[int]:
-        try:
-            found = await self._redis.zrangebyscore(self._keys.schedule, first, "+inf", start=0, num=count)
-        except ResponseError as error:
-            if "WRONGTYPE" in str(error):
-                return []
-            raise
+        answer = self._redis.zrangebyscore(self._keys.schedule, first, "+inf", start=0, num=count)
+        found = await or_empty(answer, [])
         return [int(second) for second in found if second.isdigit() and len(second) <= 15]
 
     async def run_now(self, second: int, digest: str, near: int) -> Job:
-        """Put it at the end of its queue. Raises NotThere or CannotRequeue."""
+        """Move a job to the end of its queue. Raises NotThere or CannotRequeue."""
         item = await self._find(second, digest, near)
         job = _read(item)
         if job is None or not job.queue:
-            raise CannotRequeue("it is no job, or names no queue")
+            raise CannotRequeue("it is not a valid job, or it names no queue")
         if await self._take(second, item, job.queue) < 0:
-            raise CannotRequeue(f"what is under the key of the queue {job.queue} is no list")
+            raise CannotRequeue(f"the key of the queue {job.queue} is not a list")
         return job
 
     async def remove(self, second: int, digest: str, near: int) -> None:
-        """Raises NotThere. The same job may then be enqueued again."""
+        """Remove a job; its id may then be enqueued again. Raises NotThere."""
         item = await self._find(second, digest, near)
         await self._take(second, item, "")
         if job := _read(item):
@@ -79,7 +75,7 @@ class DelayedJobs:
 
     async def _find(self, second: int, digest: str, near: int) -> Item:
         if (item := await self._items.find(self._keys.delayed(second), digest, near)) is None:
-            raise NotThere("this job is not planned any more")
+            raise NotThere("this job is no longer delayed")
         return item
 
     async def _take(self, second: int, item: Item, queue: str) -> int:
@@ -87,12 +83,12 @@ class DelayedJobs:
         names = [keys.delayed(second), _timestamps(keys, item.text), keys.schedule, keys.queues, keys.queue(queue)]
         outcome = int(await self._queue.scripts("take_delayed", names, item.text, second, queue))
         if outcome == 0:
-            raise NotThere("this job is not planned any more")
+            raise NotThere("this job is no longer delayed")
         return outcome
 
 
 def _timestamps(keys: Keys, raw: bytes) -> str | bytes:
-    """Of any bytes, also such as are no text."""
+    """The key for any bytes, even if they are not UTF-8."""
     return keys.timestamps("").encode() + raw
 
 

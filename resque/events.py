@@ -1,4 +1,4 @@
-"""What a worker tells of what it does: one small class for each transition, handed to a hook."""
+"""The events that a worker passes to a hook: one class for each transition."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Any of the below."""
+    """The base class of all events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Ended(Event):
 
 @dataclass(frozen=True, slots=True)
 class Polled(Event):
-    """The queues were asked for jobs."""
+    """The worker has claimed jobs from its queues; `jobs` is how many it got."""
 
     queues: tuple[str, ...]
     jobs: int
@@ -38,7 +38,7 @@ class JobStarted(Event):
     job: Job
     attempt: int
     waited: float | None
-    """Seconds since its id was made; None if its id does not tell."""
+    """Seconds since its id was made; None if the id holds no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +51,30 @@ class Succeeded(Event):
 
 @dataclass(frozen=True, slots=True)
 class Reenqueued(Event):
-    """The attempt has failed; the job is tried again."""
+    """The attempt has failed; the job will be retried."""
 
     worker: str
     job: Job
     attempt: int
     error: BaseException
     seconds: float
-    """Until then."""
+    """Until the retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed(Event):
-    """Given up: it is in `failed` now."""
+    """The job has failed for good and is in the failed list."""
 
     worker: str
     job: Job | None
-    """None: what was in the queue is no job."""
+    """None if it was not a valid job."""
     attempt: int
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
 class TooLate(Event):
-    """A job was finished that was not this worker's any more: its lease had ended. It runs, or ran, a second time."""
+    """A job ended after this worker's lease had ended. Another worker runs it, or ran it, a second time."""
 
     worker: str
     job: Job
@@ -82,7 +82,7 @@ class TooLate(Event):
 
 @dataclass(frozen=True, slots=True)
 class CleanedWorker(Event):
-    """A worker that gives no sign of life was cleaned away; `outcome` says what became of its job."""
+    """A worker that sent no heartbeat was removed; `outcome` says what happened to its job."""
 
     worker: str
     outcome: str
@@ -90,7 +90,7 @@ class CleanedWorker(Event):
 
 @dataclass(frozen=True, slots=True)
 class Promoted(Event):
-    """Delayed jobs were due."""
+    """Delayed jobs were due and are in their queues."""
 
     jobs: int
 
@@ -106,7 +106,7 @@ class Fired(Event):
 
 @dataclass(frozen=True, slots=True)
 class Paused(Event):
-    """Nobody takes jobs for a while; None: they do again."""
+    """A queue is paused, for this reason; None: it is resumed."""
 
     reason: str | None
 
@@ -124,7 +124,7 @@ class Resized(Event):
 
 @dataclass(frozen=True, slots=True)
 class Erred(Event):
-    """Something went wrong that is no job's fault, such as an outage of Redis."""
+    """An error that no job has caused, such as an outage of Redis."""
 
     what: str
     error: BaseException
@@ -138,7 +138,7 @@ def ignore(_: Event) -> None:
 
 
 def guarded(hook: Hook) -> Hook:
-    """The same hook, whose errors are logged and go no further: who watches must not change what happens."""
+    """The same hook, but its errors are only logged: an observer must not affect the worker."""
 
     def call(event: Event) -> None:
         try:

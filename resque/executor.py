@@ -1,4 +1,4 @@
-"""One job from its first line to its settlement: what it does, how long it may take, and what becomes of it."""
+"""Runs one claimed job, within its time limit, and settles it."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from .claims import Claim, Claims
 from .definition import Definition, Definitions
 from .events import Failed, Hook, JobStarted, Reenqueued, Succeeded, TooLate
-from .foreign import Threads, call_on_loop
+from .isolation import Threads, call_on_loop
 from .process_pool import ProcessPool
 from .reports import Report, report_of
 from .wire import BadJob
@@ -19,11 +19,11 @@ Outage = Callable[[str, RedisError, int], Awaitable[None]]
 
 
 class UnknownClass(Exception):
-    """This worker has no definition for the class of a job."""
+    """The worker has no definition for the job's class."""
 
 
 class Executor:
-    """`outage` is awaited when Redis did not answer: it tells of it, and waits before the next try."""
+    """`outage` is awaited when Redis did not answer: it logs the error and waits before the next try."""
 
     def __init__(
         self, claims: Claims, definitions: Definitions, hook: Hook, outage: Outage, processes: int | None = None
@@ -40,7 +40,7 @@ class Executor:
         self.threads.close()
 
     async def perform(self, claim: Claim) -> None:
-        """Run the job and settle it. Cancelled, it leaves it to the caller to give the job back."""
+        """Run the job and settle it. If this is cancelled, the caller must release the job."""
         started = time.monotonic()
         job = claim.job
         if job is None:
@@ -55,8 +55,8 @@ class Executor:
         except asyncio.CancelledError as error:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
-            await self._failed(claim, definition, error)  # the job's own doing, not ours
-        except BaseException as error:  # also SystemExit: what the code of a job raises is a failed attempt
+            await self._failed(claim, definition, error)  # the job cancelled itself
+        except BaseException as error:  # also SystemExit: whatever the code of a job raises is a failed attempt
             await self._failed(claim, definition, error)
         else:
             if await self._settle(claim, self._claims.acknowledge):
@@ -92,7 +92,7 @@ class Executor:
         assert claim.job is not None
         report = report_of(error)
         if report.wait:
-            await self._settle(claim, self._claims.give_back)
+            await self._settle(claim, self._claims.release)
             return None
         attempt = claim.failed + 1
         if report.permanent or attempt >= definition.attempts:
@@ -107,8 +107,8 @@ class Executor:
             self._hook(Failed(claim.slot.name, claim.job, claim.failed + 1, error))
 
     async def _settle(self, claim: Claim, settle: Callable[[Claim], Awaitable[bool]]) -> bool:
-        """Say what became of a job until Redis has heard it: to repeat it is safe. False: the job was not ours any
-        more.
+        """Repeat the call until Redis has answered, which is safe. Returns False if the job was no longer this
+        worker's.
         """
         failures = 0
         while True:

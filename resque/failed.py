@@ -1,7 +1,7 @@
-"""The failed list: what was given up and why; to look at it, to try it again, to remove it.
+"""The failed list: read the failed jobs and their errors, retry or remove them.
 
-Ruby, Node, PHP or anybody may have written a record, or something that is none: everything is shown as far as it can be
-read. One record is meant by its exact text (items.py), never by its place, which moves when somebody else removes one.
+Any program may have written a record, even an invalid one; each is shown as far as it can be read. A record is
+identified by its exact text (items.py), not by its index, which changes when other records are removed.
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from .dates import moment_of
 from .items import MOST_BYTES, Item, Items
 from .keys import Keys
-from .observe import moment_of
 from .scripts import Scripts
 from .wire import UNREADABLE, BadJob, Job, exact_member, job_of
 
 ID_LENGTH = 16  # hex digits of the SHA-1
-AT_ONCE = 100  # records in one call: a script keeps everybody else waiting
+AT_ONCE = 100  # records in one call: a script blocks all other clients of Redis
 
 
 class NotThere(Exception):
-    """No such thing is there (any more): somebody else may have been faster."""
+    """The job does not exist, or no longer: another program may have moved or removed it."""
 
 
 class CannotRequeue(Exception):
-    """There is no job to be tried again; the text says why."""
+    """The job cannot be retried; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +34,26 @@ class Failure:
     """One record."""
 
     number: int
-    """From 1, the oldest."""
+    """1 is the oldest."""
     id: str
-    """The beginning of its SHA-1 in hex."""
+    """The first ID_LENGTH hex digits of the SHA-1 of its text."""
     size: int
     """Bytes."""
     text: bytes
-    """The record itself, or its beginning if it is large."""
+    """The record, or its beginning if it is large."""
     failed_at: float | None
-    """Unix seconds; None if it does not say so in any way we know."""
+    """Unix seconds; None if there is no date in a known format."""
     exception: str
     error: str
     backtrace: tuple[str, ...]
     worker: str
     queue: str
     job: Job | None
-    """With its exact JSON in `raw`."""
+    """`raw` is its exact JSON."""
     flaw: str
-    """Why it cannot be tried again; "" if it can."""
+    """Why it cannot be retried; "" if it can."""
     retried: bool = False
-    """Ruby has tried it again: it leaves the record in the list and adds `retried_at`. Such a record can be removed."""
+    """Ruby has retried it: Ruby keeps the record in the list and adds `retried_at`. You can remove such a record."""
 
     @property
     def whole(self) -> bool:
@@ -64,7 +64,7 @@ class FailedList:
     """Methods raise RedisError when Redis does not answer."""
 
     def __init__(self, redis: Redis, keys: Keys, scripts: Scripts | None = None) -> None:
-        self._redis: Any = redis  # its types do not know that answers are bytes here
+        self._redis: Any = redis  # its types say that answers may be str
         self._keys = keys
         self._scripts = scripts or Scripts(redis)
         self._items = Items(redis, self._scripts)
@@ -73,22 +73,22 @@ class FailedList:
         return await self._items.count(self._keys.failed)
 
     async def list(self, before: int | None = None, count: int = 20) -> list[Failure]:
-        """The newest first; `before`: only those with a smaller number, so that the pages stay where they are when more
-        fail.
+        """The failed jobs, the newest first. `before`: only those with a smaller number, so that pages do not shift
+        when more jobs fail.
         """
         last = await self.count() if before is None else max(0, before - 1)
         first = max(0, last - count)
         return [read_failure(item) for item in reversed(await self._items.read(self._keys.failed, first, last - first))]
 
     async def numbered(self, number: int) -> Failure:
-        """Raises NotThere."""
+        """The failed job with this number. Raises NotThere."""
         found = await self._items.read(self._keys.failed, number - 1, 1) if number > 0 else []
         if not found:
             raise NotThere(f"there is no failed job number {number}")
         return read_failure(found[0])
 
     async def find(self, failure_id: str, near: int | None = None) -> Failure:
-        """The whole of the one with this id, which was seen as number `near`. Raises NotThere."""
+        """The complete record with this id, which last had the number `near`. Raises NotThere."""
         place = await self.count() if near is None else near
         if (item := await self._items.find(self._keys.failed, failure_id, place - 1)) is None:
             raise NotThere(f"there is no failed job {failure_id}")
@@ -102,19 +102,20 @@ class FailedList:
         return failure
 
     async def requeue_all(self) -> tuple[int, int]:
-        """All that are there now; how many were requeued, and how many stay: retried already, or not to be retried."""
+        """Retry all. Returns how many were requeued, and how many stay: already retried, or they cannot be retried."""
         done = left = 0
-        for _ in range(0, await self.count(), AT_ONCE):  # what fails once more meanwhile is not taken again and again
+        # A fixed number of rounds: jobs that fail again meanwhile must not cause an endless loop.
+        for _ in range(0, await self.count(), AT_ONCE):
             records = [read_failure(item) for item in await self._items.read(self._keys.failed, left, AT_ONCE)]
             outcomes = [*await self._requeue([f for f in records if f.whole], from_head=True)]
-            for large in (f for f in records if not f.whole):  # one by one: together they might not fit into memory
+            for large in (f for f in records if not f.whole):  # one at a time: together they might not fit into memory
                 outcomes += await self._requeue([await self._reread(large)], from_head=True)
             done += outcomes.count(1)
             left += len(outcomes) - outcomes.count(1) - outcomes.count(0)
         return done, left
 
     async def remove(self, failure_id: str, near: int | None = None) -> Failure:
-        """Raises NotThere."""
+        """Remove a record. Raises NotThere."""
         failure = await self.find(failure_id, near)
         end = 1 if failure.number <= await self.count() / 2 else -1
         if not await self._redis.lrem(self._keys.failed, end, failure.text):
@@ -122,21 +123,21 @@ class FailedList:
         return failure
 
     async def remove_all(self) -> int:
-        """All that are there at this moment; how many. Their memory is given back beside, so nobody has to wait."""
+        """Remove all records; returns how many. UNLINK frees their memory in the background."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.llen(self._keys.failed).unlink(self._keys.failed)
             length, _ = await pipeline.execute()
         return int(length)
 
     async def _reread(self, failure: Failure) -> Failure:
-        """The whole of it; if it has gone meanwhile, it stays as it is."""
+        """The complete record; the argument itself if the record has been removed meanwhile."""
         try:
             return await self.find(failure.id, failure.number)
         except NotThere:
             return failure
 
     async def _requeue(self, failures: Sequence[Failure], *, from_head: bool) -> Sequence[int]:
-        """For each 1, or 0 if it was gone, -1 if its queue is no list, -2 if there is no job in it."""
+        """For each: 1 if requeued, 0 if it is gone, -1 if its queue's key is not a list, -2 if it has no valid job."""
         keys = self._keys
         fit = [(failure, failure.job) for failure in failures if failure.job and not failure.flaw]
         names = [keys.failed, keys.queues, *(keys.queue(failure.queue) for failure, _ in fit)]
@@ -149,13 +150,13 @@ def _check(outcome: int, failure: Failure) -> None:
     if outcome == 0:
         raise NotThere(f"there is no failed job {failure.id}")
     if outcome == -1:
-        raise CannotRequeue(f"what is under the key of the queue {failure.queue} is no list")
+        raise CannotRequeue(f"the key of the queue {failure.queue} is not a list")
     if outcome == -2:
         raise CannotRequeue(failure.flaw)
 
 
 def read_failure(item: Item) -> Failure:
-    """Read a record, written by anybody. Never raises."""
+    """Read a record that any program may have written. Never raises."""
     number, failure_id, members, flaw = item.place + 1, item.digest[:ID_LENGTH], None, ""
     if not item.whole:
         flaw = f"larger than {MOST_BYTES >> 10} kB, so it has not been read"
@@ -169,7 +170,7 @@ def read_failure(item: Item) -> Failure:
         return Failure(number, failure_id, item.size, item.text, None, "", "", (), "", "", None, flaw)
     job, flaw = _job(item.text.decode(), members)
     if retried := bool(members.get("retried_at")):
-        flaw = f"retried already, at {_words(members['retried_at'])}"
+        flaw = f"already retried, at {_words(members['retried_at'])}"
     trace = members.get("backtrace")
     lines = trace if isinstance(trace, list) else [] if trace is None else [trace]
     return Failure(
@@ -190,7 +191,7 @@ def read_failure(item: Item) -> Failure:
 
 
 def _job(text: str, members: dict[str, Any]) -> tuple[Job | None, str]:
-    """The job in a record and why it cannot be tried again."""
+    """The job in a record, and why it cannot be retried or ""."""
     queue, payload = members.get("queue"), members.get("payload")
     if payload is None or (isinstance(payload, dict) and payload.get("class") == UNREADABLE):
         return None, "there is no job in the record"
@@ -198,7 +199,7 @@ def _job(text: str, members: dict[str, Any]) -> tuple[Job | None, str]:
         raw = exact_member(text, "payload")
         job = job_of(payload, queue if isinstance(queue, str) else "", raw)
     except BadJob as error:
-        return None, f"what is in the record is no job: {error}"
+        return None, f"the record does not hold a valid job: {error}"
     except (RecursionError, ValueError) as error:
         return None, f"the job in the record cannot be read: {error}"
     if not isinstance(queue, str) or not queue:
@@ -207,10 +208,10 @@ def _job(text: str, members: dict[str, Any]) -> tuple[Job | None, str]:
 
 
 def _words(value: object) -> str:
-    """Any JSON value as a text."""
+    """Any JSON value as a string."""
     if value is None or isinstance(value, str):
         return value or ""
     try:
         return orjson.dumps(value).decode()
-    except TypeError:  # nested deeper than it writes, though it has read it
-        return "nested too deep to be shown"
+    except TypeError:  # orjson reads deeper nesting than it writes
+        return "nested too deeply to show"

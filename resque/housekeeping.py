@@ -1,6 +1,7 @@
-"""What every worker does beside its work, all the time: bring back what the dead left, promote what is due, set aside.
+"""What every worker does while it runs jobs: recover the jobs of dead workers, promote delayed jobs, set invalid ones
+aside.
 
-There is no leader to lose: each of these is one script, and whoever comes first has done it.
+No leader is needed: each of these is one script, and the first worker that calls it has done it.
 """
 
 import asyncio
@@ -20,27 +21,29 @@ from asynckit.log_limit import OncePerSecond
 from asynckit.redis_client import describe
 
 from . import show
+from .answers import redis_time
+from .dates import moment_of
 from .events import CleanedWorker, Erred, Failed, Hook, Promoted
 from .keys import Keys
-from .observe import OVERDUE_SECONDS, moment_of
+from .observe import OVERDUE_SECONDS
 from .registration import BEATS
 from .scripts import Scripts
 from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, readable
 
 EVERY_SECONDS = 0.5
-FOREIGN_EVERY_SECONDS = 5.0  # between two looks at the workers of other programs
-AT_ONCE = 100  # workers or jobs in one call: a script keeps everybody else waiting
+OTHERS_EVERY_SECONDS = 5.0  # between two checks of the workers of other programs
+AT_ONCE = 100  # workers or jobs in one call: a script blocks all other clients of Redis
 ROUNDS = 50  # calls in a row
-UNSEEN_SECONDS = 3 * EVERY_SECONDS  # less is no outage, however short the lease: somebody had much to do
-LEADER = "six-ways"  # all our processes lead under one name (promote.lua)
+UNSEEN_SECONDS = 3 * EVERY_SECONDS  # a shorter gap is not an outage, however short the lease: a worker was busy
+LEADER = "six-ways"  # all our processes hold the lock under one name (promote.lua)
 LEADER_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """`crash_limit`: so often the worker of a job may die; `stuck_seconds`: so long a foreign worker may be silent;
-    `lease_seconds`: as the workers have it.
+    """`crash_limit`: how often the worker of a job may die. `stuck_seconds`: how long the worker of another program may
+    send no heartbeat. `lease_seconds`: the same value as in the workers.
     """
 
     def __init__(
@@ -54,43 +57,44 @@ class Housekeeping:
         lease_seconds: float = 10.0,
     ) -> None:
         self.leader: str | None = None
-        """Who promotes delayed jobs; LEADER if it is us."""
+        """The program that promotes delayed jobs; LEADER if it is ours."""
         self._redis: Any = redis  # its types do not know that answers are bytes here
         self._scripts = scripts
         self._keys = keys
         self._hook = hook
         self._crash_limit = crash_limit
         self._stuck_seconds = stuck_seconds
-        self._unseen = max(lease_seconds / 2, UNSEEN_SECONDS)  # a lease outlives two thirds of it without a beat
-        self._grace = lease_seconds / BEATS + RETRY_SECONDS  # within it, whoever lives has beaten
+        # A lease survives two thirds of its time without a heartbeat.
+        self._unseen = max(lease_seconds / 2, UNSEEN_SECONDS)
+        self._grace = lease_seconds / BEATS + RETRY_SECONDS  # within this time every live worker has sent a heartbeat
         self._log = OncePerSecond(log)
-        self._silent_leader: str | None = None  # in the log already
+        self._silent_leader: str | None = None  # already logged
 
     async def run(self) -> None:
-        """Until cancelled."""
-        foreign = time.monotonic()
+        """Run until cancelled."""
+        others_at = time.monotonic()
         while True:
-            for chore in (self.reap, self.promote, self.set_aside):
-                await self._try(chore)
-            if time.monotonic() >= foreign:
-                foreign = time.monotonic() + FOREIGN_EVERY_SECONDS
-                await self._try(self.clean_foreign)
+            for task in (self.reap, self.promote, self.set_aside):
+                await self._try(task)
+            if time.monotonic() >= others_at:
+                others_at = time.monotonic() + OTHERS_EVERY_SECONDS
+                await self._try(self.clean_other_programs)
             await asyncio.sleep(random.uniform(0.8, 1.2) * EVERY_SECONDS)
 
-    async def _try(self, chore: Callable[[], Awaitable[object]]) -> None:
+    async def _try(self, task: Callable[[], Awaitable[object]]) -> None:
         try:
-            await chore()
+            await task()
         except RedisError as error:
             self._log.warning("housekeeping: %s", describe(error))
             self._hook(Erred("housekeeping", error))
-        except Exception as error:  # bad data must not end it
+        except Exception as error:  # invalid data must not stop the housekeeping
             log.exception("error in housekeeping")
             self._hook(Erred("housekeeping", error))
 
     async def reap(self) -> int:
-        """Bring back the jobs of workers whose lease has ended; how many workers that were.
+        """Put the jobs of workers whose lease has ended back into their queues. Returns how many workers that were.
 
-        None for a moment after an outage of Redis: those who live say so first.
+        After an outage of Redis it first waits for a third of a lease, so that live workers can renew theirs.
         """
         keys = self._keys
         names = [
@@ -105,17 +109,17 @@ class Housekeeping:
                 b"": "it had no job",
                 b"back": f"its job is back in {readable(queue.decode(errors='replace'))}",
                 b"failed": "its job has failed",
-                b"filed": "its job had been put into the failed list by somebody else",
+                b"filed": "another program had already put its job into the failed list",
             }[what]
             self._hook(CleanedWorker(worker.decode(errors="replace"), outcome))
         return len(dead)
 
     async def promote(self) -> int:
-        """Move what is due into its queue, unless a foreign scheduler leads; how many jobs."""
+        """Move due jobs into their queues, unless another scheduler is the leader. Returns how many jobs."""
         keys, moved = self._keys, 0
         names = [keys.node_lock, keys.ruby_lock, keys.schedule, keys.queues, keys.unreadable]
         arguments = (keys.namespace, LEADER, int(LEADER_SECONDS * 1000), AT_ONCE)
-        for _ in range(ROUNDS):  # then the other chores have their turn, however much is due
+        for _ in range(ROUNDS):  # a limit, so that many due jobs do not delay the other tasks
             leader, count, more, ends_in, overdue = await self._scripts("promote", names, *arguments)
             self.leader = leader.decode(errors="replace")
             self._watch(self.leader, ends_in / 1000, overdue)
@@ -127,24 +131,24 @@ class Housekeeping:
         return moved
 
     def _watch(self, leader: str, ends_in: float, overdue: float) -> None:
-        """A foreign leader that was killed keeps its lock until that ends: name it, once."""
+        """Log, once, a leader that moves no due jobs: if it was killed, it holds its lock until the lock expires."""
         if overdue < OVERDUE_SECONDS:
             self._silent_leader = None
         elif self._silent_leader != leader:
             self._silent_leader = leader
-            until = f"its lock ends in {ends_in:.0f} s" if ends_in >= 0 else "its lock has no end"
+            until = f"its lock expires in {ends_in:.0f} s" if ends_in >= 0 else "its lock never expires"
             log.warning(
-                "%s leads and has not moved jobs that have been due for %d s: is it dead? They wait; %s",
+                "the leader %s has not moved jobs that have been due for %d s; it may be dead. They wait; %s",
                 *(show.one_line(leader), overdue, until),
             )
 
     async def resign(self) -> bool:
-        """At our end: give the lock back, unless other workers of ours are there to lead. True: we gave it back."""
+        """On shutdown, release the lock unless other workers of ours are registered. True if it was released."""
         keys = self._keys
         return bool(await self._scripts("resign", [keys.node_lock, keys.ruby_lock, keys.leases], LEADER))
 
     async def set_aside(self) -> int:
-        """What was in a queue and is no job goes to the failed list, as a text; how many, a hundred at the most."""
+        """Move invalid jobs from the queues to the failed list, as strings. Returns how many, at most 100."""
         keys, count = self._keys, 0
         while count < AT_ONCE and (oldest := await self._redis.lrange(keys.unreadable, 0, 1)):
             queue, raw = oldest
@@ -165,9 +169,11 @@ class Housekeeping:
                 self._hook(Failed("nobody", None, 0, error))
         return count
 
-    async def clean_foreign(self) -> int:
-        """Take away workers of other programs that have been silent for too long; their jobs have failed. How many."""
-        now = (await self._redis.time())[0]
+    async def clean_other_programs(self) -> int:
+        """Remove workers of other programs that have sent no heartbeat for too long, and move their jobs to the failed
+        list. Returns how many workers.
+        """
+        now = int(await redis_time(self._redis))
         ours = {worker for worker, _ in await self._redis.zrange(self._keys.leases, 0, -1, withscores=True)}
         cleaned = 0
         for member in await self._redis.smembers(self._keys.workers) - ours:
@@ -205,22 +211,24 @@ def why_unreadable(raw: bytes, *, is_promoted: bool = False) -> str:
     try:
         queue = job_of(orjson.loads(raw), "", "").queue
         if queue and is_promoted:
-            return f"what is under the key of the queue {queue} is no list"
+            return f"the key of the queue {queue} is not a list"
     except orjson.JSONDecodeError as error:
         return f"not JSON: {error}"
     except BadJob as error:
         return str(error)
-    return "no queue to put it into"
+    return "it names no queue"
 
 
 def _last_sign(ping: bytes | None, beat: bytes | None) -> float:
-    """When a worker of Node or Ruby gave its last sign of life (unix seconds); never too long ago without any."""
+    """When a worker of Node or Ruby sent its last heartbeat (unix seconds). Infinity if there is none: such a worker is
+    not removed.
+    """
     signs = [moment for moment in (_seen_at(ping), moment_of(beat)) if moment is not None and moment != float("inf")]
     return max(signs, default=float("inf"))
 
 
 def _seen_at(sign: bytes | None) -> float:
-    """When a Node worker gave its last sign of life (unix seconds). Without a sign nobody knows: never too long ago."""
+    """When a worker of Node sent its last heartbeat (unix seconds); infinity if there is none."""
     try:
         members: Any = orjson.loads(sign or b"")
         return float(members["time"])
@@ -229,7 +237,7 @@ def _seen_at(sign: bytes | None) -> float:
 
 
 def _stuck_record(working: bytes, worker_id: str, silent: float) -> str:
-    """As Node's forceClean files it: the second line of the backtrace is what its retryStuckJobs looks for."""
+    """A failure record as Node's forceClean writes it; Node's retryStuckJobs looks for the second backtrace line."""
     try:
         members: Any = orjson.loads(working)
         payload, queue = members["payload"], str(members.get("queue", ""))
@@ -243,7 +251,7 @@ def _stuck_record(working: bytes, worker_id: str, silent: float) -> str:
         queue=queue,
         worker=worker_id,
         exception="Worker Timeout (killed manually)",
-        error=f"Worker Timeout: no sign of life for {silent:.0f} s",
+        error=f"Worker Timeout: no heartbeat for {silent:.0f} s",
         backtrace=["killed by a worker of six ways", "queue#forceCleanWorker", "six-ways"],
         now=time.time(),
         raw=raw,

@@ -1,33 +1,31 @@
-"""What stands in a list, whoever has written it: read a page at a time, and never more of it than can be shown.
+"""Reads a list page by page, and of large elements only as much as can be shown.
 
-A thing is known by the SHA-1 of its exact bytes. Its place changes when others before it go; its text does not.
+An element is identified by the SHA-1 of its exact bytes, because its index changes when elements before it are removed.
 """
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
+from .answers import or_empty
 from .scripts import Scripts
 
-MOST_BYTES = 64 << 10  # of one thing; who wants to see more has to look into Redis
-STEP = 200  # things looked at in one call
-
-T = TypeVar("T")
+MOST_BYTES = 64 << 10  # of one element
+STEP = 200  # elements read in one call
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     place: int
-    """From 0, the head of the list."""
+    """The index in the list; 0 is the head."""
     digest: str
-    """SHA-1 of the whole, in hex."""
+    """SHA-1 of all its bytes, in hex."""
     size: int
-    """Bytes of the whole."""
+    """Bytes."""
     text: bytes
-    """The whole, or its beginning."""
+    """All its bytes, or the beginning of a large element."""
 
     @property
     def whole(self) -> bool:
@@ -35,28 +33,22 @@ class Item:
 
 
 class Items:
-    """The lists of Redis. A key that is no list counts as an empty one. Methods raise RedisError."""
+    """Reads lists in Redis. A key that is not a list counts as empty. Methods raise RedisError."""
 
     def __init__(self, redis: Redis, scripts: Scripts) -> None:
-        self._redis: Any = redis  # its types do not know that answers are bytes here
+        self._redis: Any = redis  # its types say that answers may be str
         self._scripts = scripts
 
     async def count(self, key: str | bytes) -> int:
-        try:
-            return int(await self._redis.llen(key))
-        except ResponseError as error:
-            return _nothing(error, 0)
+        return int(await or_empty(self._redis.llen(key), 0))
 
     async def read(self, key: str | bytes, first: int, count: int, most: int = MOST_BYTES) -> list[Item]:
-        """So many from this place on, of each so many bytes."""
-        try:
-            found = await self._scripts("look", [key], first, first + count - 1, most)
-        except ResponseError as error:
-            return _nothing(error, [])
+        """At most `count` elements from the index `first`, of each at most `most` bytes."""
+        found = await or_empty(self._scripts("look", [key], first, first + count - 1, most), [])
         return [Item(first + number, digest.decode(), size, text) for number, (size, digest, text) in enumerate(found)]
 
     async def all(self, key: str | bytes, most: int = MOST_BYTES) -> AsyncIterator[Item]:
-        """From the head to the tail. What others take meanwhile from the head may hide some."""
+        """All elements from head to tail. If other programs remove elements at the head meanwhile, some are skipped."""
         first, more = 0, True
         while more:
             found = await self.read(key, first, STEP, most)
@@ -65,10 +57,10 @@ class Items:
             first, more = first + STEP, len(found) == STEP
 
     async def find(self, key: str | bytes, digest: str, near: int) -> Item | None:
-        """The whole of what begins with this digest, or None.
+        """The complete element whose digest begins with `digest`, or None.
 
-        It was seen at `near` and can only have moved towards the head, because lists grow at their tails: the search
-        goes that way first.
+        It was last seen at the index `near` and can only have moved towards the head, because lists grow at their
+        tails. So the search goes in that direction first.
         """
         last = min(near, await self.count(key) - 1)
         for start in (*range(last, -1, -STEP), *range(last + STEP, await self.count(key) + STEP, STEP)):
@@ -81,9 +73,3 @@ class Items:
     async def _whole(self, key: str | bytes, item: Item) -> Item | None:
         found = await self.read(key, item.place, 1, item.size)
         return found[0] if found and found[0].digest == item.digest else None
-
-
-def _nothing(error: ResponseError, nothing: T) -> T:
-    if "WRONGTYPE" in str(error):
-        return nothing
-    raise error

@@ -1,43 +1,44 @@
-"""Every key in Redis: its name, its type, what is in it. `resque:` before each is the namespace.
+"""Every key in Redis: its name, type and content. Each name is preceded by the namespace, `resque:`.
 
-What Resque, resque-scheduler and node-resque know too. RAW is a job's exact JSON, ID a worker's `host:pid+slot:queues`,
-NAME the same without its queues, TS unix seconds:
+Keys that Resque, resque-scheduler and node-resque use, too. RAW is a job's exact JSON, ID a worker's
+`host:pid+slot:queues`, NAME the same without the queues, TS unix seconds:
 
     queues                   set     the names of all queues
     queue:QUEUE              list    RAW jobs, the oldest at the head
-    failed                   list    what was given up, and why, the oldest at the head (wire.py: failure)
-    failed_queues            set     names of lists QUEUE_failed, in which Ruby's RedisMultiQueue keeps failures
-    workers                  set     the IDs of the workers that are there
-    worker:ID                string  the job that this worker works on; while it is here, it is nowhere else
-    worker:ID:started        string  since when the worker is there
-    workers:heartbeat        hash    ID -> last sign of life, as Ruby writes it
-    worker:ping:NAME         string  last sign of life, as Node writes it
-    stat:processed, …:ID     string  how many jobs have ended, well or not; in all, and of each worker
-    stat:failed, …:ID        string  how many of them not well
-    delayed_queue_schedule   zset    TS -> TS: the seconds for which something is planned
+    failed                   list    failed jobs with their errors, the oldest at the head (wire.py: failure)
+    failed_queues            set     names of the lists QUEUE_failed, in which Ruby's RedisMultiQueue keeps failures
+    workers                  set     the IDs of all registered workers
+    worker:ID                string  the job that this worker runs; a job here is in no other key
+    worker:ID:started        string  when the worker started
+    workers:heartbeat        hash    ID -> last heartbeat, as Ruby writes it
+    worker:ping:NAME         string  last heartbeat, as Node writes it
+    stat:processed, …:ID     string  how many jobs have ended, in all and per worker
+    stat:failed, …:ID        string  how many of them have failed
+    delayed_queue_schedule   zset    TS -> TS: the seconds at which delayed jobs are due
     delayed:TS               list    RAW jobs that are due at that second
     timestamps:RAW           set     the `delayed:TS` in which this job waits
-    persistent_schedules     hash    name -> cron schedule, as resque-scheduler writes it (schedules.py)
-    schedules_changed        set     names of schedules that a resque-scheduler should look at again
-    pause-all-workers        string  "true": nobody takes a job
-    delayed:last_enqueued_at hash    name of a schedule -> when it was enqueued last, as Ruby writes it
-    resque_scheduler_leader_lock           string  who promotes delayed jobs, as Node asks
-    resque:resque_scheduler_master_lock    string  the same as Ruby asks (namespace twice, yes); we only read it
+    persistent_schedules     hash    name -> cron schedule, as resque-scheduler writes it (cron.py)
+    schedules_changed        set     names of schedules that a resque-scheduler should read again
+    pause-all-workers        string  "true": no worker of Ruby or of ours claims a job
+    delayed:last_enqueued_at hash    name of a schedule -> when it was last enqueued, as Ruby writes it
+    resque_scheduler_leader_lock           string  the leader that promotes delayed jobs, for Node
+    resque:resque_scheduler_master_lock    string  the same for Ruby (the namespace occurs twice); we only read it
 
-Ours alone; no foreign program looks at keys that begin with `py:`:
+Keys that only our programs use:
 
-    py:leases                zset    ID -> until when this worker counts as alive (ms, by Redis's clock)
-    py:reaping               hash    looked -> when somebody last looked for dead workers; from -> when the next may be
-                                     found, since Redis was away (ms)
+    py:leases                zset    ID -> when the worker's lease ends (ms, by Redis's clock)
+    py:reaping               hash    looked -> when a worker last called reap.lua (ms); from -> when it may declare
+                                     workers dead again after an outage of Redis (ms)
     py:attempts              hash    job -> how often it has failed
-    py:crashes               hash    job -> how often its worker has died while it ran
-    py:seen, py:seen:before  set     digests of the ids enqueued lately; they go away by themselves
-    py:unreadable            list    what was in a queue and is no job, on its way to `failed`
-    py:paused:QUEUE          string  why nobody takes jobs from this queue; goes away by itself, or not
-    py:throttle:QUEUE        string  when the next job may be taken (ms); goes away by itself
-    py:unique:DIGEST         string  the id of the one job of its kind that may wait or run; goes away by itself
-    py:chart:N               hash    what ended in the ten seconds number N, and how long it had waited; for two hours
-    py:totals                hash    since ever: succeeded, failed, retried, crashed, late
+    py:crashes               hash    job -> how often its worker has died while running it
+    py:seen, py:seen:before  set     digests of recently enqueued ids; they expire
+    py:unreadable            list    invalid jobs from the queues, which housekeeping moves to `failed`
+    py:paused:QUEUE          string  why this queue is paused; a timed pause expires
+    py:throttle:QUEUE        string  when the next job may be claimed (ms); expires
+    py:unique:DIGEST         string  the id of the unique job that holds this lock; expires
+    py:chart:N               hash    counts and waiting times of jobs that ended in the ten seconds N; expires after 2 h
+    py:totals                hash    counts of all time: succeeded, failed, retried, crashed, late
+    py:written               string  how many batches of jobs have waited for replicas
     py:cron                  hash    name of a schedule -> the last due second for which it was enqueued, and a digest
                                      of when it is due
 """
@@ -47,7 +48,7 @@ CHART_KEPT_SECONDS = 7200
 
 
 class Keys:
-    """The names of the keys. They belong together: on a Redis Cluster make the namespace a hash tag, {resque}."""
+    """The names of the keys. On a Redis Cluster, make the namespace a hash tag, {resque}: all must be in one slot."""
 
     def __init__(self, namespace: str = "resque") -> None:
         self.namespace = namespace
@@ -71,6 +72,7 @@ class Keys:
         self.seen_before = self.key("py:seen:before")
         self.unreadable = self.key("py:unreadable")
         self.totals = self.key("py:totals")
+        self.written = self.key("py:written")
         self.cron = self.key("py:cron")
 
     def key(self, *parts: str) -> str:
@@ -88,11 +90,11 @@ class Keys:
     def ping(self, name: str) -> str:
         return self.key("worker:ping", name)
 
-    def processed(self, *who: str) -> str:
-        return self.key("stat:processed", *who)
+    def processed(self, *worker_id: str) -> str:
+        return self.key("stat:processed", *worker_id)
 
-    def failures(self, *who: str) -> str:
-        return self.key("stat:failed", *who)
+    def failures(self, *worker_id: str) -> str:
+        return self.key("stat:failed", *worker_id)
 
     def delayed(self, second: int) -> str:
         return self.key("delayed", str(second))

@@ -1,4 +1,4 @@
-"""How late the event loop is: a timer that measures by how much it fires too late, smoothed."""
+"""The delay of the event loop: how much later than planned a timer fires, smoothed."""
 
 import asyncio
 import math
@@ -7,11 +7,11 @@ from typing import Self
 from asynckit.tasks import end_tasks, keep_running
 
 SAMPLE_SECONDS = 0.02
-SMOOTHING_SECONDS = 0.1  # the time constant of an exponential average: a single hiccup is soon forgotten
+SMOOTHING_SECONDS = 0.1  # the time constant of the exponential average: one slow callback soon loses its weight
 
 
 class LoopDelay:
-    """`seconds` is the smoothed delay. Other things that want to run wait about as long."""
+    """`seconds` is the smoothed delay: about how long a ready task waits until it runs."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -31,6 +31,6 @@ class LoopDelay:
             self.add(clock() - started)
 
     def add(self, elapsed: float) -> None:
-        """A timer of SAMPLE_SECONDS has taken so long. A sample weighs as much as the time that it covers."""
+        """Add a sample: a timer of SAMPLE_SECONDS took `elapsed` seconds. Its weight is the time that it covers."""
         late = max(0.0, elapsed - SAMPLE_SECONDS)
         self.seconds += (1 - math.exp(-elapsed / SMOOTHING_SECONDS)) * (late - self.seconds)

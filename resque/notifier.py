@@ -1,8 +1,8 @@
-"""Waking idle workers at once, whoever has enqueued the job, and asking nobody in between.
+"""Wakes idle workers as soon as any program has enqueued a job, without polling.
 
-`BLMOVE list list LEFT LEFT` waits until a list has something in it and then moves its head to its head: nothing
-changes, and nothing can get lost if the answer does. (Waiting with BLPOP would take the job out of Redis before anybody
-holds it.) Each queue has a connection of its own that waits, because BLMOVE waits for one list.
+`BLMOVE list list LEFT LEFT` waits until a list has an element and then moves its head to its own head: the list stays
+the same, and no job is lost if the answer is. (BLPOP would remove the job from Redis before a worker has claimed it.)
+Each queue has its own waiting connection, because BLMOVE waits for one list.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from asynckit.tasks import end_tasks, keep_running
 
 from .keys import Keys
 
-WAIT_SECONDS = 1.0  # at a time; a dead connection is noticed after the client's limit, which must be longer
+WAIT_SECONDS = 1.0  # of one BLMOVE; the client's answer limit, which detects a dead connection, must be longer
 PAUSE_CAP_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Sets `rang` when a queue that is listened to has something in it."""
+    """Sets `wake` when one of the queues it waits for has a job."""
 
-    def __init__(self, waiting_redis: Redis, keys: Keys, queues: Iterable[str], rang: asyncio.Event) -> None:
-        """`waiting_redis` must allow an answer more than WAIT_SECONDS."""
-        self._rang = rang
+    def __init__(self, waiting_redis: Redis, keys: Keys, queues: Iterable[str], wake: asyncio.Event) -> None:
+        """`waiting_redis` must wait longer than WAIT_SECONDS for an answer."""
+        self._wake = wake
         self._redis = waiting_redis
         self._keys = keys
         self._listening = {queue: asyncio.Event() for queue in queues}
@@ -41,7 +41,7 @@ class Notifier:
 
     async def __aenter__(self) -> Self:
         self._tasks = [
-            keep_running(partial(self._attend, queue), f"waiting for jobs in {queue!r}") for queue in self._listening
+            keep_running(partial(self._wait_for, queue), f"waiting for jobs in {queue!r}") for queue in self._listening
         ]
         return self
 
@@ -49,23 +49,23 @@ class Notifier:
         await end_tasks(self._tasks)
 
     def listen(self, queues: Iterable[str]) -> None:
-        """Ring when one of these has something in it; each once."""
+        """Set `wake` when one of these has a job; once for each queue."""
         for queue in queues:
             self._listening[queue].set()
 
-    async def _attend(self, queue: str) -> None:
+    async def _wait_for(self, queue: str) -> None:
         key, listening, failures = self._keys.queue(queue), self._listening[queue], 0
         while True:
             await listening.wait()
             try:
                 if await self._redis.blmove(key, key, WAIT_SECONDS, "LEFT", "LEFT") is not None:  # type: ignore[arg-type]
                     listening.clear()
-                    self._rang.set()
+                    self._wake.set()
                 failures = 0
-            except RedisError as error:  # also a key that is no list
+            except RedisError as error:  # also if the key is not a list
                 failures += 1
                 self._log.warning("cannot wait for jobs in %s: %s", queue, describe(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=PAUSE_CAP_SECONDS))
-                if isinstance(error, OutOfMemoryError):  # a full Redis takes no BLMOVE, but it still hands jobs out
+                if isinstance(error, OutOfMemoryError):  # a full Redis refuses BLMOVE, but a claim still works
                     listening.clear()
-                    self._rang.set()
+                    self._wake.set()

@@ -1,15 +1,15 @@
-"""Code around jobs: before and after they are enqueued, before and after they are performed.
+"""Plug-ins: code that runs before and after a job is enqueued and before and after it is performed.
 
-Plug-ins run in the order of their list. A `before` that says False ends it: the job is not enqueued, or is dropped
-without being performed, and counts as done. `after_enqueue` runs where the job was enqueued, the `perform` ones in the
-worker.
+Plug-ins run in the order of their list. If `before_enqueue` returns False, the job is not enqueued. If `before_perform`
+returns False, the job is dropped without being performed and counts as done. The `enqueue` methods run in the producer,
+the `perform` methods in the worker.
 """
 
 from .wire import Job
 
 
 class Plugin:
-    """Override what you need."""
+    """Override the methods that you need."""
 
     async def before_enqueue(self, job: Job) -> bool:
         return True

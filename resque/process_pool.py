@@ -1,7 +1,7 @@
-"""Processes for jobs that compute: the event loop stays free, and each core has something to do.
+"""Processes for CPU-bound jobs: they do not block the event loop, and they use every core.
 
-Each process runs one job at a time, so a process that dies, or has to be killed, fails the attempt of its own job only.
-(With `ProcessPoolExecutor` every job in the pool would fail.) What a job raises crosses the pipe as strings.
+Each process runs one job at a time, so a process that dies or must be killed fails only the attempt of its own job.
+(With `ProcessPoolExecutor`, every job in the pool would fail.) What a job raises crosses the pipe as strings.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from .foreign import Threads
+from .isolation import Threads
 from .reports import RaisedInProcess, Report, report_of
 
 JOIN_SECONDS = 5.0
 
 
 class ProcessDied(Exception):
-    """The process that ran the job has ended: a crash, `os._exit`, or the system has killed it."""
+    """The process that ran the job has ended: it crashed, called `os._exit`, or was killed by the system."""
 
 
 class ProcessPool:
-    """`processes` at most, by default one for each core, started when they are needed. None outlives its parent."""
+    """At most `processes`, by default one for each core, started when needed. They end with their parent."""
 
     def __init__(self, threads: Threads, processes: int | None = None) -> None:
         self._threads = threads
@@ -34,9 +34,10 @@ class ProcessPool:
         self._idle: list[_Process] = []
 
     async def call(self, perform: Callable[..., Any], args: Sequence[Any], limit: float | None = None) -> Any:
-        """Run `perform(*args)` in a process. The limit begins when a process is ready for it; then it is killed.
+        """Run `perform(*args)` in a process. After `limit` seconds, counted from when the process is ready, it is
+        killed.
 
-        Raises TimeoutError, ProcessDied, or RaisedInProcess with a report of what it raised.
+        Raises TimeoutError, ProcessDied, or RaisedInProcess with a report of what the job raised.
         """
         order = pickle.dumps((perform, list(args)))
         async with self._room:
@@ -82,10 +83,10 @@ class _Process:
         return self._process.is_alive()
 
     def start(self) -> None:
-        """Blocks until it can take a job."""
+        """Blocks until the process can take a job."""
         self._process.start()
-        self._child_end.close()  # so that its end is seen here
-        if self._killed:  # while it started, in another thread
+        self._child_end.close()  # otherwise this process would not see the pipe close when the child ends
+        if self._killed:  # by another thread while it was starting
             self._process.kill()
         self._receive()
 
@@ -99,7 +100,7 @@ class _Process:
 
     def kill(self) -> None:
         self._killed = True
-        with suppress(ValueError, AttributeError):  # never started
+        with suppress(ValueError, AttributeError):  # it was never started
             self._process.kill()
         with suppress(OSError):
             self._child_end.close()
@@ -120,9 +121,9 @@ class _Process:
 
 
 def _serve(pipe: Connection) -> None:
-    """In the child: one job after the other, until the parent closes the pipe."""
+    """In the child: run one job after another until the parent closes the pipe."""
     _end_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole process group; only the parent acts on them
         signal.signal(number, lambda *_: None)
     ours = os.getpid()
     pipe.send_bytes(b"ready")
@@ -132,7 +133,7 @@ def _serve(pipe: Connection) -> None:
         except EOFError:
             return
         answer = _answer(order)
-        if os.getpid() != ours:  # the job has forked, and this is its child
+        if os.getpid() != ours:  # the job called fork, and this is the child
             os._exit(0)
         pipe.send_bytes(answer)
 
@@ -146,7 +147,7 @@ def _answer(order: bytes) -> bytes:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed closes nothing in order; its children would wait for ever."""
+    """End this process when its parent is killed; otherwise it would wait forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     sentinel = parent.sentinel

@@ -1,4 +1,4 @@
-"""The producer's side: enqueue, plan, look, pause, cancel."""
+"""The producer's side: enqueue, delay, read, pause and cancel jobs."""
 
 import math
 import time
@@ -16,12 +16,12 @@ from .keys import Keys
 from .scripts import Scripts
 from .wire import BadJob, Job, digest, make_job, read_job
 
-REMEMBER_SECONDS = 3600  # at least so long an id that was enqueued is known
-PAGE = 1000  # jobs read at a time when all are looked through
+REMEMBER_SECONDS = 3600  # the id of an enqueued job is remembered for at least this long
+PAGE = 1000  # jobs read at a time when the whole queue is searched
 
 
 class _Order(NamedTuple):
-    """A job on its way into Redis, now or at `second`."""
+    """A job to be enqueued, now or at `second`."""
 
     job: Job
     second: int
@@ -30,38 +30,45 @@ class _Order(NamedTuple):
 
 
 class Queue:
-    """All queues of a namespace, for whoever fills them and looks after them.
+    """All queues of a namespace, for producers and operators.
 
-    `definitions` are only needed for plug-ins and for unique jobs. Methods raise RedisError when Redis did not answer;
-    then a job that has an id may be enqueued again without fear, for at least an hour.
+    `definitions` are only needed for plug-ins and unique jobs. Methods raise RedisError when Redis did not answer; for
+    at least an hour you can then safely enqueue a job with the same id again.
     """
 
-    def __init__(self, redis: Redis, namespace: str = "resque", definitions: Definitions | None = None) -> None:
-        self.redis: Any = redis  # its types do not know that answers are bytes here
+    def __init__(
+        self,
+        redis: Redis,
+        namespace: str = "resque",
+        definitions: Definitions | None = None,
+        ack_replicas: int = 0,
+    ) -> None:
+        """With `ack_replicas`, an enqueued job has reached so many replicas; else TooFewReplicas is raised."""
+        self.redis: Any = redis  # its types say that answers may be str
         self.keys = Keys(namespace)
-        self.scripts = Scripts(redis)
+        self.scripts = Scripts(redis, ack_replicas, self.keys.written)
         self._definitions = definitions or {}
         self._enqueue: Batcher[_Order, bool] = Batcher(self._enqueue_many)
 
     def enqueue(self, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None) -> Awaitable[bool]:
-        """Put a job at the end of a queue: it is in Redis when this has been awaited.
+        """Put a job at the end of a queue. When you have awaited the result, the job is in Redis.
 
-        `args` must be JSON; if the first is an object it carries the id, `job_id` or a new one. False: a job with this
-        id was enqueued already, or one of its kind waits that must be unique, or a plug-in said no. Raises BadJob.
+        `args` must be JSON; if the first is an object, it gets the id: `job_id` or a new one. False: this id was
+        already enqueued, another unique job holds the lock, or a plug-in refused the job. Raises BadJob.
         """
         return self._put(make_job(queue, name, args, job_id), 0)
 
     def enqueue_at(
         self, moment: float, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None
     ) -> Awaitable[bool]:
-        """The same at a moment in unix seconds, rounded up to a whole one. A moment that has passed means at once."""
+        """Enqueue a job at a time in unix seconds, rounded up to a whole second; at once if the time has passed."""
         second = math.ceil(moment) if moment > time.time() else 0
         return self._put(make_job(queue, name, args, job_id), second)
 
     def enqueue_in(
         self, seconds: float, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None
     ) -> Awaitable[bool]:
-        """The same in so many seconds."""
+        """Enqueue a job in `seconds` from now."""
         return self.enqueue_at(time.time() + seconds, queue, name, args, job_id)
 
     def _put(self, job: Job, second: int) -> Awaitable[bool]:
@@ -84,13 +91,13 @@ class Queue:
     async def _enqueue_many(self, orders: Sequence[_Order]) -> Sequence[bool | Exception]:
         keys = {key: number for number, key in enumerate(self._first_keys, 1)}
         names = {order.job.queue: None for order in orders if not order.second}
-        # As one argument of JSON: a hundred arguments would take redis-py longer than the rest of the call.
+        # One JSON argument: packing a hundred arguments would take redis-py longer than the rest of the call.
         jobs = orjson.dumps([self._as_arguments(order, keys) for order in orders])
         results = await self.scripts("enqueue", list(keys), REMEMBER_SECONDS * 1000, orjson.dumps(list(names)), jobs)
         return [result == 1 if isinstance(result, int) else ResponseError(_text(result)) for result in results]
 
     def _as_arguments(self, order: _Order, keys: dict[str, int]) -> tuple[str | int, ...]:
-        """What enqueue.lua gets for it; adds the keys that it names to `keys`."""
+        """The job as enqueue.lua expects it; adds the keys that it refers to to `keys`."""
         job, second, lock, lock_ms = order
 
         def number(key: str) -> int:
@@ -110,23 +117,23 @@ class Queue:
         return self.keys.queues, self.keys.seen, self.keys.seen_before, self.keys.schedule
 
     async def declare(self, queue: str) -> None:
-        """Let a queue be known before anything is in it."""
+        """Add a queue to the list of queues before it has any job."""
         await self.redis.sadd(self.keys.queues, queue)
 
     async def names(self) -> list[str]:
-        """The queues that there are, also empty ones."""
+        """All known queues, empty ones included."""
         return sorted(_text(name) for name in await self.redis.smembers(self.keys.queues))
 
     async def length(self, queue: str) -> int:
         return int(await self.redis.llen(self.keys.queue(queue)))
 
     async def peek(self, queue: str, start: int = 0, count: int = 20) -> list[Job | bytes]:
-        """Jobs as they wait, the oldest first; what is no job comes as it is."""
+        """The waiting jobs, the oldest first; an invalid job is returned as bytes."""
         found = await self.redis.lrange(self.keys.queue(queue), start, start + count - 1)
         return [_read(raw, queue) for raw in found]
 
     async def delayed(self, start: int = 0, count: int = 20) -> list[tuple[int, Job | bytes]]:
-        """Delayed jobs and when they are due (unix seconds), the next first; `start` counts jobs."""
+        """Delayed jobs and when they are due (unix seconds), the next first; skips `start` jobs."""
         found: list[tuple[int, Job | bytes]] = []
         async for second, raw in self._all_delayed():
             if start > 0:
@@ -138,10 +145,10 @@ class Queue:
         return found
 
     async def cancel(self, job_id: str) -> bool:
-        """Remove a job that waits or is planned. False: it is not there, because it runs, has run, or never was.
+        """Remove a waiting or delayed job. False: not found, because it is running, has run, or never existed.
 
-        Looks through all that waits, so its cost grows with the queues. The delayed come first, as a job goes: what is
-        promoted meanwhile is met in its queue.
+        This searches all jobs, so its cost grows with the queues. Delayed jobs are searched first, so a job that is
+        promoted during the search is found in its queue.
         """
         async for second, raw in self._all_delayed():
             if self._is(raw, job_id) and await self._remove_delayed(second, raw):
@@ -155,9 +162,9 @@ class Queue:
         return False
 
     async def remove(self, queue: str) -> int:
-        """Remove a queue and all that waits in it; how many that was. All of it may be enqueued again."""
+        """Remove a queue and its jobs; returns how many. Their ids may be enqueued again."""
         key = self.keys.queue(queue)
-        await self.redis.srem(self.keys.queues, queue)  # first: what is enqueued from now on makes it known again
+        await self.redis.srem(self.keys.queues, queue)  # first: a job enqueued from now on adds the queue again
         left, removed = await self.redis.llen(key), 0
         while removed < left and (found := await self.redis.lpop(key, min(PAGE, left - removed))):
             removed += len(found)
@@ -165,27 +172,27 @@ class Queue:
         return removed
 
     async def pause(self, queue: str, reason: str, seconds: float | None) -> None:
-        """Let no worker of ours take jobs from this queue for that many seconds, unless it is called again.
+        """Stop our workers from claiming jobs of this queue for `seconds`; a second call sets a new time.
 
-        None: until it is resumed; a pause for a time does not shorten such a one. Workers of Ruby and Node do not know
-        this pause and go on; `pause-all-workers` stops Ruby's.
+        None: until it is resumed; a timed pause does not replace such a pause. Workers of Ruby and Node ignore this
+        pause; `pause-all-workers` stops Ruby's.
         """
         milliseconds = 0 if seconds is None else max(1, int(seconds * 1000))
         await self.scripts("pause", [self.keys.paused(queue)], reason, milliseconds)
 
     async def resume(self, queue: str, *, only_timed: bool = False) -> None:
-        """Let workers take jobs again; with `only_timed` not if the pause has no end: an operator has begun it."""
+        """Let workers claim jobs again. `only_timed`: keep a pause without a limit, because an operator set it."""
         await self.scripts("resume", [self.keys.paused(queue)], int(only_timed))
 
     async def paused(self, queue: str) -> str | None:
-        """Why nobody takes jobs from it; None when they do."""
+        """Why the queue is paused; None if it is not."""
         if _text(await self.redis.get(self.keys.pause_all) or b"").lower() == "true":
             return "pause-all-workers is set"
         reason = await self.redis.get(self.keys.paused(queue))
         return None if reason is None else _text(reason)
 
     async def forget(self, *jobs: Job | bytes) -> None:
-        """What is cancelled may be enqueued again, and another of its kind too."""
+        """Delete the ids, counts and locks of cancelled jobs, so that they may be enqueued again."""
         async with self.redis.pipeline(transaction=False) as pipeline:
             for job in jobs:
                 if not isinstance(job, Job):
@@ -201,11 +208,11 @@ class Queue:
         definition = self._definitions.get(job.name)
         try:
             return definition.lock(job) if definition else None
-        except Exception:  # arguments that its kind cannot be made of: somebody else has enqueued it, and took no lock
+        except Exception:  # its arguments do not fit `unique`: another program enqueued it, without a lock
             return None
 
     async def _all(self, queue: str) -> AsyncIterator[bytes]:
-        """What is in a queue, from the tail: what workers take meanwhile at the head moves nothing past us."""
+        """All elements of a queue, from the tail: workers that claim at the head meanwhile do not shift the rest."""
         end = -1
         while found := await self.redis.lrange(self.keys.queue(queue), end - PAGE + 1, end):
             for raw in reversed(found):
@@ -213,8 +220,8 @@ class Queue:
             end -= len(found)
 
     async def _all_delayed(self) -> AsyncIterator[tuple[int, bytes]]:
-        """All that is planned, the next first. Never by SCAN: foreign programs keep other things under `delayed:`. From
-        one second to the next and not by rank: what is promoted meanwhile would move others past us.
+        """All delayed jobs, the next first. Not by SCAN, because other programs have other keys under `delayed:`. By
+        score and not by rank, because jobs that are promoted meanwhile would shift the ranks.
         """
         after = "-inf"
         while found := await self.redis.zrangebyscore(self.keys.schedule, after, "+inf", 0, PAGE, withscores=True):
@@ -226,13 +233,13 @@ class Queue:
                     yield int(second), raw
 
     async def _remove_delayed(self, second: int, raw: bytes) -> bool:
-        keys, queue = self.keys, ""  # to no queue: away
+        keys, queue = self.keys, ""  # no queue: take_delayed removes the job
         names = [keys.delayed(second), keys.timestamps(_text(raw)), keys.schedule, keys.queues, keys.queue(queue)]
         return bool(await self.scripts("take_delayed", names, raw, second, queue))
 
     @staticmethod
     def _is(raw: bytes, job_id: str) -> bool:
-        if job_id.encode() not in raw:  # before any parsing
+        if job_id.encode() not in raw:  # cheaper than parsing
             return False
         job = _read(raw, "")
         return isinstance(job, Job) and job.id == job_id

@@ -1,9 +1,9 @@
-"""A process's slots as workers that everybody can see, and the lease that keeps what they hold theirs.
+"""Registers a process's slots as workers in Redis and renews the lease on their jobs.
 
-A lease is a moment of Redis's own clock. A heartbeat in a thread of its own moves it on; when it comes too late,
-because the process was stopped or cut off, the others take the work and this process begins anew under another name. A
-name is never used twice, not even by the same process number on the same host (in a container that is always 1): what a
-predecessor left behind stays its own until it is brought back.
+A lease ends at a time by Redis's clock. A heartbeat in its own thread renews it. If the heartbeat comes too late,
+because the process was suspended or lost its connection, other workers take over its jobs and this process registers
+again under a new name. A name is never used twice, not even by the same process number on the same host (in a container
+that number is always 1): the jobs of a dead worker stay under its own name until another worker recovers them.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ from .keys import Keys
 from .scripts import Scripts, source
 from .wire import heartbeat_at, ping, started_at
 
-BEATS = 3  # in a lease: two may fail
+BEATS = 3  # heartbeats in one lease: two may fail
 
 log = logging.getLogger(__name__)
 
 
 class Registration:
-    """Registers slots and keeps them alive. `on_lost` is called on the event loop when their lease has ended."""
+    """Registers slots and renews their lease. `on_lost` is called on the event loop when the lease has ended."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class Registration:
         self._queues = list(queues)
         self._lease = int(lease_seconds * 1000)
         self._on_lost = on_lost
-        self._ahead = 0.0  # Redis's clock before ours, in seconds
-        self._lock = threading.Lock()  # on `slots`, which the heartbeat's thread reads
+        self._ahead = 0.0  # seconds by which Redis's clock is ahead of ours
+        self._lock = threading.Lock()  # guards `slots`, which the heartbeat's thread reads
         self._lost = False
         self._beat = thread_redis.register_script(source("beat"))
         self._numbers = count(1)
@@ -69,30 +69,30 @@ class Registration:
         await self._heartbeat.__aexit__(*error)
         self._redis.close()
 
-    async def add(self, how_many: int) -> list[Slot]:
-        """So many more slots. Raises RedisError; then there are none."""
-        slots = [self._new_slot(next(self._numbers)) for _ in range(how_many)]
+    async def add(self, count: int) -> list[Slot]:
+        """Register `count` more slots. Raises RedisError; then no slot was added."""
+        slots = [self._new_slot(next(self._numbers)) for _ in range(count)]
         try:
             await self._register(slots)
         except asyncio.CancelledError:
-            self._have(slots)  # perhaps, and then they are to be removed with the others
+            self._record(slots)  # Redis may have registered them, so they must be removed with the others
             raise
-        self._have(slots)
+        self._record(slots)
         return slots
 
-    def _have(self, slots: Sequence[Slot]) -> None:
+    def _record(self, slots: Sequence[Slot]) -> None:
         with self._lock:
             self.slots |= {slot.number: slot for slot in slots}
 
     async def remove(self, slots: Sequence[Slot]) -> None:
-        """These are no longer there. Raises RedisError; then they are forgotten when their lease ends."""
+        """Unregister these slots. Raises RedisError; then they stay in Redis until their lease ends."""
         with self._lock:
             for slot in slots:
                 self.slots.pop(slot.number, None)
         await self._unregister(slots)
 
-    async def begin_anew(self) -> list[Slot]:
-        """As many slots under another name: the old ones are not ours any more. Raises RedisError; then call again."""
+    async def register_again(self) -> list[Slot]:
+        """Replace all slots by new ones under a new name: the old ones are lost. Raises RedisError; then call again."""
         self.host = self._new_host()
         slots = [self._new_slot(next(self._numbers)) for _ in self.slots]
         await self._register(slots)
@@ -119,7 +119,7 @@ class Registration:
         await self._scripts("unregister", names, orjson.dumps([slot.id for slot in slots]), keys.queue(""))
 
     def _send_beat(self) -> None:
-        """In the heartbeat's thread."""
+        """Renew the leases. The heartbeat's thread calls it."""
         with self._lock:
             slots = list(self.slots.values())
         if not slots or self._lost:
@@ -130,13 +130,13 @@ class Registration:
         answer: Any = self._beat(keys=names, args=[self._lease, ids, heartbeat_at(now), self._pings(slots, now)])
         redis_now, *lost = answer
         self._ahead = redis_now - time.time()
-        with self._lock:  # a slot that was removed meanwhile is not lost
+        with self._lock:  # a slot that was removed in the meantime is not lost
             self._lost = any(slots[number - 1].number in self.slots for number in lost)
         if self._lost:
-            self._loop.call_soon_threadsafe(self._tell)
+            self._loop.call_soon_threadsafe(self._report_lost)
 
-    def _tell(self) -> None:
-        if self._lost:  # and not begun anew meanwhile
+    def _report_lost(self) -> None:
+        if self._lost:  # unless the slots were registered again in the meantime
             self._on_lost()
 
     def _pings(self, slots: Sequence[Slot], now: float) -> bytes:
@@ -148,9 +148,10 @@ class Registration:
 
     @staticmethod
     def _new_host() -> str:
-        """Never the machine's bare name: a Ruby worker takes whom it does not find among its host's processes for dead.
+        """A host name for this process. A Ruby worker declares every worker dead that has the Ruby worker's host name
+        and is not among the processes there, so the machine's own name gets a random suffix.
 
-        No character of it needs escaping in JSON.
+        None of its characters needs escaping in JSON.
         """
         machine = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "localhost"
         return f"{machine}.{secrets.token_hex(4)}"

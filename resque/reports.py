@@ -1,7 +1,7 @@
-"""What a job raised, as strings: whatever its class does, a report of it can be made, stored and sent.
+"""What a job raised, as strings, which can always be stored and sent.
 
-An exception of a job's own may be unable to show itself: its `__str__` raises, its message is a gigabyte. The report is
-what the failed list, the log and the pipe of a process get to see in its place.
+The code of a job may raise an exception that cannot be shown: its `__str__` raises, or its message is a gigabyte long.
+The failed list, the log and the pipe of a process use the report instead of the exception.
 """
 
 import traceback
@@ -15,19 +15,19 @@ MOST_LINES = 200
 
 class Report(NamedTuple):
     kind: str
-    """The name of its class; of the cause, if a Permanent error has one."""
+    """The name of its class, or of the class of its cause if it is a Permanent with a cause."""
     text: str
     backtrace: list[str]
     permanent: bool = False
     wait: bool = False
-    """It was a WaitAndRepeat."""
+    """Whether it was a WaitAndRepeat."""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}" if self.text else self.kind
 
 
 class RaisedInProcess(Exception):
-    """A job in the pool of processes raised something: the report that its process made of it."""
+    """A job in the process pool raised an exception: the report that its process made."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(str(report))
@@ -35,7 +35,7 @@ class RaisedInProcess(Exception):
 
 
 def report_of(error: BaseException) -> Report:
-    """Never raises, whatever the class of the error does."""
+    """Make a report. Never raises, whatever the class of the error does."""
     if type(error) is RaisedInProcess:
         return error.report
     permanent = issubclass(type(error), Permanent)
@@ -66,7 +66,7 @@ def _kind(error: BaseException) -> str:
 
 def _text(error: BaseException) -> str:
     try:
-        return str.__getitem__(str(error), slice(MOST_TEXT))  # also of a subclass of str
+        return str.__getitem__(str(error), slice(MOST_TEXT))  # works for a subclass of str, too
     except BaseException:
         return "(the error cannot be shown: its __str__ fails)"
 

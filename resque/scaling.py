@@ -1,18 +1,18 @@
-"""The multi-worker: how many jobs one process should run at a time, by the delay of its event loop.
+"""The multi-worker: how many jobs one process runs at a time, controlled by the delay of its event loop.
 
-Jobs that wait cost nothing, so more of them may run; jobs that compute make everything late, so fewer should. Nobody
-need say beforehand of which kind they are.
+I/O-bound jobs hardly load the loop, so more of them may run; CPU-bound jobs delay the loop, so fewer should. You need
+not say in advance which kind your jobs are.
 """
 
 from dataclasses import dataclass
 
 LOOK_SECONDS = 0.1  # between two decisions
-IDLE_LOOKS = 50  # so often in a row most slots must be idle before some are given up
+IDLE_LOOKS = 50  # decisions in a row that find most slots idle, before some are removed
 
 
 @dataclass
 class Scaling:
-    """Decides between `minimum` and `maximum` slots, so that the loop is no later than `max_delay` seconds."""
+    """Chooses between `minimum` and `maximum` slots so that the loop's delay stays below `max_delay` seconds."""
 
     minimum: int = 1
     maximum: int = 50
@@ -20,13 +20,14 @@ class Scaling:
     _idle: int = 0
 
     def decide(self, slots: int, busy: int, delay: float, *, more: bool) -> tuple[int, str]:
-        """The number of slots from now on, and why; `more`: there may be jobs left for more slots.
+        """Return the new number of slots and the reason. `more`: there may be jobs for more slots.
 
-        Grows by doubling, from 1 to 100 in under a second; gives way by a quarter at a time; takes its time when idle.
+        It grows by doubling, from 1 to 100 in less than a second, and shrinks by a quarter at a time; when most slots
+        are idle it shrinks only after IDLE_LOOKS decisions.
         """
         self._idle = self._idle + 1 if busy < slots / 2 else 0
         if slots < self.minimum:
-            return self.minimum, "never fewer"
+            return self.minimum, "below the minimum"
         if delay > self.max_delay:
             reason = f"the event loop is {delay * 1000:.1f} ms late, more than {self.max_delay * 1000:g}"
             return max(self.minimum, slots - max(1, slots // 4)), reason

@@ -1,4 +1,4 @@
-"""Jobs, ages and dates as people read them, on a page or in a terminal."""
+"""Jobs, ages and dates as text for a page or a terminal."""
 
 import re
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def title(job: Job) -> str:
-    """The class; for a job of Rails the class of what its wrapper holds."""
+    """The class; for a job of Rails (ActiveJob), the class inside its wrapper."""
     name = _wrapped(job).get("job_class")
     return name if isinstance(name, str) and name else job.name
 
@@ -25,7 +25,7 @@ def arguments(job: Job) -> str:
 
 
 def short(job: Job) -> str:
-    """For a line of a log: its id; without one, its class and its arguments."""
+    """For a log line: the job's id, or else its class and arguments."""
     return one_line(job.id or f"{title(job)} {arguments(job)}", 100)
 
 
@@ -37,8 +37,8 @@ def _wrapped(job: Job) -> dict[str, Any]:
 def compact(value: object) -> str:
     try:
         return orjson.dumps(value).decode()
-    except TypeError:  # nested deeper than it writes, though it has read it
-        return "nested too deep to be shown"
+    except TypeError:  # orjson reads deeper nesting than it writes
+        return "nested too deeply to show"
 
 
 def clip(text: str, most: int = 300) -> str:
@@ -46,7 +46,7 @@ def clip(text: str, most: int = 300) -> str:
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """For a terminal: what would move its cursor or turn its text around is shown as a question mark."""
+    """For a terminal: control and text-direction characters are replaced by question marks."""
     return clip(_CONTROL.sub("?", text[: most + 1]), most)
 
 
@@ -56,7 +56,7 @@ def bytes_as_text(data: bytes) -> str:
 
 def duration(seconds: float | None) -> str:
     """ "1.2 s", "3 min 20 s", "2 d 4 h"; "unknown" for None."""
-    if seconds is None or not 0 <= seconds < 1e10:  # a date to come, or one that is none
+    if seconds is None or not 0 <= seconds < 1e10:  # a date in the future, or not a number
         return "unknown"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
@@ -73,7 +73,7 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(seconds: float | None) -> str:
-    """A date in UTC; what no calendar knows, as a number."""
+    """A date in UTC; the number itself if it is outside the range of dates."""
     if seconds is None:
         return "unknown"
     try:
@@ -83,7 +83,7 @@ def moment(seconds: float | None) -> str:
 
 
 def size(number: int) -> str:
-    """Bytes."""
+    """A number of bytes with its unit."""
     for unit, factor in (("MB", 1e6), ("kB", 1e3)):
         if number >= factor:
             return f"{number / factor:.1f} {unit}"

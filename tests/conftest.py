@@ -1,4 +1,4 @@
-"""Fixtures: the embedded inbox, and strategies started by the very command that a reader types."""
+"""Fixtures: the embedded inbox and Valkey, and strategies started by the command that a reader types."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from lab.harness.processes import Lab
 from tests.support.programs import ROOT, Inbox, Strategy, Valkey, running_inbox, running_strategy, running_valkey
 
-# No deadline for one example: CI machines are slow at times, and speed is measured elsewhere (`make bench`).
+# No deadline for an example: CI machines can be slow, and `make bench` measures speed.
 hypothesis_settings.register_profile("six-ways", deadline=None)
 hypothesis_settings.load_profile("six-ways")
 
@@ -19,21 +19,21 @@ STRATEGIES = sorted(path.parent.name for path in ROOT.glob("[1-9]_*/__main__.py"
 
 @pytest.fixture(scope="module")
 def inbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
-    """An inbox of this test module's own."""
+    """An inbox for this test module alone."""
     with running_inbox(tmp_path_factory.mktemp("inbox")) as inbox:
         yield inbox
 
 
 @pytest.fixture(scope="module")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """A Valkey of this test module's own."""
+    """A Valkey for this test module alone."""
     with running_valkey(tmp_path_factory.mktemp("valkey")) as valkey:
         yield valkey
 
 
 @pytest.fixture(autouse=True)
-def quiet_dial(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After a test that turned the inbox's dial for faults, turn it back."""
+def reset_dial(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test with an inbox, set all faults of its dial to 0."""
     yield
     if "inbox" in request.fixturenames:
         request.getfixturevalue("inbox").dial(latency_ms=0, refuse_rate=0, hang_rate=0, lose_reply_rate=0)
@@ -46,7 +46,7 @@ def strategy(
     """Each strategy in turn, started by `make run-N`, sending to `inbox`."""
     with running_strategy(request.param, tmp_path_factory.mktemp(request.param), SMTP_URL=inbox.smtp_url) as strategy:
         yield strategy
-    assert "Traceback" not in strategy.program.output, "whatever it was asked"
+    assert "Traceback" not in strategy.program.output
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    """A lab whose children are all gone after the test."""
+    """A lab. After the test, all its child processes must have ended."""
     before = psutil.Process().children()
     yield Lab(tmp_path)
     assert psutil.Process().children() == before

@@ -1,6 +1,6 @@
-"""The way from chapter 4 to the full design: three small workers, each a whole program. `make run-5 STEP=pop` runs one.
+"""From chapter 4 to the full design in three steps, each a complete small worker. `make run-5 STEP=pop` runs one.
 
-Each one fixes the loss of the one before. The web server and the queue are those of the full design.
+Each step fixes the loss of the step before. The web server and the queue are those of the full design.
 """
 
 STEPS: dict[str, tuple[str, ...]] = {
@@ -8,4 +8,4 @@ STEPS: dict[str, tuple[str, ...]] = {
     "move": ("waiting", "failed"),
     "lease": ("waiting", "failed", "in_flight", "oldest_wait_seconds"),
 }
-"""Each step, and the figures of `/stats` that can be known while it runs. The others are null."""
+"""Each step, with the figures of `/stats` that can be known while it runs. The others are null."""

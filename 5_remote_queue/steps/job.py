@@ -1,4 +1,4 @@
-"""What the three steps share: the email of a job, and the record of a job that failed."""
+"""What the three steps share: sending the email of a job, and the record of a failed job."""
 
 import logging
 import time

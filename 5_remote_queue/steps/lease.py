@@ -1,8 +1,8 @@
-"""Step 3, `lease`: a job moves into the worker's record, which is the worker's only until a deadline.
+"""Step 3, `lease`: a job moves into the worker's record, which belongs to the worker until a deadline.
 
-A heartbeat moves the deadline on. When it has passed, any worker puts the job back into the queue. So nothing is lost,
-whether a killed worker comes back or not. An email that was sent but not acknowledged is sent twice.
-These are the keys and records of the full design: its workers can finish the jobs of this one, and the other way round.
+A heartbeat extends the deadline. After the deadline, any worker puts the job back into the queue. So no email is lost,
+whether a killed worker restarts or not. An email that was sent but not acknowledged is sent twice.
+The keys and records are those of the full design, so workers of both kinds can finish each other's jobs.
 """
 
 import os
@@ -46,7 +46,7 @@ class Worker:
         )
 
     def beat(self, client: blocking.Redis, new: int = 0) -> None:
-        """Move the deadline of all slots on. The heartbeat's thread calls it."""
+        """Extend the deadline of all slots. The heartbeat's thread calls it."""
         client.eval((LUA / "beat.lua").read_text(), 2, LEASES, WORKERS, self._lease_ms, new, *self._ids)
 
     async def work_one(self, slot: int) -> bool:
@@ -71,12 +71,12 @@ class Worker:
         return True
 
     async def _settled(self, slot: int, head: bytes, failed: str = "") -> None:
-        """Remove the job from the record. Only the token of this claim does that: the job may be another slot's."""
+        """Remove the job from the record. That needs this claim's token, because another slot may have taken over."""
         await self._settle([RECORD.format(self._ids[slot]), FAILED], [head, failed])
 
 
 class LeaseLost(Exception):
-    """No heartbeat came in time, and other workers took over the jobs. The process ends and starts under a new name."""
+    """No heartbeat came in time, and other workers took over the jobs. The process restarts with a new name."""
 
 
 async def work(settings: Settings) -> None:

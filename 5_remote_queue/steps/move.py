@@ -1,7 +1,7 @@
-"""Step 2, `move`: move a job to a list of the worker's own, send its email, then remove the job from that list.
+"""Step 2, `move`: move a job to the worker's own list, send its email, then remove the job from that list.
 
-Loses: nothing, if a worker of the same name comes back and takes up its list. If it does not, the jobs in its list are
-never sent: no other worker can know whether that worker is dead or slow.
+Loses: nothing, if a worker of the same name restarts and continues with its list. Otherwise the jobs in its list are
+never sent, because no other worker can know whether that worker is dead or slow.
 """
 
 import os
@@ -33,7 +33,7 @@ class Worker:
         self._sender = sender
 
     async def take_back(self) -> None:
-        """Put back what this worker was sending when it was killed, to the head of the queue and in the old order."""
+        """Put the jobs that this worker was sending when it was killed back to the head of the queue, in order."""
         while await self._redis.lmove(self._taken, JOBS, "RIGHT", "LEFT"):
             pass
 

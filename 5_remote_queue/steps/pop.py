@@ -1,6 +1,6 @@
-"""Step 1, `pop`: take a job out of the queue, then send its email. Ruby's and Node's workers do the same.
+"""Step 1, `pop`: remove a job from the queue, then send its email. Ruby's and Node's workers do the same.
 
-Loses: each email that a worker was sending when it was killed. The job was in that worker's memory only.
+Loses: every email that a worker was sending when it was killed. The job was only in that worker's memory.
 """
 
 import socket
@@ -33,7 +33,7 @@ class Worker:
         raw = await self._redis.lpop(JOBS)
         if raw is None:
             return False
-        # From here until the mail server's 250, Redis knows nothing of the job: a kill loses it.
+        # From here until the mail server's 250, the job is only in memory: a kill loses it.
         try:
             await send(self._sender, self._domain, raw)
         except Exception as error:

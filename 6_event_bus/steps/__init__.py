@@ -1,7 +1,7 @@
-"""The way from the talk's event bus to the full design: three small workers. `make run-6 STEP=cursor_first` runs one.
+"""Three small workers that lead from the talk's event bus to the full design. `make run-6 STEP=cursor_first` runs one.
 
-The first two read a log of their own (talk.py), which the web server fills while they run; the third reads the stream
-of `LOG=streams`.
+The first two read the log of talk.py, to which the web server appends in these steps. The third reads the stream of
+`LOG=streams`.
 """
 
 STEPS: dict[str, tuple[str, ...]] = {
@@ -9,4 +9,4 @@ STEPS: dict[str, tuple[str, ...]] = {
     "commit_after": ("events",),
     "group": ("events",),
 }
-"""Each step, and the figures of `/stats` that can be known while it runs. The others are null."""
+"""For each step the figures of `/stats` that are known while it runs. The others are null."""

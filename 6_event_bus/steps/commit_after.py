@@ -1,7 +1,7 @@
 """Step 2, `commit_after`: the worker reads some events, sends their emails, and only then moves the cursor.
 
-Loses: nothing. A worker that is killed sends the same events again when it comes back. But only one process can work:
-two would read the same events, send every email twice, and move the cursor back and forth.
+Loses: nothing. After a kill, the restarted worker sends the emails of the same events again. But only one process can
+work: two processes would read the same events, send every email twice, and move the cursor back and forth.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from common.settings import Settings
 
 from .talk import CURSOR, PARTITIONS, handle
 
-BATCH = 10  # events that are handled at a time
+BATCH = 10  # events at a time
 
 
 class Worker:
     def __init__(self, settings: Settings, redis: Redis, sender: PatientSender) -> None:
         self._domain = settings.id_domain
         self._sender = sender
-        self._redis: Any = redis  # its types say that answers may be str
+        self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
 
     async def work_one(self, slot: int) -> bool:
         """Handle the next events. Returns False at the end of the log."""
@@ -44,7 +44,7 @@ class Worker:
         await self._redis.hset(CURSOR, mapping={"partition": partition, "index": index})
 
     async def _leave(self, partition: int) -> bool:
-        """Go to the next partition if there is one. By Redis's clock, nothing is appended to this one any more."""
+        """Go to the next partition if there is one. Producers use Redis's clock, so they append no more to this one."""
         following = await self._redis.zrangebyscore(PARTITIONS, f"({partition}", "+inf", start=0, num=1)
         if following and await self._redis.llen(f"{PARTITIONS}:{partition}") == (await self._cursor())[1]:
             await self._commit(int(following[0]), 0)

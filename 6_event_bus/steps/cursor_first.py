@@ -1,7 +1,7 @@
 """Step 1, `cursor_first`: one script reads the next event and moves the cursor, then the worker sends the email.
 
-Loses: each email that a worker was sending when it was killed, because the cursor is already behind its event. And each
-event of a producer whose clock is late, because it goes into a minute that the cursor has left.
+Loses: each email that a worker was sending when it was killed, because the cursor has already passed its event. Also
+each event of a producer whose clock is late, because the producer appends it to a minute that the cursor has left.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Step 3, `group`: a consumer group of a Redis stream (XREADGROUP, XACK, XAUTOCLAIM), and no Lua.
 
-Loses: nothing, and any number of workers share the work. Redis remembers which worker got which event. An event that is
-not acknowledged in time goes to another worker, which sends its email: perhaps a second time.
+Loses: nothing, and any number of workers share the work. Redis remembers which worker got which event. If a worker does
+not acknowledge an event in time, another worker gets it and sends its email, possibly for the second time.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ class Worker:
         self._lease_ms = int(settings.lease_seconds * 1000)
         self._domain = settings.id_domain
         self._sender = sender
-        self._redis: Any = redis  # its types say that answers may be str
+        self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
         self._held: set[bytes] = set()
 
     async def join(self) -> None:
-        """Make the group, which begins at the beginning of the stream, if it is not there yet."""
-        with suppress(ResponseError):  # BUSYGROUP: it is there
+        """Create the group at the beginning of the stream, unless it exists."""
+        with suppress(ResponseError):  # BUSYGROUP: it exists
             await self._redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
 
     async def work_one(self, slot: int) -> bool:
@@ -61,12 +61,12 @@ class Worker:
         return bool(entries)
 
     async def _take_over(self) -> list[Any]:
-        """An event that no worker has acknowledged or extended for the time of a lease."""
+        """Take over an event whose worker has not acknowledged or renewed it for the time of a lease."""
         answer = await self._redis.xautoclaim(STREAM, GROUP, self._name, self._lease_ms, count=1)
         return [entry for entry in answer[1] if entry[1]]
 
     async def _handle(self, fields: dict[bytes, bytes]) -> bool:
-        """Returns False if the event must come again, after the time of a lease."""
+        """Returns False if the event must be tried again, which happens after the time of a lease."""
         try:
             event = orjson.loads(fields[b"e"])
             email = email_from_members({**event["data"], "id": event["id"]}, self._domain)
@@ -78,7 +78,7 @@ class Worker:
         return True
 
     async def extend(self) -> None:
-        """Claim again what this worker holds, before the time of a lease has passed."""
+        """The heartbeat: claim the events that this worker holds again, three times in a lease."""
         while True:
             await asyncio.sleep(self._lease_ms / 3000)
             with suppress(RedisError):

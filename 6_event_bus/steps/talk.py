@@ -1,6 +1,6 @@
 """The log of the first two steps, as in the talk: a list of events for each minute.
 
-    talk:partitions     sorted set  the minutes that have events: N -> N; N is unix time / 60, rounded down
+    talk:partitions     sorted set  the minutes that have events: N -> N, where N is unix time / 60, rounded down
     talk:partitions:N   list        the events of minute N as JSON, the oldest at the head
     talk:cursor         hash        partition, index: the next event of the worker
 
@@ -43,18 +43,18 @@ class Producer:
             raise handover_error(error) from None
 
     async def append(self, event: bytes, now: float) -> None:
-        """`now`: what the producer's clock says, in unix seconds."""
+        """`now`: unix seconds by the producer's clock."""
         await self._append([PARTITIONS], [event, int(now // 60) if self._own_clock else ""])
 
     async def check(self) -> None:
-        """Raises CannotAccept when Redis does not answer."""
+        """Raises CannotAccept if Redis does not answer."""
         try:
             await self._redis.ping()
         except RedisError as error:
             raise CannotAccept(describe(error)) from None
 
     async def stats(self) -> Stats:
-        """How many events there are. Raises CannotAccept."""
+        """The number of events. Raises CannotAccept."""
         redis: Any = self._redis
         try:
             partitions = await redis.zrange(PARTITIONS, 0, -1)
@@ -64,7 +64,7 @@ class Producer:
 
 
 async def handle(sender: PatientSender, domain: str, event: bytes) -> None:
-    """Send the email that this event asks for. What fails is logged and dropped: the steps try each email once."""
+    """Send the email of this event. If that fails, log the error and drop the event: these steps do not retry."""
     try:
         email = email_from_json(event, domain)
         await sender.send(email)

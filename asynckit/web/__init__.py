@@ -1,1 +1,1 @@
-"""What pages share: server-sent events, form tokens, HTML and JSON answers, the style sheet."""
+"""Shared by all pages: server-sent events, form tokens, HTML and JSON answers, the style sheet."""

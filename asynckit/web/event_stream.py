@@ -1,7 +1,7 @@
-"""Live pages: the state of something as server-sent events (`text/event-stream`), told when it has changed.
+"""Live pages: a state as server-sent events (`text/event-stream`), sent whenever it has changed.
 
-What is sent is the state, not what happened, so there is no queue that a slow reader could let grow: while its
-connection is full we wait, and then tell it the latest. All readers of a page share one look at its state.
+Each event is the current state, not a change, so no queue grows for a slow client: while its connection is full, the
+stream waits and then sends the latest state. The state is read once for all clients of a page.
 """
 
 import asyncio
@@ -13,15 +13,15 @@ from aiohttp import hdrs, web
 
 from asynckit.tasks import background, end_tasks
 
-SILENCE_SECONDS = 15.0  # between two signs of life; without one, a reader that is gone would not be noticed
+SILENCE_SECONDS = 15.0  # between two comments on an unchanged stream; they reveal a client that has disconnected
 
-FRESH = 0.9  # of the time between two looks: a reader takes a result of this age from the reader before it
+FRESH = 0.9  # of the interval between two reads: up to this age, a client gets the result read for another client
 
 Look = Callable[[], Awaitable[bytes]]
 
 
 class SharedLook:
-    """Looks for all readers of one path: a state is read once, however many readers there are."""
+    """Reads the state of one path once for all its clients."""
 
     def __init__(self) -> None:
         self.task: asyncio.Task[bytes] | None = None
@@ -32,7 +32,7 @@ class SharedLook:
         if self.task is None or (self.task.done() and now - self._began >= FRESH * every_seconds):
             self._began = now
             self.task = background(_result_of(look), "reading the state of a live page")
-        return await asyncio.shield(self.task)  # a reader that leaves does not cancel it for the others
+        return await asyncio.shield(self.task)  # a client that disconnects does not cancel it for the others
 
 
 async def _result_of(look: Look) -> bytes:
@@ -44,17 +44,17 @@ LOOKS = web.AppKey("looks", dict[str, SharedLook])
 
 
 def enable_event_streams(app: web.Application) -> None:
-    """To be called for the application whose handlers call `event_stream`."""
+    """Call this for an application whose handlers call `event_stream`."""
     app[READERS] = set()
     app[LOOKS] = {}
-    app.on_shutdown.append(_dismiss_readers)
+    app.on_shutdown.append(_cancel_streams)
 
 
 async def event_stream(request: web.Request, look: Look, every_seconds: float) -> web.StreamResponse:
-    """Tell a reader what `look` returns (one line), at once and then when it has changed, until the reader leaves.
+    """Send what `look` returns (one line), at once and then whenever it has changed, until the client disconnects.
 
-    `look` must mean the same for all requests of one path: it is called once for all of them.
-    Looking at a state ten times a second costs less than a wake-up for each of thousands of changes.
+    `look` must be equivalent for all requests of one path, because it is called once for all of them. Reading the state
+    ten times a second costs less than a wake-up for each of thousands of changes.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -68,29 +68,29 @@ async def event_stream(request: web.Request, look: Look, every_seconds: float) -
             "X-Content-Type-Options": "nosniff",
         }
     )
-    with suppress(ConnectionError):  # the reader has left
+    with suppress(ConnectionError):  # the client has disconnected
         await response.prepare(request)
         shared = request.config_dict[LOOKS].setdefault(request.path, SharedLook())
-        await _tell(response, lambda: shared(look, every_seconds), every_seconds)
+        await _send_changes(response, lambda: shared(look, every_seconds), every_seconds)
     return response
 
 
-async def _tell(response: web.StreamResponse, look: Look, every_seconds: float) -> NoReturn:
+async def _send_changes(response: web.StreamResponse, look: Look, every_seconds: float) -> NoReturn:
     clock = asyncio.get_running_loop().time
-    await response.write(b"retry: 1000\n\n")  # after how many milliseconds a browser connects again
-    told, spoke = None, clock()
+    await response.write(b"retry: 1000\n\n")  # milliseconds until a browser reconnects
+    sent, sent_at = None, clock()
     while True:
-        if (state := await look()) != told:
-            told, spoke = state, clock()
+        if (state := await look()) != sent:
+            sent, sent_at = state, clock()
             await response.write(b"data: %s\n\n" % state)
-        elif clock() - spoke > SILENCE_SECONDS:
-            spoke = clock()
+        elif clock() - sent_at > SILENCE_SECONDS:
+            sent_at = clock()
             await response.write(b":\n\n")
         await asyncio.sleep(every_seconds)
 
 
-async def _dismiss_readers(app: web.Application) -> None:
-    """Event streams have no end of their own, and the process's end would wait for them."""
+async def _cancel_streams(app: web.Application) -> None:
+    """Cancel the streams on shutdown: they never end by themselves, and the shutdown would wait for them."""
     readers = app[READERS]
     for task in tuple(readers):
         task.cancel()

@@ -1,4 +1,4 @@
-"""Answers to a browser: pages that can load nothing from elsewhere, their assets, and JSON that is never cached."""
+"""Responses to a browser: pages that load nothing from other sites, their assets, and JSON that is never cached."""
 
 from collections.abc import Awaitable, Callable
 from functools import cache
@@ -28,21 +28,21 @@ def _templates(folder: Path) -> jinja2.Environment:
 
 
 def html_page(template: str, folder: Path, /, **values: object) -> web.Response:
-    """A page whose values are escaped by the engine and which can load nothing from elsewhere."""
+    """Render a page. Its values are escaped, and it can load nothing from other sites."""
     return web.Response(
         text=_templates(folder).get_template(template).render(values),
         content_type="text/html",
         headers={
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,
             "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "same-origin",  # with no-referrer a browser would send forms with the Origin null
+            "Referrer-Policy": "same-origin",  # with no-referrer, browsers post forms with "Origin: null"
             hdrs.CACHE_CONTROL: "no-store",
         },
     )
 
 
 def pretty_json(body: object, status: int = 200) -> web.Response:
-    """JSON for people and programs. Never cached: a browser that shows an old answer has sent no email."""
+    """Indented JSON. Never cached: a browser that showed a cached answer would not have sent the email."""
     return web.Response(
         body=orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
         status=status,
@@ -55,7 +55,7 @@ def error_json(status: int, reason: str, **more: str) -> web.Response:
 
 
 def add_assets(app: web.Application, folder: Path) -> None:
-    """Serve the files of `folder`, and the style sheet that all pages share, at `/assets/`."""
+    """Serve the files of `folder` and the shared style sheet at `/assets/`."""
     files = {path.name: path for path in (*SHARED_ASSETS.iterdir(), *folder.iterdir())}
 
     async def send(request: web.Request) -> web.FileResponse:

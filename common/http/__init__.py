@@ -1,1 +1,1 @@
-"""The web frame around every strategy: reading the email, answering, the pages, the guard, listening."""
+"""The web server code that all strategies share: reading the email, answering, the pages, the guard, listening."""

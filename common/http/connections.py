@@ -1,6 +1,7 @@
-"""A limit of open connections below the process's limit of descriptors (`ulimit -n`), so that it can always answer.
+"""A limit on open connections, below the process's limit on file descriptors (`ulimit -n`).
 
-At the limit a new connection takes the place of the one that has been idle longest; if none is idle it is refused.
+So the process always has descriptors left for its own work. At the limit, a new connection replaces the one that has
+been idle longest; if none is idle, the new one is refused.
 """
 
 import logging
@@ -18,17 +19,17 @@ class Connection(Protocol):
 
 
 class Connections:
-    """The open ones, oldest first. A quarter of the descriptors is left for files, SMTP sessions and Redis."""
+    """The open connections, oldest first. A quarter of the descriptors is left for files, SMTP sessions and Redis."""
 
     def __init__(self, descriptors: int | None = None) -> None:
         descriptors = descriptors or _descriptors()
         self.limit = max(1, descriptors * 3 // 4)
-        # The kernel's queue is accepted in one go, before the limit can act: it must fit into the last quarter.
+        # The server accepts the whole backlog at once, before the limit can act, so it must fit into that quarter.
         self.backlog = max(1, min(1024, descriptors // 8))
         self._open: dict[Connection, None] = {}
 
     def admit(self, connection: Connection) -> bool:
-        """Whether it may stay open; if so, call `remove` when it has closed."""
+        """Whether this new connection may stay open. If so, call `remove` when it has closed."""
         if len(self._open) >= self.limit:
             oldest = next((one for one in self._open if one.is_idle()), None)
             log.warning(

@@ -1,11 +1,11 @@
 """The web frame around every strategy: reading the email, answering, errors as JSON, counters, the page at `/`.
 
-A strategy brings three functions and the frame does the rest:
+A strategy provides three functions, and the frame does the rest:
 
-    handle(request)  read the email, hand it over, answer
-    stats(app)       the figures that this strategy knows: `waiting`, `in_flight`, and `oldest_wait_seconds`, which is
-                     the time since the oldest email was accepted that waits or is in flight (0 if there is none)
-    health(app)      raises when no email could be accepted right now
+    handle(request)  reads the email, hands it over, answers
+    stats(app)       returns the figures that this strategy knows, such as `waiting` and `in_flight`.
+                     `oldest_wait_seconds` is the age of the oldest email that waits or is in flight (0 if none does)
+    health(app)      raises if no email could be accepted right now
 """
 
 import asyncio
@@ -33,13 +33,13 @@ from common.settings import Settings
 
 EMAIL_PATH = "/{to:[^/]*}/{subject:[^/]*}/{text:[^/]*}"
 PAGES = Path(__file__).parent / "pages"
-BODY_SECONDS = 10.0  # for the whole body of a request: one of our forms is less than a kilobyte
+BODY_SECONDS = 10.0  # for the whole body of a request; our forms send less than a kilobyte
 COUNTERS = ("accepted", "sent", "failed", "retried")
 GAUGES = ("waiting", "in_flight", "oldest_wait_seconds")
 
 SETTINGS = web.AppKey("settings", Settings)
 LINKS = web.AppKey("links", list[str])
-"""Paths of pages that a strategy has of its own, to be linked from `/`."""
+"""The paths of a strategy's own pages, which the page at `/` links to."""
 _ACCEPTED = web.AppKey("accepted", list[int])
 _EMAIL = web.RequestKey("email", Email)
 
@@ -56,9 +56,9 @@ def web_frame(
     stats: Callable[[web.Application], Awaitable[Stats]],
     health: Callable[[web.Application], Awaitable[None]],
 ) -> web.Application:
-    """The application of one strategy, `strategy` being the name of its folder."""
+    """Create the application of one strategy; `strategy` is the name of its folder."""
     if not strategy:
-        raise ValueError("a strategy is a package")
+        raise ValueError("a strategy must be a package")
     app = web.Application(middlewares=[json_errors])
     app[SETTINGS] = settings
     app[HOST] = settings.host
@@ -69,7 +69,7 @@ def web_frame(
 
     async def all_stats(_: web.Request) -> Stats:
         known = {"accepted": app[_ACCEPTED][0], **await stats(app)}
-        # What a strategy does not say it cannot know: null, not 0.
+        # A figure that the strategy does not return is unknown: null, not 0.
         return {"strategy": strategy, **dict.fromkeys(COUNTERS + GAUGES), **known}
 
     async def show_stats(request: web.Request) -> web.Response:
@@ -124,9 +124,9 @@ def web_frame(
 
 
 def read_email(request: web.Request) -> Email:
-    """The email that the path asks for. Raises BadEmail, which becomes a 400."""
+    """Read the email from the path. Raises BadEmail, which is answered with 400."""
     path = request.raw_path
-    if not path.startswith("/"):  # http://host/TO/SUBJECT/TEXT, which RFC 9112 (3.2.2) lets a client say
+    if not path.startswith("/"):  # http://host/TO/SUBJECT/TEXT, which RFC 9112 (3.2.2) allows in a request line
         path = request.rel_url.raw_path
     path = path.partition("?")[0].partition("#")[0]
     if path.count("/") != 3:
@@ -137,13 +137,13 @@ def read_email(request: web.Request) -> Email:
 
 
 def answer(email: Email, status: str) -> web.Response:
-    """The answer to an email that was "sent" (200) or "accepted" (202)."""
+    """Answer that the email was "sent" (200) or "accepted" (202)."""
     body = {"email": email.to_dict(), "id": email.id, "status": status}
     return pretty_json(body, status=200 if status == "sent" else 202)
 
 
 def answer_error(request: web.Request, error: BadEmail | SendError | CannotAccept) -> web.Response:
-    """What kept an email from being sent or handed over, as an answer for the caller."""
+    """Answer that the email was not sent or not handed over, with the reason."""
     if isinstance(error, BadEmail):
         return pretty_json({"error": {"field": error.field, "reason": error.reason}}, status=400)
     email = request[_EMAIL]
@@ -163,7 +163,7 @@ def answer_error(request: web.Request, error: BadEmail | SendError | CannotAccep
 def _status_of(error: SendError) -> int:
     match error:
         case Refused() | LoginFailed():
-            return 502  # the next server in line gave a bad answer
+            return 502  # HTTP's status for a bad answer of the server behind this one
         case TimedOut() | InDoubt():
             return 504
         case _:
@@ -172,13 +172,13 @@ def _status_of(error: SendError) -> int:
 
 @web.middleware
 async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a foreign page made the browser send, and turn every error into JSON."""
+    """Refuse requests that another site's page made the browser send, and answer every error as JSON."""
     try:
         check_origin(request)
         if request.can_read_body:
             await _read_body(request)
         return await handler(request)
-    except CannotAccept as error:  # /stats of a strategy whose figures are elsewhere
+    except CannotAccept as error:  # raised by /stats if the process that has the figures does not answer
         return error_json(503, str(error))
     except web.HTTPException as error:
         if error.status < 400:
@@ -196,29 +196,32 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
 
 
 async def _read_body(request: web.Request) -> None:
-    """The handler finds the body read. Raises HTTPRequestTimeout, HTTPBadRequest, HTTPRequestEntityTooLarge."""
+    """Read the whole body before the handler runs.
+
+    Raises HTTPRequestTimeout, HTTPBadRequest, HTTPRequestEntityTooLarge.
+    """
     try:
         async with asyncio.timeout(BODY_SECONDS):
             await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"the body did not arrive within {BODY_SECONDS:g} s") from None
     except (web.RequestPayloadError, HttpProcessingError):
-        raise web.HTTPBadRequest(text="the body is not what its headers say") from None
+        raise web.HTTPBadRequest(text="the body does not match its headers") from None
 
 
 def _reason(error: web.HTTPException) -> str:
     if error.status == 404:
         return "nothing here; an email is sent by GET /TO/SUBJECT/TEXT, three percent-encoded parts"
     if error.status == 405:
-        return "only by GET" if error.headers.get(hdrs.ALLOW) == "GET" else "not by this method"
+        return "only GET is allowed" if error.headers.get(hdrs.ALLOW) == "GET" else "this method is not allowed"
     return error.text or error.reason
 
 
 def source_page(name: str, strategy: str) -> web.StreamResponse:
-    """A file of the repository, or what a folder has in it. Raises HTTPNotFound."""
+    """The page of a file or folder of the repository. Raises HTTPNotFound."""
     if (path := sources.find(name)) is None:
         raise web.HTTPNotFound
-    if path.suffix == ".svg":  # a picture in a page; opened by itself it may run no script either
+    if path.suffix == ".svg":  # a picture of a page; the header keeps it from running scripts if it is opened directly
         return web.FileResponse(
             path, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
         )
@@ -232,7 +235,7 @@ def source_page(name: str, strategy: str) -> web.StreamResponse:
 
 
 def prometheus_metrics(stats: Stats) -> web.Response:
-    """The figures of `/stats` in Prometheus's text format; what is null there is absent here."""
+    """The figures of `/stats` in Prometheus's text format, without those that are null."""
     registry = CollectorRegistry()
     registry.register(_StatsCollector(stats))
     return web.Response(body=generate_latest(registry), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})

@@ -1,11 +1,11 @@
-"""Which requests a server on loopback answers: those of its own pages and of programs, not those of foreign pages.
+"""The guard: it refuses requests that a page of another site made the browser send.
 
-A GET that sends mail is a teaching device, and any web page could make its reader's browser send one. Three headers
-that a page cannot forge tell such requests apart: Host (DNS rebinding), Origin, and Fetch Metadata (Sec-Fetch-Site,
-https://www.w3.org/TR/fetch-metadata/). A real system would send mail by POST with a token.
+Here a GET sends mail, which keeps the lesson short; but any web page could make its reader's browser send such a GET.
+Three headers that a page cannot forge reveal these requests: Host (against DNS rebinding), Origin, and Sec-Fetch-Site
+(Fetch Metadata, https://www.w3.org/TR/fetch-metadata/). A production system would send mail by POST with a token.
 
-Changes (every method but GET, HEAD and OPTIONS) come from this machine only, unless PAGE_PASSWORD is set. Behind a
-reverse proxy on this machine every client seems to be on it: then set PAGE_PASSWORD.
+Changes (every method but GET, HEAD and OPTIONS) are accepted only from this machine, unless PAGE_PASSWORD is set. Set
+it behind a reverse proxy on this machine, because all clients of the proxy appear to be on this machine.
 """
 
 import base64
@@ -26,18 +26,18 @@ _WILDCARDS = ("0.0.0.0", "::", "")
 
 
 def check_origin(request: web.Request) -> None:
-    """Raises HTTPForbidden, HTTPUnauthorized or HTTPBadRequest with the reason."""
+    """Check where a request comes from. Raises HTTPForbidden, HTTPUnauthorized or HTTPBadRequest with the reason."""
     headers = request.headers
     host = headers.get(hdrs.HOST, "")
     if not _is_our_name(host, request.app[HOST]):
         raise web.HTTPForbidden(text="this Host is not a name of this server")
     origin = headers.get(hdrs.ORIGIN)
     if origin is not None and not _same_origin(origin, host):
-        raise web.HTTPForbidden(text="this Origin is not ours")
+        raise web.HTTPForbidden(text="this Origin is not this server")
     if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none") and not _is_link_to_page(request):
-        raise web.HTTPForbidden(text="not from another site")
+        raise web.HTTPForbidden(text="requests from another site are refused")
     if "prefetch" in headers.get("Sec-Purpose", "") or "prefetch" in headers.get("Purpose", ""):
-        raise web.HTTPForbidden(text="not ahead of the reader's click")
+        raise web.HTTPForbidden(text="prefetching is refused")
     if request.method not in _READING:
         _check_client(request)
     if headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("", "identity"):
@@ -45,24 +45,24 @@ def check_origin(request: web.Request) -> None:
 
 
 def check_not_linked(request: web.Request) -> None:
-    """For a GET that changes something: no page of another port may link to it. Raises HTTPForbidden."""
+    """Check a GET that changes something: refuse links from pages on other ports too. Raises HTTPForbidden."""
     if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
-        raise web.HTTPForbidden(text="not from another site")
+        raise web.HTTPForbidden(text="requests from another site are refused")
 
 
 def exposure(host: str, has_password: bool) -> str | None:
-    """One line for the log when clients on other machines can reach this server."""
+    """A warning for the log if clients on other machines can reach this server, else None."""
     if is_loopback(host):
         return None
     changes = "with PAGE_PASSWORD" if has_password else "from this machine only (PAGE_PASSWORD is not set)"
     return (
-        f"HOST={host}: every client that reaches this port can send emails and read these pages, the emails in them "
-        f"included; the pages accept changes {changes}"
+        f"HOST={host}: every client that reaches this port can send emails and read the pages, including the emails on "
+        f"them; the pages accept changes {changes}"
     )
 
 
 def _is_link_to_page(request: web.Request) -> bool:
-    """A link from the inbox (same host, another port) to a strategy's page, or the other way."""
+    """Whether the user follows a link from the inbox (same host, another port) to a strategy's page, or back."""
     headers = request.headers
     return (
         request.method == hdrs.METH_GET
@@ -76,16 +76,16 @@ def _check_client(request: web.Request) -> None:
     password = request.config_dict.get(PASSWORD)
     if password is None:
         if not _is_this_machine(request.remote):
-            raise web.HTTPForbidden(text="changes come from this machine only, unless PAGE_PASSWORD is set")
+            raise web.HTTPForbidden(text="changes are accepted only from this machine, unless PAGE_PASSWORD is set")
     elif not _has_password(request.headers.get(hdrs.AUTHORIZATION, ""), password):
         raise web.HTTPUnauthorized(
-            text="this needs PAGE_PASSWORD; any user name will do",
+            text="this needs PAGE_PASSWORD, with any user name",
             headers={hdrs.WWW_AUTHENTICATE: 'Basic realm="changes", charset="UTF-8"'},
         )
 
 
 def _has_password(header: str, password: SecretStr) -> bool:
-    """HTTP Basic (RFC 7617); the user name is not looked at."""
+    """Whether an HTTP Basic header (RFC 7617) has this password. The user name is ignored."""
     scheme, _, credentials = header.partition(" ")
     try:
         given = base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
@@ -95,7 +95,7 @@ def _has_password(header: str, password: SecretStr) -> bool:
 
 
 def _is_this_machine(remote: str | None) -> bool:
-    """A Unix socket has no address, and its clients are on this machine."""
+    """Whether a client's address is on this machine. None means a Unix socket, whose clients always are."""
     try:
         address = ip_address((remote or "127.0.0.1").partition("%")[0])
     except ValueError:
@@ -114,7 +114,7 @@ def _same_origin(origin: str, host: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _is_our_name(host: str, listening_on: str) -> bool:
-    """Names allowed: loopback names and HOST. A server that listens everywhere is also known by its addresses."""
+    """Whether a Host header names this server: a loopback name or HOST; any IP address if HOST is a wildcard."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -125,7 +125,7 @@ def _is_our_name(host: str, listening_on: str) -> bool:
 
 
 def _is_address(name: str) -> bool:
-    """An address cannot be rebound: only a name can be made to point here."""
+    """Whether it is an IP address. DNS rebinding needs a name, so an address is safe."""
     try:
         ip_address(name)
     except ValueError:

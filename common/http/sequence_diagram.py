@@ -1,6 +1,6 @@
-"""Draw a Mermaid sequence diagram as SVG, in the colours of the page.
+"""Draws a Mermaid sequence diagram as SVG, in the colours of the page.
 
-It reads the part of Mermaid's language that the chapters use (https://mermaid.js.org/syntax/sequenceDiagram.html):
+It supports the part of Mermaid's language that the chapters use (https://mermaid.js.org/syntax/sequenceDiagram.html):
 
     participant C as Caller         a lane, from left to right
     C->>W: GET /                    an arrow; `-->>` is dashed
@@ -8,7 +8,7 @@ It reads the part of Mermaid's language that the chapters use (https://mermaid.j
     Note over C,W: the caller waits
     loop twice … end                a frame around some of the rows
 
-Anything else raises ValueError, so that no part of a figure is left out silently.
+Anything else raises ValueError, so that no part of a diagram is silently left out.
 """
 
 import re
@@ -21,10 +21,10 @@ _PARTICIPANT = re.compile(r"participant (\w+) as (.+)")
 _MESSAGE = re.compile(r"(\w+)(--?)>>(\w+): (.+)")
 _NOTE = re.compile(r"Note over (\w+)(?:,(\w+))?: (.+)")
 
-# All in pixels of the SVG's own coordinates, at the page's usual size of letters.
+# In pixels of the SVG's own coordinates, for the page's default font size.
 ROW, TOP, MARGIN = 42, 56, 12
 LETTER = 7.2  # the width of an average letter
-LEAST_GAP = 130  # between two lanes
+MIN_GAP = 130  # between two lanes
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class _Frame:
 @dataclass
 class _Diagram:
     lanes: dict[str, str] = field(default_factory=dict)
-    rows: list[_Message | _Note | None] = field(default_factory=list)  # None: the head of a frame
+    rows: list[_Message | _Note | None] = field(default_factory=list)  # None: the title of a frame
     frames: list[_Frame] = field(default_factory=list)
 
 
 def sequence_svg(text: str) -> str:
-    """The SVG element for a diagram's text. Raises ValueError for what it cannot read."""
+    """The SVG element for a diagram's source. Raises ValueError for a line that is not supported."""
     diagram = _read(text)
     places = _places(diagram)
     width, height = places[-1] + places[0], TOP + ROW * len(diagram.rows) + MARGIN
@@ -95,16 +95,16 @@ def _read(text: str) -> _Diagram:
         elif line == "end":
             open_frames.pop().last = len(diagram.rows)
         elif line != "sequenceDiagram":
-            raise ValueError(f"not part of a sequence diagram that can be drawn here: {line}")
+            raise ValueError(f"not a supported line of a sequence diagram: {line}")
     if not diagram.lanes:
         raise ValueError("a sequence diagram needs a participant")
     return diagram
 
 
 def _places(diagram: _Diagram) -> list[float]:
-    """The x of each lane: as far from its neighbour as the longest label between the two needs."""
+    """The x of each lane. The distance between two lanes depends on the longest label between them."""
     names = list(diagram.lanes.values())
-    gaps = [max(LEAST_GAP, (len(a) + len(b)) / 2 * LETTER + 30) for a, b in pairwise(names)]
+    gaps = [max(MIN_GAP, (len(a) + len(b)) / 2 * LETTER + 30) for a, b in pairwise(names)]
     for row in diagram.rows:
         if row is None:
             continue

@@ -1,4 +1,4 @@
-"""Listening: from the application to an open port, and to an orderly end."""
+"""Serving an application: opening the port, and stopping in order."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from common.processes.process import stop_requested
 from common.settings import exit_with_usage_error
 
 IDLE_SECONDS = 30.0  # how long a connection may take to send the headers of its first or next request
-FINISH_SECONDS = 10.0  # how long requests that have begun may take to end after the stop signal
+FINISH_SECONDS = 10.0  # how long running requests may take after the stop signal
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 async def serve(
     app: web.Application, host: str, port: int, stop: Callable[[], Awaitable[str]] = stop_requested
 ) -> None:
-    """Serve until `stop` returns, which says why; then take nothing new, finish what has begun, close.
+    """Serve until `stop` returns the reason to stop; then accept nothing new, finish the running requests, and close.
 
-    Ends the program with one line and exit status 2 when the address cannot be had.
+    Ends the program with one line and exit status 2 if the address cannot be bound.
     """
     runner = await start(app, host, port)
     [address, *_] = runner.addresses
@@ -41,7 +41,7 @@ async def serve(
 
 
 async def start(app: web.Application, host: str, port: int) -> web.AppRunner:
-    """Open the port (0: any free one); `runner.addresses` tells which, `runner.cleanup()` ends it."""
+    """Open the port (0: any free one). `runner.addresses` has its number, `runner.cleanup()` closes it."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=FINISH_SECONDS)
     await runner.setup()
     try:
@@ -53,10 +53,11 @@ async def start(app: web.Application, host: str, port: int) -> web.AppRunner:
 
 
 class _JsonRequestHandler(web.RequestHandler):
-    """What aiohttp's parser refuses (a URL over its limit, broken HTTP) gets JSON too, and no traceback in the log.
+    """Answers requests that aiohttp's parser refuses with JSON too, and without a traceback in the log.
 
-    aiohttp's keepalive_timeout runs from the opening of a connection and from each answer until the next request's
-    headers are complete, so it limits idle connections and slow headers alike.
+    The parser refuses a URL over its limit and invalid HTTP. aiohttp's keepalive_timeout runs from the opening of a
+    connection, and from each answer, until the headers of the next request are complete. So it limits both idle
+    connections and slow headers.
     """
 
     __slots__ = ("_connections",)
@@ -70,7 +71,7 @@ class _JsonRequestHandler(web.RequestHandler):
         if self._connections.admit(self):
             super().connection_made(transport)
             return
-        self._force_close = True  # whatever it sends is not read
+        self._force_close = True  # so that aiohttp ignores what the client sends
         cast(asyncio.Transport, transport).write(_FULL)
         transport.close()
 
@@ -79,7 +80,7 @@ class _JsonRequestHandler(web.RequestHandler):
         super().connection_lost(exc)
 
     def is_idle(self) -> bool:
-        """Whether it waits for the headers of a request."""
+        """Whether the connection waits for the headers of a request."""
         return self._waiter is not None and not self._waiter.done()
 
     def handle_error(
@@ -97,7 +98,7 @@ class _JsonRequestHandler(web.RequestHandler):
 
 
 def _first_line(message: str | None) -> str:
-    return (message or "not HTTP").strip().partition("\n")[0].rstrip(":")
+    return (message or "invalid HTTP").strip().partition("\n")[0].rstrip(":")
 
 
 class _JsonSite(web.TCPSite):

@@ -1,9 +1,8 @@
 """The repository's files as pages: a chapter's Markdown, the code that it links to, a folder's contents.
 
-Only what belongs to the repository is shown: the files that git tracks, or in a copy without `.git` the kinds of file
-that make up its folders. Nothing that is hidden is shown: not `.env`, which may hold a password, and not `.data`.
-The texts are our own, so the HTML in them stands as it is; the page's Content-Security-Policy lets no script in all
-the same.
+Only files of the repository are shown: those that git tracks, or, in a copy without `.git`, files with the usual
+suffixes. Hidden files are never shown: `.env` may contain a password. The Markdown comes from this repository, so its
+HTML is not escaped; the page's Content-Security-Policy blocks scripts in any case.
 """
 
 import posixpath
@@ -29,9 +28,9 @@ from common.http.sequence_diagram import sequence_svg
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = re.compile(r"[1-9]_\w+|asynckit|common|eventlog|examples|lab|resque|results|tests")
 KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".py", ".svg", ".toml"}
-PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a kind that may be seen
+PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a suffix that are shown
 
-# In a copy without .git: the files beside the folders, and the kinds that hold code or text and no data.
+# In a copy without .git: the files in the top folder, and the suffixes of code and text (not of data).
 TOP = PLAIN | {"CHANGELOG.md", "CONTRIBUTING.md", "GLOSSARY.md", "README.md", "pyproject.toml"}
 CODE = {".css", ".html", ".js", ".lua", ".md", ".py", ".svg"}
 
@@ -44,21 +43,21 @@ class Page(NamedTuple):
     title: str
     html: str
     contents: Sequence[tuple[str, str]] = ()
-    """The headings of a chapter: the anchor of each, and its words."""
+    """The headings of a chapter: (anchor, heading)."""
 
 
 def find(name: str) -> Path | None:
-    """The file or folder of this name, relative to the repository; None if there is none to be seen."""
+    """The file or folder with this path in the repository; None if it does not exist or is not to be shown."""
     path = ROOT / name
     parts = Path(name).parts
-    with suppress(OSError):  # too long a name
-        if not parts or ".." in parts or not path.exists() or path.resolve() != path:  # a link may lead anywhere
+    with suppress(OSError):  # for example a name that is too long
+        if not parts or ".." in parts or not path.exists() or path.resolve() != path:  # a symbolic link may lead out
             return None
-        return _seen(name, path, parts)
+        return _visible(name, path, parts)
     return None
 
 
-def _seen(name: str, path: Path, parts: Sequence[str]) -> Path | None:
+def _visible(name: str, path: Path, parts: Sequence[str]) -> Path | None:
     if path.is_dir():
         return path if FOLDERS.fullmatch(parts[0]) and not any(map(_HIDDEN.fullmatch, parts)) else None
     if not _belongs(name, path.suffix, len(parts)):
@@ -76,7 +75,7 @@ def _belongs(name: str, suffix: str, depth: int) -> bool:
 
 @cache
 def _tracked(root: Path) -> frozenset[str] | None:
-    """The files that git tracks, as of the first question; None without git."""
+    """The files that git tracked at the first call; None without git."""
     if not (root / ".git").exists():
         return None
     try:
@@ -88,7 +87,7 @@ def _tracked(root: Path) -> frozenset[str] | None:
 
 
 def page_of(path: Path) -> Page:
-    """What `find` has found, as a page."""
+    """The page for a path that `find` has returned."""
     if path.is_dir():
         return _folder(path)
     return _file(path, path.stat().st_mtime_ns)
@@ -100,14 +99,14 @@ def address_of(name: str) -> str:
 
 def _folder(path: Path) -> Page:
     name = str(path.relative_to(ROOT))
-    seen = [one for one in sorted(path.iterdir()) if find(f"{name}/{one.name}")]
-    items = (f'<li><a href="{address_of(f"{name}/{one.name}")}">{escape(one.name)}</a></li>' for one in seen)
+    entries = [entry for entry in sorted(path.iterdir()) if find(f"{name}/{entry.name}")]
+    items = (f'<li><a href="{address_of(f"{name}/{entry.name}")}">{escape(entry.name)}</a></li>' for entry in entries)
     return Page(f"{name}/", f"<h1>{escape(name)}/</h1><ul>{''.join(items)}</ul>")
 
 
 @lru_cache(maxsize=64)
 def _file(path: Path, _: int) -> Page:
-    """The second number, of when it was changed, is for the cache."""
+    """The page of a file. The second argument is its modification time, so that the cache notices a change."""
     name, text = str(path.relative_to(ROOT)), path.read_text()
     if path.suffix != ".md":
         return Page(name, f"<h1>{escape(name)}</h1>{_code(text, name)}")
@@ -117,7 +116,7 @@ def _file(path: Path, _: int) -> Page:
 
 
 def neighbours(path: Path) -> tuple[Path | None, Path | None]:
-    """The chapters before and after this one; None at the ends, and for what is not a chapter."""
+    """The chapters before and after this one; None where there is none, and for a file that is not a chapter."""
     chapters = sorted(ROOT.glob("[1-9]_*/README.md"))
     if path not in chapters:
         return None, None
@@ -126,7 +125,7 @@ def neighbours(path: Path) -> tuple[Path | None, Path | None]:
 
 
 def _code(text: str, name: str) -> str:
-    """A file with its colours, and with line numbers that can be linked to: `#L-7`."""
+    """A file as HTML with syntax colours, and with line numbers that you can link to: `#L-7`."""
     try:
         lexer = get_lexer_for_filename(name)
     except ClassNotFound:
@@ -136,7 +135,7 @@ def _code(text: str, name: str) -> str:
 
 
 def _markdown(text: str, folder: str) -> tuple[str, Sequence[tuple[str, str]]]:
-    """As HTML, with its headings; links lead to our own pages."""
+    """Markdown as HTML, and its headings. Relative links are changed to point to our own pages."""
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     parser.add_render_rule("fence", _fence)
     parser.add_render_rule("table_open", lambda *_: '<div class="scroll"><table>\n')
@@ -158,7 +157,7 @@ def _markdown(text: str, folder: str) -> tuple[str, Sequence[tuple[str, str]]]:
 
 
 def _anchor(heading: str) -> str:
-    """As GitHub makes it."""
+    """The anchor that GitHub gives to this heading."""
     return re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
 
 

@@ -1,1 +1,1 @@
-"""The email, the mailer that all six strategies share, and the rules for another attempt."""
+"""The email, the mailer that all six strategies share, and the rules for retries."""

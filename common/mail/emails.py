@@ -1,7 +1,7 @@
-"""The email that all six strategies send, and its strict reading: from a URL path, and from another program's JSON.
+"""The email that all six strategies send, and how it is read: from a URL path, or from another program's JSON.
 
-Nothing here trusts its input. What comes out has exactly one recipient and not one control character in its address,
-subject or id, so that nothing behind it (the mail library, the log, a terminal) has to be careful.
+The functions here do not trust their input. An `Email` that they return has exactly one recipient, and no control
+characters in its address, subject and id. So the code that uses it (the mail library, the log, a terminal) is safe.
 """
 
 import re
@@ -21,10 +21,10 @@ MAX_SUBJECT = 200  # characters
 MAX_TEXT = 100_000  # characters; a URL holds far less, a message from another program may hold more
 MAX_ID = 250  # characters
 
-# What a line break, a terminal or a mail parser could take for structure: the controls (C0, DEL, C1 with U+0085),
-# the Unicode line and paragraph separators, and halves of surrogate pairs.
+# Characters that a terminal or a mail parser could take for structure: the control characters (C0, DEL, C1 with
+# U+0085), the Unicode line and paragraph separators, and halves of surrogate pairs.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-# In the text of a message from another program, line breaks and tabs are what they are.
+# The text of a message from another program may have line breaks and tabs.
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # RFC 5322 dot-atom, in lower case: the library changes the case of some local parts ("Postmaster").
 _DOT_ATOM = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
@@ -33,7 +33,7 @@ _MESSAGE_ID = re.compile(r"<[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.:\[\]_-]
 
 
 class BadEmail(ValueError):
-    """This cannot become an email: `field` is "to", "subject", "text" or "id", `reason` says why not."""
+    """The input is not a valid email: `field` is "to", "subject", "text" or "email", `reason` says what is wrong."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -43,19 +43,19 @@ class BadEmail(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One mailbox: as people write it, and as it goes over the wire."""
+    """One mailbox, in the form for people and in the form for SMTP."""
 
     text: str
-    """Normalised, an international domain in its own letters: `jo@bücher.example`."""
+    """For people: normalised, an international domain in its own letters: `jo@bücher.example`."""
     wire: str
-    """The domain as A-label: `jo@xn--bcher-kva.example`. A UTF-8 local part stays UTF-8."""
+    """For SMTP: the domain as A-label: `jo@xn--bcher-kva.example`. A UTF-8 local part stays UTF-8."""
     needs_smtputf8: bool
-    """The local part is not ASCII: only a server that offers SMTPUTF8 (RFC 6531) can take it."""
+    """The local part is not ASCII, so only a server that offers SMTPUTF8 (RFC 6531) can take it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Email:
-    """One email to one recipient. `id` is its Message-ID: the same in every attempt, so that copies can be seen."""
+    """One email to one recipient. `id` is its Message-ID, the same in every attempt, so copies can be recognised."""
 
     id: str
     to: str
@@ -66,18 +66,18 @@ class Email:
         return {"to": self.to, "subject": self.subject, "text": self.text}
 
     def to_json(self) -> bytes:
-        """The form in which an email travels between processes: compact JSON, UTF-8."""
+        """The form in which processes pass an email to each other: compact JSON, UTF-8."""
         return orjson.dumps({"id": self.id, **self.to_dict()})
 
 
 def read_address(text: str) -> Address:
     """Read exactly one address, without display name, comment, route, group or quotes. Raises BadEmail.
 
-    The rules are email-validator's, strict: local part at most 64 octets, the whole at most 254 (RFC 5321), a domain
-    with a dot. DNS is not asked. The domain `test` and what is below it is allowed: workshops use it.
+    The rules are the strict ones of email-validator: a local part of at most 64 octets, an address of at most 254 (RFC
+    5321), a domain with a dot. DNS is not asked. The domain `test` and its subdomains are allowed for workshops.
     """
-    # Asking the library costs 17 µs, as much as all the rest of accepting a request. Addresses are many and domains
-    # few, so for the plainest kind of address its word on the domain is remembered.
+    # A call of the library takes 17 µs, as long as the rest of accepting a request. There are many addresses but few
+    # domains, so for plain addresses we check the local part here and cache the library's answer for the domain.
     local_part, _, domain = text.rpartition("@")
     if len(local_part) <= 64 and _DOT_ATOM.fullmatch(local_part) and len(text) <= 254 and _is_plain_domain(domain):
         return Address(text, text, needs_smtputf8=False)
@@ -86,7 +86,7 @@ def read_address(text: str) -> Address:
 
 @lru_cache(maxsize=4096)
 def _is_plain_domain(domain: str) -> bool:
-    """Whether the library takes this domain and leaves it as it is."""
+    """Whether the library accepts this domain and does not change it."""
     try:
         return _ask_library(f"x@{domain}") == Address(f"x@{domain}", f"x@{domain}", needs_smtputf8=False)
     except BadEmail:
@@ -109,10 +109,10 @@ def _ask_library(text: str) -> Address:
 
 
 def email_from_path(raw_path: str, domain: str) -> Email:
-    """Read `/TO/SUBJECT/TEXT` as it stood in the request line, percent-encoded, without the query.
+    """Read `/TO/SUBJECT/TEXT` as it is in the request line: percent-encoded, without the query.
 
-    Strict where web frameworks are lenient: bytes that are not UTF-8 are refused, not replaced. `domain` is that of the
-    new id. Raises BadEmail; raises ValueError when the path does not have three parts.
+    Bytes that are not UTF-8 are refused, while web frameworks replace them. `domain` becomes the domain of the new id.
+    Raises BadEmail; raises ValueError if the path does not have three parts.
     """
     _, to, subject, text = raw_path.split("/")
     parts = {"to": _decode("to", to), "subject": _decode("subject", subject), "text": _decode("text", text)}
@@ -124,10 +124,10 @@ def email_from_path(raw_path: str, domain: str) -> Email:
 
 
 def email_from_json(data: bytes | str, domain: str) -> Email:
-    """Read the JSON object `{"id", "to", "subject", "text"}` of any program; without an `id` it gets a new one.
+    """Read a JSON object `{"id", "to", "subject", "text"}` that any program may have written.
 
-    The text may have line breaks and tabs. Other members are ignored. Raises BadEmail for everything else, whatever
-    the bytes are; `field` is "email" when they are no such object at all.
+    Without an `id` the email gets a new one. The text may have line breaks and tabs. Other members are ignored. Raises
+    BadEmail for anything else; `field` is "email" if the bytes are not a JSON object.
     """
     try:
         members = orjson.loads(data)
@@ -139,10 +139,10 @@ def email_from_json(data: bytes | str, domain: str) -> Email:
 
 
 def email_from_members(members: object, domain: str) -> Email:
-    """The same for JSON that has been parsed, such as the arguments of a job, which are the same at every attempt.
+    """Read an email from parsed JSON, such as the arguments of a job.
 
-    An id that is not a Message-ID is another program's own. Then, and without an id, the Message-ID is derived from
-    all members, so it is the same at every attempt too, in every process.
+    If there is no id, or it is not a valid Message-ID, the Message-ID is derived from all members. So it is the same at
+    every attempt and in every process.
     """
     if not isinstance(members, dict):
         raise BadEmail("email", "not a JSON object")
@@ -153,10 +153,10 @@ def email_from_members(members: object, domain: str) -> Email:
 
 
 def _derived_id(members: dict[str, Any], domain: str) -> str:
-    """A Message-ID that depends only on what the members say, not on their order or on white space."""
+    """A Message-ID that depends only on the names and values of the members, not on their order or on white space."""
     try:
         canonical = orjson.dumps(members, option=orjson.OPT_SORT_KEYS)
-    except TypeError:  # nested deeper than orjson writes
+    except TypeError:  # nested more deeply than orjson can write
         canonical = orjson.dumps([str(members.get(field)) for field in ("to", "subject", "text")])
     return f"<job-{sha256(canonical).hexdigest()[:32]}@{domain}>"
 
@@ -179,19 +179,19 @@ def _checked_email(message_id: str, to: str, subject: str, text: str) -> Email:
 def _decode(field: str, part: str) -> str:
     if "%" not in part and part.isascii():
         return part
-    # yarl decodes in C and leaves alone what is not UTF-8, which then still has its "%": no "%", no doubt.
+    # yarl decodes in C and keeps the "%" of bytes that are not UTF-8. So a result without "%" is decoded correctly.
     decoded = URL.build(path=f"/{part}", encoded=True).path[1:] if part.isascii() else "%"
     if "%" not in decoded:
         return decoded
     try:
-        # The server read the request line as UTF-8 and kept undecodable bytes as lone surrogates (PEP 383).
+        # The server has read the request line as UTF-8, with undecodable bytes as lone surrogates (PEP 383).
         return unquote_to_bytes(part.encode("utf-8", "surrogateescape")).decode("utf-8")
     except UnicodeError:
         raise BadEmail(field, "not UTF-8") from None
 
 
 def _check_characters(field: str, value: str, forbidden: re.Pattern[str]) -> None:
-    if value.isprintable():  # most texts are, and asking that is ten times faster; no forbidden character is printable
+    if value.isprintable():  # true for most strings and ten times faster; no forbidden character is printable
         return
     if found := forbidden.search(value):
         raise BadEmail(field, f"has the control character U+{ord(found[0]):04X}")

@@ -1,4 +1,4 @@
-"""Why an email could not be sent or handed over, sorted by who can act on it.
+"""The reasons why an email could not be sent or handed over: one class for each reaction that the error calls for.
 
 The caller's mistakes are `BadEmail`, in common/mail/emails.py.
 """
@@ -9,23 +9,23 @@ class SendError(Exception):
 
 
 class Refused(SendError):
-    """The server said no for good (5xx). Sending it again would get the same answer: give up and say so."""
+    """The server refuses this email permanently (5xx). Give up: another attempt would get the same answer."""
 
 
 class Unavailable(SendError):
-    """The server does not take this email now (4xx). Try again later, not for ever."""
+    """The server refuses this email temporarily (4xx). Try again later, a limited number of times."""
 
 
 class Unreachable(Unavailable):
-    """No session with the server, or it broke before the email was handed in. No email is at fault: wait for it."""
+    """No session opened, or it broke before the email was handed in. No email is at fault: wait for the server."""
 
 
 class SessionLost(Unreachable):
-    """The server ended the session before it took the message: nothing has happened, another session may do."""
+    """The server ended the session before it took the message. Nothing was sent; another session may work."""
 
 
 class TooManySessions(Unreachable):
-    """The server greeted with a 421: it accepts no further session for now. The open ones may be well."""
+    """The server greeted with a 421: it accepts no further session for now. The open sessions may still work."""
 
 
 class TimedOut(Unreachable):
@@ -33,22 +33,23 @@ class TimedOut(Unreachable):
 
 
 class LoginFailed(SendError):
-    """The server does not take our login. No email is at fault and none should use up attempts: pause and say so."""
+    """The server refuses our login. No email is at fault and none should use up attempts: pause and log the reason."""
 
 
 class InDoubt(SendError):
-    """The connection broke, or the limit passed, between the final dot and the reply: it may have arrived (RFC 1047).
+    """The connection broke, or the limit passed, between the final dot and the reply (RFC 1047).
 
-    Trying again may send a second copy, not trying again may lose the email. Copies share their Message-ID.
+    The email may have arrived. Another attempt may send a second copy; without one, the email may be lost. Copies have
+    the same Message-ID.
     """
 
 
 class NoAnswer(InDoubt):
-    """The email was handed over to the master or to Redis, and no answer came: it may still be sent."""
+    """The email was handed over to the master or to Redis, but the answer did not come: it may still be sent."""
 
 
 class CannotAccept(Exception):
-    """The email could not be handed over and is not accepted: a limit is reached, or the next in line is away."""
+    """The email is not accepted, because a limit is reached or the process that should take it cannot be reached."""
 
     def __init__(self, reason: str, retry_after: int = 1) -> None:
         super().__init__(reason)

@@ -4,10 +4,10 @@ from common.mail.errors import InDoubt, LoginFailed, SendError, Unavailable, Unr
 
 
 def concerns_every_email(error: SendError) -> bool:
-    """Whether the mail server is the matter and not this email: wait for it, and count no attempt."""
+    """Whether the mail server is at fault and not this email. Then wait for the server, and do not count an attempt."""
     return isinstance(error, (Unreachable, LoginFailed))
 
 
 def may_retry(error: SendError) -> bool:
-    """Whether another attempt can help. In doubt counts as yes: a copy can be seen and deleted, a lost email cannot."""
+    """Whether another attempt can help. In doubt we try again: a copy can be deleted, a lost email is not noticed."""
     return isinstance(error, (Unavailable, InDoubt))

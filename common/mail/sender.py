@@ -1,4 +1,4 @@
-"""Sending for a worker, who has time: throttled, and patient with a mail server that is away."""
+"""Sending for a worker, whose callers do not wait: throttled, and waiting for a mail server that is down."""
 
 import asyncio
 import logging
@@ -14,22 +14,22 @@ from common.mail.errors import LoginFailed, SendError, Unavailable, Unreachable
 from common.mail.mailer import Mailer
 from common.mail.retry import concerns_every_email
 
-PROBE_CAP_SECONDS = 2.0  # the longest pause between two looks whether the server is back
-WINDOW = 50  # emails in a worker's hands: more than it has SMTP sessions. What is in its hands, a kill may double
-BREAKS = 3  # so often one email may meet a server that breaks off, and is there again, before that costs it an attempt
-LOGIN_BASE_SECONDS = 5.0  # a login that fails is repaired by a person, and too many attempts lock an account
+PROBE_CAP_SECONDS = 2.0  # the longest pause between two checks whether the server is back
+WINDOW = 50  # emails in flight in a worker: more than it has SMTP sessions. A kill may send each of them twice
+BREAKS = 3  # how often in a row the server may break off at one email, although its checks succeed, before it fails
+LOGIN_BASE_SECONDS = 5.0  # only a person can correct a login, and too many attempts lock the account
 LOGIN_CAP_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
 
 def window(emails_per_second: float | None) -> int:
-    """How many emails a worker should have in its hands; with a throttle no more than a second's worth."""
+    """How many emails a worker should have in flight; with a throttle, at most those of one second."""
     return WINDOW if emails_per_second is None else max(1, min(WINDOW, math.ceil(emails_per_second)))
 
 
 class PatientSender:
-    """`paused` is why nothing is sent at the moment, or None; `on_pause` is called when that changes."""
+    """`paused` is the reason why nothing is sent at the moment, or None; `on_pause` is called when it changes."""
 
     def __init__(
         self, mailer: Mailer, emails_per_second: float | None, on_pause: Callable[[str | None], None] = lambda _: None
@@ -37,21 +37,21 @@ class PatientSender:
         self.paused: str | None = None
         self._on_pause = on_pause
         self._mailer = mailer
-        # One email each 1/rate seconds: a limiter of `rate` in one second would let a whole second's emails go at once.
+        # One email every 1/rate seconds: a limiter of `rate` emails a second would send all of them at once.
         self._throttle = AsyncLimiter(1, 1 / emails_per_second) if emails_per_second else None
         self._ready = asyncio.Event()
         self._ready.set()
-        self._failures = 0  # in a row, of the server as a whole
+        self._failures = 0  # consecutive failures of the server
         self._probe: asyncio.Task[None] | None = None
 
     async def send(self, email: Email, *, patient: bool = True) -> None:
-        """Send as soon as the throttle and the server allow.
+        """Send the email as soon as the throttle and the server allow.
 
-        Raises what concerns this email alone: Refused, Unavailable (a 4xx) or InDoubt. During an outage, or while the
-        login fails, the email waits here and uses up no attempt. Raises Unreachable or Unavailable when the server
-        answered its check but broke off at this email BREAKS times, and Unreachable at once when `patient` is False.
+        Raises errors that concern only this email: Refused, Unavailable (a 4xx) or InDoubt. While the server is down or
+        refuses the login, the email waits here and uses up no attempt. Raises Unreachable or Unavailable if the server
+        broke off at this email BREAKS times although its checks succeeded. With `patient=False` it raises at once.
         """
-        breaks = 0  # in a row, although the server was there when asked in between
+        breaks = 0  # in a row, although the check after each of them succeeded
         while True:
             if self.paused and not patient:
                 raise Unreachable(self.paused)
@@ -70,7 +70,7 @@ class PatientSender:
                 breaks += 1
                 if not patient:
                     raise
-                if breaks == BREAKS:  # a server that is well but for this email: it counts as its fault
+                if breaks == BREAKS:  # the server fails only with this email, so this email is at fault
                     if isinstance(error, LoginFailed):
                         raise Unavailable(str(error)) from error
                     raise
@@ -79,10 +79,10 @@ class PatientSender:
                 return
 
     def _pause(self, error: SendError) -> None:
-        """Stop all sending until a look at the server succeeds. One line in the log, however many were under way."""
+        """Stop all sending until a check of the server succeeds. Logs one line, however many sends have failed."""
         if self._probe is not None:
             return
-        self._say_paused(f"{type(error).__name__}: {error}")
+        self._set_paused(f"{type(error).__name__}: {error}")
         log.warning("pause: %s", self.paused)
         self._ready.clear()
         self._probe = background(self._wait_for_server(error), "waiting for the mail server")
@@ -99,17 +99,17 @@ class PatientSender:
                 await self._mailer.check()
             except SendError as again:
                 error = again
-                self._say_paused(f"{type(error).__name__}: {error}")
-            except Exception:  # a bug here must not leave the worker paused for ever
-                log.exception("error while looking for the mail server")
+                self._set_paused(f"{type(error).__name__}: {error}")
+            except Exception:  # a bug here must not leave the worker paused forever
+                log.exception("error while checking the mail server")
             else:
                 break
         log.info("the mail server is reachable again")
-        self._say_paused(None)
+        self._set_paused(None)
         self._probe = None
         self._ready.set()
 
-    def _say_paused(self, reason: str | None) -> None:
+    def _set_paused(self, reason: str | None) -> None:
         self.paused = reason
         self._on_pause(reason)
 

@@ -1,1 +1,1 @@
-"""How the programs start and stop: `make run-N`, its children, signals, terminals, the steps of a chapter."""
+"""Starting and stopping the programs: `make run-N`, its child processes, signals, terminals, the steps of a chapter."""

@@ -1,4 +1,4 @@
-"""What `make run-N` says when everything is there: where to send, where to see it arrive, where to look into it."""
+"""What `make run-N` prints when everything runs: the URLs to send an email, to see it arrive, and to reach Redis."""
 
 import asyncio
 from contextlib import suppress
@@ -7,20 +7,20 @@ from common.address import reachable, url_of
 from common.processes.chapter import chapter_module
 from common.processes.supervisor import show
 from common.services.service import Service
-from common.settings import Settings
+from common.settings import SENTINEL_SERVICE, Settings
 
 HEALTHY_SECONDS = 5.0
-WEB_ROLES = {"server", "master"}  # the others listen nowhere
-LABELS = {"inbox": "see it arrive", "valkey": "look into it"}
+WEB_ROLES = {"server", "master"}  # the roles that open a port
+LABELS = {"inbox": "see it arrive", "valkey": "look into it", "sentinel": "look into it"}
 EXAMPLE = "alice@example.com/Hello/How%20are%20you%3F"
 
 
 async def greet(settings: Settings, package: str, port: int, services: list[Service], roles: list[str]) -> None:
-    """Say where everything is, once it is there."""
+    """Print the addresses once the server accepts connections."""
     if WEB_ROLES & set(roles):
         url = url_of(settings.host, port)
         await _until_open(reachable(settings.host), port)
-        if "worker" in roles:  # it starts at the same time as the server
+        if "worker" in roles:  # it starts at the same time as the server, and may be ready later
             await _until_healthy(reachable(settings.host), port)
         links = getattr(chapter_module(package), "OPEN", {"send an email": EXAMPLE})
         lines = "".join(f"  {label:15} {url}{path}\n" for label, path in links.items())
@@ -33,9 +33,12 @@ async def greet(settings: Settings, package: str, port: int, services: list[Serv
 
 
 def address_of(service: Service) -> str:
-    """Where people find it."""
+    """The URL of a service for the user."""
     if service.name == "inbox":
         return url_of("127.0.0.1", service.ports["INBOX_PORT"])
+    if service.name == "sentinel":
+        hosts = ",".join(f"127.0.0.1:{port}" for port in service.ports.values())
+        return f"redis+sentinel://{hosts}/{SENTINEL_SERVICE}/0"
     return f"redis://127.0.0.1:{service.ports['VALKEY_PORT']}/0"
 
 
@@ -49,7 +52,7 @@ async def _until_open(host: str, port: int) -> None:
 
 
 async def _until_healthy(host: str, port: int) -> None:
-    """Wait until an email could be accepted, but not for ever: what keeps it from that may have to be seen."""
+    """Wait until an email could be accepted, at most HEALTHY_SECONDS: the user may have to fix what prevents it."""
     with suppress(TimeoutError, OSError):
         async with asyncio.timeout(HEALTHY_SECONDS):
             while b" 200 " not in await _ask_health(host, port):  # noqa: ASYNC110  another process

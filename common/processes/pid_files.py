@@ -1,4 +1,4 @@
-"""`.data/worker.pid` and the like: the process ids of a role, one a line, for `kill $(cat .data/worker.pid)`."""
+"""Files such as `.data/worker.pid` with the process ids of a role, one a line, for `kill $(cat .data/worker.pid)`."""
 
 import os
 from contextlib import suppress
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class PidFile:
-    """The running processes of one role. Without a folder that can be written there is no file, and no error."""
+    """The running processes of one role. If the folder cannot be written, there is no file and no error."""
 
     def __init__(self, folder: Path, role: str) -> None:
         self._path = folder / f"{role.replace(' ', '-')}.pid"
@@ -25,6 +25,6 @@ class PidFile:
             if not self._pids:
                 self._path.unlink()
                 return
-            fresh = self._path.with_suffix(f".{os.getpid()}")  # a reader sees the old file or the new one, never half
-            fresh.write_text("".join(f"{pid}\n" for pid in self._pids))
-            fresh.replace(self._path)
+            new = self._path.with_suffix(f".{os.getpid()}")  # renamed below, so a reader never sees half a file
+            new.write_text("".join(f"{pid}\n" for pid in self._pids))
+            new.replace(self._path)

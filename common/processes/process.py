@@ -1,4 +1,4 @@
-"""What every process of the project does the same way: its log, its event loop, its end."""
+"""What all processes of the project have in common: the log, the event loop, and how they are stopped."""
 
 import asyncio
 import gc
@@ -13,14 +13,14 @@ from typing import Any
 import uvloop
 
 LIFELINE = "SIX_WAYS_LIFELINE"
-"""Set in the environment of a child whose standard input is a pipe from its parent: its end is the parent's end."""
+"""Set in the environment of a child whose standard input is a pipe from its parent. It closes when the parent ends."""
 
 
 def run(main: Coroutine[Any, Any, None], prefix: str = "", *, until_stopped: bool = True) -> None:
-    """Run a role to its end, on uvloop, with the log on standard output, each line behind the prefix.
+    """Run a role on uvloop until it ends, with the log on standard output, and the prefix before each line.
 
-    A role must wait for `stop_requested` somewhere, or no signal ends it; a program that ends by itself is not
-    `until_stopped`.
+    The role must wait for `stop_requested`, because signals have no other effect. Pass `until_stopped=False` for a
+    program that ends by itself; then signals work as usual.
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
     logging.basicConfig(
@@ -29,38 +29,38 @@ def run(main: Coroutine[Any, Any, None], prefix: str = "", *, until_stopped: boo
         format=f"{prefix}%(asctime)s.%(msecs)03d %(message)s",
         datefmt="%H:%M:%S",
     )
-    gc.freeze()  # what has been imported stays: the collector need not look at it again and again
-    gc.set_threshold(20_000, 20, 20)  # nor come after each 700 objects: few of ours are in cycles, and most die young
+    gc.freeze()  # imported modules are never freed, so the garbage collector need not check them again and again
+    gc.set_threshold(20_000, 20, 20)  # instead of 700 objects: few of ours are in cycles, and most live only briefly
     uvloop.run(_listening(main) if until_stopped else main)
 
 
 _stop: ContextVar[asyncio.Future[str]] = ContextVar("_stop")
-"""Set when this process is asked to stop: by whom."""
+"""Done when this process is told to stop, with the reason."""
 
 
 async def stop_requested() -> str:
-    """Wait until somebody wants this process to stop, and say who. Only in a process that `run` runs.
+    """Wait until this process is told to stop, and return the reason. Only in a process that `run` runs.
 
-    SIGTERM from the parent, Ctrl-C in a terminal of its own, or the parent's death, however it died: then the other
-    end of the lifeline closes, and nothing is left behind without a parent.
+    The reasons: SIGTERM from the parent, Ctrl-C in the terminal, or the end of the parent. Even when the parent is
+    killed, its end of the lifeline closes, so no process stays behind without a parent.
     """
     return await asyncio.shield(_stop.get())
 
 
 async def _listening(main: Coroutine[Any, Any, None]) -> None:
-    """Before anything is begun: a signal that comes as soon as a role says that it is ready must not find nobody."""
+    """Handle the signals, then run `main`: a signal may come as soon as a role has logged that it is ready."""
     loop = asyncio.get_running_loop()
-    wish: asyncio.Future[str] = loop.create_future()
-    _stop.set(wish)
+    stop: asyncio.Future[str] = loop.create_future()
+    _stop.set(stop)
 
     def request(reason: str) -> None:
-        if not wish.done():
-            wish.set_result(reason)
+        if not stop.done():
+            stop.set_result(reason)
 
     def read_lifeline() -> None:
         if not os.read(stdin, 1):
             loop.remove_reader(stdin)
-            request("the parent is gone")
+            request("the parent has ended")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, request, number.name)

@@ -1,4 +1,4 @@
-"""What kind of server REDIS_URL leads to: only a primary that stands alone takes what the strategies write."""
+"""Checks which kind of server REDIS_URL names: the strategies can write only to a single primary."""
 
 from redis.exceptions import RedisError
 
@@ -7,9 +7,9 @@ from common.settings import exit_with_usage_error
 
 
 async def refuse_unsupported(url: str) -> None:
-    """End the program with one line and exit status 2 at a node of a cluster, a replica or a sentinel.
+    """End the program with one line and exit status 2 if the URL names a node of a cluster, a replica or a sentinel.
 
-    Says nothing if Redis cannot be reached or does not tell: the roles do.
+    Does nothing if Redis cannot be reached or does not answer; the roles log that themselves.
     """
     try:
         async with redis_client(url) as redis:

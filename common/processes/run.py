@@ -1,15 +1,15 @@
 """`make run-N`: all roles of one strategy in this terminal, with the embedded services they need.
 
-Each role is a child process; its lines are prefixed with `[role @ pid]`. A child that dies unasked is started again
-after a second. Ctrl-C stops everything in order: the roles as their package lists them, then the services that no other
-terminal uses. `make services` is the same without roles, `make forget` begins anew.
+Each role is a child process; its lines are prefixed with `[role @ pid]`. A child that ends by itself is started again
+after a second. Ctrl-C stops everything in order: first the roles in the order of their package's ROLES, then the
+services that no other terminal uses. `make services` runs the services alone, `make forget` deletes their data.
 """
 
 import signal
 
 if __name__ == "__main__":
-    # For Ctrl-C while modules are imported: Python's KeyboardInterrupt may be raised where it is not heeded (a callback
-    # of importlib's), and nothing has been started that would need an orderly end.
+    # Reset the signal before the other imports: Ctrl-C during an import raises KeyboardInterrupt, which Python ignores
+    # in some places (a callback of importlib). Nothing has been started yet that would have to be stopped in order.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import asyncio
@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from common.address import cannot_listen, free_port
+from common.address import cannot_listen, free_port, reserved_port
 from common.processes.chapter import chapter_module
 from common.processes.greeting import WEB_ROLES, address_of, greet
 from common.processes.pid_files import PidFile
@@ -31,16 +31,16 @@ from common.processes.redis_role import refuse_unsupported
 from common.processes.steps import check_step
 from common.processes.supervisor import Child, Stop, say
 from common.processes.terminal import own_terminal
-from common.services.service import LOOK_SECONDS, USUAL, CannotStart, Service, StartStopped, running
+from common.services.service import CHECK_SECONDS, CannotStart, Service, StartStopped, running
 from common.settings import Settings, exit_with_usage_error, read_settings
 
-STOP_SECONDS = 20.0  # and DRAIN_SECONDS: longer than any role grants itself; then it is killed
-RESTART_CAP_SECONDS = 5.0  # between two starts of a service that keeps ending, as on a full disk
+STOP_SECONDS = 20.0  # plus DRAIN_SECONDS: longer than any role needs to stop; after that it is killed
+RESTART_CAP_SECONDS = 5.0  # the longest pause between two starts of a service that keeps ending (a full disk)
 RELAY_SECONDS = 2.0  # for the last lines of a child that has ended
 
 
 async def run(settings: Settings, package: str) -> int:
-    """Run the roles of a strategy until stopped. The exit status: 0, or 2 after a mistake in the settings."""
+    """Run the roles of a strategy until stopped. Returns the exit status: 0, or 2 if a setting is wrong."""
     stop = stop_on_signals()
     roles = chosen_roles(settings, package)
     serves = bool(WEB_ROLES & set(roles))
@@ -52,8 +52,8 @@ async def run(settings: Settings, package: str) -> int:
             services = await start_services(settings, needed_services(settings, package), stack, stop)
         except StartStopped:
             return 0
-        if serves and settings.port == 0:  # once more, for what was free may be taken by now
-            port = checked_port(settings)
+        if serves:  # with PORT=0, choose again, because another process may have taken the port since
+            port = reserve_port(settings, port, stack)
         environment = {name: str(number) for s in services for name, number in s.ports.items()} | {"PORT": str(port)}
         pids = {role: PidFile(settings.data_dir, role) for role in roles}
         children = [Child(package, role, environment, stop, pids[role], once=settings.demo) for role in roles]
@@ -64,13 +64,13 @@ async def run(settings: Settings, package: str) -> int:
         ]
         await asyncio.wait([*tasks, asyncio.create_task(stop.requested.wait())], return_when=asyncio.FIRST_COMPLETED)
         stop.requested.set()
-        for role in dict.fromkeys(roles):  # one role after the other, the processes of a role together
+        for role in dict.fromkeys(roles):  # one role after another, the processes of a role at the same time
             await asyncio.gather(
                 *[child.end(STOP_SECONDS + settings.drain_seconds) for child in children if child.role == role]
             )
         for helper in helpers:
             helper.cancel()
-        # What a child leaves running may hold its output open: do not wait for that.
+        # A process that a child has left behind may keep its output open: do not wait for that.
         ended, left = await asyncio.wait(tasks, timeout=RELAY_SECONDS)
         for task in left:
             task.cancel()
@@ -81,7 +81,7 @@ async def run_services(settings: Settings) -> int:
     stop = stop_on_signals()
     with ExitStack() as stack:
         try:
-            services = await start_services(settings, USUAL, stack, stop)
+            services = await start_services(settings, ("inbox", "valkey"), stack, stop)
         except StartStopped:
             return 0
         places = " and ".join(f"{service.name} is at {address_of(service)}" for service in services)
@@ -91,7 +91,7 @@ async def run_services(settings: Settings) -> int:
 
 
 async def start_services(settings: Settings, names: Iterable[str], stack: ExitStack, stop: Stop) -> list[Service]:
-    """In a thread: a start may take seconds, and a wish to stop must be heard meanwhile. Raises StartStopped."""
+    """Start the services in a thread: a start may take seconds, and Ctrl-C must work meanwhile. Raises StartStopped."""
     services = []
     for name in names:
         service = Service(settings, name, stop.requested.is_set)
@@ -103,20 +103,20 @@ async def start_services(settings: Settings, names: Iterable[str], stack: ExitSt
 
 
 def forget(settings: Settings) -> int:
-    """Remove what the embedded Valkey and NATS have kept. The inbox keeps nothing."""
+    """Delete the data of the embedded Valkey and NATS. The inbox stores nothing on disk."""
     names = {"valkey": "Valkey", "nats": "NATS"}
     for name, title in names.items():
         if facts := running(settings.data_dir, name):
-            exit_with_usage_error(f"{title} runs @ {facts['pid']}: stop what uses it first")
-    for kept in [settings.data_dir / name for name in names]:
-        if kept.exists():
-            shutil.rmtree(kept)
-            print(f"{kept} is removed")
+            exit_with_usage_error(f"{title} is running @ {facts['pid']}: stop the programs that use it first")
+    for folder in [settings.data_dir / name for name in names]:
+        if folder.exists():
+            shutil.rmtree(folder)
+            print(f"deleted {folder}")
     return 0
 
 
 def stop_on_signals() -> Stop:
-    """Stop on Ctrl-C and the like, and at the end of a lifeline if there is one: `make` passes it on unread."""
+    """Stop on SIGINT, SIGTERM and SIGHUP, and when the lifeline closes that a program which runs `make` may provide."""
     stop, loop = Stop(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.request)
@@ -132,26 +132,26 @@ def stop_on_signals() -> Stop:
 
 
 async def watch(services: list[Service], stop: Stop) -> None:
-    """Start a service again that died, and stop when `make` is gone: a killed make tells nobody."""
+    """Start services that have died again, and stop when `make` has ended: a killed make sends no signal."""
     parent = os.getppid()
-    pauses = dict.fromkeys(services, LOOK_SECONDS)  # how long to wait after the next failure
+    pauses = dict.fromkeys(services, CHECK_SECONDS)  # how long to wait after the next failure
     due = dict.fromkeys(services, 0.0)  # time.monotonic()
     while not stop.requested.is_set():
-        await stop.sleep(LOOK_SECONDS)
+        await stop.sleep(CHECK_SECONDS)
         for service in services:
             if time.monotonic() >= due[service] and not stop.requested.is_set():
-                pauses[service] = await look_after(service, pauses[service])
-                due[service] = time.monotonic() + (pauses[service] if pauses[service] > LOOK_SECONDS else 0.0)
-        make_ends = "MAKELEVEL" in os.environ and (os.getppid() != parent or hung_up(parent))
-        if make_ends and not stop.requested.is_set():
+                pauses[service] = await restart_if_dead(service, pauses[service])
+                due[service] = time.monotonic() + (pauses[service] if pauses[service] > CHECK_SECONDS else 0.0)
+        make_has_ended = "MAKELEVEL" in os.environ and (os.getppid() != parent or hung_up(parent))
+        if make_has_ended and not stop.requested.is_set():
             stop.request()
 
 
-async def look_after(service: Service, pause: float) -> float:
-    """Start the service if it is gone. The pause before the next look: longer each time while it keeps ending."""
+async def restart_if_dead(service: Service, pause: float) -> float:
+    """Start the service again if it has ended. Returns the seconds until the next check: longer after each start."""
     try:
-        if not await asyncio.to_thread(service.ensure):  # it may take seconds, and the roles' output must be read
-            return LOOK_SECONDS
+        if not await asyncio.to_thread(service.ensure):  # it may take seconds; the roles' output must be relayed
+            return CHECK_SECONDS
     except StartStopped:
         return pause
     except (CannotStart, OSError) as error:
@@ -162,9 +162,9 @@ async def look_after(service: Service, pause: float) -> float:
 
 
 def hung_up(make: int) -> bool:
-    """Whether `make` was sent SIGHUP. It then waits for this process and does not pass the signal on.
+    """Whether `make` has received SIGHUP. It then waits for this process and does not pass the signal on.
 
-    On Linux one sees that it no longer catches the signal; elsewhere, and when it never did, this is False.
+    On Linux we can see that it no longer catches the signal. On other systems this always returns False.
     """
     try:
         status = Path(f"/proc/{make}/status").read_text()
@@ -186,7 +186,7 @@ def find_package(number: str) -> str:
     found = sorted(path.parent.name for path in Path().glob(f"{number}_*/__main__.py"))
     if not found or not number.isdigit():
         there = ", ".join(sorted(path.parent.name[0] for path in Path().glob("[1-9]_*/__main__.py")))
-        exit_with_usage_error(f"there is no strategy {number}; there are {there}")
+        exit_with_usage_error(f"there is no strategy {number}; choose from {there}")
     return found[0]
 
 
@@ -206,22 +206,34 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
 
 
 def needed_services(settings: Settings, package: str) -> list[str]:
-    """The package's services, without those whose place a URL has taken."""
+    """The package's services, except those that SMTP_URL, REDIS_URL or NATS_URL replaces."""
     own = {"inbox": settings.smtp_url, "valkey": settings.redis_url, "nats": settings.nats_url}
-    return [name for name in services_of(settings, package) if own[name] is None]
+    needed = [name for name in services_of(settings, package) if own[name] is None]
+    return ["sentinel" if name == "valkey" and settings.topology == "sentinel" else name for name in needed]
 
 
 def services_of(settings: Settings, package: str) -> tuple[str, ...]:
-    """What the strategy runs on; LOG=jetstream puts NATS in the place of Valkey."""
+    """The services that the package runs on. LOG=jetstream puts NATS in the place of Valkey."""
     services: tuple[str, ...] = chapter_module(package).SERVICES
     engines: dict[str, tuple[str, ...]] = getattr(chapter_module(package), "ENGINES", {})
     return engines.get(settings.log, services) if settings.step is None else services
 
 
 def checked_port(settings: Settings) -> int:
-    """The port for the server, decided here so that a server that is started again comes back to the same one."""
+    """Check early that the server's port is free. Ends the program with one line and exit status 2 if it is not."""
     try:
         return free_port(settings.host, settings.port)
+    except OSError as error:
+        exit_with_usage_error(cannot_listen(settings.host, settings.port, error))
+
+
+def reserve_port(settings: Settings, port: int, stack: ExitStack) -> int:
+    """Choose the server's port, here and not in the server, so that a restarted server has the same port.
+
+    Without the reservation, another program that asks for a free port could get it before the server listens on it.
+    """
+    try:
+        return stack.enter_context(reserved_port(settings.host, port if settings.port else 0))
     except OSError as error:
         exit_with_usage_error(cannot_listen(settings.host, settings.port, error))
 

@@ -1,4 +1,4 @@
-"""The steps of a chapter: small workers in its folder `steps/`, of which STEP runs one in place of the full design."""
+"""The steps of a chapter: small workers in its folder `steps/`. STEP runs one of them in place of the full design."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from common.processes.process import stop_requested
 from common.settings import Settings, exit_with_usage_error
 
 SLOTS = 10
-POLL_SECONDS = 0.1  # between two looks when there was nothing to do; the full designs wait without asking
+POLL_SECONDS = 0.1  # how often a slot without work checks for it; the full designs are notified instead
 REDIS_SECONDS = 1.0  # between two attempts to reach Redis
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ Work = Callable[[Settings], Coroutine[Any, Any, None]]
 
 
 def steps_of(package: str) -> dict[str, tuple[str, ...]]:
-    """The steps of a chapter, in their order: the name of each, and the figures of `/stats` that it can know."""
+    """The steps of a chapter in order: the name of each step, and the figures of `/stats` that it can know."""
     if not (Path(package) / "steps" / "__init__.py").exists():
         return {}
     steps: dict[str, tuple[str, ...]] = chapter_module(f"{package}.steps").STEPS
@@ -34,7 +34,7 @@ def steps_of(package: str) -> dict[str, tuple[str, ...]]:
 
 
 def check_step(settings: Settings, package: str) -> str | None:
-    """The step that is asked for. A bad one ends the program with one line and exit status 2."""
+    """Return the step that STEP names, or None. An unknown one ends the program with one line and exit status 2."""
     steps = steps_of(package)
     if settings.step is not None and settings.step not in steps:
         known_steps = f"has the steps {', '.join(steps)}" if steps else "has no steps"
@@ -43,7 +43,7 @@ def check_step(settings: Settings, package: str) -> str | None:
 
 
 def step_or(full: Work, settings: Settings, package: str) -> Work:
-    """What the worker runs: the step that is asked for, else the full design."""
+    """What the worker runs: the step that STEP names, or else the full design."""
     if (step := check_step(settings, package)) is None:
         return full
     work: Work = chapter_module(f"{package}.steps.{step}").work
@@ -51,7 +51,7 @@ def step_or(full: Work, settings: Settings, package: str) -> Work:
 
 
 def known(figures: dict[str, Any], settings: Settings, package: str) -> dict[str, Any]:
-    """The figures of `/stats`, with None for each that the step in use cannot know."""
+    """The figures of `/stats`, with None for each one that the step in use cannot know."""
     if settings.step is None:
         return figures
     names = steps_of(package)[settings.step]
@@ -59,21 +59,21 @@ def known(figures: dict[str, Any], settings: Settings, package: str) -> dict[str
 
 
 async def run_slots(settings: Settings, work_one: Callable[[int], Awaitable[bool]], slots: int = SLOTS) -> None:
-    """Call `work_one(slot)` in every slot, again and again, until the process is stopped. False: nothing to do.
+    """Call `work_one(slot)` repeatedly in every slot until the process is stopped. It returns False if it has no work.
 
-    After SIGTERM the slots take no new job and have DRAIN_SECONDS to finish the one that they hold.
+    After SIGTERM the slots take no new job and have DRAIN_SECONDS to finish the current one.
     """
     stop = asyncio.Event()
     log.info("ready, as the step %s", settings.step)
     running = [asyncio.create_task(_run_slot(number, work_one, stop)) for number in range(slots)]
     stopping = asyncio.create_task(stop_requested())
-    await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)  # a slot ends early only by an error
+    await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)  # a slot ends early only on an error
     log.info("stopping")
     stop.set()
     ended, _ = await asyncio.wait(running, timeout=settings.drain_seconds)
     await end_tasks([stopping, *running])
     for slot in ended:
-        slot.result()  # raises the error of a slot: the process ends, and the runner starts it again
+        slot.result()  # raises the slot's error, if any: the process ends, and the runner starts it again
 
 
 async def _run_slot(number: int, work_one: Callable[[int], Awaitable[bool]], stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""A strategy's processes as children of one terminal's runner: prefixed, watched, started again, stopped in order."""
+"""Runs a strategy's roles as child processes: prefixes their output, restarts them when they die, and stops them."""
 
 import asyncio
 import os
@@ -14,29 +14,29 @@ from common.processes.process import LIFELINE
 from common.settings import USAGE_ERROR
 
 RESTART_SECONDS = 1.0
-PREFIXED = re.compile(rb"\[[a-z ]+ @ \d+\] ")  # a role that speaks for children of its own
+PREFIXED = re.compile(rb"\[[a-z ]+ @ \d+\] ")  # a line that a role prints for a child of its own
 
 
 class Stop:
-    """Somebody's wish that all of this ends. The first one asks the children, a second one kills them."""
+    """The user's request to stop. The first one stops the children with SIGTERM, a second one kills them."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
-        self.impatient = asyncio.Event()
+        self.kill_requested = asyncio.Event()
 
     def request(self) -> None:
         if self.requested.is_set():
-            self.impatient.set()
+            self.kill_requested.set()
         self.requested.set()
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, but not past the wish to stop."""
+        """Sleep, but return early when a stop is requested."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self.requested.wait(), seconds)
 
 
 class Child:
-    """One role as a process that is kept running; with `once`, until it ends."""
+    """A process of one role, which is started again when it ends (not with `once`)."""
 
     def __init__(
         self,
@@ -57,18 +57,18 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
 
     async def keep_running(self) -> int:
-        """Return 0 at the end of all, or the exit status of one that must not be started again."""
+        """Run the process until a stop is requested. Returns 0, or the exit status if it must not be started again."""
         while not self._stop.requested.is_set():
             self._process = process = await asyncio.create_subprocess_exec(
                 *self._command,
-                stdin=asyncio.subprocess.PIPE,  # the lifeline: the child ends when this process does
+                stdin=asyncio.subprocess.PIPE,  # the lifeline: it closes when this process ends, and the child stops
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 env=self._environment,
-                process_group=0,  # Ctrl-C goes to the parent alone
+                process_group=0,  # so that Ctrl-C reaches only this process
             )
             self._pids.add(process.pid)
-            if self._stop.requested.is_set():  # while it was being started, when nobody could stop it yet
+            if self._stop.requested.is_set():  # requested during the start, when `end` had no process to stop
                 process.terminate()
             await self._relay_output(process)
             status = await process.wait()
@@ -86,32 +86,32 @@ class Child:
         rest = b""
         while chunk := await process.stdout.read(1 << 16):
             *lines, rest = (rest + chunk).split(b"\n")
-            self._say(process.pid, lines)
-        self._say(process.pid, [rest] if rest else [])
+            self._show(process.pid, lines)
+        self._show(process.pid, [rest] if rest else [])
 
-    def _say(self, pid: int, lines: list[bytes]) -> None:
+    def _show(self, pid: int, lines: list[bytes]) -> None:
         prefix = f"[{self.role} @ {pid}] "
         text = "".join([f"{'' if PREFIXED.match(line) else prefix}{line.decode(errors='replace')}\n" for line in lines])
         if not show(text):
             self._stop.request()
 
     async def end(self, seconds: float) -> None:
-        """SIGTERM, and SIGKILL for a child that does not end within so many seconds."""
+        """Send SIGTERM, and SIGKILL if the child has not ended after `seconds` or the user asks a second time."""
         process = self._process
         if process is None or process.returncode is not None:
             return
         process.terminate()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await _first(process.wait(), self._stop.impatient.wait())
+                await _first(process.wait(), self._stop.kill_requested.wait())
         if process.returncode is None:
-            say(f"{self.role} @ {process.pid} does not end; killing it")
+            say(f"{self.role} @ {process.pid} does not stop; killing it")
             process.kill()
             await process.wait()
 
 
 async def _first(*coroutines: Coroutine[Any, Any, object]) -> None:
-    """Wait for whichever ends first; the others are cancelled."""
+    """Wait until the first of the coroutines ends, and cancel the others."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -125,7 +125,7 @@ def how_it_ended(status: int) -> str:
 
 
 def show(text: str) -> bool:
-    """Write to standard output. False when that is closed (`| head`) or full: from then on nothing is written."""
+    """Write to standard output. Returns False if it is closed (`| head`) or full; after that, nothing is written."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Ctrl-C in a terminal that `make` was started from."""
+"""Makes Ctrl-C reach only this process and not the `make` that started it."""
 
 import os
 import signal
@@ -8,11 +8,10 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def own_terminal() -> Iterator[None]:
-    """Let Ctrl-C reach this process and not the `make` it was started from.
+    """Move this process to its own process group in the terminal's foreground, as a shell does for a job.
 
-    Both are in the terminal's foreground process group, and make, hit by SIGINT, would report an error after even the
-    cleanest end. So this process makes a group of its own and moves it to the foreground, as a shell does for a job.
-    Ctrl-Z is ignored meanwhile: no shell would know of the stopped group.
+    Otherwise Ctrl-C would send SIGINT to `make` too, and make would report an error even after a clean stop. Ctrl-Z is
+    ignored meanwhile, because the shell does not know the new group and could not continue it.
     """
     before = os.getpgrp()
     try:

@@ -1,1 +1,1 @@
-"""The embedded services: the inbox, Valkey and NATS, real servers that all terminals of one checkout share."""
+"""The embedded services: the inbox, Valkey and NATS. All terminals of one checkout share them."""

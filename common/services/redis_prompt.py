@@ -1,7 +1,7 @@
-"""`make redis-cli`: a prompt at the Redis that the strategies use, for looking into it by hand.
+"""`make redis-cli`: a prompt where you can type commands for the Redis that the strategies use.
 
 It prints replies as redis-cli does, has a history, and explains commands (`help LRANGE`). Without REDIS_URL it connects
-to the embedded Valkey that another terminal runs.
+to the embedded Valkey that another terminal has started.
 """
 
 import readline
@@ -27,7 +27,7 @@ HELP = "Type a command such as KEYS *, or `help LRANGE`. Ctrl-D leaves."
 
 
 def connect(settings: Settings) -> redis.Redis:
-    """Ends the program with one line and exit status 2 when no Redis is running."""
+    """Return a client for REDIS_URL or the embedded Valkey. Exits with one line and status 2 if none is running."""
     if settings.redis_url is None:
         facts = running(settings.data_dir, "valkey")
         if facts is None:
@@ -39,7 +39,7 @@ def connect(settings: Settings) -> redis.Redis:
 
 
 def answer(client: redis.Redis, line: str) -> str:
-    """What to print for one line of input."""
+    """Run one line of input and return what to print."""
     try:
         words = shlex.split(line)
     except ValueError as error:
@@ -51,7 +51,7 @@ def answer(client: redis.Redis, line: str) -> str:
     if words[0].lower() in BLOCKING:
         return f"(error) this prompt cannot wait for messages; use redis-cli for {words[0].upper()}"
     try:
-        # The parser's callbacks would turn replies into Python objects: show what Redis has said.
+        # Read the reply directly, because the client's callbacks would turn it into Python objects.
         connection = client.connection_pool.get_connection()
         try:
             connection.send_command(*words)  # type: ignore[no-untyped-call]
@@ -66,7 +66,7 @@ def answer(client: redis.Redis, line: str) -> str:
 
 
 def shown(reply: Any, indent: str = "") -> Iterator[str]:
-    """The lines of a reply, as redis-cli prints them; bytes that a terminal could act on are escaped."""
+    """The lines of a reply, in the format of redis-cli. Bytes that could control the terminal are escaped."""
     match reply:
         case None:
             yield "(nil)"
@@ -96,7 +96,7 @@ def quoted(text: bytes) -> str:
 
 
 def explain(client: redis.Redis, words: list[str]) -> str:
-    """The server's own documentation of a command (COMMAND DOCS, Redis 7 and Valkey)."""
+    """The server's documentation of a command (COMMAND DOCS, in Redis 7 and Valkey)."""
     if not words:
         return HELP
     try:

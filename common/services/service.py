@@ -1,15 +1,15 @@
-"""The embedded services: real servers beside the strategies, shared by all terminals of one checkout.
+"""Starts, shares and stops an embedded service, which all terminals of one checkout use together.
 
-A service is a process in a session of its own, so that Ctrl-C in the terminal that happened to start it does not take
-it away from another terminal. Three files in DATA_DIR bring users and service together; all locks are flock(2), which
-the kernel releases however a holder dies:
+A service is a process in its own session, so Ctrl-C in the terminal that started it does not stop it for the other
+terminals. Its users and the service coordinate by locks on three files in DATA_DIR. All locks are flock(2), which the
+kernel releases when the process that holds them dies:
 
-    NAME.lock   held exclusively for the moment of starting or stopping the service
-    NAME.users  held shared by each user; the last one to go stops the service, and a service that finds
-                nobody there any more (all killed) stops itself
-    NAME.json   held exclusively by the running service; says its pid and ports
+    NAME.lock   locked exclusively while the service is started or stopped
+    NAME.users  locked shared by each user. The last user to leave stops the service; a service that has no
+                users any more (all were killed) stops itself
+    NAME.json   locked exclusively by the running service; contains its pid and ports
 
-NAME.pid has the pid alone, for `kill $(cat .data/valkey.pid)`.
+NAME.pid contains only the pid, for `kill $(cat .data/valkey.pid)`.
 """
 
 import asyncio
@@ -32,27 +32,31 @@ from common.settings import Settings, exit_with_usage_error
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 ANNOUNCEMENT_BYTES = 512
-LOOK_SECONDS = 1.0  # how often a service looks for users, and a user for its service
+CHECK_SECONDS = 1.0  # how often a service checks for users, and a user checks its service
 
-PORTS = {"inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"), "valkey": ("VALKEY_PORT",), "nats": ("NATS_PORT",)}
-USUAL = ("inbox", "valkey")  # what `make services` starts; the others are for one engine alone
+PORTS = {
+    "inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"),
+    "valkey": ("VALKEY_PORT",),
+    "nats": ("NATS_PORT",),
+    "sentinel": ("SENTINEL_1_PORT", "SENTINEL_2_PORT", "SENTINEL_3_PORT"),
+}
 
 Facts = dict[str, int]
 
 
 class CannotStart(Exception):
-    """The service did not start, in one line for the user."""
+    """The service did not start; the message is one line for the user."""
 
 
 class StartStopped(CannotStart):
-    """The user has stopped before the service was there."""
+    """The user has stopped the program before the service was ready."""
 
 
 class Service:
-    """One user's hold on a service. `ports` are the settings that lead to it, `pid` is the server's process."""
+    """One user of a service. `ports` has the service's ports by the names of their settings, `pid` its process id."""
 
     def __init__(self, settings: Settings, name: str, stopped: Callable[[], bool] = lambda: False) -> None:
-        """`stopped` says, while the service starts, whether it is still wanted; it is called in the same thread."""
+        """`stopped` is called during the start, in the same thread, and returns True to abandon it."""
         self.name = name
         self.pid = 0
         self._dir = settings.data_dir
@@ -60,12 +64,12 @@ class Service:
         wanted = {variable: getattr(settings, variable.lower()) for variable in PORTS[name]}
         self.ports: dict[str, int] = {variable: port for variable, port in wanted.items() if port is not None}
         self._users: IO[str] | None = None
-        self._process: subprocess.Popen[bytes] | None = None  # set if it was this user that started it
+        self._process: subprocess.Popen[bytes] | None = None  # set if this user started the service
 
     def __enter__(self) -> Self:
         """Find the running service or start it; return when it can be used.
 
-        Ends the program with one line and exit status 2 when it does not start. Raises StartStopped.
+        Ends the program with one line and exit status 2 if the service does not start. Raises StartStopped.
         """
         try:
             make_private(self._dir)
@@ -95,7 +99,7 @@ class Service:
                 self._stop(facts["pid"])
 
     def ensure(self) -> bool:
-        """Start the service if it is not running, on the ports it had. True if it had to be started.
+        """Start the service if it is not running, on the ports it had before. Returns True if it had to be started.
 
         Raises CannotStart.
         """
@@ -105,7 +109,7 @@ class Service:
             self._remember(found)
             return False
         with _held(self._dir / f"{self.name}.lock", self._stopped):
-            found = running(self._dir, self.name)  # another user was faster
+            found = running(self._dir, self.name)  # another user may have started it meanwhile
             self._remember(found or self._start())
         return not found
 
@@ -117,7 +121,7 @@ class Service:
         environment = os.environ | {variable: str(port) for variable, port in self.ports.items()}
         environment.pop(LIFELINE, None)
         if self._process is not None:
-            self._process.wait()  # it has let go of its announcement, so this is its last moment
+            self._process.wait()  # it has released the lock on its announcement, so it is about to end
         output = self._dir / f"{self.name}.log"
         with open(output, "wb") as log:
             self._process = subprocess.Popen(
@@ -134,7 +138,7 @@ class Service:
                 return facts
             time.sleep(0.01)
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
+            os.killpg(self._process.pid, signal.SIGKILL)  # the group: also the processes that it has started
         self._process.wait()
         if self._stopped():
             raise StartStopped
@@ -156,9 +160,9 @@ class Service:
 
 
 def make_private(folder: Path) -> None:
-    """Create the folder, or tighten it: what the services keep there is for its owner alone. Raises OSError.
+    """Create the folder, or restrict it so that only its owner can read the services' data. Raises OSError.
 
-    A folder that is shared on purpose (sticky, as /tmp) or that belongs to another user stays as it is.
+    A shared folder (with the sticky bit, such as /tmp) and a folder of another user are not changed.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
@@ -166,7 +170,7 @@ def make_private(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-_announcements: list[IO[str]] = []  # kept open: the lock on it says that this process runs
+_announcements: list[IO[str]] = []  # kept open, because the lock on the file shows that this process runs
 
 
 def _open_private(path: str, _: int) -> int:
@@ -174,11 +178,11 @@ def _open_private(path: str, _: int) -> int:
 
 
 def claim(data_dir: Path, name: str) -> IO[str]:
-    """Called by a service: its announcement, locked and still empty. A child that inherits the file holds it too."""
+    """Called by a service: open and lock its empty announcement. A child that inherits the file holds the lock too."""
     make_private(data_dir)
     file = open(data_dir / f"{name}.json", "r+", opener=_open_private)  # noqa: SIM115  kept open
-    # Erase a predecessor's announcement before the exclusive lock makes it valid: another process must not take its pid
-    # for ours. Overwritten in place, and never made shorter, so that it can be announced on a full disk.
+    # Erase the previous service's announcement before the exclusive lock makes it valid, so that no process takes the
+    # old pid for ours. The file is overwritten in place and never made shorter, so that this works on a full disk.
     fcntl.flock(file, fcntl.LOCK_SH)
     file.write(" " * max(ANNOUNCEMENT_BYTES, os.fstat(file.fileno()).st_size))
     file.flush()
@@ -188,16 +192,16 @@ def claim(data_dir: Path, name: str) -> IO[str]:
 
 
 def announce(announcement: IO[str], pid: int, **facts: int) -> None:
-    """Called by a service once it can be used. SIGTERM to `pid` must stop it."""
+    """Called by a service when it can be used. SIGTERM to `pid` must stop it."""
     announcement.seek(0)
-    with suppress(OSError):  # a full disk
+    with suppress(OSError):  # for example a full disk
         Path(announcement.name).with_suffix(".pid").write_text(f"{pid}\n")
     json.dump({"pid": pid, **facts}, announcement)
     announcement.flush()
 
 
 def running(data_dir: Path, name: str) -> Facts | None:
-    """The facts that a running service announced; None when it does not run."""
+    """The facts that a running service has announced; None if it does not run."""
     try:
         with open(data_dir / f"{name}.json") as file:
             try:
@@ -210,11 +214,11 @@ def running(data_dir: Path, name: str) -> Facts | None:
 
 
 async def stop_or_abandoned(data_dir: Path, name: str) -> str:
-    """Called by a service: wait until it is told to stop, or until no terminal uses it any more; say which."""
+    """Called by a service: wait until it is told to stop or no terminal uses it any more. Returns the reason."""
     stop = asyncio.create_task(stop_requested())
     with open(data_dir / f"{name}.users", "w") as users:  # noqa: ASYNC230  a lock file, at the start
         while not stop.done():
-            await asyncio.wait([stop], timeout=LOOK_SECONDS)
+            await asyncio.wait([stop], timeout=CHECK_SECONDS)
             if _try_exclusive(users):
                 _announcements.append(users)  # a new user waits until this process has ended
                 stop.cancel()
@@ -233,7 +237,7 @@ def _try_exclusive(file: IO[str]) -> bool:
 @contextmanager
 def _held(path: Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
     with open(path, "w") as file:
-        while not _try_exclusive(file):  # another user starts or stops the service, which may take a while
+        while not _try_exclusive(file):  # another user is starting or stopping the service
             if stopped():
                 raise StartStopped
             time.sleep(0.01)

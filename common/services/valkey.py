@@ -1,10 +1,10 @@
-"""`python -m common.services.valkey`: a real Valkey as an embedded service, and this process, which looks after it.
+"""`python -m common.services.valkey`: starts a real Valkey as an embedded service, and waits for its end.
 
-Its data are in DATA_DIR/valkey and outlive it. `appendfsync always`: what it has answered is on disk, so that not even
-a power cut takes it back, as far as the disk tells the truth.
+Its data stays in DATA_DIR/valkey. With `appendfsync always`, Valkey answers a write when the data is on disk, so the
+data survives even a power cut (if the disk does not lie about having written it).
 
-Both processes hold the announcement's lock (common/services/service.py). When Valkey dies, this process ends too: the
-service is gone, and its users start it again. When this process dies, Valkey goes on and is stopped by its last user.
+Both processes hold the announcement's lock (common/services/service.py). If Valkey dies, this process ends too, and the
+users start the service again. If this process dies, Valkey goes on, and its last user stops it.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from common.settings import VALKEY_PORT, Settings, exit_with_usage_error, read_s
 
 LOOPBACK = "127.0.0.1"
 PORTS_TO_TRY = 100
-LOOK_SECONDS = 0.02
+PROBE_SECONDS = 0.02  # how often a starting Valkey is asked whether it is ready
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ async def main(settings: Settings) -> None:
     os.umask(0o077)  # for Valkey, which inherits it
     make_private(settings.data_dir)
     make_private(folder)
-    for path in folder.rglob("*"):  # of a version that did not keep them private
+    for path in folder.rglob("*"):  # files of an older version, which did not make them private
         path.chmod(0o700 if path.is_dir() else 0o600)
     check_manifest(folder / "appendonlydir")
     announcement = claim(settings.data_dir, "valkey")
@@ -55,17 +55,17 @@ async def main(settings: Settings) -> None:
 
 
 def check_manifest(folder: Path) -> None:
-    """Valkey would start empty without its manifest and say nothing: end the program with one line, exit status 2."""
+    """End the program with one line and exit status 2 if the manifest is missing: Valkey would silently start empty."""
     files = sorted(path.name for path in folder.glob("*.aof"))
     if files and not any(folder.glob("*.manifest")):
         exit_with_usage_error(
-            f"{folder} has data ({', '.join(files)}) but no appendonly.aof.manifest: restore that file from a backup, "
+            f"{folder} has data ({', '.join(files)}) but no appendonly.aof.manifest: restore this file from a backup, "
             "or run `make forget` to delete the data and start empty"
         )
 
 
 def ports_to_try(port: int | None) -> Iterable[int]:
-    """The port that somebody has asked for and no other (0: any); if nobody has, the usual one or the next."""
+    """The port that VALKEY_PORT names and no other (0: any free one); if it is unset, the default and the next ones."""
     match port:
         case None:
             return range(VALKEY_PORT, VALKEY_PORT + PORTS_TO_TRY)
@@ -76,10 +76,10 @@ def ports_to_try(port: int | None) -> Iterable[int]:
 
 
 async def start(folder: Path, ports: Iterable[int], announcement: int) -> tuple[Process, int]:
-    """Start Valkey on the first free port; return once it answers.
+    """Start Valkey on the first free port; return when it answers.
 
-    A port that was free when we looked may be gone when Valkey comes to it: then the next one is tried. Ends the
-    program with one line and exit status 2 when there is none, or when Valkey does not start for another reason.
+    If another process takes the port between our check and Valkey's start, the next port is tried. Ends the program
+    with one line and exit status 2 if no port is free or Valkey does not start for another reason.
     """
     port = VALKEY_PORT
     for port in ports:
@@ -89,13 +89,13 @@ async def start(folder: Path, ports: Iterable[int], announcement: int) -> tuple[
         if await answers(server, free):
             return server, free
         if checked(free) is not None:
-            exit_with_usage_error(f"the embedded Valkey did not start; {folder.parent / 'valkey.log'} says why")
+            exit_with_usage_error(f"the embedded Valkey did not start; see {folder.parent / 'valkey.log'}")
     in_use = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     exit_with_usage_error(cannot_listen(LOOPBACK, port, in_use, "VALKEY_PORT"))
 
 
 def checked(port: int) -> int | None:
-    """The port, or any for 0, if it is free."""
+    """The port (any free one for 0), or None if it is in use."""
     with suppress(OSError):
         return free_port(LOOPBACK, port)
     return None
@@ -108,7 +108,7 @@ async def spawn(folder: Path, port: int, announcement: int) -> Process:
         "dir": str(folder),
         "appendonly": "yes",
         "appendfsync": "always",
-        "maxmemory-policy": "noeviction",  # a queue that forgets under pressure is no queue
+        "maxmemory-policy": "noeviction",  # a queue must refuse new jobs when memory is full, not delete old ones
         "save": "",
     }
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
@@ -118,19 +118,19 @@ async def spawn(folder: Path, port: int, announcement: int) -> Process:
 
 
 async def answers(server: Process, port: int) -> bool:
-    """Wait until this very server answers and has read its data; False when it ends instead."""
+    """Wait until this server answers and has loaded its data. Returns False if it ends instead."""
     async with redis_client(f"redis://{LOOPBACK}:{port}/0") as redis:
         while server.returncode is None:
-            with suppress(RedisError):  # not there yet, or LOADING
+            with suppress(RedisError):  # not listening yet, or LOADING
                 await redis.ping()
-                # In a lost race it is somebody else's Valkey that answers on this port.
+                # If another process took the port first, the Valkey that answers may not be ours.
                 return int((await redis.info("server"))["process_id"]) == server.pid or await server.wait() == 0
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(PROBE_SECONDS)
     return False
 
 
 async def shut_down(server: Process) -> None:
-    server.terminate()  # Valkey then writes its file to the end and syncs it
+    server.terminate()  # on SIGTERM, Valkey writes and syncs its file before it exits
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await server.wait()

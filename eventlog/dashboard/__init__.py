@@ -1,1 +1,1 @@
-"""The page of the log; needs aiohttp and Jinja2."""
+"""The page of the log. It needs aiohttp and Jinja2."""

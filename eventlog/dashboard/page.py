@@ -1,14 +1,14 @@
-"""The page at /log: the partitions, where each consumer stands in them, and what was given up.
+"""The page at /log: the partitions, the place of each consumer in them, and the parked events.
 
     GET  /log          the page
-    GET  /log/state    all that it shows, as JSON
-    GET  /log/events   the same as server-sent events, when it has changed
+    GET  /log/state    everything that it shows, as JSON
+    GET  /log/events   the same as server-sent events, after each change
     POST /log/replay   consumer, from: beginning, end, a time (unix seconds) or a position
-    POST /log/retry    consumer, position; without a position all that is parked
-    POST /log/discard  the same, and what was parked is gone for good
-    POST /log/trim     older_than (seconds), force: yes for what is not done too
+    POST /log/retry    consumer, position; without a position all parked events
+    POST /log/discard  the same; deletes the parked events
+    POST /log/trim     older_than (seconds), force: yes also deletes events that are not handled
 
-Posts need the page's token. They answer in JSON: what was done, or a 400 that says what was wrong.
+A POST needs the page's token. Its answer is JSON: what was done, or a 400 with the reason.
 """
 
 import math
@@ -32,10 +32,10 @@ from ..parked import Parked
 
 PAGE = "/log"
 LOOK_SECONDS = 0.5
-PARTITIONS_SHOWN = 40  # partitions that are shown one by one
-PARKED_SHOWN = 50  # parked events that are shown for each consumer
-TEXT = 2000  # characters of an event that are shown
-LARGEST = 2**53  # of a number that JSON and JavaScript can hold
+PARTITIONS_SHOWN = 40
+PARKED_SHOWN = 50  # for each consumer
+TEXT_SHOWN = 2000  # characters of an event
+LARGEST = 2**53  # JavaScript cannot represent every larger integer
 
 FOLDER = Path(__file__).parent
 ASSETS = FOLDER / "assets"
@@ -48,10 +48,10 @@ COUNTED: web.AppKey[Counted] = web.AppKey("counted")
 
 
 def log_page(open_log: Callable[[], Opened]) -> web.Application:
-    """The application of the page, to be mounted at `/log` of an application that refuses requests of other sites.
+    """The page's application. Mount it at `/log` of an application that refuses cross-site requests.
 
-    `open_log` opens the log and a function that returns the numbers of the hour of a moment (unix seconds), such as
-    emails by domain, the largest first.
+    `open_log` opens the log, and a function that returns counts for the hour of a time (unix seconds), such as emails
+    by domain, the largest first.
     """
     app = web.Application()
     enable_event_streams(app)
@@ -79,7 +79,7 @@ async def _show_page(request: web.Request) -> web.Response:
     try:
         begin = await state(request.app)
     except LOG_ERRORS:
-        begin = None  # the page says so as soon as it has asked
+        begin = None  # the page shows the error when it connects to /log/events
     return html_page("log.html", FOLDER, token=page_token(PAGE), state=begin)
 
 
@@ -98,12 +98,12 @@ async def _send_events(request: web.Request) -> web.StreamResponse:
 
 
 async def state(app: web.Application) -> dict[str, Any]:
-    """All that the page shows; numbers, and texts that may have anything in them. Raises RedisError."""
+    """Everything that the page shows. Strings may have any content, because they come from Redis. Raises RedisError."""
     log = app[LOG]
     partitions = await log.partitions(newest=PARTITIONS_SHOWN)
     now = await log.now()
     found = {
-        "now": int(now),  # so that an idle page does not change all the time
+        "now": int(now),  # whole seconds: each change of the state is sent to every page
         "events": partitions[-1].first + partitions[-1].length if partitions else 0,
         "older": partitions[0].first if partitions else 0,
         "limits": log.limits,
@@ -115,20 +115,20 @@ async def state(app: web.Application) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> Any:
-    """Bad data may hold numbers that are none for a page: null."""
+    """Replaces numbers that a page cannot show with None; bad data may have such numbers."""
     match value:
         case dict():
             return {name: _shown(member) for name, member in value.items()}
         case list():
             return [_shown(member) for member in value]
-        case int() | float() if not abs(value) <= LARGEST:  # nor if it is not a number
+        case int() | float() if not abs(value) <= LARGEST:  # `not` also catches NaN
             return None
         case _:
             return value
 
 
 async def _consumer(log: EventLog, name: str) -> dict[str, Any]:
-    """A consumer whose keys hold rubbish is shown with what is wrong; the others are shown as ever."""
+    """A consumer with invalid data is shown with the error, and the other consumers as usual."""
     try:
         lag = asdict(await log.lag(name))
         parked = await log.parked(name, PARKED_SHOWN)
@@ -140,7 +140,7 @@ async def _consumer(log: EventLog, name: str) -> dict[str, Any]:
 
 def _parked(parked: Parked) -> dict[str, Any]:
     text = parked.element.decode(errors="replace")
-    return {**asdict(parked), "element": text[:TEXT] + ("…" if len(text) > TEXT else "")}
+    return {**asdict(parked), "element": text[:TEXT_SHOWN] + ("…" if len(text) > TEXT_SHOWN else "")}
 
 
 async def _audit(app: web.Application, now: float) -> dict[str, int]:
@@ -161,7 +161,7 @@ async def _replay(request: web.Request) -> web.Response:
         await _answered(log.replay(consumer, start if start in (BEGINNING, END) else _time_or_position(start)))
     except ValueError as error:
         return error_json(400, str(error), field="from")
-    return pretty_json({"done": f"{consumer} goes on from {start}"})
+    return pretty_json({"done": f"{consumer} continues from {start}"})
 
 
 def _time_or_position(text: str) -> str | float:
@@ -175,11 +175,11 @@ def _time_or_position(text: str) -> str | float:
 
 
 async def _retry(request: web.Request) -> web.Response:
-    return await _change_parked(request, request.app[LOG].unpark, "handled again")
+    return await _change_parked(request, request.app[LOG].unpark, "will be retried")
 
 
 async def _discard(request: web.Request) -> web.Response:
-    return await _change_parked(request, request.app[LOG].discard, "discarded")
+    return await _change_parked(request, request.app[LOG].discard, "are discarded")
 
 
 async def _change_parked(request: web.Request, change: Callable[..., Awaitable[int]], what: str) -> web.Response:
@@ -189,7 +189,7 @@ async def _change_parked(request: web.Request, change: Callable[..., Awaitable[i
     if consumer not in await _answered(request.app[LOG].consumers()):
         return error_json(400, "there is no such consumer", field="consumer")
     found = await _answered(change(consumer, *([position] if position else [])))
-    return pretty_json({"done": f"{found} parked events of {consumer} are {what}"})
+    return pretty_json({"done": f"{found} parked events of {consumer} {what}"})
 
 
 async def _trim(request: web.Request) -> web.Response:
@@ -202,13 +202,13 @@ async def _trim(request: web.Request) -> web.Response:
     if not 0 <= older_than < 1e11:
         return error_json(400, "must be a number of seconds", field="older_than")
     trimmed = await _answered(request.app[LOG].trim(older_than, force=form.get("force") == "yes"))
-    kept = f"; {trimmed.kept_for} is not done with the rest" if trimmed.kept_for else ""
+    kept = f"; {trimmed.kept_for} has not handled the rest" if trimmed.kept_for else ""
     return pretty_json({"done": f"{trimmed.events} events trimmed{kept}"})
 
 
-async def _answered(question: Awaitable[Any]) -> Any:
-    """Raises HTTPServiceUnavailable when Redis does not answer."""
+async def _answered(answer: Awaitable[Any]) -> Any:
+    """Raises HTTPServiceUnavailable instead of a RedisError."""
     try:
-        return await question
+        return await answer
     except LOG_ERRORS as error:
         raise web.HTTPServiceUnavailable(text=describe(error)) from None

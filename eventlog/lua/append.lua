@@ -1,9 +1,9 @@
--- Append events to a partition that is open; or close it for ever when its time is over, and say which one is next.
+-- Append events to an open partition. If its time is over, seal it and return the number of the next partition.
 -- KEYS: 1 events (list)  2 state (hash)  3 ids (hash)  4 counters (hash), all of one partition
--- ARGV: 1 its number  2 ms that it is open  3 events that it holds at most  4 seconds that ids are remembered
---       5 "id event\nid event\n…"
--- Returns {'appended', index, …}, for an id that is there already its index of then; {'sealed', next, its first, ms when
--- this was said}; {'missing'} when there is no such partition.
+-- ARGV: 1 number of the partition  2 ms for which it is open  3 how many events it holds at most
+--       4 seconds for which ids are remembered  5 "id event\nid event\n…"
+-- Returns {'appended', index, …}, where an id that exists keeps its index; {'sealed', next, first of the next, ms now};
+-- {'missing'} if the partition does not exist.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local first, following, last = unpack(redis.call('HMGET', KEYS[2], 'first', 'next', 'last'))
@@ -12,7 +12,7 @@ if not first then
 end
 local length = redis.call('LLEN', KEYS[1])
 local over = length > 0 and (now - ARGV[1] >= tonumber(ARGV[2]) or length >= tonumber(ARGV[3]))
-if not following and (over or ARGV[1] == '0') then -- the partition 0 holds nothing, it is where all begin
+if not following and (over or ARGV[1] == '0') then -- every log begins with partition 0, which holds no event
     following = string.format('%.0f', math.max(ARGV[1] + 1, now, last or 0))
     redis.call('HSET', KEYS[2], 'next', following, 'length', length, 'sealed', string.format('%.0f', now))
     redis.call('EXPIRE', KEYS[3], ARGV[4])
@@ -35,8 +35,8 @@ if #fresh > 0 then
     redis.call('RPUSH', KEYS[1], unpack(fresh))
     redis.call('HSET', KEYS[2], 'last', stamp)
     redis.call('HINCRBY', KEYS[2], 'bytes', bytes)
-    -- Who has not claimed all that was there will look again anyway; who has may be waiting. Who comes from the partition
-    -- before waits for the first event of this one.
+    -- A consumer that has claimed every event so far may be waiting for a hint; the others look again without one. The
+    -- first event of a partition always needs a hint: a consumer may have come from the partition before.
     local waiting = length == 0
     for _, counter in ipairs(redis.call('HVALS', KEYS[4])) do
         waiting = waiting or tonumber(string.match(counter, '%d+$')) == length

@@ -1,18 +1,18 @@
 -- Claim events of one partition for a consumer: first those whose lease or pause has ended, then new ones.
 -- KEYS: 1 events (list)  2 state (hash)  3 counters (hash)  4 pending (zset)  5 holders (hash), all of one partition
--- ARGV: 1 consumer  2 epoch  3 index at which it begins here  4 owner  5 ms of a lease  6 how many at most
---       7 token of this claim  8 token of his first claim here whose answer was lost, or 0
--- Returns {'missing'}; {'stale'} when the consumer is in a later epoch; {'trimmed', how many it had not done, next, its
--- first}; {'claimed', next or '', next's first, new ones left, pending, ms until one of them is due, 1 if this one is to
--- be handled alone, index, attempts, event, …}.
-redis.call('PERSIST', KEYS[4]) -- changes nothing: see scripts.py, a full Redis
+-- ARGV: 1 consumer  2 epoch  3 index at which the consumer begins here  4 owner  5 ms of a lease  6 limit
+--       7 token of this claim  8 token of the owner's first claim here whose answer was lost, or 0
+-- Returns one of {'missing'}; {'stale'} if the consumer is in a later epoch; {'trimmed', number of undone events, next,
+-- first of next}; {'claimed', next or '', first of next, number of new events left, number of pending events, ms until
+-- the first of these is due, 1 if the event must be handled alone, index, attempts, event, …}.
+redis.call('PERSIST', KEYS[4]) -- changes nothing, but a full Redis then allows the next writes: see scripts.py
 local first, following, trimmed = unpack(redis.call('HMGET', KEYS[2], 'first', 'next', 'trimmed'))
 if not first then
     return {'missing'}
 end
 local epoch, counter = string.match(redis.call('HGET', KEYS[3], ARGV[1]) or '', '^(%d+) (%d+)$')
-local behind = not epoch or tonumber(epoch) < tonumber(ARGV[2])
-if behind then -- the first visit in this epoch
+local first_visit = not epoch or tonumber(epoch) < tonumber(ARGV[2])
+if first_visit then -- in this epoch: forget what was claimed before
     redis.call('DEL', KEYS[4], KEYS[5])
     counter = ARGV[3]
 elseif tonumber(epoch) > tonumber(ARGV[2]) then
@@ -39,8 +39,7 @@ local function take(index, attempts, event)
     holders[#holders + 1] = attempts .. ' ' .. ARGV[7] .. ' ' .. ARGV[4]
 end
 
--- Due is also what the owner was given in an answer that was lost; and what ends later than any lease or pause can,
--- for then the clock has been turned back.
+-- The owner lost an answer, so it does not know these leases: they are due now.
 if ARGV[8] ~= '0' then
     local all = redis.call('HGETALL', KEYS[5])
     for number = 1, #all, 2 do
@@ -50,6 +49,7 @@ if ARGV[8] ~= '0' then
         end
     end
 end
+-- No lease or pause can end later than this. If one does, the clock was turned back: it is due now.
 local latest = string.format('(%.0f', now + math.max(ARGV[5], 60000))
 for _, index in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], latest, '+inf')) do
     redis.call('ZADD', KEYS[4], 0, index)
@@ -58,15 +58,16 @@ end
 local alone = false
 for _, index in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, limit)) do
     local attempts, owner = string.match(redis.call('HGET', KEYS[5], index) or '', '^(%d+) %d+ (.*)$')
-    -- Who claims again what he holds is alive, so it has not killed him: that is no further attempt.
+    -- An owner that claims its own event again is alive, so the event has not killed it: do not count an attempt.
     attempts = (attempts or 0) + (owner == ARGV[4] and 0 or 1)
-    -- What has outlived two owners may be what killed them. It goes alone, so that it takes no other along.
-    local suspect = attempts >= 3 and owner ~= ''
-    if not suspect or #leases == 0 then
+    -- Two owners have died while they held this event, so it may have killed them. Claim it alone: then another crash
+    -- affects no other event.
+    local isolated = attempts >= 3 and owner ~= ''
+    if not isolated or #leases == 0 then
         take(tonumber(index), attempts, redis.call('LINDEX', KEYS[1], index) or '')
-        alone = suspect
+        alone = isolated
     end
-    if suspect then
+    if isolated then
         break
     end
 end
@@ -81,7 +82,7 @@ if #leases > 0 then
     redis.call('ZADD', KEYS[4], unpack(leases))
     redis.call('HSET', KEYS[5], unpack(holders))
 end
-if #leases > 0 or behind then
+if #leases > 0 or first_visit then
     redis.call('HSET', KEYS[3], ARGV[1], ARGV[2] .. ' ' .. counter)
 end
 local earliest = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2] or now

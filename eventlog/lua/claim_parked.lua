@@ -1,7 +1,7 @@
--- Claim events that were parked and that somebody wants to be handled again.
--- KEYS: 1 pending (zset)  2 holders (hash)  3 parked (hash)   ARGV: 1 owner  2 ms of a lease  3 how many at most  4 token
+-- Claim parked events that are to be retried.
+-- KEYS: 1 pending (zset)  2 holders (hash)  3 parked (hash)   ARGV: 1 owner  2 ms of a lease  3 limit  4 token
 -- Returns {position, attempts, parked entry, …}
-redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
+redis.call('PERSIST', KEYS[1]) -- changes nothing, but a full Redis then allows the next writes: see scripts.py
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local latest = string.format('(%.0f', now + math.max(ARGV[2], 60000))

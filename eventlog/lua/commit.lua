@@ -1,7 +1,7 @@
--- The handlers of these events have ended well. Only who holds the lease may say so.
--- KEYS: 1 pending (zset)  2 holders (hash)  [3 a hash that keeps the events themselves, for those once parked]
+-- Mark events as done. Commits only events whose lease this owner holds.
+-- KEYS: 1 pending (zset)  2 holders (hash)  [3 parked (hash), for parked events]
 -- ARGV: 1 owner  2 "index attempts token index attempts token …"  3 consumer (not used)
--- Returns how many are pending still, then for each 1, or 0 when the lease is somebody else's by now.
+-- Returns how many events are still pending, then for each event 1, or 0 if another owner has the lease.
 local indexes, claims, reply, done = {}, {}, {0}, {}
 for index, claim in string.gmatch(ARGV[2], '(%S+) (%d+ %d+)') do
     indexes[#indexes + 1] = index

@@ -1,6 +1,6 @@
--- The newest parked events. A commit removes an event but leaves its place in the order, which is removed here.
--- KEYS: 1 parked (hash)  2 their order (zset)  3 pending (zset)   ARGV: 1 how many at most
--- Returns {position, entry, 1 if it is to be handled again, …}; fewer than there are, if many places went.
+-- The newest parked events. A commit removes an event from the hash only, so its place in the order is removed here.
+-- KEYS: 1 parked (hash)  2 their order (zset)  3 pending (zset)   ARGV: 1 limit
+-- Returns {position, entry, 1 if it is to be retried, …}; may be incomplete if many places had to be removed.
 local reply = {}
 for _ = 1, 20 do
     local positions = redis.call('ZREVRANGE', KEYS[2], #reply / 3, ARGV[1] - 1)

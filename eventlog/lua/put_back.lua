@@ -1,9 +1,9 @@
--- Give up the lease of an event that shall be claimed again after a pause. Only who holds the lease may do so.
+-- End the lease of an event, so that it can be claimed after a pause. Only for the owner that holds the lease.
 -- KEYS: 1 pending (zset)  2 holders (hash)
--- ARGV: 1 owner  2 index  3 "attempts token"  4 the attempts to count from now on  5 ms of the pause
+-- ARGV: 1 owner  2 index  3 "attempts token"  4 attempts so far  5 ms of the pause
 --       6 consumer (not used)  7 ms of a lease (not used)
--- Returns 1, or 0 when the lease is somebody else's by now.
-redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
+-- Returns 1, or 0 if another owner has the lease.
+redis.call('PERSIST', KEYS[1]) -- changes nothing, but a full Redis then allows the next writes: see scripts.py
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[3] .. ' ' .. ARGV[1] then
     return 0
 end

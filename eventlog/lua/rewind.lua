@@ -1,7 +1,7 @@
--- Place a consumer's cursor: at its birth, and for a replay. A new epoch begins: from here on each partition forgets what
--- was claimed and committed in the old one, when it is visited first.
--- KEYS: 1 cursor (hash)   ARGV: 1 partition  2 its first  3 index in it  4 "NX" for a consumer that may be there already
-redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
+-- Place a consumer's cursor, for a new consumer or a replay. This starts a new epoch: at the first claim in a new epoch
+-- a partition forgets what the consumer has claimed and committed.
+-- KEYS: 1 cursor (hash)   ARGV: 1 partition  2 its first  3 index in it  4 "NX" to keep an existing cursor
+redis.call('PERSIST', KEYS[1]) -- changes nothing, but a full Redis then allows the next writes: see scripts.py
 if ARGV[4] == 'NX' and redis.call('EXISTS', KEYS[1]) == 1 then
     return 0
 end

@@ -1,4 +1,4 @@
--- The first event of a partition that was appended at this time or later, by bisection: the stamps never fall.
+-- Find the first event of a partition that was appended at this time or later. Bisection: the times never decrease.
 -- KEYS: 1 events (list)   ARGV: 1 ms since 1970
 local low, high = 0, redis.call('LLEN', KEYS[1])
 while low < high do

@@ -1,10 +1,10 @@
--- Append events to a stream, unless their ids are known.
--- KEYS: 1 events (stream)  2 state (hash)  3, 4 ids (hashes), in turns for one span of time each
+-- Append events to a stream, unless it has their ids.
+-- KEYS: 1 events (stream)  2 state (hash)  3, 4 ids (hashes), used in turns for one span of time each
 -- ARGV: 1 seconds of such a span  2 "id event\nid event\n…"   Returns the position of each.
 local span = math.floor(redis.call('TIME')[1] / ARGV[1])
 local ids, before = KEYS[3 + span % 2], KEYS[4 - span % 2]
 if redis.call('HGET', ids, '') ~= tostring(span) then
-    redis.call('HSET', ids, '', span) -- first, for a full Redis refuses it; behind a DEL it would take all
+    redis.call('HSET', ids, '', span) -- before the DEL: a full Redis must refuse, and it allows every write after a DEL
     redis.call('DEL', ids)
     redis.call('HSET', ids, '', span)
     redis.call('EXPIRE', ids, 2 * ARGV[1])

@@ -1,10 +1,10 @@
--- Claim events for a group: first those whose owner is dead or that were put back, then new ones.
+-- Claim events for a group: first those whose lease or pause has ended, then new ones.
 -- KEYS: 1 events (stream)  2 holders (hash)
--- ARGV: 1 consumer (group)  2 owner  3 ms of a lease  4 how many at most  5 token of this claim
---       6 token of his first claim whose answer was lost, or 0  7 1 to look for what is due: that goes through all that
---       is pending
--- Returns 1 if this one is to be handled alone, then attempts, entry, …
-redis.call('PERSIST', KEYS[2]) -- changes nothing: see scripts.py, a full Redis
+-- ARGV: 1 consumer (group)  2 owner  3 ms of a lease  4 limit  5 token of this claim
+--       6 token of the owner's first claim whose answer was lost, or 0
+--       7 1 to look for ended leases, which reads all pending entries
+-- Returns 1 if the event must be handled alone, then attempts, entry, …
+redis.call('PERSIST', KEYS[2]) -- changes nothing, but a full Redis then allows the next writes: see scripts.py
 local limit, alone = tonumber(ARGV[4]), false
 local reply, holders = {}, {}
 local function take(attempts, entry)
@@ -14,7 +14,7 @@ local function take(attempts, entry)
     holders[#holders + 1] = ARGV[5] .. ' ' .. ARGV[2]
 end
 
--- Due is also what the owner was given in an answer that was lost.
+-- The owner lost an answer, so it does not know these leases: they are due now.
 if ARGV[6] ~= '0' then
     for _, pending in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1000, ARGV[2])) do
         local id, _, _, attempts = unpack(pending)
@@ -29,20 +29,21 @@ local due = ARGV[7] == '1' and redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', 
 table.sort(due, function(one, other) return one[3] > other[3] end)
 for _, pending in ipairs(due) do
     local id, owner, _, attempts = unpack(pending)
-    -- Who claims again what he holds is alive, so it has not killed him: that is no further attempt.
+    -- An owner that claims its own event again is alive, so the event has not killed it: do not count an attempt.
     attempts = attempts + (owner == ARGV[2] and 0 or 1)
-    -- What has outlived two owners may be what killed them. It goes alone, so that it takes no other along.
-    local suspect = attempts >= 3 and owner ~= '-'
-    if not suspect or #reply == 0 then
+    -- Two owners have died while they held this event, so it may have killed them. Claim it alone: then another crash
+    -- affects no other event.
+    local isolated = attempts >= 3 and owner ~= '-'
+    if not isolated or #reply == 0 then
         local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', attempts)[1]
         if entry then
             take(attempts, entry)
-            alone = suspect
+            alone = isolated
         else -- it was trimmed
             redis.call('XACK', KEYS[1], ARGV[1], id)
         end
     end
-    if suspect then
+    if isolated then
         break
     end
 end

@@ -1,7 +1,7 @@
--- XACK for these events, but only for those whose lease is ours still: XACK itself takes anybody's word.
+-- Acknowledge (XACK) events, but only those whose lease this owner holds: XACK itself does not check that.
 -- KEYS: 1 events (stream)  2 holders (hash)
 -- ARGV: 1 owner  2 "id attempts token id attempts token …"  3 consumer (group)
--- Returns how many are held still, then for each 1 or 0.
+-- Returns how many events are still held, then for each event 1, or 0 if another owner has the lease.
 local ids, claims, reply, done = {}, {}, {0}, {}
 for id, token in string.gmatch(ARGV[2], '(%S+) %d+ (%d+)') do
     ids[#ids + 1] = id

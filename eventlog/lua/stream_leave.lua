@@ -1,6 +1,6 @@
--- Take names that nobody has any more out of a group: XREADGROUP adds one for each process, and Redis would keep them all.
--- KEYS: 1 events (stream)   ARGV: 1 consumer (group)  2 a name that is not needed from now on, or ''  3 ms after which no
--- other is either. None goes while something is pending for it; one that comes back is added again.
+-- Remove the names of ended processes from a group: XREADGROUP adds one for each process, and Redis keeps them forever.
+-- A name that holds pending events stays. XREADGROUP adds a removed name again if its process is still running.
+-- KEYS: 1 events (stream)   ARGV: 1 consumer (group)  2 a name to remove now, or ''  3 ms of idle time before removal
 for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
     local one = {}
     for number = 1, #fields, 2 do

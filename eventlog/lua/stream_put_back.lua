@@ -1,7 +1,7 @@
--- Give up the lease of an event that shall be claimed again after a pause: as if it had been idle for the rest of a lease.
+-- End the lease of an event, so that it can be claimed after a pause: sets its idle time to a lease minus the pause.
 -- KEYS: 1 events (stream)  2 holders (hash)
--- ARGV: 1 owner  2 id  3 "attempts token"  4 the attempts to count from now on  5 ms of the pause  6 consumer (group)
---       7 ms of a lease   Returns 1, or 0 when the lease is somebody else's by now.
+-- ARGV: 1 owner  2 id  3 "attempts token"  4 attempts so far  5 ms of the pause  6 consumer (group)
+--       7 ms of a lease   Returns 1, or 0 if another owner has the lease.
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= string.match(ARGV[3], '%d+$') .. ' ' .. ARGV[1] then
     return 0
 end

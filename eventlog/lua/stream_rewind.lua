@@ -1,4 +1,4 @@
--- Place a group behind an id and forget what it has claimed.
+-- Place a group after an id and forget what it has claimed.
 -- KEYS: 1 events (stream)  2 holders (hash)   ARGV: 1 consumer (group)  2 id
 redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], ARGV[2])
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1000)

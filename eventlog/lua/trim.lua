@@ -1,9 +1,9 @@
--- Delete the events of a partition that is sealed. What stays for a day is where it ended and which one is next, so that
--- nobody who was on the way to it mistakes it for a new one; and how much each consumer had not done.
--- KEYS: 1 events (list)  2 state (hash)  3 counters (hash)  4 ids (hash)  5, 6, … pending and holders of each consumer
--- ARGV: 1 seconds that the rest stays  2, 3, … the consumers
+-- Delete the events of a sealed partition. A tombstone stays: its length and the next partition, so that a producer or a
+-- consumer that comes late does not take it for a new one, and how many events each consumer had not handled.
+-- KEYS: 1 events (list)  2 state (hash)  3 counters (hash)  4 ids (hash)  5, 6, … pending, holders of each consumer
+-- ARGV: 1 seconds for which the tombstone stays  2, 3, … the consumers
 -- Returns how many events were deleted.
-redis.call('PERSIST', KEYS[1]) -- changes nothing: see scripts.py, a full Redis
+redis.call('PERSIST', KEYS[1]) -- changes nothing, but a full Redis then allows the next writes: see scripts.py
 local following, length, trimmed = unpack(redis.call('HMGET', KEYS[2], 'next', 'length', 'trimmed'))
 if not following or trimmed then
     return 0

@@ -1,6 +1,6 @@
--- Let parked events be claimed again, with attempts counted from the beginning. They stay parked until that went well.
+-- Retry parked events, with attempts counted from 0. An event stays parked until its handler succeeds.
 -- KEYS: 1 pending (zset)  2 holders (hash)  3 parked (hash)   ARGV: the positions
--- Returns how many there were.
+-- Returns how many will be retried.
 local found = 0
 for _, position in ipairs(ARGV) do
     if redis.call('HEXISTS', KEYS[3], position) == 1 and not redis.call('ZSCORE', KEYS[1], position) then

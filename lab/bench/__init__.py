@@ -1,1 +1,1 @@
-"""`make bench`: how fast the parts are, each beside a reference that was measured in the same run."""
+"""`make bench`: how fast the parts are, each beside a reference measured in the same run."""

@@ -1,13 +1,13 @@
-"""Accepting: requests a second that are answered 202, beside a bare handler that gives the same answer.
+"""Accepting: requests per second that are answered 202, beside a bare handler that gives the same answer.
 
-The sending side hardly competes for the cores: it sends one email a second, and the emails pile up. So the same rounds
-show whether accepting slows down as they do, and what a waiting email costs in memory.
+A throttle lets the strategy send one email per second, so sending hardly competes for the cores, and a backlog grows.
+The same rounds show whether accepting slows down with the backlog, and how much memory a waiting email takes.
 """
 
 from collections.abc import Iterator
 from statistics import median
 
-from lab.bench.web import CONNECTIONS, bare_web, only
+from lab.bench.web import CONNECTIONS, all_answered, bare_web
 from lab.harness.figures import Facts, Rounds, Row, in_turns
 from lab.harness.machine import cpu_seconds, resident_bytes
 from lab.harness.processes import Lab
@@ -20,16 +20,16 @@ REQUESTS = 20_000  # in a round, on either side
 WARM_UP = 2000
 
 MIN_RATIO = 0.6
-# CPU time of a request in the last round through that in the first. Neighbours alone make 1.3 of it; what grows with
-# the queue's length would make far more, with 80,000 emails between the two.
+# The CPU time of a request in the last round / that in the first. Other programs on the machine alone can make it 1.3.
+# A cost that grows with the queue's length would make it far larger, with 80,000 emails between the two rounds.
 MAX_SLOWDOWN = 1.5
 MAX_MEGABYTES = 100  # 10^6 bytes for 100,000 emails with 200 bytes of text
 
-KEEPER = {3: "master"}  # the role that keeps what waits in its memory, where that is promised to be cheap
+QUEUE_ROLE = {3: "master"}  # the role that has the waiting emails in its memory
 
 
 def accepting(number: int, lab: Lab) -> Iterator[Row]:
-    """Rounds of 20,000 requests in turns with the bare handler, until 100,000 emails wait."""
+    """Rounds of 20,000 requests, in turns with the bare handler, until 100,000 emails wait."""
     throttled = {"EMAILS_PER_SECOND": 1, "DRAIN_SECONDS": 0.1}
     with (
         lab_sink(lab) as sink,
@@ -39,17 +39,17 @@ def accepting(number: int, lab: Lab) -> Iterator[Row]:
         roles = server.roles()
         lab.say("warming up")
         warm_up = load_by_role(lab, server.port, roles, WARM_UP)
-        before = kept_bytes(server)
+        before = queue_bytes(server)
         rounds = in_turns(
             lab.say,
             lambda: load_by_role(lab, server.port, roles, REQUESTS),
             lambda: load_by_role(lab, handler.port, {handler.pid: "handler"}, REQUESTS),
             ROUNDS,
         )
-        grown = kept_bytes(server) - before
-    yield rate(number, rounds, all_202=only(202, warm_up, *rounds.ours, *rounds.bare))
-    if number in KEEPER:
-        yield piling_up(number, rounds)
+        grown = queue_bytes(server) - before
+    yield rate(number, rounds, all_202=all_answered(202, warm_up, *rounds.ours, *rounds.bare))
+    if number in QUEUE_ROLE:
+        yield backlog(number, rounds)
         yield memory(number, grown)
 
 
@@ -68,12 +68,12 @@ def rate(number: int, rounds: Rounds, *, all_202: bool) -> Row:
     )
 
 
-def piling_up(number: int, rounds: Rounds) -> Row:
-    """Compares CPU time, which neighbours on the machine disturb little; the rate goes into the note."""
+def backlog(number: int, rounds: Rounds) -> Row:
+    """Compares CPU time, which other programs on the machine distort little. The rate goes into the note."""
     cpu = Rounds(rounds.ours[-1:], rounds.ours[:1], figure=lambda facts: float(sum(facts["cpu_us"].values())))
     first, *_, last = [a["rate"] / b["rate"] for a, b in zip(rounds.ours, rounds.bare, strict=True)]
     return Row(
-        name=f"strategy {number} piles up",
+        name=f"strategy {number} with a backlog",
         unit="CPU µs/request",
         rounds=cpu,
         against="the first fifth",
@@ -95,15 +95,15 @@ def memory(number: int, grown: int) -> Row:
         name=f"strategy {number} memory",
         unit="MB",
         rounds=text,
-        against="their texts",
+        against="the texts alone",
         target=f"≤ {MAX_MEGABYTES} MB",
         met=text.measured.median <= MAX_MEGABYTES,
-        notes=(f"what {emails:,} waiting emails add to the resident memory of the {KEEPER[number]}",),
+        notes=(f"the growth of the {QUEUE_ROLE[number]}'s resident memory by {emails:,} waiting emails",),
     )
 
 
 def load_by_role(lab: Lab, port: int, roles: dict[int, str], count: int) -> Facts:
-    """The facts of the load, and `cpu_us`: the CPU time that each role spent on a request, in µs."""
+    """The facts of the load, and in `cpu_us` the CPU time that each role spent on a request, in µs."""
     before = {pid: cpu_seconds(pid) for pid in roles}
     facts = lab.measure("lab.load.http", "--port", port, "--connections", CONNECTIONS, "--count", count)
     spent: dict[str, float] = dict.fromkeys(roles.values(), 0.0)
@@ -113,11 +113,12 @@ def load_by_role(lab: Lab, port: int, roles: dict[int, str], count: int) -> Fact
 
 
 def cpu_by_role(rounds: list[Facts]) -> str:
-    """Medians, dearest first."""
+    """Medians, the highest first."""
     medians = {role: median([facts["cpu_us"][role] for facts in rounds]) for role in rounds[0]["cpu_us"]}
     return ", ".join(f"{role} {us:.0f} µs" for role, us in sorted(medians.items(), key=lambda item: -item[1]))
 
 
-def kept_bytes(server: Strategy) -> int:
-    keeper = KEEPER.get(server.number)
-    return resident_bytes([pid for pid, role in server.roles().items() if role == keeper])
+def queue_bytes(server: Strategy) -> int:
+    """The resident memory of the process that holds the queue; 0 if that is not a role of the strategy."""
+    queue_role = QUEUE_ROLE.get(server.number)
+    return resident_bytes([pid for pid, role in server.roles().items() if role == queue_role])

@@ -1,4 +1,4 @@
-"""The batcher: what a group commit gains, beside one command for each call, to a Valkey that syncs every write."""
+"""The batcher: how much faster a group commit is than one command per call, with a Valkey that syncs every write."""
 
 from collections.abc import Iterator
 

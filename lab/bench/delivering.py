@@ -1,9 +1,11 @@
-"""Delivering: emails a second from the first request to the last email at a fast mail server, each exactly once."""
+"""Delivering: emails per second from the first request to the last email at a fast mail server, each exactly once."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from lab.bench.mailer import SESSIONS, converse
-from lab.harness.each_once import ask_for_emails, compare_ids, each_once, in_words
+from lab.harness.account import compare_ids
+from lab.harness.exactly_once import describe_ids, exactly_once, request_emails
 from lab.harness.figures import Facts, Row, in_turns
 from lab.harness.processes import Lab
 from lab.harness.sinks import LabSink, lab_sink, url_of, wait_for_mail
@@ -13,7 +15,7 @@ EMAILS = 20_000  # in a round
 WARM_UP = 1000
 BARE_SECONDS = 1.0
 
-MIN_RATE = 4000  # emails a second
+MIN_RATE = 4000  # emails per second
 
 
 def delivering(number: int, lab: Lab) -> Iterator[Row]:
@@ -34,19 +36,19 @@ def delivering(number: int, lab: Lab) -> Iterator[Row]:
         rounds=rounds,
         against="bare SMTP",
         target=f"≥ {MIN_RATE:,}",
-        met=rounds.measured.median >= MIN_RATE and not refused and each_once(account, *loads),
+        met=rounds.measured.median >= MIN_RATE and not refused and exactly_once(account, *loads),
         notes=(
             f"rounds of {EMAILS:,} emails, from the first request to the last final dot at {sink.name}",
-            in_words(account, *loads) + (f"; ALSO ANSWERED {', '.join(sorted(refused))}" if refused else ""),
+            describe_ids(account, *loads) + (f"; ALSO ANSWERED {', '.join(sorted(refused))}" if refused else ""),
         ),
-        details=account,
+        details=asdict(account),
     )
 
 
 def deliver(lab: Lab, server: Strategy, sink: LabSink, count: int) -> Facts:
-    """The facts of the load, `rate` and `seconds` being those of the delivery."""
+    """The facts of the load. `rate` and `seconds` are those of the delivery."""
     before = sink.count()
-    facts = ask_for_emails(lab, server.port, count)
+    facts = request_emails(lab, server.port, count)
     wait_for_mail(sink, before + len(facts["ids"]))
     last = max((moment for _, moment in sink.arrivals()[before:]), default=0)
     seconds = (last - min(facts.pop("asked_ns"), default=0)) / 1e9

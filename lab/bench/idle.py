@@ -1,6 +1,6 @@
-"""From idle: how long after a single request its email is at the mail server, when nothing else is under way.
+"""From idle: how long after a single request its email is at the mail server, when no other request is in flight.
 
-Both moments are read from one clock, though by two processes: CLOCK_MONOTONIC, which perf_counter_ns is on Linux.
+Two processes read the two times from the same clock: on Linux perf_counter_ns is CLOCK_MONOTONIC.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from lab.harness.sinks import LabSink, lab_sink, url_of, wait_for_mail
 from lab.harness.strategies import strategy
 
 REQUESTS = 70  # in a round, on either side
-PAUSE_MS = 10.0  # the mean; no pause is shorter than half of it
+PAUSE_MS = 10.0  # the mean. Each pause has at least half of it
 
 MAX_MS = 5.0
 
@@ -27,23 +27,23 @@ def from_idle(number: int, lab: Lab) -> Iterator[Row]:
     rounds = Rounds(found.ours, found.bare, figure=lambda facts: float(facts["p50_ms"]))
     worst = max(facts["worst_ms"] for facts in rounds.ours)
     lost, busy, refused = (sum(facts[name] for facts in rounds.ours) for name in ("lost", "busy", "refused"))
-    judged = number > 2  # the first two are there to compare with
+    has_target = number > 2  # strategies 1 and 2 are measured for comparison
     yield Row(
         name=f"strategy {number} from idle",
         unit="ms to the sink",
         rounds=rounds,
         against="answer of bare aiohttp",
-        target=f"≤ {MAX_MS:g} ms" if judged else "none",
-        met=lost == refused == 0 and (not judged or rounds.measured.median <= MAX_MS),
+        target=f"≤ {MAX_MS:g} ms" if has_target else "none",
+        met=lost == refused == 0 and (not has_target or rounds.measured.median <= MAX_MS),
         notes=(
             f"from the request to the final dot, medians of {REQUESTS} requests, a few ms apart; worst {worst:.1f} ms",
-            f"{lost} lost, {refused} not accepted; {busy} asked for before the email of the one before had arrived",
+            f"{lost} lost, {refused} not accepted; {busy} requested before the previous email had arrived",
         ),
     )
 
 
 def times_to_sink(lab: Lab, port: int, sink: LabSink) -> Facts:
-    """The facts of the load, the times being those from request to final dot."""
+    """The facts of the load. The times are those from the request to the final dot."""
     before = sink.count()
     facts = ask_singly(lab, port, "--ids")
     wait_for_mail(sink, before + REQUESTS)
@@ -52,7 +52,7 @@ def times_to_sink(lab: Lab, port: int, sink: LabSink) -> Facts:
 
 
 def compare_moments(asked: dict[str, int], arrivals: list[tuple[str, int]]) -> Facts:
-    """From moments in ns to times in ms. `busy` counts requests that were made while an email was under way."""
+    """Times in ms from moments in ns. `busy` counts requests that were sent while an email was in flight."""
     arrived = dict(reversed(arrivals))  # the first copy counts
     times = [(arrived[email_id] - moment) / 1e6 for email_id, moment in asked.items() if email_id in arrived]
     pairs = zip(asked, list(asked.values())[1:], strict=False)

@@ -1,6 +1,6 @@
-"""The log of strategy 6 from one process, on partitions with Lua, beside the same log on Redis Streams.
+"""The log of strategy 6 from one process: partitions with Lua, beside the same log on Redis Streams.
 
-And whether an event costs the same when many are there: the curve goes to LOG_EVENTS, a million by default.
+It also checks that the cost of an event does not grow with the log, up to LOG_EVENTS events, a million by default.
 `LOG_EVENTS=10000000 make bench BENCH_ONLY=log` takes some minutes and 4 GB of memory.
 """
 
@@ -19,9 +19,9 @@ SMALLEST, LARGEST = 1000, int(os.environ.get("LOG_EVENTS", 1_000_000))
 
 KINDS = ("appending", "end", "middle", "plain")
 
-MIN_RATE = 30_000  # events a second
-# The CPU time of Redis for an event, as a multiple of that of plain commands, in the largest log through that in the
-# smallest. In a large memory plain commands are slower too, and neighbours alone make 1.3 of it.
+MIN_RATE = 30_000  # events per second
+# The CPU time of Redis for an event, as a multiple of that of plain commands, in the largest log / that in the
+# smallest. Plain commands are slower in a large memory too. Other programs on the machine alone can make it 1.3.
 MAX_GROWTH = 1.5
 
 
@@ -52,8 +52,8 @@ def log(lab: Lab) -> Iterator[Row]:
         target="none",
         met=True,
         notes=(
-            "the event itself has 347 bytes; its id is remembered for a minute or two, for "
-            f"{rounds.ours[0]['bytes_of_ids']:.0f} bytes more, on Streams {rounds.bare[0]['bytes_of_ids']:.0f}",
+            "the event itself has 347 bytes; its id is stored for a minute or two, in "
+            f"{rounds.ours[0]['bytes_of_ids']:.0f} more bytes, on Streams in {rounds.bare[0]['bytes_of_ids']:.0f}",
         ),
     )
     yield growth(lab)
@@ -63,7 +63,7 @@ def growth(lab: Lab) -> Row:
     points = curve(lab)
     first, last = points[0], points[-1]
     cost = Rounds([cost_of(last)], [cost_of(first)])
-    told = "; ".join(f"{p['events']:,}: {times(p)}" for p in points)
+    costs = "; ".join(f"{p['events']:,}: {times(p)}" for p in points)
     rates = "; ".join(f"{p['events']:,}: {p['appending']['rate']:,.0f}, {p['end']['rate']:,.0f}" for p in points)
     return Row(
         name="the log grows",
@@ -73,8 +73,8 @@ def growth(lab: Lab) -> Row:
         target=f"ratio ≤ {MAX_GROWTH:g}",
         met=cost.ratio.median <= MAX_GROWTH,
         notes=(
-            f"µs of Redis's CPU time for appending, consuming at the end and in the middle, plain commands: {told}",
-            f"appends a second, claims and commits a second: {rates}",
+            f"µs of Redis's CPU time for appending, consuming at the end and in the middle, plain commands: {costs}",
+            f"appends per second, claims and commits per second: {rates}",
         ),
         details={"points": points},
     )

@@ -1,8 +1,8 @@
-"""The mailer alone: how fast it goes, and how often it waits for the wire."""
+"""The mailer alone: emails per second, and round trips per email."""
 
 from collections.abc import Iterator
 
-from lab.harness.figures import Facts, Rounds, Row, accounting, in_turns
+from lab.harness.figures import Facts, Rounds, Row, describe_account, in_turns
 from lab.harness.processes import Lab
 from lab.harness.sinks import CountingSink, fastest_sink, lab_sink, url_of
 
@@ -11,12 +11,12 @@ SENDERS = 50
 SESSIONS = 20  # the default of SMTP_SESSIONS
 LATENCY_MS = 50.0
 
-MIN_RATE = 5000  # emails a second
-MAX_ROUND_TRIPS = 2.2  # two, and the clocks
+MIN_RATE = 5000  # emails per second
+MAX_ROUND_TRIPS = 2.2  # two, and some tolerance for timers
 
 
 def mailer(lab: Lab) -> Iterator[Row]:
-    """Emails of 200 bytes, each to a recipient of its own, by one process."""
+    """Emails of 200 bytes from one process, each to a different recipient."""
     with fastest_sink(lab) as sink:
         rounds = in_turns(
             lab.say,
@@ -34,14 +34,14 @@ def mailer(lab: Lab) -> Iterator[Row]:
         met=rounds.measured.median >= MIN_RATE and missing == 0,
         notes=(
             f"{SENDERS} senders, {SESSIONS} sessions to {sink.name}; {rounds.times()}",
-            accounting(missing, arrived),
+            describe_account(missing, arrived),
         ),
         details={"sink": sink.name, "arrived": arrived},
     )
 
 
 def round_trips(lab: Lab) -> Iterator[Row]:
-    """The time of one email on a warm session where each round trip takes 50 ms, in round trips."""
+    """The time of one email in an open session with round trips of 50 ms, divided by 50 ms."""
     with lab_sink(lab, LATENCY_MS) as sink:
         lab.say(f"one sender, {LATENCY_MS:g} ms each round trip")
         found = in_turns(lab.say, lambda: send(lab, sink, 1, 1.0), lambda: converse(lab, sink, 1, 1.0))
@@ -54,7 +54,7 @@ def round_trips(lab: Lab) -> Iterator[Row]:
         against="bare SMTP",
         target=f"≤ {MAX_ROUND_TRIPS:g}",
         met=rounds.measured.median <= MAX_ROUND_TRIPS,
-        notes=(f"{LATENCY_MS:g} ms each, by {sink.name}; an email on a warm session: p50 {worst:.1f} ms at worst",),
+        notes=(f"{LATENCY_MS:g} ms each, by {sink.name}; an email in an open session: p50 {worst:.1f} ms at worst",),
         details={"sink": sink.name, "latency_ms": LATENCY_MS},
     )
 

@@ -1,7 +1,8 @@
-"""Strategy 5's queue itself, with jobs that do nothing: into it, out of it, from idle, and when a million wait.
+"""Strategy 5's queue itself, with jobs that do nothing: enqueuing, processing, from idle, and with a million waiting.
 
-The reference for rates is a SET by group commit, which is as much as redis-py and this Valkey do for single calls; that
-for times is one SET. Every write is on disk before its answer (`appendfsync always`), where nothing else is said.
+The reference for rates is SET by group commit, the fastest that redis-py and this Valkey can do for single calls. The
+reference for times is one SET. Unless a row says otherwise, every write is on disk before its answer (`appendfsync
+always`).
 """
 
 from collections.abc import Iterator
@@ -14,17 +15,16 @@ from lab.harness.valkey import valkey
 
 JOBS = 50_000  # in a round
 IDLE_JOBS = 200
-FEW, MANY = 1000, 1_000_000  # jobs that wait
+FEW, MANY = 1000, 1_000_000  # waiting jobs
 LONG_ROUNDS = 5
 SET_SECONDS = 0.7
 
-MIN_ENQUEUED = 40_000  # a second
-MIN_WORKED_OFF = 20_000  # a second
+MIN_ENQUEUED = 40_000  # per second
+MIN_PROCESSED = 20_000  # per second
 MAX_IDLE_MS = 1.0
 MAX_BYTES = 200  # of Redis memory for a waiting job of 100 bytes
-MAX_GROWTH = (
-    1.5  # of the cost of a job with a million waiting, beside that with a thousand; noise alone makes 1.2 of it
-)
+# The cost of a job with a million waiting / that with a thousand waiting. Noise alone can make it 1.2.
+MAX_GROWTH = 1.5
 
 
 def queue(lab: Lab) -> Iterator[Row]:
@@ -33,32 +33,32 @@ def queue(lab: Lab) -> Iterator[Row]:
         load(lab, url, "work", 1000)
         lab.say("enqueuing")
         into = in_turns(lab.say, lambda: load(lab, url, "enqueue", JOBS), lambda: sets(lab, url))
-        lab.say("working off")
+        lab.say("processing")
         out = in_turns(lab.say, lambda: load(lab, url, "work", JOBS), lambda: sets(lab, url))
         lab.say("from idle")
         idle_on_disk = in_turns(lab.say, lambda: load(lab, url, "idle", IDLE_JOBS), lambda: one_set(lab, url))
         set_appendfsync(url, "everysec")
         idle = in_turns(lab.say, lambda: load(lab, url, "idle", IDLE_JOBS), lambda: one_set(lab, url))
     yield rate("enqueued", into, MIN_ENQUEUED)
-    yield rate("worked off", out, MIN_WORKED_OFF)
+    yield rate("processed", out, MIN_PROCESSED)
     yield from_idle(idle, "everysec", MAX_IDLE_MS)
     yield from_idle(idle_on_disk, "always", None)
     yield memory(into)
 
 
 def long_queue(lab: Lab) -> Iterator[Row]:
-    """The same few jobs in, out and shown, in turns where a million others wait and where a thousand do."""
+    """Enqueue, process and inspect the same number of jobs, in turns with a million and a thousand others waiting."""
     with valkey(lab) as long:
         short = long.removesuffix("/0") + "/1"  # another database of the same Redis
         load(lab, short, "enqueue", FEW)
-        lab.say(f"{MANY:,} jobs come to wait")
+        lab.say(f"enqueuing {MANY:,} jobs")
         for _ in range(10):
             load(lab, long, "enqueue", MANY // 10)
         found = in_turns(lab.say, lambda: in_and_out(lab, long), lambda: in_and_out(lab, short), LONG_ROUNDS)
     waiting = found.ours[0]["show"]["length"]
-    for name, verb in (("enqueue", "enqueued"), ("work", "worked off"), ("show", "shown")):
+    for name, verb in (("enqueue", "enqueued"), ("work", "processed"), ("show", "inspected")):
         ours, bare = ([facts[name] for facts in side] for side in (found.ours, found.bare))
-        rounds = Rounds(ours, bare, per_job if name != "show" else shown)
+        rounds = Rounds(ours, bare, microseconds_per_job if name != "show" else median_ms)
         yield Row(
             name=f"queue of {MANY:,}, {verb}",
             unit="µs" if name != "show" else "ms",
@@ -71,32 +71,32 @@ def long_queue(lab: Lab) -> Iterator[Row]:
 
 
 def in_and_out(lab: Lab, url: str) -> Facts:
-    """As many out as in, so that each round finds the queue as long as it was."""
+    """Enqueue and process the same number of jobs, so that the queue has the same length in each round."""
     return {name: load(lab, url, name, count) for name, count in (("show", 200), ("enqueue", 20_000), ("work", 20_000))}
 
 
-def rate(what: str, rounds: Rounds, least: int) -> Row:
+def rate(what: str, rounds: Rounds, minimum: int) -> Row:
     return Row(
         name=f"queue, no-op jobs {what}",
         unit="jobs/s",
         rounds=rounds,
         against="SET by group commit",
-        target=f"≥ {least:,}",
-        met=rounds.measured.median >= least,
+        target=f"≥ {minimum:,}",
+        met=rounds.measured.median >= minimum,
         notes=(f"rounds of {JOBS:,}, one process, each on disk before its answer",),
     )
 
 
-def from_idle(rounds: Rounds, appendfsync: str, most: float | None) -> Row:
-    """The target is for `everysec`; with `always` there are two waits for the disk, the job's and the claim's."""
+def from_idle(rounds: Rounds, appendfsync: str, maximum: float | None) -> Row:
+    """The target applies to `everysec`. With `always` the disk is written twice, for the job and for the claim."""
     times = Rounds(rounds.ours, rounds.bare, lambda facts: float(facts["p50_ms"]))
     return Row(
         name=f"queue, from idle, {appendfsync}",
         unit="ms to the job's start",
         rounds=times,
         against="one SET",
-        target=f"≤ {most:g} ms" if most else "none",
-        met=most is None or times.measured.median <= most,
+        target=f"≤ {maximum:g} ms" if maximum else "none",
+        met=maximum is None or times.measured.median <= maximum,
         notes=(
             f"appendfsync {appendfsync}; medians of {IDLE_JOBS} jobs, one at a time; "
             f"p99 {max(facts['p99_ms'] for facts in rounds.ours):.1f} ms",
@@ -113,15 +113,15 @@ def memory(rounds: Rounds) -> Row:
         against="its JSON",
         target=f"≤ {MAX_BYTES}",
         met=sizes.measured.median <= MAX_BYTES,
-        notes=("with what remembers its id, which goes away after an hour or two",),
+        notes=("including the record of its id, which is deleted after an hour or two",),
     )
 
 
-def per_job(facts: Facts) -> float:
+def microseconds_per_job(facts: Facts) -> float:
     return float(1e6 / facts["rate"])
 
 
-def shown(facts: Facts) -> float:
+def median_ms(facts: Facts) -> float:
     return float(facts["p50_ms"])
 
 

@@ -1,11 +1,11 @@
-"""`make bench`: how fast the parts are, each figure beside a reference that was measured in the same run.
+"""`make bench`: how fast the parts are, each figure beside a reference measured in the same run.
 
-Rounds alternate between the two, and the ratio is taken round by round: on a shared machine the ratio is what stays.
-What takes too long for several, or is a matter of growth and not of speed, has one round and says so. Prints a table
-and writes results/bench.json. The exit status is 1 when a target is missed. When a benchmark fails to run, the rows
-before it are saved as a part, in results/partial.
+Rounds alternate between the two, and the ratio is computed for each round: on a shared machine ratios vary less than
+rates. Slow benchmarks, and those that measure growth, have one round, and their row says so. Prints a table and writes
+results/bench.json. The exit status is 1 when a target is missed. If a benchmark fails to run, the rows before it are
+saved as a partial run, in results/partial.
 
-`make bench BENCH_ONLY="mailer burst"` measures only some; or name them as arguments.
+`make bench BENCH_ONLY="mailer burst"` measures only these groups; you can also name them as arguments.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from lab.bench import accepting, batcher, burst, delivering, idle, log, mailer, queue, web
-from lab.harness.command import end_on_signals, refuse_settings_in_the_way, said, write_results
-from lab.harness.figures import Row, Spread, figure
-from lab.harness.machine import busy, stamp
+from lab.harness.command import end_on_signals, files_written, refuse_env_overrides, write_results
+from lab.harness.figures import Row, Spread, format_number
+from lab.harness.machine import busy, describe_machine
 from lab.harness.processes import ChildFailed, Lab
 from lab.harness.strategies import strategies
 
@@ -33,7 +33,7 @@ Benchmark = Callable[[Lab], Iterator[Row]]
 
 
 def of_each(benchmark: Callable[[int, Lab], Iterator[Row]], *numbers: int) -> dict[str, Benchmark]:
-    """The same for each of those strategies that are there."""
+    """The same benchmark for each of these strategies that exists."""
     name = benchmark.__name__.replace("_", " ")
     return {f"strategy {number} {name}": partial(benchmark, number) for number in strategies(*numbers)}
 
@@ -52,9 +52,9 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
 
 
 def measure(benchmarks: dict[str, Benchmark], rows: list[Row], console: Console) -> None:
-    """Run them one after another, and add their rows. Raises ChildFailed, and keeps the rows so far.
+    """Run the benchmarks one after the other, and add their rows. Raises ChildFailed; the rows so far are kept.
 
-    Ends all processes and removes all files however it ends.
+    In every case all processes are ended and all files removed.
     """
     columns = (SpinnerColumn(), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     text = TextColumn("{task.description}: {task.fields[step]}")
@@ -65,14 +65,14 @@ def measure(benchmarks: dict[str, Benchmark], rows: list[Row], console: Console)
         task = progress.add_task("", total=len(benchmarks), step="")
         for number, (name, benchmark) in enumerate(benchmarks.items()):
             progress.update(task, description=name, step="starting")
-            own = Path(folder, str(number))  # what one of them leaves in its Redis is not for the next
+            own = Path(folder, str(number))  # so that no benchmark sees what another has left in Redis
             own.mkdir()
             rows.extend(benchmark(Lab(own, lambda step: progress.update(task, step=step))))
             progress.advance(task)
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Medians, with the lowest and the highest round in brackets; notes under each row."""
+    """Medians, with the lowest and the highest round below them."""
     grid = Table(
         "what", "measured", "reference", "ratio", "target", "met", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
@@ -90,7 +90,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def shown(spread: Spread) -> str:
-    middle, low, high = map(figure, (spread.median, spread.low, spread.high))
+    middle, low, high = map(format_number, (spread.median, spread.low, spread.high))
     return middle if low == high else f"{middle}\n[dim]{low}..{high}[/]"
 
 
@@ -104,11 +104,11 @@ def main() -> None:
     parser.add_argument("only", nargs="*", help=f"{', '.join(BENCHMARKS)}; default: BENCH_ONLY, else all")
     only = parser.parse_args().only or os.environ.get("BENCH_ONLY", "").split()
     if unknown := set(only) - set(BENCHMARKS):
-        parser.error(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    refuse_settings_in_the_way(parser)
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
+    refuse_env_overrides(parser)
     end_on_signals()
     console = Console()
-    machine = stamp() | {"warning": busy()}
+    machine = describe_machine() | {"warning": busy()}
     if machine["warning"]:
         console.print(f"[yellow]{machine['warning']}[/]")
     rows: list[Row] = []
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def report(console: Console, rows: list[Row], machine: dict[str, Any], failure: str, *, whole: bool) -> None:
-    """Show and save what has been measured; after a failure that is a part, and says so."""
+    """Show and save what has been measured. After a failure it is saved as a partial run, with the reason."""
     if not rows:
         return
     console.print(table(rows))
@@ -133,4 +133,4 @@ def report(console: Console, rows: list[Row], machine: dict[str, Any], failure: 
     facts = {"machine": machine, "failure": failure or None, "rows": [row.to_dict() for row in rows]}
     if failure:
         console.print("NOT ALL WAS MEASURED", style="bold red")
-    console.print(f"[dim]{said(write_results('bench', facts, whole=whole and not failure))}[/]")
+    console.print(f"[dim]{files_written(write_results('bench', facts, whole=whole and not failure))}[/]")

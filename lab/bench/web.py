@@ -1,10 +1,10 @@
-"""The web servers: what a request costs, beside a handler that does nothing."""
+"""The web servers: requests per second, beside a handler that does nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from lab.harness.figures import Facts, Row, accounting, in_turns
+from lab.harness.figures import Facts, Row, describe_account, in_turns
 from lab.harness.processes import Lab, python
 from lab.harness.sinks import fastest_sink, url_of
 from lab.harness.strategies import strategy
@@ -12,12 +12,12 @@ from lab.harness.strategies import strategy
 SECONDS = 2.0  # of each round, on either side
 CONNECTIONS = 50
 
-MIN_RATE = 3000  # requests a second for strategy 1
-MIN_HEADROOM = 1.5  # the load generator through the fastest server that it measures
+MIN_RATE = 3000  # requests per second for strategy 1
+MIN_HEADROOM = 1.5  # the load generator's rate / that of the fastest server that it measures
 
 
 def load_generator(lab: Lab) -> Iterator[Row]:
-    """How fast the load generator could ask, so that it is not what the next rows measure."""
+    """How fast the load generator can send requests. It must not be the limit of the other rows."""
     with bare_web(lab, "raw") as raw, bare_web(lab, "handler") as handler:
         rounds = in_turns(lab.say, lambda: load(lab, raw.port, 1.0), lambda: load(lab, handler.port, 1.0))
     yield Row(
@@ -26,8 +26,8 @@ def load_generator(lab: Lab) -> Iterator[Row]:
         rounds=rounds,
         against="bare aiohttp",
         target=f"ratio ≥ {MIN_HEADROOM:g}",
-        met=rounds.ratio.median >= MIN_HEADROOM and only(200, *rounds.ours, *rounds.bare),
-        notes=(f"{CONNECTIONS} connections to a server that sends the same bytes whatever is asked",),
+        met=rounds.ratio.median >= MIN_HEADROOM and all_answered(200, *rounds.ours, *rounds.bare),
+        notes=(f"{CONNECTIONS} connections to a server that answers every request with the same bytes",),
     )
 
 
@@ -38,7 +38,7 @@ def foreground(lab: Lab) -> Iterator[Row]:
         warm_up = load(lab, server.port, 0.5)
         rounds = in_turns(lab.say, lambda: load(lab, server.port, SECONDS), lambda: load(lab, handler.port, SECONDS))
         arrived = sink.count()
-    all_200 = only(200, warm_up, *rounds.ours, *rounds.bare)
+    all_200 = all_answered(200, warm_up, *rounds.ours, *rounds.bare)
     missing = sum(facts["statuses"].get("200", 0) for facts in (warm_up, *rounds.ours)) - arrived
     yield Row(
         name="1_foreground",
@@ -49,7 +49,7 @@ def foreground(lab: Lab) -> Iterator[Row]:
         met=rounds.measured.median >= MIN_RATE and missing == 0 and all_200,
         notes=(
             f"{CONNECTIONS} connections, mail to {sink.name}; {rounds.times()}",
-            f"{'all answers are 200' if all_200 else 'NOT ALL ANSWERS ARE 200'}; {accounting(missing, arrived)}",
+            f"{'all answers are 200' if all_200 else 'NOT ALL ANSWERS ARE 200'}; {describe_account(missing, arrived)}",
         ),
         details={"sink": sink.name, "arrived": arrived},
     )
@@ -73,5 +73,6 @@ def load(lab: Lab, port: int, seconds: float) -> Facts:
     return lab.measure("lab.load.http", "--port", port, "--connections", CONNECTIONS, "--seconds", seconds)
 
 
-def only(status: int, *answers: Facts) -> bool:
+def all_answered(status: int, *answers: Facts) -> bool:
+    """Whether every answer of these loads had this status, and no connection broke."""
     return all(list(facts["statuses"]) == [str(status)] and not facts["broken"] for facts in answers)

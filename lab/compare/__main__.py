@@ -1,6 +1,6 @@
 """`python -m lab.compare`, which `make compare` runs."""
 
-from lab.compare.rounds import main
+from lab.compare.compare_command import main
 
 if __name__ == "__main__":
     main()

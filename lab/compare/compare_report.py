@@ -1,4 +1,4 @@
-"""What `make compare` has measured, as a table for a README and as a figure."""
+"""The results of `make compare`, as a table for a README and as a picture."""
 
 import io
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from typing import Any
 
 from lab.harness.figures import Facts
 
-# Two of the colours of Okabe and Ito, which the colour-blind tell apart (https://jfly.uni-koeln.de/color/): in print
-# they are dark and light. The shapes differ too. The background is white, wherever the figure is shown.
+# Two of the colours of Okabe and Ito, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/). In
+# print one is dark and one is light, and the shapes differ too. The background is always white.
 ANSWER, INBOX, INK, FAINT = "#0072B2", "#E69F00", "#222222", "#c8c8c8"
 
 PERCENTS = {"answer": (50, 95, 99), "inbox": (50, 99)}
@@ -19,8 +19,8 @@ def markdown(facts: dict[str, Any]) -> str:
         [
             "# The six side by side",
             "",
-            f"`make compare` with {settings_of(facts)}: at {rate:g} emails a second, whoever still waits for an "
-            f"answer; then as many again, as fast as {clients} clients can ask, each of which waits for its answer.",
+            f"`make compare` with {settings_of(facts)}: first {rate:g} emails per second, however many wait for their "
+            f"answers; then the same number as fast as {clients} clients can, each of which waits for its answer.",
             "",
             *table(facts),
             "",
@@ -74,8 +74,8 @@ def settings_of(facts: dict[str, Any]) -> str:
 
 
 def picture(facts: dict[str, Any]) -> str:
-    """An SVG: for each strategy a dot at the median and a line to the 99th percentile, of both times."""
-    import matplotlib as mpl  # here, because it takes a second and is for this alone
+    """An SVG: for each strategy a dot at the median and a line to the 99th percentile, for both times."""
+    import matplotlib as mpl  # imported here, because that takes a second and only this function needs it
 
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": "six", "font.size": 11, "axes.edgecolor": FAINT, "text.color": INK})
@@ -123,5 +123,5 @@ def title(facts: dict[str, Any]) -> str:
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:
-    """With room for the two numbers at the right."""
+    """The limits of the x axis, with room for the two numbers at the right."""
     return min(values, default=1.0) / 1.6, max(values, default=1.0) * 3.2

@@ -1,8 +1,9 @@
-"""`make faults`: kill processes, make servers misbehave, and count what is lost.
+"""`make faults`: kill processes, make servers misbehave, and count the emails that are lost.
 
 promises      what each strategy promises under each fault
-injections          the faults, done for real; preparations is what some of them need first
-cell          one fault done to one strategy; running is that strategy with its mail server
+injections    all faults by name; process_faults, mail_faults and redis_faults inject them, preparations sets up what
+              some of them need
+cell          one fault injected into one strategy; running is that strategy with its mail server
 judge         whether the account of a cell keeps the promise
 lanes         the command: strategies side by side; faults_report is its table
 """

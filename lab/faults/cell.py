@@ -1,11 +1,11 @@
-"""`python -m lab.faults.cell SUBJECT FAULT…`: faults done to one strategy, one cell of the table after the other.
+"""`python -m lab.faults.cell SUBJECT FAULT…`: faults injected into one strategy, one cell of the table after the other.
 
-A cell: emails at a steady rate; at random moments the fault, KILLS times, each time after the strategy has come back
-from the one before; then the wait until everything has settled; then the account. How long it is until the next fault,
-how long a fault lasts, and which emails the mail server refuses, come from the seed of the run, the subject and the
-fault: a cell can be done again alone. (What a program was doing at that moment does not come from there.)
+In a cell the lab sends emails at a steady rate. It injects the fault KILLS times at random moments, each time after the
+strategy has recovered from the fault before. Then it waits until all work is done, and makes the account. The pauses
+between faults, their length, and the emails that the mail server refuses depend only on the seed of the run, the
+subject and the fault, so you can repeat a single cell. (What a program was doing at that moment is not repeatable.)
 
-Prints lines of JSON: {"doing": …} while it runs, and each cell when it is done.
+Prints lines of JSON: {"status": …} while it runs, and each cell when it is complete.
 """
 
 import argparse
@@ -31,27 +31,27 @@ from lab.faults.judge import broken_promises
 from lab.faults.preparations import CannotDo
 from lab.faults.promises import STEPS, SUBJECTS, Bound, promise
 from lab.faults.running import SEND_SECONDS, TAKE_MS, Running
-from lab.harness.account import Counters, Injection, Story, account
+from lab.harness.account import Counters, Injection, Outcome, account
 from lab.harness.command import end_on_signals
 from lab.harness.counters import Balance, given_up, read_balance
 from lab.harness.mailbox import Arrival, Mailbox, mailbox
-from lab.harness.processes import LOOK_SECONDS, ChildFailed, Lab, python
+from lab.harness.processes import POLL_SECONDS, ChildFailed, Lab, python
 
-TIMEOUT = 15.0  # seconds after which a client gives up
-BACK_SECONDS = 60.0  # within which a strategy must have come back
-SETTLE_SECONDS = 60.0  # within which nothing may be queued any more
-QUIET_SECONDS = 0.6  # without an arrival, when all are there: for copies
-SILENT_SECONDS = 3.0  # without an arrival, while some are missing and nobody says that they are on their way
+TIMEOUT = 15.0  # how long a client waits for its answer
+RECOVERY_SECONDS = 60.0  # how long a strategy may need to send emails again after a fault
+SETTLE_SECONDS = 60.0  # how long a strategy may need to empty its queue at the end
+QUIET_SECONDS = 0.6  # when all emails have arrived: how long to wait for further copies
+SILENT_SECONDS = 3.0  # when emails are missing but not queued: how long to wait for them
 TOO_BUSY_MS = SEND_SECONDS / 4 * 1000
-"""When the load itself was so late (p99), leases and limits may have ended that no fault has touched."""
+"""If the load generator itself was this late (p99), leases and limits may have expired without a fault."""
 
 NEW_SERVER = ("server-kill", "server-term", "master-kill", "all-term")
-"""After these, another web server counts from nought."""
+"""After these, a new web server counts from zero."""
 
 _TAG = re.compile(r"(\w+)-([a-z0-9-]+)-\d+-\d+@")
 
-TROUBLE = (ChildFailed, OSError, HTTPException, RedisError, psutil.Error, ValueError)
-"""What can go wrong in doing a fault, and in looking at its end."""
+ERRORS = (ChildFailed, OSError, HTTPException, RedisError, psutil.Error, ValueError)
+"""Raised when a fault cannot be injected, or when the strategy does not answer during one."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Plan:
     rate: float
 
 
-class Broken(Exception):
-    """The strategy has not come back, or not come to rest: the cell ends here, and says so."""
+class NotRecovered(Exception):
+    """The strategy did not send emails again, or did not finish its work. The cell ends here, as broken."""
 
 
 class Cell:
@@ -74,7 +74,7 @@ class Cell:
         self._subject = subject
         self._fault = fault
         self._plan = plan
-        self._chance = random.Random(f"{plan.seed}/{subject}/{fault}")
+        self._rng = random.Random(f"{plan.seed}/{subject}/{fault}")
         self._tag = f"{subject}-{fault}-{time.monotonic_ns()}"
         self._first = len(running.box.arrivals())
         self._given_up: dict[str, int] = {}
@@ -90,79 +90,81 @@ class Cell:
         broken, balance = [], None
         with lab.child(load, "steady") as child:
             try:
-                self._do_faults(begin=int(child.wait_for(r"(\d+)\n")))
-            except (Broken, *TROUBLE) as reason:
+                self._inject_faults(begin=int(child.wait_for(r"(\d+)\n")))
+            except (NotRecovered, *ERRORS) as reason:
                 broken.append(str(reason))
             child.process.terminate()
             load_facts = child.result(TIMEOUT + 5)
         try:
             balance = self._wait_until_settled({record[5] for record in load_facts["records"] if record[5]})
-        except Broken as reason:
+        except NotRecovered as reason:
             broken.append(str(reason))
         return self._report(load_facts, balance, broken)
 
-    def _do_faults(self, begin: int) -> None:
-        """`begin` is when email number 0 was due: ns."""
-        self._wait_until_back(begin, begin)
+    def _inject_faults(self, begin: int) -> None:
+        """`begin` is when email number 0 was due, in ns."""
+        self._wait_until_recovered(begin, begin)
         for number in range(1, self._plan.kills + 1):
-            time.sleep(self._chance.uniform(0.1, 0.6))
-            self.injections.append(INJECTIONS[self._fault](self._running, self._chance))
-            say(doing=f"{number} of {self._plan.kills}")
-            self._wait_until_back(begin, self.injections[-1].end)
-            self._look_for_given_up()
+            time.sleep(self._rng.uniform(0.1, 0.6))
+            self.injections.append(INJECTIONS[self._fault](self._running, self._rng))
+            say(status=f"{number} of {self._plan.kills}")
+            self._wait_until_recovered(begin, self.injections[-1].end)
+            self._note_given_up()
 
-    def _wait_until_back(self, begin: int, since: int) -> None:
-        """Wait until an email that was due after this moment (ns) has been sent. Raises Broken."""
-        least = math.ceil((since - begin) / 1e9 * self._plan.rate) + 1
-        deadline = time.monotonic() + BACK_SECONDS
+    def _wait_until_recovered(self, begin: int, since: int) -> None:
+        """Wait until an email that was due after this moment (ns) has been sent. Raises NotRecovered."""
+        first = math.ceil((since - begin) / 1e9 * self._plan.rate) + 1
+        deadline = time.monotonic() + RECOVERY_SECONDS
         name = re.compile(rf"{re.escape(self._tag)}-(\d+)@")
-        while not any(int(found[1]) >= least for a in self._arrivals()[-50:] if (found := name.match(a.to))):
+        while not any(int(found[1]) >= first for a in self._arrivals()[-50:] if (found := name.match(a.to))):
             if time.monotonic() > deadline:
-                raise Broken(f"no email was sent in the {BACK_SECONDS:g} s after fault {len(self.injections)}")
-            time.sleep(LOOK_SECONDS)
+                raise NotRecovered(
+                    f"no email was sent in the {RECOVERY_SECONDS:g} s after fault {len(self.injections)}"
+                )
+            time.sleep(POLL_SECONDS)
 
     def _wait_until_settled(self, accepted: Collection[str]) -> Balance:
-        """Wait until nothing is queued and no more arrives. Raises Broken."""
+        """Wait until no email is queued and no more arrive. Raises NotRecovered."""
         seen, since = -1, time.monotonic()
         deadline, why = since + SETTLE_SECONDS, ""
-        last: Balance | None = None  # figures of one look are not of one moment: two looks must agree
+        last: Balance | None = None  # the figures of one reading are not of one moment, so two readings must agree
         while time.monotonic() < deadline:
             if (count := len(self._arrivals())) != seen:
                 seen, since = count, time.monotonic()
             quiet = time.monotonic() - since
             try:
                 balance = read_balance(self._running)
-                self._look_for_given_up()
-            except TROUBLE as trouble:  # it is coming back
-                why = str(trouble)
+                self._note_given_up()
+            except ERRORS as error:  # a process of the strategy is restarting
+                why = str(error)
             else:
                 missing = set(accepted) - {arrival.id for arrival in self._arrivals()} - self._given_up.keys()
-                why = f"still {balance.queued} queued" if balance.queued else "emails still come"
+                why = f"still {balance.queued} queued" if balance.queued else "emails still arrive"
                 if not balance.queued and quiet > (SILENT_SECONDS if missing else QUIET_SECONDS) and balance == last:
                     return balance
                 last = balance
             time.sleep(0.1)
-        raise Broken(f"{why} after {SETTLE_SECONDS:g} s")
+        raise NotRecovered(f"{why} after {SETTLE_SECONDS:g} s")
 
     def _arrivals(self) -> list[Arrival]:
-        """Those since the beginning."""
+        """Those since the cell began."""
         return self._running.box.arrivals()[self._first :]
 
-    def _look_for_given_up(self) -> None:
+    def _note_given_up(self) -> None:
         now = time.perf_counter_ns()
         for email_id in given_up(self._running) - self._given_up_before:
             self._given_up.setdefault(email_id, now)
 
-    def _books(self, load_facts: dict[str, Any], balance: Balance | None) -> Counters:
-        """What the strategy's own counters say of this cell, as far as its fault has let them live."""
+    def _own_counters(self, load_facts: dict[str, Any], balance: Balance | None) -> Counters:
+        """The strategy's own counters for this cell. A counter that was killed with its process is None."""
         if balance is None:
             return Counters()
         master_died = self._running.subject.number == 3 and self._fault in ("master-kill", "all-term")
         same_server = self._fault not in NEW_SERVER and all(record[4] for record in load_facts["records"])
         return Counters(
             queued=balance.queued,
-            done=None if master_died else since(self._before.done, balance.done),
-            accepted=since(self._before.accepted, balance.accepted) if same_server else None,
+            done=None if master_died else difference(self._before.done, balance.done),
+            accepted=difference(self._before.accepted, balance.accepted) if same_server else None,
         )
 
     def _report(self, load_facts: dict[str, Any], balance: Balance | None, broken: list[str]) -> dict[str, Any]:
@@ -171,9 +173,9 @@ class Cell:
             load_facts["records"],
             [arrival for arrival in self._arrivals() if arrival not in late],
             self._tag,
-            refusals=[trouble for trouble in self._running.box.troubles() if trouble.what.isdigit()],
+            refusals=[fault for fault in self._running.box.mail_faults() if fault.what.isdigit()],
             given_up=self._given_up,
-            counters=self._books(load_facts, balance),
+            counters=self._own_counters(load_facts, balance),
         )
         promised = promise(self._subject, self._fault)
         return {
@@ -181,7 +183,7 @@ class Cell:
             "fault": self._fault,
             "injections": len(self.injections),
             **found.to_dict(),
-            "back_ms": max((back_ms(found.stories, injection) for injection in self.injections), default=0.0),
+            "recovery_ms": max((recovery_ms(found.outcomes, injection) for injection in self.injections), default=0.0),
             "late_ms": load_facts["late_p99_ms"],
             "promised": promised.text(),
             "refusals": sorted(promised.refusals),
@@ -192,22 +194,22 @@ class Cell:
         return _TAG.match(arrival.to) is not None and not arrival.to.startswith(f"{self._tag}-")
 
 
-def back_ms(stories: Sequence[Story], injection: Injection) -> float:
-    """From the end of a fault until the first email that was due after it is in the inbox."""
-    arrivals = [story.arrivals[0] for story in stories if story.arrivals and story.due >= injection.end]
+def recovery_ms(outcomes: Sequence[Outcome], injection: Injection) -> float:
+    """The time from the end of a fault until the first email that was due after it is in the inbox."""
+    arrivals = [outcome.arrivals[0] for outcome in outcomes if outcome.arrivals and outcome.due >= injection.end]
     return (min(arrivals) - injection.end) / 1e6 if arrivals else 0.0
 
 
-def since(before: int | None, now: int | None) -> int | None:
+def difference(before: int | None, now: int | None) -> int | None:
     return None if before is None or now is None else now - before
 
 
 def too_late(late: Collection[Arrival]) -> Iterator[str]:
-    """Emails of earlier cells, which came when all had been quiet there. Where copies are promised, they are such."""
+    """Emails of earlier cells that arrived after those cells had ended. They are allowed where copies are promised."""
     cells = Counter(found.groups() for arrival in late if (found := _TAG.match(arrival.to)))
     for (subject, fault), count in cells.items():
         if promise(subject, fault).twice is Bound.NONE:
-            yield f"{count} of {fault} came only now"
+            yield f"{count} emails of the cell {fault} arrived only now"
 
 
 def say(**facts: Any) -> None:
@@ -215,7 +217,7 @@ def say(**facts: Any) -> None:
 
 
 def run_cells(lab: Lab, box: Mailbox, subject: str, faults: list[str], plan: Plan) -> None:
-    """One after another, on the same running strategy as long as it is well. Raises ChildFailed or OSError."""
+    """One cell after the other. The strategy is restarted after a broken cell. Raises ChildFailed or OSError."""
     running = Running(lab, (SUBJECTS | STEPS)[subject], box)
     try:
         for fault in faults:
@@ -226,7 +228,7 @@ def run_cells(lab: Lab, box: Mailbox, subject: str, faults: list[str], plan: Pla
                 say(cell={"subject": subject, "fault": fault, "skipped": str(reason), "broken": []})
                 continue
             if facts["broken"] and facts.get("late_ms", 0.0) > TOO_BUSY_MS:
-                say(doing="once more, as this machine was too busy")
+                say(status="repeated, because this machine was too busy")
                 running.restart()
                 facts = measure(running, subject, fault, plan, lab)
             say(cell=facts)
@@ -237,21 +239,21 @@ def run_cells(lab: Lab, box: Mailbox, subject: str, faults: list[str], plan: Pla
 
 
 def measure(running: Running, subject: str, fault: str, plan: Plan, lab: Lab) -> dict[str, Any]:
-    say(doing="load", fault=fault)
+    say(status="load", fault=fault)
     try:
         running.strategy.wait_until_healthy()
         return Cell(running, subject, fault, plan).run(lab)
-    except TROUBLE as failure:
+    except ERRORS as failure:
         return {"subject": subject, "fault": fault, "broken": [f"not measured: {failure}"]}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Faults done to one strategy.")
+    parser = argparse.ArgumentParser(description="Inject faults into one strategy.")
     parser.add_argument("subject", choices=SUBJECTS | STEPS)
     parser.add_argument("faults", nargs="+", choices=INJECTIONS)
     parser.add_argument("--seed", required=True)
-    parser.add_argument("--kills", type=int, required=True, help="how often each fault is done")
-    parser.add_argument("--rate", type=float, required=True, help="emails a second")
+    parser.add_argument("--kills", type=int, required=True, help="how often to inject each fault")
+    parser.add_argument("--rate", type=float, required=True, help="emails per second")
     options = parser.parse_args()
     end_on_signals()
     plan = Plan(options.seed, options.kills, options.rate)

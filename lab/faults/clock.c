@@ -1,7 +1,7 @@
-/* A clock that can be put back, preloaded into the Valkey server (LD_PRELOAD) by lab/faults/preparations.py.
+/* A clock that can be set back. lab/faults/preparations.py preloads it into the Valkey server (LD_PRELOAD).
 
    The file CLOCK_OFFSET_FILE holds one long: the seconds to add to the time of day. It is mapped into memory, so a
-   change takes effect at once. Monotonic clocks stay as they are, as on a machine whose time of day is corrected. */
+   change takes effect at once. Monotonic clocks do not change, as on a machine whose time of day is corrected. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

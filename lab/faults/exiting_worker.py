@@ -1,7 +1,8 @@
-"""`python -m lab.faults.exiting_worker`: a worker of strategy 5 that also has jobs which call sys.exit.
+"""`python -m lab.faults.exiting_worker`: a worker of strategy 5 that also runs jobs which call sys.exit.
 
-It takes emails like the strategy's own worker, and from a queue of its own the jobs named in EXITS: one that exits on
-the event loop, one in a thread, one in the process pool. Each must fail alone. Prints "ready" when it takes jobs.
+It sends emails like the strategy's own worker. From a queue of its own it takes the jobs named in EXITS: one calls
+sys.exit on the event loop, one in a thread, one in the process pool. Each of these jobs must fail without ending the
+worker. Prints "ready" when it takes jobs.
 """
 
 import sys
@@ -16,21 +17,21 @@ from common.processes.process import run, stop_requested
 from common.settings import Settings, read_settings
 
 EXIT_QUEUE, EMAIL_QUEUE = "exitQueue", "emailQueue"
-STATUS = 2  # what a command line's `main()` exits with after a mistake
+STATUS = 2  # the exit status of a command after a usage error
 
 
 async def exit_on_loop(*arguments: object) -> None:
     sys.exit(STATUS)
 
 
-def exit_elsewhere(*arguments: object) -> None:
+def exit_off_loop(*arguments: object) -> None:
     sys.exit(STATUS)
 
 
 EXITS: dict[str, dict[str, Any]] = {
     "ExitOnLoop": {"perform": exit_on_loop},
-    "ExitInThread": {"perform": exit_elsewhere},
-    "ExitInProcess": {"perform": exit_elsewhere, "in_process": True},
+    "ExitInThread": {"perform": exit_off_loop},
+    "ExitInProcess": {"perform": exit_off_loop, "in_process": True},
 }
 
 

@@ -1,4 +1,4 @@
-"""What `make faults` has measured, as tables for a README."""
+"""The results of `make faults`, as tables for a README."""
 
 from typing import Any
 
@@ -6,35 +6,34 @@ from lab.compare.compare_report import machine_of
 from lab.faults.promises import FAULTS, STEPS, SUBJECTS
 from lab.harness.figures import Facts
 
-SELDOM = ("failed", "queued", "recovered", "unexpected")
+RARE = ("failed", "queued", "recovered", "unexpected")
 WORDS = {"duplicated": "twice", "failed": "given up", "queued": "still queued"}
 
-
 LEGEND = (
-    "*Given up*: named by its id in a failed list or a log. *Recovered*: the email came, though no 2xx did. *Answers*: "
-    "how many of each HTTP status; none: the connection broke, or was refused. *Back after*: the longest time from the "
+    "*Given up*: not sent, and its id is in a failed list or a log. *Recovered*: delivered, although the caller got no "
+    "2xx. *In flight*: requested, and not yet delivered when the fault began. *Answers*: how many callers got each "
+    "HTTP status; *none* means that the connection broke or was refused. *Recovery time*: the longest time from the "
     "end of a fault until an email that was due after it was in the inbox."
 )
 
 
 def measured(cell: Facts) -> str:
-    """lost 3; twice 0; 5 given up."""
+    """Like `lost 3; twice 0; 5 given up`."""
     if "skipped" in cell:
-        return f"not done: {cell['skipped']}"
+        return f"not measured: {cell['skipped']}"
     if "lost" not in cell:
         return "nothing"
-    seldom = [f"{cell[name]} {WORDS.get(name, name)}" for name in SELDOM if cell[name]]
-    return "; ".join([f"lost {cell['lost']}", f"twice {cell['duplicated']}", *seldom])
+    rare = [f"{cell[name]} {WORDS.get(name, name)}" for name in RARE if cell[name]]
+    return "; ".join([f"lost {cell['lost']}", f"twice {cell['duplicated']}", *rare])
 
 
 def answers(cell: Facts) -> str:
-    """202: 142, 503: 312."""
+    """Like `202: 142, 503: 312`."""
     return ", ".join(f"{status}: {count:,}" for status, count in cell.get("answers", {}).items())
 
 
-def back(cell: Facts) -> str:
-    """The longest time from the end of a fault until an email that was due after it was in the inbox."""
-    return f"{cell['back_ms'] / 1000:.1f} s" if cell.get("back_ms") else ""
+def recovery_time(cell: Facts) -> str:
+    return f"{cell['recovery_ms'] / 1000:.1f} s" if cell.get("recovery_ms") else ""
 
 
 def markdown(facts: dict[str, Any]) -> str:
@@ -44,8 +43,8 @@ def markdown(facts: dict[str, Any]) -> str:
         "# Promised and measured",
         "",
         f"`make faults` with SEED={settings['SEED']}, KILLS={settings['KILLS']}, RATE={settings['RATE']:g}: each fault "
-        f"{settings['KILLS']} times, at {settings['RATE']:g} emails a second, in {facts['seconds']} seconds. "
-        f"Redis with `appendfsync {settings['appendfsync']}`.",
+        f"{settings['KILLS']} times, at {settings['RATE']:g} emails per second, in {facts['seconds']} seconds. "
+        f"Redis runs with `appendfsync {settings['appendfsync']}`.",
         "",
         LEGEND,
         "",
@@ -60,12 +59,12 @@ def markdown(facts: dict[str, Any]) -> str:
 
 def table(facts: dict[str, Any], subject: str) -> list[str]:
     """The cells of one subject."""
-    rows = ["| what was done | promised | measured | answers | back after |", "|---|---|---|---|---|"]
+    rows = ["| fault | promised | measured | answers | recovery time |", "|---|---|---|---|---|"]
     for cell in facts["cells"]:
         if cell["subject"] == subject:
             broken = f" **BROKEN: {'; '.join(cell['broken'])}**" if cell["broken"] else ""
             rows.append(
                 f"| {FAULTS[cell['fault']]} | {cell.get('promised', '')} | {measured(cell)}{broken} "
-                f"| {answers(cell)} | {back(cell)} |"
+                f"| {answers(cell)} | {recovery_time(cell)} |"
             )
     return rows

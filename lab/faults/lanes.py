@@ -1,19 +1,18 @@
-"""`make faults`: kill things, and count.
+"""`make faults`: kill processes, make servers misbehave, and count the emails that are lost.
 
-For each strategy and each thing that can be done to it (lab/faults/promises.py): emails at a steady rate, the fault at
-random moments, several times, the wait until everything has settled, and the account of it (lab/harness/account.py)
-beside what was promised. The strategies run side by side, a few at a time; each has a mail server, a Redis and a folder
-of its own.
+For each strategy and each fault (lab/faults/promises.py) the lab sends emails at a steady rate, injects the fault
+several times at random moments, waits until all work is done, and compares the account (lab/harness/account.py) with
+the promise. A few strategies run at a time. Each has a mail server, a Redis and a folder of its own.
 
     make faults [KILLS=10] [SEED=2016] [RATE=40] [STRATEGIES="5 6"] [FAULTS="worker-kill redis-tail"]
 
-STEPS=1 does it to the steps of chapters 5 and 6 in place of the strategies. KILLS is how often each fault is done in
-its cell. The same SEED makes the same faults at the same moments, for each
-cell alone too: make faults STRATEGIES=5 FAULTS=worker-kill SEED=7.
+KILLS is how often each fault is injected. STEPS=1 tests the steps of chapters 5 and 6 instead of the strategies. The
+same SEED makes the same faults at the same moments, also for a single cell: make faults STRATEGIES=5 FAULTS=worker-kill
+SEED=7.
 
-A run with none of these set writes results/faults.json and .md, which the READMEs show, and one with STEPS=1 alone
-results/steps.json and .md; any other writes the same into results/partial. The exit status is 1 when a promise was
-broken.
+A run with none of these set writes results/faults.json and .md, which the READMEs show. With STEPS=1 alone it writes
+results/steps.json and .md. Any other run writes the same files into results/partial. The exit status is 1 when a
+promise was broken.
 """
 
 import argparse
@@ -36,59 +35,77 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.faults.faults_report import markdown, measured
-from lab.faults.judge import AT_A_TIME
+from lab.faults.judge import MAX_CONCURRENT
 from lab.faults.promises import FAULTS, STEPS, SUBJECTS, faults_of
 from lab.faults.running import LEASE_SECONDS, SEND_SECONDS, TAKE_MS
 from lab.harness.account import NUMBERS
-from lab.harness.command import end_on_signals, names_from, number_from, refuse_settings_in_the_way, said, write_results
+from lab.harness.command import (
+    end_on_signals,
+    files_written,
+    names_from,
+    number_from,
+    refuse_env_overrides,
+    write_results,
+)
 from lab.harness.figures import Facts
-from lab.harness.machine import busy, stamp
+from lab.harness.machine import busy, describe_machine
 from lab.harness.processes import Child, Lab, python
 from lab.harness.strategies import strategies
 
-LANES = 3 * (os.cpu_count() or 1)  # strategies at a time: mostly they wait for what was killed to come back
-LOOK_SECONDS = 0.1
+LANES = 3 * (os.cpu_count() or 1)  # strategies at a time: mostly they wait until a killed process has restarted
+POLL_SECONDS = 0.1
 KILLS, SEED, RATE = 10, "2016", 40
-MAX_RATE = 0.6 * AT_A_TIME / (TAKE_MS / 1000)  # emails a second; with more, they pile up without any fault
+MAX_RATE = 0.6 * MAX_CONCURRENT / (TAKE_MS / 1000)  # emails per second; above this they queue up without any fault
 SUBJECTS_AND_STEPS = SUBJECTS | STEPS
-END_SECONDS = 45.0  # a lane may have a strategy to end that drains, its Valkey, and a load that waits for answers
+END_SECONDS = 45.0  # a lane may have to stop a strategy that drains, its Valkey, and a load that waits for answers
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run does. `subjects` and `faults` are names of lab/faults/promises.py."""
+
+    subjects: list[str]
+    faults: list[str]
+    kills: int = KILLS
+    seed: str = SEED
+    rate: float = RATE
 
 
 @dataclass
 class Lane:
-    """One subject's cells, in a process of its own."""
+    """The cells of one subject, measured in a process of their own."""
 
     subject: str
     faults: list[str]
     fault: str = ""
-    doing: str = "waits"
+    status: str = "waits"
     cells: list[Facts] = field(default_factory=list)
     _read: int = 0
 
     def follow(self, child: Child) -> None:
-        """Take in what the process has said since the last time."""
+        """Read what the process has printed since the last call."""
         with open(child.output, "rb") as file:
             file.seek(self._read)
             whole = file.read().rpartition(b"\n")[0]
         self._read += len(whole) + bool(whole)
         for line in whole.splitlines():
-            if not line.startswith(b'{"'):  # the last words of one that fails
+            if not line.startswith(b'{"'):  # the error message of a process that fails
                 continue
             facts = json.loads(line)
             if "cell" in facts:
                 self.cells.append(facts["cell"])
             else:
                 self.fault = facts.get("fault", self.fault)
-                self.doing = facts["doing"]
+                self.status = facts["status"]
 
     def end(self, child: Child) -> None:
-        """The process has ended. What it has not measured stays so; if it failed behind its last cell, that broke."""
+        """The process has ended. Cells that it has not measured are broken. So is the last, if it failed after that."""
         if left := self.faults[len(self.cells) :]:
             reason = f"not measured: {child.failure()}"
             self.cells += [{"subject": self.subject, "fault": fault, "broken": [reason]} for fault in left]
         elif child.process.returncode:
-            self.cells[-1]["broken"].append(f"it did not end as it should: {child.failure()}")
-        self.doing = "done"
+            self.cells[-1]["broken"].append(f"the process failed at its end: {child.failure()}")
+        self.status = "done"
 
     @property
     def broken(self) -> int:
@@ -96,14 +113,14 @@ class Lane:
 
 
 def run_lanes(lab: Lab, lanes: list[Lane], options: list[object], live: Live) -> None:
-    """The longest first, some at a time. A lane that fails leaves its cells unmeasured, and the others go on."""
+    """Start the longest lanes first, LANES at a time. If a lane fails, the others go on."""
     waiting = sorted(lanes, key=lambda lane: len(lane.faults))
     running: dict[str, tuple[Lane, Child, ExitStack]] = {}
-    with ExitStack() as everything, ending_together(running):
+    with ExitStack() as everything, terminating_all(running):
         while waiting or running:
             while waiting and len(running) < LANES:
                 lane = waiting.pop()
-                lane.doing = "starts"
+                lane.status = "starts"
                 stack = everything.enter_context(ExitStack())
                 command = python("lab.faults.cell", lane.subject, *lane.faults, *options)
                 process = lab.child(command, lane.subject, False, END_SECONDS, TMPDIR=lab.folder)
@@ -116,12 +133,12 @@ def run_lanes(lab: Lab, lanes: list[Lane], options: list[object], live: Live) ->
                     stack.close()
                     del running[lane.subject]
             live.update(progress(lanes))
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
 
 @contextmanager
-def ending_together(running: dict[str, tuple[Lane, Child, ExitStack]]) -> Iterator[None]:
-    """If this is interrupted, tell all lanes before the first is waited for."""
+def terminating_all(running: dict[str, tuple[Lane, Child, ExitStack]]) -> Iterator[None]:
+    """If this is interrupted, send SIGTERM to all lanes before waiting for the first one."""
     try:
         yield
     finally:
@@ -132,13 +149,12 @@ def ending_together(running: dict[str, tuple[Lane, Child, ExitStack]]) -> Iterat
 def progress(lanes: list[Lane]) -> Table:
     grid = Table("", "", "now", "", "lost", "twice", "broken promises", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for lane in lanes:
-        done = len(lane.cells)
         lost, twice = (sum(cell.get(name, 0) for cell in lane.cells) for name in ("lost", "duplicated"))
         grid.add_row(
             SUBJECTS_AND_STEPS[lane.subject].title,
-            ProgressBar(len(lane.faults), done, width=16),
-            lane.fault if lane.doing not in ("done", "waits") else "",
-            lane.doing,
+            ProgressBar(len(lane.faults), len(lane.cells), width=16),
+            lane.fault if lane.status not in ("done", "waits") else "",
+            lane.status,
             str(lost),
             str(twice),
             f"[bold red]{lane.broken}[/]" if lane.broken else "0",
@@ -169,27 +185,42 @@ def final_table(lanes: list[Lane]) -> Group:
 
 
 def totals(cells: list[Facts]) -> dict[str, int]:
-    """The sums of Jepsen's fields, and how many faults were done."""
-    done = [cell.get("injections", 0) for cell in cells if cell["fault"] != "none"]
-    return {name: sum(cell.get(name, 0) for cell in cells) for name in NUMBERS} | {"faults": sum(done)}
+    """The sums of the numbers of the account, and how many faults were injected."""
+    injected = [cell.get("injections", 0) for cell in cells if cell["fault"] != "none"]
+    return {name: sum(cell.get(name, 0) for cell in cells) for name in NUMBERS} | {"faults": sum(injected)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    refuse_settings_in_the_way(parser)
-    subjects = STEPS if os.environ.get("STEPS") else SUBJECTS
-    there = [name for name, subject in subjects.items() if subject.number in strategies(subject.number)]
-    chosen, faults = names_from(parser, "STRATEGIES", there), names_from(parser, "FAULTS", list(FAULTS))
-    kills, rate = int(number_from(parser, "KILLS", KILLS, 1)), number_from(parser, "RATE", RATE, 1, MAX_RATE)
-    seed = os.environ.get("SEED") or SEED
-    lanes = [Lane(name, [f for f in faults_of(subjects[name]) if f in faults]) for name in chosen]
-    lanes = [lane for lane in lanes if lane.faults]
-    if not lanes:
-        parser.error("none of these faults can be done to these strategies")
-    end_on_signals()
-    console = Console()
-    machine: dict[str, Any] = stamp() | {"warning": busy()}
+def facts_of(settings: Settings, machine: dict[str, Any], seconds: float, cells: list[Facts]) -> dict[str, Any]:
+    """What is saved as JSON."""
+    return {
+        "machine": machine,
+        "settings": {
+            "SEED": settings.seed,
+            "KILLS": settings.kills,
+            "RATE": settings.rate,
+            "LEASE_SECONDS": LEASE_SECONDS,
+            "SMTP_SEND_SECONDS": SEND_SECONDS,
+            "take_ms": TAKE_MS,
+            "appendfsync": "always",
+        },
+        "seconds": round(seconds),
+        "totals": totals(cells),
+        "cells": cells,
+    }
+
+
+def read_settings(parser: argparse.ArgumentParser, available: list[str]) -> Settings:
+    return Settings(
+        subjects=names_from(parser, "STRATEGIES", available),
+        faults=names_from(parser, "FAULTS", list(FAULTS)),
+        kills=int(number_from(parser, "KILLS", KILLS, 1)),
+        rate=number_from(parser, "RATE", RATE, 1, MAX_RATE),
+        seed=os.environ.get("SEED") or SEED,
+    )
+
+
+def measure(settings: Settings, lanes: list[Lane], console: Console) -> dict[str, Any]:
+    machine: dict[str, Any] = describe_machine() | {"warning": busy()}
     if machine["warning"]:
         console.print(f"[yellow]{machine['warning']}[/]")
     begin = time.monotonic()
@@ -197,31 +228,13 @@ def main() -> None:
         TemporaryDirectory(prefix="six-ways-faults-", ignore_cleanup_errors=True) as folder,
         Live(console=console, transient=True) as live,
     ):
-        run_lanes(Lab(Path(folder)), lanes, ["--seed", seed, "--kills", kills, "--rate", rate], live)
-    cells = [cell for lane in lanes for cell in lane.cells]
-    facts: dict[str, Any] = {
-        "machine": machine,
-        "settings": {
-            "SEED": seed,
-            "KILLS": kills,
-            "RATE": rate,
-            "LEASE_SECONDS": LEASE_SECONDS,
-            "SMTP_SEND_SECONDS": SEND_SECONDS,
-            "take_ms": TAKE_MS,
-            "appendfsync": "always",
-        },
-        "seconds": round(time.monotonic() - begin),
-        "totals": totals(cells),
-        "cells": cells,
-    }
-    console.print(final_table(lanes))
-    for name, number in facts["totals"].items():
-        console.print(f"{name:<13}{number:>8,}", highlight=False)
-    console.print(f"seed {seed}, {facts['seconds']} s; a promise is in lab/faults/promises.py", highlight=False)
-    usual = (chosen, faults, kills, seed, rate) == (there, list(FAULTS), KILLS, SEED, RATE)
-    whole = usual and all("lost" in cell for cell in cells)
-    name = "steps" if subjects is STEPS else "faults"
-    console.print(f"[dim]{said(write_results(name, facts, whole=whole, md=markdown(facts)))}[/]")
+        options: list[object] = ["--seed", settings.seed, "--kills", settings.kills, "--rate", settings.rate]
+        run_lanes(Lab(Path(folder)), lanes, options, live)
+    return facts_of(settings, machine, time.monotonic() - begin, [cell for lane in lanes for cell in lane.cells])
+
+
+def show_verdict(console: Console, cells: list[Facts]) -> None:
+    """Whether the promises were kept. Exits with status 1 when one was broken."""
     skipped = sum("skipped" in cell for cell in cells)
     if broken := sum(bool(cell["broken"]) for cell in cells):
         console.print(f"[bold red]{broken} of {len(cells)} cells broke a promise[/]")
@@ -230,3 +243,28 @@ def main() -> None:
         console.print(f"[yellow]{skipped} of {len(cells)} cells were not measured on this machine[/]")
     if kept := len(cells) - skipped:
         console.print(f"[green]{'the promise was' if kept == 1 else f'all {kept} promises were'} kept[/]")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    refuse_env_overrides(parser)
+    subjects = STEPS if os.environ.get("STEPS") else SUBJECTS
+    available = [name for name, subject in subjects.items() if subject.number in strategies(subject.number)]
+    settings = read_settings(parser, available)
+    lanes = [Lane(name, [f for f in faults_of(subjects[name]) if f in settings.faults]) for name in settings.subjects]
+    lanes = [lane for lane in lanes if lane.faults]
+    if not lanes:
+        parser.error("none of these faults applies to these strategies")
+    end_on_signals()
+    console = Console()
+    facts = measure(settings, lanes, console)
+    console.print(final_table(lanes))
+    for name, number in facts["totals"].items():
+        console.print(f"{name:<13}{number:>8,}", highlight=False)
+    about = f"seed {settings.seed}, {facts['seconds']} s; the promises are in lab/faults/promises.py"
+    console.print(about, highlight=False)
+    whole = settings == Settings(available, list(FAULTS)) and all("lost" in cell for cell in facts["cells"])
+    name = "steps" if subjects is STEPS else "faults"
+    console.print(f"[dim]{files_written(write_results(name, facts, whole=whole, md=markdown(facts)))}[/]")
+    show_verdict(console, facts["cells"])

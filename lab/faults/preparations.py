@@ -1,6 +1,7 @@
 """What a fault needs before the strategy starts: other settings, a clock that can be changed, a small disk.
 
-Each preparation is a context manager around the life of the strategy. It yields settings for `make run-N`.
+Each preparation is a context manager that is entered before the strategy starts and left after it has ended. It yields
+settings for `make run-N`.
 """
 
 import ctypes
@@ -24,23 +25,23 @@ Preparation = Callable[[Path], AbstractContextManager[dict[str, object]]]
 
 
 class CannotDo(Exception):
-    """This machine cannot do this fault; the reason is one line."""
+    """This fault cannot be injected on this machine. The reason is one line."""
 
 
 @contextmanager
-def as_usual(data: Path) -> Iterator[dict[str, object]]:
+def no_preparation(data: Path) -> Iterator[dict[str, object]]:
     yield {}
 
 
 @contextmanager
-def patient(data: Path) -> Iterator[dict[str, object]]:
-    """The mail server has as much time for its answer as it has by default."""
+def default_timeouts(data: Path) -> Iterator[dict[str, object]]:
+    """The strategy waits for the mail server's answers as long as it does by default."""
     yield {name.upper(): Settings.model_fields[name].default for name in ("smtp_send_seconds", "smtp_answer_seconds")}
 
 
 @contextmanager
 def clock(data: Path) -> Iterator[dict[str, object]]:
-    """Redis has the time of day of `clock_file`. A throttle is set, because it remembers times in Redis."""
+    """Redis takes its time of day from `clock_file`. A throttle is set, because it stores times in Redis."""
     data.mkdir(parents=True, exist_ok=True)
     write_clock(data, 0)
     yield {"LD_PRELOAD": compiled(data), "CLOCK_OFFSET_FILE": clock_file(data), "EMAILS_PER_SECOND": 100}
@@ -51,32 +52,24 @@ def clock_file(data: Path) -> Path:
 
 
 def write_clock(data: Path, seconds: int) -> None:
-    """Add this number of seconds to Redis's time of day. A negative number puts the clock back."""
+    """Add this number of seconds to Redis's time of day. A negative number sets the clock back."""
     octets = seconds.to_bytes(8, sys.byteorder, signed=True)
     file = os.open(clock_file(data), os.O_WRONLY | os.O_CREAT)
     try:
-        os.pwrite(file, octets, 0)  # in place: the server has mapped this file
+        os.pwrite(file, octets, 0)  # in place, because the server has mapped this file
     finally:
         os.close(file)
 
 
 def compiled(data: Path) -> Path:
-    """The library of lab/faults/clock.c. Raises CannotDo."""
+    """The path of the shared library that is compiled from lab/faults/clock.c. Raises CannotDo."""
     compiler = shutil.which("cc")
     if sys.platform != "linux" or compiler is None:
         raise CannotDo("Redis's clock can only be changed on Linux, with a C compiler (cc)")
     library = data / "clock.so"
-    command = [
-        compiler,
-        "-shared",
-        "-fPIC",
-        "-O2",
-        "-o",
-        str(library),
-        str(ROOT / "lab" / "faults" / "clock.c"),
-        "-ldl",
-    ]
-    built = subprocess.run(command, capture_output=True, text=True)
+    source = ROOT / "lab" / "faults" / "clock.c"
+    command = [compiler, "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"]
+    built = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if built.returncode:
         raise CannotDo(f"lab/faults/clock.c cannot be compiled: {built.stderr.strip().splitlines()[0]}")
     return library
@@ -84,9 +77,10 @@ def compiled(data: Path) -> Path:
 
 @contextmanager
 def small_disk(data: Path) -> Iterator[dict[str, object]]:
-    """Redis's data are on a file system of their own, which can be filled.
+    """Put Redis's data on a small file system of their own, which can be filled.
 
-    This process and its children see it, and no other process does: it disappears with them, even after SIGKILL.
+    It is mounted in a namespace that only this process and its children see, so it disappears with them, even after
+    SIGKILL.
     """
     if sys.platform != "linux" or os.geteuid():
         raise CannotDo("a full disk needs Linux and root, to mount a small file system")
@@ -107,9 +101,9 @@ def _checked(status: int) -> None:
         raise CannotDo(f"a small file system cannot be mounted: {os.strerror(ctypes.get_errno())}")
 
 
-PREPARATIONS: dict[str, Preparation] = {"redis-clock": clock, "redis-disk": small_disk, "smtp-slow": patient}
+PREPARATIONS: dict[str, Preparation] = {"redis-clock": clock, "redis-disk": small_disk, "smtp-slow": default_timeouts}
 
 
 def preparation(fault: str, number: int) -> Preparation:
-    """For strategy `number`. Strategy 1 has no worker that could wait."""
-    return PREPARATIONS.get(fault, as_usual) if (fault, number) != ("smtp-slow", 1) else as_usual
+    """The preparation for this fault in strategy `number`. Strategy 1 has no worker that could wait."""
+    return PREPARATIONS.get(fault, no_preparation) if (fault, number) != ("smtp-slow", 1) else no_preparation

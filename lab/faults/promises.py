@@ -1,6 +1,7 @@
-"""What each strategy promises under each fault: the table that `make faults` holds against what it measures.
+"""What each strategy promises under each fault. `make faults` compares its measurements with these promises.
 
-`promise` says it for every strategy and every fault. The chapters say the same under "What it promises", in words.
+`promise` returns the promise of one strategy under one fault. The chapters say the same in words, under "What it
+promises".
 """
 
 from dataclasses import dataclass, field
@@ -8,21 +9,21 @@ from enum import Enum
 
 from common.mail.sender import WINDOW
 
-ATTEMPTS = 5  # as the lab sets it: by default an email is tried for a day
+ATTEMPTS = 5  # set by the lab: with the default an email is retried for a day
 
 
 class Bound(Enum):
     NONE = "0"
-    UNDER_WAY = "≤ under way"
-    """Only emails that were under way when the fault was done: asked for, and not yet sent and acknowledged."""
-    IN_HANDS = f"≤ {WINDOW} a fault"
-    """The same, and not more than a worker has in its hands."""
+    IN_FLIGHT = "≤ in flight"
+    """Only emails that were in flight when the fault began: requested, and not yet sent and acknowledged."""
+    PER_FAULT = f"≤ {WINDOW} a fault"
+    """The same, and for each fault not more than a worker holds at a time."""
     REFUSED = "≤ refused"
     """Only emails that the mail server has refused."""
 
 
 class GivenUp(Enum):
-    """When an email may be given up, by its id: in a failed list, parked, or at least in a log."""
+    """When an email may be given up. Its id is then in a failed list, among the parked events, or in a log."""
 
     NEVER = ""
     REFUSED = "after a 550"
@@ -36,9 +37,9 @@ class Promise:
     twice: Bound = Bound.NONE
     given_up: GivenUp = GivenUp.NEVER
     copies: int = 1
-    """Of one email, beyond the first, for each fault that it was under way at."""
+    """How many copies of one email, beyond the first, each fault may cause."""
     refusals: frozenset[str] = frozenset()
-    """Answers that callers may get that are no 2xx."""
+    """Answers other than 2xx that callers may get."""
 
     def text(self) -> str:
         given_up = f" or given up {self.given_up.value}" if self.given_up.value else ""
@@ -47,12 +48,12 @@ class Promise:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a fault is injected into: a strategy, in the way it is used."""
+    """What a fault is injected into: a strategy with its settings."""
 
     number: int
     title: str
     roles: dict[str, str]
-    """What the faults call a process, and under which name it speaks."""
+    """The name of a process in the faults, and its name in the log."""
     query: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     redis: bool = False
@@ -92,63 +93,63 @@ STEPS: dict[str, Subject] = {
 """The small workers that lead to strategies 5 and 6."""
 
 FAULTS: dict[str, str] = {
-    "none": "nothing is done",
+    "none": "no fault",
     "server-kill": "SIGKILL to the web server",
     "server-term": "SIGTERM to the web server",
     "server-stop": "SIGSTOP to the web server, then SIGCONT",
     "worker-kill": "SIGKILL to the worker",
     "worker-term": "SIGTERM to the worker",
     "worker-stop": "SIGSTOP to the worker for longer than a lease of 5 and 6, then SIGCONT",
-    "worker-second": "a second worker beside the first for a while",
+    "worker-second": "a second worker runs for a while",
     "master-kill": "SIGKILL to the master",
     "scheduler-kill": "SIGKILL to the scheduler",
-    "all-term": "SIGTERM to all, as by Ctrl-C, and a new start",
+    "all-term": "SIGTERM to all processes, as Ctrl-C does, then a restart",
     "redis-kill": "SIGKILL to Redis",
     "redis-restart": "SIGTERM to Redis",
     "redis-stop": "SIGSTOP to Redis, then SIGCONT",
     "redis-full": "Redis is out of memory for a while",
-    "redis-tail": "SIGKILL to Redis, and what it has written last is cut off",
+    "redis-tail": "SIGKILL to Redis, and its last writes are cut off",
     "redis-disk": "the disk of Redis is full for a while",
-    "redis-clock": "the clock of Redis is put back by a minute to two hours",
+    "redis-clock": "the clock of Redis is set back by a minute to two hours",
     "nats-kill": "SIGKILL to NATS",
     "nats-restart": "SIGTERM to NATS",
     "nats-stop": "SIGSTOP to NATS, then SIGCONT",
-    "smtp-kill": "SIGKILL to the mail server, which comes back",
-    "smtp-term": "SIGTERM to the mail server, which comes back",
+    "smtp-kill": "SIGKILL to the mail server, then a restart",
+    "smtp-term": "SIGTERM to the mail server, then a restart",
     "smtp-stop": "SIGSTOP to the mail server, then SIGCONT",
-    "smtp-451": "the mail server says 451 to every other email",
-    "smtp-550": "the mail server says 550 to every other email",
-    "smtp-hang": "the mail server answers nothing any more",
-    "smtp-lose-reply": "the mail server takes every other email and cuts the connection before its 250",
+    "smtp-451": "the mail server answers 451 to every other email",
+    "smtp-550": "the mail server answers 550 to every other email",
+    "smtp-hang": "the mail server stops answering",
+    "smtp-lose-reply": "the mail server accepts every other email and closes the connection before its 250",
     "smtp-greylist": "the mail server greylists: 450 to the first attempts of each email",
-    "smtp-session": "the mail server takes three emails in each session, then says 452",
-    "smtp-slow": "the mail server says its 250 after 25 seconds",
+    "smtp-session": "the mail server accepts three emails in each session, then answers 452",
+    "smtp-slow": "the mail server sends its 250 after 25 seconds",
     "job-exit": "jobs call sys.exit in a second worker",
 }
 
-NONE, UNDER_WAY, IN_HANDS = Bound.NONE, Bound.UNDER_WAY, Bound.IN_HANDS
+NONE, IN_FLIGHT, PER_FAULT = Bound.NONE, Bound.IN_FLIGHT, Bound.PER_FAULT
 
 LOSSES = {
-    ("2", "server-kill"): IN_HANDS,
-    **{("2", f"smtp-{how}"): UNDER_WAY for how in ("kill", "term", "stop", "hang")},
+    ("2", "server-kill"): PER_FAULT,
+    **{("2", f"smtp-{how}"): IN_FLIGHT for how in ("kill", "term", "stop", "hang")},
     ("2", "smtp-451"): Bound.REFUSED,
     ("2", "smtp-550"): Bound.REFUSED,
     ("2", "smtp-greylist"): Bound.REFUSED,
-    ("3", "master-kill"): IN_HANDS,
-    ("4", "worker-kill"): IN_HANDS,
-    ("4", "redis-kill"): IN_HANDS,
-    ("4", "redis-restart"): IN_HANDS,
+    ("3", "master-kill"): PER_FAULT,
+    ("4", "worker-kill"): PER_FAULT,
+    ("4", "redis-kill"): PER_FAULT,
+    ("4", "redis-restart"): PER_FAULT,
 }
-"""All that may be lost; everywhere else nothing is."""
+"""The only cells in which emails may be lost."""
 
 REPEATED = ("worker-stop", "smtp-kill", "smtp-term", "smtp-stop", "smtp-hang", "smtp-lose-reply")
-"""After these it is not known whether an email was sent, and who keeps it sends it again."""
+"""After these it is unknown whether an email was sent, and a strategy that still has it sends it again."""
 REFUSED = {"smtp-550": GivenUp.REFUSED, "smtp-451": GivenUp.REFUSED_OFTEN}
 CRASHES = ("worker-kill", "worker-stop")
-"""What these faults strike may be their cause: an email that kills its workers is not handed out for ever."""
+"""After ATTEMPTS of these a job is given up, because it may be a poison job."""
 
 
-LOST, TWICE = Promise(lost=IN_HANDS), Promise(twice=IN_HANDS)
+LOST, TWICE = Promise(lost=PER_FAULT), Promise(twice=PER_FAULT)
 
 STEP_PROMISES: dict[tuple[str, str], Promise] = {
     **{(step, fault): Promise() for step in STEPS for fault in ("none", "worker-term")},
@@ -157,51 +158,51 @@ STEP_PROMISES: dict[tuple[str, str], Promise] = {
     ("6-cursor_first", "worker-kill"): LOST,
     **{(step, "worker-stop"): TWICE for step in ("5-lease", "6-group")},
     **{(step, "worker-second"): Promise() for step in ("5-pop", "5-lease", "6-cursor_first", "6-group")},
-    ("6-commit_after", "worker-second"): Promise(twice=UNDER_WAY, copies=ATTEMPTS),  # two workers read the same events
+    ("6-commit_after", "worker-second"): Promise(twice=IN_FLIGHT, copies=ATTEMPTS),  # two workers read the same events
 }
-"""What the steps promise. Other faults are not done to them."""
+"""What the steps promise. They are not tested with other faults."""
 
 
 def faults_of(subject: Subject) -> list[str]:
-    """Those that can be done to it."""
+    """The faults that apply to this subject."""
     if subject.is_step:
         return [fault for fault in FAULTS if (f"{subject.number}-{subject.settings['STEP']}", fault) in STEP_PROMISES]
-    there = {"none", "all", "smtp", *subject.roles, *(["redis"] if subject.redis else [])}
+    targets = {"none", "all", "smtp", *subject.roles, *(["redis"] if subject.redis else [])}
     if subject.number == 5:
-        there.add("job")
-    return [fault for fault in FAULTS if fault.partition("-")[0] in there and (fault, subject.number) not in POINTLESS]
+        targets.add("job")
+    applicable = [fault for fault in FAULTS if fault.partition("-")[0] in targets]
+    return [fault for fault in applicable if (fault, subject.number) not in WITHOUT_EFFECT]
 
 
-POINTLESS = {*((f"redis-{what}", 4) for what in ("tail", "full", "disk", "clock")), ("worker-second", 3)}
-"""Of a published message Redis keeps nothing, neither in its memory nor in its file, and no time;
-and the master has one worker."""
+WITHOUT_EFFECT = {*((f"redis-{what}", 4) for what in ("tail", "full", "disk", "clock")), ("worker-second", 3)}
+"""Redis stores neither a published message nor its time, in memory or on disk; and the master of strategy 3 starts
+exactly one worker."""
 
 
 def refusals(subject: str, fault: str) -> frozenset[str]:
-    """What callers may be told that is no 2xx: HTTP statuses, and "none" where a connection breaks or is refused."""
-    number, (who, _, how) = SUBJECTS[subject].number, fault.partition("-")
-    in_doubt = {"504"} if subject == "4w" else set[str]()  # no report of the worker in time
-    failed = {"502"} if subject == "4w" else set[str]()  # a report of failure
-    match who, how:
+    """Answers other than 2xx that callers may get: HTTP statuses, or "none" if a connection breaks or is refused."""
+    number, (target, _, how) = SUBJECTS[subject].number, fault.partition("-")
+    in_doubt = {"504"} if subject == "4w" else set[str]()  # the worker's report did not come in time
+    failed = {"502"} if subject == "4w" else set[str]()  # the worker reported a failure
+    match target, how:
         case "server", "stop":
             return frozenset(in_doubt)
         case "server" | "master" | "all", _:
-            return frozenset(
-                {"none", *in_doubt, *(["503", "504"] if number > 3 else ["504"] if number == 3 else [])}
-            )  # the one who comes back is early
+            early = ["503", "504"] if number > 3 else ["504"] if number == 3 else []  # restarted before its partners
+            return frozenset({"none", *in_doubt, *early})
         case "worker", "kill" | "term" if number == 4:
-            return frozenset({"503"} | in_doubt)  # nobody is listening
+            return frozenset({"503"} | in_doubt)  # the channel has no subscriber
         case "worker", _:
             return frozenset(in_doubt | failed)
         case "redis", "clock":
             return frozenset()
         case "redis", "full":
-            return frozenset({"503"})  # Redis answers, and says no
+            return frozenset({"503"})  # Redis answers with an error
         case "redis" | "nats", _:
             return frozenset({"503", "504"})  # 504: its answer did not come, so the email may be sent
         case "smtp", "session":
             return frozenset()
-        case "smtp", "slow":  # one that waits is in doubt; the others take emails until a limit is reached
+        case "smtp", "slow":  # 1 and 4w wait for the 250; the others accept emails until a limit is reached
             return frozenset({"1": {"503", "504"}, "4w": {"502", "504"}}.get(subject, {"503"}))
         case "smtp", "greylist" if number == 1:
             return frozenset({"503"})
@@ -213,23 +214,35 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
             return frozenset()
 
 
+def copies_bound(subject: str, fault: str) -> Bound:
+    """Which emails may arrive twice."""
+    number = SUBJECTS[subject].number
+    if number == 4 and fault == "worker-second":  # every subscriber sends its copy
+        return IN_FLIGHT
+    if number in (5, 6) and fault.startswith(("redis-", "nats-")):  # a claim or an acknowledgement failed, or was lost
+        return PER_FAULT
+    if number in (3, 5, 6) and fault == "worker-kill":
+        return PER_FAULT
+    if retries(subject) and fault in REPEATED:
+        return IN_FLIGHT if fault == "smtp-lose-reply" else PER_FAULT
+    return NONE
+
+
+def given_up_bound(subject: str, fault: str) -> GivenUp:
+    if SUBJECTS[subject].number in (5, 6) and fault in CRASHES:
+        return GivenUp.CRASHED
+    return REFUSED.get(fault, GivenUp.NEVER) if retries(subject) else GivenUp.NEVER
+
+
+def retries(subject: str) -> bool:
+    """Whether the strategy keeps an email and sends it again after a failure."""
+    return subject == "4" or SUBJECTS[subject].number in (3, 5, 6)
+
+
 def promise(subject: str, fault: str) -> Promise:
     if subject in STEPS:
         return STEP_PROMISES[subject, fault]
-    who, number = fault.partition("-")[0], SUBJECTS[subject].number
-    lost, twice, given_up = LOSSES.get((subject, fault), NONE), NONE, GivenUp.NEVER
-    keeps = number in (3, 5, 6) or subject == "4"  # and tries again
-    if keeps and fault in REPEATED:
-        twice = UNDER_WAY if fault == "smtp-lose-reply" else IN_HANDS
-    if number in (3, 5, 6) and fault == "worker-kill":
-        twice = IN_HANDS
-    if number in (5, 6) and who in ("redis", "nats"):  # a claim or an acknowledgement that it has not taken, or forgets
-        twice = IN_HANDS
-    if number == 4 and fault == "worker-second":  # every subscriber sends its copy
-        twice = UNDER_WAY
-    if number in (5, 6) and fault in CRASHES:
-        given_up = GivenUp.CRASHED
-    elif keeps and fault in REFUSED:
-        given_up = REFUSED[fault]
+    lost = LOSSES.get((subject, fault), NONE)
     copies = ATTEMPTS if fault == "smtp-lose-reply" else 1
+    twice, given_up = copies_bound(subject, fault), given_up_bound(subject, fault)
     return Promise(lost, twice, given_up, copies, refusals(subject, fault))

@@ -1,4 +1,4 @@
-"""A subject and its mail server under faults: both can be ended and started again at the same ports."""
+"""A subject and its mail server under faults. Both can be stopped and started again on the same ports."""
 
 import shutil
 import time
@@ -7,23 +7,23 @@ from pathlib import Path
 
 from redis import Redis
 
-from lab.faults.preparations import Preparation, as_usual, preparation
+from lab.faults.preparations import Preparation, no_preparation, preparation
 from lab.faults.promises import ATTEMPTS, Subject
 from lab.harness.mailbox import Mailbox
-from lab.harness.processes import LOOK_SECONDS, Child, ChildFailed, Lab
+from lab.harness.processes import POLL_SECONDS, Child, ChildFailed, Lab
 from lab.harness.strategies import Strategy, data_dir, start_strategy, strategy
 
-LEASE_SECONDS = 2.0  # of strategies 5 and 6, whose default is 10: or one would wait for little else
-SEND_SECONDS = 2.0  # after which a mail server that does not answer is given up; by default up to 10 minutes
-TAKE_MS = 100  # the mail server needs so long to take an email, so that some are always under way
-GONE_SECONDS = 30.0
+LEASE_SECONDS = 2.0  # of strategies 5 and 6. With the default of 10 the experiment would mostly wait
+SEND_SECONDS = 2.0  # how long a strategy waits for each answer of the mail server; by default up to 10 minutes
+TAKE_MS = 100  # how long the mail server needs to store an email, so that some are always in flight
+EXIT_SECONDS = 30.0
 
 SMTP_LIMITS = ("CONNECT", "SEND", "GREETING", "COMMAND", "DATA", "ANSWER")
 
 SETTINGS = {
     "LEASE_SECONDS": LEASE_SECONDS,
     "ATTEMPTS": ATTEMPTS,
-    "RETRY_PAUSES_SECONDS": "1 2 4 8",  # longer than the mail server greylists; by default it takes a day to give up
+    "RETRY_PAUSES_SECONDS": "1 2 4 8",  # longer than the mail server greylists; the default pauses add up to a day
     **{f"SMTP_{limit}_SECONDS": SEND_SECONDS for limit in SMTP_LIMITS},
 }
 
@@ -35,15 +35,15 @@ class Running:
         self.strategy: Strategy
         self.outputs: list[Path] = []
         self.other_jobs_failed = 0
-        """Jobs that are no emails, among those the strategy counts as failed."""
+        """How many jobs other than emails are among those that the strategy counts as failed."""
         self._lab = lab
         self._running = ExitStack()
         self._port = 0
-        self._needed: Preparation = as_usual
+        self._needed: Preparation = no_preparation
         self._prepared: Preparation | None = None
 
     def prepare(self, fault: str) -> None:
-        """Start, or start again, unless it runs in a way in which this fault can be done.
+        """Start the strategy with what this fault needs, unless it already runs like that.
 
         Raises CannotDo, ChildFailed or OSError.
         """
@@ -66,35 +66,35 @@ class Running:
         self._running.close()
 
     def restart(self) -> None:
-        """Make a new start with an empty data folder and a mail server without faults. Raises ChildFailed or OSError.
+        """Restart with an empty data folder and a mail server without faults. Raises ChildFailed or OSError.
 
-        Emails that a broken cell has left in Redis would be counted in the next one.
+        Otherwise the next cell would count emails that a broken cell has left in Redis.
         """
         self.end()
         self.other_jobs_failed = 0
         shutil.rmtree(data_dir(self._lab, self.subject.number), ignore_errors=True)
-        self.box.well()
+        self.box.repair()
         self.start()
 
-    def beside(self, command: list[str]) -> AbstractContextManager[Child]:
-        """Another program with the same settings, for as long as the block."""
+    def program(self, command: list[str]) -> AbstractContextManager[Child]:
+        """Another program with the same settings. It runs as long as the block."""
         settings = {**SETTINGS, **self.subject.settings, "SMTP_URL": self.box.smtp_url}
-        return self._lab.child(command, "beside", REDIS_URL=self.strategy.redis_url(), **settings)
+        return self._lab.child(command, "program", REDIS_URL=self.strategy.redis_url(), **settings)
 
-    def another(self, role: str) -> AbstractContextManager[Child]:
-        """The same role once more, for as long as the block."""
+    def extra_process(self, role: str) -> AbstractContextManager[Child]:
+        """One more process of this role. It runs as long as the block."""
         settings = {**SETTINGS, **self.subject.settings, "ROLE": role}
         return start_strategy(self._lab, self.subject.number, self.box.smtp_url, 0, **settings)
 
     def pid(self, role: str) -> int:
-        """Wait until there is such a process. Raises ChildFailed."""
+        """The pid of the process with this role, as soon as there is one. Raises ChildFailed."""
         name = "valkey" if role == "redis" else self.subject.roles[role]
-        deadline = time.monotonic() + GONE_SECONDS
+        deadline = time.monotonic() + EXIT_SECONDS
         while (pid := self.strategy.pid(name)) is None:
             if time.monotonic() > deadline:
-                raise ChildFailed(f"there is no {name} after {GONE_SECONDS:g} s")
-            time.sleep(LOOK_SECONDS)
+                raise ChildFailed(f"there is no {name} after {EXIT_SECONDS:g} s")
+            time.sleep(POLL_SECONDS)
         return pid
 
     def redis(self) -> Redis:
-        return Redis.from_url(self.strategy.redis_url(), socket_timeout=GONE_SECONDS)
+        return Redis.from_url(self.strategy.redis_url(), socket_timeout=EXIT_SECONDS)

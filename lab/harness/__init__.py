@@ -1,1 +1,1 @@
-"""What the experiments share: child processes, mail servers that remember, the account of a run, figures."""
+"""What the experiments share: child processes, mail servers that record each email, the account of a run, figures."""

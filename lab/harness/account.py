@@ -1,20 +1,20 @@
-"""The account of a run: what was asked for, what was promised for it, and what became of it.
+"""The account of a run: how many emails were requested, accepted and delivered.
 
-The words are those of the total-queue checker of Jepsen (https://github.com/jepsen-io/jepsen, jepsen.checker):
+The terms are those of Jepsen's total-queue checker (https://github.com/jepsen-io/jepsen, jepsen.checker):
 
-    attempted     asked for, whatever the answer
+    attempted     requested, whatever the answer was
     acknowledged  accepted: the answer was 2xx
     ok            accepted and delivered
-    failed        accepted, not delivered, and given up by its id: in a failed list, parked, or named in a log
-    queued        accepted, none of these, and still held, by the strategy's own counters
-    lost          accepted, and none of these
-    duplicated    copies beyond the first of one Message-ID
-    recovered     delivered, though the answer was no 2xx or never came
-    unexpected    delivered, and never asked for: an unknown recipient, or a second email where one was asked for
+    failed        accepted, not delivered, and given up: its id is in a failed list, parked, or in a log
+    queued        accepted, none of the above, and still held, by the strategy's own counters
+    lost          accepted, and none of the above
+    duplicated    copies of a Message-ID beyond the first
+    recovered     delivered, although the answer was not 2xx or did not come
+    unexpected    delivered without a request: to an unknown recipient, or a second email for one request
 
-So `acknowledged = ok + failed + queued + lost`. What is lost is what is left over, so this sum says little. But it is
-held against the strategy's own counters: how many it says it has accepted, and has done. How many those were, the load
-generator, the mail server's journal and the failed list know.
+So `acknowledged = ok + failed + queued + lost`. As `lost` is the remainder, this sum alone proves little, so the
+account is also compared with the strategy's own counters of accepted and of finished emails. The lab's own numbers come
+from the load generator, the mail server's journal and the failed list.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.harness.mailbox import Arrival, Trouble
+from lab.harness.mailbox import Arrival, MailFault
 from lab.load.steady import Record
 
 NUMBERS = ("attempted", "acknowledged", "ok", "failed", "queued", "lost", "duplicated", "recovered", "unexpected")
@@ -30,15 +30,15 @@ NUMBERS = ("attempted", "acknowledged", "ok", "failed", "queued", "lost", "dupli
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """A fault that was done, from when to when: ns, perf_counter_ns."""
+    """When an injected fault began and ended, in ns (perf_counter_ns)."""
 
     begin: int
     end: int
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """What is known of one email, in ns; `arrivals` in order, empty when it never came."""
+class Outcome:
+    """What happened to one requested email. Times are in ns; `arrivals` are in order, and empty if it never arrived."""
 
     due: int
     asked: int
@@ -47,9 +47,9 @@ class Story:
     id: str
     arrivals: tuple[int, ...] = ()
     refused: tuple[int, ...] = ()
-    """The codes by which the mail server has refused it, each time."""
+    """The code of each refusal by the mail server."""
     given_up: int | None = None
-    """When the strategy was first seen to name it as given up; None: it has not."""
+    """When the lab first saw that the strategy had given it up; None: never."""
 
     @property
     def accepted(self) -> bool:
@@ -66,14 +66,14 @@ class Story:
 
 @dataclass(frozen=True)
 class Counters:
-    """What the strategy's own counters say, of the emails of this run."""
+    """The strategy's own counters, for the emails of this run."""
 
     queued: int = 0
     done: int | None = None
-    """Different emails that it had, and has no more: sent or given up. None: it keeps no count, or lost it with the
+    """Different emails that it has sent or given up. None: it does not count them, or the count was lost with a
     process that was killed."""
     accepted: int | None = None
-    """Answers with 2xx, by the web server. None: it was killed, or a client did not wait for its answer."""
+    """The web server's answers with 2xx. None: it was killed, or a client did not wait for its answer."""
 
 
 @dataclass
@@ -88,32 +88,33 @@ class Account:
     recovered: int = 0
     unexpected: int = 0
     done: int = 0
-    """Different emails that were delivered or given up, whatever the answer was."""
+    """Different emails that were delivered or given up, whatever their answers were."""
     counters: Counters = field(default_factory=Counters)
-    stories: list[Story] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
 
     @property
     def checked(self) -> bool:
-        """Whether there was anything of the strategy's own to hold it against."""
+        """Whether the strategy had a counter to compare the account with."""
         return self.counters.done is not None or self.counters.accepted is not None
 
     def gaps(self) -> list[str]:
-        """Where it does not close; [] when it does."""
+        """Numbers that should be equal and differ; [] when the account closes."""
         gaps = []
         if self.acknowledged != (total := self.ok + self.failed + self.queued + self.lost):
-            gaps.append(f"{self.acknowledged} accepted, and {total} accounted for")
+            gaps.append(f"{self.acknowledged} accepted, but {total} accounted for")
         if self.counters.done not in (None, self.done):
-            gaps.append(f"{self.counters.done} done by its own counters, and there are {self.done}")
+            gaps.append(f"{self.counters.done} done by the strategy's counters, but the lab counts {self.done}")
         if self.counters.accepted not in (None, self.acknowledged):
-            gaps.append(f"{self.counters.accepted} accepted by its own counters, and {self.acknowledged} such answers")
+            counted = f"the lab counts {self.acknowledged}"
+            gaps.append(f"{self.counters.accepted} accepted by the strategy's counters, but {counted}")
         return gaps
 
     def numbers(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in NUMBERS}
 
     def answers(self) -> dict[str, int]:
-        """How many answers of each HTTP status there were; "none" when it never came."""
-        counted = Counter(str(story.status or "none") for story in self.stories)
+        """How many answers had each HTTP status; "none" counts the answers that never came."""
+        counted = Counter(str(outcome.status or "none") for outcome in self.outcomes)
         return dict(sorted(counted.items()))
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,12 +132,14 @@ def account(
     arrivals: Sequence[Arrival],
     tag: str,
     *,
-    refusals: Sequence[Trouble] = (),
+    refusals: Sequence[MailFault] = (),
     given_up: Mapping[str, int] | None = None,
     counters: Counters = Counters(),
 ) -> Account:
-    """`arrivals` and `refusals` are those since the run began; `given_up` are the ids that the strategy has named since
-    then, each with the time when that was seen (ns).
+    """The account of the emails to <TAG>-<number>@example.com.
+
+    `arrivals` and `refusals` are those since the run began. `given_up` has the ids of the emails that the strategy has
+    given up since then, each with the time when the lab saw that (ns).
     """
     given_up = given_up or {}
     by_recipient: dict[str, list[Arrival]] = {}
@@ -151,22 +154,44 @@ def account(
         came, refused = by_recipient.pop(to, []), tuple(codes.get(to, ()))
         expected = email_id or (came[0].id if came else "")
         copies = tuple(arrival.at for arrival in came if arrival.id == expected)
-        story = Story(due, asked, answered, status, expected, copies, refused, given_up.get(expected))
-        found.stories.append(story)
+        outcome = Outcome(due, asked, answered, status, expected, copies, refused, given_up.get(expected))
+        found.outcomes.append(outcome)
         found.unexpected += len(came) - len(copies)
-    found.unexpected += sum(len({arrival.id for arrival in strays}) for strays in by_recipient.values())
+    found.unexpected += sum(len({arrival.id for arrival in unknown}) for unknown in by_recipient.values())
     _count(found)
     return found
 
 
+@dataclass(frozen=True)
+class IdAccount:
+    """An account by ids alone, without times: how many emails were accepted, delivered, and so on."""
+
+    accepted: int
+    delivered: int
+    lost: int
+    duplicated: int
+    unexpected: int
+
+
+def compare_ids(accepted: Sequence[str], delivered: Sequence[str]) -> IdAccount:
+    """`accepted` are the ids in the answers, `delivered` those at the mail server, copies included."""
+    return IdAccount(
+        accepted=len(accepted),
+        delivered=len(delivered),
+        lost=len(set(accepted) - set(delivered)),
+        duplicated=len(delivered) - len(set(delivered)),
+        unexpected=len(set(delivered) - set(accepted)),
+    )
+
+
 def _count(found: Account) -> None:
-    stories = found.stories
-    accepted = [story for story in stories if story.accepted]
-    found.attempted = len(stories)
+    outcomes = found.outcomes
+    accepted = [outcome for outcome in outcomes if outcome.accepted]
+    found.attempted = len(outcomes)
     found.acknowledged = len(accepted)
-    found.ok = sum(bool(story.arrivals) for story in accepted)
-    found.failed = sum(story.failed for story in accepted)
+    found.ok = sum(bool(outcome.arrivals) for outcome in accepted)
+    found.failed = sum(outcome.failed for outcome in accepted)
     found.queued = found.counters.queued
-    found.lost = max(0, sum(story.missing for story in accepted) - found.queued)
-    found.duplicated = sum(max(0, len(story.arrivals) - 1) for story in stories)
-    found.recovered = sum(bool(story.arrivals) and not story.accepted for story in stories)
+    found.lost = max(0, sum(outcome.missing for outcome in accepted) - found.queued)
+    found.duplicated = sum(max(0, len(outcome.arrivals) - 1) for outcome in outcomes)
+    found.recovered = sum(bool(outcome.arrivals) and not outcome.accepted for outcome in outcomes)

@@ -1,4 +1,4 @@
-"""What a strategy says of itself: what it holds, what it has done, what it has given up."""
+"""The strategy's own counters: how many emails it holds, has finished, and has given up."""
 
 import asyncio
 import re
@@ -10,60 +10,60 @@ from eventlog.jetstream import JetStreamLog
 from lab.faults.running import Running
 
 LEASE_SECONDS = 10.0  # a log needs one; nothing is claimed here
-PARKED = "eventlog:parked:{email}"  # of strategy 6: a hash
+PARKED = "eventlog:parked:{email}"  # hash of strategy 6: the parked events
 
 _ID = re.compile(r"<[^<>\s\"]+@[^<>\s\"]+>")
 _GAVE_UP = re.compile(r"gave up (<[^>]+>) after")
 _FIGURES = re.compile(r"accepted \d+, .*, waiting (\d+), in flight (\d+),")
-_AT_WORK = re.compile(r"\] [\d:.]+ (sent <|<[^>]+> again in)")
+_ACTIVITY = re.compile(r"\] [\d:.]+ (sent <|<[^>]+> again in)")
 
 
 @dataclass(frozen=True)
 class Balance:
-    """Of all emails that it ever had."""
+    """The counters for all emails that the strategy ever had."""
 
     queued: int
     accepted: int
     """Since its web server was started."""
     done: int | None
-    """Sent or given up; None: it keeps no count that outlives a process."""
+    """Sent or given up; None: the strategy has no such counter that outlives a process."""
 
 
 def read_balance(running: Running) -> Balance:
-    """Raises OSError or HTTPException when it cannot be read now."""
+    """Raises OSError or HTTPException when the counters cannot be read now."""
     number, stats = running.subject.number, running.strategy.stats()
     accepted = int(stats["accepted"])
-    if running.subject.is_step:  # it keeps no count of what is in flight
+    if running.subject.is_step:  # a step does not count the emails in flight
         return Balance(int(stats.get("waiting") or 0), accepted, None)
-    if number == 4:  # only its worker knows; with ?wait= there is nothing to know, as nothing is tried again
+    if number == 4:  # only the worker's log has the count; with ?wait= it holds no email, because it does not retry
         waits = bool(running.subject.query)
         return Balance(0 if waits else queued_at_worker(running.strategy.make.text()), accepted, None)
     if stats["waiting"] is None or stats["in_flight"] is None:
-        raise OSError("the strategy does not know its own figures just now")
+        raise OSError("the strategy does not know its own figures now")
     queued = int(stats["waiting"]) + int(stats["in_flight"])
     match number:
         case 3 | 5:
             return Balance(queued, accepted, stats["sent"] + stats["failed"] - running.other_jobs_failed)
-        case 6:  # the log itself is the book, and how far its readers are
+        case 6:  # counted from the log and the positions of its consumers
             return Balance(queued, accepted, stats["events"] - queued)
-        case _:  # strategies 1 and 2 count in the process that is killed
+        case _:  # strategies 1 and 2 count in the process that the faults kill
             return Balance(queued, accepted, None)
 
 
 def queued_at_worker(log: str) -> int:
-    """What strategy 4's worker has in its hands, which only its log says, five seconds late; 1 if there may be some."""
+    """How many emails strategy 4's worker holds, as its log says every five seconds. 1 if it may have changed since."""
     *_, newest = log.rpartition("subscribed to emailz\n")
     figures = list(_FIGURES.finditer(newest))
-    behind = newest[figures[-1].end() :] if figures else newest
-    if _AT_WORK.search(behind):
+    later = newest[figures[-1].end() :] if figures else newest
+    if _ACTIVITY.search(later):
         return 1
     return int(figures[-1][1]) + int(figures[-1][2]) if figures else 0
 
 
 def given_up(running: Running) -> set[str]:
-    """The ids that the strategy names as given up. (Strategy 2 names them too, but keeps nothing to try again.)
+    """The ids of the emails that the strategy has given up. Raises RedisError, for JetStream OSError.
 
-    Raises RedisError, or OSError for JetStream.
+    Strategies 1 and 2 do not retry. An email that strategy 2 fails to send counts as lost.
     """
     number = running.subject.number
     if number in (3, 4):

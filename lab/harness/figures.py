@@ -1,4 +1,4 @@
-"""From measurements to figures: medians, percentiles, and ratios of what was measured side by side."""
+"""Figures from measurements: medians, percentiles, and ratios of two things that were measured in turns."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,21 +12,20 @@ Facts = dict[str, Any]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of 100 values do not exceed (nearest rank); nan when there is none."""
+    """The smallest value that at least `percent` % of the values do not exceed (nearest rank); nan without values."""
     if not values:
         return math.nan
     rank = math.ceil(len(values) * percent / 100)
     return sorted(values)[max(rank, 1) - 1]
 
 
-def figure(number: float) -> str:
-    """For people."""
+def format_number(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.2f}"
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What several rounds gave. The median, because on a shared machine the mean belongs to the neighbours."""
+    """The results of several rounds. The median, because on a shared machine other programs distort the mean."""
 
     median: float
     low: float
@@ -39,7 +38,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What was measured and its reference, in turns; `figure` takes from each the number to compare."""
+    """The facts of each round, of our part and of the bare reference. `figure` gets the number to compare from them."""
 
     ours: list[Facts]
     bare: list[Facts]
@@ -55,7 +54,7 @@ class Rounds:
 
     @property
     def ratio(self) -> Spread:
-        """Measured through reference, round by round: what slows a whole round slows both sides of its ratio."""
+        """Measured / reference, round by round: another program that slows a round slows both sides of its ratio."""
         return Spread.of([self.figure(a) / self.figure(b) for a, b in zip(self.ours, self.bare, strict=True)])
 
     def times(self) -> str:
@@ -66,6 +65,7 @@ class Rounds:
 def in_turns(
     say: Callable[[str], object], ours: Callable[[], Facts], bare: Callable[[], Facts], rounds: int = ROUNDS
 ) -> Rounds:
+    """Measure our part and the bare reference in turns, `rounds` times. `say` gets the progress."""
     found = Rounds([], [])
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
@@ -82,16 +82,16 @@ class Row:
     unit: str
     rounds: Rounds
     against: str
-    """What the reference is."""
+    """The name of the reference."""
     target: str
     met: bool
-    """Judges the median, and whether every account closes."""
+    """Whether the median meets the target and every account closes."""
     notes: tuple[str, ...]
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def reference(self) -> str:
-        """What the reference is; and whether each side was measured only once, so that no spread is known."""
+        """The name of the reference, and a remark if each side was measured only once, so that no spread is known."""
         return self.against + (", one round" if len(self.rounds.ours) == 1 else "")
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Row:
         }
 
 
-def accounting(missing: int, arrived: int) -> str:
+def describe_account(missing: int, arrived: int) -> str:
     if missing:
-        return f"THE ACCOUNT DOES NOT CLOSE: {missing:+,} between what was sent and what arrived"
+        return f"THE ACCOUNT DOES NOT CLOSE: {missing:+,} between sent and arrived"
     return f"the account closes: {arrived:,} sent, all arrived"

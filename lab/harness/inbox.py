@@ -1,15 +1,15 @@
-"""`python -m lab.harness.inbox JOURNAL`: the embedded inbox for an experiment, which survives a kill.
+"""`python -m lab.harness.inbox JOURNAL`: the embedded inbox for experiments, with a record that survives a kill.
 
-It is common/services/inbox, the dial of faults included, and four things more:
+It is common/services/inbox with its fault dial, and four additions:
 
-- Its memory is a file, as that of a real mail server is. Before it says 250 it has written one line,
-  `<perf_counter_ns> <recipient> <Message-ID>`, so what it has taken is on record whatever kills it. The clock is the
-  one that all processes of a machine share.
-- What the dial does to an email is in there too, in the place of the Message-ID: `!450` for a greylisted recipient,
-  `!452` (recipient `-`) for a session at its limit, `!451` or `!550` for what it refuses, `!hang`, `!lose_reply`.
-- To take an email it needs `--take-ms`. Who dies or gives up meanwhile has sent nothing. (The dial's latency comes
-  after the email is kept: there, a sender that dies has sent it.)
-- `PUT /api/seed`, any text: from here on the dial's chance is that of this seed.
+- A journal on disk, as a real mail server has its queue on disk. Before it answers 250 it writes one line,
+  `<perf_counter_ns> <recipient> <Message-ID>`, so a kill does not lose the record of an accepted email. All processes
+  of a machine share this clock.
+- The journal also has what the dial does to an email, in place of the Message-ID: `!450` for a greylisted recipient,
+  `!452` (recipient `-`) for a session at its limit, `!451` or `!550` for a refusal, `!hang`, `!lose_reply`.
+- `--take-ms` is the time it needs to accept an email. If the sender dies or gives up before that, the email is not
+  sent. (The dial's latency comes after the email is stored: if the sender dies then, the email is sent.)
+- `PUT /api/seed` with any text seeds the dial's random generator.
 
 Prints its two ports, SMTP and HTTP.
 """
@@ -33,7 +33,7 @@ from common.services.inbox.web import LOOPBACK, create_app
 
 
 class Journal(Store):
-    """The store, which writes down every arrival before it takes it in."""
+    """The store of the inbox. It writes every arrival to the journal first."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Journal(Store):
 
     def write(self, recipients: list[str], what: str) -> None:
         line = f"{time.perf_counter_ns()} {','.join(recipients)} {what}\n"
-        os.write(self._file, line.encode())  # one write: a line is there or it is not
+        os.write(self._file, line.encode())  # one write, so a kill leaves no part of a line
 
 
 class SlowHandler(Handler):
@@ -62,15 +62,15 @@ class SlowHandler(Handler):
         self, server: SmtpSession, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         reply = await super().handle_MAIL(server, session, envelope, address, options)
-        return self._noted("-", reply)
+        return self._record_refusal("-", reply)
 
     async def handle_RCPT(  # noqa: N802
         self, server: SmtpSession, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         reply = await super().handle_RCPT(server, session, envelope, address, options)
-        return self._noted(address, reply)
+        return self._record_refusal(address, reply)
 
-    def _noted(self, recipient: str, reply: str) -> str:
+    def _record_refusal(self, recipient: str, reply: str) -> str:
         if not reply.startswith("2"):
             self._journal.write([recipient], f"!{reply[:3]}")
         return reply
@@ -90,11 +90,11 @@ async def serve(options: argparse.Namespace) -> None:
     await smtp.listen(LOOPBACK, options.smtp_port)
     app = create_app(journal, dial)
 
-    async def throw_new_dice(request: web.Request) -> web.Response:
+    async def seed_dial(request: web.Request) -> web.Response:
         dial.random.seed(await request.text())
         return web.Response()
 
-    app.router.add_put("/api/seed", throw_new_dice)
+    app.router.add_put("/api/seed", seed_dial)
     runner = await start(app, LOOPBACK, options.port)
     print(smtp.port, runner.addresses[0][1], flush=True)
     await stop_requested()
@@ -103,11 +103,11 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The embedded inbox, its memory a file.")
+    parser = argparse.ArgumentParser(description="The embedded inbox with a journal on disk.")
     parser.add_argument("journal", type=Path)
-    parser.add_argument("--smtp-port", type=int, default=0, help="0: any free one, printed")
+    parser.add_argument("--smtp-port", type=int, default=0, help="0: any free port, which is printed")
     parser.add_argument("--port", type=int, default=0, help="of its page and its API")
-    parser.add_argument("--take-ms", type=float, default=0.0, help="how long it needs to take an email")
+    parser.add_argument("--take-ms", type=float, default=0.0, help="the time it needs to accept an email")
     options = parser.parse_args()
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     run(serve(options))

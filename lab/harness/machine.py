@@ -1,4 +1,4 @@
-"""What was measured on, and whether somebody else is using it."""
+"""The machine that the lab measures on, whether other programs use it, and its processes."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ PACKAGES = ("aiohttp", "aiosmtplib", "email-validator", "hiredis", "orjson", "re
 BUSY_CORES = 0.3
 
 
-def stamp() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
@@ -28,7 +28,7 @@ def stamp() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """As the kernel calls it; /proc/cpuinfo has no model name on some ARM machines."""
+    """The kernel's name for it. On some ARM machines /proc/cpuinfo has no model name."""
     if platform.system() == "Darwin":
         return run(
             ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True
@@ -39,22 +39,22 @@ def cpu_model() -> str:
 
 
 def busy() -> str | None:
-    """A warning if somebody else uses this machine now. Looks for one second.
+    """A warning if other programs use this machine now; takes one second.
 
-    In cores, as a process cares for the core that it wants and not for how many others there are.
+    The limit is in cores, not in percent of all cores: a process competes for the core that it runs on.
     """
     each = psutil.cpu_percent(1.0, percpu=True)
     cores = sum(each) / 100
     if cores < BUSY_CORES:
         return None
     return (
-        f"this machine was busy before it began: {cores:.1f} of its {len(each)} cores; "
-        "all figures are worse and further apart than they would be"
+        f"this machine was busy before the run began: {cores:.1f} of its {len(each)} cores; "
+        "all figures are worse, and vary more, than on an idle machine"
     )
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """All processes that descend from this one, as far as it still lives."""
+    """All descendants of this process; [] when it has ended."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -62,7 +62,7 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def alive(process: psutil.Process) -> bool:
-    """A zombie is not: it waits for its parent, and nobody waits for it."""
+    """Whether the process runs. A zombie does not: it has ended, and only its parent has not yet read its status."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -70,11 +70,11 @@ def alive(process: psutil.Process) -> bool:
 
 
 def resident_bytes(pids: list[int]) -> int:
-    """The memory that these processes hold together; pages that they share are counted for each."""
+    """The sum of the resident memory of these processes. Pages that they share are counted for each."""
     return sum(psutil.Process(pid).memory_info().rss for pid in pids)
 
 
 def cpu_seconds(pid: int) -> float:
-    """The CPU time that this process has used, in steps of 10 ms. A busy neighbour changes it less than the rate."""
+    """The CPU time that this process has used, in steps of 10 ms. Other programs distort it less than a rate."""
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)

@@ -1,4 +1,4 @@
-"""A mail server for one experiment: lab/harness/inbox.py as a process that can be killed, and what its journal says."""
+"""A mail server for one experiment: lab/harness/inbox.py as a process that can be killed, and its journal."""
 
 import json
 import signal
@@ -16,14 +16,14 @@ from lab.harness.processes import END_SECONDS, Child, Lab, python
 @dataclass(frozen=True, slots=True)
 class Arrival:
     at: int
-    """ns, perf_counter_ns."""
+    """In ns, perf_counter_ns."""
     to: str
     id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """What the dial of faults has done to one email."""
+class MailFault:
+    """What the fault dial has done to one email."""
 
     at: int
     to: str
@@ -32,7 +32,7 @@ class Trouble:
 
 
 class Mailbox:
-    """The mail server and its ports, which it keeps when it is started again."""
+    """The mail server. It keeps its ports when it is restarted."""
 
     def __init__(self, lab: Lab, take_ms: float) -> None:
         self.smtp_port = self._port = 0
@@ -43,7 +43,7 @@ class Mailbox:
         self._child: Child
         self._read = 0  # bytes of the journal
         self._arrivals: list[Arrival] = []
-        self._troubles: list[Trouble] = []
+        self._mail_faults: list[MailFault] = []
 
     @property
     def smtp_url(self) -> str:
@@ -54,14 +54,14 @@ class Mailbox:
         return self._child.process.pid
 
     def start(self) -> None:
-        """Returns when it takes mail. Raises ChildFailed."""
+        """Returns when it accepts mail. Raises ChildFailed."""
         ports = ("--smtp-port", self.smtp_port, "--port", self._port)
         command = python("lab.harness.inbox", self._journal, *ports, "--take-ms", self._take_ms)
         self._child = self._running.enter_context(self._lab.child(command, "inbox"))
         self.smtp_port, self._port = map(int, self._child.wait_for(r"(\d+ \d+)\n").split())
 
     def end(self, number: int = signal.SIGTERM) -> None:
-        """End it by this signal; by SIGKILL, if that does not help within a limit."""
+        """End it by this signal, or by SIGKILL if it has not ended within END_SECONDS."""
         self._child.process.send_signal(number)
         with suppress(TimeoutExpired):
             self._child.process.wait(END_SECONDS)
@@ -71,18 +71,18 @@ class Mailbox:
         self._running.close()
 
     def dial(self, **faults: float) -> None:
-        """Turn the dial of faults; all that is not named goes back to 0."""
+        """Set the fault dial. Faults that are not named are set to 0."""
         self._put("/api/faults", json.dumps(Faults().model_dump() | faults))
 
     def seed(self, seed: str) -> None:
-        """From here on the dial's chance is that of this seed."""
+        """Seed the dial's random generator."""
         self._put("/api/seed", seed)
 
     def _put(self, path: str, body: str) -> None:
         urlopen(Request(f"http://127.0.0.1:{self._port}{path}", body.encode(), method="PUT"), timeout=10).close()
 
-    def well(self) -> None:
-        """Start it again if it is gone, and turn the dial back. Raises ChildFailed or OSError."""
+    def repair(self) -> None:
+        """Restart it if it has ended, and set all faults to 0. Raises ChildFailed or OSError."""
         if self._child.process.poll() is not None:
             self._running.close()
             self.start()
@@ -90,15 +90,15 @@ class Mailbox:
 
     def arrivals(self) -> list[Arrival]:
         """All so far, in order, copies included."""
-        self._read_on()
+        self._read_journal()
         return self._arrivals
 
-    def troubles(self) -> list[Trouble]:
+    def mail_faults(self) -> list[MailFault]:
         """All so far, in order."""
-        self._read_on()
-        return self._troubles
+        self._read_journal()
+        return self._mail_faults
 
-    def _read_on(self) -> None:
+    def _read_journal(self) -> None:
         with open(self._journal, "rb") as file:
             file.seek(self._read)
             whole = file.read().rpartition(b"\n")[0]
@@ -107,7 +107,7 @@ class Mailbox:
             for line in whole.decode().split("\n"):
                 at, to, what = line.split(" ", 2)
                 if what.startswith("!"):
-                    self._troubles.append(Trouble(int(at), to, what[1:]))
+                    self._mail_faults.append(MailFault(int(at), to, what[1:]))
                 else:
                     self._arrivals.append(Arrival(int(at), to, what))
 

@@ -1,4 +1,4 @@
-"""Child processes: in a clean environment, on loopback, and always ended and reaped."""
+"""Child processes: started in a clean environment, on loopback, and always ended and reaped."""
 
 import json
 import os
@@ -23,15 +23,15 @@ from lab.harness.figures import Facts
 from lab.harness.machine import alive, descendants
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 60.0  # on a machine that has much else to do; a quiet one needs two
-END_SECONDS = 15.0  # longer than a server gives its open requests; then it is killed
-MEASURE_SECONDS = 30.0  # no measurement is meant to take half as long
-ORPHAN_SECONDS = 3.0  # for whose parent was killed and who must notice it
-LOOK_SECONDS = 0.01
+START_SECONDS = 60.0  # for a busy machine; an idle one needs two
+END_SECONDS = 15.0  # longer than a server waits for its open requests; after that it is killed
+MEASURE_SECONDS = 30.0  # more than twice as long as any measurement should take
+ORPHAN_SECONDS = 3.0  # for a process to notice that its parent was killed
+POLL_SECONDS = 0.01
 
 
 class ChildFailed(Exception):
-    """A child process did not do what it was started for; the reason has the end of its output."""
+    """A child process failed. The message has the last line of its output."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +39,28 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     output: Path
-    """Its standard output and standard error. A file, because nobody need read it while the clock runs."""
+    """Its standard output and standard error. A file, so that no process has to read it during a measurement."""
 
     def text(self) -> str:
         return self.output.read_text(errors="replace")
 
     def wait_for(self, pattern: str) -> str:
-        """Wait until the output has this pattern; its first group. Raises ChildFailed."""
+        """Wait until the output matches this pattern. Returns its first group. Raises ChildFailed."""
         deadline = time.monotonic() + START_SECONDS
         while not (found := re.search(pattern, self.text())):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise self.failure()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         return found[1]
 
-    def result(self, limit: float, meanwhile: Callable[[], object] = lambda: None) -> Facts:
-        """Wait at most `limit` seconds for its end; the last line that is a JSON object. Raises ChildFailed."""
+    def result(self, limit: float, while_running: Callable[[], object] = lambda: None) -> Facts:
+        """Wait at most `limit` seconds for its end. Returns the last JSON object it has printed. Raises ChildFailed."""
         deadline = time.monotonic() + limit
         while self.process.poll() is None:
             if time.monotonic() > deadline:
                 raise ChildFailed(f"{self.name} did not end within {limit:g} s")
-            meanwhile()
-            time.sleep(LOOK_SECONDS)
+            while_running()
+            time.sleep(POLL_SECONDS)
         if self.process.returncode:
             raise self.failure()
         try:
@@ -70,12 +70,15 @@ class Child:
         return facts
 
     def failure(self) -> ChildFailed:
-        last = self.text().strip().splitlines()[-1:] or ["it said nothing"]
+        last = self.text().strip().splitlines()[-1:] or ["no output"]
         return ChildFailed(f"{self.name} (exit status {self.process.poll()}): {last[0]}")
 
 
 class Lab:
-    """Where the children of one run live. `folder` is theirs and goes away with the run."""
+    """Starts the child processes of one run. `folder` is for their files, and is deleted after the run.
+
+    `say` gets the progress of a measurement, as text.
+    """
 
     def __init__(self, folder: Path, say: Callable[[str], object] = lambda _: None) -> None:
         self.folder = folder
@@ -86,10 +89,10 @@ class Lab:
     def child(
         self, command: list[str], name: str, alone: bool = False, seconds: float = END_SECONDS, /, **settings: object
     ) -> Iterator[Child]:
-        """A process that runs as long as the block; `settings` are added to the default settings.
+        """A process that runs as long as the block. `settings` are added to the default settings.
 
-        At the end SIGTERM goes to it and to what it has started; with `alone` only to itself, as it passes it on. It
-        has so many seconds to end.
+        At the end of the block, SIGTERM is sent to its process group; with `alone` only to the process itself, which
+        passes it on. It is killed if it has not ended after `seconds`.
         """
         output = self.folder / f"{next(self._numbers)}-{name}.log"
         with open(output, "wb") as file:
@@ -97,10 +100,10 @@ class Lab:
                 command,
                 cwd=ROOT,
                 env=default_environment(**settings),
-                stdin=subprocess.PIPE,  # the lifeline: closed by the kernel however this process ends
+                stdin=subprocess.PIPE,  # the lifeline: the kernel closes it, even if this process is killed
                 stdout=file,
                 stderr=file,
-                process_group=0,  # Ctrl-C goes to the parent alone
+                process_group=0,  # so that Ctrl-C reaches only this process
             )
         try:
             yield Child(name, process, output)
@@ -108,11 +111,11 @@ class Lab:
             end(process, seconds, alone=alone)
 
     def measure(
-        self, module: str, *options: object, meanwhile: Callable[[], object] = lambda: None, **settings: object
+        self, module: str, *options: object, while_running: Callable[[], object] = lambda: None, **settings: object
     ) -> Facts:
-        """Run a module that measures something and prints JSON."""
+        """Run a module that prints its measurement as JSON. Raises ChildFailed."""
         with self.child(python(module, *options), module, **settings) as child:
-            return child.result(MEASURE_SECONDS, meanwhile)
+            return child.result(MEASURE_SECONDS, while_running)
 
 
 def wait_until_open(child: Child, port: int) -> None:
@@ -123,7 +126,7 @@ def wait_until_open(child: Child, port: int) -> None:
             return
         if child.process.poll() is not None or time.monotonic() > deadline:
             raise child.failure()
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def python(module: str, *options: object) -> list[str]:
@@ -131,35 +134,35 @@ def python(module: str, *options: object) -> list[str]:
 
 
 def default_environment(**settings: object) -> dict[str, str]:
-    """This process's environment with all of the project's settings at their defaults, but for those given.
+    """This process's environment with all settings of the project at their defaults, except those given.
 
-    What is said outright wins over the reader's `.env`, which may have a real mail server in it.
+    The defaults are set explicitly, to override the reader's `.env`, which may name a real mail server.
     """
     fields = Settings.model_fields
     not_ours = {*fields, "makeflags", "mflags", "makeoverrides"}
     environment = {name: value for name, value in os.environ.items() if name.lower() not in not_ours}
     defaults = {name.upper(): str(field.default) for name, field in fields.items() if field.default is not None}
     given = {name: str(value) for name, value in settings.items()}
-    # MAKELEVEL tells common/processes/run.py to look whether its parent is still there.
+    # MAKELEVEL tells common/processes/run.py to check that its parent is alive.
     return environment | defaults | given | {LIFELINE: "1", "MAKELEVEL": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def in_the_way() -> list[str]:
-    """Settings in the reader's `.env` that no default can be put over, because their default is not to be set."""
+def env_overrides() -> list[str]:
+    """Settings in the reader's `.env` that no default can override, because by default they are not set."""
     free = {name for name, field in Settings.model_fields.items() if field.default is None} - {"smtp_url"}
     return sorted(name for name, value in dotenv_values(ROOT / ".env").items() if value and name.lower() in free)
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = END_SECONDS, *, alone: bool = False) -> None:
-    """SIGTERM, and SIGKILL for a child that does not end within the limit; reaped however this is interrupted.
+    """Send SIGTERM, and SIGKILL if the child has not ended after `seconds`. It is reaped even if this is interrupted.
 
-    Returns when its own children are gone too, the services included that it has started in sessions of their own.
+    Returns when its descendants have ended too, including services that it has started in sessions of their own.
     """
     assert process.stdin is not None
     family = descendants(process.pid) if process.poll() is None else []
     try:
         if process.poll() is None:
-            (os.kill if alone else os.killpg)(process.pid, signal.SIGTERM)  # not reaped, so still ours
+            (os.kill if alone else os.killpg)(process.pid, signal.SIGTERM)  # not reaped, so the pid is still ours
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
     finally:
@@ -174,8 +177,8 @@ def end(process: subprocess.Popen[bytes], seconds: float = END_SECONDS, *, alone
 
 
 def still_alive(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Wait so many seconds at most for all of them to end; those that have not."""
+    """Wait at most `seconds` until all of them have ended. Returns those that have not."""
     deadline = time.monotonic() + seconds
     while (left := [process for process in processes if alive(process)]) and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     return left

@@ -1,8 +1,8 @@
-"""`python -m lab.harness.sink`: an SMTP server that drops every mail and remembers its Message-ID and when it came.
+"""`python -m lab.harness.sink`: an SMTP server that drops every email, and records its Message-ID and arrival time.
 
 Prints its port. Two commands are for the experiments: XCOUNT answers `250 <messages so far>`, and XARRIVALS answers
-`<ns> <Message-ID>` of every message, one in each line of its reply; the clock is perf_counter_ns, which all processes
-of a machine share. It believes its clients: commands may come in any order, sizes have no limit.
+`<ns> <Message-ID>` for every message, one per line of its reply. The clock is perf_counter_ns, which all processes of
+a machine share. It trusts its clients: it accepts commands in any order and messages of any size.
 """
 
 import argparse
@@ -29,14 +29,14 @@ _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(\S+)", re.IGNORECASE | re.MULTILI
 
 
 class Sink:
-    """What all sessions share. `latency` in seconds is added to each reply, and so to each round trip."""
+    """What all sessions share. `latency` (seconds) is added to each reply, and so to each round trip."""
 
     def __init__(self, latency: float = 0.0) -> None:
         self.latency = latency
         self.ids: list[bytes] = []
-        """The Message-ID of each message in the order of arrival; empty for a message without one."""
+        """The Message-ID of each message, in the order of arrival; empty if it has none."""
         self.times = array("q")
-        """When each final dot was read: ns, perf_counter_ns."""
+        """When each final dot was read, in ns (perf_counter_ns)."""
 
     async def listen(self, port: int) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -55,11 +55,11 @@ class SinkSession(asyncio.Protocol):
         self._in_message = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
         self._answer(b"220 lab.harness.sink ESMTP\r\n")
 
     def data_received(self, data: bytes) -> None:
-        """Answer all that has come in one write: who pipelines gets the replies together."""
+        """Answer all complete commands in one write, so that pipelined commands get their replies together."""
         self._buffer += data
         replies = []
         while (reply := self._next_reply()) is not None:
@@ -68,7 +68,7 @@ class SinkSession(asyncio.Protocol):
             self._answer(b"".join(replies))
 
     def _next_reply(self) -> bytes | None:
-        """The reply to the next complete command or message in the buffer; None when there is none."""
+        """The reply to the next complete command or message in the buffer; None if there is none."""
         mark = b"\r\n.\r\n" if self._in_message else b"\r\n"
         end = self._buffer.find(mark)
         if end < 0:
@@ -85,7 +85,7 @@ class SinkSession(asyncio.Protocol):
         verb = line[:4]
         if verb == b"DATA":
             self._in_message = True
-            self._buffer[:0] = b"\r\n"  # so that the dot of an empty message stands on a line of its own too
+            self._buffer[:0] = b"\r\n"  # so that the dot of an empty message is on a line of its own too
         if line == b"XCOUNT":
             return b"250 %d\r\n" % len(self._sink.ids)
         if line == b"XARRIVALS":
@@ -114,8 +114,8 @@ async def serve(port: int, latency: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="An SMTP server that drops every mail and counts.")
-    parser.add_argument("--port", type=int, default=0, help="0: any free one, printed")
+    parser = argparse.ArgumentParser(description="An SMTP server that counts every email and drops it.")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port, which is printed")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="added to each round trip")
     options = parser.parse_args()
     run(serve(options.port, options.latency_ms / 1000))

@@ -1,4 +1,4 @@
-"""Where measured mail goes: Postfix's smtp-sink, the fastest, or our own, which knows every Message-ID."""
+"""Mail servers for benchmarks: Postfix's smtp-sink, the fastest, or our own, which records every Message-ID."""
 
 import os
 import re
@@ -13,12 +13,12 @@ from typing import Protocol
 from common.address import free_port
 from lab.harness.processes import Child, Lab, python, wait_until_open
 
-LOOK_SECONDS = 0.05
-QUIET_SECONDS = 0.2  # for a copy that comes after all others
-GIVE_UP_SECONDS = 3.0
+POLL_SECONDS = 0.05
+QUIET_SECONDS = 0.2  # when all emails have arrived: how long to wait for further copies
+GIVE_UP_SECONDS = 3.0  # when emails are missing: how long to wait for them
 
 
-# For a program that knows no lifeline: it ends when the standard input of its shell does.
+# For a program without a lifeline: the shell kills it when the standard input of the shell is closed.
 WITH_LIFELINE = ("/bin/sh", "-c", '"$@" & while read -r _; do :; done; kill $!', "sh")
 
 
@@ -36,19 +36,19 @@ def url_of(sink: CountingSink) -> str:
 
 
 def wait_for_mail(sink: CountingSink, expected: int) -> None:
-    """Wait until so many have arrived and no more come, or until none has come for so long that none will."""
+    """Wait until `expected` emails have arrived and no more come, or until none has come for GIVE_UP_SECONDS."""
     seen, since = -1, time.monotonic()
     while True:
         if (count := sink.count()) != seen:
             seen, since = count, time.monotonic()
         if time.monotonic() - since > (QUIET_SECONDS if count >= expected else GIVE_UP_SECONDS):
             return
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 @dataclass(frozen=True)
 class LabSink:
-    """lab/harness/sink.py as a process of its own."""
+    """lab/harness/sink.py as a separate process."""
 
     port: int
     name: str = "lab.harness.sink"
@@ -57,7 +57,7 @@ class LabSink:
         return int(self._ask("XCOUNT"))
 
     def arrivals(self) -> list[tuple[str, int]]:
-        """The Message-ID and the moment (perf_counter_ns) of each message in the order of arrival, copies included."""
+        """The Message-ID and the time (perf_counter_ns) of each message in the order of arrival, copies included."""
         lines = [line.partition(" ") for line in self._ask("XARRIVALS").split("\n")[:-1]]
         return [(message_id, int(moment)) for moment, _, message_id in lines]
 
@@ -72,7 +72,7 @@ class LabSink:
 
 @dataclass(frozen=True)
 class PostfixSink:
-    """`smtp-sink -c`: it writes its counters after each message, at the cost of one system call."""
+    """`smtp-sink -c`, which writes its counters after each message, at the cost of one system call."""
 
     port: int
     child: Child
@@ -91,14 +91,14 @@ def lab_sink(lab: Lab, latency_ms: float = 0.0) -> Iterator[LabSink]:
 
 @contextmanager
 def fastest_sink(lab: Lab) -> Iterator[CountingSink]:
-    """Postfix's where it is installed, else our own."""
+    """Postfix's smtp-sink if it is installed, else our own."""
     program = smtp_sink_program()
     if program is None:
         with lab_sink(lab) as own:
             yield own
         return
     port = free_port("127.0.0.1", 0)
-    user = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to run as root
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []  # smtp-sink refuses to run as root
     command = [program, "-c", "-m", "1000", *user, f"127.0.0.1:{port}", "1000"]
     with lab.child([*WITH_LIFELINE, *command], "smtp-sink") as child:
         sink = PostfixSink(port, child)

@@ -1,4 +1,4 @@
-"""A strategy as the reader starts it: by `make run-N`, with the embedded Valkey if it needs one."""
+"""A strategy, started as the reader starts it: by `make run-N`, with the embedded Valkey if it needs one."""
 
 import json
 import re
@@ -15,7 +15,7 @@ import psutil
 
 from common.services.service import running
 from lab.harness.machine import alive, descendants
-from lab.harness.processes import LOOK_SECONDS, ROOT, START_SECONDS, Child, ChildFailed, Lab
+from lab.harness.processes import POLL_SECONDS, ROOT, START_SECONDS, Child, ChildFailed, Lab
 
 EMPTY_SECONDS = 30.0
 
@@ -23,7 +23,7 @@ _NAMED = re.compile(r"^\[([a-z ]+) @ (\d+)\]|the ([a-z ]+) @ (\d+) has started$"
 
 
 def strategies(*numbers: int) -> list[int]:
-    """Those of them that are there."""
+    """Those of these strategies that exist."""
     return [number for number in numbers if list(ROOT.glob(f"{number}_*/server.py"))]
 
 
@@ -35,49 +35,49 @@ class Strategy:
     make: Child
 
     def pids(self) -> list[int]:
-        """All processes that `make` has started: the runner, the roles, and the embedded services."""
+        """The pids of all processes that `make` has started: the runner, the roles, and the embedded services."""
         return [process.pid for process in descendants(self.make.process.pid) if alive(process)]
 
     def roles(self) -> dict[int, str]:
-        """Those that have said who they are, by pid, the newest last; and the embedded servers."""
+        """The roles of its running processes by pid, the newest last, as the log names them. Valkey is one of them."""
         named = {int(a or b): x or y for x, a, y, b in _NAMED.findall(self.make.text())}
         for service in ("valkey", "nats"):
             if facts := running(self.data_dir, service):
                 named[facts["pid"]] = service
-        there = set(self.pids())
-        return {pid: name for pid, name in named.items() if pid in there}
+        alive_now = set(self.pids())
+        return {pid: name for pid, name in named.items() if pid in alive_now}
 
     def pid(self, role: str) -> int | None:
-        """Of the process that has this role now; None when there is none."""
+        """The pid of the process that has this role now; None if there is none."""
         return next((pid for pid, name in reversed(self.roles().items()) if name == role), None)
 
     def runner(self) -> int:
-        """The pid of what starts the roles and looks after them: the one child of `make`."""
+        """The pid of the program that starts and supervises the roles: the one child of `make`."""
         [runner] = psutil.Process(self.make.process.pid).children()
         return int(runner.pid)
 
     def redis_url(self) -> str:
-        """Of the embedded Valkey. Raises ChildFailed when there is none."""
+        """The URL of the embedded Valkey. Raises ChildFailed if there is none."""
         if (valkey := running(self.data_dir, "valkey")) is None:
             raise ChildFailed(f"strategy {self.number} has no Valkey")
         return f"redis://127.0.0.1:{valkey['valkey_port']}/0"
 
     def nats_url(self) -> str:
-        """Of the embedded NATS. Raises ChildFailed when there is none."""
+        """The URL of the embedded NATS. Raises ChildFailed when there is none."""
         if (nats := running(self.data_dir, "nats")) is None:
             raise ChildFailed(f"strategy {self.number} has no NATS")
         return f"nats://127.0.0.1:{nats['nats_port']}"
 
     def wait_until_healthy(self) -> None:
-        """Wait until an email could be accepted. Raises ChildFailed."""
+        """Wait until the strategy can accept an email. Raises ChildFailed."""
         deadline = time.monotonic() + START_SECONDS
         while (reason := self.unhealthy()) is not None:
             if time.monotonic() > deadline or self.make.process.poll() is not None:
                 raise ChildFailed(f"strategy {self.number}: {reason}")
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def unhealthy(self) -> str | None:
-        """Why no email could be accepted now; None when one could."""
+        """Why the strategy cannot accept an email now; None if it can."""
         try:
             urlopen(f"http://127.0.0.1:{self.port}/health", timeout=10).close()
         except HTTPError as error:
@@ -93,15 +93,15 @@ class Strategy:
             return facts
 
     def wait_until_empty(self) -> None:
-        """Wait until every accepted email was sent or given up, as far as the strategy knows. Raises ChildFailed."""
+        """Wait until every accepted email was sent or given up, by the strategy's counters. Raises ChildFailed."""
         deadline = time.monotonic() + EMPTY_SECONDS
         while any((stats := self.stats())[gauge] for gauge in ("waiting", "in_flight")):
             if time.monotonic() > deadline:
                 raise ChildFailed(f"strategy {self.number} still has work after {EMPTY_SECONDS:g} s: {stats}")
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def memory(self) -> dict[str, int]:
-        """The resident bytes of each role, several of a name together; `runner` is all that looks after them."""
+        """The resident bytes of each role. `runner` has all other processes that `make` has started."""
         bytes_of: dict[str, int] = {}
         roles = self.roles()
         for pid in self.pids():
@@ -115,7 +115,7 @@ class Strategy:
 
 @contextmanager
 def strategy(lab: Lab, number: int, smtp_url: str, port: int = 0, /, **settings: object) -> Iterator[Strategy]:
-    """All its roles, at this port (0: any free one), with a data folder and a Valkey of their own."""
+    """A strategy with all its roles on this port (0: any free one), with a data folder and a Valkey of its own."""
     with start_strategy(lab, number, smtp_url, port, **settings) as child:
         port = int(child.wait_for(r"listens on http://[^ ]*:(\d+)/\s+send an email"))
         found = Strategy(number, port, data_dir(lab, number), child)
@@ -131,5 +131,5 @@ def start_strategy(
 
 
 def data_dir(lab: Lab, number: int) -> Path:
-    """Who shares it shares the embedded services."""
+    """The data folder. Processes with the same data folder share the embedded services."""
     return lab.folder / f"strategy-{number}"

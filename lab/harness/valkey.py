@@ -1,4 +1,4 @@
-"""A Valkey for one experiment: the embedded one, at a free port, with an empty data folder of its own."""
+"""A Valkey for one experiment: the embedded one, on a free port, with an empty data folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from lab.harness.processes import Lab
 
 @contextmanager
 def valkey(lab: Lab) -> Iterator[str]:
-    """Its URL; as the strategies have it, so every write is on disk before its answer (`appendfsync always`)."""
+    """Yields its URL. It runs as in the strategies: every write is on disk before its answer (`appendfsync always`)."""
     folder = mkdtemp(prefix="valkey-", dir=lab.folder)
     settings = Settings.model_construct(data_dir=lab.folder / folder, valkey_port=0)  # reads no environment
     with Service(settings, "valkey") as service:

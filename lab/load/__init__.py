@@ -1,3 +1,8 @@
-"""Load generators, each a program of its own: http and steady (an open loop) for the web servers, mailer and smtp for
-mail, queue and log for the engines, redis for Redis itself; bare_web is the server to compare with.
+"""Load generators, each a separate program.
+
+http, steady   for the web servers: a closed loop, and a steady rate (an open loop)
+mailer, smtp   for mail servers: our mailer, and the bare SMTP conversation
+queue, log     for the engines of strategies 5 and 6
+redis          for Redis itself
+bare_web       no load generator, but the web server to compare with
 """

@@ -1,7 +1,7 @@
-"""`python -m lab.load.bare_web`: the web servers to compare with. Each answers as a strategy would and does nothing.
+"""`python -m lab.load.bare_web`: the web servers to compare with. Each answers like a strategy, but does no work.
 
-handler   one aiohttp handler on uvloop: what the web server costs before any work
-raw       bytes for bytes, HTTP not even parsed: how fast the load generator can ask
+handler   one aiohttp handler on uvloop: shows what the web server itself costs
+raw       fixed bytes, without parsing HTTP: shows how fast the load generator can send requests
 
 Prints its port.
 """
@@ -43,7 +43,7 @@ async def serve_handler(status: int) -> None:
 
 
 class Raw(asyncio.Protocol):
-    """Answers each end of a head; there are no bodies in what lab/load/http.py asks."""
+    """Answers each end of a request head. The requests of lab/load/http.py have no bodies."""
 
     ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (
         CONTENT_TYPE.encode(),
@@ -52,7 +52,7 @@ class Raw(asyncio.Protocol):
     )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
 
     def data_received(self, data: bytes) -> None:
         if data.endswith(b"\r\n\r\n"):

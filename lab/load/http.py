@@ -1,9 +1,9 @@
-"""`python -m lab.load.http`: an HTTP load generator. N keep-alive connections, each with one request under way.
+"""`python -m lab.load.http`: an HTTP load generator with N keep-alive connections and one request in flight on each.
 
-A closed loop: who waits for an answer asks nothing meanwhile, so times of a server at its limit are flattering, and its
-rate is what it can do. Requests are built beforehand; of an answer only the status, the length and, if asked for, the
-id are read. Prints JSON: answers by status, connections that broke, seconds, answers a second, times in ms; with the
-ids also when each was asked for (perf_counter_ns).
+This is a closed loop: a connection sends no request while it waits for an answer. So the rate is the most that the
+server can do, but the times of a server at its limit look better than they are. Requests are built beforehand. Of an
+answer only the status, the length and, with --ids, the id are read. Prints JSON: answers by status, broken
+connections, seconds, answers per second, times in ms, and with --ids when each email was requested (perf_counter_ns).
 """
 
 import argparse
@@ -26,20 +26,20 @@ from lab.harness.figures import percentile
 TEXT = ("How are you? " * 16)[:200]  # 200 bytes
 RECIPIENTS = 10_000  # more than any cache of addresses holds
 
-# What a load generator reads of an answer.
+# The parts of an answer that a load generator reads.
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 ID = re.compile(rb'"id": *"(<[^"]+>)"')
 LAST = b"onnection: close"
 
 
 def email_requests(port: int, recipients: int = RECIPIENTS) -> list[bytes]:
-    """A request for an email to each of so many recipients."""
+    """The HTTP requests for one email to each recipient."""
     rest = f"Hello/{quote(TEXT)} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
     return [f"GET /reader{n}@example.com/{rest}".encode() for n in range(recipients)]
 
 
 class Load:
-    """What all connections share: what is left to ask, and what was answered."""
+    """What all connections share: the requests that are left, and the answers."""
 
     def __init__(
         self,
@@ -50,15 +50,15 @@ class Load:
         pause: float = 0.0,
         ids: bool = False,
     ) -> None:
-        """Ask `count` times or for so many `seconds`, whichever ends first; with `ids`, keep the ids of the 2xx.
+        """Send `count` requests, or send for `seconds`, whichever ends first. With `ids`, keep the ids of the 2xx.
 
-        `pause` is the mean of the seconds between an answer and the next request of that connection.
+        `pause` is the mean time in seconds between an answer and the next request of that connection.
         """
         self.statuses: Counter[int] = Counter()
         self.broken = 0
         self.times = array("q")  # ns
         self.ids: list[str] | None = [] if ids else None
-        self.asked = array("q")  # ns: when each of the ids was asked for
+        self.asked = array("q")  # ns: when the email with each of the ids was requested
         self._pause = pause
         self._requests = cycle(requests)
         self._left = count
@@ -83,7 +83,7 @@ class Load:
             self.asked.append(asked)
 
     def next_pause(self) -> float:
-        """Of chance, from half to one and a half times the mean: in step with nobody's timer."""
+        """Random, from 0.5 to 1.5 times the mean, so that requests do not align with the server's timers."""
         return self._pause * random.uniform(0.5, 1.5)
 
     def result(self) -> dict[str, Any]:
@@ -99,16 +99,16 @@ class Load:
 
 
 class Client(asyncio.Protocol):
-    """One connection. `closed` is done when it is gone."""
+    """One connection. `closed` is done when the connection is closed."""
 
     def __init__(self, load: Load) -> None:
         self.closed = asyncio.get_running_loop().create_future()
         self._load = load
         self._buffer = b""
-        self._asked = 0  # ns; 0: no request is under way
+        self._asked = 0  # ns; 0: no request is in flight
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
         self._ask()
 
     def _ask(self) -> None:
@@ -125,7 +125,7 @@ class Client(asyncio.Protocol):
         if head < 0:
             return
         length = LENGTH.search(self._buffer, 0, head)
-        if length is None or not self._asked:  # not what this client speaks
+        if length is None or not self._asked:  # an answer without a length, or without a request
             self._transport.abort()
             return
         if len(self._buffer) < head + 4 + int(length[1]):
@@ -148,7 +148,7 @@ class Client(asyncio.Protocol):
 
 
 async def run_load(load: Load, port: int, connections: int) -> None:
-    """Returns when the load is over and all connections are closed. Fails if nobody listens."""
+    """Returns when the load is over and all connections are closed. Raises OSError if no server listens."""
     async with asyncio.TaskGroup() as group:
         for _ in range(connections):
             group.create_task(_stay_connected(load, port))

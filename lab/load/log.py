@@ -1,10 +1,10 @@
 """`python -m lab.load.log lua|streams`: the event log of strategy 6 in the Redis of REDIS_URL, from one process.
 
-rate    append so many events in batches, then claim and commit them in batches
-curve   fill the log up to each size in turn, and measure there: appending, consuming at the end, and in the middle
+With --count it appends events in batches, then claims and commits them in batches. With --sizes it fills the log up to
+each size in turn, and there measures appending, consuming at the end of the log, and consuming in the middle.
 
-Events are as the web server appends them, with 200 bytes of text. Prints JSON: events a second, and the CPU time that
-Redis spends on an event; bytes of memory per event, all keys of the log together.
+Events are like those of the web server, with 200 bytes of text. Prints JSON: events per second, the CPU time that
+Redis spends on an event, and the bytes of memory per event, in all keys of the log together.
 """
 
 import argparse
@@ -30,7 +30,7 @@ CLASSES = {"lua": PartitionedLog, "streams": StreamLog}
 LEASE_SECONDS = 60.0
 SAMPLE = 5_000  # events at each point of the curve
 SAMPLES = 5
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 Facts = dict[str, Any]
 
@@ -60,7 +60,7 @@ class LogLoad:
             count -= len(claimed)
 
     async def plain(self, count: int) -> None:
-        """What plain commands cost there: as many bytes into a list, as many ids into a hash, and out again."""
+        """Plain commands for comparison: add the same bytes to a list and the same ids to a hash, and read the list."""
         keys = [f"lab:plain:{kind}" for kind in ("events", "ids")]
         for start in range(0, count, self._batch):
             ids = [new_id("example.com") for _ in range(self._batch)]
@@ -72,9 +72,9 @@ class LogLoad:
         await self._redis.unlink(*keys)
 
     async def measure(self, count: int, work: Callable[[int], Awaitable[None]]) -> Facts:
-        """Events a second, and Redis's own CPU time for each in µs. Waits while Redis writes its file anew."""
+        """Events per second, and Redis's own CPU time for each in µs. First waits until no AOF rewrite is running."""
         while (await self._redis.info("persistence"))["aof_rewrite_in_progress"]:  # noqa: ASYNC110  another process
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
         before, started = await self._cpu_seconds(), time.perf_counter()
         await work(count)
         seconds = time.perf_counter() - started
@@ -85,16 +85,18 @@ class LogLoad:
         info = await self._redis.info("cpu")
         return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
-    async def let_a_minute_pass(self) -> None:
-        """Forget the ids of sealed partitions, as Redis does a minute later: a log that was filled in one go would
-        otherwise be measured while it forgets all of them at once."""
+    async def forget_old_ids(self) -> None:
+        """Delete the ids of sealed partitions, which expire a minute later anyway.
+
+        The lab fills the log so fast that otherwise all of them would expire at once, during a measurement.
+        """
         async for key in self._redis.scan_iter("eventlog:ids:*", count=1000):
             await self._redis.unlink(key)
         while (await self._redis.info("memory"))["lazyfree_pending_objects"]:  # noqa: ASYNC110  another process
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def bytes_of_keys(self) -> tuple[int, int]:
-        """The memory of all keys of the log; and of those that remember ids for a minute."""
+        """The memory of all keys of the log, and of those that store ids for a minute."""
         total = ids = 0
         async for key in self._redis.scan_iter("eventlog:*", count=1000):
             size = await self._redis.memory_usage(key, samples=0) or 0
@@ -114,15 +116,14 @@ async def rate(load: LogLoad, count: int) -> Facts:
 
 
 async def curve(load: LogLoad, log: Any, sizes: list[int]) -> list[Facts]:
-    """`middle` is a consumer that has been sent to the middle of what is there, `end` one that has read all of it.
-
-    Each is the median of several.
+    """For each size of the log, the cost of an event. `end` is a consumer at the end of the log, `middle` one that is
+    replayed from its middle. Each figure is the median of SAMPLES samples.
     """
-    points, there = [], 0
+    points, appended = [], 0
     await log.claim("reader", 1)
     for size in sizes:
-        await load.append(size - there)
-        await load.let_a_minute_pass()
+        await load.append(size - appended)
+        await load.forget_old_ids()
         found: dict[str, list[Facts]] = {"appending": [], "end": [], "middle": [], "plain": []}
         for _ in range(SAMPLES):
             found["plain"].append(await load.measure(SAMPLE, load.plain))
@@ -134,12 +135,12 @@ async def curve(load: LogLoad, log: Any, sizes: list[int]) -> list[Facts]:
             await log.replay("reader", (middle.opened + middle.last) / 2)
             few = min(SAMPLE, (await log.lag("reader")).waiting)
             found["middle"].append(await load.measure(few, load.consume))
-        points.append({"events": size} | {name: middle_of(facts) for name, facts in found.items()})
-        there = size + SAMPLES * SAMPLE
+        points.append({"events": size} | {name: medians_of(facts) for name, facts in found.items()})
+        appended = size + SAMPLES * SAMPLE
     return points
 
 
-def middle_of(found: list[Facts]) -> Facts:
+def medians_of(found: list[Facts]) -> Facts:
     return {name: median(facts[name] for facts in found) for name in found[0]}
 
 
@@ -159,7 +160,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("log", choices=list(CLASSES))
     parser.add_argument("--count", type=int, default=50_000)
     parser.add_argument("--batch", type=int, default=1000, help="events that are appended or claimed together")
-    parser.add_argument("--sizes", type=int, nargs="*", help="measure a curve: with so many events in the log")
+    parser.add_argument("--sizes", type=int, nargs="*", help="measure with each of these numbers of events in the log")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
-"""`python -m lab.load.mailer`: emails through our mailer, as fast as it goes, to the server of SMTP_URL.
+"""`python -m lab.load.mailer`: send emails through our mailer, as fast as it can, to the server of SMTP_URL.
 
-All settings as a strategy has them; the log too, but nobody reads it. Prints JSON: emails sent (those of the warm-up
-included), seconds and emails a second after the warm-up, times in ms.
+The settings are those of a strategy. The log is written as in a strategy, but discarded. Prints JSON: emails sent
+(including the warm-up), seconds and emails per second after the warm-up, times in ms.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from lab.load.http import TEXT
 
 
 class MailerLoad:
-    """Emails with recipients of their own, so that no cache of addresses helps."""
+    """Sends each email to a different recipient, so that no cache of addresses helps."""
 
     def __init__(self, mailer: Mailer, domain: str) -> None:
         self.times: list[int] = []  # ns
@@ -31,7 +31,7 @@ class MailerLoad:
         self._numbers = count()
 
     async def send_for(self, senders: int, seconds: float) -> float:
-        """Returns the seconds that it took, at least those that were asked for."""
+        """Send for at least `seconds`. Returns the seconds that it took."""
         started = time.perf_counter()
         await asyncio.gather(*[self._send_until(started + seconds) for _ in range(senders)])
         return time.perf_counter() - started
@@ -66,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, float] = {}
     output = sys.stdout
-    with open(os.devnull, "w") as sys.stdout:  # where run() sends the log
+    with open(os.devnull, "w") as sys.stdout:  # because run() sends the log there
         run(send_emails(options.senders, options.seconds, options.warm_up, result), until_stopped=False)
     print(json.dumps(result), file=output)
 

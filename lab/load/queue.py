@@ -1,9 +1,10 @@
-"""`python -m lab.load.queue`: no-op jobs into and out of strategy 5's queue in the Redis of REDIS_URL. Prints JSON.
+"""`python -m lab.load.queue`: no-op jobs for strategy 5's queue in the Redis of REDIS_URL. Prints JSON.
 
-enqueue   so many jobs of 100 bytes, from many callers with one call under way each; "bytes" is what one costs in Redis
-work      works off so many jobs in this process: none does anything
-idle      one job at a time to a worker that waits: the time from the call to the job's first line, p50 and p99
-show      what a look at the queue takes: its length, its age, its first page of jobs (ms)
+enqueue   enqueue COUNT jobs of 100 bytes, from many callers with one call in flight each; "bytes" is the Redis memory
+          of one job
+work      process COUNT jobs in this process
+idle      enqueue one job at a time for an idle worker: the time from the call to the start of the job, p50 and p99
+show      inspect the queue: the time to read its length, its age and its first page of jobs (ms)
 """
 
 import argparse

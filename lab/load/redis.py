@@ -1,7 +1,7 @@
-"""`python -m lab.load.redis`: commands to the Redis of REDIS_URL from many callers, each with one call under way.
+"""`python -m lab.load.redis`: commands to the Redis of REDIS_URL from many callers, each with one call in flight.
 
-With --batched through asynckit/batcher.py, one pipeline for each batch; else one command for each call. Prints JSON:
-calls, seconds, calls a second, times in ms.
+With --batched the calls go through asynckit/batcher.py, one pipeline per batch; otherwise each call is one command.
+Prints JSON: calls, seconds, calls per second, times in ms.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from lab.load.http import TEXT
 
 KINDS = {
     "set": "each value is on disk before its answer",
-    "publish": "nothing is on disk, and nobody is subscribed",
+    "publish": "nothing is on disk, and the channel has no subscriber",
 }
 
 Command = tuple[str, str, bytes]
@@ -38,7 +38,7 @@ class RedisLoad:
         self._numbers = count()
 
     async def run(self, callers: int, seconds: float) -> float:
-        """Returns the seconds that it took."""
+        """Call for at least `seconds`. Returns the seconds that it took."""
         started = time.perf_counter()
         await asyncio.gather(*[self._call_until(started + seconds) for _ in range(callers)])
         return time.perf_counter() - started

@@ -1,7 +1,8 @@
-"""`python -m lab.load.smtp`: a bare SMTP conversation, the most that a correct client can do in this language.
+"""`python -m lab.load.smtp`: a bare SMTP conversation, about the fastest that a correct client in Python can be.
 
-The same two round trips as common/mail/smtp_session.py (RFC 2920: after DATA wait for the 354), but one message built
-beforehand and sent over and over, replies counted by their line ends and hardly read. Prints the JSON of load_mailer.
+It has the same two round trips as common/mail/smtp_session.py (RFC 2920: after DATA wait for the 354). But it builds
+one message beforehand and sends it again and again, and of the replies it only counts the lines. Prints the same JSON
+as lab/load/mailer.py.
 """
 
 import argparse
@@ -28,18 +29,18 @@ def one_message() -> bytes:
 
 
 class Conversation(asyncio.Protocol):
-    """One session. Ends by `deadline` (perf_counter, seconds); `times` takes one figure in ns per message."""
+    """One session. It starts no message after `deadline` (perf_counter, seconds) and adds ns per message to `times`."""
 
     def __init__(self, message: bytes, deadline: float, times: list[int]) -> None:
         self.done = asyncio.get_running_loop().create_future()
         self._message = message
         self._deadline = deadline
         self._times = times
-        self._lines = 1  # so many lines until it is our turn: the greeting
+        self._lines = 1  # reply lines to wait for. The first is the greeting
         self._next = self._hello
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
 
     def data_received(self, data: bytes) -> None:
         if data[:1] not in (b"2", b"3"):
@@ -80,7 +81,7 @@ class Conversation(asyncio.Protocol):
 
 
 async def converse(port: int, sessions: int, seconds: float, message: bytes) -> tuple[list[int], float]:
-    """The time of each message in ns, and the seconds that all took."""
+    """The time of each message in ns, and the total time in seconds."""
     loop = asyncio.get_running_loop()
     times: list[int] = []
     started = time.perf_counter()

@@ -1,18 +1,19 @@
-"""`python -m lab.load.steady`: emails asked for at a steady rate, whatever becomes of them.
+"""`python -m lab.load.steady`: request emails at a steady rate, however slow the answers are.
 
-An open loop. Email number k is due at start + k / rate, whoever still waits for an answer, and its time counts from
-the moment it was due: a server that stands still for a second is charged for all who would have asked meanwhile, not
-for the few that it kept waiting (the fault of closed loops, "coordinated omission"). So as many requests are under
-way as that takes: a connection that has its answer is used again, and when there is none a new one is opened. With
-`--rate 0` it is a closed loop: each of `--clients` asks as soon as it has its answer.
+This is an open loop. Email number k is due at start + k / rate, even if earlier requests still wait for their answers,
+and its time is measured from the moment when it was due. So a server that stops for a second is charged for all
+requests that were due in that second. A closed loop would charge it only for the few that were waiting, a fault known
+as coordinated omission. The number of requests in flight grows as needed: a request uses an idle connection, or opens
+a new one if there is none. With `--rate 0` this is a closed loop: each of `--clients` sends its next request as soon as
+it has its answer.
 
-With `--exact` the asking itself is late by microseconds. Without, by a ms at times, as timers are: that is nothing
-beside a fault, and too much beside an answer that takes half a ms.
+With `--exact` requests are sent microseconds after they are due. Without it they can be a ms late, like any timer. That
+does not matter for faults, but it does for an answer that takes half a ms.
 
-Email k goes to <TAG>-<k>@example.com, so that the mail server's journal says which request an email came from, even if
-that request was never answered. Nothing is repeated.
+Email k goes to <TAG>-<k>@example.com, so that the mail server's journal says which request an email belongs to, even if
+that request was never answered. No request is repeated.
 
-Prints the moment of the start (ns), then lines of JSON with figures so far, in the end one with everything.
+Prints the start time (ns), then lines of JSON with the figures so far, and at the end one line with all results.
 """
 
 import argparse
@@ -31,14 +32,14 @@ from lab.harness.figures import percentile
 from lab.load.http import ID, LAST, LENGTH
 
 TEXT = quote("How are you?")
-FIGURES_SECONDS = 0.1  # between two lines
-RECENT = 200  # answers that the figures so far are made of
-CLIENTS = 10  # of a closed loop, unless told otherwise
-MOST = 1000  # requests under way in an open loop, so that open files suffice
-FILES = MOST + 24
-# uvloop's timers have steps of 1 ms. With `--exact` the last moment before an email is due is spent in asking the clock
-# again and again, but no more than a tenth of the time: the server needs its core. So above 100 emails a second the
-# timer shows again, the more the faster they come.
+FIGURES_SECONDS = 0.1  # between two lines of figures
+RECENT = 200  # answers that count for these figures
+CLIENTS = 10  # of a closed loop, by default
+MAX_IN_FLIGHT = 1000  # requests in an open loop, so that there are enough open files
+FILES = MAX_IN_FLIGHT + 24
+# uvloop's timers have steps of 1 ms. With `--exact` the generator reads the clock in a loop just before an email is
+# due. It spends at most a tenth of the time in that loop, because the server needs the core. So above 100 emails per
+# second the timer's steps become visible again.
 SPIN_NS, SPIN_SHARE = 1_500_000, 0.1
 
 Record = tuple[int, int, int, int, int, str]
@@ -46,12 +47,12 @@ Record = tuple[int, int, int, int, int, str]
 
 
 class Steady:
-    """What is due next, who is free to ask for it, and what was answered."""
+    """Sends the requests when they are due, and records the answers."""
 
     def __init__(
         self, port: int, rate: float, tag: str, query: str, limit: int | None, timeout: float, *, exact: bool = False
     ) -> None:
-        """`rate` in emails a second, `limit` in emails; who has no answer after `timeout` seconds gives up."""
+        """`rate` is in emails per second, `limit` in emails. A request fails if it has no answer after `timeout` s."""
         self.records: list[Record] = []
         self.asked = self.accepted = 0
         self.start = time.perf_counter_ns()
@@ -66,10 +67,10 @@ class Steady:
         self._stopped = asyncio.Event()
         self._idle: list[Connection] = []
         self._late: list[int] = []
-        self._under_way = 0  # at most
+        self._max_in_flight = 0  # the highest number of requests in flight so far
 
     async def run(self, clients: int) -> None:
-        """Until all have been asked for, or until `stop`. At most so many requests are under way at a time."""
+        """Returns when all requests have been answered, or after `stop`. At most `clients` requests are in flight."""
         free, could_ask = asyncio.Semaphore(clients), 0
         async with asyncio.TaskGroup() as group:
             for number in self._numbers:
@@ -80,17 +81,17 @@ class Steady:
                     break
                 asked = time.perf_counter_ns()
                 if all_wait:
-                    could_ask = asked  # what is late until now is the server's doing
+                    could_ask = asked  # the delay until now was caused by the server
                 if due:
                     self._late.append(asked - max(due, could_ask))
                 self.asked += 1
-                self._under_way = max(self._under_way, self.asked - len(self.records))
+                self._max_in_flight = max(self._max_in_flight, self.asked - len(self.records))
                 group.create_task(self._ask(number, due or asked, asked)).add_done_callback(lambda _: free.release())
         for connection in self._idle:
             connection.close()
 
     def stop(self) -> None:
-        """Ask for nothing new."""
+        """Send no more requests."""
         self._stopped.set()
 
     async def _ask(self, number: int, due: int, asked: int) -> None:
@@ -109,13 +110,13 @@ class Steady:
         self.records.append((number, due, asked, answered, status, found[1].decode() if found else ""))
 
     async def _wait_for(self, number: int) -> int:
-        """The moment when this number is due, once it has come; 0 in a closed loop."""
+        """Wait until this email is due. Returns when it was due, in ns; 0 in a closed loop."""
         if not self._interval:
             return 0
         due = self.start + round(number * self._interval)
         while (left := due - time.perf_counter_ns()) > 0 and not self._stopped.is_set():
             if left <= self._spin:
-                await asyncio.sleep(0)  # answers are read meanwhile
+                await asyncio.sleep(0)  # lets the event loop read answers
                 continue
             with suppress(TimeoutError):
                 async with asyncio.timeout((left - self._spin) / 1e9):
@@ -136,13 +137,13 @@ class Steady:
             "records": sorted(self.records),
             "seconds": seconds,
             **{f"late_p{p}_ms": percentile(self._late, p) / 1e6 if self._late else 0.0 for p in (50, 99)},
-            "under_way": self._under_way,
+            "max_in_flight": self._max_in_flight,
             "cpu": (time.process_time() - self._cpu) / seconds,
         }
 
 
 class Connection:
-    """HTTP/1.1, kept alive as long as the server likes."""
+    """An HTTP/1.1 connection, kept alive until the server closes it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -150,7 +151,7 @@ class Connection:
         self._writer: asyncio.StreamWriter | None = None
 
     async def ask(self, path: str) -> tuple[int, bytes]:
-        """The status and the body. Raises OSError or EOFError when the connection breaks: the answer is unknown."""
+        """The status and the body. Raises OSError or EOFError when the connection breaks before the answer."""
         if self._writer is None or self._reader is None or self._reader.at_eof():
             self.close()
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -185,7 +186,7 @@ async def run_steadily(steady: Steady, clients: int) -> None:
 
 
 def allow_open_files() -> None:
-    """As many as a full open loop needs, where the system lets us: macOS starts with 256."""
+    """Raise the limit of open files to what a full open loop needs, if the system allows it. macOS starts with 256."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < FILES:
         most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
@@ -195,24 +196,23 @@ def allow_open_files() -> None:
 async def main() -> None:
     parser = argparse.ArgumentParser(description="An HTTP load generator with a steady rate.")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--rate", type=float, required=True, help="emails a second; 0: as fast as the clients can")
-    parser.add_argument(
-        "--clients", type=int, help=f"requests in flight at most; default: {CLIENTS}, or {MOST} at a rate"
-    )
+    parser.add_argument("--rate", type=float, required=True, help="emails per second; 0: as fast as the clients can")
+    clients = f"maximum of requests in flight; default: {CLIENTS}, or {MAX_IN_FLIGHT} at a rate"
+    parser.add_argument("--clients", type=int, help=clients)
     parser.add_argument("--count", type=int, help="emails; default: until SIGTERM")
     parser.add_argument("--tag", default="reader", help="the beginning of the recipients' names")
     parser.add_argument("--query", default="", help="?wait=5")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds")
-    parser.add_argument("--exact", action="store_true", help="late by microseconds, for up to a tenth of a core")
+    parser.add_argument("--exact", action="store_true", help="send within microseconds, with up to a tenth of a core")
     options = parser.parse_args()
     if options.exact and not options.rate:
-        parser.error("--exact has a meaning only at a --rate")
+        parser.error("--exact needs a --rate")
     if options.clients is not None and options.clients < 1:
         parser.error("--clients must be at least 1")
     allow_open_files()
     about = (options.port, options.rate, options.tag, options.query, options.count, options.timeout)
     steady = Steady(*about, exact=options.exact)
-    await run_steadily(steady, options.clients or (MOST if options.rate else CLIENTS))
+    await run_steadily(steady, options.clients or (MAX_IN_FLIGHT if options.rate else CLIENTS))
     print(json.dumps(steady.result()))
 
 

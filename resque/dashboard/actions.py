@@ -1,6 +1,6 @@
-"""What the buttons do. Only by POST, only with the token of a page; then the browser is led back to the page.
+"""The actions of the buttons: only by POST with the token of a page, followed by a redirect back to the page.
 
-What it then reads there is one of our own sentences: nothing that was posted comes back as text.
+The page then shows one of the sentences below; it never repeats a value that was posted.
 """
 
 from urllib.parse import urlencode
@@ -13,23 +13,23 @@ from ..failed import CannotRequeue, NotThere
 from .parts import PARTS, PATH, number
 
 SENTENCES = {
-    "paused": "The queue is paused. Jobs that are in progress continue.",
+    "paused": "The queue is paused. Jobs in flight continue.",
     "resumed": "The queue is resumed.",
     "retried": "The job is back in its queue.",
     "removed": "The job is removed.",
     "retried-all": "{count} jobs are back in their queues.",
-    "retried-some": "{count} jobs are back in their queues. The others cannot be retried; each says why.",
+    "retried-some": "{count} jobs are back in their queues. The others cannot be retried; each one says why.",
     "removed-all": "{count} failed jobs are removed.",
     "ran": "The job is in its queue now.",
     "gone": "Nothing has changed: the job was no longer there.",
-    "unfit": "Nothing has changed: there is no job in it that a queue could take.",
+    "unfit": "Nothing has changed: it is not a valid job.",
 }
 SECONDS = {"300": 300.0, "3600": 3600.0, "": None}
-"""How long a pause may be said to last; without a number, until somebody resumes it."""
+"""The lengths of a pause in seconds; None: until it is resumed."""
 
 
 def notice(request: web.Request) -> str:
-    """What the action that led here has done."""
+    """What the action that redirected here has done."""
     count = number(request.query.get("count"), 0)
     return SENTENCES.get(request.query.get("done", ""), "").format(count=f"{count:,}")
 
@@ -41,7 +41,7 @@ async def _form(request: web.Request) -> dict[str, str]:
 
 
 def _back(request: web.Request, page: str, done: str, **query: str | int) -> web.Response:
-    """303: the browser asks for the page by GET, so that to reload it repeats nothing."""
+    """303: the browser gets the page, so that reloading it does not repeat the action."""
     return web.Response(
         status=303, headers={"Location": f"{request.app[PATH]}/{page}?{urlencode({'done': done, **query})}"}
     )
@@ -81,7 +81,7 @@ async def remove(request: web.Request) -> web.Response:
 
 
 def _place(form: dict[str, str]) -> dict[str, int]:
-    """The page of the list on which the button was."""
+    """The page of the failed list on which the button was."""
     before = number(form.get("before"), 0)
     return {"before": before} if before else {}
 
@@ -100,7 +100,7 @@ async def remove_all(request: web.Request) -> web.Response:
 async def run_now(request: web.Request) -> web.Response:
     form = await _form(request)
     try:
-        await request.app[PARTS].delayed.run_now(*_planned(form))
+        await request.app[PARTS].delayed.run_now(*_fields_of_delayed(form))
     except NotThere:
         return _back(request, "delayed", "gone")
     except CannotRequeue:
@@ -111,11 +111,11 @@ async def run_now(request: web.Request) -> web.Response:
 async def remove_delayed(request: web.Request) -> web.Response:
     form = await _form(request)
     try:
-        await request.app[PARTS].delayed.remove(*_planned(form))
+        await request.app[PARTS].delayed.remove(*_fields_of_delayed(form))
     except NotThere:
         return _back(request, "delayed", "gone")
     return _back(request, "delayed", "removed")
 
 
-def _planned(form: dict[str, str]) -> tuple[int, str, int]:
+def _fields_of_delayed(form: dict[str, str]) -> tuple[int, str, int]:
     return number(form.get("second"), 0), form.get("id", "?"), number(form.get("place"), 0)

@@ -1,4 +1,4 @@
-"""The application: its parts, its routes, and what it says while Redis is away."""
+"""The application: its routes, and the answer while Redis is unreachable."""
 
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -18,8 +18,8 @@ log = OncePerSecond(logging.getLogger(__name__))
 
 
 def dashboard(url: str, namespace: str = "resque", path: str = "/resque") -> web.Application:
-    """The pages as an application, to be mounted at `path` of one that refuses requests of other sites."""
-    app = web.Application(middlewares=[_tell_when_redis_is_away])
+    """The pages. Mount this at `path` of an application that rejects cross-site requests (common/http/guard.py)."""
+    app = web.Application(middlewares=[_answer_redis_error])
     app[PATH] = path
     enable_event_streams(app)
     app.cleanup_ctx.append(_connected(url, namespace))
@@ -53,13 +53,16 @@ def _connected(url: str, namespace: str) -> Callable[[web.Application], AsyncIte
 
 
 @web.middleware
-async def _tell_when_redis_is_away(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _answer_redis_error(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except RedisError as error:
         log.warning("the dashboard cannot be shown: %s", describe(error))
         response = page(
-            request, "away.html", reason=describe(error), path=request.path if request.method == hdrs.METH_GET else ""
+            request,
+            "unavailable.html",
+            reason=describe(error),
+            path=request.path if request.method == hdrs.METH_GET else "",
         )
         response.set_status(503)
         return response

@@ -1,4 +1,4 @@
-"""The charts of the last ten minutes as what an SVG is made of: the template draws them, in the colours of the page."""
+"""The charts of the last ten minutes as shapes of an SVG, which the template draws in the colours of the page."""
 
 import math
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from .. import show
 from ..keys import CHART_SECONDS
-from ..observe import Moment
+from ..states import Moment
 
-WIDTH, HEIGHT = 440, 130  # of the drawing, in units of its own
+WIDTH, HEIGHT = 440, 130  # of the drawing, in SVG units
 NICE = (1, 2, 5, 10)
 
 
@@ -25,12 +25,12 @@ class Bar:
 class Line:
     kind: str
     points: str
-    """As in SVG's polyline."""
+    """The `points` of an SVG polyline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A line across, and what it stands for."""
+    """A horizontal line and its label."""
 
     y: float
     label: str
@@ -39,17 +39,17 @@ class Mark:
 @dataclass(frozen=True, slots=True)
 class Chart:
     summary: str
-    """The whole in a sentence, for those who do not see it."""
+    """The chart in one sentence, also for screen readers."""
     marks: list[Mark]
     bars: list[Bar]
     lines: list[Line]
     head: Sequence[str]
     rows: list[tuple[str, ...]]
-    """The same as a table, by the minute."""
+    """The same data as a table, one row a minute."""
 
 
 def throughput(moments: Sequence[Moment]) -> Chart:
-    """Jobs a second, in steps of ten seconds: succeeded, then retried and failed on top."""
+    """Jobs per second, in steps of ten seconds: succeeded, with retried and failed stacked on top."""
     most = max((m.succeeded + m.retried + m.failed for m in moments), default=0) / CHART_SECONDS
     top = _nice(most)
     width = WIDTH / max(1, len(moments))
@@ -83,9 +83,7 @@ def throughput(moments: Sequence[Moment]) -> Chart:
 
 
 def waiting_times(moments: Sequence[Moment]) -> Chart:
-    """How long jobs had waited when they were done: half of them at most so long, and 95 of 100, on a logarithmic
-    scale from 1 ms.
-    """
+    """The median and the 95th percentile of the time that jobs had waited, on a logarithmic scale from 1 ms."""
     waits = [(number, moment.waited(50), moment.waited(95)) for number, moment in enumerate(moments)]
     longest = max((high for _, _, high in waits if high is not None), default=0.0)
     decades = min(9, max(3, math.ceil(math.log10(max(longest, 0.001) * 1000))))
@@ -103,7 +101,7 @@ def waiting_times(moments: Sequence[Moment]) -> Chart:
             lines.append(Line(kind, " ".join(f"{(n + 0.5) * step:.1f},{y(value)}" for n, value in run)))
             bars += [Bar(kind, round((n + 0.5) * step - 1.5, 1), y(value) - 1.5, 3, 3) for n, value in run]
     total = _together(moments)
-    summary = "No job has succeeded in the last ten minutes, or none whose id tells when it was made."
+    summary = "In the last ten minutes no job has succeeded, or none whose id says when it was made."
     if total.waits:
         summary = (
             f"The last ten minutes: half of the jobs had waited at most {show.duration(total.waited(50))}, "
@@ -118,7 +116,7 @@ def waiting_times(moments: Sequence[Moment]) -> Chart:
 
 
 def _runs(points: Sequence[tuple[int, float]]) -> list[list[tuple[int, float]]]:
-    """What belongs together: a line across a time of which nothing is known would be a lie."""
+    """The points in runs without gaps: no line is drawn across a time without data."""
     runs: list[list[tuple[int, float]]] = []
     for number, value in points:
         if not runs or runs[-1][-1][0] != number - 1:

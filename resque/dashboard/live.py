@@ -1,4 +1,4 @@
-"""The figures, live: a page with script is told when they have changed, and then asks for itself again."""
+"""Live figures: a page with JavaScript gets an event when they have changed, and then fetches itself again."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ LOOK_SECONDS = 0.5
 
 
 async def figures(parts: Parts) -> dict[str, Any]:
-    """The few numbers that tell how it goes. Their cost does not grow with what waits."""
+    """The key figures. Their cost does not grow with the number of waiting jobs."""
     observer, keys = parts.observer, parts.keys
     waiting, queues = await parts.queue.scripts("waiting", [keys.queues], keys.queue(""))
     delayed, more = await observer.delayed()
@@ -37,6 +37,6 @@ async def events(request: web.Request) -> web.StreamResponse:
         try:
             return orjson.dumps(await figures(parts) | {"totals": await parts.observer.totals()})
         except RedisError as error:
-            return orjson.dumps({"away": describe(error)})
+            return orjson.dumps({"unavailable": describe(error)})
 
     return await event_stream(request, look, LOOK_SECONDS)

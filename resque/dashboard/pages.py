@@ -1,4 +1,4 @@
-"""The pages: each asks for what it shows and for nothing else, however much is there."""
+"""The pages. Each reads only what it shows."""
 
 from itertools import groupby
 
@@ -7,7 +7,7 @@ from aiohttp import web
 from .. import show
 from ..housekeeping import LEADER
 from ..items import Item
-from ..observe import WorkerState
+from ..states import WorkerState
 from ..wire import BadJob, Job, read_job
 from . import actions, live
 from .charts import throughput, waiting_times
@@ -49,7 +49,7 @@ async def queues(request: web.Request) -> web.Response:
 
 
 async def jobs(request: web.Request) -> web.Response:
-    """Of one queue, the oldest first; `from` is a place in it, so a page moves on while workers take from its head."""
+    """The jobs of one queue, the oldest first. `from` is an index, so the page shifts while workers claim jobs."""
     parts, name = request.app[PARTS], request.query.get("name", "")
     start = number(request.query.get("from"), 0)
     [state] = await parts.observer.states([name])
@@ -67,9 +67,9 @@ async def jobs(request: web.Request) -> web.Response:
 
 
 def _job(item: Item, queue: str) -> Job | str:
-    """The job, or why it cannot be shown as one."""
+    """The job, or why it cannot be shown."""
     if not item.whole:
-        return f"{show.size(item.size)}, of which this is the beginning"
+        return f"{show.size(item.size)}; this is the beginning"
     try:
         return read_job(item.text, queue)
     except BadJob as error:
@@ -109,7 +109,7 @@ async def failed(request: web.Request) -> web.Response:
 
 
 async def workers(request: web.Request) -> web.Response:
-    """Those that work or give no sign of life one by one; of the idle ones, how many there are in each process."""
+    """Busy and silent workers one by one; for idle workers, only how many each process has."""
     parts = request.app[PARTS]
     states = await parts.observer.workers(WORKERS_ON_A_PAGE + 1)
     shown = states[:WORKERS_ON_A_PAGE]
@@ -128,6 +128,6 @@ async def workers(request: web.Request) -> web.Response:
 
 
 def _process(state: WorkerState) -> tuple[str, str]:
-    """Slots of one process are workers of one name, with +1, +2 … behind it."""
+    """The process and queues of a worker: the slots of a process have its name followed by +1, +2, …"""
     name = state.id.removesuffix(f":{state.queues}")
     return name.partition("+")[0], state.queues

@@ -1,4 +1,4 @@
-"""What the pages and the actions share: the parts of the queue, and how a page is made."""
+"""What pages and actions share: the objects that read and change the queue, and the rendering of a page."""
 
 import re
 from dataclasses import dataclass
@@ -55,5 +55,5 @@ def page(request: web.Request, template: str, **values: object) -> web.Response:
 
 
 def number(text: str | None, otherwise: int) -> int:
-    """A whole number from a query or a form; what is none, or too large to mean anything, counts as not given."""
+    """A whole number from a query or a form; `otherwise` if it is missing, not a number or too large."""
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,15}", text) else otherwise

@@ -1,10 +1,11 @@
-"""The doctor: do the keys still fit together, and does Redis keep what it has taken? Tells, and mends what is safe.
+"""The doctor: checks that the keys are consistent and that Redis's settings are safe, and repairs what is safe to
+repair.
 
-A program that changes two keys by two commands leaves half of the change behind when it dies between them. A repair
-never throws away a job: a job that no worker holds goes to the failed list. Each repair checks its keys again in the
-transaction that changes them, and does nothing if they have changed since.
+A program that changes two keys with two commands and dies in between leaves them inconsistent. A repair never discards
+a job: a job that no worker holds goes to the failed list. Each repair checks its keys again in the transaction that
+changes them, and does nothing if they have changed in the meantime.
 
-This alone looks through everything (walk.py): it takes its time, and holds up nobody for long.
+Only the doctor reads all keys (scan.py). It takes long on a large Redis, but never blocks it for long.
 """
 
 from collections.abc import AsyncIterator
@@ -29,7 +30,7 @@ class Doctor:
         self._keys = keys
 
     async def examine(self) -> list[Finding]:
-        """All that is wrong; [] when nothing is."""
+        """All problems found; [] if there are none."""
         examination = Examination(self._redis, self._keys)
         await examination.walk()
         findings = [Finding(text, "the server's settings") for text in await shortcomings(self._redis)]

@@ -1,4 +1,4 @@
-"""What is in the lists: queues that nobody looks into, things that are no jobs, records that break a dashboard."""
+"""Checks the content of lists: queues without a worker, invalid jobs, records that break a dashboard, counters."""
 
 import re
 from collections import Counter
@@ -8,40 +8,40 @@ from typing import Any
 
 import orjson
 
+from ..dates import moment_of
 from ..failed import read_failure
 from ..items import Item, Items
-from ..observe import moment_of
 from ..scripts import Scripts
 from ..show import bytes_as_text
 from ..wire import BadJob, Job, exact_member, job_of, read_job
 from .finding import Finding, Repair, things
 from .scan import Examination
-from .workers import listened_to
+from .workers import served_queues
 
 Counted = dict[str, set[bytes]]
-"""Key -> the jobs that it counts and that were met nowhere yet."""
+"""Key -> the jobs that it counts and that were not found so far."""
 
 
 async def examine(examination: Examination) -> AsyncIterator[Finding]:
     keys, seen = examination.keys, examination.seen
     items = Items(examination.redis, Scripts(examination.redis))
     counted: Counted = {key: set(await examination.fields(key)) for key in (keys.attempts, keys.crashes)}
-    names, patterns = await examination.members(keys.queues), await listened_to(examination)
+    names, patterns = await examination.members(keys.queues), await served_queues(examination)
     for name in sorted(seen.queues):
         if name not in names and examination.is_sound(keys.queues):
             yield Finding(
-                "jobs wait in a queue that is not among the queues: nobody who asks for those looks into it",
+                "jobs wait in a queue that is missing in queues: workers that read that list do not find it",
                 examination.name(b"queue", name),
                 "add its name to queues",
                 _naming(examination, name),
             )
-        if not _is_listened_to(name, patterns):
-            yield Finding("jobs wait here, and no live worker listens to this queue", examination.name(b"queue", name))
+        if not _is_served(name, patterns):
+            yield Finding("jobs wait here, and no live worker serves this queue", examination.name(b"queue", name))
         for flaw, number in (
             await _read_through(items, examination.key(b"queue", name), counted, bytes_as_text(name))
         ).items():
             yield Finding(
-                f"{things(number, 'thing is', 'things are')} no job ({flaw}): our workers set it aside, Node loses it",
+                f"{things(number, 'invalid job', 'invalid jobs')} ({flaw}), which our workers set aside and Node loses",
                 examination.name(b"queue", name),
             )
     delayed_flaws: Counter[str] = Counter()
@@ -49,7 +49,7 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
         delayed_flaws += await _read_through(items, keys.delayed(second).encode(), counted, needs_queue=True)
     for flaw, number in delayed_flaws.items():
         yield Finding(
-            f"{things(number, 'thing is', 'things are')} no job ({flaw}): our workers set it aside, Ruby loses it",
+            f"{things(number, 'invalid job', 'invalid jobs')} ({flaw}), which our workers set aside and Ruby loses",
             keys.key("delayed:…"),
         )
     for worker in seen.workers:
@@ -58,14 +58,17 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
         yield finding
     for key, left in counted.items():
         if left:
-            yield Finding(f"counts {things(len(left), 'job', 'jobs')} that nobody has: done elsewhere, or removed", key)
+            yield Finding(
+                f"counts {things(len(left), 'job', 'jobs')} that no longer exist: finished or removed elsewhere",
+                key,
+            )
     for counter in (keys.processed(), keys.failures()):
         value = await examination.redis.get(counter) if examination.is_sound(counter) else None
         if value is not None and not re.fullmatch(rb"-?\d{1,18}", value):
-            yield Finding("is no number: a worker could settle no job", counter)
+            yield Finding("is not a number: Ruby's workers could not settle a job", counter)
 
 
-def _is_listened_to(name: bytes, patterns: Collection[str]) -> bool:
+def _is_served(name: bytes, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(bytes_as_text(name), pattern) for pattern in patterns)
 
 
@@ -79,7 +82,7 @@ def _naming(examination: Examination, name: bytes) -> Repair:
 async def _read_through(
     items: Items, key: bytes, counted: Counted, queue: str = "", *, needs_queue: bool = False
 ) -> Counter[str]:
-    """How many things in a list are no jobs, by their flaw."""
+    """How many invalid jobs are in a list, by their flaw."""
     flaws: Counter[str] = Counter()
     async for item in items.all(key):
         if not item.whole:
@@ -120,19 +123,19 @@ async def _failures(examination: Examination, items: Items) -> AsyncIterator[Fin
 
 
 def _flaw(item: Item) -> str:
-    """What of a record breaks a dashboard of Ruby's or Node's scheduler, or keeps it from being tried again; or ""."""
+    """Why a record breaks Ruby's dashboard or Node's scheduler, or why it cannot be retried; "" if it is fine."""
     if not item.whole:
         return ""
     try:
         members: Any = orjson.loads(item.text)
     except orjson.JSONDecodeError:
-        return "not JSON, and Ruby's page of failures is an error while it is there"
+        return "not JSON; Ruby's page of failures shows an error until it is removed"
     if not isinstance(members, dict):
-        return "no JSON object, and Ruby's page of failures is an error while it is there"
+        return "not a JSON object; Ruby's page of failures shows an error until it is removed"
     if not isinstance(members.get("failed_at"), str) or moment_of(members["failed_at"]) is None:
-        return "no date that Ruby reads, and its page of failures is an error while it is there"
+        return "no date that Ruby can read; its page of failures shows an error until it is removed"
     if not isinstance(members.get("backtrace"), list) or not isinstance(members.get("worker"), str):
-        return "no list as backtrace, or no worker: Ruby's page or Node's scheduler stumbles over it"
+        return "the backtrace is not a list, or the worker is missing: Ruby's page or Node's scheduler fails on it"
     failure = read_failure(item)
     flaw = "" if failure.retried else failure.flaw.partition(":")[0]
-    return f"cannot be tried again, because {flaw}" if flaw else ""
+    return f"cannot be retried, because {flaw}" if flaw else ""

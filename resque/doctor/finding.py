@@ -1,4 +1,4 @@
-"""What an examination has found, and how it would be repaired."""
+"""A problem that the doctor has found, and its repair."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ class Finding:
     what: str
     key: str
     remedy: str = ""
-    """What the repair would do; "" if a person must decide."""
+    """What the repair would do; "" if an operator must decide."""
     repair: Repair | None = field(default=None, repr=False, compare=False)
-    """Does it. False: something has changed meanwhile, and nothing was done."""
+    """Repairs it. Returns False if the keys have changed in the meantime; then nothing was done."""
 
 
 async def done(pipeline: Any) -> bool:
-    """Execute a transaction; False if something that it watches has changed."""
+    """Execute a transaction; False if a watched key has changed."""
     try:
         await pipeline.execute()
     except WatchError:

@@ -1,4 +1,4 @@
-"""A walk over all keys, by SCAN: what there is, and what is of another type than it should be."""
+"""Scans all keys: which exist, and which have the wrong type."""
 
 import re
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from ..answers import redis_time
 from ..keys import Keys
 from ..show import bytes_as_text
 
@@ -30,6 +31,7 @@ TYPES = {
     "py:seen:before": "set",
     "py:unreadable": "list",
     "py:totals": "hash",
+    "py:written": "string",
     "py:cron": "hash",
 }
 FAMILIES = {
@@ -46,30 +48,30 @@ FAMILIES = {
 
 @dataclass(slots=True)
 class Seen:
-    """What the walk has found, without the namespace."""
+    """The keys that the scan has found, without the namespace."""
 
     queues: set[bytes] = field(default_factory=set)
     delayed: set[int] = field(default_factory=set)
     workers: set[bytes] = field(default_factory=set)
-    """The ids of which there is a record, or a date."""
+    """The ids of workers with a record or a start date."""
     pings: set[bytes] = field(default_factory=set)
     timestamps: list[bytes] = field(default_factory=list)
     wrong: dict[bytes, tuple[str, str]] = field(default_factory=dict)
-    """Key -> type that it has, type that it should have."""
+    """Key -> its type, the type that it should have."""
 
 
 class Examination:
-    """What the examinations look at: Redis, the keys that were seen, and the time by Redis's clock."""
+    """What the checks read: Redis, the keys that the scan found, and the time by Redis's clock."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
-        self.redis: Any = redis  # its types do not know that answers are bytes here
+        self.redis: Any = redis  # its types say that answers may be str
         self.keys = keys
         self.seen = Seen()
         self.now = 0.0
         self._prefix = f"{keys.namespace}:".encode()
 
     async def walk(self) -> None:
-        self.now = float((await self.redis.time())[0])
+        self.now = float(int(await redis_time(self.redis)))
         self.seen = Seen()
         pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", self._prefix) + b"*"
         cursor = 0
@@ -79,12 +81,12 @@ class Examination:
             for key in found:
                 pipeline.type(key)
             for key, kind in zip(found, await pipeline.execute(), strict=True):
-                _sort_in(self.seen, key[len(self._prefix) :], kind.decode())
+                _classify(self.seen, key[len(self._prefix) :], kind.decode())
             if not cursor:
                 return
 
     def is_sound(self, key: str) -> bool:
-        """Whether it is of the right type, or not there."""
+        """Whether the key has the right type or does not exist."""
         return key.encode().removeprefix(self._prefix) not in self.seen.wrong
 
     async def members(self, key: str) -> set[bytes]:
@@ -97,20 +99,20 @@ class Examination:
         return dict(await self.redis.zrange(key, 0, -1, withscores=True)) if self.is_sound(key) else {}
 
     def key(self, *parts: bytes) -> bytes:
-        """As in keys.py, of any bytes."""
+        """A key as in keys.py, from any bytes."""
         return self._prefix + b":".join(parts)
 
     def name(self, *parts: bytes) -> str:
-        """The same as a text."""
+        """The same key as a string."""
         return bytes_as_text(self.key(*parts))
 
 
-def _sort_in(seen: Seen, name: bytes, kind: str) -> None:
-    """What a key is, by its name."""
+def _classify(seen: Seen, name: bytes, kind: str) -> None:
+    """Sort a key into `seen` by its name and type."""
     wanted = TYPES.get(name.decode(errors="replace"))
     if wanted is None:
         if name.startswith(b"delayed:"):
-            wanted = "list" if is_second(name[8:]) else None  # resque-scheduler keeps a hash among them
+            wanted = "list" if is_second(name[8:]) else None  # resque-scheduler stores a hash under this prefix
         else:
             wanted = next((kind for family, kind in FAMILIES.items() if name.startswith(family.encode())), None)
     if wanted is None:

@@ -1,10 +1,10 @@
-"""Delayed jobs: the schedule, the lists of its seconds, what says where a job waits; the locks of those who promote."""
+"""Checks delayed jobs: the schedule, the lists of its seconds, the `timestamps:` sets, the leaders' locks, and cron."""
 
 from collections.abc import AsyncIterator
 
+from ..cron import BadSchedule, read_schedule
 from ..housekeeping import LEADER
 from ..observe import Observer
-from ..schedules import BadSchedule, read_schedule
 from ..show import bytes_as_text
 from .finding import Finding, Repair, done
 from .scan import Examination, is_second
@@ -23,25 +23,25 @@ async def _schedule(examination: Examination) -> AsyncIterator[Finding]:
     scores = await examination.scores(keys.schedule)
     for second in sorted(planned):
         if (score := scores.get(str(second).encode())) != second:
-            what = "these jobs are in no schedule: they would wait for ever"
+            what = "these jobs are missing in the schedule: they would wait forever"
             yield Finding(
-                what if score is None else f"these jobs are planned for {score:.15g}, which is not their second",
+                what if score is None else f"these jobs are scheduled for {score:.15g}, which is not their second",
                 keys.delayed(second),
-                "plan them for their second",
-                _planning(examination, second),
+                "schedule them for their second",
+                _schedule_addition(examination, second),
             )
     for member in sorted(scores):
         if not (is_second(member) and int(member) in planned):
             yield Finding(
-                "planned, but there is nothing to be done",
+                "scheduled, but there are no jobs at this second",
                 f"{keys.schedule} {bytes_as_text(member)!r}",
-                "take it out of the schedule",
-                _unplanning(examination, member),
+                "remove it from the schedule",
+                _schedule_removal(examination, member),
             )
 
 
-def _planning(examination: Examination, second: int) -> Repair:
-    """Should the list be gone by now, whoever promotes delayed jobs finds it empty and takes it out again."""
+def _schedule_addition(examination: Examination, second: int) -> Repair:
+    """Add the second to the schedule. If its list is gone by then, the next promotion removes the second again."""
 
     async def repair() -> bool:
         return bool(await examination.redis.zadd(examination.keys.schedule, {str(second): second}, ch=True))
@@ -49,7 +49,7 @@ def _planning(examination: Examination, second: int) -> Repair:
     return repair
 
 
-def _unplanning(examination: Examination, member: bytes) -> Repair:
+def _schedule_removal(examination: Examination, member: bytes) -> Repair:
     key = examination.key(b"delayed", member)
 
     async def repair() -> bool:
@@ -69,9 +69,9 @@ async def _timestamps(examination: Examination) -> AsyncIterator[Finding]:
         for member in sorted(await examination.redis.smembers(examination.key(b"timestamps", raw))):
             if not await _waits(examination, member, raw):
                 yield Finding(
-                    "says that a job waits where it does not: Node would not plan it for then",
+                    "says that a job waits at a second where it does not: Node would refuse to enqueue it for then",
                     f"{examination.name(b'timestamps', raw)} {bytes_as_text(member)!r}",
-                    "take that out",
+                    "remove this member",
                     _timestamp_removal(examination, raw, member),
                 )
 
@@ -99,24 +99,26 @@ def _timestamp_removal(examination: Examination, raw: bytes, member: bytes) -> R
 
 
 async def _leader(examination: Examination) -> AsyncIterator[Finding]:
-    """A leader that was killed keeps its lock until the lock ends. Until then no scheduler moves due jobs."""
+    """A killed leader holds its lock until the lock expires. Until then no scheduler promotes due jobs."""
     if not examination.is_sound(examination.keys.schedule):
         return
     observer = Observer(examination.redis, examination.keys)
     (jobs, seconds), leader = await observer.overdue(), await observer.leader()
     if jobs and leader not in (None, LEADER):
-        what = f"{jobs:,} delayed jobs are overdue, the oldest for {seconds:.0f} s; {leader} leads: is it dead?"
+        what = f"{jobs:,} delayed jobs are overdue, the oldest for {seconds:.0f} s; the leader {leader} may be dead"
         yield Finding(what, examination.keys.schedule)
 
 
 async def _locks(examination: Examination) -> AsyncIterator[Finding]:
     for lock in (examination.keys.node_lock, examination.keys.ruby_lock):
         if await examination.redis.pttl(lock) == -1:
-            yield Finding("a leader's lock without an end: if its owner is dead, nothing is promoted again", lock)
+            yield Finding(
+                "a leader's lock that never expires: if its owner is dead, no program promotes delayed jobs", lock
+            )
 
 
 async def _cron(examination: Examination) -> AsyncIterator[Finding]:
-    """Schedules that only resque-scheduler can fire, while none leads."""
+    """Schedules that only resque-scheduler can fire, if no resque-scheduler is the leader."""
     keys = examination.keys
     if not examination.is_sound(keys.cron_schedules) or await examination.redis.exists(keys.ruby_lock):
         return
@@ -124,5 +126,5 @@ async def _cron(examination: Examination) -> AsyncIterator[Finding]:
         try:
             read_schedule(bytes_as_text(name), text)
         except BadSchedule as error:
-            what = f"only resque-scheduler can fire this schedule, and none leads: {error}"
+            what = f"only resque-scheduler can fire this schedule, and none is the leader: {error}"
             yield Finding(what, f"{keys.cron_schedules} {bytes_as_text(name)!r}")

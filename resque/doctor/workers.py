@@ -1,4 +1,4 @@
-"""Workers: members of `workers`, their records, their signs of life, and what is left of those that are gone."""
+"""Checks workers: the members of `workers`, their records and heartbeats, and keys of workers that no longer exist."""
 
 import re
 import time
@@ -7,16 +7,16 @@ from typing import Any
 
 import orjson
 
+from ..dates import moment_of
 from ..failed import FailedList
-from ..observe import moment_of
 from ..show import bytes_as_text, duration
 from ..wire import exact_member, failure, job_of
 from .finding import Finding, Repair, done
 from .scan import Examination
 
-SILENT_SECONDS = 300.0  # as Ruby: whose heartbeat is older is dead
-SILENT_NODE_SECONDS = 3600.0  # as Node, of its pings
-FILED_AMONG = 1000  # so many of the latest failures are searched for one that names a worker
+SILENT_SECONDS = 300.0  # as in Ruby: a worker whose heartbeat is older is dead
+SILENT_NODE_SECONDS = 3600.0  # as in Node, for its pings
+FILED_AMONG = 1000  # how many of the latest failures are searched for one that names the worker
 
 _OURS = re.compile(rb"[^:]*\.[0-9a-f]{8}:\d+\+\d+:.")  # an ID as registration.py makes it
 
@@ -29,14 +29,14 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
     leases = await examination.scores(keys.leases)
     for worker in sorted(members | seen.workers | leases.keys()):
         if leases.get(worker, 0.0) / 1000 > examination.now:
-            continue  # ours, and whatever is wrong with it ends with its lease
+            continue  # it is ours and its lease is valid; when the lease ends, reap.lua cleans up
         sign = max(beats.get(worker) or 0.0, pings.get(_name_of(worker)) or 0.0)
         silent = examination.now - sign if sign else None
         limit = SILENT_NODE_SECONDS if _name_of(worker) in pings else SILENT_SECONDS
         if worker in members:
             what, is_dead = _of_member(worker, silent, limit, has_lease=worker in leases)
         else:
-            what, is_dead = _of_stranger(silent)
+            what, is_dead = _of_nonmember(silent)
         if what:
             key = (
                 f"{keys.workers} {bytes_as_text(worker)!r}"
@@ -44,13 +44,15 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
                 else examination.name(b"worker", worker)
             )
             remedy = "remove it; a job that it held goes to the failed list"
-            yield Finding(what, key, *((remedy, _burial(examination, worker, worker in members)) if is_dead else ()))
+            yield Finding(
+                what, key, *((remedy, _worker_removal(examination, worker, worker in members)) if is_dead else ())
+            )
     known = members | seen.workers | leases.keys()
     for worker, moment in sorted(beats.items()):
         if moment is None or (worker not in known and examination.now - moment > SILENT_SECONDS):
-            what = "a heartbeat of a worker that is not there"
+            what = "a heartbeat of a worker that does not exist"
             yield Finding(
-                what if moment else "a heartbeat that is no time: it keeps every Ruby worker from starting",
+                what if moment else "a heartbeat that is not a date: it prevents every Ruby worker from starting",
                 f"{keys.heartbeats} {bytes_as_text(worker)!r}",
                 "remove it",
                 _beat_removal(examination, worker, moment),
@@ -59,7 +61,7 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
     for name, moment in sorted(pings.items()):
         if name not in names and examination.now - (moment or 0.0) > SILENT_SECONDS:
             yield Finding(
-                "the ping of a worker that is not there: Node's scheduler reports it as an error",
+                "the ping of a worker that does not exist: Node's scheduler reports it as an error",
                 examination.name(b"worker:ping", name),
                 "remove it",
                 _ping_removal(examination, name, moment),
@@ -67,29 +69,29 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
 
 
 def _of_member(worker: bytes, silent: float | None, limit: float, *, has_lease: bool) -> tuple[str, bool]:
-    """What is wrong with a member of `workers`, or "", and whether it is dead beyond doubt."""
+    """What is wrong with a member of `workers`, or "", and whether it is certainly dead."""
     if not _parses(worker):
-        return "is no HOST:PID:QUEUES: it keeps every Ruby worker from starting", True
+        return "is not HOST:PID:QUEUES: it prevents every Ruby worker from starting", True
     if has_lease:
-        return "", False  # it has ended, and the next worker of ours brings back what it held
+        return "", False  # the lease has ended, and the next worker of ours recovers its job
     if _OURS.match(worker):
-        return "a worker of ours without a lease: nobody would ever bring back what it held", True
+        return "a worker of ours without a lease: no worker would ever recover its job", True
     if silent is None:
-        return "a worker without any sign of life: dead, or an idle one of Node that serves all queues", False
+        return "a worker without a heartbeat: it is dead, or an idle worker of Node that serves all queues", False
     if silent > limit:
         return f"a worker that has been silent for {duration(silent)}", True
     return "", False
 
 
-def _of_stranger(silent: float | None) -> tuple[str, bool]:
-    """The same of a worker that is no member, but has left something."""
+def _of_nonmember(silent: float | None) -> tuple[str, bool]:
+    """The same for a worker that is not a member of `workers` but has other keys."""
     if silent is not None and silent <= SILENT_SECONDS:
-        return f"somebody has taken this worker out of workers, but {duration(silent)} ago it was alive", False
-    return "left behind by a worker that is not there any more", True
+        return f"a program removed this worker from workers, but it was alive {duration(silent)} ago", False
+    return "a key of a worker that no longer exists", True
 
 
-async def listened_to(examination: Examination) -> set[str]:
-    """The names of queues that living workers listen to; Ruby's and Node's may be patterns, as `*` is."""
+async def served_queues(examination: Examination) -> set[str]:
+    """The names of the queues that live workers serve; those of Ruby and Node may be patterns such as `*`."""
     keys, found = examination.keys, set[str]()
     beats, leases = await examination.fields(keys.heartbeats), await examination.scores(keys.leases)
     for worker in await examination.members(keys.workers):
@@ -111,9 +113,9 @@ async def _ping(examination: Examination, name: bytes) -> float | None:
         return None
 
 
-def _burial(examination: Examination, worker: bytes, is_member: bool) -> Repair:
-    """Take away all that there is of a worker. If it held a job, that goes to the failed list, unless the list already
-    has a record of this worker: Node's forceClean files the job and leaves the worker's record behind.
+def _worker_removal(examination: Examination, worker: bytes, is_member: bool) -> Repair:
+    """Remove all keys of a worker. If it held a job, the job goes to the failed list, unless the list already has a
+    record of this worker: Node's forceClean adds that record but does not delete the worker's own record.
     """
     keys, record = examination.keys, examination.key(b"worker", worker)
 
@@ -145,7 +147,7 @@ async def _is_filed(examination: Examination, worker: bytes) -> bool:
 
 
 def _lost_record(working: bytes, worker: bytes) -> str:
-    """What a worker held that is not there any more, as a failure."""
+    """The failure record for the job of a worker that no longer exists."""
     queue, job, raw = "", None, bytes_as_text(working)
     try:
         members: Any = orjson.loads(working)
@@ -154,13 +156,13 @@ def _lost_record(working: bytes, worker: bytes) -> str:
         job = job_of(members["payload"], queue, payload)
         raw = payload
     except (ValueError, TypeError, KeyError, RecursionError):
-        pass  # then it is kept as it is
+        pass  # the record is kept unchanged
     return failure(
         job,
         queue=queue,
         worker=bytes_as_text(worker),
         exception="WorkerLost",
-        error="its worker is not there any more, and nobody has said what became of the job",
+        error="its worker no longer exists, and no program settled the job",
         backtrace=[],
         now=time.time(),
         raw=raw,
@@ -200,7 +202,7 @@ def _name_of(worker: bytes) -> bytes:
 
 
 def _parses(worker: bytes) -> bool:
-    """Whether it is HOST:PID:QUEUES as Ruby takes it apart."""
+    """Whether it is HOST:PID:QUEUES as Ruby parses it."""
     parts = worker.split(b":", 2)
     try:
         worker.decode()

@@ -1,12 +1,12 @@
--- These jobs are done: forget them. Only whoever holds a job may say so: its token must be in the record.
+-- These jobs are done: remove their records. Only the claim whose token is in the record may do that.
 --
 -- KEYS  workers, stat:processed, py:attempts, py:crashes, py:totals, py:chart:N,
 --       then for each job worker:ID, stat:processed:ID and, if its kind is unique, py:unique:…
--- ARGV  1: JSON [[ID, token, number of worker:ID, number of py:unique:… or 0, job's id,
---          key under which it was counted or "", 1 if the call is repeated] …]
---       2: JSON [[field of the chart, how much to add] …]   3: how long a chart is kept (s)
--- Returns for each job 1, or 0: it was not the caller's any more.
--- Before this stands prelude.lua.
+-- ARGV  1: JSON [[ID, token, index of worker:ID, index of py:unique:… or 0, job's id,
+--          field under which it was counted or "", 1 if the call is repeated] …]
+--       2: JSON [[field of the chart, how much to add] …]   3: how long to keep a chart (s)
+-- Returns for each job 1, or 0: it was no longer the caller's.
+-- prelude.lua is put before this.
 local workers, processed, attempts, crashes, totals, chart = unpack(KEYS, 1, 6)
 local results, done, before = {}, 0, 0
 for i, job in ipairs(cjson.decode(ARGV[1])) do

@@ -1,22 +1,23 @@
--- Take the next jobs into free slots: off their queue and into `worker:ID` in one step. Queues are asked in their order.
+-- Claim the next jobs for free slots: move each from its queue into `worker:ID` in one step. Earlier queues come first.
 --
 -- KEYS  py:leases, workers, pause-all-workers, py:attempts, py:crashes, py:unreadable,
 --       then for each queue queue:QUEUE, py:paused:QUEUE, py:throttle:QUEUE, then for each slot worker:ID
--- ARGV  1: JSON [[queue's name, ms between two of its jobs or 0] …]   2: JSON [[ID, more of its record] …], the slots
---       3: this call's token   4: "1" if other slots of this process are at work   5: the largest job (bytes)
+-- ARGV  1: JSON [[queue's name, ms between two of its jobs or 0] …]   2: JSON [[slot's ID, head of its record] …]
+--       3: this call's token   4: "1" if other slots of this process are busy   5: the largest job (bytes)
 -- Returns {now in ms, why a queue is paused or "", a number for each queue, then for each job
---       slot from 0, token, queue, raw, key of its counts, failed attempts, crashes}. A queue's number says when to ask again:
---       in so many ms; 0 when something is in it; -1 when the other slots are done, because its next job must run alone.
--- Error LOST: a lease has ended, or a foreign program took a slot for dead: what it held is somebody else's.
--- Before this stands prelude.lua.
+--       slot from 0, token, queue, raw, field of its counts, failed attempts, crashes}. A queue's number says when to
+--       claim again: in that many ms; 0: when the queue has a job; -1: when the other slots are free, because its next
+--       job must run alone.
+-- Error LOST: a lease has ended, or another program removed a slot as dead: its job belongs to another worker.
+-- prelude.lua is put before this.
 local leases, workers, pause_all, attempts, crashes, unreadable = unpack(KEYS, 1, 6)
 local queues, slots = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local token, busy, largest = ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
 local first = 6 + 3 * #queues -- the key before the slots'
-local PAUSED = 1000 -- ms until somebody asks again
-local CATCH_UP = 100 -- ms of the throttle's pace that a late wake-up may make up for
-local SET_ASIDE = 100 -- unreadable things moved in one call: a script keeps everybody else waiting
-local SUSPECT = 2 -- crashes, from which on a job runs alone: it should take no others down once more
+local PAUSED = 1000 -- ms until the worker claims again
+local CATCH_UP = 100 -- ms by which a worker that wakes up late may exceed the throttle's pace
+local SET_ASIDE = 100 -- invalid jobs moved in one call: a script blocks all other clients
+local SUSPECT = 2 -- a job with this many crashes runs alone, so that its next crash affects no other job
 
 local now = now_ms()
 local any_failed, any_crashed = redis.call('EXISTS', attempts) == 1, redis.call('EXISTS', crashes) == 1
@@ -40,11 +41,11 @@ local function take(slot, queue, raw)
     hand_out(slot, its_token, queue, raw)
 end
 
--- How many jobs the throttle lets go now, and when the first of them was due (GCRA: ITU-T I.371).
+-- How many jobs the throttle allows now, and when the first of them was due (GCRA: ITU-T I.371).
 local function permits(throttle, interval)
     if interval == 0 then return #free, now end
     local due = tonumber(redis.call('GET', throttle)) or 0
-    if due > now + interval then due = now end -- Redis's clock was put back
+    if due > now + interval then due = now end -- Redis's clock was set back
     due = math.max(due, now - CATCH_UP)
     return math.max(0, math.floor((now - due) / interval) + 1), due
 end
@@ -53,17 +54,18 @@ local function is_suspect(queue, raw)
     return any_crashed and count(crashes, job_key(queue, raw)) >= SUSPECT
 end
 
--- Serve one queue; returns when to ask it again.
+-- Claim from one queue; returns when to claim again.
 local function serve(name, interval, list, throttle)
     local may, due = permits(throttle, interval)
     local taken, aside, wait = 0, 0, 0
     while #free > 0 and taken < may and wait == 0 do
         local raw = redis.pcall('LPOP', list)
         if not raw then break end
-        if type(raw) == 'table' then return PAUSED end -- an error: what is there is no list
+        if type(raw) == 'table' then return PAUSED end -- an error: the key is not a list
         local readable = pcall(cjson.decode, #raw <= largest and raw or '')
         if not readable or string.sub(raw, 1, 1) ~= '{' then
-            if type(redis.pcall('RPUSH', unreadable, name, raw)) == 'table' then -- no list either: it stays where it was
+            -- not a list either: the job stays in its queue
+            if type(redis.pcall('RPUSH', unreadable, name, raw)) == 'table' then
                 redis.call('LPUSH', list, raw)
                 return PAUSED
             end
@@ -96,7 +98,7 @@ for i in ipairs(slots) do
     if not alive[i] or listed[i] == 0 then return redis.error_reply('LOST') end
 end
 
--- A slot asks when it holds nothing. What is in it all the same was handed out in an answer that got lost: once more.
+-- Only free slots claim. If a slot's record has a job, the answer that handed it out was lost: hand it out again.
 for i in ipairs(slots) do
     local record = redis.call('GET', KEYS[first + i])
     local head, raw = split(record or '')
@@ -115,7 +117,7 @@ for q, queue in ipairs(queues) do
         reason, waits[q] = why, PAUSED
     else
         waits[q] = serve(queue[1], queue[2], list, throttle)
-        if waits[q] == -1 then free = {} end -- the queues behind must wait as well
+        if waits[q] == -1 then free = {} end -- the later queues must wait as well
     end
 end
 

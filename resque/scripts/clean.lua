@@ -1,12 +1,12 @@
--- A worker of another program gives no sign of life: take it away and put its job into `failed`, if nothing has changed
--- since the caller looked. Node's leader does the same, in several steps: while there is one, it is left to that, or the
+-- A worker of another program sends no heartbeat: remove it and put its job into `failed`, if nothing has changed since
+-- the caller read it. Node's leader does the same in several steps: while there is one, this does nothing, because the
 -- job would be in `failed` twice.
 --
 -- KEYS  worker:ID, worker:ping:NAME, workers, failed, stat:failed, py:totals, py:leases, Node's lock,
---       workers:heartbeat, then what else belongs to the worker
+--       workers:heartbeat, then the worker's other keys
 -- ARGV  ID, its ping, its record or "", the failure record or "", our name in the lock, its heartbeat or ""
--- Returns 1 if it was taken away, else 0.
--- Before this stands prelude.lua.
+-- Returns 1 if it was removed, else 0.
+-- prelude.lua is put before this.
 local leader = redis.call('GET', KEYS[8])
 if leader and leader ~= ARGV[5] or redis.call('ZSCORE', KEYS[7], ARGV[1])
     or (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] or (redis.call('GET', KEYS[1]) or '') ~= ARGV[3]

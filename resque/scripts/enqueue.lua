@@ -1,17 +1,16 @@
--- Put jobs into their queues, or plan them for a second; each id once, however often the call is repeated.
+-- Put jobs into their queues, or delay them until a second. A repeated call enqueues each id only once.
 --
--- KEYS  queues, py:seen, py:seen:before, delayed_queue_schedule, then those that the jobs name by their numbers
+-- KEYS  queues, py:seen, py:seen:before, delayed_queue_schedule, then the keys that the jobs refer to by index
 -- ARGV  1: how long ids are remembered at least (ms)   2: JSON [name …], the queues
---       3: JSON, for each job [RAW, digest of its id or "", number of queue:QUEUE or of delayed:TS,
---          TS or 0, number of timestamps:RAW, number of py:unique:… or 0, id, lock's ms]; what is 0 at the end may be left out
--- Returns for each job 1; or 0: an id that was there already, or a lock that another job of its kind holds; or why Redis
---       does not take it.
--- Before this stands prelude.lua.
+--       3: JSON, for each job [RAW, digest of its id or "", index of queue:QUEUE or of delayed:TS,
+--          TS or 0, index of timestamps:RAW, index of py:unique:… or 0, id, lock's ms]; omit zeros at the end
+-- Returns for each job 1; or 0: its id was enqueued already, or another job holds its lock; or Redis's error.
+-- prelude.lua is put before this.
 local queues, seen, before, schedule = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local kept, names = tonumber(ARGV[1]), cjson.decode(ARGV[2])
 
--- Ids are remembered in two sets. When the younger is as old as it should get it becomes the older one, which goes away
--- by itself: nothing has to be tidied up.
+-- Ids are remembered in two sets. When the newer set has reached its age limit it replaces the older one, which expires
+-- by itself, so no cleaning up is needed.
 local left = redis.call('PTTL', seen)
 if left >= 0 and left < kept then
     redis.call('UNLINK', before)
@@ -25,18 +24,18 @@ local function is_known(digest)
         or older and redis.call('SISMEMBER', before, digest) == 1)
 end
 
-local function may_be_one_of_its_kind(lock, id, ms)
+local function acquire_unique_lock(lock, id, ms)
     if not lock or lock == 0 or redis.call('SET', KEYS[lock], id, 'NX', 'PX', ms) then return true end
-    if redis.call('PTTL', KEYS[lock]) > ms then redis.call('PEXPIRE', KEYS[lock], ms) end -- the clock was put back
+    if redis.call('PTTL', KEYS[lock]) > ms then redis.call('PEXPIRE', KEYS[lock], ms) end -- the clock was set back
     return false
 end
 
--- Jobs for the same list go there together.
+-- Jobs for the same list are pushed together.
 local results, lists = {}, {}
 for i, job in ipairs(cjson.decode(ARGV[3])) do
     local raw, digest, list, second, timestamps, lock, id, ms = unpack(job)
     results[i] = 0
-    if not is_known(digest) and may_be_one_of_its_kind(lock, id, ms) then
+    if not is_known(digest) and acquire_unique_lock(lock, id, ms) then
         fresh[digest] = true
         local batch = lists[list] or {raws = {}, digests = {}, numbers = {}, second = second, timestamps = {}, locks = {}}
         lists[list] = batch
@@ -48,13 +47,14 @@ for i, job in ipairs(cjson.decode(ARGV[3])) do
     end
 end
 
--- The jobs first, then their ids: an id without its job would be a job that is lost when it is said again.
+-- First the jobs, then their ids: an id without its job would make the repeated call drop the job.
 for list, batch in pairs(lists) do
     local pushed = redis.pcall('RPUSH', KEYS[list], unpack(batch.raws))
     if type(pushed) == 'table' then
         for _, lock in ipairs(batch.locks) do redis.pcall('DEL', lock) end
     end
-    if type(pushed) == 'table' and string.find(pushed.err, '^READONLY') then return pushed end -- so is it all
+    -- then every write would fail
+    if type(pushed) == 'table' and string.find(pushed.err, '^READONLY') then return pushed end
     for _, i in ipairs(batch.numbers) do results[i] = type(pushed) == 'table' and pushed.err or 1 end
     if type(pushed) == 'number' then
         if #batch.digests > 0 then redis.call('SADD', seen, unpack(batch.digests)) end

@@ -1,17 +1,17 @@
--- This job has failed for good: from `worker:ID` to `failed`.
+-- This job has failed for good: move it from `worker:ID` to `failed`.
 --
 -- KEYS  worker:ID, workers, failed, stat:processed, stat:processed:ID, stat:failed, stat:failed:ID,
---       py:attempts, py:crashes, py:totals, py:chart:N, py:unique:… (or again worker:ID if its kind is not unique)
--- ARGV  ID, token, the failure record, key under which it was counted, job's id, how long a chart is kept (s),
+--       py:attempts, py:crashes, py:totals, py:chart:N, py:unique:… (py:unique:none if its class is not unique)
+-- ARGV  ID, token, the failure record, field under which it was counted, job's id, how long to keep a chart (s),
 --       1 if the call is repeated
--- Returns 1, or 0: it was not the caller's any more.
--- Before this stands prelude.lua.
+-- Returns 1, or 0: it was no longer the caller's.
+-- prelude.lua is put before this.
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     if was_settled(ARGV[7], KEYS[1], KEYS[2], ARGV[1]) then return 1 end
     redis.pcall('HINCRBY', KEYS[10], 'late', 1)
     return 0
 end
-even_when_full(KEYS[2])
+allow_when_full(KEYS[2])
 redis.call('RPUSH', KEYS[3], ARGV[3])
 redis.call('DEL', KEYS[1])
 for counter = 4, 7 do redis.pcall('INCR', KEYS[counter]) end

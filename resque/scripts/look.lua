@@ -1,10 +1,10 @@
--- What is in a list, from one place to another, without the bulk of what is too large to be shown.
+-- Read a range of a list, but only the beginning of elements that are too large to show.
 --
--- KEYS  a list   ARGV  1: the first place (from 0)   2: the last   3: so many bytes of each at most
+-- KEYS  a list   ARGV  1: the first index (from 0)   2: the last   3: how many bytes of each element at most
 -- Returns for each {its length in bytes, its SHA-1 in hex, its first bytes}.
--- Before this stands prelude.lua.
+-- prelude.lua is put before this.
 local place, last, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local SMALL, MANY = 16384, 32 -- bytes of one thing; things copied at a time, as long as they are small
+local SMALL, MANY = 16384, 32 -- bytes of a small element; how many elements to copy at a time while they are small
 local answer, step = {}, 1
 while place <= last do
     local found = redis.call('LRANGE', KEYS[1], place, math.min(last, place + step - 1))

@@ -1,8 +1,8 @@
--- Pause a queue; a pause for a time does not shorten one without an end.
+-- Pause a queue. A timed pause does not replace a pause without a limit.
 --
--- KEYS  py:paused:QUEUE   ARGV  why, for how long (ms; 0: until it is resumed)
--- Returns 1, or 0: a pause without an end was there.
--- Before this stands prelude.lua.
+-- KEYS  py:paused:QUEUE   ARGV  the reason, for how long (ms; 0: until it is resumed)
+-- Returns 1, or 0: the queue already has a pause without a limit.
+-- prelude.lua is put before this.
 if ARGV[2] == '0' then
     redis.call('SET', KEYS[1], ARGV[1])
 elseif redis.call('PTTL', KEYS[1]) == -1 then

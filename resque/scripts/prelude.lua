@@ -1,13 +1,14 @@
--- What several scripts need; it stands before each of them.
+-- Functions that several scripts share; this is put before each of them.
 --
--- An error ends a script and undoes nothing. So a job is put where it is to go before it is taken from where it was: under
--- a key of another type there is room for nothing, and the job stays where it was. What is only counted or remembered is
--- written by pcall: a counter that somebody has made no number of must not keep a job from being settled.
+-- An error ends a script but undoes nothing. So a script writes a job to its destination before it removes it from its
+-- source: if the destination key has another type, the write fails and the job stays at its source. Counters and marks
+-- are written with pcall: a counter that is not a number must not prevent a job from being settled.
 
--- A full Redis refuses a script's first write if it is one that may need memory, and takes whatever comes behind another
--- write. So a script that keeps workers alive or jobs moving begins with one that changes nothing: refused, it would keep
--- out the very workers that make room. (No key that it is called with ever has an end to its life.)
-local function even_when_full(key)
+-- A Redis whose memory is full refuses a script whose first write may need memory, but accepts such writes after
+-- another write. So a script that renews leases or moves jobs begins with a write that changes nothing: otherwise a
+-- full Redis would stop the very workers that free its memory. (No key that this is called with ever has an expiry
+-- time.)
+local function allow_when_full(key)
     redis.call('PERSIST', key)
 end
 
@@ -16,22 +17,23 @@ local function now_ms()
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- A record of `worker:ID` is {"token":"…",…,"payload":RAW}. RAW is cut out as it is: decoded and encoded again it would
--- be another text, with [] become {} and long numbers rounded. Returns the rest, decoded, and RAW; nil if it is no record.
+-- A record of `worker:ID` is {"token":"…",…,"payload":RAW}. RAW is cut out unchanged, because decoding and encoding it
+-- would turn [] into {} and round long numbers. Returns the rest, decoded, and RAW; nil if it is not a valid record.
 local function split(record)
     local at = string.find(record, ',"payload":', 1, true)
     local readable, head = pcall(cjson.decode, at and string.sub(record, 1, at - 1) .. '}' or '')
     if readable and type(head) == 'table' and head.queue then return head, string.sub(record, at + 11, -2) end
 end
 
--- Only whoever holds a job may settle it: the record has the token, and nobody has taken the worker for dead.
+-- Only the claim that holds a job may settle it: the record has its token, and no program has removed the worker as
+-- dead.
 local function is_held(record_key, token, workers, id)
     local mark = '{"token":"' .. token .. '",'
     return redis.call('GETRANGE', record_key, 0, #mark - 1) == mark and redis.call('SISMEMBER', workers, id) == 1
 end
 
--- A call that is repeated because its answer got lost: the first one has done it, if the worker still counts as alive.
--- While it does, only its own calls remove its record.
+-- The call is repeated because its answer was lost. If the worker is still registered, the first call has settled the
+-- job: while a worker is registered, only its own calls remove its record.
 local function was_settled(repeated, record_key, workers, id)
     return tostring(repeated) == '1' and redis.call('EXISTS', record_key) == 0 and redis.call('SISMEMBER', workers, id) == 1
 end
@@ -60,7 +62,8 @@ local function value_end(text, at)
     end
 end
 
--- The exact text of a member's value; "" if there is none; of several the last one, as for every reader of JSON.
+-- The exact text of a member's value; "" if there is none; if there are several, the last one, as every JSON parser
+-- does.
 local function exact_member(text, name)
     local found, at = '', string.find(text, '{', 1, true) + 1
     while true do
@@ -74,13 +77,13 @@ local function exact_member(text, name)
     end
 end
 
--- Under what a job's failures and crashes are counted: its id if it has one, else a digest of its queue and of the exact
--- texts of its class and its arguments. Not of RAW, which is another text when a foreign scheduler has promoted it; not of
--- what cjson makes of it, which rounds numbers to 14 digits. `Job.key` in wire.py is the same.
+-- The field under which a job's failures and crashes are counted: its id if it has one, else a digest of its queue and
+-- of the exact texts of its class and arguments. Not of RAW, which differs after another scheduler has promoted it, and
+-- not of cjson's output, which rounds numbers to 14 digits. `Job.key` in wire.py is the same.
 local function job_key(queue, raw)
     local _, job = pcall(cjson.decode, raw)
     local args = type(job) == 'table' and type(job.args) == 'table' and job.args or {}
-    local first = args[1] or args -- what is no list is the only argument
+    local first = args[1] or args -- a value that is not a list is the only argument
     local id = type(first) == 'table' and first.id
     if type(id) == 'string' and id ~= '' then return id end
     local readable, text = pcall(function()

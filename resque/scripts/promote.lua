@@ -1,15 +1,16 @@
--- Move delayed jobs that are due into their queues, exactly as they are.
+-- Move delayed jobs that are due into their queues, unchanged.
 --
--- Two schedulers that move the same job double it, so each kind has a lock for its leader. While a foreign leader holds
--- one, this moves nothing. All processes of ours lead together, because each call is one step. So this needs no lock
--- between two calls, and it takes none of Ruby's: a resque-scheduler that starts leads at once, and fires its own cron.
--- It holds Node's, whose leader does nothing that ours does not, and rounds numbers.
+-- Two schedulers that move the same job would duplicate it, so Ruby and Node each have a lock for their leader. While
+-- another program holds one, this moves nothing. All processes of ours share the leadership, because each call is
+-- atomic, so no lock is needed between two calls. This does not take Ruby's lock: a resque-scheduler that starts
+-- becomes leader at once and fires its own cron schedules. It takes Node's lock, because Node's leader adds nothing and
+-- rounds numbers.
 --
--- KEYS  Node's lock, Ruby's lock, delayed_queue_schedule, queues, py:unreadable; the others are made of what is found
--- ARGV  1: namespace   2: our name in the lock   3: how long it is ours (ms)   4: how many jobs at most
--- Returns {who leads, jobs moved, 1 if more are due, ms until the lock of a foreign leader ends, for how many seconds
--- its oldest job has been due}.
--- Before this stands prelude.lua.
+-- KEYS  Node's lock, Ruby's lock, delayed_queue_schedule, queues, py:unreadable; the others are derived from these
+-- ARGV  1: namespace   2: our name in the lock   3: how long we hold it (ms)   4: how many jobs at most
+-- Returns {the leader, jobs moved, 1 if more are due, ms until another leader's lock expires, for how many seconds the
+-- oldest job has been due}.
+-- prelude.lua is put before this.
 local schedule, queues, unreadable = KEYS[3], KEYS[4], KEYS[5]
 local namespace, us, most = ARGV[1], ARGV[2], tonumber(ARGV[4])
 for lock = 1, 2 do
@@ -20,7 +21,7 @@ for lock = 1, 2 do
         return {leader, 0, 0, redis.call('PTTL', KEYS[lock]), overdue}
     end
 end
-even_when_full(schedule)
+allow_when_full(schedule)
 redis.call('SET', KEYS[1], us, 'PX', ARGV[3])
 
 local function move(raw)
@@ -40,7 +41,7 @@ for _, second in ipairs(redis.call('ZRANGEBYSCORE', schedule, '-inf', now, 'LIMI
     local delayed = namespace .. ':delayed:' .. second
     while moved < most do
         local raw = redis.pcall('LINDEX', delayed, 0)
-        if type(raw) == 'table' then redis.call('ZREM', schedule, second) end -- an error: what is there is no list
+        if type(raw) == 'table' then redis.call('ZREM', schedule, second) end -- an error: the key is not a list
         if type(raw) ~= 'string' then break end
         move(raw)
         redis.call('LPOP', delayed)

@@ -1,20 +1,21 @@
--- Bring back what the dead left behind: the jobs of workers whose lease has ended.
+-- Recover the jobs of dead workers: put the jobs of workers whose lease has ended back into their queues.
 --
 -- KEYS  py:leases, workers, workers:heartbeat, failed, py:crashes, py:attempts, py:totals, stat:processed, stat:failed,
---       py:unreadable, py:reaping; the others are made of what is found in these, so all must be in one slot of a cluster
--- ARGV  1: namespace   2: crashes after which a job is given up   3: now, as in a failure record   4: at most so many
---       5: if nobody has looked for so long (ms), then nobody could   6: how long the living then have to say so (ms)
--- Returns for each {ID, queue or "", what was done: "back", "failed", "filed" (somebody else had put it into `failed`
---       already) or "" (it had no job), RAW or ""}.
--- Before this stands prelude.lua.
+--       py:unreadable, py:reaping; the others are derived from these, so all must be in one slot of a cluster
+-- ARGV  1: namespace   2: crashes after which a job fails   3: now, as in a failure record   4: workers at most
+--       5: a gap (ms) without any call of this script that means Redis was down   6: how long live workers then have to
+--       renew their lease (ms)
+-- Returns for each worker {ID, queue or "", what was done: "back", "failed", "filed" (another program had already put
+--       the job into `failed`) or "" (it had no job), RAW or ""}.
+-- prelude.lua is put before this.
 local leases, workers, heartbeats, failed, crashes, attempts, totals, processed, failures, unreadable, reaping =
     unpack(KEYS)
 local namespace, limit, failed_at = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local ANSWERED_FOR = 1000 -- so many of the latest failures are searched for one that names a worker
+local FILED_AMONG = 1000 -- how many of the latest failures are searched for one that names the worker
 local CLOCK_SLACK = 1000 -- ms
 local now = now_ms()
 
--- A text in JSON as JavaScript writes it (wire.py says why): without an escape before each slash.
+-- A JSON string as JavaScript writes it (wire.py says why): without a backslash before each slash.
 local function quote(text)
     return (string.gsub(cjson.encode(text), '\\/', '/'))
 end
@@ -31,10 +32,10 @@ local function give_up(id, queue, raw, reason)
     redis.pcall('INCR', failures)
 end
 
--- Node's forceClean takes a worker out of `workers`, puts its job into `failed`, and leaves its record behind.
+-- Node's forceClean removes a worker from `workers` and puts its job into `failed`, but does not delete its record.
 local function is_filed(name)
     local mark = '"worker":' .. quote(name)
-    for _, record in ipairs(redis.call('LRANGE', failed, -ANSWERED_FOR, -1)) do
+    for _, record in ipairs(redis.call('LRANGE', failed, -FILED_AMONG, -1)) do
         if string.find(record, mark, 1, true) then return true end
     end
     return false
@@ -48,23 +49,23 @@ local function recover(id, record)
     end
     if redis.call('SISMEMBER', workers, id) == 0 then
         if is_filed(head.worker) then return head.queue, 'filed', raw end
-        give_up(id, head.queue, raw, 'its worker was removed by somebody who did not say what became of the job')
+        give_up(id, head.queue, raw, 'another program removed its worker without settling the job')
         return head.queue, 'failed', raw
     end
     local count = redis.call('HINCRBY', crashes, job_key(head.queue, raw), 1)
     redis.pcall('HINCRBY', totals, 'crashed', 1)
     if count >= limit then
-        give_up(id, head.queue, raw, 'its worker was gone while it ran, ' .. count .. ' times')
+        give_up(id, head.queue, raw, 'its worker died while it ran, ' .. count .. ' times')
         return head.queue, 'failed', raw
     end
     if type(redis.pcall('LPUSH', namespace .. ':queue:' .. head.queue, raw)) == 'table' then
-        give_up(id, head.queue, raw, 'its worker was gone while it ran, and its queue is no list')
+        give_up(id, head.queue, raw, 'its worker died while it ran, and the key of its queue is not a list')
         return head.queue, 'failed', raw
     end
     return head.queue, 'back', raw
 end
 
--- Redis's clock was put back: no lease may last longer than one that begins now (three times the time of ARGV 6).
+-- Redis's clock was set back: no lease may last longer than one that begins now (three times ARGV 6).
 local function shorten_leases()
     local longest = now + 3 * ARGV[6]
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '(' .. longest, '+inf')) do
@@ -72,8 +73,9 @@ local function shorten_leases()
     end
 end
 
--- Everybody looks twice a second. When nobody has for long, Redis was away, and nobody could beat either: whoever asks
--- first would find all leases ended, and every job that runs would have crashed. So the living come first.
+-- Every worker calls this twice a second. After a long gap without calls, Redis was down, and no worker could send a
+-- heartbeat either: the first call would find every lease ended and count a crash for every running job. So live
+-- workers first get time to renew their leases.
 local function is_too_early()
     local looked = tonumber(redis.pcall('HGET', reaping, 'looked'))
     if looked and looked > now + CLOCK_SLACK then shorten_leases() end
@@ -83,7 +85,7 @@ local function is_too_early()
     return now < from and from <= now + ARGV[6]
 end
 
-even_when_full(leases)
+allow_when_full(leases)
 if is_too_early() then return {} end
 local answer = {}
 for i, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. now, 'LIMIT', 0, tonumber(ARGV[4]))) do

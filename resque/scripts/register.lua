@@ -1,13 +1,14 @@
--- These workers are there: let everybody see them. The signs of life come first, as in Ruby: who prunes sees no dead ones.
+-- Register these workers. Their heartbeats are written first, as in Ruby, so that no program prunes them as dead.
 --
 -- KEYS  workers:heartbeat, py:leases, workers, then for each worker worker:ID:started, worker:ping:NAME
 -- ARGV  1: the lease (ms)   2: JSON [ID …]   3: heartbeat as Ruby writes it   4: started, as Ruby writes it
 --       5: JSON [ping as Node writes it …]
--- Before this stands prelude.lua.
+-- Returns unix seconds.
+-- prelude.lua is put before this.
 local ids, pings = cjson.decode(ARGV[2]), cjson.decode(ARGV[5])
 local now = now_ms()
 local until_ms = now + tonumber(ARGV[1])
-even_when_full(KEYS[3])
+allow_when_full(KEYS[3])
 for i, id in ipairs(ids) do
     redis.call('HSET', KEYS[1], id, ARGV[3])
     redis.call('SET', KEYS[3 + 2 * i], pings[i])

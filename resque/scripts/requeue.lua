@@ -1,12 +1,13 @@
--- These failed jobs are to be tried again: from `failed` to the ends of their queues.
+-- Retry these failed jobs: move them from `failed` to the ends of their queues.
 --
--- A record is known by its exact text, so two people who ask for the same at the same time do it once, and nobody hits
--- the record that has taken the place of another. It leaves `failed` last: should its queue be no list, it stays.
+-- A record is identified by its exact text. So two callers that request the same retry move the job once, and no call
+-- moves a record that has taken the index of another. It is removed from `failed` last: if its queue's key is not a
+-- list, it stays.
 --
 -- KEYS  failed, queues, then for each record queue:QUEUE
--- ARGV  1: 1 or -1, the end of `failed` from which to look   then for each record its text, its queue's name, its job
--- Returns for each 1, or 0: it was not there any more; or -1: what is under the queue's key is no list.
--- Before this stands prelude.lua.
+-- ARGV  1: 1 or -1, from which end of `failed` to search   then for each record its text, its queue's name, its job
+-- Returns for each 1, or 0: it was no longer there; or -1: the queue's key is not a list.
+-- prelude.lua is put before this.
 local failed, queues = KEYS[1], KEYS[2]
 local results = {}
 for i = 1, #KEYS - 2 do

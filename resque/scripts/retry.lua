@@ -1,16 +1,17 @@
--- This job has failed and is to be tried again: from `worker:ID` to the delayed jobs, and one attempt more on its count.
+-- This job has failed and will be retried: move it from `worker:ID` to the delayed jobs and count the attempt.
 --
 -- KEYS  worker:ID, workers, delayed_queue_schedule, delayed:TS, timestamps:RAW, py:attempts, py:totals, py:chart:N
--- ARGV  ID, token, RAW, TS, queue's name, how long a chart is kept (s), 1 if the call is repeated
--- Returns 1, or 0: it was not the caller's any more.
--- Before this stands prelude.lua.
+-- ARGV  ID, token, RAW, TS, queue's name, how long to keep a chart (s), 1 if the call is repeated
+-- Returns 1, or 0: it was no longer the caller's.
+-- prelude.lua is put before this.
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
     if was_settled(ARGV[7], KEYS[1], KEYS[2], ARGV[1]) then return 1 end
     redis.pcall('HINCRBY', KEYS[7], 'late', 1)
     return 0
 end
-even_when_full(KEYS[2])
-redis.call('ZADD', KEYS[3], ARGV[4], ARGV[4]) -- a second with nothing in it hurts nobody, a job in none is not found
+allow_when_full(KEYS[2])
+-- first: a second without jobs is harmless, but a job whose second is missing is never found
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[4])
 redis.call('RPUSH', KEYS[4], ARGV[3])
 redis.call('DEL', KEYS[1])
 redis.pcall('SADD', KEYS[5], 'delayed:' .. ARGV[4])

@@ -1,11 +1,11 @@
--- The oldest unreadable thing goes to `failed`, if it still is the one that the caller has made a record of.
+-- Move the oldest invalid job to `failed`, if it is still the one for which the caller has made a record.
 --
 -- KEYS  py:unreadable (queue, text, queue, text …), failed, stat:failed, py:totals   ARGV  queue, text, failure record
 -- Returns 1 if it was, else 0.
--- Before this stands prelude.lua.
+-- prelude.lua is put before this.
 local oldest = redis.call('LRANGE', KEYS[1], 0, 1)
 if oldest[1] ~= ARGV[1] or oldest[2] ~= ARGV[2] then return 0 end
-even_when_full(KEYS[1])
+allow_when_full(KEYS[1])
 redis.call('RPUSH', KEYS[2], ARGV[3])
 redis.call('LPOP', KEYS[1])
 redis.call('LPOP', KEYS[1])

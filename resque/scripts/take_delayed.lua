@@ -1,9 +1,9 @@
--- This delayed job is not to wait any longer: from `delayed:TS` to the end of its queue, or away.
+-- End the delay of a job: move it from `delayed:TS` to the end of its queue, or remove it.
 --
 -- KEYS  delayed:TS, timestamps:RAW, delayed_queue_schedule, queues, queue:QUEUE
--- ARGV  RAW, TS, the queue's name or "": then it is removed
--- Returns 1, or 0: it was not there any more; or -1: what is under the queue's key is no list.
--- Before this stands prelude.lua.
+-- ARGV  RAW, TS, the queue's name, or "" to remove the job
+-- Returns 1, or 0: it was no longer there; or -1: the queue's key is not a list.
+-- prelude.lua is put before this.
 local delayed, timestamps, schedule, queues, queue = unpack(KEYS)
 local raw, second, name = unpack(ARGV)
 if not redis.call('LPOS', delayed, raw) then return 0 end

@@ -1,10 +1,10 @@
--- These workers leave: nothing of them stays. A job that a late call has put into their hands goes back.
+-- Unregister these workers and delete their keys. A job that a late call has put into a record returns to its queue.
 --
 -- KEYS  workers:heartbeat, py:leases, workers, then for each worker worker:ID, worker:ID:started, worker:ping:NAME,
 --       stat:processed:ID, stat:failed:ID
--- ARGV  1: JSON [ID …]   2: what comes before a queue's name in its key
--- Before this stands prelude.lua.
-even_when_full(KEYS[3])
+-- ARGV  1: JSON [ID …]   2: the prefix of a queue's key
+-- prelude.lua is put before this.
+allow_when_full(KEYS[3])
 for i, id in ipairs(cjson.decode(ARGV[1])) do
     local key = 3 + 5 * (i - 1)
     local record = redis.call('GET', KEYS[key + 1])
@@ -14,7 +14,7 @@ for i, id in ipairs(cjson.decode(ARGV[1])) do
         redis.call('DEL', KEYS[key + 1])
         record = nil
     end
-    -- With a job left, a foreign program took it for dead: reap.lua finds out what became of that, after the lease.
+    -- If a job is left, another program removed the worker as dead: after the lease, reap.lua recovers the job.
     if not record then redis.call('ZREM', KEYS[2], id) end
     redis.call('SREM', KEYS[3], id)
     redis.call('HDEL', KEYS[1], id)

@@ -1,9 +1,9 @@
--- How many jobs wait in all queues together. One call, because to ask for each queue costs the asker a hundred times as
+-- How many jobs wait in all queues together. One script, because one LLEN per queue costs the client a hundred times as
 -- much.
 --
--- KEYS  queues; the others are made of what is found in it   ARGV  what comes before a queue's name in its key
--- Returns {jobs, queues}. What is no list holds no jobs.
--- Before this stands prelude.lua.
+-- KEYS  queues; the others are derived from its members   ARGV  the prefix of a queue's key
+-- Returns {jobs, queues}. A key that is not a list counts as empty.
+-- prelude.lua is put before this.
 local names = redis.pcall('SMEMBERS', KEYS[1])
 local jobs = 0
 for _, name in ipairs(names) do

@@ -1,4 +1,4 @@
-"""The retry rules: which errors are tried again, and after which pause."""
+"""The retry rules: which errors are retried, and after which pause."""
 
 import random
 
@@ -11,7 +11,7 @@ from common.settings import Settings, read_pauses
 
 
 @pytest.mark.parametrize(
-    ("error", "again", "everybody"),
+    ("error", "again", "all_emails"),
     [
         (Refused("550"), False, False),
         (Unavailable("451"), True, False),
@@ -21,8 +21,8 @@ from common.settings import Settings, read_pauses
         (LoginFailed("535"), False, True),
     ],
 )
-def test_an_error_says_what_becomes_of_the_email(error: SendError, again: bool, everybody: bool) -> None:
-    assert (may_retry(error), concerns_every_email(error)) == (again, everybody)
+def test_an_error_decides_whether_the_email_is_retried(error: SendError, again: bool, all_emails: bool) -> None:
+    assert (may_retry(error), concerns_every_email(error)) == (again, all_emails)
 
 
 def test_the_longest_pause_doubles_up_to_the_cap() -> None:
@@ -44,7 +44,7 @@ def test_full_jitter_spreads_over_the_whole_range_from_zero() -> None:
 def test_the_default_schedule_survives_greylisting_and_hours_of_refusal() -> None:
     defaults = Settings.model_fields
     pauses, attempts = read_pauses(defaults["retry_pauses_seconds"].default), defaults["attempts"].default
-    at = [0.0]  # of each attempt, with no jitter at all
+    at = [0.0]  # the time of each attempt, without jitter
     for attempt in range(1, attempts):
         at.append(at[-1] + scheduled_pause(pauses, attempt, lambda least, most: least))
     assert any(300 < moment < 600 for moment in at), "one attempt soon after a greylist of five minutes"
@@ -56,6 +56,6 @@ def test_the_jitter_never_shortens_a_scheduled_pause() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "often", "1 -5", "0", "1 inf", "1 nan", "1e9"])
-def test_pauses_that_make_no_sense_are_refused(text: str) -> None:
+def test_invalid_pauses_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected pauses in seconds"):
         read_pauses(text)

@@ -1,4 +1,4 @@
-"""Group commit: what arrives together, and during a commit, is committed together."""
+"""Group commit: calls that arrive together, or during a commit, are committed together."""
 
 import asyncio
 import builtins
@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import TimeoutError
 
 from asynckit.batcher import Batcher, NotTried
-from tests.support.smtp_peer import until
+from tests.support.programs import until
 
 
 class Commits:
@@ -35,7 +35,7 @@ async def test_the_calls_of_one_tick_are_one_commit_with_a_result_for_each() -> 
     assert commits.batches == [[0, 1, 2, 3, 4]]
 
 
-async def test_what_comes_during_a_commit_waits_for_the_next_one() -> None:
+async def test_calls_during_a_commit_wait_for_the_next_commit() -> None:
     commits = Commits()
     double = Batcher(commits)
     commits.permission.clear()
@@ -49,7 +49,7 @@ async def test_what_comes_during_a_commit_waits_for_the_next_one() -> None:
     assert commits.batches == [[1], [2, 3, 4]]
 
 
-async def test_alone_a_call_does_not_wait_for_others() -> None:
+async def test_a_single_call_does_not_wait_for_others() -> None:
     commits = Commits()
     double = Batcher(commits)
     assert [await double(1), await double(2)] == [2, 4]
@@ -63,18 +63,18 @@ async def test_a_batch_has_a_largest_size() -> None:
     assert commits.batches == [[0, 1], [2, 3], [4]]
 
 
-async def test_an_error_is_everybodys_in_that_batch_and_nobodys_afterwards() -> None:
+async def test_an_error_fails_its_whole_batch_and_no_later_batch() -> None:
     commits = Commits()
     double = Batcher(commits)
-    commits.error = RuntimeError("away")
+    commits.error = RuntimeError("down")
     results = await asyncio.gather(*[double(n) for n in range(3)], return_exceptions=True)
-    assert [str(r) for r in results] == ["away"] * 3
+    assert [str(r) for r in results] == ["down"] * 3
     commits.error = None
     assert await double(4) == 8
 
 
-async def test_a_commit_that_times_out_takes_those_along_that_wait_behind_it() -> None:
-    """Each commit would wait as long: whoever comes last would be told last, and nothing would limit how many wait."""
+async def test_a_commit_that_times_out_fails_the_calls_that_wait_for_the_next_one() -> None:
+    """Otherwise each commit would take as long, and the number of waiting calls would have no limit."""
     commits = Commits()
     double = Batcher(commits, largest=2)
     commits.permission.clear()
@@ -91,7 +91,7 @@ async def test_a_commit_that_times_out_takes_those_along_that_wait_behind_it() -
     assert await double(8) == 16
 
 
-async def test_a_caller_who_leaves_does_not_take_the_others_along() -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_others() -> None:
     commits = Commits()
     double = Batcher(commits)
     commits.permission.clear()
@@ -104,7 +104,7 @@ async def test_a_caller_who_leaves_does_not_take_the_others_along() -> None:
         await leaving
 
 
-async def test_pythons_own_timeout_takes_along_those_behind_it_too() -> None:
+async def test_a_timeout_of_python_fails_the_waiting_calls_too() -> None:
     """As in strategy 3, whose commit waits for an answer over a pipe."""
     commits = Commits()
     double = Batcher(commits, largest=1)
@@ -128,7 +128,7 @@ async def test_a_wrong_number_of_results_leaves_no_caller_waiting() -> None:
     assert [str(r) for r in results] == ["1 results for 2 items"] * 2 + ["0 results for 1 items"]
 
 
-async def test_when_it_is_cancelled_no_caller_is_left_waiting() -> None:
+async def test_cancelling_the_commit_leaves_no_caller_waiting() -> None:
     commits = Commits()
     double = Batcher(commits, largest=1)
     commits.permission.clear()

@@ -1,4 +1,4 @@
-"""What a crash of Redis could cost is said by its settings."""
+"""Warnings about settings of Redis that could lose data in a crash."""
 
 import logging
 
@@ -27,11 +27,11 @@ async def test_the_embedded_valkey_loses_nothing(valkey: Valkey, caplog: pytest.
     ("setting", "value", "reason"),
     [
         ("appendfsync", "everysec", "a power cut loses the last second"),
-        ("appendonly", "no", "loses all that came since its last snapshot"),
-        ("maxmemory-policy", "allkeys-lru", "throws away waiting work"),
+        ("appendonly", "no", "loses all writes since its last snapshot"),
+        ("maxmemory-policy", "allkeys-lru", "discards waiting work"),
     ],
 )
-async def test_a_setting_that_costs_something_is_one_line(
+async def test_an_unsafe_setting_is_one_log_line(
     valkey: Valkey, caplog: pytest.LogCaptureFixture, setting: str, value: str, reason: str
 ) -> None:
     before = valkey.client.config_get(setting)[setting]
@@ -47,7 +47,7 @@ async def test_a_setting_that_costs_something_is_one_line(
     assert reason in record.message
 
 
-async def test_a_redis_that_is_down_is_not_taken_for_one_that_hides_its_settings(
+async def test_an_unreachable_redis_is_not_reported_as_hidden_settings(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with nobody_s_port() as port:

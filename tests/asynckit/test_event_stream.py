@@ -1,4 +1,4 @@
-"""Live pages: one look at the state for all readers."""
+"""Live pages: the state is read once for all clients."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from asynckit.web.event_stream import enable_event_streams, event_stream
 READERS = 30
 
 
-async def test_all_readers_of_a_page_share_one_look() -> None:
+async def test_all_clients_of_a_page_share_one_read() -> None:
     looks = 0
     state = asyncio.Event()
 
@@ -33,7 +33,7 @@ async def test_all_readers_of_a_page_share_one_look() -> None:
     async with TestServer(app) as server, ClientSession() as session, asyncio.timeout(20):
         reading = [asyncio.create_task(first_of(session, str(server.make_url("/events")))) for _ in range(READERS)]
         await asyncio.wait(reading[:1], timeout=0.1)
-        reading.pop().cancel()  # one that leaves takes the look from no other
+        reading.pop().cancel()  # a client that disconnects does not cancel the read
         state.set()
         await asyncio.gather(*reading)
     assert looks == 1

@@ -1,4 +1,4 @@
-"""A heartbeat does not run on the event loop that it vouches for."""
+"""The heartbeat runs in its own thread, not on the event loop that it watches."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ LIMIT = 20.0
 
 
 class Beats:
-    """Counts beats; the first `failing` ones do not get through."""
+    """Counts beats; the first `failing` ones raise an error."""
 
     def __init__(self, failing: int = 0) -> None:
         self.count = 0
@@ -29,25 +29,25 @@ class Beats:
             raise ConnectionError("gone")
 
     def wait_for(self, count: int) -> None:
-        """In this very thread, which stands still meanwhile."""
+        """Block the current thread until then."""
         with self.reached:
             assert self.reached.wait_for(lambda: self.count >= count, LIMIT)
 
 
-async def test_it_goes_on_while_the_event_loop_is_blocked() -> None:
+async def test_the_heartbeat_continues_while_the_event_loop_is_blocked() -> None:
     beats = Beats()
     async with Heartbeat(beats, 0.01):
         beats.wait_for(5)
 
 
-async def test_it_survives_an_outage_of_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_heartbeat_survives_an_outage_of_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat_module, "RETRY_SECONDS", 0.01)
     beats = Beats(failing=3)
     async with Heartbeat(beats, 0.01):
         beats.wait_for(6)
 
 
-async def test_it_does_not_vouch_for_a_loop_that_hangs() -> None:
+async def test_the_heartbeat_stops_when_the_event_loop_hangs() -> None:
     beats = Beats()
     async with Heartbeat(beats, 0.01, hung_seconds=1.0):
         beats.wait_for(1)
@@ -58,7 +58,7 @@ async def test_it_does_not_vouch_for_a_loop_that_hangs() -> None:
                 break
 
 
-async def test_no_thread_is_left_behind() -> None:
+async def test_the_heartbeat_ends_its_thread() -> None:
     async with Heartbeat(Beats(), 0.01) as heartbeat:
         assert heartbeat._thread.is_alive()
         await asyncio.sleep(0)

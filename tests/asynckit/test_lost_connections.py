@@ -1,4 +1,4 @@
-"""A proxy before Redis drops all connections again and again: each strategy that needs Redis goes on."""
+"""A proxy in front of Redis repeatedly drops all connections; each strategy that uses Redis continues."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ DROPS = 200
     ("name", "log"),
     [("4_remote_messages", ""), ("5_remote_queue", ""), ("6_event_bus", "lua"), ("6_event_bus", "streams")],
 )
-def test_no_500_no_traceback_and_it_goes_on_afterwards(
+def test_a_strategy_survives_lost_connections_without_500_or_traceback(
     name: str, log: str, inbox: Inbox, valkey: Valkey, tmp_path: Path
 ) -> None:
     to = f"{a_name()}@example.com"

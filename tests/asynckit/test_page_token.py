@@ -1,4 +1,4 @@
-"""What changes something needs the token of a page."""
+"""A request that changes something needs the token of a page."""
 
 from collections.abc import AsyncIterator
 
@@ -27,13 +27,13 @@ async def client() -> AsyncIterator[Client]:
         yield client
 
 
-async def test_the_token_of_the_page_opens_it(client: Client) -> None:
+async def test_the_token_of_the_page_is_accepted(client: Client) -> None:
     assert (await client.post("/", data={"token": page_token("/page")})).status == 200
     assert (await client.post("/", headers={HEADER: page_token("/page")})).status == 200
 
 
 @pytest.mark.parametrize("token", ["", "x", "\udcff", "é" * 64])
-async def test_any_other_does_not(client: Client, token: str) -> None:
+async def test_any_other_token_is_refused(client: Client, token: str) -> None:
     data = aiohttp.FormData({"token": token.encode("utf-8", "replace").decode()})
     assert (await client.post("/", data=data)).status == 403
     assert (await client.post("/", data={"token": page_token("/another")})).status == 403

@@ -1,4 +1,4 @@
-"""How clients behave when the node that they talk to has become a replica."""
+"""How clients behave when their node has become a replica, and other connection errors."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,9 +18,8 @@ from asynckit.batcher import NotTried
 from asynckit.redis_client import NotConnected, NotSent, blocking_redis_client, redis_client
 from common.handover import handover_error
 from common.mail.errors import CannotAccept, NoAnswer
-from tests.support.programs import Valkey, nobody_s_port, running_valkey
+from tests.support.programs import Valkey, nobody_s_port, running_valkey, until
 from tests.support.proxy import Proxy, a_proxy
-from tests.support.smtp_peer import until
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 @asynccontextmanager
 async def failing_over(valkey: Valkey, another: Valkey) -> AsyncIterator[tuple[Proxy, Callable[[], None]]]:
-    """A name for one node; the call lets it mean the other one, and that the first is a replica."""
+    """A name for one node; the call makes the first node a replica and redirects the name to the other node."""
     async with a_proxy(valkey.port) as proxy:
 
         def fail_over() -> None:
@@ -60,7 +59,7 @@ def by_pipeline(redis: Redis) -> Write:
 
 
 def by_queue(redis: Redis) -> Write:
-    """Strategy 5's, which keeps a connection for all of its scripts."""
+    """The queue of strategy 5, which keeps one connection for all its scripts."""
     queue = resque.Queue(redis)
     return lambda: queue.enqueue("x", "Email")
 
@@ -74,7 +73,7 @@ WRITES: dict[str, Callable[[Redis], Write]] = {
 
 
 @pytest.mark.parametrize("by", WRITES.values(), ids=WRITES)
-async def test_a_connection_that_finds_itself_with_a_replica_is_made_anew(
+async def test_connections_are_replaced_when_their_node_has_become_a_replica(
     valkey: Valkey, another: Valkey, by: Callable[[Redis], Write]
 ) -> None:
     async with failing_over(valkey, another) as (proxy, fail_over), redis_client(proxy.url) as redis:
@@ -89,7 +88,7 @@ async def test_a_connection_that_finds_itself_with_a_replica_is_made_anew(
         await asyncio.gather(*[redis.set("x", number) for number in range(5)])
 
 
-async def test_so_is_one_of_a_thread(valkey: Valkey, another: Valkey) -> None:
+async def test_a_thread_replaces_its_connection_to_a_replica(valkey: Valkey, another: Valkey) -> None:
     async with failing_over(valkey, another) as (proxy, fail_over):
         client = blocking_redis_client(proxy.url)
         await asyncio.to_thread(client.set, "x", 1)
@@ -101,15 +100,15 @@ async def test_so_is_one_of_a_thread(valkey: Valkey, another: Valkey) -> None:
         client.connection_pool.disconnect()
 
 
-def test_whatever_the_url_asks_for_is_kept(tmp_path: Path) -> None:
+def test_the_options_of_the_url_are_kept(tmp_path: Path) -> None:
     for url, kind in (("rediss://127.0.0.1:1/0", "SSL"), (f"unix://{tmp_path}/socket", "UnixDomainSocket")):
         for client in (redis_client(url), blocking_redis_client(url)):
             assert client.connection_pool.connection_class.__name__ == f"{kind}Connection"
 
 
 @pytest.mark.parametrize("by", WRITES.values(), ids=WRITES)
-def test_a_transport_that_is_closed_means_a_lost_connection(valkey: Valkey, by: Callable[[Redis], Write]) -> None:
-    """uvloop, on which the programs run, raises RuntimeError there; callers handle RedisError."""
+def test_a_closed_transport_is_a_lost_connection(valkey: Valkey, by: Callable[[Redis], Write]) -> None:
+    """uvloop, on which the programs run, raises RuntimeError, but callers handle RedisError."""
 
     async def main() -> None:
         async with redis_client(valkey.url) as redis:
@@ -124,7 +123,7 @@ def test_a_transport_that_is_closed_means_a_lost_connection(valkey: Valkey, by: 
 
 
 def close_before_the_next_write(redis: Redis) -> None:
-    """Close the transports of all connections, but after the look whether they are usable."""
+    """Close the transports of all connections after the check whether they are usable."""
     pool: Any = redis.connection_pool
     for connection in (*pool._available_connections, *pool._in_use_connections):
         if connection.is_connected:
@@ -137,7 +136,7 @@ async def close(connection: Any) -> None:
     await asyncio.sleep(0.01)  # until uvloop has closed it
 
 
-async def test_an_error_of_connecting_says_that_nothing_was_sent() -> None:
+async def test_an_error_while_connecting_means_that_nothing_was_sent() -> None:
     with nobody_s_port() as port:
         async with redis_client(f"redis://127.0.0.1:{port}/0") as redis:
             with pytest.raises(NotSent) as caught:
@@ -152,7 +151,7 @@ async def test_an_error_of_connecting_says_that_nothing_was_sent() -> None:
         ([ReadOnlyError("READONLY")], CannotAccept),
         ([AuthenticationError("WRONGPASS")], CannotAccept),
         ([NotConnected("refused")], CannotAccept),
-        ([NotTried("behind a batch")], CannotAccept),
+        ([NotTried("after a batch")], CannotAccept),
         ([ConnectionError("lost")], NoAnswer),
         ([RedisTimeoutError("no answer")], NoAnswer),
         ([ConnectionError("lost"), NotConnected("refused")], NoAnswer),

@@ -1,4 +1,4 @@
-"""Background tasks end when they are told to, and none dies unnoticed."""
+"""Background tasks end when they are cancelled, and their errors are logged."""
 
 import asyncio
 import logging
@@ -6,12 +6,12 @@ import logging
 import pytest
 
 from asynckit.tasks import background, end_tasks, keep_running
-from tests.support.smtp_peer import until
-from tests.support.tasks import hard_of_hearing
+from tests.support.programs import until
+from tests.support.tasks import ignore_first_cancellation
 
 
-async def test_a_task_that_swallows_a_cancellation_is_told_again() -> None:
-    task = asyncio.create_task(hard_of_hearing())
+async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
+    task = asyncio.create_task(ignore_first_cancellation())
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.sleep(0)
@@ -20,7 +20,7 @@ async def test_a_task_that_swallows_a_cancellation_is_told_again() -> None:
     assert task.cancelled()
 
 
-async def test_those_that_have_ended_or_fail_are_no_matter() -> None:
+async def test_end_tasks_accepts_tasks_that_have_ended_or_fail() -> None:
     async def fail() -> None:
         try:
             await asyncio.Event().wait()
@@ -33,7 +33,7 @@ async def test_those_that_have_ended_or_fail_are_no_matter() -> None:
     assert isinstance(failing.exception(), ValueError)
 
 
-async def test_a_task_that_must_run_is_restarted_after_an_error_and_the_error_is_logged(
+async def test_keep_running_restarts_a_task_after_an_error_and_logs_the_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     runs = []
@@ -53,7 +53,7 @@ async def test_a_task_that_must_run_is_restarted_after_an_error_and_the_error_is
     assert task.cancelled()
 
 
-async def test_a_task_that_returns_has_ended(caplog: pytest.LogCaptureFixture) -> None:
+async def test_keep_running_ends_when_the_task_returns(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         pass
 
@@ -61,7 +61,7 @@ async def test_a_task_that_returns_has_ended(caplog: pytest.LogCaptureFixture) -
     assert caplog.text == ""
 
 
-async def test_the_error_of_a_task_that_is_still_referred_to_is_logged_at_once(
+async def test_the_error_of_a_referenced_task_is_logged_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail() -> None:

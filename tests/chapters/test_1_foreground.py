@@ -1,4 +1,4 @@
-"""Strategy 1 in the words of its chapter."""
+"""The promises of chapter 1."""
 
 import os
 import signal
@@ -32,8 +32,8 @@ def test_the_caller_waits_as_long_as_the_mail_server_takes(foreground: Strategy,
     assert time.monotonic() - before >= 0.3
 
 
-def test_but_no_other_caller_does(foreground: Strategy, inbox: Inbox) -> None:
-    """Ten callers of a server that takes 300 ms: served in far less than ten times 300 ms."""
+def test_callers_do_not_wait_for_each_other(foreground: Strategy, inbox: Inbox) -> None:
+    """The mail server takes 300 ms for each of ten callers: together they take far less than ten times as long."""
     inbox.dial(latency_ms=300)
     before = time.monotonic()
     answers = at_once(foreground, 10)
@@ -54,16 +54,16 @@ def test_the_caller_learns_what_the_mail_server_did(
     foreground: Strategy, inbox: Inbox, faults: dict[str, float], status: int, kind: str
 ) -> None:
     inbox.dial(**faults)
-    the_caller_learns(foreground, status, kind)
+    check_error(foreground, status, kind)
 
 
 def test_the_caller_learns_that_the_mail_server_does_not_answer(inbox: Inbox, tmp_path: Path) -> None:
     inbox.dial(hang_rate=1)
     with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url, SMTP_SEND_SECONDS="1") as strategy:
-        the_caller_learns(strategy, 504, "InDoubt")
+        check_error(strategy, 504, "InDoubt")
 
 
-def the_caller_learns(strategy: Strategy, status: int, kind: str) -> None:
+def check_error(strategy: Strategy, status: int, kind: str) -> None:
     before = strategy.stats()
     answer = strategy.send(someone())
     assert answer.status == status
@@ -74,22 +74,22 @@ def the_caller_learns(strategy: Strategy, status: int, kind: str) -> None:
     assert (after["accepted"], after["sent"]) == (before["accepted"], before["sent"])
 
 
-def test_a_504_may_have_arrived_all_the_same(foreground: Strategy, inbox: Inbox) -> None:
+def test_after_a_504_the_email_may_have_arrived(foreground: Strategy, inbox: Inbox) -> None:
     inbox.dial(lose_reply_rate=1)
     to = someone()
     answer = foreground.send(to)
     assert answer.status == 504
-    assert "broke" in answer.json["error"]["reason"], "the connection was cut, which is noticed at once"
+    assert "broke" in answer.json["error"]["reason"], "the connection was cut, and the server notices it at once"
     assert inbox.wait_for(to)[0]["message_id"] == answer.json["id"]
 
 
-def test_well_again_at_the_first_request_after_the_mail_server_was_killed(tmp_path: Path) -> None:
+def test_the_first_request_after_a_restart_of_the_mail_server_succeeds(tmp_path: Path) -> None:
     with running_inbox(tmp_path / "inbox") as inbox:
         ports = {"INBOX_SMTP_PORT": str(inbox.smtp_port), "INBOX_PORT": inbox.url.rpartition(":")[2]}
         with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url, **LIMITS) as strategy:
             assert {answer.status for answer in at_once(strategy, 10)} == {200}  # ten sessions are open now
             os.kill(inbox.pid, signal.SIGKILL)
-            wait_until(lambda: strategy.send(someone()).status == 503, "the mail server is away")
+            wait_until(lambda: strategy.send(someone()).status == 503, "the mail server is down")
             answers = at_once(strategy, 10)
             assert {answer.status for answer in answers} <= {502, 503, 504}
             assert strategy.ask("/health").status == 503
@@ -98,10 +98,12 @@ def test_well_again_at_the_first_request_after_the_mail_server_was_killed(tmp_pa
                 assert strategy.ask("/health").status == 200
 
 
-def test_in_the_middle_of_traffic_no_request_hangs_and_every_200_is_in_the_inbox(tmp_path: Path) -> None:
-    """kill -9 of the mail server under load, and its return."""
+def test_a_killed_mail_server_makes_no_request_hang_and_every_200_has_arrived(
+    tmp_path: Path,
+) -> None:
+    """The mail server is killed with SIGKILL and started again."""
     to, stop = someone(), threading.Event()
-    answers: list[tuple[float, float, Answer]] = []  # when it was asked, how long it took, what was answered
+    answers: list[tuple[float, float, Answer]] = []  # the time of the request, the seconds it took, the answer
     with running_inbox(tmp_path / "inbox") as inbox:
         ports = {"INBOX_SMTP_PORT": str(inbox.smtp_port), "INBOX_PORT": inbox.url.rpartition(":")[2]}
         with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url, **LIMITS) as strategy:
@@ -140,9 +142,7 @@ def test_in_the_middle_of_traffic_no_request_hangs_and_every_200_is_in_the_inbox
             assert max(seconds for _, seconds, _ in answers) < 10 + 5, "the limits are five seconds each"
 
 
-def test_a_killed_server_loses_nothing_that_it_has_answered_and_its_callers_know_it(
-    inbox: Inbox, tmp_path: Path
-) -> None:
+def test_a_killed_server_has_lost_no_answered_email_and_open_requests_fail(inbox: Inbox, tmp_path: Path) -> None:
     with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
         to, unanswered = someone(), list[Exception]()
 
@@ -183,7 +183,7 @@ def test_sigterm_finishes_the_open_requests(inbox: Inbox, tmp_path: Path) -> Non
 
 
 def at_once(strategy: Strategy, count: int) -> list[Answer]:
-    """So many requests at the same time."""
+    """Send `count` requests at the same time."""
     answers: list[Answer] = []
     threads = [threading.Thread(target=lambda: answers.append(strategy.send(someone()))) for _ in range(count)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""Strategy 2 in the words of its chapter."""
+"""The promises of chapter 2."""
 
 import asyncio
 import re
@@ -15,8 +15,8 @@ from common.mail.emails import Email
 from common.mail.errors import CannotAccept
 from common.mail.mailer import Mailer
 from common.processes.chapter import chapter_module
-from tests.support.programs import Inbox, a_name, ask, email_path, running_inbox, running_strategy, wait_until
-from tests.support.smtp_peer import smtp_peer, until
+from tests.support.programs import Inbox, a_name, ask, email_path, running_inbox, running_strategy, until, wait_until
+from tests.support.smtp_peer import smtp_peer
 
 tasks_module = chapter_module("2_parallel.tasks")
 
@@ -43,7 +43,7 @@ def test_the_answer_does_not_wait_for_the_mail_server(inbox: Inbox, tmp_path: Pa
         assert strategy.stats()["sent"] == 1
 
 
-def test_nobody_learns_of_a_failure_but_the_log_and_the_counter(inbox: Inbox, tmp_path: Path) -> None:
+def test_a_failure_is_only_logged_and_counted(inbox: Inbox, tmp_path: Path) -> None:
     inbox.dial(refuse_rate=1, refuse_code=550)
     with running_strategy("2_parallel", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
         answer = strategy.send(someone())
@@ -56,7 +56,7 @@ def test_nobody_learns_of_a_failure_but_the_log_and_the_counter(inbox: Inbox, tm
         inbox.wait_for(to)
 
 
-def test_a_killed_server_forgets_what_was_in_flight(inbox: Inbox, tmp_path: Path) -> None:
+def test_a_killed_server_loses_what_was_in_flight(inbox: Inbox, tmp_path: Path) -> None:
     inbox.dial(latency_ms=0, hang_rate=1)
     with running_strategy("2_parallel", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
         to = someone()
@@ -64,11 +64,11 @@ def test_a_killed_server_forgets_what_was_in_flight(inbox: Inbox, tmp_path: Path
         strategy.kill("server")
         later = someone()
         wait_until(lambda: answers(strategy.url), "the server is back")
-        inbox.dial(hang_rate=0)  # not before: what the dead server had still written would be taken
+        inbox.dial(hang_rate=0)  # only now: otherwise the inbox would accept what the dead server had already written
         assert strategy.send(later).status == 202
         inbox.wait_for(later)
         assert inbox.messages(to) == [], "ten answers, no email"
-        assert strategy.stats()["accepted"] == 1, "and nobody remembers"
+        assert strategy.stats()["accepted"] == 1, "the new server knows nothing of the ten"
 
 
 def answers(url: str) -> bool:
@@ -86,7 +86,7 @@ def test_sigterm_drains_what_is_in_flight(inbox: Inbox, tmp_path: Path) -> None:
     assert len(inbox.messages(to)) == 5
 
 
-async def test_what_is_not_sent_within_the_limit_is_listed_by_id(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_ids_of_emails_not_sent_within_the_limit_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     emails = [an_email() for _ in range(3)]
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         peer.replies["."] = b""
@@ -117,7 +117,7 @@ async def test_beyond_the_limit_an_email_is_not_accepted(monkeypatch: pytest.Mon
         await until(lambda: tasks.sent == 1)
 
 
-async def test_a_bug_in_one_task_is_logged_and_hurts_no_other(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_in_one_task_is_logged_and_does_not_affect_the_others(caplog: pytest.LogCaptureFixture) -> None:
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer, tasks_module.SendingTasks(mailer, 10) as tasks:
         tasks.start(Email("<a@b>\r\nBcc: evil@x.com", "bob@example.com", "Hello", "past all checks"))
         tasks.start(an_email())
@@ -126,8 +126,8 @@ async def test_a_bug_in_one_task_is_logged_and_hurts_no_other(caplog: pytest.Log
 
 
 @pytest.mark.timeout(120)
-async def test_a_burst_of_10_000_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
-    """Accepted is delivered, once; the rest is told 503 with Retry-After; memory has an end."""
+async def test_a_burst_of_10_000_requests_loses_and_duplicates_no_email(tmp_path: Path) -> None:
+    """Accepted emails arrive once; the others get a 503 with Retry-After; the memory is limited."""
     with running_inbox(tmp_path / "inbox") as inbox:
         with running_strategy("2_parallel", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
             server = psutil.Process(strategy.pid())

@@ -1,4 +1,4 @@
-"""Strategy 3 in the words of its chapter."""
+"""The promises of chapter 3."""
 
 import asyncio
 import os
@@ -18,14 +18,15 @@ from yarl import URL
 from common.mail.emails import email_from_path
 from common.mail.sender import WINDOW
 from common.processes.chapter import chapter_module
+from lab.harness.processes import still_alive
 from tests.support.load import Load, account
 from tests.support.programs import (
+    LIMIT,
     Inbox,
     Strategy,
     a_name,
     running_inbox,
     running_strategy,
-    wait_for_the_end,
     wait_until,
 )
 
@@ -49,21 +50,21 @@ def answers(strategy: Strategy) -> bool:
         return False
 
 
-def test_the_master_keeps_emails_while_nobody_can_send_them(trio: Strategy, inbox: Inbox) -> None:
+def test_the_master_keeps_emails_while_no_worker_can_send_them(trio: Strategy, inbox: Inbox) -> None:
     to = someone()
     inbox.dial(hang_rate=1)
     assert [trio.send(to).status for _ in range(5)] == [202] * 5
-    wait_until(lambda: trio.stats()["in_flight"] == 5, "five in the worker's hands")
+    wait_until(lambda: trio.stats()["in_flight"] == 5, "five are in flight in the worker")
     inbox.dial(hang_rate=0)
     trio.kill("email worker")
     inbox.wait_for(to, 5)
-    wait_until(lambda: trio.stats()["sent"] == 5, "the worker has said so")
+    wait_until(lambda: trio.stats()["sent"] == 5, "the worker has reported that they were sent")
     stats = trio.stats()
     assert (stats["accepted"], stats["waiting"], stats["in_flight"]) == (5, 0, 0)
     assert (stats["restarts_email_worker"], stats["restarts_web_server"]) == (1, 0)
 
 
-def test_a_killed_server_comes_back_and_the_master_has_forgotten_nothing(trio: Strategy, inbox: Inbox) -> None:
+def test_a_killed_server_is_restarted_and_the_master_still_has_all_emails(trio: Strategy, inbox: Inbox) -> None:
     to = someone()
     inbox.dial(latency_ms=500)
     assert [trio.send(to).status for _ in range(5)] == [202] * 5
@@ -76,7 +77,7 @@ def test_a_killed_server_comes_back_and_the_master_has_forgotten_nothing(trio: S
 
 @pytest.mark.timeout(180)
 def test_kills_under_load_lose_nothing(tmp_path: Path) -> None:
-    """Server and worker, at moments and in an order that a seed decides."""
+    """A seed decides when and in which order the server and the worker are killed."""
     chance, victims = random.Random(3), ["web server", "email worker"]
     with running_inbox(tmp_path / "inbox") as inbox:
         inbox.dial(latency_ms=50)
@@ -86,20 +87,20 @@ def test_kills_under_load_lose_nothing(tmp_path: Path) -> None:
                     load.wait_for_more(1 + chance.randrange(20))
                     strategy.kill(*chance.sample(victims, 2))
                     wait_until(lambda: answers(strategy), "the server is back")
-            wait_until(lambda: strategy.held() == 0, "all settled")
+            wait_until(lambda: strategy.held() == 0, "no email waits or is in flight")
             stats = strategy.stats()
         found = account(load, inbox)
     assert found.lost == 0
     assert found.accepted > 10 * KILLS
     assert found.duplicated <= KILLS * WINDOW, "what was in flight at each kill of the worker"
-    assert found.unasked <= KILLS * load.clients, "kept by the master, the answer died with the server"
+    assert found.unexpected <= KILLS * load.clients, "the master has the email, but the answer was lost with the server"
     assert stats["restarts_web_server"] + stats["restarts_email_worker"] == 2 * KILLS
-    assert stats["accepted"] == stats["sent"] == found.accepted + found.unasked
+    assert stats["accepted"] == stats["sent"] == found.accepted + found.unexpected
 
 
-def test_a_worker_that_is_asked_to_end_finishes_what_it_has_begun_and_begins_nothing(tmp_path: Path) -> None:
+def test_a_worker_finishes_its_sends_after_sigterm_and_starts_no_new_ones(tmp_path: Path) -> None:
     with running_inbox(tmp_path / "inbox") as inbox:
-        inbox.dial(latency_ms=300)  # the email is there, its 250 is not
+        inbox.dial(latency_ms=300)  # the email has arrived, but its 250 has not
         with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
             with Load(strategy, someone(), clients=1) as load:
                 for _ in range(2):
@@ -108,12 +109,12 @@ def test_a_worker_that_is_asked_to_end_finishes_what_it_has_begun_and_begins_not
                     worker = strategy.pid("email worker")
                     strategy.program.wait_for_line(rf"^\[email worker @ {worker}\] .* ready to send")
                     load.wait_for_more(5)
-            wait_until(lambda: strategy.held() == 0, "all settled")
+            wait_until(lambda: strategy.held() == 0, "no email waits or is in flight")
         found = account(load, inbox)
     assert (found.lost, found.duplicated) == (0, 0)
 
 
-def test_a_killed_master_takes_everything_along_and_leaves_no_orphans(inbox: Inbox, tmp_path: Path) -> None:
+def test_a_killed_master_loses_its_emails_and_leaves_no_orphans(inbox: Inbox, tmp_path: Path) -> None:
     inbox.dial(hang_rate=1)
     with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
         to = someone()
@@ -121,10 +122,10 @@ def test_a_killed_master_takes_everything_along_and_leaves_no_orphans(inbox: Inb
         family = [psutil.Process(strategy.pid(role)) for role in ("web server", "email worker")]
         master = family[0].ppid()
         os.kill(master, signal.SIGKILL)
-        assert wait_for_the_end(family) == []
-        strategy.program.wait_for_line(r"^\[web server @ \d+\] the master is gone, and what it held is lost")
+        assert still_alive(family, LIMIT) == []
+        strategy.program.wait_for_line(r"^\[web server @ \d+\] the master has died, and the emails it held are lost")
         strategy.program.wait_for_line(rf"master @ {master} was killed by SIGKILL; starting it again")
-        wait_until(lambda: answers(strategy), "another master, another server")
+        wait_until(lambda: answers(strategy), "a new master and a new server")
         inbox.dial(hang_rate=0)
         later = someone()
         assert strategy.send(later).status == 202
@@ -132,7 +133,7 @@ def test_a_killed_master_takes_everything_along_and_leaves_no_orphans(inbox: Inb
         assert inbox.messages(to) == []
 
 
-def test_children_never_log_they_tell_the_master(trio: Strategy, inbox: Inbox) -> None:
+def test_children_send_their_log_lines_to_the_master(trio: Strategy, inbox: Inbox) -> None:
     to = someone()
     trio.send(to)
     inbox.wait_for(to)
@@ -148,14 +149,14 @@ def test_the_worker_is_throttled(inbox: Inbox, tmp_path: Path) -> None:
         assert time.monotonic() - before >= 10 / 20
 
 
-def test_a_refused_email_is_given_up_with_a_line_and_a_number(trio: Strategy, inbox: Inbox) -> None:
+def test_a_refused_email_is_given_up_logged_and_counted(trio: Strategy, inbox: Inbox) -> None:
     inbox.dial(refuse_rate=1, refuse_code=550)
     email_id = trio.send(someone()).json["id"]
     wait_until(lambda: trio.stats()["failed"] == 1, "given up")
     trio.program.wait_for_line(rf"gave up {re.escape(email_id)} after 1 attempt\(s\): Refused: 550")
 
 
-def test_a_4xx_is_tried_again_and_given_up_after_its_attempts(inbox: Inbox, tmp_path: Path) -> None:
+def test_an_email_with_a_4xx_is_given_up_after_its_attempts(inbox: Inbox, tmp_path: Path) -> None:
     with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url, ATTEMPTS="2") as strategy:
         inbox.dial(refuse_rate=1, refuse_code=451)
         given_up = strategy.send(someone()).json["id"]
@@ -164,7 +165,7 @@ def test_a_4xx_is_tried_again_and_given_up_after_its_attempts(inbox: Inbox, tmp_
         assert (stats["failed"], stats["retried"], stats["accepted"]) == (1, 1, 1)
 
 
-def test_a_4xx_is_sent_when_a_later_attempt_is_taken(inbox: Inbox, tmp_path: Path) -> None:
+def test_an_email_with_a_4xx_is_sent_when_a_later_attempt_succeeds(inbox: Inbox, tmp_path: Path) -> None:
     with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url, ATTEMPTS="5") as strategy:
         inbox.dial(refuse_rate=1, refuse_code=451)
         to = someone()
@@ -176,8 +177,8 @@ def test_a_4xx_is_sent_when_a_later_attempt_is_taken(inbox: Inbox, tmp_path: Pat
         assert (stats["failed"], stats["accepted"]) == (0, 1)
 
 
-def test_an_outage_of_the_mail_server_costs_no_attempts(tmp_path: Path) -> None:
-    """ATTEMPTS=1: the first failure that counted would be the last."""
+def test_an_outage_of_the_mail_server_uses_up_no_attempts(tmp_path: Path) -> None:
+    """With ATTEMPTS=1, an email would be given up after the first failure that counts."""
     to = someone()
     with running_inbox(tmp_path / "inbox") as inbox:
         ports = {"INBOX_SMTP_PORT": str(inbox.smtp_port), "INBOX_PORT": inbox.url.rpartition(":")[2]}
@@ -191,7 +192,7 @@ def test_an_outage_of_the_mail_server_costs_no_attempts(tmp_path: Path) -> None:
                 lambda: (strategy.stats()["paused"] or "").startswith("Unreachable"), "the worker waits for the server"
             )
             assert strategy.held() == 20
-            assert strategy.ask("/health").status == 200, "an email can be accepted all the same"
+            assert strategy.ask("/health").status == 200, "an email can be accepted nevertheless"
             with running_inbox(tmp_path / "again", **ports) as back:
                 back.wait_for(to, 20)
                 stats = wait_until(lambda: strategy.stats()["sent"] == 21 and strategy.stats(), "all sent")
@@ -199,10 +200,10 @@ def test_an_outage_of_the_mail_server_costs_no_attempts(tmp_path: Path) -> None:
     assert len(re.findall("pause: Unreachable", strategy.program.output)) == 1
 
 
-async def test_when_the_mail_server_hangs_the_queue_grows_to_its_end_and_then_it_is_a_503(
+async def test_when_the_mail_server_hangs_the_queue_grows_to_its_limit_and_the_answer_is_503(
     inbox: Inbox, tmp_path: Path
 ) -> None:
-    """128 MB: some 8,000 emails that are as long as a URL can be, and longer as JSON."""
+    """The limit is 128 MB: about 8,000 emails as long as a URL can be, which are even longer as JSON."""
     path = URL(f"/{someone()}/x/" + '"' * 7900, encoded=True)
     full: list[tuple[int, str, str]] = []
     inbox.dial(hang_rate=1)
@@ -221,12 +222,12 @@ async def test_when_the_mail_server_hangs_the_queue_grows_to_its_end_and_then_it
             await asyncio.gather(*[send_until_full(client) for _ in range(50)])
         stats = strategy.stats()
         assert {answer[:2] for answer in full} == {(503, "1")}
-        assert full[0][2] == f"the queue is full: {stats['accepted']} emails wait"
+        assert full[0][2] == f"the queue is full: {stats['accepted']} emails"
         assert stats["waiting"] + stats["in_flight"] == stats["accepted"] > 5000
         assert strategy.ask("/health").status == 503
 
 
-def test_a_master_that_does_not_answer_is_a_504_and_the_email_may_be_sent(trio: Strategy, inbox: Inbox) -> None:
+def test_a_master_that_does_not_answer_means_504_and_the_email_may_be_sent(trio: Strategy, inbox: Inbox) -> None:
     master, to = trio.pid("master"), someone()
     os.kill(master, signal.SIGSTOP)
     try:
@@ -241,7 +242,7 @@ def test_a_master_that_does_not_answer_is_a_504_and_the_email_may_be_sent(trio: 
     wait_until(trio.healthy, "it answers again")
 
 
-def test_the_stats_know_how_long_the_oldest_waits(trio: Strategy, inbox: Inbox) -> None:
+def test_the_stats_show_how_long_the_oldest_email_waits(trio: Strategy, inbox: Inbox) -> None:
     assert trio.stats()["oldest_wait_seconds"] == 0.0
     inbox.dial(hang_rate=1)
     trio.send(someone())
@@ -256,7 +257,7 @@ def test_sigterm_stops_the_server_first_and_drains_the_worker(inbox: Inbox, tmp_
     assert re.search(r"^\[master @ \d+\] \S+ waiting up to 10 s for \d+ emails", strategy.program.output, re.MULTILINE)
 
 
-def test_sigterm_of_a_child_is_a_restart_that_loses_and_doubles_nothing(inbox: Inbox, tmp_path: Path) -> None:
+def test_sigterm_of_a_child_restarts_it_without_lost_or_duplicate_emails(inbox: Inbox, tmp_path: Path) -> None:
     inbox.dial(latency_ms=2000)
     to = someone()
     with running_strategy("3_local_messages", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
@@ -269,34 +270,34 @@ def test_sigterm_of_a_child_is_a_restart_that_loses_and_doubles_nothing(inbox: I
     assert [message["copies"] for message in inbox.messages(to)] == [1] * 5
 
 
-def test_what_cannot_be_sent_within_the_limit_is_listed_by_id(tmp_path: Path) -> None:
-    """No mail server at all: the master waits as long as it promises, and then says what is lost."""
+def test_the_ids_of_emails_not_sent_within_the_limit_are_logged(tmp_path: Path) -> None:
+    """Without a mail server, the master waits for DRAIN_SECONDS and then logs what is lost."""
     with running_strategy("3_local_messages", tmp_path, SMTP_URL="smtp://127.0.0.1:1", DRAIN_SECONDS="1") as strategy:
         ids = [strategy.send(someone()).json["id"] for _ in range(3)]
     lost = re.findall(r"^\[master @ \d+\] \S+ lost (<\S+>): not sent within 1 s", strategy.program.output, re.MULTILINE)
     assert lost == ids
 
 
-async def test_a_child_is_not_started_again_before_the_end_of_its_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That end says what was in flight; coming later, it would be taken for the end of the new one."""
+async def test_a_child_is_not_restarted_before_its_pipe_has_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the old pipe closed after the restart, the master would take that for the death of the new child."""
     children = chapter_module("3_local_messages.children")
-    gone: list[str] = []
-    child = children.Child("worker", None, None, None, lambda: gone.append("gone"))
+    died: list[str] = []
+    child = children.Child("worker", None, None, None, lambda: died.append("died"))
 
     async def start() -> None:
-        assert gone == ["gone"]
+        assert died == ["died"]
 
     monkeypatch.setattr(child, "start", start)
     child._process, child._pipe = SimpleNamespace(is_alive=lambda: False, exitcode=-9, pid=1), object()
-    assert await child.look() is None
+    assert await child.check() is None
     assert child.restarts == 0
-    child._gone()
-    assert await child.look() is None
+    child._closed()
+    assert await child.check() is None
     assert child.restarts == 1
 
 
-def test_rubbish_in_the_pipe_is_logged_and_hurts_nobody() -> None:
-    """Anything that is not the expected JSON: the pipe goes on."""
+def test_an_invalid_message_in_the_pipe_is_logged_and_skipped() -> None:
+    """The messages after it are still received."""
     pipe = chapter_module("3_local_messages.pipe")
     received: list[object] = []
     end = pipe.PipeEnd(received.append, lambda: None)
@@ -307,24 +308,24 @@ def test_rubbish_in_the_pipe_is_logged_and_hurts_nobody() -> None:
     assert received[-1] == ["sent", "<c@d>"]
 
 
-async def test_an_answer_in_the_tick_of_its_timeout_is_too_late_and_no_error() -> None:
+async def test_an_answer_in_the_same_tick_as_its_timeout_is_ignored_without_an_error() -> None:
     link = chapter_module("3_local_messages.link").MasterLink(SimpleNamespace())
-    question = link._questions[7] = asyncio.get_running_loop().create_future()
+    question = link._pending[7] = asyncio.get_running_loop().create_future()
     question.cancel()  # as asyncio.timeout does
     link._answered(["answer", 7, 1, None])
     assert question.cancelled()
 
 
-async def test_those_who_wait_behind_a_hung_batch_do_not_wait_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_behind_a_batch_that_hangs_time_out_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     module = chapter_module("3_local_messages.link")
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
     link = module.MasterLink(SimpleNamespace())
-    link.pipe = SimpleNamespace(send=lambda *_: None)  # the master hangs
+    link.pipe = SimpleNamespace(send=lambda *_: None)  # a master that hangs
     emails = [email_from_path(f"/{n}@example.com/Hello/x", "example.com") for n in range(3)]
     before, puts = time.monotonic(), []
     for email in emails:
         puts.append(asyncio.create_task(link.put(email)))
-        await asyncio.sleep(0.01)  # each comes while the first batch is in flight
+        await asyncio.sleep(0.01)  # each call comes while the first batch is in flight
     results = await asyncio.gather(*puts, return_exceptions=True)
     kinds = [type(result).__name__ for result in results]
     assert kinds == ["NoAnswer", "CannotAccept", "CannotAccept"], "the others were never handed to the master"

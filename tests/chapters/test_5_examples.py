@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import resque
-from tests.support.programs import ROOT, Valkey
-from tests.support.resque import a_resque, until
+from tests.support.programs import ROOT, Valkey, until
+from tests.support.resque import a_resque
 
 
 def test_the_quick_start_of_the_library_s_readme_prints_what_it_says(valkey: Valkey) -> None:

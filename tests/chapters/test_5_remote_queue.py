@@ -26,10 +26,11 @@ from tests.support.programs import (
     nobody_s_port,
     running_strategy,
     running_valkey,
+    until,
     valkey_of,
     wait_until,
 )
-from tests.support.smtp_peer import smtp_peer, until
+from tests.support.smtp_peer import smtp_peer
 
 KILLS = int(os.environ.get("KILLS", "3"))  # of each kind; KILLS=100 takes half an hour
 CLIENTS = 4 if KILLS < 10 else 1  # the inbox must be able to count them all

@@ -1,4 +1,4 @@
-"""What handlers make of events that somebody else has written."""
+"""How handlers validate events that another program may have written."""
 
 import json
 
@@ -11,18 +11,18 @@ handlers = chapter_module("6_event_bus.handlers")
 
 
 @pytest.mark.parametrize("to", [None, 1, "", "nobody", "nobody@", "@", "a@b c", "a@b\nc"])
-def test_what_has_no_domain_is_not_counted_by_the_audit(to: object) -> None:
+def test_the_audit_refuses_an_event_without_a_domain(to: object) -> None:
     with pytest.raises(events.BadEvent):
         handlers.domain_of(events.Event("1", "email_requested", {"to": to}))
 
 
-def test_the_domain_is_behind_the_last_at_sign() -> None:
+def test_the_domain_starts_after_the_last_at_sign() -> None:
     assert handlers.domain_of(events.Event("1", "email_requested", {"to": "a@b@c.example"})) == "c.example"
 
 
 @pytest.mark.parametrize("event_id", ["", "a b", "a\nb", "ä", "x" * 251, 7, None])
-def test_what_has_no_id_of_one_word_is_no_event(event_id: object) -> None:
-    """An id with a line break would write lines of its own wherever ids are written in lines."""
+def test_an_event_with_an_invalid_id_is_refused(event_id: object) -> None:
+    """An id with a line break could add lines to the text that the scripts receive."""
     element = b"1 " + json.dumps({"id": event_id, "name": "x", "data": {}}).encode()
     with pytest.raises(events.BadEvent, match="id"):
         events.Claimed("email", "1-0", 1, element, 0.0).event()

@@ -1,4 +1,4 @@
-"""The steps of chapter 6: what each one loses or repeats, as its card says."""
+"""What each step of chapter 6 loses or repeats, as its docstring says."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def running_worker(step: str, valkey: Valkey, inbox: Inbox) -> Iterator[Program]
 
 
 async def append(step: str, valkey: Valkey, late_seconds: float = 0.0) -> str:
-    """Append an event as the web server does in this step; the address to which its email goes."""
+    """Append an event as the web server does in this step, and return the recipient of its email."""
     name = a_name()
     email = Email(f"<{name}@example.com>", f"{name}@example.com", "Hello", "Hi")
     async with redis_client(valkey.url) as redis:
@@ -53,14 +53,14 @@ async def append(step: str, valkey: Valkey, late_seconds: float = 0.0) -> str:
 
 
 async def kill_while_sending(step: str, program: Program, valkey: Valkey, inbox: Inbox) -> str:
-    """Kill the worker when it has begun to send an email, and before the mail server's 250."""
+    """Kill the worker after it starts to send an email and before the mail server's 250. Returns the recipient."""
     to = await append(step, valkey)
-    inbox.wait_for(to)  # the worker works
+    inbox.wait_for(to)  # the worker is running
     inbox.dial(hang_rate=1)
     before = [state(valkey)]
     to = await append(step, valkey)
     if step == "commit_after":
-        program.wait_for_line("sent")  # of the first
+        program.wait_for_line("sent")  # the log line of the first email
     else:
         wait_until(lambda: state(valkey) != before[0], "the worker has taken the event")
     os.kill(program.process.pid, signal.SIGKILL)
@@ -70,14 +70,14 @@ async def kill_while_sending(step: str, program: Program, valkey: Valkey, inbox:
 
 
 def state(valkey: Valkey) -> object:
-    """What the workers have told Redis: the cursor, and what is pending in the group."""
+    """The cursor, and the pending events of the group."""
     pending = (
         valkey.client.xpending("eventlog:{stream}", "step:email") if valkey.client.exists("eventlog:{stream}") else 0
     )
     return valkey.client.hgetall("talk:cursor"), pending
 
 
-async def test_cursor_first_loses_what_its_killed_worker_was_sending(valkey: Valkey, inbox: Inbox) -> None:
+async def test_cursor_first_loses_the_email_that_its_killed_worker_was_sending(valkey: Valkey, inbox: Inbox) -> None:
     with running_worker("cursor_first", valkey, inbox) as program:
         lost = await kill_while_sending("cursor_first", program, valkey, inbox)
     with running_worker("cursor_first", valkey, inbox):
@@ -93,7 +93,7 @@ async def test_cursor_first_skips_the_events_of_a_producer_whose_clock_is_late(v
     assert not inbox.messages(skipped)
 
 
-async def test_commit_after_does_not_ask_the_producers_clock(valkey: Valkey, inbox: Inbox) -> None:
+async def test_commit_after_does_not_use_the_producers_clock(valkey: Valkey, inbox: Inbox) -> None:
     with running_worker("commit_after", valkey, inbox):
         for late_seconds in (0.0, 120.0, 0.0):
             inbox.wait_for(await append("commit_after", valkey, late_seconds))
@@ -114,7 +114,7 @@ async def test_two_workers_of_commit_after_send_every_email_twice(valkey: Valkey
         two.wait_for_line("ready")
         for _ in range(5):
             to = await append("commit_after", valkey)
-            wait_until(lambda to=to: [m["copies"] for m in inbox.messages(to)] == [2], "it comes twice")  # type: ignore[misc]
+            wait_until(lambda to=to: [m["copies"] for m in inbox.messages(to)] == [2], "the email arrives twice")  # type: ignore[misc]
 
 
 async def test_two_workers_of_a_group_share_the_events(valkey: Valkey, inbox: Inbox) -> None:
@@ -126,14 +126,19 @@ async def test_two_workers_of_a_group_share_the_events(valkey: Valkey, inbox: In
     assert [message["copies"] for to in addresses for message in inbox.messages(to)] == [1] * 20
 
 
-async def test_a_worker_of_a_group_keeps_what_it_sends_for_longer_than_a_lease(valkey: Valkey, inbox: Inbox) -> None:
+async def test_a_worker_of_a_group_renews_the_lease_of_an_email_that_takes_longer(valkey: Valkey, inbox: Inbox) -> None:
     inbox.dial(latency_ms=3000)
     with running_worker("group", valkey, inbox) as one, running_worker("group", valkey, inbox) as two:
         one.wait_for_line("ready")
         two.wait_for_line("ready")
         to = await append("group", valkey)
-        wait_until(lambda: valkey.client.xpending("eventlog:{stream}", "step:email")["pending"] == 1, "it is taken")
-        wait_until(lambda: valkey.client.xpending("eventlog:{stream}", "step:email")["pending"] == 0, "it is done")
+        wait_until(
+            lambda: valkey.client.xpending("eventlog:{stream}", "step:email")["pending"] == 1, "the event is claimed"
+        )
+        wait_until(
+            lambda: valkey.client.xpending("eventlog:{stream}", "step:email")["pending"] == 0,
+            "the event is acknowledged",
+        )
     assert [message["copies"] for message in inbox.messages(to)] == [1]
 
 

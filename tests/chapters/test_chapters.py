@@ -16,8 +16,7 @@ from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog import events
 from tests.conftest import STRATEGIES
-from tests.support.programs import ROOT, Valkey, a_name
-from tests.support.smtp_peer import until
+from tests.support.programs import ROOT, Valkey, a_name, until
 
 READMES = [ROOT / "README.md", *(ROOT / name / "README.md" for name in STRATEGIES), ROOT / "results" / "README.md"]
 OTHERS = [

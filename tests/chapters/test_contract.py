@@ -1,6 +1,6 @@
-"""What all six strategies have in common, seen from outside: each is started by `make run-N` and asked over HTTP.
+"""The behaviour that all six strategies share: each one is started by `make run-N` and tested over HTTP.
 
-A new strategy joins by existing: a folder with a number and a `__main__.py`.
+A new strategy is found by itself: it is a folder with a number and a `__main__.py`.
 """
 
 import re
@@ -24,8 +24,8 @@ def someone() -> str:
 
 @pytest.fixture
 def nothing_sent(strategy: Strategy) -> Iterator[None]:
-    """Neither sent nor queued: the counters of the strategy stand still."""
-    before = wait_until(lambda: stats_at_rest(strategy), "nothing is under way from the tests before")
+    """Check that no email is sent or queued: the strategy's counters do not change."""
+    before = wait_until(lambda: stats_at_rest(strategy), "no email of the previous tests is in flight")
     yield
     after = strategy.stats()
     for counter in ("accepted", "sent", "waiting", "in_flight"):
@@ -33,7 +33,7 @@ def nothing_sent(strategy: Strategy) -> Iterator[None]:
 
 
 def stats_at_rest(strategy: Strategy) -> dict[str, Any] | None:
-    """The stats, if nothing is under way as far as the strategy knows."""
+    """The stats, or None if an email waits or is in flight as far as the strategy knows."""
     stats = strategy.stats()
     return (
         stats
@@ -55,7 +55,7 @@ def test_visiting_a_url_sends_an_email(strategy: Strategy, inbox: Inbox, someone
     assert message["copies"] == 1
 
 
-def test_the_answer_is_pretty_json_that_no_cache_keeps(strategy: Strategy, someone: str) -> None:
+def test_the_answer_is_indented_json_and_not_cached(strategy: Strategy, someone: str) -> None:
     answer = strategy.send(someone)
     assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -74,7 +74,7 @@ def test_the_answer_is_pretty_json_that_no_cache_keeps(strategy: Strategy, someo
         (" spaces around ", " and "),
     ],
 )
-def test_a_subject_and_a_text_arrive_as_they_were(
+def test_subject_and_text_arrive_unchanged(
     strategy: Strategy, inbox: Inbox, someone: str, subject: str, text: str
 ) -> None:
     assert strategy.send(someone, subject, text).json["email"] == {"to": someone, "subject": subject, "text": text}
@@ -83,7 +83,7 @@ def test_a_subject_and_a_text_arrive_as_they_were(
 
 
 def test_a_lone_dot_arrives_as_text(strategy: Strategy, inbox: Inbox, someone: str) -> None:
-    """Straight to the server: a browser would take `/.` for this folder."""
+    """Sent directly to the server, because a browser would take `/.` for the same folder."""
     assert strategy.ask(f"/{someone}/x/%2E").status < 300
     assert inbox.wait_for(someone)[0]["text"] == "."
 
@@ -94,7 +94,7 @@ def test_two_equal_requests_are_two_emails(strategy: Strategy, inbox: Inbox, som
     assert len(ids) == 2
 
 
-def test_addresses_in_other_scripts(strategy: Strategy, inbox: Inbox) -> None:
+def test_addresses_in_other_scripts_are_accepted(strategy: Strategy, inbox: Inbox) -> None:
     name = a_name()
     assert strategy.send(f"{name}@bücher.example").json["email"]["to"] == f"{name}@bücher.example"
     inbox.wait_for(f"{name}@xn--bcher-kva.example")
@@ -132,7 +132,7 @@ BAD_PATHS = [
 
 @pytest.mark.usefixtures("nothing_sent")
 @pytest.mark.parametrize(("path", "field"), BAD_PATHS, ids=[path[:60] for path, _ in BAD_PATHS])
-def test_bad_input_is_a_400_that_names_the_field(strategy: Strategy, path: str, field: str) -> None:
+def test_bad_input_is_answered_with_400_and_the_name_of_the_field(strategy: Strategy, path: str, field: str) -> None:
     answer = strategy.ask(path)
     assert answer.status == 400
     assert answer.json["error"]["field"] == field
@@ -144,7 +144,7 @@ def test_bad_input_is_a_400_that_names_the_field(strategy: Strategy, path: str, 
 @pytest.mark.parametrize(
     "path", ["/favicon.ico", "/robots.txt", "/bob@example.com", "/bob@example.com/Hello", "/a@b.com/s/t/more", "//"]
 )
-def test_anything_else_is_a_404_in_json(strategy: Strategy, path: str) -> None:
+def test_any_other_path_is_answered_with_404_as_json(strategy: Strategy, path: str) -> None:
     answer = strategy.ask(path)
     assert answer.status == 404 if path != "//" else answer.status in (400, 404)
     assert answer.json["error"]["reason"]
@@ -176,14 +176,14 @@ FOREIGN = {
 
 @pytest.mark.usefixtures("nothing_sent")
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN.keys())
-def test_what_a_foreign_page_makes_a_browser_send_is_forbidden(strategy: Strategy, headers: dict[str, str]) -> None:
+def test_requests_from_a_page_of_another_site_are_forbidden(strategy: Strategy, headers: dict[str, str]) -> None:
     for path in (email_path("bob@example.com", "Hello", "x"), "/", "/stats"):
         answer = strategy.ask(path, headers=headers)
         assert answer.status == 403
         assert answer.json["error"]["reason"]
 
 
-def test_a_link_on_another_port_leads_to_a_page_and_sends_nothing(strategy: Strategy) -> None:
+def test_a_link_from_another_port_opens_a_page_but_sends_no_email(strategy: Strategy) -> None:
     """The inbox links back to the strategy; a link to an email's path would send it."""
     headers = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert strategy.ask("/", headers=headers).status == 200
@@ -191,20 +191,20 @@ def test_a_link_on_another_port_leads_to_a_page_and_sends_nothing(strategy: Stra
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST", "workshop.localhost"])
-def test_loopback_by_any_of_its_names_is_served(strategy: Strategy, host: str) -> None:
+def test_every_loopback_name_is_accepted_as_host(strategy: Strategy, host: str) -> None:
     netloc = f"{host}:{urlsplit(strategy.url).port}"
     headers = {"Host": netloc, "Origin": f"http://{netloc}", "Sec-Fetch-Site": "same-origin"}
     assert strategy.ask("/", headers=headers).status == 200
 
 
 @pytest.mark.parametrize("target", ["http://127.0.0.1/{to}/Hello/x", "/{to}/Hello/x#frag/ment", "/{to}/Hello/x?y=/z"])
-def test_other_forms_of_the_same_request(strategy: Strategy, inbox: Inbox, someone: str, target: str) -> None:
+def test_other_forms_of_the_request_send_the_email(strategy: Strategy, inbox: Inbox, someone: str, target: str) -> None:
     answer = strategy.ask(target.format(to=someone))
     assert answer.json["email"] == {"to": someone, "subject": "Hello", "text": "x"}
     inbox.wait_for(someone)
 
 
-def test_what_is_not_http_is_a_400_in_json(strategy: Strategy) -> None:
+def test_invalid_http_is_answered_with_400_as_json(strategy: Strategy) -> None:
     address = urlsplit(strategy.url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
@@ -222,11 +222,11 @@ def test_the_stats_have_every_figure_or_null(strategy: Strategy, inbox: Inbox, s
     assert strategy.stats()["accepted"] == before["accepted"] + 1
 
 
-def test_the_oldest_wait_is_that_of_the_oldest_email_that_waits_or_is_in_flight(
+def test_the_oldest_wait_is_the_age_of_the_oldest_email_that_waits_or_is_in_flight(
     strategy: Strategy, inbox: Inbox, someone: str
 ) -> None:
     inbox.dial(latency_ms=1500)
-    caller = threading.Thread(target=strategy.send, args=[someone])  # strategy 1 answers in the end only
+    caller = threading.Thread(target=strategy.send, args=[someone])  # strategy 1 answers only when the email is sent
     caller.start()
     if strategy.stats()["oldest_wait_seconds"] is None:
         assert strategy.name == "4_remote_messages", "only its workers know"
@@ -238,7 +238,7 @@ def test_the_oldest_wait_is_that_of_the_oldest_email_that_waits_or_is_in_flight(
     inbox.wait_for(someone)
 
 
-def test_null_is_what_a_strategy_cannot_know(strategy: Strategy) -> None:
+def test_figures_that_a_strategy_cannot_know_are_null(strategy: Strategy) -> None:
     unknown = {name for name, figure in strategy.stats().items() if figure is None}
     unknown.discard("next_attempt_seconds")  # no email waits for another attempt
     elsewhere = {"sent", "failed", "retried", "waiting", "in_flight", "oldest_wait_seconds"}
@@ -259,7 +259,7 @@ def test_healthy_when_an_email_could_be_accepted(strategy: Strategy) -> None:
     assert (answer.status, answer.json) == (200, {"status": "ok"})
 
 
-def test_the_page_says_which_strategy_it_is_and_loads_only_its_own(strategy: Strategy) -> None:
+def test_the_page_names_its_strategy_and_loads_only_its_own_files(strategy: Strategy) -> None:
     answer = strategy.ask("/")
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -270,7 +270,7 @@ def test_the_page_says_which_strategy_it_is_and_loads_only_its_own(strategy: Str
     assert not re.search(r"<script>|<style>|\son\w+=", answer.text)
 
 
-def test_the_chapter_is_a_page_whose_links_lead_somewhere(strategy: Strategy) -> None:
+def test_the_links_of_the_chapter_s_page_work(strategy: Strategy) -> None:
     answer = strategy.ask("/chapter")
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
@@ -282,19 +282,19 @@ def test_the_chapter_is_a_page_whose_links_lead_somewhere(strategy: Strategy) ->
     for address in links:
         if address.startswith("https://"):  # another site
             continue
-        if not address.startswith("http://127.0.0.1:"):  # as the session prints it
+        if not address.startswith("http://127.0.0.1:"):  # an address that a quoted session prints
             assert strategy.ask(address or "/chapter").status == 200, address
 
 
 @pytest.mark.parametrize(
     "name", [".env", ".data/valkey", ".git/config", ".venv/pyvenv.cfg", "../etc/passwd", "nothing.py"]
 )
-def test_what_is_no_part_of_the_workshop_is_not_shown(strategy: Strategy, name: str) -> None:
+def test_files_outside_the_repository_are_not_shown(strategy: Strategy, name: str) -> None:
     assert strategy.ask(f"/source/{name}").status == 404
     assert strategy.ask(f"/source/common/%2E%2E/{name}").status == 404
 
 
-def test_the_log_tells_what_was_sent(strategy: Strategy, inbox: Inbox, someone: str) -> None:
+def test_the_log_has_a_line_for_each_sent_email(strategy: Strategy, inbox: Inbox, someone: str) -> None:
     strategy.send(someone)
     inbox.wait_for(someone)
     wait_until(

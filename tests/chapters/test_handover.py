@@ -1,6 +1,6 @@
-"""What a caller learns where Redis did not take an email, or did not say so: the same in strategies 4, 5 and 6.
+"""The answer to a caller if Redis did not accept an email, or did not answer: the same in strategies 4, 5 and 6.
 
-Strategy 3 hands over to its master: see test_3_local_messages.py.
+Strategy 3 hands emails over to its master: see test_3_local_messages.py.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ def certainly_not_handed_over(answer: Answer, email: dict[str, str]) -> None:
 
 def perhaps_handed_over(answer: Answer, email: dict[str, str]) -> None:
     assert answer.status == 504
-    assert "Retry-After" not in answer.headers, "to repeat it may send it twice"
+    assert "Retry-After" not in answer.headers, "a repetition may send it twice"
     assert set(answer.json) == {"email", "id", "error"}
     assert answer.json["email"] == email
     assert set(answer.json["error"]) == {"reason", "kind"}
@@ -40,7 +40,7 @@ def an_email() -> dict[str, str]:
 
 
 @in_each
-def test_a_refused_connection_is_a_503(name: str, log: str, inbox: Inbox, tmp_path: Path) -> None:
+def test_a_refused_connection_is_answered_with_503(name: str, log: str, inbox: Inbox, tmp_path: Path) -> None:
     with nobody_s_port() as port:
         environment = {"REDIS_URL": f"redis://127.0.0.1:{port}/0", "SMTP_URL": inbox.smtp_url, "LOG": log}
         with running_strategy(name, tmp_path, ROLE="server", **environment) as strategy:
@@ -49,10 +49,10 @@ def test_a_refused_connection_is_a_503(name: str, log: str, inbox: Inbox, tmp_pa
 
 
 @in_each
-async def test_a_connection_that_is_cut_before_the_answer_is_a_504_and_the_email_is_there(
+async def test_a_connection_cut_before_the_answer_means_504_and_redis_has_the_email(
     name: str, log: str, inbox: Inbox, valkey: Valkey, tmp_path: Path
 ) -> None:
-    """Strategies 5 and 6 ask again, which is safe because Redis knows the ids: both answers are cut."""
+    """Strategies 5 and 6 repeat the command, which is safe because Redis knows the ids. Both answers are cut."""
     valkey.client.flushall()
     email, cuts = an_email(), 1 if name == "4_remote_messages" else 2
     async with a_proxy(valkey.port) as proxy:
@@ -62,7 +62,7 @@ async def test_a_connection_that_is_cut_before_the_answer_is_a_504_and_the_email
         def send() -> tuple[Answer, int]:
             with running_strategy(name, tmp_path, ROLE=role, **environment) as strategy:
                 wait_until(strategy.healthy, "an email could be accepted")
-                assert strategy.send(**an_email()).status == 202  # from then on Redis knows the script
+                assert strategy.send(**an_email()).status == 202  # so that Redis knows the script
                 proxy.at(email["subject"], cuts)
                 answer = strategy.send(**email)
                 if not role:
@@ -73,4 +73,4 @@ async def test_a_connection_that_is_cut_before_the_answer_is_a_504_and_the_email
         answer, held = await asyncio.to_thread(send)
     assert proxy.times == cuts
     perhaps_handed_over(answer, email)
-    assert held == (2 if role else 0), "it is in Redis, once, beside the first email"
+    assert held == (2 if role else 0), "Redis has it once, in addition to the first email"

@@ -1,4 +1,4 @@
-"""Settings: every name with its default, a bad value is one clear line, and a password is shown to nobody."""
+"""Settings: their names and defaults, one clear line for a bad value, and no password in any output."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from tests.support.programs import ROOT, SETTINGS
 from tests.support.smtp_peer import settings
 
 
-def test_the_defaults() -> None:
+def test_each_setting_has_its_default() -> None:
     defaults = settings()
     assert (defaults.host, defaults.port) == ("127.0.0.1", 8080)
     assert (defaults.email_from, defaults.attempts, defaults.emails_per_second) == ("workshop@example.com", 31, None)
@@ -20,8 +20,8 @@ def test_the_defaults() -> None:
     assert defaults.data_dir == Path(".data")
 
 
-def test_every_setting_stands_in_the_example() -> None:
-    """But ROLE, WORKERS and DEMO, which belong to one command line."""
+def test_every_setting_is_in_the_example() -> None:
+    """Except ROLE, WORKERS and DEMO, which are meant for the command line."""
     example = (ROOT / ".env.example").read_text()
     for name in type(settings()).model_fields:
         assert name in ("role", "workers", "demo") or f"#{name.upper()}=" in example
@@ -38,7 +38,7 @@ def test_every_setting_stands_in_the_example() -> None:
         ("smtp://[::1]:25", SmtpServer("::1", 25)),
     ],
 )  # fmt: skip
-def test_a_mail_server_is_named_by_a_url(url: str, server: SmtpServer) -> None:
+def test_a_url_names_the_mail_server(url: str, server: SmtpServer) -> None:
     assert read_smtp_url(url) == server
 
 
@@ -49,7 +49,7 @@ def test_a_mail_server_is_named_by_a_url(url: str, server: SmtpServer) -> None:
         "smtp://mail:0", "smtp://jo@mail", "smtp://mail/path", "smtp://mail?x=1", "smtp://[::1", "smtp://jo:p/w@mail", "smtp://a..b",
     ],
 )  # fmt: skip
-def test_a_bad_url_is_told_without_repeating_it(url: str) -> None:
+def test_the_error_for_a_bad_url_does_not_repeat_it(url: str) -> None:
     with pytest.raises(ValueError, match=r"\w") as caught:
         read_smtp_url(url)
     assert url == "smtp://" or url not in str(caught.value)
@@ -60,11 +60,11 @@ def test_a_bad_url_is_told_without_repeating_it(url: str) -> None:
     [("localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("x.localhost", True),
      ("example.com", False), ("10.0.0.1", False), ("localhost.example.com", False), ("", False)],
 )  # fmt: skip
-def test_which_names_mean_this_machine(host: str, loopback: bool) -> None:
+def test_loopback_names_and_addresses_are_recognised(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
 
-def test_a_password_is_in_no_repr() -> None:
+def test_no_repr_shows_a_password() -> None:
     ours = settings(smtp_url="smtp://jo:secret@mail.example.com", redis_url="redis://:secret@localhost")
     assert "secret" not in repr(ours) + str(ours) + repr(ours.smtp) + str(ours.smtp)
 
@@ -76,7 +76,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_value_is_one_clear_line_and_exit_2(name: str, tmp_path: Path) -> None:
+def test_a_bad_value_means_one_clear_line_and_exit_2(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from common.settings import read_settings; read_settings()"]
     environment = {"PYTHONPATH": str(ROOT), name: BAD[name]}
     ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)

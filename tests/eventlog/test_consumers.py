@@ -1,4 +1,4 @@
-"""A consumer at work: what becomes of an event whose handler is slow, fails, or is given rubbish."""
+"""A consumer: what it does with an event whose handler is slow or fails, and with invalid entries."""
 
 import asyncio
 import logging
@@ -15,19 +15,17 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from asynckit.heartbeat import Heartbeat
 from asynckit.redis_client import blocking_redis_client, redis_client
 from common.mail.errors import Unavailable
-from eventlog import consumers, events, partitions, streams
-from eventlog import log as log_module
+from eventlog import consumers, events, leases, partitions, streams
 from eventlog.handlers import ErrorKind, default_error_kind
-from tests.support.programs import Valkey, a_name
-from tests.support.smtp_peer import until
+from tests.support.programs import Valkey, a_name, until
 
 
-class Hopeless(Exception):
+class Permanent(Exception):
     pass
 
 
 class Listener:
-    """A handler that keeps what it is given; `act` is what it does besides."""
+    """A handler that remembers its events and calls `act` for each."""
 
     name = "listener"
     events: frozenset[str] | None = None
@@ -47,8 +45,8 @@ class Listener:
         self.ended.append(number)
 
 
-class Crowd(Listener):
-    """The same for many at once."""
+class BatchListener(Listener):
+    """The same for batches."""
 
     gather_seconds = 0.0
 
@@ -76,7 +74,7 @@ async def append(log: Any, *numbers: int, name: str = "x") -> None:
 
 
 def error_kind(error: Exception) -> ErrorKind:
-    return ErrorKind.PERMANENT if isinstance(error, Hopeless) else default_error_kind(error)
+    return ErrorKind.PERMANENT if isinstance(error, Permanent) else default_error_kind(error)
 
 
 @asynccontextmanager
@@ -96,11 +94,11 @@ async def all_done(log: Any, handled: int, parked: int = 0) -> None:
         return bool((lag.handled, lag.waiting, lag.pending, lag.parked) == (handled, 0, 0, parked))
 
     async with asyncio.timeout(20):
-        while not await done():  # noqa: ASYNC110  Redis does not call us
+        while not await done():  # noqa: ASYNC110  Redis does not notify the test
             await asyncio.sleep(0.02)
 
 
-async def test_with_a_window_of_one_each_ends_before_the_next_begins(log: Any) -> None:
+async def test_with_a_window_of_one_each_handler_ends_before_the_next_starts(log: Any) -> None:
     handler = Listener(lambda number: asyncio.sleep(0.02 if number % 2 else 0))
     handler.window = 1
     await append(log, *range(10))
@@ -109,7 +107,7 @@ async def test_with_a_window_of_one_each_ends_before_the_next_begins(log: Any) -
     assert handler.began == handler.ended == list(range(10))
 
 
-async def test_with_a_larger_window_they_begin_in_order(log: Any) -> None:
+async def test_with_a_larger_window_handlers_start_in_order(log: Any) -> None:
     handler = Listener(lambda number: asyncio.sleep(0.05 if number % 2 else 0))
     await append(log, *range(10))
     async with consuming(log, handler):
@@ -118,7 +116,7 @@ async def test_with_a_larger_window_they_begin_in_order(log: Any) -> None:
     assert handler.ended == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
 
 
-async def test_events_that_a_handler_does_not_want_are_done_at_once(log: Any) -> None:
+async def test_events_that_a_handler_does_not_ask_for_are_committed_at_once(log: Any) -> None:
     handler = Listener()
     handler.events = frozenset({"wanted"})
     await append(log, 1, 2)
@@ -126,23 +124,25 @@ async def test_events_that_a_handler_does_not_want_are_done_at_once(log: Any) ->
     async with consuming(log, handler):
         await all_done(log, 3)
     assert handler.began == [3]
-    await until_told(log, handled=3, unwanted=2)
+    await until_counted(log, handled=3, unwanted=2)
 
 
-async def until_told(log: Any, **figures: int) -> None:
-    """Figures follow a moment later."""
+async def until_counted(log: Any, **figures: int) -> None:
+    """Wait for these counts, which are written a moment later."""
 
-    async def told() -> bool:
+    async def counted() -> bool:
         lag = await log.lag("listener")
         return {name: getattr(lag, name) for name in figures} == figures
 
     async with asyncio.timeout(20):
-        while not await told():  # noqa: ASYNC110  Redis does not call us
+        while not await counted():  # noqa: ASYNC110  Redis does not notify the test
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("kind", [Listener, Crowd])
-async def test_what_fails_is_tried_again_and_then_parked_while_the_rest_goes_on(log: Any, kind: type[Listener]) -> None:
+@pytest.mark.parametrize("kind", [Listener, BatchListener])
+async def test_an_event_that_fails_is_retried_and_then_parked_while_others_continue(
+    log: Any, kind: type[Listener]
+) -> None:
     def act(number: int) -> None:
         if number == 1:
             raise Unavailable("not now")
@@ -156,22 +156,24 @@ async def test_what_fails_is_tried_again_and_then_parked_while_the_rest_goes_on(
     assert (parked.reason, parked.attempts) == ("Unavailable: not now", 2)
 
 
-@pytest.mark.parametrize("kind", [Listener, Crowd])
-async def test_what_is_hopeless_is_parked_at_once(log: Any, kind: type[Listener], valkey: Valkey) -> None:
+@pytest.mark.parametrize("kind", [Listener, BatchListener])
+async def test_an_event_with_a_permanent_error_is_parked_at_once(
+    log: Any, kind: type[Listener], valkey: Valkey
+) -> None:
     def act(number: int) -> None:
         if number == 1:
-            raise Hopeless("no such mailbox")
+            raise Permanent("no such mailbox")
 
     handler = kind(act)
     await append(log, 0, 1, 2)
-    valkey.client.rpush(f"eventlog:partitions:{{{log._appender._open}}}", b"\x80 rubbish")
+    valkey.client.rpush(f"eventlog:partitions:{{{log._appender._open}}}", b"\x80 invalid")
     async with consuming(log, handler):
         await all_done(log, 2, parked=2)
     reasons = {parked.reason.partition(":")[0]: parked.attempts for parked in await log.parked("listener")}
-    assert reasons == {"Hopeless": 1, "BadEvent": 1}
+    assert reasons == {"Permanent": 1, "BadEvent": 1}
 
 
-async def test_a_bug_leaves_a_traceback_and_the_consumer_lives_on(log: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_logs_a_traceback_and_the_consumer_continues(log: Any, caplog: pytest.LogCaptureFixture) -> None:
     handler = Listener(lambda number: 1 // number)
     await append(log, 0, 1)
     async with consuming(log, handler, attempts=1):
@@ -180,8 +182,8 @@ async def test_a_bug_leaves_a_traceback_and_the_consumer_lives_on(log: Any, capl
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_a_handler_that_computes_for_longer_than_a_lease_keeps_it(valkey: Valkey) -> None:
-    """The heartbeat has a thread of its own; the event loop stands still meanwhile."""
+async def test_a_handler_that_blocks_for_longer_than_a_lease_keeps_the_lease(valkey: Valkey) -> None:
+    """The heartbeat has its own thread, because the handler blocks the event loop."""
     valkey.client.flushall()
     handler = Listener(lambda number: time.sleep(2.0))  # two leases
     client = blocking_redis_client(valkey.url)
@@ -193,7 +195,7 @@ async def test_a_handler_that_computes_for_longer_than_a_lease_keeps_it(valkey: 
     client.close()
 
 
-async def test_what_was_claimed_by_a_process_that_slept_is_not_begun(log: Any) -> None:
+async def test_an_event_whose_lease_ended_before_its_handler_started_is_not_handled(log: Any) -> None:
     handler = Listener()
     await append(log, 0)
     [claimed] = await log.claim("listener", 1)
@@ -204,7 +206,7 @@ async def test_what_was_claimed_by_a_process_that_slept_is_not_begun(log: Any) -
     assert (await log.lag("listener")).pending == 1
 
 
-async def test_what_is_not_ended_within_the_limit_is_given_back_at_once(log: Any, valkey: Valkey) -> None:
+async def test_events_that_are_unfinished_after_the_limit_are_given_back_at_once(log: Any, valkey: Valkey) -> None:
     handler = Listener(lambda number: asyncio.sleep(60))
     await append(log, 0, 1)
     async with AsyncExitStack() as stack:
@@ -221,17 +223,17 @@ async def test_what_is_not_ended_within_the_limit_is_given_back_at_once(log: Any
         assert [one.attempts for one in claimed] == [1, 1]
 
 
-async def test_a_log_that_raises_what_nobody_expected_is_asked_again(
+async def test_after_an_unexpected_error_the_consumer_claims_again(
     log: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(consumers, "SLEEP_SECONDS", 0.01)
+    monkeypatch.setattr(consumers, "CHECK_SECONDS", 0.01)
     claim, broken = log.claim, True
 
     async def claim_later(*arguments: Any) -> Any:
         nonlocal broken
         if broken:
             broken = False
-            raise KeyError("rubbish")
+            raise KeyError("invalid")
         return await claim(*arguments)
 
     monkeypatch.setattr(log, "claim", claim_later)
@@ -243,8 +245,8 @@ async def test_a_log_that_raises_what_nobody_expected_is_asked_again(
     assert "KeyError" in caplog.text
 
 
-@pytest.mark.parametrize("kind", [Listener, Crowd])
-async def test_a_redis_that_a_handler_needs_and_that_is_full_costs_no_event_an_attempt(
+@pytest.mark.parametrize("kind", [Listener, BatchListener])
+async def test_a_full_redis_that_a_handler_needs_costs_no_attempts(
     log: Any, kind: type[Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumers, "backoff_seconds", lambda *_, **__: 0.02)
@@ -257,19 +259,19 @@ async def test_a_redis_that_a_handler_needs_and_that_is_full_costs_no_event_an_a
 
     await asyncio.gather(*[append(log, number) for number in range(100)])
     async with consuming(log, kind(act), attempts=1):
-        await until(lambda: tried.total() > 20 if kind is Crowd else tried.total() > 100)
-        assert len(tried) < 2 * 10, "it claims no more than it has in hand meanwhile"
+        await until(lambda: tried.total() > 20 if kind is BatchListener else tried.total() > 100)
+        assert len(tried) < 2 * 10, "it claims no more events meanwhile"
         full = False
         await all_done(log, 100)
     assert (await log.lag("listener")).retried == 0
 
 
-async def test_what_fails_in_a_batch_is_found_and_nothing_else_goes_one_by_one(log: Any, valkey: Valkey) -> None:
+async def test_failing_events_of_a_batch_are_found_in_few_batches(log: Any, valkey: Valkey) -> None:
     def act(number: int) -> None:
         if number % 100 == 50:
-            raise Hopeless("no such mailbox")
+            raise Permanent("no such mailbox")
 
-    handler = Crowd(act)
+    handler = BatchListener(act)
     handler.window = 500
     batches: list[int] = []
     handle_many = handler.handle_many
@@ -288,11 +290,11 @@ async def test_what_fails_in_a_batch_is_found_and_nothing_else_goes_one_by_one(l
     assert valkey.client.info("stats")["total_connections_received"] - connections < 10
 
 
-async def test_when_all_of_a_batch_fail_they_share_a_few_connections(log: Any, valkey: Valkey) -> None:
+async def test_a_batch_of_failing_events_uses_few_connections(log: Any, valkey: Valkey) -> None:
     def act(number: int) -> None:
         raise Unavailable("not now")
 
-    handler = Crowd(act)
+    handler = BatchListener(act)
     handler.window = 200
     await asyncio.gather(*[append(log, number) for number in range(200)])
     connections = valkey.client.info("stats")["total_connections_received"]
@@ -303,7 +305,7 @@ async def test_when_all_of_a_batch_fail_they_share_a_few_connections(log: Any, v
 
 
 async def killed(log: Any, expected: int) -> None:
-    """A worker claims all that it can have, and dies."""
+    """A worker claims all events and dies."""
     async with partitions.PartitionedLog(log._redis, 0.3) as other:
         claimed: list[Any] = []
         while len(claimed) < expected:
@@ -311,7 +313,7 @@ async def killed(log: Any, expected: int) -> None:
     assert len(claimed) == expected
 
 
-async def test_kills_park_none_that_has_not_been_alone_whatever_attempts_says(log: Any) -> None:
+async def test_kills_park_only_an_event_that_was_handled_alone_for_any_attempts(log: Any) -> None:
     handler = Listener()
     await append(log, *range(5))
     await killed(log, 5)
@@ -324,8 +326,8 @@ async def test_kills_park_none_that_has_not_been_alone_whatever_attempts_says(lo
     assert len(handler.ended) == 4
 
 
-@pytest.mark.parametrize("kind", [Listener, Crowd])
-async def test_what_goes_alone_begins_when_the_others_have_ended(log: Any, kind: type[Listener]) -> None:
+@pytest.mark.parametrize("kind", [Listener, BatchListener])
+async def test_an_isolated_event_starts_when_the_others_have_ended(log: Any, kind: type[Listener]) -> None:
     release = asyncio.Event()
     handler = kind(lambda number: release.wait() if number else None)
     await append(log, 0)
@@ -342,14 +344,14 @@ async def test_what_goes_alone_begins_when_the_others_have_ended(log: Any, kind:
         assert handler.ended == [1, 2, 0, 3]
 
 
-async def test_what_was_taken_over_is_not_said_to_be_tried_again_or_given_up(
+async def test_an_event_that_was_taken_over_is_not_logged_as_retried_or_given_up(
     log: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def refuse(*_: Any, **__: Any) -> bool:
         return False
 
     def act(number: int) -> None:
-        raise Hopeless("no such mailbox") if number else Unavailable("not now")
+        raise Permanent("no such mailbox") if number else Unavailable("not now")
 
     monkeypatch.setattr(log, "put_back", refuse)
     monkeypatch.setattr(log, "park", refuse)
@@ -357,12 +359,12 @@ async def test_what_was_taken_over_is_not_said_to_be_tried_again_or_given_up(
     consumer = consumers.Consumer(log, Listener(act), 3)
     consumer._begin(await log.claim("listener", 10))
     await consumer.drain(5.0)
-    assert caplog.text.count("was taken over") == 2
+    assert caplog.text.count("has taken over") == 2
     assert " again in " not in caplog.text
     assert ("gave up" in caplog.text, consumer.failed) == (False, 0)
 
 
-async def test_a_redis_that_hangs_at_the_end_is_asked_once_only(
+async def test_while_redis_hangs_giving_back_stops_after_the_first_error(
     log: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = []
@@ -377,15 +379,15 @@ async def test_a_redis_that_hangs_at_the_end_is_asked_once_only(
     consumer._begin(await log.claim("listener", 10))
     await consumer.drain(0.01)
     assert len(asked) == 1
-    assert "could not give back 5 unfinished: Redis does not answer in time" in caplog.text
+    assert "could not give back 5 unfinished events: Redis does not answer in time" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["lua", "streams"])
-async def test_a_pause_longer_than_one_of_the_log_holds_for_every_worker(
+async def test_a_delay_longer_than_a_pause_of_the_log_holds_for_every_worker(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """An event waits for its time although workers that did not see it fail claim it meanwhile; the others go on."""
-    monkeypatch.setattr(log_module, "LONGEST_PAUSE", 0.1)
+    """Workers that did not see the event fail claim it too early and put it back. Other events are handled."""
+    monkeypatch.setattr(leases, "LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(consumers, "LONGEST_PAUSE", 0.1)
     valkey.client.flushall()
     tried: list[float] = []
@@ -410,7 +412,7 @@ async def test_a_pause_longer_than_one_of_the_log_holds_for_every_worker(
             stack.callback(consumer.stop)
         await append(logs[0], 0)
         async with asyncio.timeout(20):
-            while (seconds := await logs[0].next_attempt("listener")) is None:  # noqa: ASYNC110  Redis does not call us
+            while (seconds := await logs[0].next_attempt("listener")) is None:  # noqa: ASYNC110  Redis does not notify the test
                 await asyncio.sleep(0.01)
         assert 0.0 < seconds <= 2.0
         await append(logs[0], *range(1, 20))
@@ -419,11 +421,11 @@ async def test_a_pause_longer_than_one_of_the_log_holds_for_every_worker(
         assert 1.9 < tried[1] - tried[0] < 10
         assert await logs[0].next_attempt("listener") is None
         lag = await logs[0].lag("listener")
-        assert lag.retried == 1, "the claims before its time are no attempts"
+        assert lag.retried == 1, "early claims are not counted as attempts"
 
 
-async def test_failures_are_no_crashes(log: Any) -> None:
-    """An event may fail more often than the workers of one may die."""
+async def test_failures_are_not_counted_as_crashes(log: Any) -> None:
+    """An event may fail more often than CRASH_LIMIT."""
     tried: list[int] = []
 
     def act(number: int) -> None:
@@ -442,7 +444,7 @@ async def test_failures_are_no_crashes(log: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lua", "streams"])
-async def test_a_replay_forgets_what_waited_for_another_attempt(valkey: Valkey, kind: str) -> None:
+async def test_a_replay_forgets_delays(valkey: Valkey, kind: str) -> None:
     valkey.client.flushall()
     tried: list[int] = []
 
@@ -458,10 +460,10 @@ async def test_a_replay_forgets_what_waited_for_another_attempt(valkey: Valkey, 
             consumer = consumers.Consumer(log, Listener(act), 3, lambda _: 3600.0)
             running = asyncio.create_task(consumer.run())
             async with asyncio.timeout(20):
-                while await log.next_attempt("listener") is None:  # noqa: ASYNC110  Redis does not call us
+                while await log.next_attempt("listener") is None:  # noqa: ASYNC110  Redis does not notify the test
                     await asyncio.sleep(0.01)
             await log.replay("listener", "beginning")
-            await until(lambda: len(tried) == 2, 20)
+            await until(lambda: len(tried) == 2)
             consumer.stop()
             log.stop_waiting()
             await asyncio.wait_for(running, 10)

@@ -1,4 +1,4 @@
-"""What a consumer has done, in numbers: a moment later, but all of it."""
+"""The counts of a consumer: written a moment later, and complete."""
 
 import asyncio
 from typing import Any, cast
@@ -8,13 +8,12 @@ from redis.exceptions import ResponseError
 
 from asynckit.redis_client import redis_client
 from eventlog import counts, scripts
-from tests.support.programs import Valkey
-from tests.support.smtp_peer import until
-from tests.support.tasks import hard_of_hearing
+from tests.support.programs import Valkey, until
+from tests.support.tasks import ignore_first_cancellation
 
 
-class Books:
-    """In the place of the scripts: it takes figures, or refuses them."""
+class FakeScripts:
+    """Takes counts or refuses them."""
 
     def __init__(self) -> None:
         self.taken: list[tuple[Any, ...]] = []
@@ -25,10 +24,10 @@ class Books:
             raise ResponseError("not now")
         self.taken.append((*keys, *words))
         if self.hangs:
-            await hard_of_hearing()
+            await ignore_first_cancellation()
 
 
-async def test_a_full_redis_takes_them_all_the_same(valkey: Valkey) -> None:
+async def test_a_full_redis_takes_counts(valkey: Valkey) -> None:
     async with redis_client(valkey.url) as redis:
         counted = counts.Counts(redis, scripts.Scripts(redis))
         valkey.client.config_set("maxmemory", "1")
@@ -47,24 +46,24 @@ async def test_a_full_redis_takes_them_all_the_same(valkey: Valkey) -> None:
             valkey.client.config_set("maxmemory", "0")
 
 
-async def test_what_is_refused_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counts, "AGAIN_SECONDS", 0.01)
-    books = Books()
-    counted = counts.Counts(cast(Any, None), cast(Any, books))
-    books.refuses = True
+async def test_refused_counts_are_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counts, "RETRY_SECONDS", 0.01)
+    fake = FakeScripts()
+    counted = counts.Counts(cast(Any, None), cast(Any, fake))
+    fake.refuses = True
     counted.add("email", "handled", 2)
-    assert not await counted.tell()
+    assert not await counted.write()
     counted.add("email", "handled", 3)
-    books.refuses = False
-    await until(lambda: books.taken)
-    assert books.taken == [("eventlog:counts:{email}", "handled", 5)]
+    fake.refuses = False
+    await until(lambda: fake.taken)
+    assert fake.taken == [("eventlog:counts:{email}", "handled", 5)]
 
 
-async def test_closing_ends_in_spite_of_a_cancellation_that_was_swallowed() -> None:
-    books = Books()
-    counted = counts.Counts(cast(Any, None), cast(Any, books))
-    books.hangs = True
+async def test_close_returns_even_if_a_cancellation_is_swallowed() -> None:
+    fake = FakeScripts()
+    counted = counts.Counts(cast(Any, None), cast(Any, fake))
+    fake.hangs = True
     counted.add("email", "handled", 1)
-    await until(lambda: books.taken)
+    await until(lambda: fake.taken)
     async with asyncio.timeout(5):
         await counted.close()

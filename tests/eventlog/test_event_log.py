@@ -1,4 +1,4 @@
-"""The event log, in its three forms: partitions with Lua, Redis Streams, JetStream. What it promises to its users."""
+"""The guarantees of the event log, on partitions with Lua, on Redis Streams, and on JetStream."""
 
 import asyncio
 import inspect
@@ -32,9 +32,8 @@ from tests.support.event_log import (
     lose_an_answer,
     numbers,
     remember,
-    until,
 )
-from tests.support.programs import ROOT, NatsServer, Valkey, a_name, running_nats
+from tests.support.programs import ROOT, NatsServer, Valkey, a_name, running_nats, until
 
 logs = chapter_module("6_event_bus.logs")
 
@@ -42,25 +41,23 @@ Event = module.Event
 
 
 IN_REDIS_ONLY = {
-    "test_only_who_holds_the_lease_can_commit": "JetStream has no fencing token",
-    "test_a_process_that_claims_again_what_it_held_itself_has_made_no_attempt": "JetStream counts each delivery",
-    "test_claims_whose_answers_are_lost_are_no_attempts_and_wait_for_no_lease": "the same",
-    "test_an_answer_that_is_lost_is_no_second_event": "test_jetstream.py has its own",
-    "test_what_was_done_is_counted_a_moment_later": "JetStream counts at once, and no retries",
-    "test_events_that_are_left_in_the_other_log_are_told_of_at_the_start": "only two logs of one Redis know each other",
-    "test_what_everybody_has_done_can_be_trimmed_and_no_more": "JetStream trims the last event too",
-    "test_a_consumer_that_is_overtaken_is_told_how_much_it_has_lost": "the process that trims says so",
+    "test_only_the_holder_of_the_lease_can_commit": "JetStream has no fencing token",
+    "test_a_process_that_claims_its_own_event_again_does_not_count_an_attempt": "JetStream counts each delivery",
+    "test_claims_whose_answers_are_lost_are_repeated_at_once_and_not_counted": "the same",
+    "test_an_append_whose_answer_was_lost_can_be_repeated": "test_jetstream.py has its own",
+    "test_commits_and_retries_are_counted_a_moment_later": "JetStream counts at once, and no retries",
+    "test_events_that_are_left_in_the_other_log_are_logged_at_the_start": "only two logs of one Redis know each other",
+    "test_a_trim_deletes_only_events_that_every_consumer_has_handled": "JetStream trims the last event too",
+    "test_an_overtaken_consumer_logs_and_counts_how_many_events_it_has_lost": "the process that trims says so",
 }
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test that asks Redis nothing runs on JetStream too."""
-    if "new_log" in metafunc.fixturenames and "new_log" not in {
-        mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
-    }:
-        in_redis = (
-            "valkey" in inspect.signature(metafunc.function).parameters or metafunc.function.__name__ in IN_REDIS_ONLY
-        )
+    """Each test that does not use Redis itself runs on JetStream too."""
+    given = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
+    if "new_log" in metafunc.fixturenames and "new_log" not in given:
+        test = metafunc.function
+        in_redis = "valkey" in inspect.signature(test).parameters or test.__name__ in IN_REDIS_ONLY
         metafunc.parametrize(
             "new_log", ["lua", "streams"] if in_redis else ["lua", "streams", "jetstream"], indirect=True
         )
@@ -74,7 +71,7 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
 
 @pytest.fixture
 async def new_log(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
-    """Opens logs on one empty Redis, or with one new name in JetStream: as many processes as the test wants to be."""
+    """Each call opens the same log as another process would. The log is empty at first."""
     async with AsyncExitStack() as stack:
         if request.param == "jetstream":
             url, name = request.getfixturevalue("nats").url, f"test-{a_name()}"
@@ -105,7 +102,7 @@ async def log(new_log: Any) -> Any:
 # Appending
 
 
-async def test_events_come_in_the_order_in_which_they_were_appended_each_at_a_position_that_grows(log: Any) -> None:
+async def test_events_are_claimed_in_the_order_of_the_appends_and_their_positions_grow(log: Any) -> None:
     positions = await append(log, 25)
     assert sorted(positions, key=module.read_position) == positions
     assert len(set(positions)) == 25
@@ -114,7 +111,7 @@ async def test_events_come_in_the_order_in_which_they_were_appended_each_at_a_po
     assert numbers(claimed) + await claim_all(log, "email") == list(range(25))
 
 
-async def test_an_event_is_as_it_was_and_has_the_time_of_the_log(log: Any, valkey: Valkey) -> None:
+async def test_a_claimed_event_has_the_appended_data_and_the_time_of_redis(log: Any, valkey: Valkey) -> None:
     data = {"to": "jörg@bücher.example", "subject": '"\\ <img src=x onerror=alert(1)>', "text": "a\nb\u2028 \x00"}
     await log.append(Event("<1@x>", "something_happened", data))
     [claimed] = await log.claim("email", 10)
@@ -124,7 +121,7 @@ async def test_an_event_is_as_it_was_and_has_the_time_of_the_log(log: Any, valke
     assert abs(event.at - seconds) < 5
 
 
-async def test_appending_the_same_id_again_gives_the_position_of_then(log: Any, new_log: Any) -> None:
+async def test_appending_the_same_id_again_returns_the_first_position(log: Any, new_log: Any) -> None:
     first = await log.append(an_event(1, "<same@x>"))
     others = await append(log, 2, 30)
     another_process = await new_log()
@@ -137,7 +134,7 @@ async def test_appending_the_same_id_again_gives_the_position_of_then(log: Any, 
     assert await claim_all(log, "email") == [*range(1, 30), 50]
 
 
-async def test_appends_that_come_together_are_one_script(log: Any, valkey: Valkey) -> None:
+async def test_concurrent_appends_share_a_script(log: Any, valkey: Valkey) -> None:
     await log.append(an_event())
     before = valkey.client.info("commandstats")["cmdstat_evalsha"]["calls"]
     positions = await asyncio.gather(*[log.append(an_event(n), new=True) for n in range(500)])
@@ -146,13 +143,13 @@ async def test_appends_that_come_together_are_one_script(log: Any, valkey: Valke
 
 
 @pytest.mark.parametrize("event_id", ["", "a b", "a\nb", "ä", "x" * 251])
-async def test_an_id_that_is_no_word_is_refused(log: Any, event_id: str) -> None:
+async def test_an_invalid_id_is_refused(log: Any, event_id: str) -> None:
     with pytest.raises(ValueError, match="id"):
         log.append(Event(event_id, "x", {}))
 
 
-async def test_an_answer_that_is_lost_is_no_second_event(new_log: Any, valkey: Valkey) -> None:
-    """The producer appends again, to whatever partition is open by then."""
+async def test_an_append_whose_answer_was_lost_can_be_repeated(new_log: Any, valkey: Valkey) -> None:
+    """Meanwhile another producer has opened new partitions."""
     log, other = await new_log(partition_events=3), await new_log(partition_events=3)
     await append(log, 2)
     lose_an_answer(log, "append")
@@ -167,33 +164,33 @@ async def test_an_answer_that_is_lost_is_no_second_event(new_log: Any, valkey: V
 # Consumers
 
 
-async def test_consumers_of_different_names_each_get_everything(log: Any) -> None:
+async def test_consumers_with_different_names_each_get_every_event(log: Any) -> None:
     await append(log, 15)
     assert await claim_all(log, "email") == list(range(15))
     assert await claim_all(log, "audit") == list(range(15))
 
 
-async def test_a_consumer_that_comes_later_begins_at_the_beginning(log: Any, new_log: Any) -> None:
+async def test_a_new_consumer_starts_at_the_beginning(log: Any, new_log: Any) -> None:
     await append(log, 5)
     await claim_all(log, "email")
     await append(log, 5, 25)
     assert await claim_all(await new_log(), "newcomer") == list(range(25))
 
 
-async def test_consumers_in_one_process_commit_and_extend_together_each_its_own(log: Any, valkey: Valkey) -> None:
+async def test_two_consumers_of_one_process_commit_and_renew_in_one_batch(log: Any, valkey: Valkey) -> None:
     await append(log, 3)
     email, audit = await log.claim("email", 3), await log.claim("audit", 3)
     client: blocking.Redis = blocking_redis_client(valkey.url)
     assert await asyncio.to_thread(log.extend, client, [*email, *audit]) == 0
     client.close()
-    # The same events, in one batch: what is done for one consumer is not for the other.
+    # The same events in one batch: a commit for one consumer does not count for the other.
     assert await commit(log, [email[0], audit[0], audit[1]]) == [True] * 3
     assert ((await log.lag("email")).pending, (await log.lag("audit")).pending) == (2, 1)
     assert await commit(log, [audit[2], email[2], email[1]]) == [True] * 3
     assert ((await log.lag("email")).pending, (await log.lag("audit")).pending) == (0, 0)
 
 
-async def test_processes_of_one_name_share_the_events(new_log: Any) -> None:
+async def test_processes_with_the_same_consumer_name_share_the_events(new_log: Any) -> None:
     one, another = await new_log(), await new_log()
     await append(one, 30)
     found: list[int] = []
@@ -205,7 +202,7 @@ async def test_processes_of_one_name_share_the_events(new_log: Any) -> None:
     assert await one.claim("email", 3) == await another.claim("email", 3) == []
 
 
-async def test_the_cursor_moves_when_the_work_is_done_and_not_before(new_log: Any) -> None:
+async def test_the_cursor_moves_after_the_commit_and_not_before(new_log: Any) -> None:
     log = await new_log()
     positions = await append(log, 25)
     claimed = await log.claim("email", 25)
@@ -213,18 +210,18 @@ async def test_the_cursor_moves_when_the_work_is_done_and_not_before(new_log: An
         claimed += await log.claim("email", 25)
     await commit(log, claimed[1:])
     lag = await log.lag("email")
-    assert (lag.position, lag.waiting, lag.pending) == (positions[0], 0, 1), "all but the first are done"
+    assert (lag.position, lag.waiting, lag.pending) == (positions[0], 0, 1), "all but the first are committed"
     await commit(log, claimed[:1])
     lag = await log.lag("email")
     assert (lag.waiting, lag.pending) == (0, 0)
 
 
-async def test_what_a_dead_process_held_is_taken_over_when_its_lease_ends(new_log: Any) -> None:
+async def test_the_events_of_a_dead_process_are_taken_over_when_their_leases_end(new_log: Any) -> None:
     dead, alive = await new_log(lease=2.0), await new_log(lease=2.0)
     await append(dead, 12)
     before = time.monotonic()
     await dead.claim("email", 3)
-    assert numbers(await alive.claim("email", 2)) == [3, 4], "new ones need not wait"
+    assert numbers(await alive.claim("email", 2)) == [3, 4], "new events do not wait"
     claimed: list[Any] = []
     while len(claimed) < 3:
         claimed += [one for one in await claim_when_due(alive, "email", 3) if one.attempts == 2]
@@ -232,63 +229,63 @@ async def test_what_a_dead_process_held_is_taken_over_when_its_lease_ends(new_lo
     assert time.monotonic() - before >= 2.0
 
 
-async def test_only_who_holds_the_lease_can_commit(new_log: Any) -> None:
-    sleeper, other = await new_log(lease=0.2), await new_log(lease=LEASE)
-    await append(sleeper, 1)
-    [mine] = await sleeper.claim("email", 1)
-    other._lease_ms, lease = 200, other._lease_ms  # Streams measure by the lease of who takes over
+async def test_only_the_holder_of_the_lease_can_commit(new_log: Any) -> None:
+    suspended, other = await new_log(lease=0.2), await new_log(lease=LEASE)
+    await append(suspended, 1)
+    [mine] = await suspended.claim("email", 1)
+    other._lease_ms, lease = 200, other._lease_ms  # on Streams, the lease of the new owner counts
     [theirs] = await claim_when_due(other, "email")
     other._lease_ms = lease
-    assert not await sleeper.commit(mine), "it was asleep for longer than its lease"
-    assert not await sleeper.put_back(mine, 0.0)
-    assert not await sleeper.park(mine, "late")
-    assert await sleeper.parked("email") == []
+    assert not await suspended.commit(mine), "it was suspended for longer than its lease"
+    assert not await suspended.put_back(mine, 0.0)
+    assert not await suspended.park(mine, "late")
+    assert await suspended.parked("email") == []
     assert (await other.lag("email")).pending == 1
     assert await other.commit(theirs)
-    assert not await other.commit(theirs), "once"
+    assert not await other.commit(theirs), "only one commit succeeds"
     assert await claim_all(other, "email") == []
 
 
-async def is_nobodys(log: Any, claimed: Any, client: blocking.Redis) -> bool:
-    """Whether this claim has no power any more."""
+async def is_fenced(log: Any, claimed: Any, client: blocking.Redis) -> bool:
+    """Whether the log refuses everything from this claim."""
     extended = await asyncio.to_thread(log.extend, client, [claimed]) == 0
-    told = [await log.commit(claimed), await log.put_back(claimed, 0.0), await log.park(claimed, "old")]
-    return not extended and not any(told) and await log.parked("email") == []
+    accepted = [await log.commit(claimed), await log.put_back(claimed, 0.0), await log.park(claimed, "old")]
+    return not extended and not any(accepted) and await log.parked("email") == []
 
 
-async def test_a_claim_of_before_a_replay_has_no_power_over_the_one_after_it(log: Any, valkey: Valkey) -> None:
-    """One process has claimed the same event twice, each time as the first attempt."""
+async def test_a_claim_from_before_a_replay_is_refused_after_it(log: Any, valkey: Valkey) -> None:
+    """One process claims the same event twice, each time as the first attempt."""
     await append(log, 1)
     [old] = await log.claim("email", 1)
     await log.replay("email", "beginning")
     [new] = await log.claim("email", 1)
     assert (old.position, old.attempts) == (new.position, new.attempts)
     client = blocking_redis_client(valkey.url)
-    assert await is_nobodys(log, old, client)
-    assert not await is_nobodys(log, new, client)
+    assert await is_fenced(log, old, client)
+    assert not await is_fenced(log, new, client)
     client.close()
 
 
-async def test_when_redis_has_lost_its_tail_a_claim_of_before_has_no_power_over_what_took_its_place(
+async def test_after_redis_has_lost_its_last_writes_an_old_claim_cannot_commit_a_new_event(
     log: Any, valkey: Valkey
 ) -> None:
     await append(log, 1)
     await claim_all(log, "email")
-    take_back = remember(valkey)
+    restore = remember(valkey)
     await append(log, 1, 2)
     [old] = await log.claim("email", 1)
-    take_back()
+    restore()
     await append(log, 2, 3)
     [new] = await log.claim("email", 1)
     assert (numbers([old]), numbers([new])) == ([1], [2])
     client = blocking_redis_client(valkey.url)
-    assert await is_nobodys(log, old, client)
+    assert await is_fenced(log, old, client)
     client.close()
     assert (await log.lag("email")).pending == 1
     assert await log.commit(new)
 
 
-async def test_a_heartbeat_keeps_a_lease_and_says_which_are_lost(new_log: Any, valkey: Valkey) -> None:
+async def test_a_heartbeat_renews_leases_and_counts_the_lost_ones(new_log: Any, valkey: Valkey) -> None:
     alive, other = await new_log(lease=1.0), await new_log(lease=1.0)
     await append(alive, 2)
     held = await alive.claim("email", 2)
@@ -304,7 +301,7 @@ async def test_a_heartbeat_keeps_a_lease_and_says_which_are_lost(new_log: Any, v
     client.close()
 
 
-async def test_an_idle_consumer_is_woken_at_once(new_log: Any) -> None:
+async def test_an_idle_consumer_gets_a_new_event_at_once(new_log: Any) -> None:
     producer, consumer = await new_log(), await new_log()
     await consumer.claim("email", 1)
     times = []
@@ -319,16 +316,16 @@ async def test_an_idle_consumer_is_woken_at_once(new_log: Any) -> None:
     assert sorted(times)[10] < 0.25, times
 
 
-async def test_an_idle_consumer_does_not_poll_busily(log: Any, valkey: Valkey) -> None:
+async def test_an_idle_consumer_sends_few_commands(log: Any, valkey: Valkey) -> None:
     await append(log, 1)
     await claim_all(log, "email")
-    await log._counts.tell()  # else that comes a moment later
+    await log._counts.write()  # otherwise the counts are written during the measurement
     before = valkey.client.info("stats")["total_commands_processed"]
     assert await log.claim("email", 1, wait=1.2) == []
     assert valkey.client.info("stats")["total_commands_processed"] - before < 60
 
 
-async def test_who_stops_waits_no_longer(log: Any) -> None:
+async def test_stop_waiting_ends_a_claim_that_waits(log: Any) -> None:
     waiting = asyncio.create_task(log.claim("email", 1, wait=60.0))
     await asyncio.sleep(0.1)
     log.stop_waiting()
@@ -338,7 +335,7 @@ async def test_who_stops_waits_no_longer(log: Any) -> None:
 # Failures
 
 
-async def test_claims_whose_answers_are_lost_are_no_attempts_and_wait_for_no_lease(new_log: Any) -> None:
+async def test_claims_whose_answers_are_lost_are_repeated_at_once_and_not_counted(new_log: Any) -> None:
     log, other = await new_log(), await new_log()
     await append(log, 25)
     theirs: list[Any] = []
@@ -355,8 +352,8 @@ async def test_claims_whose_answers_are_lost_are_no_attempts_and_wait_for_no_lea
     assert all([*await commit(log, ours), *await commit(other, theirs)])
 
 
-async def test_a_process_that_claims_again_what_it_held_itself_has_made_no_attempt(new_log: Any) -> None:
-    """It was asleep for longer than its lease, say; but it lives, so no event has killed it."""
+async def test_a_process_that_claims_its_own_event_again_does_not_count_an_attempt(new_log: Any) -> None:
+    """It was suspended for longer than its lease, for example. It is alive, so no event has killed it."""
     log = await new_log(lease=0.1)
     await append(log, 1)
     for _ in range(4):
@@ -371,10 +368,10 @@ async def test_a_process_that_claims_again_what_it_held_itself_has_made_no_attem
     assert await log.commit(new)
 
 
-async def test_what_may_have_killed_its_workers_goes_alone(new_log: Any) -> None:
-    """So at each further kill one event counts an attempt, and not all that were in hand."""
+async def test_an_event_that_may_have_killed_its_workers_is_claimed_alone(new_log: Any) -> None:
+    """So each further crash counts an attempt for one event only."""
     await append(await new_log(), 4)
-    for _ in range(2):  # two owners die with all four in their hands
+    for _ in range(2):  # two owners die while they hold all four events
         log = await new_log(lease=0.05)
         claimed: list[Any] = []
         while len(claimed) < 4:
@@ -388,7 +385,7 @@ async def test_what_may_have_killed_its_workers_goes_alone(new_log: Any) -> None
     assert sorted(seen) == [0, 1, 2, 3]
 
 
-async def test_what_is_dead_behind_many_living_is_taken_over(new_log: Any, valkey: Valkey) -> None:
+async def test_leases_of_a_dead_process_end_although_a_live_one_holds_many(new_log: Any, valkey: Valkey) -> None:
     alive, dead, third = await new_log(), await new_log(lease=1.0), await new_log(lease=1.0)
     await append(alive, 320)
     held: list[Any] = []
@@ -403,7 +400,7 @@ async def test_what_is_dead_behind_many_living_is_taken_over(new_log: Any, valke
     client.close()
 
 
-async def test_what_is_put_back_comes_again_after_its_pause_and_counts_attempts(log: Any) -> None:
+async def test_an_event_that_is_put_back_comes_again_after_its_pause_and_counts_an_attempt(log: Any) -> None:
     await append(log, 3)
     [first, *others] = await log.claim("email", 3)
     await commit(log, others)
@@ -416,7 +413,7 @@ async def test_what_is_put_back_comes_again_after_its_pause_and_counts_attempts(
     assert await log.commit(again)
 
 
-async def test_what_was_done_is_counted_a_moment_later(log: Any) -> None:
+async def test_commits_and_retries_are_counted_a_moment_later(log: Any) -> None:
     await append(log, 3)
     claimed = await log.claim("email", 3)
     await commit(log, claimed[1:])
@@ -429,7 +426,7 @@ async def test_what_was_done_is_counted_a_moment_later(log: Any) -> None:
     await until(counted)
 
 
-async def test_what_is_given_back_unfinished_comes_at_once_and_counts_no_attempt(log: Any) -> None:
+async def test_an_event_that_is_given_back_unfinished_comes_at_once_and_counts_no_attempt(log: Any) -> None:
     await append(log, 1)
     [first] = await log.claim("email", 1)
     assert await log.put_back(first, 0.0, tried=False)
@@ -437,12 +434,12 @@ async def test_what_is_given_back_unfinished_comes_at_once_and_counts_no_attempt
     assert again.attempts == 1
 
 
-async def test_a_parked_event_is_out_of_the_way_and_can_be_replayed(log: Any) -> None:
+async def test_a_parked_event_does_not_block_others_and_can_be_retried(log: Any) -> None:
     await append(log, 12)
     [first, *others] = await log.claim("email", 3)
     assert await log.park(first, "no such mailbox <img src=x>")
     await commit(log, others)
-    assert await claim_all(log, "email") == list(range(3, 12)), "the rest goes on"
+    assert await claim_all(log, "email") == list(range(3, 12)), "the other events are handled"
     [parked] = await log.parked("email")
     assert (parked.position, parked.attempts, parked.again) == (first.position, 1, False)
     assert parked.reason == "no such mailbox <img src=x>"
@@ -462,13 +459,13 @@ async def test_a_parked_event_is_out_of_the_way_and_can_be_replayed(log: Any) ->
     assert await log.parked("email") == []
 
 
-async def test_what_is_no_event_is_said_to_be_none_and_can_be_parked(log: Any, valkey: Valkey) -> None:
+async def test_an_invalid_entry_raises_bad_event_and_can_be_parked(log: Any, valkey: Valkey) -> None:
     await append(log, 1)
-    for rubbish in (b"", b"\x80\x04pickle", b"no json", b"[]", b'{"id": 1}', b"[" * 10_000, b"x" * 1_000_000):
+    for invalid in (b"", b"\x80\x04pickle", b"no json", b"[]", b'{"id": 1}', b"[" * 10_000, b"x" * 1_000_000):
         if isinstance(log, streams.StreamLog):
-            valkey.client.xadd(streams.STREAM, {"e": rubbish})
+            valkey.client.xadd(streams.STREAM, {"e": invalid})
         else:
-            valkey.client.rpush(f"eventlog:partitions:{{{log._appender._open}}}", rubbish)
+            valkey.client.rpush(f"eventlog:partitions:{{{log._appender._open}}}", invalid)
     await append(log, 1, 2)
     claimed: list[Any] = []
     while more := await log.claim("email", 100):
@@ -479,7 +476,7 @@ async def test_what_is_no_event_is_said_to_be_none_and_can_be_parked(log: Any, v
             good.append(one.event().data["number"])
         except module.BadEvent:
             bad.append(one)
-            assert await log.park(one, "rubbish")
+            assert await log.park(one, "invalid")
     assert good == [0, 1]
     assert len(bad) == len(await log.parked("email")) == 7
 
@@ -488,20 +485,20 @@ async def test_what_is_no_event_is_said_to_be_none_and_can_be_parked(log: Any, v
 
 
 @pytest.mark.parametrize("start", ["beginning", "middle", "position", "end"])
-async def test_a_consumer_can_be_sent_back_without_disturbing_the_others(log: Any, valkey: Valkey, start: str) -> None:
+async def test_a_replay_of_one_consumer_does_not_affect_the_others(log: Any, valkey: Valkey, start: str) -> None:
     positions = await append(log, 20)
     await claim_all(log, "email")
     await claim_all(log, "audit")
     before = valkey.client.time()
     while valkey.client.time()[1] // 1000 == before[1] // 1000:
-        pass  # so that the two halves have different times
+        pass  # wait for the next millisecond, so that the two halves have different times
     positions += await append(log, 20, 35)
     at = 20
     [claimed] = await log.claim("email", 1)
     where: Any = {"middle": claimed.event().at, "position": positions[7]}.get(start, start)
     lag = await log.lag("audit")
     await log.replay("email", where)
-    await log.commit(claimed)  # a claim of before the replay: it makes no difference any more
+    await log.commit(claimed)  # a claim from before the replay: this has no effect
     expected = {"beginning": 0, "middle": at, "position": 7, "end": 35}[start]
     assert (await log.lag("email")).waiting == 35 - expected
     assert await claim_all(log, "email") == list(range(expected, 35))
@@ -525,7 +522,7 @@ async def test_a_replay_reaches_every_process_of_the_consumer(new_log: Any) -> N
 
 
 @pytest.mark.parametrize("start", ["x", "1-2-3", "-1", "1-1", "99999999999999-0", ""])
-async def test_a_place_that_is_not_in_the_log_is_refused(log: Any, start: str) -> None:
+async def test_a_replay_from_an_unknown_position_is_refused(log: Any, start: str) -> None:
     await append(log, 3)
     with pytest.raises(ValueError, match="position"):
         await log.replay("email", start)
@@ -533,7 +530,7 @@ async def test_a_place_that_is_not_in_the_log_is_refused(log: Any, start: str) -
 
 
 @pytest.mark.parametrize("name", ["", "Email", "a b", "x" * 41, "<img src=x onerror=alert(1)>", "{a}"])
-async def test_a_name_that_is_no_name_is_refused(log: Any, name: str) -> None:
+async def test_an_invalid_consumer_name_is_refused(log: Any, name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         await log.claim(name, 1)
 
@@ -541,7 +538,7 @@ async def test_a_name_that_is_no_name_is_refused(log: Any, name: str) -> None:
 # Retention
 
 
-async def test_what_everybody_has_done_can_be_trimmed_and_no_more(log: Any) -> None:
+async def test_a_trim_deletes_only_events_that_every_consumer_has_handled(log: Any) -> None:
     await append(log, 45)
     await claim_all(log, "email")
     claimed = await log.claim("audit", 15)
@@ -550,10 +547,10 @@ async def test_what_everybody_has_done_can_be_trimmed_and_no_more(log: Any) -> N
     trimmed = await log.trim(older_than=0)
     assert trimmed.kept_for == "audit"
     assert 0 < trimmed.events <= 12
-    assert await commit(log, claimed[12:]) == [True] * 3, "nothing was lost"
+    assert await commit(log, claimed[12:]) == [True] * 3, "no event was lost"
     assert await claim_all(log, "audit") == list(range(16, 45))
     assert (await log.lag("audit")).overtaken == 0
-    assert await claim_all(log, "newcomer") == list(range(trimmed.events, 45)), "history begins later now"
+    assert await claim_all(log, "newcomer") == list(range(trimmed.events, 45)), "the log starts later now"
     await log.trim(older_than=0)
     assert sum(partition.length for partition in await log.partitions()) <= 10
 
@@ -565,14 +562,14 @@ async def test_a_full_redis_can_be_trimmed(log: Any, valkey: Valkey) -> None:
         assert (await log.trim(older_than=0)).events >= 20
 
 
-async def test_a_name_that_only_the_other_log_knows_keeps_nothing_from_being_trimmed(log: Any, valkey: Valkey) -> None:
+async def test_a_consumer_of_the_other_log_does_not_prevent_a_trim(log: Any, valkey: Valkey) -> None:
     valkey.client.sadd("eventlog:consumers", "stranger")
     await append(log, 25)
     await claim_all(log, "email")
     assert (await log.trim(older_than=0)).events >= 20
 
 
-async def test_events_that_are_left_in_the_other_log_are_told_of_at_the_start(
+async def test_events_that_are_left_in_the_other_log_are_logged_at_the_start(
     log: Any, valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def start_with_the_other() -> str:
@@ -592,7 +589,7 @@ async def test_events_that_are_left_in_the_other_log_are_told_of_at_the_start(
     assert await start_with_the_other() == ""
 
 
-async def test_a_limit_in_bytes_takes_the_oldest(log: Any) -> None:
+async def test_a_limit_in_bytes_deletes_the_oldest_events(log: Any) -> None:
     for hundred in range(0, 2500, 100):
         await asyncio.gather(*[log.append(an_event(hundred + number), new=True) for number in range(100)])
     await claim_all(log, "email", 500)
@@ -604,7 +601,7 @@ async def test_a_limit_in_bytes_takes_the_oldest(log: Any) -> None:
     assert await claim_all(log, "newcomer", 500) == list(range(trimmed.events, 2500))
 
 
-async def test_a_consumer_that_is_overtaken_is_told_how_much_it_has_lost(
+async def test_an_overtaken_consumer_logs_and_counts_how_many_events_it_has_lost(
     new_log: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     log, trimmer = await new_log(), await new_log()
@@ -613,10 +610,10 @@ async def test_a_consumer_that_is_overtaken_is_told_how_much_it_has_lost(
     await commit(log, claimed[:2])
     trimmed = await trimmer.trim(older_than=0, force=True)
     assert trimmed.events >= 40
-    log._looks = {}
+    log._next_look = {}
     left = await claim_all(log, "email")
     assert left == list(range(trimmed.events, 45))
-    assert not await log.commit(claimed[2]), "it is gone"
+    assert not await log.commit(claimed[2]), "it is deleted"
 
     async def counted() -> bool:
         return bool((await log.lag("email")).overtaken == trimmed.events - 2)
@@ -625,7 +622,7 @@ async def test_a_consumer_that_is_overtaken_is_told_how_much_it_has_lost(
     assert f"email was overtaken: {trimmed.events - 2} events" in caplog.text or caplog.text.count("overtaken") > 1
 
 
-async def test_a_parked_event_outlives_the_trim(log: Any) -> None:
+async def test_a_trim_keeps_parked_events(log: Any) -> None:
     await append(log, 25)
     [first] = await log.claim("email", 1)
     assert await log.park(first, "later")
@@ -637,31 +634,29 @@ async def test_a_parked_event_outlives_the_trim(log: Any) -> None:
     assert await log.commit(again)
 
 
-async def test_memory_of_ids_is_given_back(log: Any, valkey: Valkey) -> None:
+async def test_the_ids_of_sealed_partitions_expire(log: Any, valkey: Valkey) -> None:
     await append(log, 25)
     keys = list(valkey.client.scan_iter("eventlog:ids:*"))
     ttls = [valkey.client.ttl(key) for key in keys]
     assert sum(0 < ttl <= 120 for ttl in ttls) >= len(keys) - 1, "all but those of the open partition"
 
 
-# What only Streams need
+# Streams only
 
 
 @pytest.mark.parametrize("new_log", ["streams"], indirect=True)
-async def test_a_full_redis_takes_no_event_into_the_stream_though_a_new_minute_begins(
-    new_log: Any, valkey: Valkey
-) -> None:
+async def test_a_full_redis_refuses_an_event_at_the_start_of_a_minute_too(new_log: Any, valkey: Valkey) -> None:
     log = await new_log()
     await append(log, 1)
     for key in valkey.client.scan_iter("eventlog:ids:{stream}:*"):
-        valkey.client.hset(key, "", 0)  # as in another minute
+        valkey.client.hset(key, "", 0)  # as if the ids were from another minute
     with full(valkey), pytest.raises(RedisError, match="maxmemory"):
         await log.append(an_event(1))
     assert await claim_all(log, "email") == [0]
 
 
 @pytest.mark.parametrize("new_log", ["streams"], indirect=True)
-async def test_a_group_forgets_the_names_of_those_who_have_ended_or_died(
+async def test_the_names_of_ended_and_dead_processes_are_removed_from_a_group(
     new_log: Any, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = await new_log()
@@ -679,11 +674,11 @@ async def test_a_group_forgets_the_names_of_those_who_have_ended_or_died(
     assert [one["name"] for one in valkey.client.xinfo_consumers(streams.STREAM, "email")] == [holding.owner]
 
 
-# Kills, as far as one process can play them
+# Races and crashes, simulated in one process
 
 
-async def test_under_races_of_everything_each_consumer_gets_each_event(new_log: Any) -> None:
-    """Producers that cancel and repeat, consumers that die with what they hold, tiny partitions."""
+async def test_every_consumer_gets_every_event_under_races_and_crashes(new_log: Any) -> None:
+    """Producers repeat appends, consumers die while they hold events, and partitions are tiny."""
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
     producers = [await new_log(partition_events=7, partition_seconds=0.02) for _ in range(3)]
@@ -702,24 +697,24 @@ async def test_under_races_of_everything_each_consumer_gets_each_event(new_log: 
             claimed = await log.claim(name, chance.randint(1, 20), wait=0.1)
             seen += [one.event().id for one in claimed]
             if chance.random() < 0.05:
-                log = await new_log(lease=0.3)  # the old one dies with what it holds
+                log = await new_log(lease=0.3)  # the old process dies while it holds these events
             else:
                 await commit(log, claimed)
 
-    making = [asyncio.create_task(produce(log)) for log in producers]
+    producing = [asyncio.create_task(produce(log)) for log in producers]
 
     def done() -> bool:
-        return all(task.done() for task in making)
+        return all(task.done() for task in producing)
 
     seen: dict[str, list[str]] = {name: [] for name in ("email", "audit")}
     async with asyncio.timeout(40):
-        await asyncio.gather(*making, *[consume(name, seen[name]) for name in seen for _ in range(2)])
+        await asyncio.gather(*producing, *[consume(name, seen[name]) for name in seen for _ in range(2)])
     for name, ids in seen.items():
         assert set(ids) == set(appended), f"{name}, seed {seed}"
     log = await new_log()
     assert len(set(appended)) == 240
     everything = await claim_all_ids(log, "afterwards")
-    assert sorted(everything) == sorted(appended), f"each once in the log, seed {seed}"
+    assert sorted(everything) == sorted(appended), f"the log has each event once, seed {seed}"
 
 
 async def claim_all_ids(log: Any, consumer: str) -> list[str]:
@@ -730,7 +725,7 @@ async def claim_all_ids(log: Any, consumer: str) -> list[str]:
     return found
 
 
-def test_the_quick_start_of_the_library_s_readme_prints_what_it_says(valkey: Valkey) -> None:
+def test_the_quick_start_of_the_library_prints_what_its_readme_says(valkey: Valkey) -> None:
     code = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "eventlog" / "README.md").read_text())[0]
     program = code.replace("Redis(port=6379)", f'Redis.from_url("{valkey.url}")')
     valkey.client.flushall()

@@ -1,4 +1,4 @@
-"""Hints: who listens can be told to stop."""
+"""Hints: a listener can be stopped."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from eventlog import hints
-from tests.support.smtp_peer import until
-from tests.support.tasks import hard_of_hearing
+from tests.support.programs import until
+from tests.support.tasks import ignore_first_cancellation
 
 
 class Redis:
-    """One whose subscriptions are quiet, and swallow a cancellation, as `asyncio.wait_for` may before Python 3.12."""
+    """A Redis without messages that swallows a cancellation, as `asyncio.wait_for` may before Python 3.12."""
 
     listening = False
 
@@ -23,10 +23,10 @@ class Redis:
         self.listening = True
 
     async def get_message(self, **_: object) -> None:
-        await hard_of_hearing()
+        await ignore_first_cancellation()
 
 
-async def test_closing_ends_in_spite_of_a_cancellation_that_was_swallowed() -> None:
+async def test_close_returns_even_if_a_cancellation_is_swallowed() -> None:
     redis = Redis()
     listening = hints.Hints(cast(Any, redis), lambda: None)
     await listening.wait(0, 0.0)

@@ -16,8 +16,8 @@ from eventlog.events import Event
 from eventlog.jetstream import JetStreamLog
 from eventlog.nats_beats import Beats
 from eventlog.nats_client import connect_options
-from tests.support.event_log import LEASE, an_event, append, claim_all, claim_when_due, commit, numbers, until
-from tests.support.programs import NatsServer, a_name, running_nats
+from tests.support.event_log import LEASE, an_event, append, claim_all, claim_when_due, commit, numbers
+from tests.support.programs import NatsServer, a_name, running_nats, until
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Consumers that another process removes, and what must stay untouched in the same Redis."""
+"""Consumers that another process removes, and keys of other programs in the same Redis."""
 
 import asyncio
 import os
@@ -13,14 +13,13 @@ from redis.asyncio import Redis
 from asynckit.redis_client import redis_client
 from common.processes.chapter import chapter_module
 from eventlog import consumers, events, partitions, streams, syndication
-from tests.support.programs import ROOT, Valkey, a_name
-from tests.support.smtp_peer import until
+from tests.support.programs import ROOT, Valkey, a_name, until
 
 worker = chapter_module("6_event_bus.worker")
 
 
 class Queue:
-    """In the place of strategy 5's: it counts how often it is asked."""
+    """A fake queue that remembers the ids of its jobs."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -39,7 +38,7 @@ async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
 
 @pytest.fixture(params=["lua", "streams"])
 def make_log(redis: Redis, request: pytest.FixtureRequest) -> Any:
-    """One log as two processes see it: each call makes the view of another one."""
+    """Each call opens the same log as another process would."""
     make = partitions.PartitionedLog if request.param == "lua" else streams.StreamLog
     return lambda: make(redis, 10.0)
 
@@ -48,11 +47,11 @@ def an_event() -> Any:
     return events.Event(f"<{a_name()}@example.com>", "email_requested", {"to": "a@example.com"})
 
 
-async def test_a_subscription_that_another_process_ends_and_makes_again_is_replayed_once(
+async def test_a_subscription_that_another_process_ends_and_renews_is_replayed_once(
     make_log: Any, redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(consumers, "CLAIM_SECONDS", 0.05)
-    monkeypatch.setattr(consumers, "SLEEP_SECONDS", 0.05)
+    monkeypatch.setattr(consumers, "CHECK_SECONDS", 0.05)
     caplog.set_level("INFO")
     async with make_log() as log, make_log() as terminal:
         await syndication.subscribe(terminal, redis, "billing", "email_requested", "q", "C")
@@ -65,14 +64,14 @@ async def test_a_subscription_that_another_process_ends_and_makes_again_is_repla
         await asyncio.sleep(0)
         await syndication.subscribe(terminal, redis, "billing", "email_requested", "q", "C")
         caplog.clear()
-        for number in range(2, 12):  # each of these takes a few claims
+        for number in range(2, 12):  # each event takes a few claims
             await log.append(an_event())
             await until(lambda number=number: len(set(queue.ids)) >= number)  # type: ignore[misc]
         consumer.stop()
         log.stop_waiting()
         await running
         await consumer.drain(1.0)
-        assert caplog.text.count("syndication is wanted") <= 1
+        assert caplog.text.count("syndication is needed") <= 1
         assert await log.consumers() == ["syndication"]
 
 
@@ -93,7 +92,7 @@ async def test_a_consumer_that_claims_is_registered_again(make_log: Any, monkeyp
                 await log.claim("audit", 1, 0.1)
 
 
-async def test_looking_at_a_consumer_that_has_left_does_not_register_it(make_log: Any) -> None:
+async def test_reading_the_lag_of_a_consumer_that_has_left_does_not_register_it(make_log: Any) -> None:
     async with make_log() as log, make_log() as page:
         await log.append(an_event())
         await log.claim("audit", 1)
@@ -114,8 +113,8 @@ async def test_the_leases_of_a_consumer_that_has_left_are_trimmed_with_its_event
         assert {key.split(b"{")[1].split(b"}")[0] for key in left} <= {last.encode()}
 
 
-async def test_the_log_of_another_program_stays_as_it_is(make_log: Any, redis: Redis) -> None:
-    """The design comes from a program that numbers its partitions in minutes, under keys of its own."""
+async def test_the_log_of_another_program_is_not_changed(make_log: Any, redis: Redis) -> None:
+    """The design comes from a program that numbers its partitions in minutes and uses other keys."""
     await redis.zadd("eventr:partitions", {"29000000": 29000000})
     await redis.rpush("eventr:partitions:29000000", "its event")
     async with make_log() as log:
@@ -142,14 +141,14 @@ def syndication_command(*words: str, url: str) -> "subprocess.CompletedProcess[s
     )
 
 
-def test_without_redis_the_command_says_so_in_one_line() -> None:
+def test_without_redis_the_command_prints_one_line() -> None:
     ended = syndication_command("billing", "email_requested", url="redis://127.0.0.1:1/0")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("Redis: ")
     assert ended.stderr.count("\n") == 1
 
 
-def test_help_is_on_standard_output() -> None:
+def test_help_is_printed_to_standard_output() -> None:
     ended = syndication_command("--help", url="redis://127.0.0.1:1/0")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "APPLICATION EVENT [QUEUE CLASS]" in ended.stdout
@@ -169,7 +168,7 @@ BAD = ["nonsense=hunter2", "socket_timeout=hunter2", "db=hunter2", "health_check
     ],
     ids=" ".join,
 )
-def test_a_bad_option_in_the_url_is_one_line_without_the_value(words: list[str], option: str) -> None:
+def test_a_bad_option_in_the_url_prints_one_line_without_the_value(words: list[str], option: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", *words],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The page at /log, and what it can change."""
+"""The page at /log and its POST requests."""
 
 import json
 import re
@@ -35,9 +35,9 @@ def running(inbox: Inbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     settings = {"SMTP_URL": inbox.smtp_url, "PARTITION_SECONDS": "0.2"}
     with running_strategy("6_event_bus", data_dir, **settings) as strategy:
         for name in ("email", "audit"):
-            wait_until(lambda name=name: consumer(strategy, name), f"there is the consumer {name}")  # type: ignore[misc]
+            wait_until(lambda name=name: consumer(strategy, name), f"the consumer {name} is registered")  # type: ignore[misc]
         yield strategy, valkey_of(data_dir)
-    assert "Traceback" not in strategy.program.output, "whatever was in Redis"
+    assert "Traceback" not in strategy.program.output, "bad data causes no traceback"
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def post(strategy: Strategy, what: str, token: str | None = None, **fields: str)
     return answer
 
 
-def test_the_page_loads_only_its_own(strategy: Strategy) -> None:
+def test_the_page_loads_only_its_own_files(strategy: Strategy) -> None:
     answer = strategy.ask("/log")
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
     for asset in ("log.js", "log.css"):
@@ -83,23 +83,23 @@ def test_the_page_loads_only_its_own(strategy: Strategy) -> None:
     assert 'href="/log"' in strategy.ask("/").text
 
 
-def test_partitions_and_cursors_are_shown(strategy: Strategy, inbox: Inbox) -> None:
+def test_the_state_has_partitions_and_consumers(strategy: Strategy, inbox: Inbox) -> None:
     to = f"{a_name()}@example.com"
     before = state(strategy)["events"]
     for _ in range(3):
         assert strategy.send(to).status == 202
     inbox.wait_for(to, 3)
-    wait_until(lambda: consumer(strategy, "email")["pending"] == 0, "all are done")
+    wait_until(lambda: consumer(strategy, "email")["pending"] == 0, "every event is handled")
     found = state(strategy)
     assert found["events"] == before + 3
     newest = found["partitions"][-1]
     assert (newest["length"] > 0, newest["bytes"] > 0, newest["sealed"]) == (True, True, False)
     assert abs(newest["opened"] - time.time()) < 60
-    wait_until(lambda: consumer(strategy, "audit")["waiting"] == 0, "the audit too")
+    wait_until(lambda: consumer(strategy, "audit")["waiting"] == 0, "the audit has handled every event")
     assert {"email", "audit"} <= {one["name"] for one in state(strategy)["consumers"]}
 
 
-def test_the_state_is_told_when_it_changes(strategy: Strategy) -> None:
+def test_the_state_is_sent_after_each_change(strategy: Strategy) -> None:
     connection = HTTPConnection(urlsplit(strategy.url).netloc, timeout=LIMIT)
     connection.request("GET", "/log/events")
     response = connection.getresponse()
@@ -117,7 +117,7 @@ def test_the_state_is_told_when_it_changes(strategy: Strategy) -> None:
 
 
 @pytest.mark.parametrize("what", ["replay", "retry", "discard", "trim"])
-def test_what_changes_something_is_posted_with_the_token_of_the_page(strategy: Strategy, what: str) -> None:
+def test_a_change_needs_a_post_with_the_token_of_the_page(strategy: Strategy, what: str) -> None:
     fields = {"consumer": "email", "from": "end", "older_than": "99999"}
     assert strategy.ask(f"/log/{what}").status == 405
     assert post(strategy, what, **fields).status == 403
@@ -141,12 +141,12 @@ def test_what_changes_something_is_posted_with_the_token_of_the_page(strategy: S
         ("trim", {"older_than": "nan"}, "older_than"),
     ],
 )
-def test_what_makes_no_sense_is_a_400(strategy: Strategy, what: str, fields: dict[str, str], field: str) -> None:
+def test_an_invalid_value_is_a_400(strategy: Strategy, what: str, fields: dict[str, str], field: str) -> None:
     answer = post(strategy, what, token=token_of(strategy), **fields)
     assert (answer.status, answer.json["error"]["field"]) == (400, field)
 
 
-def test_a_replay_sends_again_and_a_parked_event_can_be_handled_again(strategy: Strategy, inbox: Inbox) -> None:
+def test_a_parked_event_can_be_retried_and_a_replay_sends_its_email_again(strategy: Strategy, inbox: Inbox) -> None:
     to, before = f"{a_name()}@example.com", consumer(strategy, "email")["parked"]
     inbox.dial(refuse_rate=1, refuse_code=550)
     answer = strategy.send(to, SCRIPT, SCRIPT)
@@ -161,7 +161,7 @@ def test_a_replay_sends_again_and_a_parked_event_can_be_handled_again(strategy: 
     assert message["message_id"] == answer.json["id"]
     wait_until(lambda: consumer(strategy, "email")["parked"] == before, "it is no longer parked")
     assert post(strategy, "replay", token=token, **{"consumer": "email", "from": parked["position"]}).status == 200
-    wait_until(lambda: inbox.messages(to)[0]["copies"] == 2, "the same email once more, on purpose")
+    wait_until(lambda: inbox.messages(to)[0]["copies"] == 2, "the replay has sent the email again")
 
 
 def test_a_parked_event_can_be_discarded(strategy: Strategy, inbox: Inbox) -> None:
@@ -177,40 +177,40 @@ def test_a_parked_event_can_be_discarded(strategy: Strategy, inbox: Inbox) -> No
 
 
 @pytest.mark.skipif(NODE is None, reason="needs node")
-def test_what_is_no_time_is_shown_as_none() -> None:
+def test_an_invalid_time_is_shown_as_a_dash() -> None:
     script = (ROOT / "eventlog/dashboard/assets/log.js").read_text()
     clock = re.search(r"^const clock = .*$", script, re.MULTILINE)
     time = re.search(r"^function time\(.*?^}$", script, re.MULTILINE | re.DOTALL)
     assert clock
     assert time
     ask = "console.log(JSON.stringify([null, 1e300, 1e17, NaN, 0].map(time)))"
-    told = subprocess.run(
+    printed = subprocess.run(
         [str(NODE), "-e", f"{clock[0]}\n{time[0]}\n{ask}"], capture_output=True, text=True, check=True
     )
-    *none, midnight = json.loads(told.stdout)
+    *none, midnight = json.loads(printed.stdout)
     assert none == ["\N{EN DASH}"] * 4
     assert re.fullmatch(r"\d\d:\d\d:\d\d", midnight)
 
 
-def test_trimming_takes_what_everybody_has_done(strategy: Strategy, inbox: Inbox) -> None:
+def test_a_trim_deletes_events_that_every_consumer_has_handled(strategy: Strategy, inbox: Inbox) -> None:
     for _ in range(3):
         to = f"{a_name()}@example.com"
         assert strategy.send(to).status == 202
         inbox.wait_for(to)
         before = state(strategy)["now"]
         wait_until(lambda before=before: state(strategy)["now"] > before, "a second has passed")  # type: ignore[misc]
-    wait_until(lambda: consumer(strategy, "audit")["waiting"] == 0, "all are done")
+    wait_until(lambda: consumer(strategy, "audit")["waiting"] == 0, "every event is handled")
     length = sum(partition["length"] for partition in state(strategy)["partitions"])
 
     def trimmed() -> bool:
         done: str = post(strategy, "trim", token=token_of(strategy), older_than="0").json["done"]
         return not done.startswith("0 events")
 
-    wait_until(trimmed, "something is trimmed")
+    wait_until(trimmed, "events are trimmed")
     assert sum(partition["length"] for partition in state(strategy)["partitions"]) < length
 
 
-def test_bad_data_in_every_key_are_shown_as_text_and_break_nothing_else(
+def test_bad_data_in_any_key_is_shown_as_text_and_breaks_nothing_else(
     strategy: Strategy, redis: Any, inbox: Inbox
 ) -> None:
     with ExitStack() as stack:
@@ -228,7 +228,7 @@ def test_bad_data_in_every_key_are_shown_as_text_and_break_nothing_else(
             redis.hset(key, mapping={"x": SCRIPT, "y": "9" * 5000})
         redis.zadd("eventlog:partitions", {SCRIPT: 0.5, "9" * 20: 0.6})
         stack.callback(redis.zrem, "eventlog:partitions", SCRIPT, "9" * 20)
-        assert SCRIPT not in strategy.ask("/log").text, "the page itself has it as data, escaped"
+        assert SCRIPT not in strategy.ask("/log").text, "the page has it as escaped data only"
         answer = strategy.ask("/log/state")
         assert answer.status == 200
         consumers = {one["name"]: one for one in answer.json["consumers"]}

@@ -1,4 +1,4 @@
-"""A long list of parked events."""
+"""Long lists of parked events."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,7 +21,7 @@ async def log(valkey: Valkey, request: pytest.FixtureRequest) -> AsyncIterator[A
 
 
 async def parked(log: Any, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many, one second after the other."""
+    """Park `count` events, one second apart."""
     for number in range(count):
         monkeypatch.setattr("eventlog.parked.time.time", lambda number=number: 1e9 + number)
         event = b'1 {"id": "%d", "name": "x", "data": {}}' % number
@@ -33,7 +33,7 @@ def numbers(found: Any) -> list[int]:
     return [int(one.position.partition("-")[2]) for one in found]
 
 
-async def test_a_look_reads_the_newest_only(log: Any, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_list_reads_only_the_newest_events(log: Any, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     await parked(log, 300, monkeypatch)
     await log.lag("email")
     before = valkey.client.info("commandstats")
@@ -43,7 +43,7 @@ async def test_a_look_reads_the_newest_only(log: Any, valkey: Valkey, monkeypatc
     assert (await log.lag("email")).parked == 300
 
 
-async def test_all_are_handled_again_in_steps(log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_parked_events_are_retried_in_steps(log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parked_module, "STEP", 100)
     await parked(log, 250, monkeypatch)
     run, steps = log._scripts.run, []
@@ -61,11 +61,11 @@ async def test_all_are_handled_again_in_steps(log: Any, monkeypatch: pytest.Monk
     for one in claimed[:240]:
         assert await log.commit(one)
     assert sorted(numbers(await log.parked("email", 50))) == sorted(numbers(claimed[240:])), (
-        "what has left is not there"
+        "committed events are not listed"
     )
 
 
-async def test_what_is_thrown_away_is_gone_and_whoever_had_it_in_hand_is_told(
+async def test_a_discarded_event_is_deleted_and_its_retry_cannot_be_committed(
     log: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await parked(log, 10, monkeypatch)

@@ -1,4 +1,4 @@
-"""What the chain of partitions must hold against: clocks that jump, producers that come late, roll-over, a cluster."""
+"""The chain of partitions under clock changes, late producers, races at the seal, trims, and in a cluster."""
 
 import asyncio
 import shutil
@@ -43,7 +43,7 @@ async def new_log(valkey: Valkey) -> AsyncIterator[Callable[..., Any]]:
 
 @pytest.fixture
 def clock(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Turns the clock that the scripts see, by so many seconds from the true time."""
+    """Returns a function that sets the clock of the scripts N seconds ahead of the real time."""
     ours = """(function()
         local time = redis.call('TIME')
         return {time[1] + (redis.call('GET', 'test:clock') or 0), time[2]}
@@ -53,34 +53,34 @@ def clock(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], 
         scripts, "source", lambda *name: true_source(*name).replace(b"redis.call('TIME')", ours.encode())
     )
 
-    def turn(seconds: float) -> None:
+    def set_clock(seconds: float) -> None:
         valkey.client.set("test:clock", int(seconds))
 
-    return turn
+    return set_clock
 
 
 HOUR = 3600
 
 
 @pytest.mark.parametrize("steps", [[0, -HOUR, HOUR], [HOUR, 0], [365 * 24 * HOUR, -24 * HOUR, 0], [-1, 1, -2, 2]])
-async def test_no_step_of_the_clock_makes_a_consumer_miss_an_event(
+async def test_no_change_of_the_clock_makes_a_consumer_miss_an_event(
     new_log: Any, clock: Callable[[float], None], steps: list[int]
 ) -> None:
     producers = [await new_log(), await new_log()]
-    eager, lazy = await new_log(), await new_log()
+    early, late = await new_log(), await new_log()
     positions, seen, number = [], [], 0
     for step in steps * 3:
         clock(step)
         for log in producers * 4:
             positions.append(await log.append(an_event(number)))
             number += 1
-        seen += await claim_all(eager, "eager")
+        seen += await claim_all(early, "early")
     assert sorted(positions, key=module.read_position) == positions
     assert seen == list(range(number))
-    assert await claim_all(lazy, "lazy") == list(range(number))
+    assert await claim_all(late, "late") == list(range(number))
 
 
-async def test_a_clock_that_is_turned_back_makes_no_lease_and_no_pause_longer(
+async def test_leases_and_pauses_do_not_get_longer_when_the_clock_is_turned_back(
     new_log: Any, clock: Callable[[float], None]
 ) -> None:
     log, dead = await new_log(lease=0.5), await new_log(lease=0.5)
@@ -95,7 +95,7 @@ async def test_a_clock_that_is_turned_back_makes_no_lease_and_no_pause_longer(
             found |= set(numbers(await log.claim("email", 3, wait=1.0)))
 
 
-async def test_what_was_claimed_before_an_error_in_the_next_partition_is_handled(new_log: Any) -> None:
+async def test_a_claim_returns_the_events_before_an_error_in_the_next_partition(new_log: Any) -> None:
     log = await new_log()
     await append(log, 7)
     run, claims = log._scripts.run, 0
@@ -113,10 +113,10 @@ async def test_what_was_claimed_before_an_error_in_the_next_partition_is_handled
     assert numbers(await log.claim("email", 10)) == [5, 6]
 
 
-async def test_a_replay_from_a_time_finds_its_place_although_the_clock_was_turned_back(
+async def test_a_replay_from_a_time_finds_the_event_after_the_clock_was_turned_back(
     new_log: Any, clock: Callable[[float], None]
 ) -> None:
-    """Stamps never fall: while the clock is behind, they stand still."""
+    """The times of events never decrease: after the clock is turned back, events get the last time."""
     log = await new_log()
     await append(log, 12)
     clock(-HOUR)
@@ -136,25 +136,25 @@ async def test_a_replay_from_a_time_finds_its_place_although_the_clock_was_turne
 # Producers that come late
 
 
-async def test_a_producer_that_slept_through_many_partitions_goes_to_the_last_one(new_log: Any) -> None:
-    sleepy, busy, consumer = await new_log(), await new_log(), await new_log()
-    await append(sleepy, 3)
+async def test_a_producer_that_was_suspended_for_many_partitions_appends_to_the_last_one(new_log: Any) -> None:
+    suspended, busy, consumer = await new_log(), await new_log(), await new_log()
+    await append(suspended, 3)
     await append(busy, 3, 60)
     assert await claim_all(consumer, "email") == list(range(60))
     await consumer.trim(older_than=0, force=True)
-    await append(sleepy, 60, 63)
+    await append(suspended, 60, 63)
     assert await claim_all(consumer, "email") == [60, 61, 62]
 
 
 @pytest.mark.parametrize("command", range(18))
-async def test_a_producer_may_be_stopped_before_any_of_its_commands(new_log: Any, command: int) -> None:
-    """Meanwhile others append, roll over, consume and even trim. What it then appends comes to every consumer."""
-    sleepy, busy, consumer = await new_log(), await new_log(), await new_log()
+async def test_a_producer_may_be_suspended_before_any_of_its_commands(new_log: Any, command: int) -> None:
+    """Meanwhile others append, seal, consume and trim. Every consumer gets the event that it appends then."""
+    suspended, busy, consumer = await new_log(), await new_log(), await new_log()
     if command % 2:
-        await append(sleepy, 5)  # the next one finds the partition full
+        await append(suspended, 5)  # the next append finds a full partition
     before = await claim_all(consumer, "email")
     asleep, wake = asyncio.Event(), asyncio.Event()
-    execute, count = sleepy._redis.execute_command, 0
+    execute, count = suspended._redis.execute_command, 0
 
     async def execute_late(*words: Any, **options: Any) -> Any:
         nonlocal count
@@ -164,8 +164,8 @@ async def test_a_producer_may_be_stopped_before_any_of_its_commands(new_log: Any
             await wake.wait()
         return await execute(*words, **options)
 
-    sleepy._redis.execute_command = execute_late
-    appending = asyncio.ensure_future(sleepy.append(an_event(1000), new=True))
+    suspended._redis.execute_command = execute_late
+    appending = asyncio.ensure_future(suspended.append(an_event(1000), new=True))
     await asyncio.wait([appending, asyncio.create_task(asleep.wait())], return_when=asyncio.FIRST_COMPLETED)
     await append(busy, 100, 123)
     found = await claim_all(consumer, "email")
@@ -180,7 +180,7 @@ async def test_a_producer_may_be_stopped_before_any_of_its_commands(new_log: Any
 
 
 async def test_an_append_may_be_repeated_after_any_error(new_log: Any) -> None:
-    """Also after one that came while the producer looked where the end of the log is."""
+    """The second error comes while the producer looks for the end of the log."""
     log, other = await new_log(), await new_log()
     await append(log, 4)
     lose_an_answer(log, "append")
@@ -188,16 +188,16 @@ async def test_an_append_may_be_repeated_after_any_error(new_log: Any) -> None:
     with pytest.raises(ConnectionError):
         await log.append(event, new=True)
     await append(other, 5, 6)
-    look, away = log._redis.zrangebyscore, True
+    zrangebyscore, down = log._redis.zrangebyscore, True
 
-    async def look_in_vain(*words: Any, **options: Any) -> Any:
-        nonlocal away
-        if away:
-            away = False
+    async def fail_once(*words: Any, **options: Any) -> Any:
+        nonlocal down
+        if down:
+            down = False
             raise ConnectionError("gone")
-        return await look(*words, **options)
+        return await zrangebyscore(*words, **options)
 
-    log._redis.zrangebyscore = look_in_vain
+    log._redis.zrangebyscore = fail_once
     with pytest.raises(ConnectionError):
         await log.append(event)
     await log.append(event)
@@ -205,7 +205,7 @@ async def test_an_append_may_be_repeated_after_any_error(new_log: Any) -> None:
 
 
 async def test_a_replay_does_not_disturb_a_running_append(new_log: Any) -> None:
-    """Which looks for its id in the partitions of before, while a replay looks for the end of the log."""
+    """The append searches sealed partitions for its id while a replay looks for the end of the log."""
     log, other = await new_log(), await new_log()
     await append(log, 3)
     lose_an_answer(log, "append")
@@ -214,22 +214,22 @@ async def test_a_replay_does_not_disturb_a_running_append(new_log: Any) -> None:
         await log.append(event, new=True)
     search = log._appender._search
 
-    async def search_while_others_go_on(*arguments: Any) -> Any:
+    async def search_while_others_append(*arguments: Any) -> Any:
         found = await search(*arguments)
         log._appender._search = search
         await append(other, 4, 20)
         await log.replay("email", "end")
         return found
 
-    log._appender._search = search_while_others_go_on
+    log._appender._search = search_while_others_append
     await log.append(event)
     assert await claim_all(other, "other") == list(range(20))
 
 
-async def test_appends_that_race_against_the_roll_over_are_all_seen_by_a_consumer_that_follows_closely(
+async def test_a_consumer_at_the_end_of_the_log_gets_every_event_while_partitions_are_sealed(
     new_log: Any,
 ) -> None:
-    """Partitions of at most three events or some milliseconds; the consumer is always at the very end."""
+    """A partition takes at most three events and is open for a few milliseconds."""
     tiny = {"partition_events": 3, "partition_seconds": 0.005}
     producers, consumer = [await new_log(**tiny) for _ in range(4)], await new_log()
     positions: list[str] = []
@@ -238,45 +238,45 @@ async def test_appends_that_race_against_the_roll_over_are_all_seen_by_a_consume
         for number in range(80):
             positions.append(await log.append(an_event(number), new=True))
 
-    making = asyncio.gather(*[produce(log) for log in producers])
+    producing = asyncio.gather(*[produce(log) for log in producers])
     found: list[str] = []
     async with asyncio.timeout(30):
-        while not making.done() or len(found) < len(positions):
+        while not producing.done() or len(found) < len(positions):
             claimed = await consumer.claim("email", 2, wait=0.05)
             found += [one.position for one in claimed]
             await commit(consumer, claimed)
     assert len(set(positions)) == 320
     assert found == sorted(positions, key=module.read_position)
-    assert len({position.partition("-")[0] for position in positions}) > 100, "it has rolled over often"
+    assert len({position.partition("-")[0] for position in positions}) > 100, "partitions were sealed often"
 
 
-# Partitions that are trimmed, and in the end forgotten
+# Partitions that are trimmed, and whose tombstones have expired
 
 
 async def seal_and_die(log: Any) -> None:
-    """Five events and a seal, but the next partition is not opened."""
+    """Append five events and seal the partition, but do not open the next one."""
     await append(log, 5)
     run = log._scripts.run
 
-    async def run_until_killed(name: str, *arguments: Any) -> Any:
+    async def run_until_open(name: str, *arguments: Any) -> Any:
         if name == "open":
             raise ConnectionError("killed")
         return await run(name, *arguments)
 
-    log._scripts.run = run_until_killed
+    log._scripts.run = run_until_open
     with pytest.raises(ConnectionError):
         await append(log, 5, 6)
 
 
 def a_day_passes(valkey: Valkey, clock: Callable[[float], None]) -> None:
-    """What is left of trimmed partitions goes, as by its time to live."""
+    """Delete the tombstones, as if their time to live had passed."""
     clock(25 * HOUR)
     for key in valkey.client.scan_iter("eventlog:*"):
         if valkey.client.ttl(key) > 0:
             valkey.client.delete(key)
 
 
-async def test_a_producer_that_was_idle_brings_no_trimmed_partition_back(
+async def test_an_idle_producer_does_not_restore_a_trimmed_partition(
     new_log: Any, valkey: Valkey, clock: Callable[[float], None]
 ) -> None:
     idle, busy, consumer = await new_log(), await new_log(), await new_log()
@@ -293,13 +293,13 @@ async def test_a_producer_that_was_idle_brings_no_trimmed_partition_back(
     assert len(await consumer.partitions()) == 1
 
 
-async def test_a_producer_that_slept_while_a_partition_was_forgotten_does_not_open_it_again(
+async def test_a_producer_that_was_suspended_does_not_open_a_deleted_partition_again(
     new_log: Any, valkey: Valkey, clock: Callable[[float], None]
 ) -> None:
-    """It was about to open it, as a seal had said; a consumer would wait in it for ever."""
-    sleepy, busy, consumer = await new_log(), await new_log(), await new_log()
-    await append(sleepy, 5)
-    run, asleep, wake = sleepy._scripts.run, asyncio.Event(), asyncio.Event()
+    """It was about to open the partition that a seal had named. A consumer would wait in that partition forever."""
+    suspended, busy, consumer = await new_log(), await new_log(), await new_log()
+    await append(suspended, 5)
+    run, asleep, wake = suspended._scripts.run, asyncio.Event(), asyncio.Event()
 
     async def run_late(name: str, *arguments: Any) -> Any:
         if name == "open":
@@ -307,8 +307,8 @@ async def test_a_producer_that_slept_while_a_partition_was_forgotten_does_not_op
             await wake.wait()
         return await run(name, *arguments)
 
-    sleepy._scripts.run = run_late
-    appending = asyncio.ensure_future(sleepy.append(an_event(30)))
+    suspended._scripts.run = run_late
+    appending = asyncio.ensure_future(suspended.append(an_event(30)))
     await asleep.wait()
     await append(busy, 5, 30)
     assert len(await claim_all(consumer, "email")) == 30
@@ -323,10 +323,10 @@ async def test_a_producer_that_slept_while_a_partition_was_forgotten_does_not_op
     assert await claim_all(consumer, "email") == list(range(25, 60))
     assert (await consumer.trim(larger_than=0)).events == 30
     states = list(valkey.client.scan_iter("eventlog:state:*"))
-    assert all(len(valkey.client.hgetall(key)) > 1 for key in states), "none is opened and empty"
+    assert all(len(valkey.client.hgetall(key)) > 1 for key in states), "no empty partition was opened"
 
 
-async def test_a_trim_that_was_killed_half_way_is_no_end_of_retention(
+async def test_a_trim_works_after_one_that_was_killed_half_way(
     new_log: Any, valkey: Valkey, clock: Callable[[float], None]
 ) -> None:
     log, killed = await new_log(), await new_log()
@@ -344,7 +344,7 @@ async def test_a_trim_that_was_killed_half_way_is_no_end_of_retention(
     assert await claim_all(log, "newcomer") == list(range(25, 30))
 
 
-async def test_a_consumer_whose_place_is_forgotten_goes_on_where_the_log_begins(
+async def test_a_consumer_whose_partition_was_deleted_continues_at_the_beginning_of_the_log(
     new_log: Any, valkey: Valkey, clock: Callable[[float], None]
 ) -> None:
     log, consumer = await new_log(), await new_log()
@@ -354,10 +354,10 @@ async def test_a_consumer_whose_place_is_forgotten_goes_on_where_the_log_begins(
     a_day_passes(valkey, clock)
     assert await claim_all(consumer, "email") == list(range(25, 30))
     await consumer.claim("email", 1, wait=0.1)
-    assert (await log.lag("email")).overtaken == 25, "nothing is left that knows of the three"
+    assert (await log.lag("email")).overtaken == 25, "includes the three committed events: the log has forgotten them"
 
 
-async def test_the_last_partition_is_not_trimmed_though_its_producer_died_between_seal_and_opening(
+async def test_the_last_partition_is_not_trimmed_if_its_producer_died_between_seal_and_opening(
     new_log: Any,
 ) -> None:
     log = await new_log()
@@ -371,9 +371,7 @@ async def test_the_last_partition_is_not_trimmed_though_its_producer_died_betwee
 # A consumer and its partitions
 
 
-async def test_the_cursor_does_not_leave_a_partition_in_which_something_is_pending(
-    new_log: Any, valkey: Valkey
-) -> None:
+async def test_the_cursor_does_not_leave_a_partition_with_a_pending_event(new_log: Any, valkey: Valkey) -> None:
     log = await new_log()
     await append(log, 22)
     [first] = await log.claim("email", 1)
@@ -387,17 +385,17 @@ async def test_the_cursor_does_not_leave_a_partition_in_which_something_is_pendi
     assert (await log.trim(older_than=0)).events == 20
 
 
-async def test_when_redis_has_lost_its_tail_no_consumer_jumps_over_what_is_open_again(
+async def test_after_redis_has_lost_its_last_writes_no_consumer_skips_the_partition_that_is_open_again(
     new_log: Any, valkey: Valkey
 ) -> None:
-    """The partition in which it was is gone, and the one before takes events again."""
+    """The consumer's partition does not exist any more, and the one before is open again."""
     log, consumer = await new_log(), await new_log()
     await append(log, 4)
     assert await claim_all(consumer, "email") == [0, 1, 2, 3]
-    take_back = remember(valkey)
+    restore = remember(valkey)
     await append(log, 4, 6)
     assert await claim_all(consumer, "email") == [4, 5]
-    take_back()
+    restore()
     await append(log, 10, 12)
     found: list[int] = []
     while 11 not in found:
@@ -408,7 +406,7 @@ async def test_when_redis_has_lost_its_tail_no_consumer_jumps_over_what_is_open_
     assert await claim_all(await new_log(), "other") == [0, 1, 2, 3, 10, 11]
 
 
-async def test_a_consumer_waits_for_a_partition_that_is_named_and_not_yet_open(new_log: Any) -> None:
+async def test_a_consumer_waits_for_a_partition_that_a_seal_names_and_that_is_not_open(new_log: Any) -> None:
     log = await new_log()
     await seal_and_die(await new_log())
     assert numbers(await asyncio.wait_for(log.claim("email", 10), 5)) == list(range(5))
@@ -417,7 +415,7 @@ async def test_a_consumer_waits_for_a_partition_that_is_named_and_not_yet_open(n
     assert await claim_all(log, "email") == list(range(6, 12))
 
 
-async def test_an_emptied_redis_is_a_new_log(new_log: Any, valkey: Valkey) -> None:
+async def test_the_log_starts_again_in_a_redis_that_was_emptied(new_log: Any, valkey: Valkey) -> None:
     log, consumer = await new_log(), await new_log()
     await append(log, 7)
     await claim_all(consumer, "email")
@@ -435,7 +433,7 @@ async def test_an_emptied_redis_is_a_new_log(new_log: Any, valkey: Valkey) -> No
 
 @contextmanager
 def a_cluster(folder: Path) -> Iterator[list[int]]:
-    """Three real nodes, each with a third of the slots; their ports."""
+    """Start three nodes, each with a third of the slots, and yield their ports."""
     with ExitStack() as stack:
         free = free_ports(6)
         ports, bus_ports = free[:3], free[3:]
@@ -448,7 +446,7 @@ def a_cluster(folder: Path) -> Iterator[list[int]]:
             client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
             client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0], bus_ports[0])
         for client in clients:
-            wait_until(lambda client=client: is_whole(client), "the cluster is whole")  # type: ignore[misc]
+            wait_until(lambda client=client: is_complete(client), "the cluster is complete")  # type: ignore[misc]
         yield ports
 
 
@@ -474,8 +472,8 @@ def answers(client: Redis) -> bool:
     return False
 
 
-def is_whole(client: Redis) -> bool:
-    """Whether this node knows all three of them, and says that every slot is served."""
+def is_complete(client: Redis) -> bool:
+    """Whether this node knows all three nodes and reports that every slot is served."""
     nodes = client.execute_command("CLUSTER NODES")  # type: ignore[no-untyped-call]
     known = len(nodes if isinstance(nodes, dict) else str(nodes).strip().splitlines())
     return known == 3 and client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"  # type: ignore[no-untyped-call]
@@ -490,7 +488,7 @@ async def test_a_cluster_spreads_the_partitions_and_no_script_touches_two_slots(
         cluster = RedisCluster(host="127.0.0.1", port=ports[0], protocol=2)
         hints = redis_client(f"redis://127.0.0.1:{ports[2]}/0")
         async with cluster, hints, a_log(cluster, hints) as log:
-            await append(log, 200)  # 40 partitions: by chance a node has none of 12 once in 40 times
+            await append(log, 200)  # 40 partitions, so that each node has some of them
             await log.append(an_event(200))
             assert await claim_all(log, "email") == list(range(201))
             [first, *_] = await log.claim("audit", 3)

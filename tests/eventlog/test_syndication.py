@@ -1,4 +1,4 @@
-"""One event becomes one job for each application that has subscribed: none is skipped, none is doubled."""
+"""Each event becomes exactly one job for each application that subscribed."""
 
 import asyncio
 import json
@@ -19,14 +19,13 @@ from eventlog import consumers, partitions, scripts, streams, syndication
 from eventlog import events as log_module
 from tests.support.event_bus import LOGS, event_bus, settled, someone
 from tests.support.load import Load
-from tests.support.programs import ROOT, Inbox, Strategy, Valkey, a_name, valkey_of, wait_until
-from tests.support.smtp_peer import until
+from tests.support.programs import ROOT, Inbox, Strategy, Valkey, a_name, until, valkey_of, wait_until
 
 Event = log_module.Event
 
 
 class DyingQueue:
-    """Strategy 5's queue, as far as this needs it; it dies before the enqueue with this number."""
+    """A fake queue whose worker dies before the enqueue with this number."""
 
     def __init__(self, dies_at: int) -> None:
         self.jobs: dict[str, tuple[str, str, Any]] = {}
@@ -60,14 +59,14 @@ def an_event(position: str = f"{2**60}-0") -> Any:
 
 
 @pytest.mark.parametrize("dies_at", range(1, 8))
-async def test_whoever_dies_in_the_middle_leaves_none_skipped_and_none_doubled(
+async def test_a_worker_that_dies_between_two_jobs_causes_no_missing_and_no_second_job(
     log: Any, redis: Redis, dies_at: int
 ) -> None:
     for application in ("billing", "crm"):
         await syndication.subscribe(log, redis, application, "email_requested", f"{application}Queue", "Noted")
     queue = DyingQueue(dies_at)
     bus, events = syndication.Syndication(redis, queue), [an_event() for _ in range(3)]
-    for _ in range(2):  # the second time, a process that has taken over
+    for _ in range(2):  # the second time, another process has taken over
         try:
             await bus.handle_many(events)
         except ConnectionResetError:
@@ -80,18 +79,18 @@ async def test_whoever_dies_in_the_middle_leaves_none_skipped_and_none_doubled(
     )
 
 
-async def test_a_subscription_counts_from_its_beginning_and_for_its_event_only(log: Any, redis: Redis) -> None:
+async def test_a_subscription_covers_only_later_events_with_its_name(log: Any, redis: Redis) -> None:
     await log.append(an_event())
     await syndication.subscribe(log, redis, "billing", "email_requested", "q", "C")
     queue = DyingQueue(0)
     bus = syndication.Syndication(redis, queue)
     await bus.handle_many([an_event("0-0"), an_event()._replace(name="something_else")])
     assert queue.jobs == {}
-    assert await bus.wanted()
+    assert await bus.needed()
 
 
-async def test_it_counts_for_all_that_is_appended_later_and_for_nothing_before(log: Any, redis: Redis) -> None:
-    """Whatever clocks say: all of these are appended in the same few milliseconds."""
+async def test_a_subscription_covers_exactly_the_events_that_are_appended_after_it(log: Any, redis: Redis) -> None:
+    """Clocks cannot decide this: all events are appended within a few milliseconds."""
     for number in range(20):
         await log.append(an_event())
         await syndication.subscribe(log, redis, f"application{number}", "email_requested", "q", "C")
@@ -100,11 +99,11 @@ async def test_it_counts_for_all_that_is_appended_later_and_for_nothing_before(l
     await syndication.Syndication(redis, queue).handle_many(
         [one.event() for one in await log.claim("syndication", 100)]
     )
-    heard = Counter(job.rpartition(":")[2] for job in queue.jobs)
-    assert heard == {f"application{number}": 20 - number for number in range(20)}
+    jobs = Counter(job.rpartition(":")[2] for job in queue.jobs)
+    assert jobs == {f"application{number}": 20 - number for number in range(20)}
 
 
-async def test_a_clock_that_was_ahead_when_somebody_subscribed_hides_no_event(
+async def test_a_clock_that_was_ahead_during_the_subscription_hides_no_event(
     redis: Redis, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = scripts.source
@@ -125,15 +124,15 @@ async def test_a_clock_that_was_ahead_when_somebody_subscribed_hides_no_event(
     assert len(queue.jobs) == 1
 
 
-async def test_with_the_last_subscription_the_consumer_goes_and_holds_nothing_back(
+async def test_after_the_last_subscription_the_consumer_leaves_the_log(
     log: Any, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumers, "CLAIM_SECONDS", 0.1)
-    monkeypatch.setattr(consumers, "SLEEP_SECONDS", 0.1)
+    monkeypatch.setattr(consumers, "CHECK_SECONDS", 0.1)
 
     async def until_there_are(*names: str) -> None:
         async with asyncio.timeout(20):
-            while await log.consumers() != [*names]:  # noqa: ASYNC110  Redis does not call us
+            while await log.consumers() != [*names]:  # noqa: ASYNC110  Redis does not notify the test
                 await asyncio.sleep(0.01)
 
     for application in ("billing", "crm"):
@@ -159,23 +158,23 @@ async def test_with_the_last_subscription_the_consumer_goes_and_holds_nothing_ba
 
 
 @pytest.mark.parametrize(
-    "rubbish",
+    "invalid",
     [b"", b"\xff", b"[]", b"{}", *[b'{"event": "", "queue": "", "class": "", "since": %s}' % s for s in (b"1", b'""')]],
 )
-async def test_rubbish_subscribes_to_nothing(redis: Redis, valkey: Valkey, rubbish: bytes) -> None:
-    valkey.client.hset("eventlog:subscriptions", "billing email_requested", rubbish)
+async def test_an_invalid_subscription_is_ignored(redis: Redis, valkey: Valkey, invalid: bytes) -> None:
+    valkey.client.hset("eventlog:subscriptions", "billing email_requested", invalid)
     assert await syndication.subscriptions(redis) == []
-    assert not await syndication.Syndication(redis, DyingQueue(0)).wanted()
+    assert not await syndication.Syndication(redis, DyingQueue(0)).needed()
 
 
-async def test_an_event_that_cannot_be_a_job_is_said_to_be_none(log: Any, redis: Redis) -> None:
+async def test_an_event_that_cannot_be_a_job_raises_bad_event(log: Any, redis: Redis) -> None:
     await syndication.subscribe(log, redis, "billing", "email_requested", "q", "C")
     bus = syndication.Syndication(redis, resque.Queue(redis))
     with pytest.raises(log_module.BadEvent, match="2\\^53"):
         await bus.handle(an_event()._replace(data={"number": 2**60}))
 
 
-async def test_the_queue_of_strategy_5_knows_the_ids(log: Any, redis: Redis, valkey: Valkey) -> None:
+async def test_the_queue_of_strategy_5_takes_each_id_once(log: Any, redis: Redis, valkey: Valkey) -> None:
     await syndication.subscribe(log, redis, "billing", "email_requested", "billing", "Noted")
     events = [an_event() for _ in range(100)]
     buses = [syndication.Syndication(redis, resque.Queue(redis)) for _ in range(3)]
@@ -185,16 +184,16 @@ async def test_the_queue_of_strategy_5_knows_the_ids(log: Any, redis: Redis, val
 
 def jobs_in(valkey: Valkey, queue: str) -> set[str]:
     ids = [json.loads(job)["args"][0]["id"] for job in valkey.client.lrange(f"resque:queue:{queue}", 0, -1)]
-    assert len(set(ids)) == len(ids), "none is there twice"
+    assert len(set(ids)) == len(ids), "no job is in the queue twice"
     return set(ids)
 
 
 @pytest.mark.timeout(120)
-def test_workers_killed_under_load_make_one_job_of_each_event_for_each_application(
+def test_killed_workers_under_load_make_one_job_of_each_event_for_each_application(
     inbox: Inbox, tmp_path: Path
 ) -> None:
     with event_bus(inbox, tmp_path) as strategy:
-        assert strategy.send(someone()).status == 202, "before anybody has subscribed"
+        assert strategy.send(someone()).status == 202, "before the first subscription"
         for application in ("billing", "crm"):
             subscribe_in_a_terminal(strategy, tmp_path, application)
         with Load(strategy, someone(), clients=4) as load:
@@ -205,13 +204,13 @@ def test_workers_killed_under_load_make_one_job_of_each_event_for_each_applicati
         valkey = valkey_of(tmp_path)
         for application in ("billing", "crm"):
             expected = {f"{event_id}:{application}" for event_id in load.accepted}
-            wait_until(lambda a=application, e=expected: e <= jobs_in(valkey, a), "all jobs are there")  # type: ignore[misc]
+            wait_until(lambda a=application, e=expected: e <= jobs_in(valkey, a), "the queue has all jobs")  # type: ignore[misc]
             assert jobs_in(valkey, application) == expected
 
 
 def subscribe_in_a_terminal(strategy: Strategy, data_dir: Path, application: str) -> None:
     words = [application, "email_requested", application, "Noted"]
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-m", "6_event_bus.syndication", *words],
         cwd=ROOT,
         env=os.environ | {"REDIS_URL": valkey_of(data_dir).url},
@@ -219,4 +218,4 @@ def subscribe_in_a_terminal(strategy: Strategy, data_dir: Path, application: str
         text=True,
         check=True,
     )
-    assert f"{application}: email_requested becomes Noted in {application}" in told.stdout
+    assert f"{application}: email_requested becomes Noted in {application}" in printed.stdout

@@ -1,4 +1,4 @@
-"""`make compare` measures what it says, and saves it in three forms."""
+"""`make compare` measures the right times and rates, and saves them as JSON, Markdown and SVG."""
 
 import io
 import json
@@ -12,36 +12,39 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lab.compare.compare_command import live_table, report
 from lab.compare.compare_report import picture, row
-from lab.compare.rounds import Line, Plan, live_table, rate_of, remarks, report, times, went_well
+from lab.compare.plan import Plan
+from lab.compare.remarks import remarks
+from lab.compare.rounds import Line, all_delivered_once, rate_of, times
 from lab.harness import command
-from lab.harness.account import Account, Story
-from lab.harness.machine import stamp
+from lab.harness.account import Account, Outcome
+from lab.harness.machine import describe_machine
 from tests.support.programs import ROOT
 
 
-def story(due: float, answered: float, arrived: float | None) -> Story:
-    """In ms."""
+def outcome(due: float, answered: float, arrived: float | None) -> Outcome:
+    """An accepted email. Times are in ms; `arrived` is None if it was lost."""
     arrivals = () if arrived is None else (round(arrived * 1e6),)
-    return Story(round(due * 1e6), round(due * 1e6), round(answered * 1e6), 202, "<1>", arrivals)
+    return Outcome(round(due * 1e6), round(due * 1e6), round(answered * 1e6), 202, "<1>", arrivals)
 
 
-def test_times_count_from_when_an_email_was_due() -> None:
-    found = times(Account(stories=[story(0, 2, 5), story(10, 13, 17), story(20, 24, None)]))
+def test_times_are_measured_from_when_an_email_was_due() -> None:
+    found = times(Account(outcomes=[outcome(0, 2, 5), outcome(10, 13, 17), outcome(20, 24, None)]))
     assert (found["answer_p50_ms"], found["answer_p99_ms"]) == (3.0, 4.0)
     assert (found["inbox_p50_ms"], found["inbox_p99_ms"]) == (5.0, 7.0)
 
 
-def test_emails_a_second_count_to_the_last_250() -> None:
-    assert rate_of(Account(stories=[story(0, 1, 100), story(50, 51, 400)]), latency=0.1) == pytest.approx(4.0)
-    assert rate_of(Account(stories=[story(0, 1, None)]), latency=0.1) == 0.0
+def test_the_rate_is_measured_until_the_last_250() -> None:
+    assert rate_of(Account(outcomes=[outcome(0, 1, 100), outcome(50, 51, 400)]), latency=0.1) == pytest.approx(4.0)
+    assert rate_of(Account(outcomes=[outcome(0, 1, None)]), latency=0.1) == 0.0
 
 
 PLAN = Plan(emails=200, clients=10, latency_ms=100)
 
 
 def facts_of(**facts: object) -> dict[str, Any]:
-    """Of a strategy that answers after 2 ms, at most 4, and with which all is well, but for what is given."""
+    """The facts of a strategy that answers after 2 ms, at most 4, and has no problems except those in `facts`."""
     times = {
         "burst_answer_p50_ms": 5.0,
         "answer_p50_ms": 2.0,
@@ -56,96 +59,113 @@ def facts_of(**facts: object) -> dict[str, Any]:
     return {**times, "generator": generator, **counts, **rest, **facts}
 
 
-def said(plan: Plan = PLAN, **facts: object) -> list[str]:
-    """What is remarked on it, between the load generator's words and those on memory."""
+def remarks_on(plan: Plan = PLAN, **facts: object) -> list[str]:
+    """The remarks, without the first (on the load generator) and the last (on memory)."""
     _, *found, _ = remarks(plan, [Line(1, "1_foreground", facts=facts_of(**facts))])
     return found
 
 
-def test_nothing_is_remarked_on_a_strategy_that_does_as_it_should() -> None:
-    assert said() == []
+def test_a_strategy_without_problems_gets_no_remarks() -> None:
+    assert remarks_on() == []
 
 
 @pytest.mark.parametrize(
     ("late", "expected"),
     [
-        ({"late_p50_ms": 0.3}, "1_foreground: 0.3 of the 2.0 ms at p50 are THE LOAD GENERATOR'S, or a busy machine's"),
-        ({"late_p99_ms": 2.1}, "1_foreground: 2.1 of the 4.0 ms at p99 are THE LOAD GENERATOR'S, or a busy machine's"),
+        (
+            {"late_p50_ms": 0.3},
+            "1_foreground: 0.3 of the 2.0 ms at p50 are A DELAY OF THE LOAD GENERATOR or of a busy machine",
+        ),
+        (
+            {"late_p99_ms": 2.1},
+            "1_foreground: 2.1 of the 4.0 ms at p99 are A DELAY OF THE LOAD GENERATOR or of a busy machine",
+        ),
     ],
 )
-def test_a_load_generator_that_is_late_beside_what_it_measures_is_named(late: dict[str, float], expected: str) -> None:
+def test_a_load_generator_that_is_too_late_for_what_it_measures_gets_a_remark(
+    late: dict[str, float], expected: str
+) -> None:
     generator = facts_of()["generator"] | late
-    assert said(generator=generator) == [expected]
-    # and beside an answer that takes fifty times as long the same is nothing
+    assert remarks_on(generator=generator) == [expected]
+    # and the same delay is negligible if answers take fifty times as long
     slow = {"answer_p50_ms": 100.0, "answer_p95_ms": 150.0, "answer_p99_ms": 200.0}
-    assert said(Plan(200, 10, latency_ms=0), generator=generator, **slow) == []
+    assert remarks_on(Plan(200, 10, latency_ms=0), generator=generator, **slow) == []
 
 
 @pytest.mark.parametrize(("cpu", "warned"), [(0.8, False), (0.81, True)])
-def test_a_load_generator_that_needs_a_core_is_named(cpu: float, warned: bool) -> None:
+def test_a_load_generator_that_needs_a_whole_core_gets_a_remark(cpu: float, warned: bool) -> None:
     generator = facts_of()["generator"] | {"cpu": cpu}
     first = next(remarks(PLAN, [Line(1, "1_foreground", facts=facts_of(generator=generator))]))
-    assert ("THAT MAY HAVE BEEN TOO LITTLE" in first) == warned
+    assert ("IT MAY HAVE BEEN THE LIMIT" in first) == warned
 
 
-def test_what_went_wrong_is_remarked() -> None:
-    assert said(acknowledged=3, unexpected=1) == [
+def test_rejected_and_unexpected_emails_get_a_remark() -> None:
+    assert remarks_on(acknowledged=3, unexpected=1) == [
         "1_foreground: 2 of 5 NOT ACCEPTED",
-        "1_foreground: 1 SENT THAT NOBODY HAS ASKED FOR",
+        "1_foreground: 1 SENT WITHOUT A REQUEST",
     ]
 
 
-def test_where_the_clients_are_the_limit_it_is_said() -> None:
-    assert said(burst_answer_p50_ms=103.0) == [
-        "1_foreground: 10 clients that wait 103 ms for each answer ask 97 times a second, which is its limit here"
+def test_if_the_clients_are_the_limit_there_is_a_remark() -> None:
+    assert remarks_on(burst_answer_p50_ms=103.0) == [
+        "1_foreground: 10 clients that wait 103 ms for each answer send 97 requests per second, which is the limit here"
     ]
-    assert said(Plan(emails=200, clients=20, latency_ms=100), burst_answer_p50_ms=103.0) == []
+    assert remarks_on(Plan(emails=200, clients=20, latency_ms=100), burst_answer_p50_ms=103.0) == []
 
 
-def test_more_emails_than_the_mail_server_takes_are_remarked() -> None:
-    assert said(Plan(emails=200, clients=10, latency_ms=500)) == [
-        "50 emails a second are MORE THAN 20 SESSIONS TAKE, 40: they pile up"
+def test_a_rate_above_that_of_the_mail_server_gets_a_remark() -> None:
+    assert remarks_on(Plan(emails=200, clients=10, latency_ms=500)) == [
+        "50 emails per second are MORE THAN 20 SESSIONS ACCEPT, 40: they queue up"
     ]
 
 
 def saved(lines: list[Line], failure: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What a run whose strategies were all wanted leaves behind, by the paths."""
+    """The files that a run with all strategies writes, by their paths."""
     monkeypatch.setattr(command, "RESULTS", folder)
     monkeypatch.setattr(command, "PARTIAL", folder / "partial")
-    report(Console(file=io.StringIO()), PLAN, lines, stamp() | {"warning": "busy as a bee"}, failure, whole=True)
+    report(
+        Console(file=io.StringIO()),
+        PLAN,
+        lines,
+        describe_machine() | {"warning": "this machine was busy"},
+        failure,
+        whole=True,
+    )
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.*")}
 
 
-def test_a_run_that_fails_saves_what_there_is_as_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_fails_saves_its_results_as_a_partial_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [Line(1, "1_foreground", "done", 1.0, facts_of()), Line(2, "2_parallel", "starts")]
-    texts = saved(lines, "make run-2: it said nothing", tmp_path, monkeypatch)
+    texts = saved(lines, "make run-2: no output", tmp_path, monkeypatch)
     assert texts.keys() == {"partial/compare.json", "partial/compare.md", "partial/compare.svg"}
     facts = json.loads(texts["partial/compare.json"])
     assert [line["strategy"] for line in facts["strategies"]] == ["1_foreground"]
-    assert "- NOT ALL WAS MEASURED: make run-2: it said nothing\n" in texts["partial/compare.md"]
+    assert "- NOT ALL WAS MEASURED: make run-2: no output\n" in texts["partial/compare.md"]
 
 
-def test_a_run_that_fails_at_once_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_fails_before_its_first_result_saves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert saved([Line(1, "1_foreground", "starts")], "no port", tmp_path, monkeypatch) == {}
 
 
-def test_a_whole_run_is_saved_and_says_that_the_machine_was_busy(
+def test_a_whole_run_is_saved_with_the_warning_that_the_machine_was_busy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = saved([Line(1, "1_foreground", "done", 1.0, facts_of())], "", tmp_path, monkeypatch)
     assert texts.keys() == {"compare.json", "compare.md", "compare.svg"}
-    assert json.loads(texts["compare.json"])["machine"]["warning"] == "busy as a bee"
-    assert texts["compare.md"].endswith("; busy as a bee\n")
+    assert json.loads(texts["compare.json"])["machine"]["warning"] == "this machine was busy"
+    assert texts["compare.md"].endswith("; this machine was busy\n")
 
 
-def test_both_numbers_of_a_line_stand_at_its_end() -> None:
+def test_the_picture_has_both_numbers_at_the_end_of_each_line() -> None:
     settings = {"N": 1, "CLIENTS": 1, "LATENCY_MS": 0}
     drawn = picture({"settings": settings, "strategies": [facts_of(answer_p50_ms=1.8, answer_p99_ms=44.0)]})
-    assert "<!-- 1.8 … 44 -->" in drawn  # what follows it are the outlines of the letters
+    assert "<!-- 1.8 … 44 -->" in drawn  # a comment before the outlines of the letters
     assert "<!-- the numbers: median" in drawn
 
 
-def test_emails_that_are_lost_or_come_twice_stand_out() -> None:
+def test_lost_and_duplicated_emails_are_bold() -> None:
     assert " | 0 | 0 | " in row(facts_of())
     assert " | **2** | **1** | " in row(facts_of(lost=2, duplicated=1))
     shown = io.StringIO()
@@ -154,7 +174,7 @@ def test_emails_that_are_lost_or_come_twice_stand_out() -> None:
     assert "\x1b[1;31m7\x1b[0m" in shown.getvalue()
 
 
-def test_a_strategy_that_accepts_nothing_has_no_times_and_still_a_picture() -> None:
+def test_a_strategy_that_accepts_nothing_has_no_times_but_a_picture() -> None:
     nothing = times(Account()) | {"strategy": "1_foreground"}
     assert nothing["answer_p50_ms"] is nothing["inbox_p99_ms"] is None
     settings = {"N": 1, "CLIENTS": 1, "LATENCY_MS": 0}
@@ -164,12 +184,12 @@ def test_a_strategy_that_accepts_nothing_has_no_times_and_still_a_picture() -> N
 @pytest.mark.parametrize(
     "wrong", [{"acknowledged": 4, "ok": 4}, {"ok": 4, "lost": 1}, {"duplicated": 1}, {"unexpected": 1}]
 )
-def test_all_must_be_accepted_and_come_once(wrong: dict[str, int]) -> None:
-    assert went_well(facts_of())
-    assert not went_well(facts_of(**wrong))
+def test_each_email_must_be_accepted_and_delivered_once(wrong: dict[str, int]) -> None:
+    assert all_delivered_once(facts_of())
+    assert not all_delivered_once(facts_of(**wrong))
 
 
-def test_the_plan_is_so_many_emails_a_second_for_each_client() -> None:
+def test_the_rate_is_five_emails_per_second_and_client() -> None:
     assert Plan(emails=200, clients=10, latency_ms=100).rate == 50.0
 
 
@@ -187,11 +207,11 @@ def test_the_command_saves_figures_a_table_and_a_picture(tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     facts: dict[str, Any] = json.loads((tmp_path / "partial" / "compare.json").read_text())
     first, fourth = facts["strategies"]
-    # then the one waits for the mail server and the other does not, and both emails come
+    # then strategy 1 waits for the mail server, strategy 4 does not, and the emails of both arrive
     assert first["answer_p50_ms"] >= 50 > first["inbox_p50_ms"] > 0
     assert 50 > fourth["answer_p50_ms"] > 0 < fourth["inbox_p50_ms"] < 50
     for line in (first, fourth):
-        # one from each client at first, and two rounds of twenty
+        # one email from each client first, then two rounds of twenty
         assert (line["attempted"], line["acknowledged"], line["ok"], line["lost"]) == (44, 44, 44, 0)
     assert {"server", "worker", "valkey"} <= fourth["memory"].keys()
     assert fourth["processes"] >= 4 > first["processes"]

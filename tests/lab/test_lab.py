@@ -1,4 +1,4 @@
-"""The lab's instruments tell the truth. How fast anything is, no test says."""
+"""The lab's load generators, mail servers and figures are correct. No test checks how fast anything is."""
 
 import asyncio
 import io
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -22,9 +23,10 @@ from lab.bench.idle import compare_moments
 from lab.bench.mailer import send
 from lab.bench.suite import BENCHMARKS, Benchmark, chosen, measure, report
 from lab.harness import command, processes, sinks
-from lab.harness.each_once import compare_ids, each_once
+from lab.harness.account import IdAccount, compare_ids
+from lab.harness.exactly_once import exactly_once
 from lab.harness.figures import Rounds, Row, Spread, in_turns, percentile
-from lab.harness.machine import alive, busy, stamp
+from lab.harness.machine import alive, busy, describe_machine
 from lab.harness.processes import ChildFailed, Lab, default_environment, python
 from lab.harness.sink import Sink
 from lab.harness.sinks import WITH_LIFELINE, LabSink, lab_sink, url_of, wait_for_mail
@@ -43,7 +45,7 @@ from tests.support.web_server import web_server
 @pytest.mark.parametrize(
     ("values", "percent", "expected"),
     [
-        ([15, 20, 35, 40, 50], 30, 20),  # the example of the nearest-rank method in the literature
+        ([15, 20, 35, 40, 50], 30, 20),  # the usual example of the nearest-rank method
         ([15, 20, 35, 40, 50], 100, 50),
         ([15, 20, 35, 40, 50], 0, 15),
         ([50, 15, 40, 20, 35], 50, 35),  # in any order
@@ -60,15 +62,15 @@ def test_a_percentile_of_nothing_is_not_a_number() -> None:
     assert math.isnan(percentile([], 50))
 
 
-def test_ratios_are_taken_round_by_round() -> None:
-    # given a neighbour who halves the second round
+def test_ratios_are_computed_round_by_round() -> None:
+    # given another program that halves the rates of the second round
     rounds = Rounds([{"rate": 10}, {"rate": 5}, {"rate": 12}], [{"rate": 20}, {"rate": 10}, {"rate": 20}])
-    # then the rates spread and their ratio hardly does
+    # then the rates vary, and their ratio hardly does
     assert rounds.measured == Spread(10, 5, 12)
     assert rounds.ratio == Spread(0.5, 0.5, 0.6)
 
 
-def test_what_is_compared_is_measured_in_turns() -> None:
+def test_a_measurement_and_its_reference_alternate() -> None:
     calls: list[str] = []
 
     def measure(name: str) -> dict[str, int]:
@@ -81,14 +83,16 @@ def test_what_is_compared_is_measured_in_turns() -> None:
 
 def test_the_ids_of_a_burst_are_compared_both_ways() -> None:
     account = compare_ids(accepted=["a", "b", "c"], delivered=["a", "b", "b", "x"])
-    assert account == {"accepted": 3, "delivered": 4, "lost": 1, "twice": 1, "unasked": 1}
+    assert account == IdAccount(accepted=3, delivered=4, lost=1, duplicated=1, unexpected=1)
 
 
-@pytest.mark.parametrize("wrong", ["lost", "twice", "unasked", "broken"])
-def test_each_once_is_nothing_lost_nothing_twice_nothing_unasked_and_every_answer_read(wrong: str) -> None:
-    account = {"accepted": 2, "delivered": 2, "lost": 0, "twice": 0, "unasked": 0}
-    assert each_once(account, {"broken": 0}, {"broken": 0})
-    assert not each_once(account | {wrong: 1}, {"broken": 0}, {"broken": int(wrong == "broken")})
+@pytest.mark.parametrize("wrong", ["lost", "duplicated", "unexpected", "broken"])
+def test_exactly_once_means_none_lost_duplicated_or_unexpected_and_no_broken_connection(wrong: str) -> None:
+    account = IdAccount(accepted=2, delivered=2, lost=0, duplicated=0, unexpected=0)
+    assert exactly_once(account, {"broken": 0}, {"broken": 0})
+    broken = int(wrong == "broken")
+    bad = account if broken else replace(account, **{wrong: 1})
+    assert not exactly_once(bad, {"broken": 0}, {"broken": broken})
 
 
 def row(name: str, *rates: float) -> Row:
@@ -96,12 +100,12 @@ def row(name: str, *rates: float) -> Row:
     return Row(name, "emails/s", rounds, against="bare SMTP", target="none", met=True, notes=())
 
 
-def test_a_row_of_one_round_says_so() -> None:
+def test_a_row_with_one_round_says_so() -> None:
     assert row("burst", 7.0).to_dict()["against"] == "bare SMTP, one round"
     assert row("mailer", 7.0, 8.0).to_dict()["against"] == "bare SMTP"
 
 
-def test_a_benchmark_that_fails_leaves_the_rows_before_it_and_they_are_saved_as_a_part(
+def test_if_a_benchmark_fails_the_rows_before_it_are_saved_as_a_partial_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "RESULTS", tmp_path)
@@ -113,23 +117,23 @@ def test_a_benchmark_that_fails_leaves_the_rows_before_it_and_they_are_saved_as_
 
     def fails(lab: Lab) -> Iterator[Row]:
         yield row("two", 8.0)
-        raise ChildFailed("sink: it said nothing")
+        raise ChildFailed("sink: no output")
 
     rows: list[Row] = []
     benchmarks: dict[str, Benchmark] = {"works": works, "fails": fails, "not reached": works}
     with pytest.raises(ChildFailed):
         measure(benchmarks, rows, console)
-    report(console, rows, stamp(), "sink: it said nothing", whole=True)
+    report(console, rows, describe_machine(), "sink: no output", whole=True)
     [path] = tmp_path.rglob("*.json")
     facts = json.loads(path.read_text())
     assert path == tmp_path / "partial" / "bench.json"
-    assert ([found["name"] for found in facts["rows"]], facts["failure"]) == (["one", "two"], "sink: it said nothing")
-    # and when all of it was measured it is the result
-    report(console, rows, stamp(), "", whole=True)
+    assert ([found["name"] for found in facts["rows"]], facts["failure"]) == (["one", "two"], "sink: no output")
+    # and a complete run is saved as the result
+    report(console, rows, describe_machine(), "", whole=True)
     assert (tmp_path / "bench.json").exists()
 
 
-def test_only_the_named_groups_are_chosen() -> None:
+def test_only_the_named_groups_are_measured() -> None:
     assert chosen(["burst"]) == BENCHMARKS["burst"]
     assert len(chosen([])) == sum(len(group) for group in BENCHMARKS.values())
 
@@ -137,7 +141,7 @@ def test_only_the_named_groups_are_chosen() -> None:
 # The sink
 
 
-def test_the_sink_speaks_smtp_and_remembers_ids(lab: Lab) -> None:
+def test_the_sink_speaks_smtp_and_records_ids(lab: Lab) -> None:
     with lab_sink(lab) as sink:
         with smtplib.SMTP("127.0.0.1", sink.port, local_hostname="test") as smtp:
             for message_id in ("<1@example.com>", "<2@example.com>", "<2@example.com>"):
@@ -149,7 +153,7 @@ def test_the_sink_speaks_smtp_and_remembers_ids(lab: Lab) -> None:
         assert sink.ids() == ["<1@example.com>", "<2@example.com>", "<2@example.com>"]
 
 
-def test_the_sink_knows_when_each_message_came_on_the_clock_of_all(lab: Lab) -> None:
+def test_the_sink_records_when_each_message_arrived_on_the_shared_clock(lab: Lab) -> None:
     with lab_sink(lab) as sink, smtplib.SMTP("127.0.0.1", sink.port, local_hostname="test") as smtp:
         moments = [time.perf_counter_ns()]
         for message_id in ("<1@example.com>", "<2@example.com>"):
@@ -159,10 +163,10 @@ def test_the_sink_knows_when_each_message_came_on_the_clock_of_all(lab: Lab) -> 
     assert moments[0] < first < moments[1] < second < moments[2]
 
 
-class Sinks:
-    """A sink that counts as told, the last figure for ever."""
+class ScriptedSink:
+    """A sink that returns these counts one after the other, and then always the last."""
 
-    name, port = "told", 0
+    name, port = "scripted", 0
 
     def __init__(self, *counts: int) -> None:
         self.counts = list(counts)
@@ -172,11 +176,11 @@ class Sinks:
 
 
 @pytest.mark.parametrize("counts", [(3,), (0, 1, 1, 3, 3, 3), (2, 3, 4), (0, 1)])
-def test_waiting_for_mail_ends_when_no_more_comes(counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit in ("LOOK_SECONDS", "QUIET_SECONDS"):
+def test_waiting_for_mail_ends_when_no_more_arrives(counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("POLL_SECONDS", "QUIET_SECONDS"):
         monkeypatch.setattr(sinks, limit, 0.0)
     monkeypatch.setattr(sinks, "GIVE_UP_SECONDS", 0.05)
-    sink = Sinks(*counts)
+    sink = ScriptedSink(*counts)
     sinks.wait_for_mail(sink, expected=3)
     assert sink.count() >= min(3, counts[-1])
 
@@ -195,7 +199,7 @@ async def sink_session(sink: Sink) -> AsyncIterator[tuple[asyncio.StreamReader, 
 async def test_the_sink_answers_pipelined_commands_in_order() -> None:
     sink = Sink()
     async with sink_session(sink) as (reader, writer):
-        # when a whole conversation comes in one write, an empty message among it
+        # when a whole conversation with an empty message arrives in one write
         empty, other = b"DATA\r\n.\r\n", b"DATA\r\nMessage-Id: <1@b>\r\n\r\n..\r\n.\r\n"
         writer.write(b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\n" + empty + b"MAIL FROM:<>\r\n" + other + b"QUIT\r\n")
         replies = (await reader.read()).splitlines()
@@ -204,7 +208,7 @@ async def test_the_sink_answers_pipelined_commands_in_order() -> None:
     assert sink.ids == [b"", b"<1@b>"]
 
 
-async def test_the_sink_takes_what_comes_byte_by_byte() -> None:
+async def test_the_sink_accepts_a_conversation_byte_by_byte() -> None:
     sink = Sink()
     async with sink_session(sink) as (reader, writer):
         for byte in b"DATA\r\nMessage-ID: <1@b>\r\n\r\nhi\r\n.\r\nQUIT\r\n":
@@ -215,18 +219,18 @@ async def test_the_sink_takes_what_comes_byte_by_byte() -> None:
     assert sink.ids == [b"<1@b>"]
 
 
-async def test_the_latency_counts_once_for_each_round_trip() -> None:
+async def test_the_latency_is_added_once_per_round_trip() -> None:
     sink = Sink(latency=0.02)
     server = await sink.listen(0)
     port = server.sockets[0].getsockname()[1]
     times, _ = await load_smtp.converse(port, sessions=2, seconds=0.1, message=load_smtp.one_message())
     server.close()
-    # two round trips for each message, not three for the envelope alone
+    # two round trips per message, because the three commands of the envelope are pipelined
     assert min(times) >= 2 * 0.02e9 * 0.9
     assert len(sink.ids) == len(times)
 
 
-def test_the_mailer_and_the_sink_count_the_same(lab: Lab) -> None:
+def test_the_mailer_and_the_sink_have_the_same_count(lab: Lab) -> None:
     with lab_sink(lab) as sink:
         facts = send(lab, sink, senders=5, seconds=0.1)
         assert facts["sent"] == sink.count() == len(set(sink.ids())) > 0
@@ -256,13 +260,13 @@ async def test_the_load_generator_counts_answers_by_status() -> None:
     assert 0 < result["p50_ms"] <= result["p99_ms"] <= result["seconds"] * 1000
 
 
-async def test_the_load_generator_ends_after_its_time_and_closes() -> None:
+async def test_the_load_generator_ends_after_its_time_and_closes_its_connections() -> None:
     connections = set()
 
     async def handle(request: web.Request) -> web.Response:
         assert request.transport is not None
         connections.add(request.transport)
-        return web.Response(text="x" * 100_000)  # more than comes in one piece
+        return web.Response(text="x" * 100_000)  # more than one read returns
 
     async with web_server(handle) as port:
         load = Load(email_requests(port, recipients=1), seconds=0.2)
@@ -273,7 +277,7 @@ async def test_the_load_generator_ends_after_its_time_and_closes() -> None:
 
 
 async def test_a_connection_that_breaks_is_counted_and_replaced() -> None:
-    # given a server that closes after one answer in four, and breaks off one in ten
+    # given a server that closes the connection after every fourth answer, and aborts every tenth request
     seen = 0
 
     async def handle(request: web.Request) -> web.Response:
@@ -294,8 +298,8 @@ async def test_a_connection_that_breaks_is_counted_and_replaced() -> None:
     assert (load.statuses[200], load.broken) == (36, 4)
 
 
-async def test_asked_singly_a_connection_pauses_after_each_answer() -> None:
-    # given a server that knows when each request came
+async def test_with_a_pause_a_connection_waits_after_each_answer() -> None:
+    # given a server that records when each request arrived
     seen: list[int] = []
 
     async def handle(request: web.Request) -> web.Response:
@@ -306,14 +310,14 @@ async def test_asked_singly_a_connection_pauses_after_each_answer() -> None:
         load = Load(email_requests(port, recipients=1), count=5, pause=0.01, ids=True)
         await run_load(load, port, connections=1)
     result = load.result()
-    # then each was asked for before it came there, and at the earliest half a pause after the one before
+    # then each was sent before it arrived, and at least half a pause after the one before
     assert result["ids"] == [f"<{n}@example.com>" for n in range(1, 6)]
     assert all(asked < came for asked, came in zip(result["asked_ns"], seen, strict=True))
     assert all(later - earlier >= 5e6 for earlier, later in zip(seen, result["asked_ns"][1:], strict=False))
 
 
 @pytest.mark.parametrize(("each", "warned"), [((0, 5, 0, 10), False), ((0, 0, 0, 0, 0, 0, 0, 100), True)])
-def test_a_machine_is_busy_when_a_part_of_one_core_is_however_many_there_are(
+def test_a_machine_is_busy_if_part_of_one_core_is_whatever_the_number_of_cores(
     each: tuple[float, ...], warned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: list(each))
@@ -325,27 +329,27 @@ def test_a_machine_is_busy_when_a_part_of_one_core_is_however_many_there_are(
 # The load generator with a steady rate; more of it is in test_faults.py
 
 
-async def test_as_many_requests_are_under_way_as_a_slow_server_needs(lab: Lab) -> None:
-    # given a server that answers nobody before twenty have asked
+async def test_the_requests_in_flight_grow_as_a_slow_server_needs(lab: Lab) -> None:
+    # given a server that answers no request before it has twenty
     seen: list[str] = []
-    all_there = asyncio.Event()
+    all_arrived = asyncio.Event()
 
     async def handle(request: web.Request) -> web.Response:
         seen.append(request.path)
         if len(seen) == 20:
-            all_there.set()
-        await all_there.wait()
+            all_arrived.set()
+        await all_arrived.wait()
         return web.Response(text=f'{{"id": "<{len(seen)}@example.com>"}}', status=202)
 
     async with web_server(handle) as port:
         options = ("--port", port, "--rate", 100, "--count", 20, "--timeout", 10)
         facts = await asyncio.to_thread(lab.measure, "lab.load.steady", *options)
-    # then none waited for a free client
+    # then no request waited for a free client
     assert [record[4] for record in facts["records"]] == [202] * 20
-    assert facts["under_way"] == 20
+    assert facts["max_in_flight"] == 20
 
 
-async def test_a_limit_of_clients_holds_at_a_rate_too(lab: Lab) -> None:
+async def test_the_limit_of_clients_also_applies_at_a_rate(lab: Lab) -> None:
     in_flight = most = 0
 
     async def handle(request: web.Request) -> web.Response:
@@ -360,22 +364,22 @@ async def test_a_limit_of_clients_holds_at_a_rate_too(lab: Lab) -> None:
         options = ("--port", port, "--rate", 500, "--clients", 2, "--count", 20)
         facts = await asyncio.to_thread(lab.measure, "lab.load.steady", *options)
     assert len(facts["records"]) == 20
-    assert most == facts["under_way"] == 2
+    assert most == facts["max_in_flight"] == 2
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--rate", 0, "--exact"), "--exact has a meaning only at a --rate"),
+        (("--rate", 0, "--exact"), "--exact needs a --rate"),
         (("--rate", 5, "--clients", 0), "--clients must be at least 1"),
     ],
 )
-def test_an_option_that_would_have_no_effect_is_refused(options: tuple[object, ...], words: str) -> None:
+def test_an_option_without_an_effect_is_rejected(options: tuple[object, ...], words: str) -> None:
     program = subprocess.run(python("lab.load.steady", "--port", 1, *options), capture_output=True, text=True, cwd=ROOT)
     assert (program.returncode, words in program.stderr) == (2, True), program.stderr
 
 
-async def test_connections_are_used_again_and_a_closed_loop_has_as_many_as_clients(lab: Lab) -> None:
+async def test_connections_are_reused_and_a_closed_loop_has_one_per_client(lab: Lab) -> None:
     connections = set()
 
     async def handle(request: web.Request) -> web.Response:
@@ -386,11 +390,11 @@ async def test_connections_are_used_again_and_a_closed_loop_has_as_many_as_clien
         options = ("--port", port, "--rate", 0, "--clients", 3, "--count", 30)
         facts = await asyncio.to_thread(lab.measure, "lab.load.steady", *options)
     assert len(facts["records"]) == 30
-    assert len(connections) == facts["under_way"] == 3
+    assert len(connections) == facts["max_in_flight"] == 3
 
 
 @pytest.mark.parametrize("exact", [False, True])
-async def test_no_email_is_asked_for_before_it_is_due(exact: bool) -> None:
+async def test_no_email_is_requested_before_it_is_due(exact: bool) -> None:
     async def handle(request: web.Request) -> web.Response:
         return web.Response(text='{"id": "<1@example.com>"}', status=202)
 
@@ -400,15 +404,15 @@ async def test_no_email_is_asked_for_before_it_is_due(exact: bool) -> None:
     assert [(due - steady.start) for _, due, *_ in sorted(steady.records)] == [n * 10_000_000 for n in range(30)]
     late = sorted((asked - due) / 1e6 for _, due, asked, *_ in steady.records)
     assert late[0] >= 0
-    # and how late it was is said
+    # and the result says how late the requests were
     result = steady.result()
     assert [result["late_p50_ms"], result["late_p99_ms"]] == [late[14], late[29]]
 
 
-# The strategies, and what is measured of them
+# The strategies, and their figures
 
 
-def test_a_strategy_is_ready_its_roles_are_known_and_then_they_are_gone(lab: Lab) -> None:
+def test_a_strategy_is_ready_with_known_roles_and_leaves_no_process(lab: Lab) -> None:
     with lab_sink(lab) as sink, strategy(lab, 3, url_of(sink)) as server:
         roles = server.roles()
         processes = [psutil.Process(pid) for pid in server.pids()]
@@ -420,7 +424,7 @@ def test_a_strategy_is_ready_its_roles_are_known_and_then_they_are_gone(lab: Lab
     assert not any(map(alive, processes))
 
 
-def test_strategies_that_are_not_there_are_not_measured() -> None:
+def test_missing_strategies_are_not_measured() -> None:
     assert strategies(1, 3, 99) == [1, 3]
 
 
@@ -431,7 +435,7 @@ def test_the_time_to_the_sink_is_that_of_the_first_copy() -> None:
     assert facts == {"p50_ms": 2.0, "p99_ms": 6.0, "worst_ms": 6.0, "lost": 1, "busy": 1}
 
 
-def test_cpu_time_is_said_by_role_the_dearest_first() -> None:
+def test_cpu_time_is_shown_by_role_the_highest_first() -> None:
     rounds = [{"cpu_us": {"master": n, "web server": 10 * n}} for n in (1.0, 2.0, 9.0)]
     assert cpu_by_role(rounds) == "web server 20 µs, master 2 µs"
 
@@ -447,8 +451,8 @@ def test_commands_are_called_one_by_one_and_batched(lab: Lab, command: str) -> N
 # The children
 
 
-def test_the_children_of_a_child_are_gone_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given a child whose own child is in a session of its own and hears of nothing
+def test_the_children_of_a_child_are_ended_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a child whose own child is in another session and gets no signal
     monkeypatch.setattr(processes, "ORPHAN_SECONDS", 0.05)
     program = """
 import subprocess, time
@@ -465,14 +469,14 @@ def test_a_program_without_a_lifeline_gets_one(lab: Lab) -> None:
     with lab.child([*WITH_LIFELINE, "sleep", "60"], "sleep") as child:
         shell = psutil.Process(child.process.pid)
         [program] = wait_until(shell.children, "the shell starts the program")
-        # when the pipe from the parent closes, as it does however the parent dies
+        # when the pipe from the parent is closed, as it is even if the parent is killed
         assert child.process.stdin is not None
         child.process.stdin.close()
         child.process.wait(5)
         wait_until(lambda: not alive(program), "the program ends with its shell")
 
 
-def test_a_child_is_gone_after_its_block_even_after_an_error(lab: Lab) -> None:
+def test_a_child_is_ended_after_an_error_in_its_block(lab: Lab) -> None:
     def fail() -> None:
         with lab_sink(lab) as sink:
             sink.count()
@@ -482,12 +486,12 @@ def test_a_child_is_gone_after_its_block_even_after_an_error(lab: Lab) -> None:
         fail()
 
 
-def test_a_child_that_fails_says_why(lab: Lab) -> None:
+def test_the_error_of_a_child_has_its_last_line(lab: Lab) -> None:
     with pytest.raises(ChildFailed, match=r"lab.load.http .*--port"):
         lab.measure("lab.load.http")
 
 
-def test_a_child_that_cannot_start_says_why(lab: Lab) -> None:
+def test_the_error_of_a_child_that_cannot_start_has_its_last_line(lab: Lab) -> None:
     with (
         lab.child(python("common.processes.run", 99), "strategy-99") as child,
         pytest.raises(ChildFailed, match="no strategy 99"),
@@ -504,7 +508,7 @@ def test_children_have_default_settings(monkeypatch: pytest.MonkeyPatch) -> None
     assert environment["PORT"] == "0"
 
 
-def test_a_sink_is_on_loopback_only(lab: Lab) -> None:
+def test_the_sink_listens_on_loopback_only(lab: Lab) -> None:
     with lab_sink(lab) as sink:
         sink_process = psutil.Process().children()[-1]
         addresses = {c.laddr.ip for c in sink_process.net_connections() if c.status == psutil.CONN_LISTEN}

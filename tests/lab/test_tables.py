@@ -1,18 +1,20 @@
-"""What the READMEs say was measured is what the saved results say."""
+"""The tables in the READMEs agree with the saved results."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab import tables
-from lab.compare.rounds import went_well
+from lab.compare.rounds import all_delivered_once
 from lab.faults.promises import STEPS, SUBJECTS, faults_of, promise
-from lab.tables import BLOCKS, NoSuchBlock, NotMeasured, lost_and_twice, measured_cell, readmes, render, results, row
+from lab.tables import saved
+from lab.tables.overview import lost_and_twice
+from lab.tables.render import BLOCKS, NoSuchBlock, readmes, render
+from lab.tables.saved import NotMeasured, bench_row, measured_cell, results
 
 
 @pytest.mark.parametrize("path", readmes(), ids=lambda path: path.parent.name)
-def test_the_measured_blocks_are_what_the_results_say(path: Path) -> None:
+def test_the_measured_blocks_agree_with_the_results(path: Path) -> None:
     text = path.read_text()
     assert render(text) == text, "make tables"
 
@@ -23,17 +25,17 @@ def test_every_block_is_in_a_readme() -> None:
     assert texts.count("<!-- measured: ") == texts.count("<!-- end -->") == len(BLOCKS)
 
 
-def test_what_somebody_has_typed_into_a_block_is_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edited_block_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     def block() -> Iterator[str]:
         yield "| 7 |"
 
-    monkeypatch.setitem(tables.BLOCKS, "seven", block)
+    monkeypatch.setitem(BLOCKS, "seven", block)
     text = "a\n<!-- measured: seven -->\n| 8 |\n<!-- end -->\nb\n"
     assert render(text) == text.replace("8", "7")
     assert render(render(text)) == render(text)
 
 
-def test_a_block_that_nobody_knows_is_an_error() -> None:
+def test_an_unknown_block_is_an_error() -> None:
     with pytest.raises(NoSuchBlock, match="eight"):
         render("<!-- measured: eight -->\n<!-- end -->\n")
 
@@ -44,50 +46,50 @@ SUBJECTS_NOT_YET_SAVED = {"6j"}
 """The same for subjects."""
 
 
-def test_the_saved_faults_are_all_there_are_promised_what_is_promised_today_and_kept() -> None:
+def test_the_saved_faults_are_complete_with_today_s_promises_and_all_kept() -> None:
     cells = results("faults")["cells"]
-    there = [(subject, fault) for subject in SUBJECTS for fault in faults_of(SUBJECTS[subject])]
-    saved = [(cell["subject"], cell["fault"]) for cell in cells]
-    assert saved == [each for each in there if each in saved], "what is there, in its order"
-    missing = {(subject, fault) for subject, fault in set(there) - set(saved) if subject not in SUBJECTS_NOT_YET_SAVED}
-    assert {fault for _, fault in missing} <= NOT_YET_SAVED
+    expected = [(subject, fault) for subject in SUBJECTS for fault in faults_of(SUBJECTS[subject])]
+    found = [(cell["subject"], cell["fault"]) for cell in cells]
+    assert found == [each for each in expected if each in found], "in the order of the promises"
+    missing = {fault for subject, fault in set(expected) - set(found) if subject not in SUBJECTS_NOT_YET_SAVED}
+    assert missing <= NOT_YET_SAVED
     assert [(cell["subject"], cell["fault"], cell["promised"]) for cell in cells] == [
-        (*each, promise(*each).text()) for each in saved
+        (*each, promise(*each).text()) for each in found
     ]
     assert [(cell["subject"], cell["fault"], cell["broken"]) for cell in cells if cell["broken"]] == []
     assert all(cell["closes"] for cell in cells)
 
 
-def test_the_saved_steps_are_all_there_are_and_lose_what_their_cards_say() -> None:
+def test_the_saved_steps_are_complete_and_only_two_of_them_lose_emails() -> None:
     cells = results("steps")["cells"]
-    there = [(step, fault) for step in STEPS for fault in faults_of(STEPS[step])]
+    expected = [(step, fault) for step in STEPS for fault in faults_of(STEPS[step])]
     assert [(cell["subject"], cell["fault"], cell["promised"]) for cell in cells] == [
-        (*each, promise(*each).text()) for each in there
+        (*each, promise(*each).text()) for each in expected
     ]
     assert [cell["subject"] for cell in cells if cell["broken"]] == []
     assert {cell["subject"] for cell in cells if cell["lost"]} == {"5-pop", "6-cursor_first"}
 
 
-def test_the_saved_comparison_has_all_six_and_nothing_went_wrong() -> None:
+def test_the_saved_comparison_has_all_six_with_each_email_delivered_once() -> None:
     lines = results("compare")["strategies"]
     assert [line["strategy"] for line in lines] == [path.parent.name for path in readmes()[1:-1]]
-    assert all(went_well(line) for line in lines)
+    assert all(all_delivered_once(line) for line in lines)
 
 
-def test_the_saved_figures_are_of_all_the_benchmarks() -> None:
+def test_the_saved_figures_have_all_benchmarks() -> None:
     names = {row["name"].partition(",")[0] for row in results("bench")["rows"]}
     assert {"mailer", "1_foreground", "2_parallel", "queue", "the log appends"} <= names
     for number in (3, 4, 5, 6):
         assert {f"strategy {number} {what}" for what in ("accepts", "delivers", "from idle")} <= names
 
 
-def test_what_was_not_measured_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_result_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     partial = {"cells": [{"subject": "2", "fault": "server-kill", "broken": ["not measured: oh dear"]}], "rows": []}
-    monkeypatch.setattr(tables, "results", lambda name: partial)
+    monkeypatch.setattr(saved, "results", lambda name: partial)
     with pytest.raises(NotMeasured, match="server-kill of 2: make faults"):
         measured_cell("2", "server-kill")
     with pytest.raises(NotMeasured, match="the log in memory: make bench"):
-        row("the log in memory")
+        bench_row("the log in memory")
 
 
 def test_a_cell_that_broke_its_promise_is_marked() -> None:

@@ -1,4 +1,4 @@
-"""The command line: what it prints, and by which exit status a script knows how it went."""
+"""The command line: its output and its exit statuses."""
 
 import json
 import os
@@ -23,7 +23,7 @@ JOB = '{"class":"sendEmail","queue":"q","args":[{"to":"a@example.com"}]}'
 
 
 class Terminal:
-    """Commands in this process, on a namespace of this test's own."""
+    """Runs commands in this process, in the test's own namespace."""
 
     def __init__(self, valkey: Valkey, capture: pytest.CaptureFixture[str]) -> None:
         self.redis = valkey.client
@@ -31,7 +31,7 @@ class Terminal:
         self._capture = capture
 
     def __call__(self, *words: str, status: int = 0) -> list[str]:
-        """The lines it prints, on either stream."""
+        """Run a command and return the lines of both output streams."""
         assert commands.main([*words, "--namespace", self.keys.namespace]) == status
         printed = self._capture.readouterr()
         return (printed.out + printed.err).splitlines()
@@ -49,7 +49,7 @@ def run(valkey: Valkey, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     return Terminal(valkey, capsys)
 
 
-# Which there are
+# The commands
 
 
 def test_help_lists_every_command() -> None:
@@ -63,7 +63,7 @@ def test_help_lists_every_command() -> None:
     "words",
     [["stats"], ["peek"], ["doctor"], ["failed"], ["failed", "list"], ["failed", "requeue"], ["failed", "remove"]],
 )
-def test_each_command_explains_itself(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_command_has_a_help_text(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         commands.main([*words, "--help"])
     assert end.value.code == 0
@@ -78,17 +78,17 @@ def test_each_command_explains_itself(words: list[str], capsys: pytest.CaptureFi
         ["peek", "q", "--count", "-1"], ["peek", "q", "--count", "x"], ["stats", "x"],
     ],
 )  # fmt: skip
-def test_a_mistake_in_the_command_is_exit_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_exits_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         commands.main(words)
     assert end.value.code == 2
     assert "usage: python -m 5_remote_queue.commands" in capsys.readouterr().err
 
 
-# Looking
+# Reading
 
 
-def test_stats_tells_of_every_queue(run: Terminal) -> None:
+def test_stats_lists_every_queue(run: Terminal) -> None:
     keys, redis = run.keys, run.redis
     redis.sadd(keys.queues, "q", "empty", "wrong\x1b[2J")
     job = {"class": "c", "args": [{"id": new_id("example.com")}]}
@@ -102,16 +102,16 @@ def test_stats_tells_of_every_queue(run: Terminal) -> None:
     assert lines[3].split() == ["overdue", "0"]
     assert lines[4].split() == ["failed", "list", "1"]
     assert lines[6] == "all time     1,234 succeeded, 0 failed, 0 retried, 0 crashed, 0 late"
-    assert lines[7] == "delayed jobs are moved by no program"
+    assert lines[7] == "delayed jobs are promoted by no program"
     assert lines[8] == "queue empty: 0"
-    assert lines[9].startswith("queue q: 2, the oldest for ")
+    assert lines[9].startswith("queue q: 2, the oldest has waited ")
     assert re.search(r" m?s, paused for our workers: LoginFailed: \?\[31m$", lines[9]), (
-        "nothing moves the reader's cursor"
+        "control characters are replaced"
     )
-    assert lines[10] == "queue wrong?[2J: no list"
+    assert lines[10] == "queue wrong?[2J: not a list"
 
 
-def test_stats_as_json_are_for_programs(run: Terminal) -> None:
+def test_stats_can_be_printed_as_json(run: Terminal) -> None:
     run.redis.sadd(run.keys.queues, "q")
     run.redis.rpush(run.keys.queue("q"), JOB)
     figures = json.loads("\n".join(run("stats", "--json")))
@@ -120,7 +120,7 @@ def test_stats_as_json_are_for_programs(run: Terminal) -> None:
     assert figures["ever"]["succeeded"] == 0
 
 
-def test_peek_shows_jobs_and_what_is_none(run: Terminal) -> None:
+def test_peek_shows_valid_and_invalid_jobs(run: Terminal) -> None:
     wrapped = {"class": "ActiveJob::QueueAdapters::ResqueAdapter::JobWrapper"}
     wrapped |= {"args": [{"job_class": "InvoiceJob", "arguments": [7]}]}  # type: ignore[dict-item]
     run.redis.rpush(
@@ -129,11 +129,11 @@ def test_peek_shows_jobs_and_what_is_none(run: Terminal) -> None:
     assert run("peek", "q") == [
         '     1  sendEmail [{"to":"a@example.com"}]',
         "     2  InvoiceJob [7]",
-        "     3  no job: not JSON: unexpected character, expected a JSON value: line 1 column 1 (char 0): ?]0;x",
-        "     4  70.0 kB, too large to be shown",
+        "     3  invalid: not JSON: unexpected character, expected a JSON value: line 1 column 1 (char 0): ?]0;x",
+        "     4  70.0 kB, too large to show",
     ]
     assert run("peek", "q", "--start", "1", "--count", "1") == ["     2  InvoiceJob [7]"]
-    assert run("peek", "nix", status=1) == ["nothing waits in nix"]
+    assert run("peek", "nix", status=1) == ["no jobs in nix"]
 
 
 # The failed list
@@ -150,13 +150,13 @@ def test_the_failed_list_is_shown_with_numbers_and_ids(run: Terminal) -> None:
 
 
 @pytest.mark.parametrize("by", ["id", "number"])
-def test_one_is_requeued_or_removed_by_its_id_or_its_number(run: Terminal, by: str) -> None:
+def test_one_failed_job_is_requeued_or_removed_by_its_id_or_number(run: Terminal, by: str) -> None:
     run.fail("one", "two", "three")
     lines = run("failed", "list")
     name = [line.split()[by == "id"] for line in lines]
     failure_id = [line.split()[1] for line in lines]
     assert run("failed", "requeue", name[0]) == [f"{failure_id[0]} is back in q"]
-    assert run("failed", "remove", name[1]) == [f"{failure_id[1]} is removed"]
+    assert run("failed", "remove", name[1]) == [f"removed {failure_id[1]}"]
     assert run.redis.lrange(run.keys.queue("q"), 0, -1) == ['{"class": "sendEmail", "args": ["three"]}']
     assert run.redis.llen(run.keys.failed) == 1
     assert run("failed", "list")[0].split()[1] == failure_id[2]
@@ -164,7 +164,7 @@ def test_one_is_requeued_or_removed_by_its_id_or_its_number(run: Terminal, by: s
 
 @pytest.mark.parametrize("which", ["0", "2", "ffffffffffffffff", "x", "", "-1x", "1" * 16, "1" * 400])
 @pytest.mark.parametrize("command", ["requeue", "remove"])
-def test_what_is_not_there_is_exit_1(run: Terminal, command: str, which: str) -> None:
+def test_a_missing_failed_job_exits_with_1(run: Terminal, command: str, which: str) -> None:
     run.fail("one")
     if which.startswith("-"):
         with pytest.raises(SystemExit):
@@ -175,35 +175,35 @@ def test_what_is_not_there_is_exit_1(run: Terminal, command: str, which: str) ->
     assert run.redis.llen(run.keys.failed) == 1
 
 
-def test_what_cannot_be_requeued_says_why(run: Terminal) -> None:
+def test_a_job_that_cannot_be_requeued_says_why(run: Terminal) -> None:
     run.redis.rpush(run.keys.failed, '{"queue":"q","payload":null}')
     assert run("failed", "requeue", "1", status=1) == ["there is no job in the record"]
     assert run("failed", "requeue", "--all", status=1) == [
-        "0 jobs are back in their queues; 1 stay: retried already, or no job"
+        "0 jobs are back in their queues; 1 stay: already retried, or not a valid job"
     ]
 
 
-def test_all_are_requeued_or_removed(run: Terminal) -> None:
+def test_all_failed_jobs_are_requeued_or_removed(run: Terminal) -> None:
     run.fail(*"abc")
     assert run("failed", "requeue", "--all") == ["3 jobs are back in their queues"]
     assert run("failed", "requeue", "--all", status=1) == ["0 jobs are back in their queues"]
     run.fail(*"ab")
-    assert run("failed", "remove", "--all") == ["2 failed jobs are removed"]
-    assert run("failed", "remove", "--all", status=1) == ["0 failed jobs are removed"]
+    assert run("failed", "remove", "--all") == ["removed 2 failed jobs"]
+    assert run("failed", "remove", "--all", status=1) == ["removed 0 failed jobs"]
 
 
 # The doctor
 
 
-def test_the_doctor_tells_what_mending_would_do_and_does_it(run: Terminal) -> None:
+def test_the_doctor_describes_a_repair_and_does_it(run: Terminal) -> None:
     run.redis.sadd(run.keys.workers, "host:7:*")
     run.redis.hset(run.keys.heartbeats, "host:7:*", wire.heartbeat_at(time.time()))
-    assert run("doctor") == ["all is well"]
+    assert run("doctor") == ["no problems found"]
     run.redis.rpush(run.keys.queue("lost\x1b[2J"), JOB)
     run.redis.set(run.keys.node_lock, "x")
     found = [
         f"{run.keys.namespace}:queue:lost?[2J",
-        "    jobs wait in a queue that is not among the queues: nobody who asks for those looks into it",
+        "    jobs wait in a queue that is missing in queues: workers that read that list do not find it",
         "    --repair would add its name to queues",
     ]
     assert run("doctor", status=1)[2:] == [*found, "2 found"]
@@ -211,22 +211,22 @@ def test_the_doctor_tells_what_mending_would_do_and_does_it(run: Terminal) -> No
     assert "    repaired: add its name to queues" in lines
     assert lines[-1] == "1 found, and not repaired"
     run.redis.delete(run.keys.node_lock)
-    assert run("doctor", "--repair") == ["all is well"]
+    assert run("doctor", "--repair") == ["no problems found"]
 
 
-def test_the_doctor_does_not_list_thousands_of_a_kind(run: Terminal) -> None:
+def test_the_doctor_lists_only_the_first_findings_of_a_kind(run: Terminal) -> None:
     for second in range(30):
         run.redis.zadd(run.keys.schedule, {str(second): second})
     lines = run("doctor", status=1)
     assert len(lines) == 10 * 3 + 2
-    assert lines[-2] == "and 20 more of this kind: planned, but there is nothing to be done"
-    assert run("doctor", "--repair")[-1] == "all is well"
+    assert lines[-2] == "and 20 more of this kind: scheduled, but there are no jobs at this second"
+    assert run("doctor", "--repair")[-1] == "no problems found"
 
 
 # Where Redis is
 
 
-def test_without_a_url_the_valkey_of_this_checkout_is_found(
+def test_without_a_url_the_commands_use_the_valkey_of_this_checkout(
     valkey: Valkey, run: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.redis.rpush(run.keys.queue("q"), JOB)
@@ -246,7 +246,7 @@ def test_without_a_url_the_valkey_of_this_checkout_is_found(
 @pytest.mark.parametrize(
     "words", [["stats"], ["peek", "q"], ["doctor"], ["failed", "list"], ["failed", "remove", "--all"]]
 )
-def test_redis_away_is_one_line_and_exit_1_and_the_password_is_in_none(
+def test_an_unreachable_redis_is_one_line_without_the_password_and_exits_with_1(
     run: Terminal, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with nobody_s_port() as port:
@@ -256,13 +256,13 @@ def test_redis_away_is_one_line_and_exit_1_and_the_password_is_in_none(
     assert "secret" not in line
 
 
-# A reader that leaves
+# A closed pipe
 
 
 @pytest.mark.parametrize(
     "words", [["stats"], ["failed", "list", "--count", "5000"], ["peek", "q", "--count", "5000"], ["--help"]]
 )
-def test_a_reader_that_leaves_first_is_no_traceback(run: Terminal, words: list[str]) -> None:
+def test_a_closed_pipe_causes_no_traceback(run: Terminal, words: list[str]) -> None:
     run.fail(*["x" * 100] * 2000)
     run.redis.rpush(run.keys.queue("q"), *[JOB] * 2000)
     options = [] if words == ["--help"] else ["--namespace", run.keys.namespace]
@@ -274,4 +274,4 @@ def test_a_reader_that_leaves_first_is_no_traceback(run: Terminal, words: list[s
     finally:
         os.close(writing)
     assert ended.stderr == ""
-    assert ended.returncode == 141 or words == ["--help"], "argparse does not say that it could not print"
+    assert ended.returncode == 141 or words == ["--help"], "argparse ignores a failed write"

@@ -1,4 +1,4 @@
-"""The dashboard: what it shows, what its buttons do, who may press them, and what cannot break it."""
+"""The dashboard: its pages, its buttons, its protection, and invalid data."""
 
 import asyncio
 import json
@@ -23,8 +23,8 @@ from common.http import serving
 from common.processes.chapter import chapter_module
 from common.settings import Settings
 from resque import keys as keys_module
-from resque import observe, wire
 from resque import queue as queue_module
+from resque import states, wire
 from resque.dashboard import charts, live
 from tests.support.programs import LIMIT, Valkey, nobody_s_port
 
@@ -56,13 +56,13 @@ GARBAGE: list[str | bytes] = [
 
 @dataclass
 class Site:
-    """The server in this process, and Redis beside it."""
+    """The server in this process, and a client of its Redis."""
 
     url: str
     http: ClientSession
     redis_url: str
     redis: Any
-    """To look and to prepare, from outside."""
+    """A client with which the tests prepare and check the keys."""
 
     async def get(self, path: str = "", status: int = 200) -> str:
         async with self.http.get(f"{self.url}/resque{path}") as response:
@@ -71,12 +71,12 @@ class Site:
             return text
 
     async def post(self, action: str, **form: str | int) -> ClientResponse:
-        """Press a button, and stay where the answer is."""
+        """Press a button without following the redirect."""
         form = {"token": page_token("/resque"), **form}
         return await self.http.post(f"{self.url}/resque/{action}", data=form, allow_redirects=False)
 
     async def press(self, action: str, **form: str | int) -> str:
-        """Press it and see the page to which that leads."""
+        """Press a button and return the page after the redirect."""
         response = await self.post(action, **form)
         assert response.status == 303, await response.text()
         return await self.get(response.headers["Location"].removeprefix("/resque"))
@@ -92,7 +92,7 @@ class Site:
         return found
 
     def dump(self) -> dict[bytes, bytes]:
-        """All that is in Redis."""
+        """All keys and values in Redis."""
         return {key: self.redis.dump(key) for key in self.redis.scan_iter(count=1000)}
 
 
@@ -104,7 +104,7 @@ async def site(valkey: Valkey) -> AsyncIterator[Site]:
 
 
 class site_of:  # noqa: N801  reads as a function
-    """A server for this Redis."""
+    """Start a server for this Redis."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -137,20 +137,20 @@ def failure(**more: object) -> str:
 
 
 def words(page: str) -> str:
-    """What a reader reads."""
+    """The visible text of a page."""
     return " ".join(unescape(re.sub("<[^>]*>", " ", page)).split())
 
 
-# What it shows
+# Pages
 
 
-async def test_the_strategy_s_page_leads_to_it_and_it_leads_back(site: Site) -> None:
+async def test_the_strategy_s_page_and_the_dashboard_link_to_each_other(site: Site) -> None:
     async with site.http.get(f"{site.url}/") as response:
         assert '<a href="/resque">resque</a>' in await response.text()
     assert '<a href="/">' in await site.get()
 
 
-async def test_the_overview_counts(site: Site) -> None:
+async def test_the_overview_shows_the_counts(site: Site) -> None:
     site.redis.sadd(KEYS.queues, "q", "p")
     site.redis.rpush(KEYS.queue("q"), *[JOB] * 1000)
     site.redis.rpush(KEYS.queue("p"), *[JOB] * 234)
@@ -159,12 +159,12 @@ async def test_the_overview_counts(site: Site) -> None:
     site.redis.rpush(KEYS.delayed(4_000_000_000), JOB, JOB)
     site.redis.hset(KEYS.totals, mapping={"succeeded": 12345, "late": 1})
     text = words(await site.get())
-    assert "waiting 1,234 in progress 0 delayed 2 failed 1 " in text
+    assert "waiting 1,234 in flight 0 delayed 2 failed 1 " in text
     assert "succeeded 12,345 " in text
     assert "finished after their lease 1 " in text
 
 
-async def test_a_queue_shows_its_length_its_oldest_and_why_it_is_paused(site: Site) -> None:
+async def test_a_queue_shows_its_length_its_oldest_job_and_why_it_is_paused(site: Site) -> None:
     made = f"<{int((time.time() - 200) * 1000):012x}{new_id('example.com')[13:]}"
     site.redis.sadd(KEYS.queues, "q", "a/b?c=d&e", "")
     site.redis.rpush(KEYS.queue("q"), json.dumps({"class": "c", "args": [{"id": made}]}), JOB)
@@ -181,16 +181,16 @@ async def test_jobs_are_shown_with_their_arguments_a_page_at_a_time(site: Site) 
     site.redis.rpush(KEYS.queue("q"), *(json.dumps({"class": "c", "args": [f"job {n}"]}) for n in range(60)))
     page = await site.get("/queue?name=q")
     assert [f'c ["job {n}"]' in words(page) for n in (0, 24, 25)] == [True, True, False]
-    [following] = re.findall(r'href="/resque(/queue\?name=q&amp;from=\d+)">The next', page)
+    [following] = re.findall(r'href="/resque(/queue\?name=q&amp;from=\d+)">Next 25', page)
     page = await site.get(unescape(following))
     assert [f'c ["job {n}"]' in words(page) for n in (24, 25, 49, 50)] == [False, True, True, False]
-    [last] = re.findall(r'href="/resque(/queue\?name=q&amp;from=\d+)">The newest', page)
+    [last] = re.findall(r'href="/resque(/queue\?name=q&amp;from=\d+)">Newest', page)
     page = await site.get(unescape(last))
     assert [f'c ["job {n}"]' in words(page) for n in (34, 35, 59)] == [False, True, True]
-    assert "The next" not in page
+    assert "Next 25" not in page
 
 
-async def test_a_job_of_rails_is_shown_by_the_class_it_wraps(site: Site) -> None:
+async def test_a_job_of_rails_is_shown_with_the_class_inside_its_wrapper(site: Site) -> None:
     name = "ActiveJob::QueueAdapters::ResqueAdapter::JobWrapper"
     for first in ({"job_class": "InvoiceJob", "arguments": [7]}, {"job_class": 5}, 5):
         site.redis.rpush(KEYS.queue("q"), json.dumps({"class": name, "args": [first]}))
@@ -200,7 +200,7 @@ async def test_a_job_of_rails_is_shown_by_the_class_it_wraps(site: Site) -> None
     assert f"3 {name} [5] " in text
 
 
-async def test_delayed_jobs_come_by_their_time_a_page_at_a_time(site: Site) -> None:
+async def test_delayed_jobs_are_shown_by_due_time_a_page_at_a_time(site: Site) -> None:
     for second, count in ((4_000_000_000, 20), (3_999_999_999, 10), (4_000_000_001, 10)):
         site.redis.zadd(KEYS.schedule, {str(second): second})
         site.redis.rpush(KEYS.delayed(second), *(f'{{"class":"c","args":[{second},{n}]}}' for n in range(count)))
@@ -215,7 +215,7 @@ async def test_delayed_jobs_come_by_their_time_a_page_at_a_time(site: Site) -> N
     assert (len(rest), rest[0], rest[-1]) == (15, ("4000000000", "15"), ("4000000001", "9"))
 
 
-async def test_a_failure_shows_why_where_and_which_job(site: Site) -> None:
+async def test_a_failure_shows_its_error_worker_and_job(site: Site) -> None:
     site.redis.rpush(KEYS.failed, *(failure(error=f"error {n}") for n in range(30)))
     page = await site.get("/failed")
     text = words(page)
@@ -227,7 +227,7 @@ async def test_a_failure_shows_why_where_and_which_job(site: Site) -> None:
     assert [f"Refused error {n}" in words(await site.get(older)) for n in (5, 4, 0)] == [False, True, True]
 
 
-async def test_workers_show_what_they_do_and_the_silent_are_no_ghosts(site: Site) -> None:
+async def test_the_workers_page_shows_jobs_and_silent_workers(site: Site) -> None:
     now = time.time()
     busy, idle, dead, never = "h.01234567:7+1:q", "h.01234567:7+2:q", "gone:8:q", "node:9:*"
     site.redis.sadd(KEYS.workers, busy, idle, "h.01234567:7+3:q", dead, never)
@@ -240,8 +240,8 @@ async def test_workers_show_what_they_do_and_the_silent_are_no_ghosts(site: Site
     text = words(await site.get("/workers"))
     work, rest = text.split(" Idle ")
     free, silent = rest.split(" Silent ")
-    assert re.search(r'At work sendEmail \[{"to":"a@example.com"}\] for 2 min \d+ s h.01234567:7\+1:q', work)
-    assert re.search(r"h.01234567:7 q 2 \d+(\.\d)? m?s ago", free), "two slots of one process"
+    assert re.search(r'Busy sendEmail \[{"to":"a@example.com"}\] for 2 min \d+ s h.01234567:7\+1:q', work)
+    assert re.search(r"h.01234567:7 q 2 \d+(\.\d)? m?s ago", free), "the process has two slots"
     assert "node:9:* no heartbeat" in silent
     assert re.search(r"gone:8:q silent for 10 min \d+ s sendEmail", silent)
     assert "h.01234567" not in silent
@@ -249,10 +249,10 @@ async def test_workers_show_what_they_do_and_the_silent_are_no_ghosts(site: Site
 
 
 def moment(second: int, succeeded: int = 0, failed: int = 0, retried: int = 0, **waits: int) -> Any:
-    return observe.Moment(second, succeeded, failed, retried, {int(power[1:]): n for power, n in waits.items()})
+    return states.Moment(second, succeeded, failed, retried, {int(power[1:]): n for power, n in waits.items()})
 
 
-def test_the_charts_say_in_words_what_they_draw() -> None:
+def test_the_charts_have_a_summary_in_words() -> None:
     moments = [
         moment(0, 100, w3=90, w10=10),
         moment(10),
@@ -266,22 +266,22 @@ def test_the_charts_say_in_words_what_they_draw() -> None:
     assert [(bar.kind, bar.height) for bar in chart.bars] == [
         ("succeeded", 130.0), ("succeeded", 65.0), ("retried", 26.0), ("failed", 13.0),
     ]  # fmt: skip
-    assert chart.bars[-1].y == 130 - 65 - 26 - 13, "one on top of the other"
+    assert chart.bars[-1].y == 130 - 65 - 26 - 13, "the bars are stacked"
     assert chart.rows == [("00:00", "150", "20", "10"), ("00:00", "0", "0", "0")]
     waits = charts.waiting_times(moments)
     assert waits.summary == "The last ten minutes: half of the jobs had waited at most 8 ms, 95 of 100 at most 1.0 s."
-    assert [line.points.count(" ") for line in waits.lines] == [0, 0, 0, 0], "no line across what is not known"
+    assert [line.points.count(" ") for line in waits.lines] == [0, 0, 0, 0], "no line across a gap"
     assert waits.rows[0] == ("00:00", "≤ 8 ms", "≤ 1.0 s")
-    assert "No job has succeeded" in charts.waiting_times([moment(0)]).summary
+    assert "no job has succeeded" in charts.waiting_times([moment(0)]).summary
 
 
 @pytest.mark.parametrize("moments", [[], [moment(0, 10**18, 10**18, w999=1)], [moment(0, w0=1)], [moment(10**11)]])
-def test_no_figures_can_break_a_chart(moments: list[Any]) -> None:
+def test_no_figures_break_a_chart(moments: list[Any]) -> None:
     for chart in (charts.throughput(moments), charts.waiting_times(moments)):
         assert all(-2 <= bar.y <= 130 and bar.height <= 130.1 for bar in chart.bars)
 
 
-async def test_the_charts_are_drawn_with_a_text_for_those_who_do_not_see_them(site: Site) -> None:
+async def test_the_charts_have_a_text_for_screen_readers(site: Site) -> None:
     site.redis.hset(KEYS.chart(int(time.time()) // 10 - 2), mapping={"succeeded": 70, "waited:5": 70})
     page = await site.get()
     assert page.count('<svg viewBox="') == page.count('role="img" aria-labelledby=') == 2
@@ -290,10 +290,10 @@ async def test_the_charts_are_drawn_with_a_text_for_those_who_do_not_see_them(si
     assert "half of the jobs had waited at most 32 ms" in page
 
 
-# What its buttons do
+# Buttons
 
 
-async def test_a_failed_job_is_retried_once_by_two_who_press(site: Site) -> None:
+async def test_two_clicks_on_retry_requeue_a_failed_job_once(site: Site) -> None:
     site.redis.rpush(KEYS.failed, failure(error="1"), failure(error="2"))
     form = await site.form("/failed", "failed/retry")
     assert "The job is back in its queue." in await site.press("failed/retry", **form)
@@ -303,7 +303,7 @@ async def test_a_failed_job_is_retried_once_by_two_who_press(site: Site) -> None
     assert site.list(KEYS.failed) == [failure(error="1").encode()]
 
 
-async def test_a_failed_job_is_removed_and_the_page_of_the_list_stays(site: Site) -> None:
+async def test_removing_a_failed_job_returns_to_the_same_page_of_the_list(site: Site) -> None:
     site.redis.rpush(KEYS.failed, *(failure(error=f"{n}") for n in range(30)))
     form = await site.form("/failed?before=4", "failed/remove", 1)
     response = await site.post("failed/remove", **form)
@@ -324,13 +324,13 @@ async def test_all_failed_jobs_are_retried_or_removed(site: Site) -> None:
     assert "No failed jobs." in page
 
 
-async def test_what_cannot_be_retried_has_no_button_for_it_and_says_why(site: Site) -> None:
+async def test_a_job_that_cannot_be_retried_has_no_button_and_says_why(site: Site) -> None:
     site.redis.rpush(KEYS.failed, failure(payload=None))
     page = await site.get("/failed")
     assert "Cannot be retried there is no job in the record" in words(page)
     assert 'action="/resque/failed/retry"' not in page
     form = await site.form("/failed", "failed/remove")
-    assert "Nothing has changed: there is no job in it" in await site.press("failed/retry", **form)
+    assert "Nothing has changed: it is not a valid job" in await site.press("failed/retry", **form)
     assert "The job is removed." in await site.press("failed/remove", **form)
 
 
@@ -361,12 +361,12 @@ async def test_a_removed_delayed_job_may_be_enqueued_again(site: Site) -> None:
         assert await queue_module.Queue(redis).enqueue("q", "c", [{"id": "7"}])
 
 
-async def test_a_delayed_thing_that_is_no_job_can_be_removed_and_not_run(site: Site) -> None:
+async def test_an_invalid_delayed_job_can_be_removed_but_not_run(site: Site) -> None:
     site.redis.zadd(KEYS.schedule, {"5": 5})
     site.redis.rpush(KEYS.delayed(5), b"\xff{", '{"class":"c"}')
     assert 'action="/resque/delayed/run"' not in await site.get("/delayed")
     form = await site.form("/delayed", "delayed/remove")
-    assert "there is no job in it that a queue could take" in await site.press("delayed/run", **form)
+    assert "it is not a valid job" in await site.press("delayed/run", **form)
     await site.press("delayed/remove", **form)
     assert site.list(KEYS.delayed(5)) == [b'{"class":"c"}']
 
@@ -383,8 +383,8 @@ async def test_a_queue_is_paused_until_it_is_resumed_or_for_a_time(site: Site) -
     assert 0 < site.redis.pttl(KEYS.paused(XSS)) <= 300_000
 
 
-async def test_a_pause_for_a_time_does_not_shorten_one_without_end(site: Site) -> None:
-    """A worker whose login fails pauses its queue, and resumes it when the login works again."""
+async def test_a_timed_pause_does_not_replace_a_pause_without_a_limit(site: Site) -> None:
+    """A worker whose login fails pauses its queue and resumes it when the login works again."""
     async with redis_client(site.redis_url) as redis:
         queue = queue_module.Queue(redis)
         await queue.pause("q", "by a person", None)
@@ -397,11 +397,11 @@ async def test_a_pause_for_a_time_does_not_shorten_one_without_end(site: Site) -
         assert await queue.paused("q") is None
 
 
-# Who may press them
+# Protection
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_nothing_changes_by_get_without_the_token_or_from_another_site(site: Site, action: str) -> None:
+async def test_a_get_request_a_wrong_token_or_another_site_changes_nothing(site: Site, action: str) -> None:
     site.redis.rpush(KEYS.failed, failure())
     site.redis.zadd(KEYS.schedule, {"4000000000": 4_000_000_000})
     site.redis.rpush(KEYS.delayed(4_000_000_000), JOB)
@@ -437,15 +437,15 @@ async def test_nothing_changes_by_get_without_the_token_or_from_another_site(sit
         ("application/json", b"{}", 403),
     ],
 )
-async def test_a_body_that_is_no_form_is_refused(site: Site, kind: str, body: bytes, status: int) -> None:
+async def test_a_body_that_is_not_a_form_is_refused(site: Site, kind: str, body: bytes, status: int) -> None:
     async with site.http.post(
         f"{site.url}/resque/failed/remove-all", data=body, headers={"Content-Type": kind}
     ) as response:
         assert response.status == status
 
 
-async def test_the_pages_send_their_forms_with_an_origin(site: Site) -> None:
-    """With `no-referrer` a browser would say `Origin: null`, and every button would be refused."""
+async def test_the_pages_post_forms_with_an_origin(site: Site) -> None:
+    """With `no-referrer` a browser would send `Origin: null`, and the server would refuse every button."""
     async with site.http.get(f"{site.url}/resque/failed") as response:
         assert response.headers["Referrer-Policy"] == "same-origin"
         assert response.headers["Content-Security-Policy"].startswith("default-src 'self';")
@@ -456,11 +456,11 @@ async def test_the_pages_send_their_forms_with_an_origin(site: Site) -> None:
 @pytest.mark.parametrize(
     "path", ["/resque/failed/retry", "/resque/a/b", "/resque/x", "/resque/queues/x", "/resque/assets/x"]
 )
-async def test_no_path_of_three_parts_below_it_is_an_email(site: Site, path: str) -> None:
+async def test_no_path_of_the_dashboard_is_taken_for_an_email(site: Site, path: str) -> None:
     async with site.http.get(f"{site.url}{path}") as response:
         assert response.status in (404, 405)
     async with site.http.get(f"{site.url}/resque.example.com/Hello/x") as response:
-        assert (await response.json())["error"]["field"] == "to", "and one that does not begin with it is"
+        assert (await response.json())["error"]["field"] == "to", "a path outside the dashboard is an email"
 
 
 # Live
@@ -473,7 +473,7 @@ async def event(response: ClientResponse) -> Any:
     return json.loads(line[6:])
 
 
-async def test_events_tell_the_figures_when_they_change(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_is_sent_when_the_figures_change(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "LOOK_SECONDS", 0.01)
     response = await site.http.get(f"{site.url}/resque/events")
     assert response.content_type == "text/event-stream"
@@ -488,12 +488,12 @@ async def test_events_tell_the_figures_when_they_change(site: Site, monkeypatch:
     response.close()
 
 
-async def test_while_redis_is_away_the_pages_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_pages_report_that_redis_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     with nobody_s_port() as port:
-        await pages_say_that_redis_is_away(port)
+        await assert_pages_report_an_outage(port)
 
 
-async def pages_say_that_redis_is_away(port: int) -> None:
+async def assert_pages_report_an_outage(port: int) -> None:
     async with site_of(f"redis://user:secret@127.0.0.1:{port}/0") as site:
         for path in PAGES:
             page = await site.get(path, status=503)
@@ -502,15 +502,15 @@ async def pages_say_that_redis_is_away(port: int) -> None:
         for action in ACTIONS:
             assert (await site.post(action, id="x", second="5", number="1")).status == 503
         response = await site.http.get(f"{site.url}/resque/events")
-        assert (await event(response))["away"].startswith("Redis: ")
+        assert (await event(response))["unavailable"].startswith("Redis: ")
         response.close()
 
 
-# What cannot break it
+# Invalid data
 
 
 def fill_with_garbage(redis: Any) -> None:
-    """Everything that can be wrong under the right type."""
+    """Invalid values of the right type."""
     redis.sadd(KEYS.queues, "q", XSS, b"\xff", "")
     for queue in ("q", XSS):
         redis.rpush(KEYS.queue(queue), *GARBAGE)
@@ -563,20 +563,20 @@ def fill_with_garbage(redis: Any) -> None:
     redis.set(KEYS.pause_all, XSS)
 
 
-async def test_bad_data_in_every_key_is_text(site: Site) -> None:
+async def test_invalid_data_in_every_key_is_shown_as_text(site: Site) -> None:
     fill_with_garbage(site.redis)
-    asked, to_ask = set(), {*PAGES}
-    while to_ask:  # and wherever these lead
-        page = await site.get(path := to_ask.pop())
+    asked, to_visit = set(), {*PAGES}
+    while to_visit:  # follow the links, too
+        page = await site.get(path := to_visit.pop())
         asked.add(path)
         assert "<img" not in page, path
         assert "alert(1)" not in re.sub(r"&lt;img src=x onerror=alert\(1\)&gt;", "", page), path
         links = {unescape(link) for link in re.findall(r'href="/resque([^"]*)"', page)}
-        to_ask |= {link for link in links if not link.startswith("/assets")} - asked
+        to_visit |= {link for link in links if not link.startswith("/assets")} - asked
     assert len(asked) > len(PAGES)
 
 
-async def test_a_wrong_type_under_every_key_is_no_error(site: Site) -> None:
+async def test_a_wrong_type_under_every_key_causes_no_error(site: Site) -> None:
     names = [value for value in vars(KEYS).values() if isinstance(value, str) and ":" in value]
     others = [
         KEYS.queue("q"),
@@ -610,7 +610,7 @@ ODD_QUESTIONS = [
 ]  # fmt: skip
 
 
-async def test_an_odd_question_gets_a_page(site: Site) -> None:
+async def test_an_invalid_query_gets_a_page(site: Site) -> None:
     fill_with_garbage(site.redis)
     for path in ODD_QUESTIONS:
         await site.get(path)
@@ -623,13 +623,13 @@ ODD_FORMS: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_an_odd_form_leads_back_to_a_page(site: Site, action: str) -> None:
+async def test_an_invalid_form_redirects_to_a_page(site: Site, action: str) -> None:
     site.redis.rpush(KEYS.failed, failure())
     for form in ODD_FORMS:
         assert "<img" not in await site.press(action, **form)
 
 
-async def test_ten_megabytes_are_shown_by_their_beginning(site: Site) -> None:
+async def test_only_the_beginning_of_ten_megabytes_is_shown(site: Site) -> None:
     large = json.dumps({"class": "c", "queue": "q", "args": ["x" * 10_000_000]})
     site.redis.sadd(KEYS.queues, "q")
     site.redis.rpush(KEYS.queue("q"), large)
@@ -638,19 +638,19 @@ async def test_ten_megabytes_are_shown_by_their_beginning(site: Site) -> None:
     site.redis.rpush(KEYS.delayed(5), large)
     for path in PAGES:
         assert len(await site.get(path)) < 100_000
-    assert "10.0 MB, of which this is the beginning" in await site.get("/queue?name=q")
+    assert "10.0 MB; this is the beginning" in await site.get("/queue?name=q")
     await site.press("failed/remove", **await site.form("/failed", "failed/remove"))
     assert site.list(KEYS.failed) == [failure(error="small").encode()]
 
 
 async def test_no_page_reads_more_than_it_shows(site: Site) -> None:
-    """Of ten thousand jobs and failures, and by no command that looks through all keys."""
+    """With ten thousand jobs and failures, and without a command that scans all keys."""
     site.redis.sadd(KEYS.queues, "q")
     site.redis.rpush(KEYS.queue("q"), *[JOB] * 10_000)
     site.redis.rpush(KEYS.failed, *[failure()] * 10_000)
     site.redis.zadd(KEYS.schedule, {str(second): second for second in range(4_000_000_000, 4_000_010_000)})
     site.redis.rpush(KEYS.delayed(4_000_000_000), *[JOB] * 10_000)
-    for path in PAGES:  # so that the scripts are known
+    for path in PAGES:  # so that Redis has loaded the scripts
         await site.get(path)
     with site.redis.monitor() as monitor:
         for path in (*PAGES, "/queue?name=q&from=5000", "/failed?before=5000", "/delayed?from=4000000000&place=5000"):

@@ -1,4 +1,4 @@
-"""The doctor: what does not fit together is told, what is safe to repair is repaired, and no job is thrown away."""
+"""The doctor: it reports inconsistent keys, repairs what is safe to repair, and never discards a job."""
 
 import json
 import time
@@ -22,25 +22,25 @@ OURS = "host.0123abcd:7+1:q"
 RUBY = "host:7:q"
 JOB = '{"class":"c","args":[12345678901234567890123,1.0]}'
 WORKING = f'{{"run_at":"2026-11-21T07:39:33Z","worker":"host:7","queue":"q","payload":{JOB}}}'
-UNHEARD = "jobs wait here, and no live worker listens to this queue"
+UNSERVED = "jobs wait here, and no live worker serves this queue"
 FAILURE = json.dumps({"failed_at": "2026/11/21 07:39:33 UTC", "backtrace": [], "worker": RUBY, "queue": "q"})
 
 
 @dataclass
 class Ward:
-    """A namespace of this test's own."""
+    """The test's own namespace and its doctor."""
 
     redis: Any
     keys: Any
     doctor: Any
 
     async def found(self) -> list[tuple[str, str]]:
-        """What is found, and what remedy would do; without the queues that nobody listens to, as most of these are."""
+        """All findings and their remedies, except queues without a worker, which most tests have."""
         findings = [(finding.what, finding.remedy) for finding in await self.doctor.examine()]
-        return [finding for finding in findings if finding[0] != UNHEARD]
+        return [finding for finding in findings if finding[0] != UNSERVED]
 
-    async def unheard(self) -> list[str]:
-        return [finding.key for finding in await self.doctor.examine() if finding.what == UNHEARD]
+    async def unserved(self) -> list[str]:
+        return [finding.key for finding in await self.doctor.examine() if finding.what == UNSERVED]
 
     async def repair(self) -> None:
         for finding in await self.doctor.examine():
@@ -65,8 +65,8 @@ def ago(seconds: float) -> float:
     return time.time() - seconds
 
 
-async def test_what_our_own_programs_do_is_sound(ward: Ward, valkey: Valkey) -> None:
-    """Queued, delayed, in a worker's hands, failed."""
+async def test_the_doctor_finds_nothing_wrong_with_our_own_keys(ward: Ward, valkey: Valkey) -> None:
+    """With queued, delayed, running and failed jobs."""
     import asyncio
 
     queue = queue_module.Queue(ward.redis, ward.keys.namespace)
@@ -120,36 +120,39 @@ UNSAFE: dict[str, tuple[str, Seed]] = {
         "is a string, and should be a list",
         lambda w: w.redis.set(w.keys.queue("q"), "x"),
     ),
-    "a failed list that is none": ("is a string, and should be a list", lambda w: w.redis.set(w.keys.failed, "x")),
-    "workers that are no set": ("is a list, and should be a set", lambda w: w.redis.rpush(w.keys.workers, "x")),
-    "leases that are none": ("is a string, and should be a zset", lambda w: w.redis.set(w.keys.leases, "x")),
-    "a schedule that is none": ("is a string, and should be a zset", lambda w: w.redis.set(w.keys.schedule, "x")),
-    "queues that are none": ("is a string, and should be a set", lambda w: w.redis.set(w.keys.queues, "x")),
-    "counted jobs that are none": ("is a set, and should be a hash", lambda w: w.redis.sadd(w.keys.attempts, "x")),
-    "a worker's record that is none": (
+    "a failed list of the wrong type": ("is a string, and should be a list", lambda w: w.redis.set(w.keys.failed, "x")),
+    "workers of the wrong type": ("is a list, and should be a set", lambda w: w.redis.rpush(w.keys.workers, "x")),
+    "leases of the wrong type": ("is a string, and should be a zset", lambda w: w.redis.set(w.keys.leases, "x")),
+    "a schedule of the wrong type": ("is a string, and should be a zset", lambda w: w.redis.set(w.keys.schedule, "x")),
+    "queues of the wrong type": ("is a string, and should be a set", lambda w: w.redis.set(w.keys.queues, "x")),
+    "attempts of the wrong type": ("is a set, and should be a hash", lambda w: w.redis.sadd(w.keys.attempts, "x")),
+    "a worker's record of the wrong type": (
         "is a list, and should be a string",
         lambda w: w.redis.rpush(w.keys.worker(RUBY), "x"),
     ),
-    "a counter that is no number": ("is no number", lambda w: w.redis.set(w.keys.processed(), "many")),
-    "a worker that nobody knows of": ("without any sign of life", lambda w: w.redis.sadd(w.keys.workers, RUBY)),
-    "a leader for ever": ("lock without an end", lambda w: w.redis.set(w.keys.node_lock, "host:1")),
-    "a failure that is no JSON": ("1 record: not JSON", lambda w: w.redis.rpush(w.keys.failed, b"\xff")),
+    "a counter that is not a number": ("is not a number", lambda w: w.redis.set(w.keys.processed(), "many")),
+    "a worker without a heartbeat": ("a worker without a heartbeat", lambda w: w.redis.sadd(w.keys.workers, RUBY)),
+    "a leader's lock without an expiry": (
+        "a leader's lock that never expires",
+        lambda w: w.redis.set(w.keys.node_lock, "host:1"),
+    ),
+    "a failure that is not JSON": ("1 record: not JSON", lambda w: w.redis.rpush(w.keys.failed, b"\xff")),
     "a failure without a date": ("1 record: no date", lambda w: w.redis.rpush(w.keys.failed, '{"failed_at":5}')),
-    "a failure whose backtrace is a text": (
-        "1 record: no list as backtrace",
+    "a failure whose backtrace is a string": (
+        "1 record: the backtrace is not a list",
         lambda w: w.redis.rpush(w.keys.failed, FAILURE.replace("[]", '"x"')),
     ),
     "a failure without a job": (
-        "1 record: cannot be tried again, because there is no job in the record",
+        "1 record: cannot be retried, because there is no job in the record",
         lambda w: w.redis.rpush(w.keys.failed, FAILURE),
     ),
-    "an attempt of a job that is nowhere": ("counts 1 job that", lambda w: w.redis.hset(w.keys.attempts, "gone", 1)),
-    "a crash of a job that is nowhere": ("counts 1 job that", lambda w: w.redis.hset(w.keys.crashes, "gone", 1)),
+    "an attempt of a missing job": ("counts 1 job that", lambda w: w.redis.hset(w.keys.attempts, "gone", 1)),
+    "a crash of a missing job": ("counts 1 job that", lambda w: w.redis.hset(w.keys.crashes, "gone", 1)),
 }
 
 
 @pytest.mark.parametrize("case", UNSAFE)
-async def test_what_people_must_decide_is_told_and_left_alone(ward: Ward, case: str) -> None:
+async def test_an_unsafe_repair_is_reported_but_not_offered(ward: Ward, case: str) -> None:
     what, seed = UNSAFE[case]
     await seed(ward)
     [(found, remedy)] = await ward.found()
@@ -164,89 +167,95 @@ async def of_dead_worker(ward: Ward) -> None:
     await ward.redis.sadd(ward.keys.workers, OURS)
 
 
-async def test_things_that_are_no_jobs_are_told(ward: Ward) -> None:
+async def test_invalid_jobs_are_reported(ward: Ward) -> None:
     await ward.redis.sadd(ward.keys.queues, "q")
     await ward.redis.rpush(ward.keys.queue("q"), JOB, b"\xff", b"{", "[]", '{"class":5}')
     await ward.redis.rpush(ward.keys.delayed(5), JOB)
     await ward.redis.zadd(ward.keys.schedule, {"5": 5})
     assert [what for what, _ in await ward.found()] == [
-        "2 things are no job (not JSON): our workers set it aside, Node loses it",
-        "1 thing is no job (not a JSON object): our workers set it aside, Node loses it",
-        '1 thing is no job (no "class"): our workers set it aside, Node loses it',
-        "1 thing is no job (it names no queue): our workers set it aside, Ruby loses it",
+        "2 invalid jobs (not JSON), which our workers set aside and Node loses",
+        "1 invalid job (not a JSON object), which our workers set aside and Node loses",
+        '1 invalid job (no "class"), which our workers set aside and Node loses',
+        "1 invalid job (it names no queue), which our workers set aside and Ruby loses",
     ]
 
 
-MENDED: dict[str, tuple[str, Seed]] = {
-    "a queue without a name": (
-        "jobs wait in a queue that is not among the queues",
+SAFE: dict[str, tuple[str, Seed]] = {
+    "a queue that is missing in queues": (
+        "jobs wait in a queue that is missing in queues",
         lambda w: w.redis.rpush(w.keys.queue("q"), JOB),
     ),
-    "a member that is no worker": ("is no HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, "x")),
-    "a member without queues": ("is no HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, "host:7:")),
-    "a member of any bytes": ("is no HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, b"\xff:1:q")),
+    "a member that is not a worker": ("is not HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, "x")),
+    "a member without queues": ("is not HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, "host:7:")),
+    "a member that is not UTF-8": ("is not HOST:PID:QUEUES", lambda w: w.redis.sadd(w.keys.workers, b"\xff:1:q")),
     "a worker of ours without a lease": ("a worker of ours without a lease", of_dead_worker),
-    "what a worker has left": ("left behind by a worker", lambda w: w.redis.set(w.keys.worker(RUBY), WORKING)),
-    "a date that a worker has left": ("left behind by a worker", lambda w: w.redis.set(w.keys.started(RUBY), "x")),
+    "a record of a missing worker": (
+        "a key of a worker that no longer exists",
+        lambda w: w.redis.set(w.keys.worker(RUBY), WORKING),
+    ),
+    "a start date of a missing worker": (
+        "a key of a worker that no longer exists",
+        lambda w: w.redis.set(w.keys.started(RUBY), "x"),
+    ),
     "a lease that ended without its worker": (
-        "left behind by a worker",
+        "a key of a worker that no longer exists",
         lambda w: w.redis.zadd(w.keys.leases, {OURS: ago(60) * 1000}),
     ),
-    "a heartbeat that is no time": (
-        "a heartbeat that is no time",
+    "an invalid heartbeat": (
+        "a heartbeat that is not a date",
         lambda w: w.redis.hset(w.keys.heartbeats, RUBY, "soon"),
     ),
-    "an old heartbeat of nobody": (
-        "a heartbeat of a worker that is not there",
+    "an old heartbeat of a missing worker": (
+        "a heartbeat of a worker that does not exist",
         lambda w: w.redis.hset(w.keys.heartbeats, "x", wire.heartbeat_at(ago(400))),
     ),
-    "an old ping of nobody": (
-        "the ping of a worker that is not there",
+    "an old ping of a missing worker": (
+        "the ping of a worker that does not exist",
         lambda w: w.redis.set(w.keys.ping("host:7"), wire.ping("host:7", ["q"], ago(400))),
     ),
-    "a ping that is none": ("the ping of a worker", lambda w: w.redis.set(w.keys.ping("host:7"), "[]")),
-    "a list of a second that is not planned": (
-        "these jobs are in no schedule",
+    "an invalid ping": ("the ping of a worker", lambda w: w.redis.set(w.keys.ping("host:7"), "[]")),
+    "delayed jobs that are missing in the schedule": (
+        "these jobs are missing in the schedule",
         lambda w: w.redis.rpush(w.keys.delayed(4_000_000_000), '{"class":"c","queue":"q"}'),
     ),
-    "a second for which nothing is planned": (
-        "planned, but there is nothing to be done",
+    "a second without jobs": (
+        "scheduled, but there are no jobs at this second",
         lambda w: w.redis.zadd(w.keys.schedule, {"4000000000": 4_000_000_000}),
     ),
-    "a second that is none": (
-        "planned, but there is nothing to be done",
+    "an invalid second": (
+        "scheduled, but there are no jobs at this second",
         lambda w: w.redis.zadd(w.keys.schedule, {"x": 5}),
     ),
-    "a waiting place that is none": (
-        "says that a job waits where it does not",
+    "a wrong member of timestamps": (
+        "says that a job waits at a second where it does not",
         lambda w: w.redis.sadd(w.keys.timestamps(JOB), "delayed:4000000000"),
     ),
 }
 
 
-@pytest.mark.parametrize("case", MENDED)
-async def test_what_is_safe_to_mend_is_told_and_mended(ward: Ward, case: str) -> None:
-    what, seed = MENDED[case]
+@pytest.mark.parametrize("case", SAFE)
+async def test_a_safe_repair_is_offered_and_done(ward: Ward, case: str) -> None:
+    what, seed = SAFE[case]
     await seed(ward)
     [(found, remedy)] = await ward.found()
     assert found.startswith(what)
     assert remedy
-    assert len(await ward.found()) == 1, "to look changes nothing"
+    assert len(await ward.found()) == 1, "examining changes nothing"
     await ward.repair()
     assert await ward.found() == []
 
 
-async def test_delayed_jobs_of_another_second_are_planned_for_their_own(ward: Ward) -> None:
+async def test_delayed_jobs_with_a_wrong_score_are_scheduled_for_their_second(ward: Ward) -> None:
     await ward.redis.rpush(ward.keys.delayed(4_000_000_000), '{"class":"c","queue":"q"}')
     await ward.redis.zadd(ward.keys.schedule, {"4000000000": 5})
     [(what, _)] = await ward.found()
-    assert what == "these jobs are planned for 5, which is not their second"
+    assert what == "these jobs are scheduled for 5, which is not their second"
     await ward.repair()
     assert await ward.redis.zscore(ward.keys.schedule, "4000000000") == 4_000_000_000
 
 
 @pytest.mark.parametrize("worker", [OURS, RUBY, "x", b"\xff:1:q"])
-async def test_a_job_that_nobody_holds_any_more_goes_to_the_failed_list(ward: Ward, worker: str | bytes) -> None:
+async def test_a_job_that_no_worker_holds_goes_to_the_failed_list(ward: Ward, worker: str | bytes) -> None:
     record = f"{ward.keys.namespace}:worker:".encode() + (worker.encode() if isinstance(worker, str) else worker)
     await ward.redis.set(record, WORKING)
     if worker != RUBY:
@@ -254,14 +263,14 @@ async def test_a_job_that_nobody_holds_any_more_goes_to_the_failed_list(ward: Wa
     await ward.repair()
     assert await ward.redis.exists(record, ward.keys.workers) == 0
     [failure] = await ward.redis.lrange(ward.keys.failed, 0, -1)
-    assert f'"payload":{JOB},'.encode() in failure, "exactly as it was"
+    assert f'"payload":{JOB},'.encode() in failure, "the exact job"
     members = json.loads(failure)
     assert (members["queue"], members["exception"]) == ("q", "WorkerLost")
     assert await ward.found() == []
 
 
-async def test_a_job_that_somebody_has_filed_is_not_filed_again(ward: Ward) -> None:
-    """Node's forceClean names the worker without its queues, and leaves its record behind."""
+async def test_a_job_that_is_already_in_the_failed_list_is_not_added_again(ward: Ward) -> None:
+    """Node's forceClean names the worker without its queues and does not delete its record."""
     await ward.redis.set(ward.keys.worker(RUBY), WORKING)
     record = FAILURE[:-1].replace(RUBY, "host:7") + f',"payload":{JOB}}}'
     await ward.redis.rpush(ward.keys.failed, record)
@@ -270,7 +279,7 @@ async def test_a_job_that_somebody_has_filed_is_not_filed_again(ward: Ward) -> N
     assert await ward.redis.exists(ward.keys.worker(RUBY)) == 0
 
 
-async def test_a_record_that_is_none_is_kept_as_a_text(ward: Ward) -> None:
+async def test_an_invalid_record_is_kept_as_a_string(ward: Ward) -> None:
     await ward.redis.set(ward.keys.worker(RUBY), b"\xff{")
     await ward.repair()
     [failure] = [json.loads(text) for text in await ward.redis.lrange(ward.keys.failed, 0, -1)]
@@ -299,42 +308,42 @@ async def test_a_worker_of_node_is_dead_after_an_hour(ward: Ward) -> None:
 @pytest.mark.parametrize(
     ("worker", "heard"), [(OURS, "q"), (RUBY, "q"), ("host:7:other,q", "q"), ("host:7:*", "*"), ("host:7:other", "")]
 )
-async def test_a_queue_with_jobs_that_no_live_worker_listens_to_is_told(ward: Ward, worker: str, heard: str) -> None:
+async def test_a_queue_with_jobs_but_without_a_live_worker_is_reported(ward: Ward, worker: str, heard: str) -> None:
     await ward.redis.sadd(ward.keys.queues, "q", "pictures", "empty")
     for queue in ("q", "pictures"):
         await ward.redis.rpush(ward.keys.queue(queue), JOB)
     both = [ward.keys.queue("pictures"), ward.keys.queue("q")]
-    assert await ward.unheard() == both
+    assert await ward.unserved() == both
     await ward.redis.sadd(ward.keys.workers, worker)
     if worker == OURS:
         await ward.redis.zadd(ward.keys.leases, {worker: (time.time() + 60) * 1000})
     else:
         await ward.redis.hset(ward.keys.heartbeats, worker, wire.heartbeat_at(ago(10)))
-    assert await ward.unheard() == [key for key in both if heard != "*" and (heard != "q" or key == both[0])]
+    assert await ward.unserved() == [key for key in both if heard != "*" and (heard != "q" or key == both[0])]
     await ward.redis.zadd(ward.keys.leases, {worker: ago(1) * 1000})
-    assert await ward.unheard() == both, "its lease has ended"
+    assert await ward.unserved() == both, "the lease has ended"
 
 
-async def test_whom_somebody_has_taken_out_while_it_lives_is_told_and_left_alone(ward: Ward) -> None:
+async def test_a_live_worker_that_was_removed_is_reported_but_not_repaired(ward: Ward) -> None:
     await ward.redis.set(ward.keys.worker(RUBY), WORKING)
     await ward.redis.hset(ward.keys.heartbeats, RUBY, wire.heartbeat_at(ago(10)))
     [(what, remedy)] = await ward.found()
-    assert what.startswith("somebody has taken this worker out of workers")
+    assert what.startswith("a program removed this worker from workers")
     assert remedy == ""
 
 
-async def test_a_worker_whose_lease_runs_is_not_touched(ward: Ward) -> None:
+async def test_a_worker_with_a_valid_lease_is_not_touched(ward: Ward) -> None:
     await of_dead_worker(ward)
     [finding] = await ward.doctor.examine()
     await ward.redis.zadd(ward.keys.leases, {OURS: (time.time() + 60) * 1000})
-    assert not await finding.repair(), "something has changed since it was found"
+    assert not await finding.repair(), "the keys have changed since the finding"
     assert await ward.found() == []
     assert await ward.redis.get(ward.keys.worker(OURS)) == WORKING.encode()
 
 
 @pytest.mark.parametrize("case", ["heartbeat", "ping", "schedule", "timestamps", "worker"])
-async def test_what_has_changed_meanwhile_is_left_alone(ward: Ward, case: str) -> None:
-    """Found, and then right again before it is repaired."""
+async def test_a_repair_does_nothing_if_the_keys_have_changed(ward: Ward, case: str) -> None:
+    """The problem disappears between the finding and the repair."""
     keys, redis = ward.keys, ward.redis
     job = '{"class":"c","queue":"q"}'
     before: dict[str, Seed] = {
@@ -359,7 +368,7 @@ async def test_what_has_changed_meanwhile_is_left_alone(ward: Ward, case: str) -
     assert {key: await redis.dump(key) for key in await redis.keys(f"{keys.namespace}:*")} == seen
 
 
-async def test_jobs_that_wait_run_or_are_delayed_keep_their_counts(ward: Ward) -> None:
+async def test_waiting_running_and_delayed_jobs_keep_their_counts(ward: Ward) -> None:
     queue = queue_module.Queue(ward.redis, ward.keys.namespace)
     await queue.enqueue("q", "c", [{"id": "1"}])
     await queue.enqueue_in(1000, "q", "c", [{"id": "2"}])
@@ -368,7 +377,7 @@ async def test_jobs_that_wait_run_or_are_delayed_keep_their_counts(ward: Ward) -
     assert what.startswith("counts 1 job ")
 
 
-async def test_a_namespace_with_a_pattern_s_letters_is_one_like_any_other(valkey: Valkey) -> None:
+async def test_a_namespace_may_contain_the_characters_of_a_pattern(valkey: Valkey) -> None:
     name = a_name()
     async with ward_of(valkey, f"{{{name}}}[a]*?\\") as ward, ward_of(valkey, f"{{{name}}}axx") as other:
         await ward.redis.rpush(ward.keys.queue("q"), JOB)
@@ -379,7 +388,7 @@ async def test_a_namespace_with_a_pattern_s_letters_is_one_like_any_other(valkey
         assert len(await other.found()) == 1
 
 
-async def test_settings_that_could_lose_something_are_told(ward: Ward, valkey: Valkey) -> None:
+async def test_unsafe_settings_are_reported(ward: Ward, valkey: Valkey) -> None:
     redis: Redis = ward.redis
     await redis.config_set("maxmemory-policy", "allkeys-lru")
     try:
@@ -387,4 +396,4 @@ async def test_settings_that_could_lose_something_are_told(ward: Ward, valkey: V
     finally:
         await redis.config_set("maxmemory-policy", "noeviction")
     assert finding.key == "the server's settings"
-    assert "throws away waiting work" in finding.what
+    assert "discards waiting work" in finding.what

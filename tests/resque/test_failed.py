@@ -1,4 +1,4 @@
-"""The failed list: read whoever has written it, tried again and removed by exact text, however many do it at once."""
+"""The failed list: records of all programs are read, retried and removed by their exact text, also concurrently."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ PAYLOAD = '{"class":"sendEmail","args":[1]}'
 
 @dataclass
 class Ward:
-    """A failed list of this test's own."""
+    """The test's own failed list."""
 
     redis: Any
     keys: Any
@@ -50,7 +50,7 @@ async def ward(valkey: Valkey) -> AsyncIterator[Ward]:
 
 
 def record(error: object = "no such user", payload: str = PAYLOAD, **more: Any) -> str:
-    """As Ruby writes it, the payload as it is."""
+    """A record as Ruby writes it, with this payload unchanged."""
     members = {"exception": "Refused", "error": error, "backtrace": ["a", "b"], "worker": "h:1:q", "queue": "q"} | more
     date = json.dumps(members.pop("failed_at", "2026/11/21 07:39:33 UTC"))
     return f'{{"failed_at":{date},"payload":{payload},{json.dumps(members)[1:]}'
@@ -61,10 +61,10 @@ def read(text: str | bytes, size: int | None = None) -> Any:
     return failed_module.read_failure(items_module.Item(6, "f" * 40, len(raw) if size is None else size, raw))
 
 
-# Looking
+# Reading
 
 
-async def test_the_newest_comes_first_and_a_page_stays_where_it_is_when_more_fail(ward: Ward) -> None:
+async def test_the_newest_failure_comes_first_and_pages_do_not_shift_when_more_jobs_fail(ward: Ward) -> None:
     await ward.fill(*(record(number) for number in range(1, 6)))
     first = await ward.failed.list(count=2)
     assert [(failure.number, failure.error) for failure in first] == [(5, "5"), (4, "4")]
@@ -76,7 +76,7 @@ async def test_the_newest_comes_first_and_a_page_stays_where_it_is_when_more_fai
     assert await ward.failed.count() == 6
 
 
-async def test_what_is_no_list_counts_as_empty(ward: Ward) -> None:
+async def test_a_key_that_is_not_a_list_counts_as_empty(ward: Ward) -> None:
     await ward.redis.set(ward.keys.failed, "x")
     assert await ward.failed.list() == []
     assert await ward.failed.count() == 0
@@ -101,7 +101,7 @@ async def test_what_is_no_list_counts_as_empty(ward: Ward) -> None:
         (True, None),
     ],
 )
-def test_a_date_in_any_form_is_read_and_any_other_is_unknown(written: object, moment: float | None) -> None:
+def test_a_date_in_a_known_format_is_read_and_any_other_is_unknown(written: object, moment: float | None) -> None:
     assert read(record(failed_at=written)).failed_at == moment
 
 
@@ -116,11 +116,11 @@ def test_a_date_in_any_form_is_read_and_any_other_is_unknown(written: object, mo
         ({"a": 1}, ('{"a":1}',)),
     ],
 )
-def test_a_backtrace_is_null_one_text_or_a_list(backtrace: object, lines: tuple[str, ...]) -> None:
+def test_a_backtrace_may_be_null_a_string_or_a_list(backtrace: object, lines: tuple[str, ...]) -> None:
     assert read(record(backtrace=backtrace)).backtrace == lines
 
 
-def test_what_node_and_php_write_is_read_as_well() -> None:
+def test_records_of_node_and_php_are_read() -> None:
     node = read(
         '{"worker":"h:1","queue":"q","payload":{"class":"c","queue":"q","args":[{"id":"7"}]},"exception":"TypeError",'
         '"error":"x is undefined","backtrace":null,"failed_at":"Sat Nov 21 2026 07:39:33 GMT+0000 (UTC)"}'
@@ -141,14 +141,14 @@ def test_what_node_and_php_write_is_read_as_well() -> None:
         (b"null", "not a JSON object"),
         (b"{}", "no job in the record"),
         (record(payload="null").encode(), "no job in the record"),
-        (record(payload='"x"').encode(), "no job: not a JSON object"),
-        (record(payload="{}").encode(), 'no job: no "class"'),
+        (record(payload='"x"').encode(), "valid job: not a JSON object"),
+        (record(payload="{}").encode(), 'valid job: no "class"'),
         (record(queue=None).encode(), "names no queue"),
         (record(queue="").encode(), "names no queue"),
         (record(queue=5).encode(), "names no queue"),
     ],
 )
-async def test_what_cannot_be_tried_again_says_why_and_stays(ward: Ward, text: bytes, flaw: str) -> None:
+async def test_a_record_that_cannot_be_retried_says_why_and_stays(ward: Ward, text: bytes, flaw: str) -> None:
     await ward.fill(text)
     [failure] = await ward.failed.list()
     assert flaw in failure.flaw
@@ -160,23 +160,23 @@ async def test_what_cannot_be_tried_again_says_why_and_stays(ward: Ward, text: b
     assert await ward.texts() == []
 
 
-async def test_a_record_that_ruby_has_retried_is_shown_as_such_and_is_not_retried_a_second_time(ward: Ward) -> None:
-    """Ruby leaves it in the list, with the moment of the retry."""
+async def test_a_record_that_ruby_has_retried_is_marked_and_not_retried_again(ward: Ward) -> None:
+    """Ruby keeps the record in the list and adds the time of the retry."""
     await ward.fill(record(retried_at="2026/11/21 08:00:00 UTC"), record(2))
     _, failure = await ward.failed.list()
-    assert (failure.retried, failure.flaw) == (True, "retried already, at 2026/11/21 08:00:00 UTC")
+    assert (failure.retried, failure.flaw) == (True, "already retried, at 2026/11/21 08:00:00 UTC")
     assert await ward.failed.requeue_all() == (1, 1)
-    with pytest.raises(CannotRequeue, match="retried already"):
+    with pytest.raises(CannotRequeue, match="already retried"):
         await ward.failed.requeue(failure.id, failure.number)
     assert await ward.queued() == [PAYLOAD.encode()]
     await ward.failed.remove(failure.id)
     assert await ward.texts() == []
 
 
-async def test_the_record_of_what_is_no_job_has_a_payload_and_cannot_be_retried(ward: Ward) -> None:
+async def test_the_record_of_an_invalid_job_has_a_payload_and_cannot_be_retried(ward: Ward) -> None:
     await ward.fill(
         wire.failure(
-            None, queue="q", worker="h:1:q", exception="BadJob", error="e", backtrace=[], now=1.0, raw="rubbish"
+            None, queue="q", worker="h:1:q", exception="BadJob", error="e", backtrace=[], now=1.0, raw="invalid"
         )
     )
     [failure] = await ward.failed.list()
@@ -199,18 +199,18 @@ MEMBERS = st.sampled_from(["failed_at", "payload", "exception", "error", "backtr
 
 
 @given(st.dictionaries(MEMBERS, JSON | st.builds(lambda args: {"class": "c", "args": args}, JSON)))
-def test_no_record_can_stop_the_reader(members: dict[str, Any]) -> None:
+def test_no_record_makes_the_reader_raise(members: dict[str, Any]) -> None:
     failure = read(json.dumps(members, indent=1, ensure_ascii=False).encode(errors="replace"))
     assert failure.job is None or orjson.loads(failure.job.raw) is not None
     assert failure.flaw or failure.job
 
 
 @given(st.binary(max_size=60))
-def test_no_bytes_can_stop_the_reader(text: bytes) -> None:
+def test_no_bytes_make_the_reader_raise(text: bytes) -> None:
     assert read(text).flaw
 
 
-# Trying again
+# Retrying and removing
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_no_bytes_can_stop_the_reader(text: bytes) -> None:
         '{"class":"c","args":["}",{"payload":1}],"payload":{"a":"\\""}}',
     ],
 )
-async def test_the_job_goes_back_exactly_as_it_was_to_the_queue_of_the_record(ward: Ward, payload: str) -> None:
+async def test_a_retry_puts_the_exact_job_into_the_queue_of_its_record(ward: Ward, payload: str) -> None:
     await ward.fill(f'{{"payload" : 1, "queue":"other" ,\n "payload"\t: {payload}}}', record())
     [_, failure] = await ward.failed.list()
     await ward.failed.requeue(failure.id, failure.number)
@@ -230,7 +230,7 @@ async def test_the_job_goes_back_exactly_as_it_was_to_the_queue_of_the_record(wa
     assert await ward.texts() == [record().encode()]
 
 
-async def test_two_who_click_at_the_same_time_requeue_once(ward: Ward) -> None:
+async def test_two_simultaneous_retries_requeue_a_job_once(ward: Ward) -> None:
     await ward.fill(record(1), record(2))
     [_, failure] = await ward.failed.list()
     another = failed_module.FailedList(ward.redis, ward.keys)
@@ -242,7 +242,7 @@ async def test_two_who_click_at_the_same_time_requeue_once(ward: Ward) -> None:
     assert await ward.texts() == [record(2).encode()]
 
 
-async def test_a_record_that_has_moved_is_still_the_one_that_is_meant(ward: Ward) -> None:
+async def test_a_record_is_found_after_it_has_moved(ward: Ward) -> None:
     await ward.fill(*(record(number) for number in range(1000)))
     failure = await ward.failed.numbered(701)
     await ward.redis.ltrim(ward.keys.failed, 400, -1)
@@ -253,10 +253,10 @@ async def test_a_record_that_has_moved_is_still_the_one_that_is_meant(ward: Ward
     with pytest.raises(NotThere):
         await ward.failed.remove(failure.id, failure.number)
     last = await ward.failed.numbered(599)
-    assert (await ward.failed.find(last.id, near=1)).number == 599, "wherever it was thought to be"
+    assert (await ward.failed.find(last.id, near=1)).number == 599, "also with a wrong number"
 
 
-async def test_of_two_equal_records_one_is_taken(ward: Ward) -> None:
+async def test_one_of_two_equal_records_is_requeued(ward: Ward) -> None:
     await ward.fill(record(), record(), record(3))
     failure = await ward.failed.numbered(1)
     await ward.failed.requeue(failure.id, 1)
@@ -265,7 +265,7 @@ async def test_of_two_equal_records_one_is_taken(ward: Ward) -> None:
     assert await ward.texts() == [record(3).encode()]
 
 
-async def test_all_at_once_by_two_people_loses_nothing_and_doubles_nothing(ward: Ward) -> None:
+async def test_two_simultaneous_retries_of_all_neither_lose_nor_duplicate_a_job(ward: Ward) -> None:
     unfit = [record(payload="null", error=number) for number in range(3)]
     payloads = [f'{{"class":"c","args":[{number}]}}' for number in range(250)]
     texts = [record(payload=payload) for payload in payloads]
@@ -278,17 +278,17 @@ async def test_all_at_once_by_two_people_loses_nothing_and_doubles_nothing(ward:
     assert await ward.failed.requeue_all() == (0, 4)
 
 
-async def test_a_queue_that_is_no_list_takes_nothing_and_loses_nothing(ward: Ward) -> None:
+async def test_a_job_stays_in_the_failed_list_if_its_queue_is_not_a_list(ward: Ward) -> None:
     await ward.redis.set(ward.keys.queue("q"), "x")
     await ward.fill(record())
     [failure] = await ward.failed.list()
-    with pytest.raises(CannotRequeue, match="is no list"):
+    with pytest.raises(CannotRequeue, match="is not a list"):
         await ward.failed.requeue(failure.id)
     assert await ward.failed.requeue_all() == (0, 1)
     assert await ward.texts() == [record().encode()]
 
 
-async def test_a_record_too_large_to_be_shown_can_be_tried_again(ward: Ward) -> None:
+async def test_a_record_that_is_too_large_to_show_can_be_retried(ward: Ward) -> None:
     payload = json.dumps({"class": "c", "args": ["x" * 200_000]})
     await ward.fill(record(payload=payload), record(payload=payload.replace("x", "y")))
     [_, failure] = await ward.failed.list()
@@ -299,7 +299,7 @@ async def test_a_record_too_large_to_be_shown_can_be_tried_again(ward: Ward) -> 
     assert await ward.queued() == [payload.encode(), payload.replace("x", "y").encode()]
 
 
-async def test_remove_all_says_how_many_that_were(ward: Ward) -> None:
+async def test_remove_all_returns_how_many_were_removed(ward: Ward) -> None:
     await ward.fill(record(1), b"\xff")
     assert await ward.failed.remove_all() == 2
     assert await ward.failed.remove_all() == 0

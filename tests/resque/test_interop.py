@@ -1,4 +1,4 @@
-"""Strategy 5 beside the real node-resque, on one Redis: either may enqueue, work, lead, and clean up after the other.
+"""Strategy 5 together with the real node-resque on one Redis: each side may enqueue, work, lead, and clean up.
 
 Skipped where there is no node, or node-resque cannot be fetched from npm.
 """
@@ -21,11 +21,11 @@ from common.mail.emails import email_from_members
 from common.mail.mailer import Mailer
 from common.processes.chapter import chapter_module
 from common.settings import Settings
-from resque import observe, wire
+from resque import dates, wire
 from resque.failed import FailedList
 from tests.support.node_peer import NodeError, NodeResque, running_node_resque, why_not
-from tests.support.programs import LIMIT, Inbox, Program, Valkey, a_name
-from tests.support.resque import Resque, until
+from tests.support.programs import LIMIT, Inbox, Program, Valkey, a_name, until
+from tests.support.resque import Resque
 from tests.support.resque_worker import Jobs
 
 email_jobs: Any = chapter_module("5_remote_queue.jobs")
@@ -42,7 +42,7 @@ def peer(valkey: Valkey) -> Iterator[NodeResque]:
 
 
 class Shared(Resque):
-    """A namespace that both sides work in."""
+    """A namespace that both sides use."""
 
     peer: NodeResque
 
@@ -60,12 +60,12 @@ class Shared(Resque):
         return self.working(definitions=Jobs(self.connections.commands, self.namespace).definitions, **options)
 
     def texts(self, name: str) -> list[str]:
-        """What is in `failed`, `notes` or `queue:q`, as it is."""
+        """The elements of `failed`, `notes` or `queue:q`."""
         found: list[str] = self.client.lrange(self.keys.key(name), 0, -1)
         return found
 
     def notes(self) -> list[tuple[str, list[Any]]]:
-        """Who has done what."""
+        """Which side ran which job."""
         return [(note["by"], note["args"]) for note in map(json.loads, self.texts("notes"))]
 
 
@@ -76,12 +76,12 @@ async def shared(valkey: Valkey, peer: NodeResque) -> AsyncIterator[Shared]:
         shared.peer = peer
         yield shared
         await shared.node("peer", "endAll")
-        assert await shared.node("peer", "errors") == [], "node-resque found fault with something"
+        assert await shared.node("peer", "errors") == [], "node-resque reported an error"
 
 
 @contextmanager
 def a_worker(shared: Shared, lease_seconds: float) -> Iterator[Program]:
-    """A worker of ours in a process of its own."""
+    """One of our workers in its own process."""
     command = [
         sys.executable,
         "-m",
@@ -129,7 +129,7 @@ async def test_an_email_that_our_server_enqueues_reaches_node_s_worker(shared: S
     assert shared.notes() == [("node", [email])]
 
 
-async def test_jobs_go_both_ways_as_they_are(shared: Shared) -> None:
+async def test_jobs_go_both_ways_unchanged(shared: Shared) -> None:
     args: list[Any] = [{"id": "1", "10": 1, "9": 2, "text": NASTY}, [], {}, None, True, 0.1, 1e21, -5, "x"]
     await shared.queue.enqueue("q", "note", args)
     await shared.node_worker()
@@ -154,7 +154,7 @@ async def test_node_deletes_our_jobs_and_our_delayed_jobs_by_their_value(shared:
     assert await shared.queue.delayed() == []
 
 
-async def test_we_cancel_what_node_has_enqueued_and_planned(shared: Shared) -> None:
+async def test_we_cancel_jobs_that_node_has_enqueued_or_delayed(shared: Shared) -> None:
     moment = int(time.time()) + 1000
     await shared.node("queue", "enqueue", "q", "note", [{"id": "a"}])
     await shared.node("queue", "enqueueAt", moment * 1000, "q", "note", [{"id": "b"}])
@@ -166,7 +166,7 @@ async def test_we_cancel_what_node_has_enqueued_and_planned(shared: Shared) -> N
     assert await shared.node("queue", "scheduledAt", "q", "note", [{"id": "b"}]) == []
 
 
-async def test_two_multi_workers_of_one_language_each_do_each_job_once(shared: Shared) -> None:
+async def test_two_multi_workers_of_each_language_run_each_job_once(shared: Shared) -> None:
     numbers = list(range(600))
     for number in numbers[::2]:
         await shared.queue.enqueue("q", "nap", [number])
@@ -179,7 +179,7 @@ async def test_two_multi_workers_of_one_language_each_do_each_job_once(shared: S
     await shared.node("multiWorker", "end")
     notes = shared.notes()
     assert sorted(args[0] for _, args in notes) == numbers
-    assert {by for by, _ in notes} == {"node", "python"}, "both had their share"
+    assert {by for by, _ in notes} == {"node", "python"}, "both ran some of the jobs"
     assert int(shared.client.get(shared.keys.processed())) == len(numbers)
     assert (
         shared.client.exists(shared.keys.queue("q"), shared.keys.failed, shared.keys.workers, shared.keys.leases) == 0
@@ -190,14 +190,14 @@ async def test_two_multi_workers_of_one_language_each_do_each_job_once(shared: S
 
 
 @pytest.mark.parametrize("leader", ["node", "ours"])
-async def test_delayed_jobs_go_both_ways_whoever_leads(shared: Shared, leader: str) -> None:
-    housekeeping, moment = shared.housekeeping(), int(time.time()) + 3  # so far off that all of it is still planned
+async def test_delayed_jobs_go_both_ways_whichever_program_leads(shared: Shared, leader: str) -> None:
+    housekeeping, moment = shared.housekeeping(), int(time.time()) + 3  # late enough that all jobs are still delayed
     await shared.queue.enqueue_at(moment, "q", "note", ["ours"])
     await shared.queue.enqueue_at(moment, "q", "note", ["ours"])
     with pytest.raises(NodeError, match="already enqueued at this time"):
         await shared.node("queue", "enqueueAt", moment * 1000, "q", "note", ["ours"])
     await shared.node("queue", "enqueueAt", moment * 1000, "q", "note", ["node's", {"b": 1, "a": []}])
-    planned = shared.texts(f"delayed:{moment}")
+    delayed = shared.texts(f"delayed:{moment}")
     options = {"name": "node:1", "timeout": 10}
     if leader == "ours":
         await housekeeping.promote()
@@ -212,12 +212,12 @@ async def test_delayed_jobs_go_both_ways_whoever_leads(shared: Shared, leader: s
         return len(shared.texts("queue:q")) == 3
 
     await until(promoted, "the second has come")
-    assert shared.texts("queue:q") == planned
+    assert shared.texts("queue:q") == delayed
     assert shared.client.keys(f"{shared.namespace}:timestamps:*") == []
     assert shared.client.exists(shared.keys.delayed(moment), shared.keys.schedule) == 0
 
 
-async def test_a_leader_that_ends_makes_way_for_the_other(shared: Shared) -> None:
+async def test_a_leader_that_stops_hands_over_to_the_other(shared: Shared) -> None:
     housekeeping, options = shared.housekeeping(), {"name": "node:1", "timeout": 10}
     await shared.node("scheduler", "poll", **options)
     await housekeeping.promote()
@@ -233,8 +233,8 @@ async def test_a_leader_that_ends_makes_way_for_the_other(shared: Shared) -> Non
 
 
 @pytest.mark.parametrize("leader", ["node", "ours"])
-async def test_a_job_in_ruby_s_format_is_tried_again_as_often_as_any_other(shared: Shared, leader: str) -> None:
-    """Ruby leaves out the queue, but a delayed job without one would be lost."""
+async def test_a_job_in_ruby_s_format_has_as_many_attempts_as_any_other(shared: Shared, leader: str) -> None:
+    """Ruby omits the queue, but a delayed job without one would be lost."""
     shared.client.sadd(shared.keys.queues, "q")
     shared.client.rpush(shared.keys.queue("q"), '{"class":"flaky","args":[12345678901234567,1.0,[]]}')
 
@@ -245,12 +245,12 @@ async def test_a_job_in_ruby_s_format_is_tried_again_as_often_as_any_other(share
 
     await given_up()
     async with shared.our_worker():
-        await until(given_up, "it is given up")
-    # Node's scheduler rounds the numbers, so it makes another job of this one, and its attempts begin again once.
+        await until(given_up, "it is in the failed list")
+    # Node's scheduler rounds the numbers, which makes it a different job, so its attempts start again once.
     assert shared.notes() == [("python", ["flaky"])] * (3 if leader == "node" else 2)
     [failed] = shared.texts("failed")
     payload = '{"class":"flaky","args":[12345678901234567,1.0,[]],"queue":"q"}'
-    assert (payload in failed) == (leader == "ours"), "Node's scheduler rounds, ours moves it as it is"
+    assert (payload in failed) == (leader == "ours"), "Node's scheduler rounds numbers, ours does not"
     if leader == "ours":
         assert shared.client.exists(shared.keys.attempts) == 0
 
@@ -262,7 +262,7 @@ def failed_list_of(shared: Shared) -> Any:
     return FailedList(shared.connections.commands, shared.keys)
 
 
-async def test_what_failed_with_us_is_read_removed_and_retried_by_node(shared: Shared) -> None:
+async def test_node_reads_removes_and_retries_our_failed_jobs(shared: Shared) -> None:
     async with shared.our_worker():
         for number in range(2):
             await shared.queue.enqueue("q", "fail", [f"{number}: {NASTY}"])
@@ -277,7 +277,7 @@ async def test_what_failed_with_us_is_read_removed_and_retried_by_node(shared: S
     assert job.args == [f"1: {NASTY}"]
 
 
-async def test_what_failed_with_node_is_read_and_retried_by_us(shared: Shared) -> None:
+async def test_we_read_and_retry_the_failed_jobs_of_node(shared: Shared) -> None:
     failed_list = failed_list_of(shared)
     await shared.node_worker()
     await shared.node("queue", "enqueue", "q", "fail", [NASTY])
@@ -291,7 +291,7 @@ async def test_what_failed_with_node_is_read_and_retried_by_us(shared: Shared) -
     assert shared.texts("queue:q") == [failure.job.raw]
 
 
-async def test_what_our_reaper_and_our_cleaner_file_can_be_removed_by_node(shared: Shared) -> None:
+async def test_node_removes_the_records_that_our_reaper_and_cleaner_write(shared: Shared) -> None:
     keys = shared.keys
     raw = wire.make_job("a/b", "note", [{"text": NASTY, "id": "1"}]).raw
     for member in (keys.leases, keys.workers):
@@ -308,10 +308,10 @@ async def test_what_our_reaper_and_our_cleaner_file_can_be_removed_by_node(share
         '{"queue":"a\\/b","worker":"node:2+1","payload":{"queue":"a\\/b","args":{},"class":"note"},"run_at":"x"}',
     )
     housekeeping = shared.housekeeping(crash_limit=1, stuck_seconds=1)
-    assert (await housekeeping.reap(), await housekeeping.clean_foreign()) == (1, 1)
+    assert (await housekeeping.reap(), await housekeeping.clean_other_programs()) == (1, 1)
     lost, stuck = await shared.node("queue", "failed", 0, -1)
     assert (lost["exception"], lost["queue"], lost["worker"]) == ("WorkerLost", "a/b", "dead:1+1:a/b")
-    assert stuck["payload"]["args"] == [], "an empty list, of which Node's script had made an object"
+    assert stuck["payload"]["args"] == [], "an empty list, which Node's script had turned into an object"
     assert await shared.node("queue", "removeFailed", lost) == 1
     await shared.node("queue", "retryStuckJobs")
     assert shared.texts("failed") == []
@@ -321,7 +321,7 @@ async def test_what_our_reaper_and_our_cleaner_file_can_be_removed_by_node(share
 # Workers
 
 
-async def test_each_side_sees_the_workers_of_the_other_and_what_they_do(shared: Shared) -> None:
+async def test_each_side_sees_the_workers_and_jobs_of_the_other(shared: Shared) -> None:
     await shared.node_worker()
     await shared.node("queue", "enqueue", "q", "hold", [])
     await until(shared.notes, "node works")
@@ -332,7 +332,7 @@ async def test_each_side_sees_the_workers_of_the_other_and_what_they_do(shared: 
         assert await shared.node("queue", "workers") == {name: "q", "node:1+1": "q"}
         working_on = await shared.node("queue", "allWorkingOn")
         assert working_on[name]["payload"] == {"class": "hold", "queue": "q", "args": [{"id": "7"}]}
-        assert abs((observe.moment_of(working_on[name]["run_at"]) or 0) - time.time()) < LIMIT
+        assert abs((dates.moment_of(working_on[name]["run_at"]) or 0) - time.time()) < LIMIT
         ours: Any
         theirs: Any
         ours, theirs = sorted(await shared.observer.workers(), key=lambda state: not state.ours)
@@ -341,7 +341,7 @@ async def test_each_side_sees_the_workers_of_the_other_and_what_they_do(shared: 
         for state in (ours, theirs):
             assert state.alive
             assert 0 <= state.working_seconds < LIMIT
-            assert abs((observe.moment_of(state.started) or 0) - time.time()) < LIMIT
+            assert abs((dates.moment_of(state.started) or 0) - time.time()) < LIMIT
         assert await shared.observer.in_flight() == 2
         shared.client.set(shared.keys.key("release"), "1")
         await until(lambda: shared.events("Succeeded"), "ours is done")
@@ -350,7 +350,7 @@ async def test_each_side_sees_the_workers_of_the_other_and_what_they_do(shared: 
     assert shared.client.hgetall(shared.keys.heartbeats) == {}
 
 
-async def test_what_a_killed_worker_of_ours_held_is_back_as_it_was(shared: Shared) -> None:
+async def test_the_job_of_our_killed_worker_is_put_back_unchanged(shared: Shared) -> None:
     raws = [
         '{"class":"hold","args":[]}',
         '{"class":"hold","args":[12345678901234567]}',
@@ -372,7 +372,7 @@ async def test_what_a_killed_worker_of_ours_held_is_back_as_it_was(shared: Share
     assert cleaned.outcome == "its job is back in q"
 
 
-async def test_a_worker_of_ours_that_node_cleaned_while_it_was_stopped_wakes_and_settles_nothing(
+async def test_our_suspended_worker_settles_nothing_after_node_has_cleaned_it(
     shared: Shared,
 ) -> None:
     options = {"name": "node:1", "timeout": 10, "stuckWorkerTimeout": 400}  # in whole seconds: at once
@@ -386,7 +386,7 @@ async def test_a_worker_of_ours_that_node_cleaned_while_it_was_stopped_wakes_and
             await shared.node("scheduler", "poll")
             return not await shared.node("queue", "workers")
 
-        def nobody_is_missing() -> bool:
+        def no_worker_is_missing() -> bool:
             alive: list[str] = shared.client.zrange(shared.keys.leases, 0, -1)
             return bool(set(alive) == shared.client.smembers(shared.keys.workers))
 
@@ -396,25 +396,25 @@ async def test_a_worker_of_ours_that_node_cleaned_while_it_was_stopped_wakes_and
         def processed() -> int:
             return int(shared.client.get(shared.keys.processed()) or 0)
 
-        await until(cleaned, "node takes it for dead")
+        await until(cleaned, "Node has removed it as dead")
         [failed] = await shared.node("queue", "failed", 0, -1)
         assert failed["payload"] == {"class": "hold", "queue": "q", "args": [{"id": "7"}]}
         for number in range(6):
             await shared.queue.enqueue("q", "note", [number])
         shared.client.set(shared.keys.key("release"), "1")
         program.process.send_signal(signal.SIGCONT)
-        await until(lambda: noted() == [[number] for number in range(6)], "it goes on, as somebody else")
-        await until(nobody_is_missing, "what it was before is forgotten")
+        await until(lambda: noted() == [[number] for number in range(6)], "it works again, under a new name")
+        await until(no_worker_is_missing, "what it was before is forgotten")
         await until(lambda: processed() == 6, "all six are acknowledged")
         assert noted() == [[number] for number in range(6)]
         assert await shared.node("queue", "failed", 0, -1) == [failed], "filed once, by node"
         assert await shared.node("queue", "retryAndRemoveFailed", failed)
-        await until(lambda: processed() == 7, "it is done once more, when asked for")
+        await until(lambda: processed() == 7, "the retried job has run")
     assert shared.texts("queue:q") == shared.texts("failed") == []
 
 
 @pytest.mark.parametrize("leader", ["node", "ours"])
-async def test_a_killed_worker_of_node_is_cleaned_once_by_whoever_leads(
+async def test_a_killed_worker_of_node_is_cleaned_once_whichever_program_leads(
     shared: Shared, valkey: Valkey, leader: str
 ) -> None:
     housekeeping = shared.housekeeping(stuck_seconds=0.5)
@@ -429,14 +429,14 @@ async def test_a_killed_worker_of_node_is_cleaned_once_by_whoever_leads(
 
     async def cleaned() -> bool:
         await housekeeping.promote()
-        by_us = await housekeeping.clean_foreign()
+        by_us = await housekeeping.clean_other_programs()
         assert not by_us or leader == "ours"
         await shared.node("scheduler", "poll", **options)
         return bool(shared.texts("failed"))
 
-    await until(cleaned, "it is taken for dead")
+    await until(cleaned, "it was removed as dead")
     await cleaned()
-    assert await housekeeping.clean_foreign() == 0
+    assert await housekeeping.clean_other_programs() == 0
     [failed] = await shared.node("queue", "failed", 0, -1)
     assert (failed["queue"], failed["payload"]["class"]) == ("q", "hold")
     assert failed["payload"]["args"] == ({} if leader == "node" else []), (
@@ -453,7 +453,7 @@ async def test_a_killed_worker_of_node_is_cleaned_once_by_whoever_leads(
     assert left == ([f"{shared.namespace}:worker:doomed:1:q"] if leader == "node" else [])
 
 
-async def test_node_sees_who_leads_and_what_was_done(shared: Shared) -> None:
+async def test_node_sees_the_leader_and_the_statistics(shared: Shared) -> None:
     async with shared.our_worker():
         await shared.queue.enqueue("q", "note", [])
         await shared.queue.enqueue("q", "fail", ["no"])
@@ -461,4 +461,4 @@ async def test_node_sees_who_leads_and_what_was_done(shared: Shared) -> None:
         assert await shared.node("queue", "leader") == "six-ways"
         stats = await shared.node("queue", "stats")
     assert (stats["processed"], stats["failed"]) == ("2", "1"), "in all, as Ruby counts"
-    assert await shared.node("queue", "leader") is None, "the last of ours has given the lock back"
+    assert await shared.node("queue", "leader") is None, "our last worker has released the lock"

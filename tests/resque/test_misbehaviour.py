@@ -1,4 +1,4 @@
-"""Whatever the code of a job does, its own attempt fails, and nothing else."""
+"""Misbehaving job code fails only its own attempt."""
 
 import asyncio
 import os
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import resque
-from tests.support.programs import Valkey
-from tests.support.resque import Definition, Resque, a_resque, until
+from tests.support.programs import Valkey, until
+from tests.support.resque import Definition, Resque, a_resque
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def r(valkey: Valkey) -> AsyncIterator[Resque]:
 
 
 class TwoArguments(Exception):
-    """pickle writes it, and cannot read it."""
+    """pickle can write it but not read it."""
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(f"{one} {two}")
@@ -119,7 +119,7 @@ def note(number: int) -> int:
 
 
 @pytest.mark.parametrize("where", ["loop", "thread", "process"])
-async def test_whatever_a_job_raises_fails_that_job_alone(r: Resque, where: str) -> None:
+async def test_an_error_of_a_job_fails_only_that_job(r: Resque, where: str) -> None:
     definitions = {"note": Definition(note, in_process=where == "process", attempts=1)}
     for perform in RAISES:
         function = on_the_loop(perform) if where == "loop" else perform
@@ -191,7 +191,7 @@ def sleeps(seconds: float) -> float:
     return seconds
 
 
-async def test_a_process_that_dies_fails_the_attempt_of_its_own_job_only(r: Resque) -> None:
+async def test_a_process_that_dies_fails_only_the_attempt_of_its_own_job(r: Resque) -> None:
     names = (dies, is_killed, never_ends, gives_a_lambda, forks, sleeps)
     definitions = {f.__name__: Definition(f, attempts=1, in_process=True) for f in names}
     definitions["never_ends"] = Definition(never_ends, attempts=1, in_process=True, time_limit=1.0)
@@ -220,7 +220,7 @@ async def test_the_time_limit_begins_with_the_attempt(r: Resque, in_process: boo
     assert r.failed() == []
 
 
-async def test_a_thread_that_outlives_its_limit_takes_no_other_s_place(r: Resque) -> None:
+async def test_a_thread_that_exceeds_its_limit_does_not_block_other_jobs(r: Resque) -> None:
     import threading
 
     release = threading.Event()
@@ -235,14 +235,14 @@ async def test_a_thread_that_outlives_its_limit_takes_no_other_s_place(r: Resque
         async with r.working(definitions=definitions, scaling=resque.Scaling(4, 4)) as worker:
             await until(lambda: r.events("Succeeded"))
             assert len(r.failed()) >= 17
-            assert worker.left_behind >= 17
+            assert worker.overrun_threads >= 17
             release.set()
-            await until(lambda: worker.left_behind == 0)
+            await until(lambda: worker.overrun_threads == 0)
     finally:
         release.set()
 
 
-async def test_a_job_that_swallows_its_cancellation_does_not_keep_the_worker_from_stopping(r: Resque) -> None:
+async def test_a_job_that_swallows_its_cancellation_does_not_prevent_the_worker_from_stopping(r: Resque) -> None:
     gate = asyncio.Event()
 
     async def swallows() -> None:
@@ -259,7 +259,7 @@ async def test_a_job_that_swallows_its_cancellation_does_not_keep_the_worker_fro
     gate.set()
 
 
-async def test_a_job_that_swallows_its_cancellation_has_failed_at_its_limit(r: Resque) -> None:
+async def test_a_job_that_swallows_its_cancellation_fails_at_its_limit(r: Resque) -> None:
     gate = asyncio.Event()
 
     async def swallows() -> None:

@@ -1,4 +1,4 @@
-"""Strategy 5 beside Ruby: the bytes and the class names are those of resque. Skipped where there is no `ruby`."""
+"""Strategy 5 together with Ruby, in the format and with the class names of resque. Skipped without `ruby`."""
 
 import json
 import shutil
@@ -17,12 +17,12 @@ from common.processes.chapter import chapter_module
 from common.settings import Settings
 from resque import failed as failed_module
 from resque import observe
-from tests.support.programs import ROOT, Inbox, Valkey, a_name
-from tests.support.resque import Resque, a_resque, until
+from tests.support.programs import ROOT, Inbox, Valkey, a_name, until
+from tests.support.resque import Resque, a_resque
 
 email_jobs: Any = chapter_module("5_remote_queue.jobs")
 
-pytestmark = pytest.mark.skipif(shutil.which("ruby") is None, reason="there is no ruby")
+pytestmark = pytest.mark.skipif(shutil.which("ruby") is None, reason="ruby is not installed")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ async def r(own_valkey: Valkey) -> AsyncIterator[Resque]:
 
 @pytest.fixture
 def own_valkey(valkey: Valkey) -> Iterator[Valkey]:
-    """Ruby's program knows no other namespace than the default one."""
+    """Ruby's program uses only the default namespace."""
     valkey.client.flushdb()
     yield valkey
     valkey.client.flushdb()
@@ -65,7 +65,7 @@ async def test_an_email_that_ruby_enqueues_is_sent_by_our_worker(r: Resque, inbo
     assert (message["message_id"], message["subject"]) == (email["id"], email["subject"])
 
 
-async def test_with_the_class_of_ruby_a_ruby_worker_runs_our_jobs(r: Resque) -> None:
+async def test_a_ruby_worker_runs_our_jobs_if_they_have_ruby_s_class(r: Resque) -> None:
     email = an_email()
     server = email_jobs.Jobs(r.connections.commands, "SendEmail")
     server.queue = r.queue
@@ -73,8 +73,8 @@ async def test_with_the_class_of_ruby_a_ruby_worker_runs_our_jobs(r: Resque) -> 
     assert ruby(r, "work") == f"to {email['to']}: Grüße\n"
 
 
-async def test_ruby_retries_all_and_we_send_none_of_it_a_second_time(r: Resque) -> None:
-    r.get("RPUSH", r.keys.queue("emailQueue"), "rubbish")
+async def test_ruby_retries_all_and_we_send_no_email_twice(r: Resque) -> None:
+    r.get("RPUSH", r.keys.queue("emailQueue"), "invalid")
     job = '{"class":"nosuch","queue":"emailQueue","args":["x"]}'
     r.get("RPUSH", r.keys.queue("emailQueue"), job)
     async with r.working(queues=["emailQueue"], definitions={}):
@@ -93,15 +93,15 @@ async def test_ruby_retries_all_and_we_send_none_of_it_a_second_time(r: Resque) 
     assert await failed.count() == 0
 
 
-async def test_a_dead_worker_of_ruby_is_removed_and_its_job_has_failed(r: Resque) -> None:
+async def test_a_dead_worker_of_ruby_is_removed_and_its_job_fails(r: Resque) -> None:
     dead, alive, job = "ruby:1:q", "ruby:2:q", '{"class":"note","args":[1]}'
     now = datetime.now(UTC)
     for worker, beat in ((dead, now - timedelta(hours=2)), (alive, now)):
         r.get("SADD", r.keys.workers, worker)
         r.get("HSET", r.keys.heartbeats, worker, beat.strftime("%Y-%m-%dT%H:%M:%S+00:00"))
         r.get("SET", r.keys.worker(worker), f'{{"queue":"q","run_at":"2026-11-21T07:39:33Z","payload":{job}}}')
-    assert await r.housekeeping().clean_foreign() == 1
-    assert await r.housekeeping().clean_foreign() == 0
+    assert await r.housekeeping().clean_other_programs() == 1
+    assert await r.housekeeping().clean_other_programs() == 0
     assert r.get("SMEMBERS", r.keys.workers) == {alive}
     assert r.get("HKEYS", r.keys.heartbeats) == [alive]
     assert await r.observer.in_flight() == 1

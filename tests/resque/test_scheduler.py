@@ -1,4 +1,4 @@
-"""Cron and leadership: what is due is enqueued once, by whoever leads."""
+"""Cron and leadership: each due job is enqueued once, by the leader."""
 
 import asyncio
 import json
@@ -19,9 +19,9 @@ from redis.asyncio import Redis
 
 import resque
 from asynckit.redis_client import redis_client
+from resque import cron as cron_module
 from resque import events, housekeeping, observe, scripts
 from resque import keys as keys_module
-from resque import schedules as schedules_module
 from resque.doctor import Doctor
 from tests.support.programs import Program, Valkey, a_name, wait_until
 
@@ -31,7 +31,7 @@ DAY = 86400
 
 
 class Clockwork:
-    """Several schedulers on one Redis, in a namespace of their own."""
+    """Several schedulers on one Redis, in the test's own namespace."""
 
     def __init__(self, redis: Redis, valkey: Valkey, *own: Any) -> None:
         self.redis = redis
@@ -50,15 +50,15 @@ class Clockwork:
         assert self.housekeeping.leader == "six-ways"
 
     def put(self, name: str, **members: Any) -> None:
-        """As resque-scheduler does it."""
+        """Store a schedule as resque-scheduler does."""
         self.client.hset(self.keys.cron_schedules, name, json.dumps(members))
 
     def mark(self, name: str) -> int:
-        """The second for which it was enqueued last."""
+        """The last second for which it was enqueued."""
         return int(self.client.hget(self.keys.cron, name).split()[0])
 
     def set_back(self, name: str, seconds: int) -> None:
-        """As if so much time had passed."""
+        """Change the mark as if `seconds` had passed."""
         second, kind = self.client.hget(self.keys.cron, name).split()
         self.client.hset(self.keys.cron, name, f"{int(second) - seconds} {kind}")
         self.client.hdel(self.keys.last_enqueued, name)
@@ -76,7 +76,7 @@ async def clockwork(valkey: Valkey) -> AsyncIterator[Clockwork]:
         yield clockwork
 
 
-async def test_what_is_due_is_enqueued_in_resque_s_format(clockwork: Clockwork) -> None:
+async def test_a_due_schedule_enqueues_a_job_in_resque_s_format(clockwork: Clockwork) -> None:
     clockwork.put("hello", cron="0 0 1 * *", queue="q", args=["Alice", 1], **{"class": "greet"})
     await clockwork.schedules.fire()
     assert clockwork.jobs() == [], "a schedule that is new does not look back"
@@ -91,7 +91,7 @@ async def test_what_is_due_is_enqueued_in_resque_s_format(clockwork: Clockwork) 
     assert await clockwork.schedules.fire() == 0
 
 
-async def test_however_many_schedulers_look_each_second_is_enqueued_once(clockwork: Clockwork) -> None:
+async def test_each_second_is_enqueued_once_however_many_schedulers_run(clockwork: Clockwork) -> None:
     clockwork.put("tick", every="1m", queue="q", **{"class": "tick"})
     await clockwork.schedules.fire()
     many = [clockwork.another() for _ in range(20)]
@@ -101,7 +101,7 @@ async def test_however_many_schedulers_look_each_second_is_enqueued_once(clockwo
         assert len(clockwork.jobs()) == round_
 
 
-async def test_each_firing_is_a_job_of_its_own(clockwork: Clockwork) -> None:
+async def test_each_firing_is_a_separate_job(clockwork: Clockwork) -> None:
     clockwork.put("tick", every="1m", queue="q", args=[{"to": "x"}], **{"class": "tick"})
     await clockwork.schedules.fire()
     for _ in range(2):
@@ -112,7 +112,7 @@ async def test_each_firing_is_a_job_of_its_own(clockwork: Clockwork) -> None:
 
 
 @pytest.mark.parametrize("when", [{"cron": "0 0 1 * *"}, {"every": "30d"}])
-async def test_what_was_missed_is_made_good_once(clockwork: Clockwork, when: dict[str, str]) -> None:
+async def test_missed_times_are_fired_once(clockwork: Clockwork, when: dict[str, str]) -> None:
     clockwork.put("tick", queue="q", **when, **{"class": "tick"})
     await clockwork.schedules.fire()
     began = clockwork.mark("tick")
@@ -123,7 +123,7 @@ async def test_what_was_missed_is_made_good_once(clockwork: Clockwork, when: dic
     assert len(clockwork.jobs()) == 1
 
 
-async def test_a_schedule_that_is_changed_or_comes_back_is_new(clockwork: Clockwork) -> None:
+async def test_a_schedule_that_is_changed_or_added_again_is_new(clockwork: Clockwork) -> None:
     clockwork.put("tick", every="1m", queue="q", **{"class": "tick"})
     await clockwork.schedules.fire()
     clockwork.set_back("tick", DAY)
@@ -138,7 +138,7 @@ async def test_a_schedule_that_is_changed_or_comes_back_is_new(clockwork: Clockw
     assert clockwork.jobs() == []
 
 
-async def test_what_is_in_redis_wins_over_the_code(clockwork: Clockwork) -> None:
+async def test_a_schedule_in_redis_replaces_one_in_code(clockwork: Clockwork) -> None:
     own = resque.Schedule("tick", "q", "from code", every="1m"), resque.Schedule("tock", "q", "tock", every="1m")
     schedules = clockwork.another(*own)
     clockwork.put("tick", every="1m", queue="q", **{"class": "from Redis"})
@@ -149,27 +149,27 @@ async def test_what_is_in_redis_wins_over_the_code(clockwork: Clockwork) -> None
     assert [job["class"] for job in clockwork.jobs()] == ["from Redis", "tock"]
 
 
-async def test_schedules_are_added_as_resque_scheduler_keeps_them_and_removed(clockwork: Clockwork) -> None:
+async def test_schedules_are_added_in_resque_scheduler_s_format_and_removed(clockwork: Clockwork) -> None:
     schedule = resque.Schedule("näh/e", "q", "DoIt", [{"to": "x"}, 1.0], cron="0 0 * * *", description="d")
     await clockwork.schedules.add(schedule)
     text = '{"cron":"0 0 * * *","class":"DoIt","queue":"q","args":[{"to":"x"},1],"description":"d"}'
     assert clockwork.client.hgetall(clockwork.keys.cron_schedules) == {"näh/e": text}
     assert clockwork.client.smembers(clockwork.keys.schedules_changed) == {"näh/e"}
-    assert await clockwork.schedules.all() == {"näh/e": schedules_module.read_schedule("näh/e", text)}
+    assert await clockwork.schedules.all() == {"näh/e": cron_module.read_schedule("näh/e", text)}
     await clockwork.schedules.fire()
     assert await clockwork.schedules.remove("näh/e")
     assert clockwork.client.exists(clockwork.keys.cron_schedules, clockwork.keys.cron) == 0
     assert not await clockwork.schedules.remove("näh/e")
 
 
-def test_what_resque_scheduler_allows_and_we_support() -> None:
-    read: Any = schedules_module.read_schedule
+def test_the_supported_formats_of_resque_scheduler_are_read() -> None:
+    read: Any = cron_module.read_schedule
     schedule = read(
         "DoIt", '{"cron":"*/15 8-18 * * mon-fri","queue":"q","args":{"a":1},"persist":true,"parameters":{}}'
     )
     assert (schedule.job, schedule.args, schedule.when.fields) == ("DoIt", [{"a": 1}], "*/15 8-18 * * mon-fri")
-    assert read("x", '{"every":"1h30m","queue":"q","args":null}').when == schedules_module.Every(5400, 5400)
-    assert read("x", '{"every":["1w",{"first_in":"5m"}],"queue":"q"}').when == schedules_module.Every(604800, 300)
+    assert read("x", '{"every":"1h30m","queue":"q","args":null}').when == cron_module.Every(5400, 5400)
+    assert read("x", '{"every":["1w",{"first_in":"5m"}],"queue":"q"}').when == cron_module.Every(604800, 300)
     for text, seconds in {"15m": 900, "15mins": 900, "2 hours": 7200, "1 month": 2592000, "1M": 2592000}.items():
         assert read("x", json.dumps({"every": text, "queue": "q"})).when.seconds == seconds
     assert read("x", '{"cron":"@daily","queue":"q","custom_job_class":"Resque::Job"}').when.fields == "0 0 * * *"
@@ -186,23 +186,23 @@ def test_what_resque_scheduler_allows_and_we_support() -> None:
         ('{"cron":"0 0 * * *","queue":"q","rails_env":"production"}', "has rails_env, which is not supported"),
         ('{"cron":"0 0 * * *","queue":"q","custom_job_class":"X"}', "has custom_job_class, which is not supported"),
         ('{"cron":"0 0 * * *","class":"X"}', "names no queue"),
-        ('{"cron":"0 0 * * *","queue":7}', "queue is not a text"),
+        ('{"cron":"0 0 * * *","queue":7}', "queue is not a string"),
         ('{"cron":"0 0 * * *","every":"1h","queue":"q"}', "needs either cron or every"),
         ('{"queue":"q"}', "needs either cron or every"),
         ('{"cron":"every day at noon","queue":"q"}', "cron 'every day at noon'"),
         ('{"cron":"61 * * * *","queue":"q"}', "Bad minute"),
         ('{"cron":"0 0 30 2 *","queue":"q"}', "Bad day-of-month"),
-        ('{"cron":"0 0 */20 * 1L","queue":"q"}', "never comes"),
+        ('{"cron":"0 0 */20 * 1L","queue":"q"}', "is never due"),
         ('{"cron":"0 0 * * * ../etc/passwd","queue":"q"}', "Bad day-of-week"),
-        ('{"cron":["0 0 * * *",{"overlap":false}],"queue":"q"}', "cron is not a text"),
-        ('{"every":["1h",{"first_at":"noon"}],"queue":"q"}', "nothing but first_in"),
+        ('{"cron":["0 0 * * *",{"overlap":false}],"queue":"q"}', "cron is not a string"),
+        ('{"every":["1h",{"first_at":"noon"}],"queue":"q"}', "the only known option is first_in"),
         ('{"every":"1x","queue":"q"}', "'1x' is not a duration"),
-        ('{"every":"0s","queue":"q"}', "no time at all"),
+        ('{"every":"0s","queue":"q"}', "'0s' is zero"),
         ('{"every":3600,"queue":"q"}', "3600 is not a duration"),
         ('{"every":"1h","queue":"q","args":[12345678901234567]}', "above 2^53"),
     ],
 )
-async def test_anything_else_is_named_in_the_log_once_and_left_alone(
+async def test_an_unsupported_schedule_is_logged_once_and_skipped(
     clockwork: Clockwork, caplog: pytest.LogCaptureFixture, text: str, reason: str
 ) -> None:
     clockwork.client.hset(clockwork.keys.cron_schedules, "odd", text)
@@ -217,7 +217,7 @@ async def test_anything_else_is_named_in_the_log_once_and_left_alone(
     assert clockwork.client.hget(clockwork.keys.cron_schedules, "odd") == text
 
 
-async def test_a_queue_that_is_no_list_harms_no_other_schedule(
+async def test_a_queue_that_is_not_a_list_affects_no_other_schedule(
     clockwork: Clockwork, caplog: pytest.LogCaptureFixture
 ) -> None:
     clockwork.client.set(clockwork.keys.queue("bad"), "no list")
@@ -230,11 +230,11 @@ async def test_a_queue_that_is_no_list_harms_no_other_schedule(
     assert [job["queue"] for job in clockwork.jobs()] == ["q"]
     assert "the schedule 'a': Redis: WRONGTYPE" in caplog.text
     clockwork.client.delete(clockwork.keys.queue("bad"))
-    assert await clockwork.schedules.fire() == 1, "and it was not taken for enqueued"
+    assert await clockwork.schedules.fire() == 1, "it was not marked as enqueued before"
 
 
-def test_every_counts_from_where_it_began_and_keeps_the_pace() -> None:
-    every = schedules_module.read_every(["1m", {"first_in": "5s"}])
+def test_every_counts_from_its_first_reading_and_keeps_its_pace() -> None:
+    every = cron_module.read_every(["1m", {"first_in": "5s"}])
     mark = every.begin(1000)
     assert every.due(mark, 1004) is None
     assert every.due(mark, 1005) == 1005
@@ -257,11 +257,11 @@ AUTUMN = int(datetime(2026, 10, 25, tzinfo=UTC).timestamp()) - int(datetime(2026
     zone=st.sampled_from(["UTC", "Europe/Vienna", "America/St_Johns"]),
     later=st.sampled_from([0, AUTUMN]),
 )
-def test_what_is_due_looking_back_is_what_was_due_looking_forward(
+def test_searching_backwards_finds_the_same_due_times_as_searching_forwards(
     now: int, before: int, text: str, zone: str, later: int
 ) -> None:
-    """Followed second by second through two changes of the clocks, in steps of any length, each time comes once."""
-    cron, mark, end = schedules_module.read_cron(f"{text} {zone}"), now + later, now + later + before
+    """Across two changes of the clocks, with steps of any length, each time is due once."""
+    cron, mark, end = cron_module.read_cron(f"{text} {zone}"), now + later, now + later + before
     forward = CronSim(text, datetime.fromtimestamp(mark, ZoneInfo(zone)))
     expected = None
     while (second := int(next(forward).timestamp())) <= end:
@@ -274,9 +274,9 @@ def _in_repeated_hour(second: int, zone: str) -> bool:
     return datetime.fromtimestamp(second, ZoneInfo(zone)).fold == 1
 
 
-def test_a_nightly_job_runs_once_in_each_night_also_when_the_clocks_change() -> None:
+def test_a_nightly_job_runs_once_a_night_even_when_the_clocks_change() -> None:
     for day in (datetime(2026, 3, 28, 12, tzinfo=UTC), datetime(2026, 10, 24, 12, tzinfo=UTC)):
-        cron, start = schedules_module.read_cron("30 2 * * * Europe/Vienna"), int(day.timestamp())
+        cron, start = cron_module.read_cron("30 2 * * * Europe/Vienna"), int(day.timestamp())
         mark, fired = start, 0
         for now in range(start, start + DAY, 10):
             if due := cron.due(mark, now):
@@ -291,30 +291,30 @@ def test_a_nightly_job_runs_once_in_each_night_also_when_the_clocks_change() -> 
 def a_scheduler(valkey: Valkey) -> Iterator[Program]:
     program = Program([sys.executable, "-m", "5_remote_queue", "scheduler"], {"REDIS_URL": valkey.url})
     try:
-        program.wait_for_line("keeping the schedule")
+        program.wait_for_line("ready to fire schedules")
         yield program
     finally:
         program.stop()
 
 
 @pytest.mark.parametrize("lock", ["node_lock", "ruby_lock"])
-async def test_while_a_foreign_scheduler_leads_we_promote_nothing(clockwork: Clockwork, lock: str) -> None:
+async def test_we_promote_nothing_while_another_scheduler_leads(clockwork: Clockwork, lock: str) -> None:
     keys, client = clockwork.keys, clockwork.client
-    client.set(getattr(keys, lock), "somebody:1")
+    client.set(getattr(keys, lock), "another:1")
     client.rpush(keys.delayed(1), '{"class":"late","queue":"q","args":[]}')
     client.zadd(keys.schedule, {"1": 1})
     assert await clockwork.housekeeping.promote() == 0
-    assert clockwork.housekeeping.leader == "somebody:1"
+    assert clockwork.housekeeping.leader == "another:1"
     assert not await clockwork.housekeeping.resign() or lock == "ruby_lock"
-    assert client.get(getattr(keys, lock)) == "somebody:1", "what is not ours is not given back"
+    assert client.get(getattr(keys, lock)) == "another:1", "we do not release another program's lock"
     assert clockwork.jobs() == []
     client.delete(getattr(keys, lock))
     assert await clockwork.housekeeping.promote() == 1
     assert [job["class"] for job in clockwork.jobs()] == ["late"]
 
 
-async def test_a_resque_scheduler_that_starts_beside_us_leads_at_once(clockwork: Clockwork) -> None:
-    """It asks by SETNX, every five seconds, and leaves no trace of having asked: so we never hold its lock."""
+async def test_a_resque_scheduler_that_starts_beside_ours_leads_at_once(clockwork: Clockwork) -> None:
+    """It tries SETNX every five seconds, so we must never hold its lock."""
     keys, client = clockwork.keys, clockwork.client
     await clockwork.lead()
     assert client.setnx(keys.ruby_lock, "ruby:1")
@@ -325,7 +325,7 @@ async def test_a_resque_scheduler_that_starts_beside_us_leads_at_once(clockwork:
     assert await observer.leader() == clockwork.housekeeping.leader == "ruby:1"
 
 
-async def test_a_resque_scheduler_fires_what_is_in_redis_and_we_fire_what_only_we_know(clockwork: Clockwork) -> None:
+async def test_resque_scheduler_fires_those_in_redis_and_we_fire_those_in_code(clockwork: Clockwork) -> None:
     keys, client = clockwork.keys, clockwork.client
     schedules = clockwork.another(resque.Schedule("ours", "q", "ours", every="1m"))
     clockwork.put("tick", every="1m", queue="q", **{"class": "tick"})
@@ -342,7 +342,9 @@ async def test_a_resque_scheduler_fires_what_is_in_redis_and_we_fire_what_only_w
 
 
 @pytest.mark.parametrize("when", [{"cron": "* * * * *"}, {"every": "1m"}])
-async def test_what_resque_scheduler_has_fired_is_not_fired_again(clockwork: Clockwork, when: dict[str, str]) -> None:
+async def test_a_schedule_that_resque_scheduler_has_fired_is_not_fired_again(
+    clockwork: Clockwork, when: dict[str, str]
+) -> None:
     keys, client = clockwork.keys, clockwork.client
     clockwork.put("tick", queue="q", **when, **{"class": "tick"})
     await clockwork.schedules.fire()
@@ -355,7 +357,7 @@ async def test_what_resque_scheduler_has_fired_is_not_fired_again(clockwork: Clo
     assert last.timestamp() == clockwork.mark("tick"), "and we say when we fired, as Ruby does"
 
 
-async def test_a_mark_of_a_clock_that_was_ahead_does_not_keep_a_schedule_silent(clockwork: Clockwork) -> None:
+async def test_a_mark_from_a_clock_that_was_ahead_does_not_stop_a_schedule(clockwork: Clockwork) -> None:
     clockwork.put("tick", cron="* * * * *", queue="q", **{"class": "tick"})
     await clockwork.schedules.fire()
     clockwork.set_back("tick", -7200)
@@ -366,7 +368,7 @@ async def test_a_mark_of_a_clock_that_was_ahead_does_not_keep_a_schedule_silent(
 
 
 @pytest.mark.parametrize("more", [{}, {"queue": "q", "rails_env": "production"}])
-async def test_the_doctor_names_schedules_that_only_ruby_can_fire_while_none_leads(
+async def test_the_doctor_reports_schedules_for_ruby_only_while_no_ruby_scheduler_leads(
     clockwork: Clockwork, more: dict[str, str]
 ) -> None:
     clockwork.put("tick", cron="* * * * *", **{"class": "Tick"}, **more)
@@ -378,10 +380,10 @@ async def test_the_doctor_names_schedules_that_only_ruby_can_fire_while_none_lea
     assert not [finding for finding in await doctor.examine() if "only resque-scheduler" in finding.what]
 
 
-async def test_a_foreign_leader_that_moves_nothing_is_named(
+async def test_another_program_s_leader_that_moves_nothing_is_logged(
     clockwork: Clockwork, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Killed, it keeps its lock for up to 180 seconds."""
+    """After a kill, the lock stays for up to 180 seconds."""
     keys, client, observer = clockwork.keys, clockwork.client, observe.Observer(clockwork.redis, clockwork.keys)
     client.set(keys.ruby_lock, "ruby:1", ex=180)
     due = int(time.time()) - 100
@@ -391,19 +393,19 @@ async def test_a_foreign_leader_that_moves_nothing_is_named(
         for _ in range(3):
             assert await clockwork.housekeeping.promote() == 0
     [line] = caplog.messages
-    assert line.startswith("ruby:1 leads and has not moved jobs that have been due for 10")
+    assert line.startswith("the leader ruby:1 has not moved jobs that have been due for 10")
     jobs, seconds = await observer.overdue()
     assert (jobs, 100 <= seconds < 130) == (3, True)
     doctor = Doctor(clockwork.redis, keys)
     [finding] = [finding for finding in await doctor.examine() if "overdue" in finding.what]
     assert "3 delayed jobs are overdue" in finding.what
-    assert "ruby:1 leads: is it dead?" in finding.what
+    assert "the leader ruby:1 may be dead" in finding.what
     client.delete(keys.ruby_lock)
     assert await clockwork.housekeeping.promote() == 3
     assert await observer.overdue() == (0, 0.0)
 
 
-async def test_the_lock_runs_out_soon_and_the_last_of_us_gives_it_back(clockwork: Clockwork) -> None:
+async def test_our_lock_expires_soon_and_our_last_worker_releases_it(clockwork: Clockwork) -> None:
     keys, client = clockwork.keys, clockwork.client
     assert 0 < client.pttl(keys.node_lock) <= 10_000
     assert not client.exists(keys.ruby_lock)
@@ -414,7 +416,7 @@ async def test_the_lock_runs_out_soon_and_the_last_of_us_gives_it_back(clockwork
     assert not client.exists(keys.node_lock)
 
 
-def test_a_scheduler_alone_promotes_what_is_due_and_leaves_no_lock_behind(valkey: Valkey) -> None:
+def test_a_scheduler_alone_promotes_due_jobs_and_releases_its_lock(valkey: Valkey) -> None:
     client: Any = valkey.client
     keys, queue = Keys(), a_name()
     client.rpush(keys.delayed(1), f'{{"class":"late","queue":"{queue}","args":[]}}')
@@ -426,7 +428,7 @@ def test_a_scheduler_alone_promotes_what_is_due_and_leaves_no_lock_behind(valkey
         assert client.exists(keys.node_lock, keys.ruby_lock) == 0
 
 
-def test_schedulers_that_are_killed_enqueue_no_second_twice(valkey: Valkey) -> None:
+def test_killed_schedulers_enqueue_no_second_twice(valkey: Valkey) -> None:
     client: Any = valkey.client
     keys, queue, name = Keys(), a_name(), a_name()
     client.hset(keys.cron_schedules, name, json.dumps({"cron": "* * * * * *", "queue": queue, "class": "tick"}))

@@ -1,6 +1,4 @@
-"""What stands in Redis, byte for byte: as Ruby's Resque and resque-scheduler and node-resque need it, and what they and
-others may have put there.
-"""
+"""The exact bytes in Redis: what Ruby's Resque, resque-scheduler and node-resque need, and what they may write."""
 
 import json
 import re
@@ -16,11 +14,11 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError
 
 import resque
-from resque import claims, observe, registration, scripts, wire
+from resque import claims, dates, registration, scripts, wire
 from resque import keys as keys_module
 from tests.support.node_peer import NODE, rewrite
-from tests.support.programs import Valkey
-from tests.support.resque import Definition, Resque, a_resque, until
+from tests.support.programs import Valkey, until
+from tests.support.resque import Definition, Resque, a_resque
 
 NOW = 1795246773.9  # 2026-11-21 07:39:33 UTC
 NASTY = 'a "quote", a back\\slash, a /slash/, </script>, \u2028, \x00\x1f\x7f, 😀 and é'
@@ -54,7 +52,7 @@ def test_numbers_are_written_as_javascript_writes_them(number: float, text: str)
 
 
 @needs_node
-def test_and_javascript_does_write_them_so() -> None:
+def test_javascript_writes_numbers_in_the_same_way() -> None:
     assert rewrite([repr(number) for number, _ in NUMBERS]) == [text for _, text in NUMBERS]
 
 
@@ -75,39 +73,39 @@ JSON = st.recursive(
 @needs_node
 @settings(max_examples=5)
 @given(st.lists(JSON, min_size=10, max_size=20))
-def test_what_we_write_comes_out_of_javascript_as_it_went_in(values: list[Any]) -> None:
-    """So that Node, which deletes by value, finds it."""
+def test_javascript_parses_and_writes_our_json_unchanged(values: list[Any]) -> None:
+    """Node deletes by value, so the text must be identical."""
     texts = [wire.encode(value) for value in values]
     assert rewrite(texts) == texts
 
 
 @settings(max_examples=50)
 @given(JSON)
-def test_what_we_write_means_what_it_meant(value: Any) -> None:
+def test_our_json_preserves_the_value(value: Any) -> None:
     assert json.loads(wire.encode(value), parse_int=float) == value
 
 
 @pytest.mark.parametrize(
     "value", [float("nan"), float("inf"), 2**53 + 1, -(2**53) - 1, "\ud800", {"\udfff": 1}, {1: 2}, {1}, b"x", object()]
 )
-def test_what_the_languages_would_read_differently_is_refused(value: object) -> None:
+def test_a_value_that_other_languages_would_read_differently_is_refused(value: object) -> None:
     with pytest.raises(wire.BadJob):
         wire.encode([value])
 
 
-def test_nesting_without_end_is_refused() -> None:
+def test_infinite_nesting_is_refused() -> None:
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(wire.BadJob):
         wire.encode(endless)
 
 
-def test_keys_that_look_like_indexes_come_first_as_in_javascript() -> None:
+def test_keys_that_look_like_indexes_come_first() -> None:
     value = {"b": 1, "10": 2, "a": 3, "2": 4, "01": 5, "-1": 6, "4294967294": 7, "4294967295": 8}
     assert wire.encode(value) == '{"2":4,"10":2,"4294967294":7,"b":1,"a":3,"01":5,"-1":6,"4294967295":8}'
 
 
-async def test_what_no_worker_would_take_is_refused_and_what_is_just_small_enough_is_taken(r: Resque) -> None:
+async def test_a_job_that_is_too_large_is_refused_and_one_of_the_largest_size_is_run(r: Resque) -> None:
     empty = len(wire.make_job("q", "note", [""]).raw)
     largest = "é" * ((wire.MAX_JOB - empty) // 2) + "x" * ((wire.MAX_JOB - empty) % 2)
     with pytest.raises(wire.BadJob, match="larger than"):
@@ -118,11 +116,11 @@ async def test_what_no_worker_would_take_is_refused_and_what_is_just_small_enoug
     assert claim.job.args == [largest]
 
 
-# Dates, as each of the programs reads them.
+# Dates in the formats of each program.
 
 
 def test_dates_are_written_as_ruby_reads_them_and_in_whole_seconds() -> None:
-    assert wire.heartbeat_at(NOW) == "2026-11-21T07:39:33+00:00"  # else no Ruby worker starts any more
+    assert wire.heartbeat_at(NOW) == "2026-11-21T07:39:33+00:00"  # with any other format no Ruby worker could start
     assert wire.started_at(NOW) == "2026-11-21 07:39:33 +0000"
     assert wire.failed_at(NOW) == "2026/11/21 07:39:33 UTC"
     assert wire.working_since(NOW) == '"run_at":"2026-11-21T07:39:33Z"'
@@ -142,24 +140,24 @@ def test_dates_are_written_as_ruby_reads_them_and_in_whole_seconds() -> None:
     ],
 )  # fmt: skip
 def test_dates_of_all_programs_are_read(date: object) -> None:
-    assert observe.moment_of(date) == 1795246773
+    assert dates.moment_of(date) == 1795246773
 
 
 @pytest.mark.parametrize("date", [None, True, "", "x", [], {}, "2026-13-45", "99999999999999999", "\x00", b"\xff"])
-def test_what_is_no_date_is_none(date: object) -> None:
-    assert observe.moment_of(date) is None
+def test_an_invalid_date_is_none(date: object) -> None:
+    assert dates.moment_of(date) is None
 
 
 @settings(max_examples=50)
 @given(st.text() | st.binary() | JSON)
-def test_no_date_is_bad_enough_for_an_error(date: object) -> None:
-    moment = observe.moment_of(date)
+def test_no_date_makes_the_parser_raise(date: object) -> None:
+    moment = dates.moment_of(date)
     assert moment is None or isinstance(moment, float)
 
 
-def test_a_time_of_day_without_a_place_that_we_know_is_none() -> None:
-    """Ruby writes the name of the machine's zone, and names of zones are ambiguous: better none than a wrong one."""
-    assert observe.moment_of("2026/11/21 08:39:33 CET") is None
+def test_a_date_with_an_unknown_zone_is_none() -> None:
+    """Ruby writes the name of the machine's zone. Such names are ambiguous, so such a date is not read."""
+    assert dates.moment_of("2026/11/21 08:39:33 CET") is None
 
 
 # Failure records.
@@ -178,7 +176,7 @@ def a_failure(job: Any, **members: Any) -> str:
     return record
 
 
-def test_a_failure_has_ruby_s_members_in_ruby_s_order_and_the_job_as_it_was() -> None:
+def test_a_failure_has_ruby_s_members_in_ruby_s_order_and_the_exact_job() -> None:
     raw = '{"args":[12345678901234567,1.0,{}],"class":"note"}'
     assert a_failure(wire.read_job(raw, "q"), backtrace=["a", "b"]) == (
         f'{{"failed_at":"2026/11/21 07:39:33 UTC","payload":{raw},"exception":"ValueError","error":"no",'
@@ -186,14 +184,14 @@ def test_a_failure_has_ruby_s_members_in_ruby_s_order_and_the_job_as_it_was() ->
     )
 
 
-def test_a_failure_without_a_job_keeps_the_text_as_a_text() -> None:
+def test_a_failure_without_a_job_keeps_the_text_as_a_string() -> None:
     record = json.loads(a_failure(None, raw="{ \ud800"))
     assert list(record) == ["failed_at", "payload", "exception", "error", "backtrace", "worker", "queue", "raw"]
     assert (record["raw"], record["backtrace"]) == ("{ ?", [])
     assert record["payload"] == {"class": "Unreadable", "queue": "q", "args": []}, "Ruby's retry all reads each payload"
 
 
-def test_a_lone_surrogate_in_an_error_does_not_get_into_redis() -> None:
+def test_a_lone_surrogate_in_an_error_is_not_written_to_redis() -> None:
     record = a_failure(wire.read_job(RAW), error="\ud800", backtrace=["\udfff"])
     assert (json.loads(record)["error"], json.loads(record)["backtrace"]) == ("?", ["?"])
 
@@ -201,7 +199,7 @@ def test_a_lone_surrogate_in_an_error_does_not_get_into_redis() -> None:
 @needs_node
 @settings(max_examples=5)
 @given(st.lists(st.text(), min_size=20, max_size=30))
-def test_a_failure_comes_out_of_javascript_as_it_went_in(texts: list[str]) -> None:
+def test_javascript_parses_and_writes_a_failure_unchanged(texts: list[str]) -> None:
     records = [
         a_failure(wire.make_job("q", "note", [text]), error=text, backtrace=[text], exception=text or "x")
         for text in [*texts, NASTY]
@@ -221,7 +219,7 @@ def test_a_failure_comes_out_of_javascript_as_it_went_in(texts: list[str]) -> No
         ('{"class":"note","args":null}', []),
         ('{"class":"note"}', []),
         ('{"class":"note","args":{"a":1}}', [{"a": 1}]),
-        ('{"class":"note","args":{}}', []),  # what Node's script makes of []
+        ('{"class":"note","args":{}}', []),  # Node's script turns [] into {}
         ('{"class":"note","args":7}', [7]),
         (' {"class":"no","class":"note","args":[]}\n', []),
         (b'{"class":"note","queue":null,"args":["\\u00e9"]}', ["é"]),
@@ -242,7 +240,7 @@ def test_jobs_of_other_programs_are_read(raw: str | bytes, args: list[Any]) -> N
         b'{"class":"note","args":' + b"[" * 2000 + b"]" * 2000 + b"}",
     ],
 )  # fmt: skip
-def test_rubbish_is_no_job(raw: bytes) -> None:
+def test_an_invalid_text_is_not_a_job(raw: bytes) -> None:
     with pytest.raises(wire.BadJob):
         wire.read_job(raw, "q")
 
@@ -252,7 +250,7 @@ def test_rubbish_is_no_job(raw: bytes) -> None:
     | JSON.map(orjson.dumps)
     | st.dictionaries(st.sampled_from(["class", "args", "queue"]), JSON).map(orjson.dumps)
 )
-def test_whatever_stands_in_a_queue_is_a_job_or_is_not(raw: bytes) -> None:
+def test_reading_any_bytes_returns_a_job_or_raises_bad_job(raw: bytes) -> None:
     try:
         job = wire.read_job(raw, "q")
     except wire.BadJob:
@@ -272,16 +270,16 @@ def test_whatever_stands_in_a_queue_is_a_job_or_is_not(raw: bytes) -> None:
         ('{"class":"note","queue":"other"}', '{"class":"note","queue":"other","queue":"q"}'),
     ],
 )
-def test_a_delayed_job_names_the_queue_it_was_in(raw: str, then: str) -> None:
+def test_a_delayed_job_names_its_queue(raw: str, then: str) -> None:
     job = wire.with_queue(wire.read_job(raw, "q"))
     assert job.raw == then
     assert json.loads(then)["queue"] == "q"
 
 
-# What is written, in Redis.
+# Our keys in Redis.
 
 
-async def test_a_delayed_job_stands_where_all_look_for_it(r: Resque) -> None:
+async def test_a_delayed_job_is_in_the_keys_that_all_programs_read(r: Resque) -> None:
     second = int(time.time()) + 1000
     await r.queue.enqueue_at(second - 0.5, "q", "note", [{"to": "x", "id": "7"}])
     raw = '{"class":"note","queue":"q","args":[{"to":"x","id":"7"}]}'
@@ -290,7 +288,7 @@ async def test_a_delayed_job_stands_where_all_look_for_it(r: Resque) -> None:
     assert r.get("ZRANGE", r.keys.schedule, 0, -1, "WITHSCORES") == [str(second), str(second)]
 
 
-async def test_a_worker_is_there_for_ruby_and_for_node_and_its_signs_of_life_come_first(r: Resque) -> None:
+async def test_a_worker_is_registered_for_ruby_and_node_and_its_heartbeats_come_first(r: Resque) -> None:
     client: Any = r.valkey.client
     with client.monitor() as monitor:
         [slot] = await r.slots(queues=["a", "b"])
@@ -313,11 +311,11 @@ async def test_a_worker_is_there_for_ruby_and_for_node_and_its_signs_of_life_com
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \+0000", started)
     ping = json.loads(r.get("GET", r.keys.ping(slot.name)))
     assert (list(ping), ping["name"], ping["queues"]) == (["time", "name", "queues"], slot.name, "a,b")
-    assert all(abs((observe.moment_of(moment) or 0) - now) < 60 for moment in (heartbeat, started, ping["time"]))
+    assert all(abs((dates.moment_of(moment) or 0) - now) < 60 for moment in (heartbeat, started, ping["time"]))
 
 
-async def test_the_name_of_a_worker_can_be_read_by_all_and_is_taken_for_dead_by_no_ruby_worker(r: Resque) -> None:
-    """Ruby looks for the process of each worker on its own host, by the name of the host."""
+async def test_no_ruby_worker_takes_our_worker_for_dead(r: Resque) -> None:
+    """Ruby checks the processes of all workers that have its own host name."""
     first, second = await r.slots(2, queues=["a", "b"])
     [other] = await r.slots(queues=["a", "b"])
     for slot in (first, second, other):
@@ -331,7 +329,7 @@ async def test_the_name_of_a_worker_can_be_read_by_all_and_is_taken_for_dead_by_
     )
 
 
-async def test_the_record_of_a_job_at_work_holds_it_as_it_was(r: Resque) -> None:
+async def test_the_record_of_a_running_job_holds_it_unchanged(r: Resque) -> None:
     raw = '{"class":"note","args":[[],{},12345678901234567,1.0,"é"],"more":1}'
     r.get("RPUSH", r.keys.queue('a/"b"'), raw)
     [slot] = await r.slots(queues=['a/"b"'])
@@ -344,7 +342,7 @@ async def test_the_record_of_a_job_at_work_holds_it_as_it_was(r: Resque) -> None
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", members["run_at"])
 
 
-async def test_of_a_worker_that_leaves_nothing_stays(r: Resque) -> None:
+async def test_an_unregistered_worker_leaves_no_keys(r: Resque) -> None:
     here = registration.Registration(r.scripts, r.connections.thread, r.keys, ["q"], 5.0, lambda: None)
     [slot] = await here.add(1)
     r.get("RPUSH", r.keys.queue("q"), RAW)
@@ -358,10 +356,10 @@ async def test_of_a_worker_that_leaves_nothing_stays(r: Resque) -> None:
     assert r.get("ZCARD", r.keys.leases) == 0
 
 
-# What others write, and what they take away.
+# Data that other programs write, and keys that they remove.
 
 
-async def test_bad_data_in_any_key_hurts_neither_an_observer_nor_the_housekeeping(r: Resque) -> None:
+async def test_invalid_data_in_any_key_affects_neither_the_observer_nor_the_housekeeping(r: Resque) -> None:
     for member in ("", "one", "one:two", "one:two:", "h:1:q:with:colons", b"\xff:1:q"):
         r.get("SADD", r.keys.workers, member)
         r.get("HSET", r.keys.heartbeats, member, "not a time")
@@ -378,21 +376,21 @@ async def test_bad_data_in_any_key_hurts_neither_an_observer_nor_the_housekeepin
     )
     r.get("ZADD", r.keys.schedule, 1, 1)
     housekeeping = r.housekeeping(stuck_seconds=0.0)
-    assert await housekeeping.clean_foreign() == 0
+    assert await housekeeping.clean_other_programs() == 0
     assert await housekeeping.reap() == 0
     assert await housekeeping.promote() == 4
     assert await housekeeping.set_aside() == 3
     assert r.waiting() == [RAW]
     not_json, no_queue, empty_queue = r.failed()
     assert (not_json["raw"], not_json["error"][:9]) == ("not JSON", "not JSON:")
-    assert no_queue["error"] == empty_queue["error"] == "no queue to put it into"
+    assert no_queue["error"] == empty_queue["error"] == "it names no queue"
     assert no_queue["queue"] == no_queue["payload"]["queue"] == "Unreadable", "Ruby enqueues nothing without a queue"
     assert len(await r.observer.workers()) == 6
     assert [state.alive for state in await r.observer.workers()] == [False] * 6
     assert await r.observer.delayed() == (0, False)
 
 
-async def test_a_slot_that_a_foreign_program_took_away_is_given_nothing_more(r: Resque) -> None:
+async def test_a_slot_that_another_program_removed_gets_no_more_jobs(r: Resque) -> None:
     slots = await r.slots(2)
     r.get("RPUSH", r.keys.queue("q"), RAW)
     r.get("SREM", r.keys.workers, slots[1].id)  # as Node's forceClean does
@@ -401,7 +399,7 @@ async def test_a_slot_that_a_foreign_program_took_away_is_given_nothing_more(r: 
     assert r.waiting() == [RAW]
 
 
-async def test_a_job_that_a_foreign_program_has_filed_does_not_go_back_when_its_worker_leaves(r: Resque) -> None:
+async def test_a_job_that_another_program_has_filed_is_not_put_back_when_its_worker_unregisters(r: Resque) -> None:
     here = registration.Registration(r.scripts, r.connections.thread, r.keys, ["q"], 0.05, lambda: None)
     [slot] = await here.add(1)
     r.get("RPUSH", r.keys.queue("q"), RAW)
@@ -409,20 +407,20 @@ async def test_a_job_that_a_foreign_program_has_filed_does_not_go_back_when_its_
     r.get("SREM", r.keys.workers, slot.id)
     filed = json.dumps({"worker": slot.name, "queue": "q", "payload": json.loads(RAW)}, separators=(",", ":"))
     r.get("RPUSH", r.keys.failed, filed)
-    assert not await r.claims().give_back(claim)
+    assert not await r.claims().release(claim)
     await here.remove([slot])
-    await until(r.housekeeping().reap, "its lease has ended")
+    await until(r.housekeeping().reap, "the lease has ended")
     assert (r.waiting(), r.failed()) == ([], [json.loads(filed)])
     assert [key for key in r.all_keys() if slot.name in key] == []
 
 
-async def test_a_job_whose_worker_was_taken_away_by_nobody_knows_whom_is_in_the_failed_list(r: Resque) -> None:
+async def test_the_job_of_a_worker_that_another_program_removed_goes_to_the_failed_list(r: Resque) -> None:
     [slot] = await r.slots(lease_seconds=0.05, queues=["a/b"])
     raw = wire.make_job("a/b", "note", [{"text": NASTY, "id": "7"}]).raw
     r.get("RPUSH", r.keys.queue("a/b"), raw)
     await r.claims("a/b").take([slot], busy=False)
     r.get("SREM", r.keys.workers, slot.id)
-    await until(r.housekeeping().reap, "its lease has ended")
+    await until(r.housekeeping().reap, "the lease has ended")
     [record] = r.get("LRANGE", r.keys.failed, 0, -1)
     assert re.fullmatch(
         r'\{"failed_at":"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d UTC","payload":'
@@ -433,40 +431,40 @@ async def test_a_job_whose_worker_was_taken_away_by_nobody_knows_whom_is_in_the_
     assert r.waiting("a/b") == []
 
 
-async def test_while_node_leads_its_workers_are_its_own_affair(r: Resque) -> None:
+async def test_we_do_not_clean_workers_of_node_while_node_leads(r: Resque) -> None:
     r.get("SADD", r.keys.workers, "node:1:q")
     r.get("SET", r.keys.ping("node:1"), '{"time":1,"name":"node:1","queues":"q"}')
     r.get("SET", r.keys.worker("node:1:q"), f'{{"queue":"q","payload":{RAW},"worker":"node:1","run_at":"x"}}')
     r.get("SET", r.keys.node_lock, "node:2")
-    assert await r.housekeeping(stuck_seconds=1.0).clean_foreign() == 0
+    assert await r.housekeeping(stuck_seconds=1.0).clean_other_programs() == 0
     r.get("DEL", r.keys.node_lock)
-    assert await r.housekeeping(stuck_seconds=1.0).clean_foreign() == 1
+    assert await r.housekeeping(stuck_seconds=1.0).clean_other_programs() == 1
     [record] = r.failed()
     assert record["payload"] == json.loads(RAW)
     assert record["backtrace"][1] == "queue#forceCleanWorker", "what Node's retryStuckJobs looks for"
     assert r.get("SMEMBERS", r.keys.workers) == set()
 
 
-async def test_a_worker_begins_anew_even_if_redis_does_not_answer_at_first(
+async def test_a_worker_registers_again_even_if_redis_does_not_answer_at_first(
     r: Resque, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = registration.Registration(r.scripts, r.connections.thread, r.keys, ["q"], 5.0, lambda: None)
     before = await here.add(3)
 
-    async def away(*_: object) -> None:
+    async def no_answer(*_: object) -> None:
         raise ConnectionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(here, "_register", away)
+        patch.setattr(here, "_register", no_answer)
         with pytest.raises(ConnectionError):
-            await here.begin_anew()
-    after = await here.begin_anew()
+            await here.register_again()
+    after = await here.register_again()
     assert len(after) == 3
     assert not {slot.id for slot in before} & {slot.id for slot in after}
     assert {slot.id for slot in here.slots.values()} == {slot.id for slot in after}
 
 
-# Counting attempts, whoever has written the job.
+# Counting the attempts of jobs of all programs.
 
 
 @pytest.mark.parametrize(
@@ -480,7 +478,7 @@ async def test_a_worker_begins_anew_even_if_redis_does_not_answer_at_first(
         '{"class":"fail","queue":"q","args":[1e999]}',
     ],
 )
-async def test_a_job_in_anybody_s_format_is_given_up_after_its_attempts(r: Resque, raw: str) -> None:
+async def test_a_job_in_any_format_fails_after_its_attempts(r: Resque, raw: str) -> None:
     calls = 0
 
     async def fail(*_: object) -> None:
@@ -490,13 +488,13 @@ async def test_a_job_in_anybody_s_format_is_given_up_after_its_attempts(r: Resqu
 
     r.get("RPUSH", r.keys.queue("q"), raw)
     async with r.working(definitions={"fail": Definition(fail, attempts=2, base_seconds=0.01)}):
-        await until(lambda: r.events("Failed"), "it is given up")
+        await until(lambda: r.events("Failed"), "it is in the failed list")
     assert calls == (0 if "1e999" in raw else 2)
     assert r.get("EXISTS", r.keys.attempts, r.keys.schedule) == 0
     assert len(r.failed()) == 1
 
 
-async def test_an_empty_id_is_none(r: Resque) -> None:
+async def test_an_empty_id_counts_as_missing(r: Resque) -> None:
     calls: list[Any] = []
 
     async def fail(*args: Any) -> None:
@@ -505,12 +503,12 @@ async def test_an_empty_id_is_none(r: Resque) -> None:
 
     r.get("RPUSH", r.keys.queue("q"), *(f'{{"class":"fail","args":[{{"id":"","n":{n}}}]}}' for n in (1, 2)))
     async with r.working(definitions={"fail": Definition(fail, attempts=2, base_seconds=0.01)}):
-        await until(lambda: len(r.events("Failed")) == 2, "both are given up")
+        await until(lambda: len(r.events("Failed")) == 2, "both are in the failed list")
     assert sorted(calls) == [1, 1, 2, 2], "each has attempts of its own"
 
 
-async def test_attempts_are_counted_on_when_ruby_s_scheduler_has_written_the_job_anew(r: Resque) -> None:
-    """It leads, and puts what is due back without its queue and whatever else there was."""
+async def test_attempts_are_still_counted_after_ruby_s_scheduler_has_rewritten_the_job(r: Resque) -> None:
+    """It is the leader and rewrites due jobs without their queue and other members."""
     calls = 0
 
     async def fail(*_: object) -> None:
@@ -518,7 +516,7 @@ async def test_attempts_are_counted_on_when_ruby_s_scheduler_has_written_the_job
         calls += 1
         raise ValueError
 
-    def given_up() -> bool:
+    def has_failed() -> bool:
         for second in r.get("ZRANGE", r.keys.schedule, 0, -1):
             while raw := r.get("LPOP", r.keys.delayed(int(second))):
                 members = json.loads(raw)
@@ -530,7 +528,7 @@ async def test_attempts_are_counted_on_when_ruby_s_scheduler_has_written_the_job
     r.get("SET", r.keys.ruby_lock, "ruby:1")
     await r.queue.enqueue("q", "fail", [[], 1])
     async with r.working(definitions={"fail": Definition(fail, attempts=3, base_seconds=0.01)}):
-        await until(given_up, "it is given up")
+        await until(has_failed, "it is in the failed list")
     assert calls == 3
     assert r.get("EXISTS", r.keys.attempts) == 0
 
@@ -544,16 +542,16 @@ async def test_attempts_are_counted_under_the_id_of_a_job(r: Resque, args: str) 
     assert r.get("HGETALL", r.keys.attempts) == {"x": "1"}
 
 
-def test_a_loss_that_was_told_too_late_is_none(valkey: Valkey) -> None:
-    """The heartbeat's thread tells the event loop, which may have begun anew meanwhile."""
-    told: list[bool] = []
+def test_a_lost_lease_that_is_reported_too_late_is_ignored(valkey: Valkey) -> None:
+    """The heartbeat's thread calls the event loop, where the worker may already have registered again."""
+    reported: list[bool] = []
     keys = keys_module.Keys("r")
-    here = registration.Registration(cast(Any, None), valkey.client, keys, ["q"], 5.0, lambda: told.append(True))
-    here._tell()
-    assert told == []
+    here = registration.Registration(cast(Any, None), valkey.client, keys, ["q"], 5.0, lambda: reported.append(True))
+    here._report_lost()
+    assert reported == []
     here._lost = True
-    here._tell()
-    assert told == [True]
+    here._report_lost()
+    assert reported == [True]
 
 
 KEYED = [
@@ -570,14 +568,14 @@ KEYED = [
 ]
 
 
-async def test_lua_and_python_know_a_job_by_the_same_key(r: Resque) -> None:
+async def test_lua_and_python_compute_the_same_key_of_a_job(r: Resque) -> None:
     script = scripts.source("look").split(b"local place, last")[0] + b"return job_key(ARGV[1], ARGV[2])"
     keys = [r.get("EVAL", script, 1, "k", "q", raw) for raw in KEYED]
     assert keys == [wire.read_job(raw, "q").key for raw in KEYED]
     assert len(set(keys)) == len(KEYED)
 
 
-async def test_the_attempts_of_one_job_are_not_those_of_a_similar_one(r: Resque) -> None:
+async def test_similar_jobs_have_separate_attempts(r: Resque) -> None:
     raws = [f'{{"class":"flaky","queue":"q","args":[{130775545883395170 + n}]}}' for n in range(5)]
     runs: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The worker's side of the queue: what becomes of a job, and what is left when a worker is gone."""
+"""The worker's side of the queue: how jobs end, and how the jobs of a dead worker are recovered."""
 
 import asyncio
 import os
@@ -15,13 +15,13 @@ from redis.exceptions import ResponseError
 
 import resque
 from asynckit.tasks import end_tasks
-from resque import claims, registration, show, wire
-from resque import worker as worker_module
-from tests.support.programs import Valkey, running_valkey
+from resque import claiming, claims, registration, show, wire
+from resque import slots as slots_module
+from tests.support.programs import Valkey, running_valkey, until
 from tests.support.proxy import Proxy, a_proxy
-from tests.support.resque import Definition, Resque, a_resque, until
+from tests.support.resque import Definition, Resque, a_resque
 
-LEFT_BEHIND = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
+WORKER_KEYS = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
 
 
 @pytest.fixture
@@ -32,19 +32,19 @@ async def r(valkey: Valkey) -> AsyncIterator[Resque]:
 
 @pytest.fixture
 async def own(tmp_path: Path) -> AsyncIterator[Resque]:
-    """In a Valkey that nobody else uses, for what concerns all of it."""
+    """A Valkey of the test's own, for tests that affect the whole server."""
     with running_valkey(tmp_path / "own") as valkey:
         async with a_resque(valkey) as r:
             yield r
 
 
 class Jobs:
-    """Jobs that do as they are told, and remember with what they were called."""
+    """Jobs that raise, wait or return as the test demands, and record their arguments."""
 
     def __init__(self) -> None:
         self.done: list[Any] = []
         self.errors: list[BaseException] = []
-        """What the next calls raise."""
+        """The errors that the next calls raise."""
         self.gate = asyncio.Event()
 
     async def note(self, *args: Any) -> int:
@@ -66,20 +66,20 @@ def jobs() -> Jobs:
     return Jobs()
 
 
-# What becomes of a job.
+# How jobs end.
 
 
-async def test_a_job_is_done_and_leaves_no_trace(r: Resque, jobs: Jobs) -> None:
+async def test_a_finished_job_leaves_no_keys(r: Resque, jobs: Jobs) -> None:
     await r.queue.enqueue("q", "note", [{"name": "Alice"}, 2], "one")
     async with r.working(definitions=jobs.definitions()):
         await until(lambda: r.events("Succeeded"))
         assert jobs.done == [({"name": "Alice", "id": "one"}, 2)]
-    assert not any(key in LEFT_BEHIND or key.startswith("worker:") for key in r.all_keys()), r.all_keys()
+    assert not any(key in WORKER_KEYS or key.startswith("worker:") for key in r.all_keys()), r.all_keys()
     assert (r.get("GET", r.keys.processed()), r.get("GET", r.keys.failures())) == ("1", None)
     assert (await r.observer.totals())["succeeded"] == 1
 
 
-async def test_while_it_runs_everybody_can_see_who_works_on_what(r: Resque, jobs: Jobs) -> None:
+async def test_a_running_job_is_visible_with_its_worker(r: Resque, jobs: Jobs) -> None:
     await r.queue.enqueue("q", "wait", [1])
     async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 1)):
         [worker] = await until(r.observer.workers)
@@ -93,7 +93,7 @@ async def test_while_it_runs_everybody_can_see_who_works_on_what(r: Resque, jobs
         jobs.gate.set()
 
 
-async def test_the_events_tell_a_job_s_whole_life(r: Resque, jobs: Jobs) -> None:
+async def test_the_events_cover_a_job_s_whole_life(r: Resque, jobs: Jobs) -> None:
     jobs.errors = [ValueError("not yet")]
     await r.queue.enqueue("q", "note", [{}], "one")
     async with r.working(definitions=jobs.definitions(base_seconds=0.001), scaling=resque.Scaling(1, 1)):
@@ -117,7 +117,7 @@ async def test_the_first_queue_goes_first(r: Resque, jobs: Jobs) -> None:
     assert jobs.done == [(queue, number) for queue in ("high", "low") for number in range(3)]
 
 
-async def test_a_job_that_goes_on_failing_is_given_up_after_its_attempts(r: Resque, jobs: Jobs) -> None:
+async def test_a_job_that_keeps_failing_goes_to_the_failed_list_after_its_attempts(r: Resque, jobs: Jobs) -> None:
     jobs.errors = [ValueError("first"), ValueError("second")]
     await r.queue.enqueue("q", "note", [{}], "one")
     async with r.working(definitions=jobs.definitions(attempts=2, base_seconds=0.001)):
@@ -130,7 +130,7 @@ async def test_a_job_that_goes_on_failing_is_given_up_after_its_attempts(r: Resq
     assert (await r.observer.totals())["retried"] == 1
 
 
-async def test_a_permanent_error_is_not_tried_again(r: Resque, jobs: Jobs) -> None:
+async def test_a_permanent_error_is_not_retried(r: Resque, jobs: Jobs) -> None:
     jobs.errors = [resque.Permanent("no such recipient")]
     await r.queue.enqueue("q", "note", [])
     async with r.working(definitions=jobs.definitions()):
@@ -139,7 +139,7 @@ async def test_a_permanent_error_is_not_tried_again(r: Resque, jobs: Jobs) -> No
     assert r.events("Reenqueued") == []
 
 
-async def test_an_unknown_class_fails_and_is_never_looked_up_elsewhere(r: Resque, jobs: Jobs) -> None:
+async def test_an_unknown_class_fails_and_is_never_imported(r: Resque, jobs: Jobs) -> None:
     await r.queue.enqueue("q", "os.system", ["true"])
     async with r.working(definitions=jobs.definitions()):
         await until(lambda: r.events("Failed"))
@@ -147,35 +147,35 @@ async def test_an_unknown_class_fails_and_is_never_looked_up_elsewhere(r: Resque
     assert (record["exception"], record["error"]) == ("UnknownClass", 'no definition for the class "os.system"')
 
 
-RUBBISH = [
-    b"", b"rubbish", b"\x80\x04\x95pickle", b"null", b"1", b"[]", b'"text"', b"[" * 100_000, b'{"a":' * 5_000,
+INVALID = [
+    b"", b"invalid", b"\x80\x04\x95pickle", b"null", b"1", b"[]", b'"text"', b"[" * 100_000, b'{"a":' * 5_000,
     b"\xff\xfe", b'{"class": NaN}', b"{}", b'{"class": 1}', b'{"class": ""}', b'{"class": "note", "args": [NaN]}',
     b'{"x": "\xff"}', b'{"class": "note", "args": ["' + b"x" * 10_000_000 + b'"]}',
 ]  # fmt: skip
 
 
-async def test_what_is_no_job_is_set_aside_and_the_worker_lives_on(r: Resque, jobs: Jobs) -> None:
-    r.get("RPUSH", r.keys.queue("q"), *RUBBISH)
+async def test_an_invalid_job_is_set_aside_and_the_worker_continues(r: Resque, jobs: Jobs) -> None:
+    r.get("RPUSH", r.keys.queue("q"), *INVALID)
     await r.queue.enqueue("q", "note", ["good"])
     async with r.working(definitions=jobs.definitions()):
-        await until(lambda: jobs.done and len(r.events("Failed")) == len(RUBBISH))
+        await until(lambda: jobs.done and len(r.events("Failed")) == len(INVALID))
     records = r.failed()
-    assert len(records) == len(RUBBISH)
+    assert len(records) == len(INVALID)
     assert {record["exception"] for record in records} == {"BadJob"}
     assert all(record["payload"]["class"] == "Unreadable" and "raw" in record for record in records)
-    assert any(len(record["raw"]) > 10_000_000 for record in records), "nothing of it is thrown away"
+    assert any(len(record["raw"]) > 10_000_000 for record in records), "the whole job is kept"
     assert (jobs.done, r.events("Erred")) == ([("good",)], [])
 
 
-async def test_a_flood_of_rubbish_holds_up_neither_jobs_nor_housekeeping(r: Resque, jobs: Jobs) -> None:
-    r.get("RPUSH", r.keys.queue("q"), *["rubbish"] * 350)
+async def test_many_invalid_jobs_delay_neither_jobs_nor_housekeeping(r: Resque, jobs: Jobs) -> None:
+    r.get("RPUSH", r.keys.queue("q"), *["invalid"] * 350)
     await r.queue.enqueue("q", "note", ["good"])
     async with r.working(definitions=jobs.definitions()):
         await until(lambda: jobs.done)
         await until(lambda: len(r.events("Failed")) == 350)
 
 
-async def test_jobs_of_other_programs_are_understood(r: Resque, jobs: Jobs) -> None:
+async def test_jobs_of_other_programs_are_run(r: Resque, jobs: Jobs) -> None:
     for raw in ('{"class":"note","args":[1]}', '{"args":{"a":1},"class":"note","id":"php"}', '{"class":"note"}'):
         r.get("RPUSH", r.keys.queue("q"), raw)
     r.get("RPUSH", r.keys.queue("q"), '{"class": "note", "queue": "q", "args": null}')
@@ -192,14 +192,14 @@ async def test_a_job_has_a_time_limit(r: Resque, jobs: Jobs) -> None:
     assert [(f["exception"], f["error"]) for f in r.failed()] == [("TimeoutError", "not done within 0.05 s")]
 
 
-async def test_a_job_that_cancels_itself_has_failed(r: Resque, jobs: Jobs) -> None:
+async def test_a_job_that_cancels_itself_fails(r: Resque, jobs: Jobs) -> None:
     jobs.errors = [asyncio.CancelledError("its own doing")]
     await r.queue.enqueue("q", "note", [])
     async with r.working(definitions=jobs.definitions(attempts=1)):
         await until(lambda: r.events("Failed"))
 
 
-async def test_not_now_costs_no_attempt(r: Resque, jobs: Jobs) -> None:
+async def test_wait_and_repeat_counts_no_attempt(r: Resque, jobs: Jobs) -> None:
     jobs.errors = [resque.WaitAndRepeat()] * 7
     await r.queue.enqueue("q", "note", ["at last"])
     async with r.working(definitions=jobs.definitions(attempts=1)):
@@ -221,7 +221,7 @@ async def test_plain_functions_run_in_a_thread_and_in_a_process(r: Resque) -> No
     assert [event.result for event in r.events("Succeeded")] == [42, 42]
 
 
-async def test_plug_ins_may_drop_a_job_and_see_how_it_ends(r: Resque, jobs: Jobs) -> None:
+async def test_plug_ins_may_drop_a_job_and_see_its_result(r: Resque, jobs: Jobs) -> None:
     ended = []
 
     class Watch(resque.Plugin):
@@ -244,7 +244,7 @@ async def test_plug_ins_may_drop_a_job_and_see_how_it_ends(r: Resque, jobs: Jobs
     assert ended == [(["do"], None), (["fail"], None), (["fail"], error)]
 
 
-async def test_the_next_of_a_kind_may_come_when_the_first_has_ended(r: Resque, jobs: Jobs) -> None:
+async def test_a_unique_job_may_be_enqueued_again_when_the_first_has_ended(r: Resque, jobs: Jobs) -> None:
     definitions = jobs.definitions(unique=lambda job: job["kind"], attempts=1)
     queue = r.new_queue(**definitions)
 
@@ -261,7 +261,7 @@ async def test_the_next_of_a_kind_may_come_when_the_first_has_ended(r: Resque, j
 # Waking, pausing, throttling.
 
 
-async def test_an_idle_worker_is_woken_by_anybody_s_push(r: Resque, jobs: Jobs) -> None:
+async def test_a_push_by_any_program_wakes_an_idle_worker(r: Resque, jobs: Jobs) -> None:
     async with r.working(["other", "q"], definitions=jobs.definitions(), scaling=resque.Scaling(1, 1)):
         await until(lambda: r.events("Polled"))
         polled = len(r.events("Polled"))
@@ -270,7 +270,7 @@ async def test_an_idle_worker_is_woken_by_anybody_s_push(r: Resque, jobs: Jobs) 
         assert len(r.events("Polled")) <= polled + 2, "it was woken, and did not look again and again"
 
 
-async def test_nobody_takes_jobs_from_a_paused_queue(r: Resque, jobs: Jobs) -> None:
+async def test_no_worker_claims_jobs_of_a_paused_queue(r: Resque, jobs: Jobs) -> None:
     await r.queue.pause("q", "the login failed", 60)
     await r.queue.enqueue("q", "note", [1])
     async with r.working(["q", "other"], definitions=jobs.definitions()):
@@ -283,7 +283,7 @@ async def test_nobody_takes_jobs_from_a_paused_queue(r: Resque, jobs: Jobs) -> N
     assert [event.reason for event in r.events("Paused")] == ["the login failed", None]
 
 
-async def test_ruby_s_pause_of_all_workers_is_heeded(r: Resque, jobs: Jobs) -> None:
+async def test_ruby_s_pause_of_all_workers_applies_to_ours(r: Resque, jobs: Jobs) -> None:
     r.get("SET", r.keys.pause_all, "True")
     await r.queue.enqueue("q", "note", [1])
     async with r.working(definitions=jobs.definitions()):
@@ -304,10 +304,10 @@ async def test_all_workers_of_a_queue_share_one_throttle(r: Resque, jobs: Jobs) 
     assert sorted(jobs.done) == [(number,) for number in range(15)]
 
 
-# How a worker can go, and what becomes of its jobs.
+# Shutdown and death of a worker.
 
 
-async def test_at_the_end_what_runs_is_finished_and_nothing_new_is_begun(r: Resque, jobs: Jobs) -> None:
+async def test_on_shutdown_running_jobs_finish_and_no_new_job_starts(r: Resque, jobs: Jobs) -> None:
     await r.queue.enqueue("q", "wait", [1])
     async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 1)) as worker:
         await until(lambda: worker.busy)
@@ -317,7 +317,7 @@ async def test_at_the_end_what_runs_is_finished_and_nothing_new_is_begun(r: Resq
     assert [wire.read_job(raw).args for raw in r.waiting()] == [[2]]
 
 
-async def test_what_does_not_end_in_time_goes_back_to_the_head_of_its_queue(r: Resque, jobs: Jobs) -> None:
+async def test_a_job_that_does_not_finish_in_time_is_released_to_the_head_of_its_queue(r: Resque, jobs: Jobs) -> None:
     async with r.working(definitions=jobs.definitions(), drain_seconds=0.05) as worker:
         await r.queue.enqueue("q", "wait", ["slow"])
         await until(lambda: worker.busy)
@@ -327,7 +327,7 @@ async def test_what_does_not_end_in_time_goes_back_to_the_head_of_its_queue(r: R
     assert not any(key.startswith("worker") for key in r.all_keys())
 
 
-async def test_the_jobs_of_a_dead_worker_are_brought_back_when_its_lease_ends(r: Resque, jobs: Jobs) -> None:
+async def test_the_jobs_of_a_dead_worker_are_recovered_when_its_lease_ends(r: Resque, jobs: Jobs) -> None:
     for number in range(3):
         await r.queue.enqueue("q", "note", [number])
     answer = await r.claims().take(await r.slots(2, lease_seconds=0.2), busy=False)
@@ -335,17 +335,17 @@ async def test_the_jobs_of_a_dead_worker_are_brought_back_when_its_lease_ends(r:
     async with r.working(definitions=jobs.definitions()):
         await until(lambda: len(jobs.done) == 3)
     assert {event.outcome for event in r.events("CleanedWorker")} == {"its job is back in q"}
-    assert [key for key in r.all_keys() if key in LEFT_BEHIND or key.startswith("worker:")] == []
+    assert [key for key in r.all_keys() if key in WORKER_KEYS or key.startswith("worker:")] == []
 
 
-async def test_a_registration_that_was_cut_off_leaves_nothing_behind(r: Resque) -> None:
+async def test_a_cancelled_registration_leaves_no_keys(r: Resque) -> None:
     registered = asyncio.Event()
 
     async def scripts(name: str, *words: Any) -> Any:
         answer = await r.scripts(name, *words)
         if name == "register":
             registered.set()
-            await asyncio.Event().wait()  # the answer is on its way
+            await asyncio.Event().wait()  # the answer has not arrived
         return answer
 
     cut_off = registration.Registration(cast(Any, scripts), r.connections.thread, r.keys, ("q",), 5.0, lambda: None)
@@ -354,10 +354,10 @@ async def test_a_registration_that_was_cut_off_leaves_nothing_behind(r: Resque) 
     assert r.get("ZCARD", r.keys.leases) == 2
     await end_tasks([adding])
     await cut_off.remove(list(cut_off.slots.values()))
-    assert [key for key in r.all_keys() if key in LEFT_BEHIND or key.startswith("worker:")] == []
+    assert [key for key in r.all_keys() if key in WORKER_KEYS or key.startswith("worker:")] == []
 
 
-async def test_a_dead_worker_that_comes_back_can_neither_take_nor_settle(r: Resque) -> None:
+async def test_a_worker_whose_lease_has_ended_can_neither_claim_nor_settle(r: Resque) -> None:
     await r.queue.enqueue("q", "note", [1])
     slots, stale = await r.slots(lease_seconds=0.05), r.claims()
     [claim] = (await stale.take(slots, busy=False)).claims
@@ -367,12 +367,12 @@ async def test_a_dead_worker_that_comes_back_can_neither_take_nor_settle(r: Resq
     assert not await stale.acknowledge(claim)
     assert not await stale.retry(claim, 1)
     assert not await stale.give_up(claim, "ValueError", "no", [])
-    assert not await stale.give_back(claim)
+    assert not await stale.release(claim)
     assert (len(r.waiting()), r.failed(), await r.queue.delayed()) == (1, [], [])
     assert (await r.observer.totals())["late"] == 3
 
 
-async def test_nobody_settles_for_another(r: Resque) -> None:
+async def test_no_worker_settles_the_claim_of_another(r: Resque) -> None:
     await r.queue.enqueue("q", "note", [1])
     [claim] = (await r.claims().take(await r.slots(), busy=False)).claims
     claim.token, token = "another", claim.token
@@ -383,7 +383,7 @@ async def test_nobody_settles_for_another(r: Resque) -> None:
     assert (await r.observer.totals())["succeeded"] == 1, "and no job is settled twice"
 
 
-async def test_a_job_that_kills_its_worker_ends_in_the_failed_list(r: Resque) -> None:
+async def test_a_job_that_kills_its_worker_goes_to_the_failed_list(r: Resque) -> None:
     await r.queue.enqueue("q", "note", [{}], "killer")
     housekeeping = r.housekeeping(crash_limit=3)
     for crashes in range(3):
@@ -391,12 +391,12 @@ async def test_a_job_that_kills_its_worker_ends_in_the_failed_list(r: Resque) ->
         assert claim.crashes == crashes
         await until(housekeeping.reap)
     [record] = r.failed()
-    assert (record["exception"], record["error"]) == ("WorkerLost", "its worker was gone while it ran, 3 times")
+    assert (record["exception"], record["error"]) == ("WorkerLost", "its worker died while it ran, 3 times")
     assert record["payload"]["args"] == [{"id": "killer"}]
     assert (r.waiting(), r.get("EXISTS", r.keys.crashes)) == ([], 0)
 
 
-async def test_a_suspect_runs_alone_so_that_it_takes_no_others_down(r: Resque) -> None:
+async def test_a_job_that_has_crashed_twice_runs_alone(r: Resque) -> None:
     for name in ("innocent", "suspect", "next"):
         await r.queue.enqueue("q", "note", [{}], name)
     r.get("HSET", r.keys.crashes, "suspect", 2)
@@ -410,7 +410,7 @@ async def test_a_suspect_runs_alone_so_that_it_takes_no_others_down(r: Resque) -
     assert [claim.job.id for claim in second.claims] == ["suspect"]
 
 
-async def test_after_its_crashes_everything_is_worked_off_all_the_same(r: Resque, jobs: Jobs) -> None:
+async def test_jobs_that_have_crashed_are_still_run(r: Resque, jobs: Jobs) -> None:
     names = [f"job {number}" for number in range(20)]
     for name in names:
         await r.queue.enqueue("q", "note", [{}], name)
@@ -420,7 +420,7 @@ async def test_after_its_crashes_everything_is_worked_off_all_the_same(r: Resque
     assert r.get("EXISTS", r.keys.crashes) == 0
 
 
-async def test_an_answer_that_got_lost_is_given_again(r: Resque) -> None:
+async def test_a_repeated_claim_returns_the_same_jobs(r: Resque) -> None:
     for number in range(3):
         await r.queue.enqueue("q", "note", [number])
     slots, reserve = await r.slots(2), r.claims()
@@ -430,11 +430,11 @@ async def test_an_answer_that_got_lost_is_given_again(r: Resque) -> None:
     assert [wire.read_job(raw).args for raw in r.waiting()] == [[2]]
 
 
-async def test_a_job_that_is_back_in_the_record_of_an_idle_slot_is_done_again(
+async def test_a_job_that_reappears_in_the_record_of_an_idle_slot_is_run_again(
     r: Resque, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a crash of Redis that has cost its last second: it has forgotten that the job was acknowledged."""
-    monkeypatch.setattr(worker_module, "IDLE_ASK_SECONDS", 0.1)
+    """As after a crash in which Redis lost its last second, and with it the acknowledgement of the job."""
+    monkeypatch.setattr(claiming, "IDLE_ASK_SECONDS", 0.1)
     async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 1)) as worker:
         await r.queue.enqueue("q", "wait", [1])
         await until(lambda: worker.busy)
@@ -449,12 +449,12 @@ async def test_a_job_that_is_back_in_the_record_of_an_idle_slot_is_done_again(
 
 
 @pytest.mark.parametrize("name", ["claim", "acknowledge"])
-async def test_a_connection_cut_before_the_answer_loses_and_doubles_nothing(r: Resque, jobs: Jobs, name: str) -> None:
-    """A real cut: the proxy lets the script through and closes the connection in the place of its answer."""
+async def test_a_connection_cut_before_the_answer_loses_and_duplicates_no_job(r: Resque, jobs: Jobs, name: str) -> None:
+    """The proxy forwards the script and closes the connection instead of forwarding the answer."""
     async with a_proxy(r.valkey.port) as proxy, resque.open_connections(proxy.url) as connections:
         cut: Proxy = proxy
         async with r.working(definitions=jobs.definitions(), connections=connections) as worker:
-            await r.scripts._load()  # or what is cut might be the call of a script that Redis does not know yet
+            await r.scripts._load()  # otherwise the cut call might be of a script that is not loaded
             cut.at(worker._claims._scripts._scripts[name].sha)
             for number in range(20):
                 await r.queue.enqueue("q", "note", [number])
@@ -464,12 +464,12 @@ async def test_a_connection_cut_before_the_answer_loses_and_doubles_nothing(r: R
     assert (r.waiting(), r.failed()) == ([], [])
 
 
-async def test_a_worker_that_others_took_for_dead_begins_anew_under_another_name(r: Resque, jobs: Jobs) -> None:
+async def test_a_worker_that_another_program_removed_registers_under_a_new_name(r: Resque, jobs: Jobs) -> None:
     async with r.working(definitions=jobs.definitions(), lease_seconds=0.3) as worker:
         [before] = await until(r.observer.workers)
         await r.queue.enqueue("q", "wait", [1])
         await until(lambda: worker.busy)
-        r.get("SREM", r.keys.workers, before.id)  # as Node's forceClean does it
+        r.get("SREM", r.keys.workers, before.id)  # as Node's forceClean does
         await until(lambda: len(r.events("Started")) == 2)
         await r.queue.enqueue("q", "note", [2])
         await until(lambda: jobs.done == [(2,)])
@@ -485,11 +485,11 @@ async def test_a_process_never_uses_a_name_twice(r: Resque, jobs: Jobs) -> None:
     assert len(names) == 3
 
 
-async def test_a_key_of_another_type_hurts_nobody_but_itself(r: Resque, jobs: Jobs) -> None:
+async def test_a_key_of_the_wrong_type_affects_no_other_key(r: Resque, jobs: Jobs) -> None:
     r.get("SET", r.keys.queue("broken"), "no list")
     r.get("ZADD", r.keys.schedule, 1, "1", 2, "2")
     r.get("SET", r.keys.delayed(1), "no list")
-    r.get("RPUSH", r.keys.delayed(2), '{"class":"note","queue":"q","args":[2]}', "rubbish")
+    r.get("RPUSH", r.keys.delayed(2), '{"class":"note","queue":"q","args":[2]}', "invalid")
     async with r.working(["broken", "q"], definitions=jobs.definitions()):
         await until(lambda: jobs.done == [(2,)])
         await until(lambda: r.failed())
@@ -499,27 +499,27 @@ async def test_a_key_of_another_type_hurts_nobody_but_itself(r: Resque, jobs: Jo
         }
 
 
-# A full Redis: it takes no jobs, but those that it has are worked off, or it would stay full.
+# A full Redis accepts no jobs, but workers can still run the jobs that it has.
 
 
-async def test_a_worker_that_starts_while_redis_is_full_works_everything_off(own: Resque, jobs: Jobs) -> None:
+async def test_a_worker_that_starts_while_redis_is_full_runs_all_jobs(own: Resque, jobs: Jobs) -> None:
     await own.queue.enqueue("q", "note", ["held by a dead worker"])
     [_] = (await own.claims().take(await own.slots(lease_seconds=0.05), busy=False)).claims
     await own.queue.enqueue_in(0.1, "q", "note", ["planned"])
     for number in range(20):
         await own.queue.enqueue("q", "note", [number])
-    own.get("RPUSH", own.keys.queue("q"), "rubbish")
-    jobs.errors = [ValueError("once more"), resque.Permanent("never")]
+    own.get("RPUSH", own.keys.queue("q"), "invalid")
+    jobs.errors = [ValueError("retry"), resque.Permanent("never")]
     own.get("CONFIG", "SET", "maxmemory", 1)
     async with own.working(definitions=jobs.definitions(base_seconds=0.001)):
         await until(lambda: len(own.events("Succeeded")) == 21 and len(own.events("Failed")) == 2)
     assert len({str(done) for done in jobs.done}) == 21
     assert [type(event.error).__name__ for event in own.events("Reenqueued")] == ["ValueError"]
     assert sorted(record["exception"] for record in own.failed()) == ["BadJob", "Permanent"]
-    assert not any(key in LEFT_BEHIND or key.startswith("worker:") for key in own.all_keys()), own.all_keys()
+    assert not any(key in WORKER_KEYS or key.startswith("worker:") for key in own.all_keys()), own.all_keys()
 
 
-async def test_a_worker_keeps_its_lease_and_its_job_however_long_redis_is_full(own: Resque, jobs: Jobs) -> None:
+async def test_a_worker_keeps_its_lease_and_its_job_while_redis_is_full(own: Resque, jobs: Jobs) -> None:
     await own.queue.enqueue("q", "wait", [1])
     async with own.working(definitions=jobs.definitions(), lease_seconds=2.0) as worker:
         await until(lambda: worker.busy)
@@ -533,8 +533,8 @@ async def test_a_worker_keeps_its_lease_and_its_job_however_long_redis_is_full(o
     assert (jobs.done, len(own.events("Started")), own.events("CleanedWorker")) == ([(1,)], 1, [])
 
 
-async def test_an_idle_worker_learns_of_jobs_while_redis_is_full(own: Resque, jobs: Jobs) -> None:
-    """What it waits with may need memory, so a full Redis refuses it."""
+async def test_an_idle_worker_finds_jobs_while_redis_is_full(own: Resque, jobs: Jobs) -> None:
+    """The waiting command may need memory, so a full Redis refuses it."""
     async with own.working(definitions=jobs.definitions()):
         await until(lambda: own.events("Polled"))
         await own.queue.enqueue_in(0.1, "q", "note", ["planned"])
@@ -542,18 +542,18 @@ async def test_an_idle_worker_learns_of_jobs_while_redis_is_full(own: Resque, jo
         await until(lambda: jobs.done)
 
 
-# Keys of another type, where a job should go: it stays where it was.
+# A job whose destination key has the wrong type stays at its source.
 
 
 @pytest.mark.parametrize("blocked", ["failed", "queue", "schedule", "delayed"])
-async def test_a_job_that_can_go_nowhere_stays_in_its_record(r: Resque, blocked: str) -> None:
+async def test_a_job_whose_destination_has_the_wrong_type_stays_in_its_record(r: Resque, blocked: str) -> None:
     await r.queue.enqueue("q", "note", [1])
     reserve = r.claims()
     [claim] = (await reserve.take(await r.slots(), busy=False)).claims
     now = int(time.time())
     ways: dict[str, tuple[list[str], Callable[[], Awaitable[bool]]]] = {
         "failed": ([r.keys.failed], lambda: reserve.give_up(claim, "ValueError", "no", [])),
-        "queue": ([r.keys.queue("q")], lambda: reserve.give_back(claim)),
+        "queue": ([r.keys.queue("q")], lambda: reserve.release(claim)),
         "schedule": ([r.keys.schedule], lambda: reserve.retry(claim, 1000)),
         "delayed": ([r.keys.delayed(now + s) for s in range(1000, 1060)], lambda: reserve.retry(claim, 1000)),
     }
@@ -564,12 +564,12 @@ async def test_a_job_that_can_go_nowhere_stays_in_its_record(r: Resque, blocked:
         await settle()
     assert orjson.loads(r.get("GET", r.keys.worker(claim.slot.id)))["payload"]["args"] == [1]
     r.get("DEL", *targets)
-    assert await settle(), "when the key is mended, it goes there"
+    assert await settle(), "it moves there when the key is repaired"
     assert len(r.waiting()) + len(r.failed()) + len(await r.queue.delayed()) == 1
     assert r.get("EXISTS", r.keys.worker(claim.slot.id)) == 0
 
 
-async def test_what_is_due_for_a_queue_that_is_no_list_ends_in_the_failed_list(r: Resque) -> None:
+async def test_a_due_job_whose_queue_is_not_a_list_goes_to_the_failed_list(r: Resque) -> None:
     r.get("SET", r.keys.queue("broken"), "no list")
     r.get("RPUSH", r.keys.delayed(1), *(f'{{"class":"note","queue":"broken","args":[{n}]}}' for n in range(3)))
     r.get("RPUSH", r.keys.delayed(2), '{"class":"note","queue":"q","args":[]}')
@@ -577,28 +577,28 @@ async def test_what_is_due_for_a_queue_that_is_no_list_ends_in_the_failed_list(r
     assert await r.housekeeping().promote() == 4
     assert await r.housekeeping().set_aside() == 3
     assert len(r.waiting()) == 1, "and holds up no other"
-    assert {record["error"] for record in r.failed()} == {"what is under the key of the queue broken is no list"}
+    assert {record["error"] for record in r.failed()} == {"the key of the queue broken is not a list"}
     assert [wire.read_job(record["raw"]).args for record in r.failed()] == [[0], [1], [2]]
 
 
-async def test_what_is_no_job_stays_where_it_is_if_it_cannot_be_set_aside(r: Resque) -> None:
+async def test_an_invalid_job_stays_in_its_queue_if_it_cannot_be_set_aside(r: Resque) -> None:
     for key, queue in ((r.keys.queue("q"), "q"), (r.keys.delayed(1), "delayed")):
-        r.get("RPUSH", key, f"rubbish in {queue}")
+        r.get("RPUSH", key, f"invalid in {queue}")
     r.get("ZADD", r.keys.schedule, 1, 1)
     r.get("SET", r.keys.unreadable, "no list")
     assert (await r.claims().take(await r.slots(), busy=False)).waits["q"] > 0, "to be asked again later"
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await r.housekeeping().promote()
-    assert (r.waiting(), r.get("LRANGE", r.keys.delayed(1), 0, -1)) == (["rubbish in q"], ["rubbish in delayed"])
+    assert (r.waiting(), r.get("LRANGE", r.keys.delayed(1), 0, -1)) == (["invalid in q"], ["invalid in delayed"])
     r.get("DEL", r.keys.unreadable)
     r.get("SET", r.keys.failed, "no list")
     assert await r.housekeeping().promote() == 1
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await r.housekeeping().set_aside()
-    assert r.get("LRANGE", r.keys.unreadable, 0, -1) == ["", "rubbish in delayed"]
+    assert r.get("LRANGE", r.keys.unreadable, 0, -1) == ["", "invalid in delayed"]
 
 
-async def test_counts_of_another_type_count_nothing_and_lose_nothing(r: Resque, jobs: Jobs) -> None:
+async def test_counters_of_the_wrong_type_lose_no_job(r: Resque, jobs: Jobs) -> None:
     for key in (r.keys.attempts, r.keys.crashes):
         r.get("SET", key, "no hash")
     await r.queue.enqueue("q", "note", [1])
@@ -608,14 +608,14 @@ async def test_counts_of_another_type_count_nothing_and_lose_nothing(r: Resque, 
     assert len(r.failed()) == 1
 
 
-async def test_a_dead_worker_s_job_whose_queue_is_no_list_holds_up_no_others(r: Resque) -> None:
+async def test_a_dead_worker_s_job_whose_queue_is_not_a_list_delays_no_other_job(r: Resque) -> None:
     for queue in ("broken", "q"):
         await r.queue.enqueue(queue, "note", [queue])
         await r.claims(queue).take(await r.slots(lease_seconds=0.02, queues=[queue]), busy=False)
     r.get("SET", r.keys.queue("broken"), "no list")
     housekeeping, reaped = r.housekeeping(), [0]
 
-    async def both_are_reaped() -> bool:  # their leases do not end in the same moment
+    async def both_are_reaped() -> bool:  # their leases end at different times
         reaped.append(await housekeeping.reap())
         return sum(reaped) == 2
 
@@ -625,10 +625,10 @@ async def test_a_dead_worker_s_job_whose_queue_is_no_list_holds_up_no_others(r: 
     assert (record["payload"]["args"], record["exception"]) == (["broken"], "WorkerLost")
 
 
-# Redis is away for longer than the lease: nobody could beat, and nobody is dead.
+# After an outage of Redis longer than the lease, live workers must not be declared dead.
 
 
-async def test_after_an_outage_of_redis_the_living_come_first_and_then_the_dead_are_brought_back(r: Resque) -> None:
+async def test_after_an_outage_of_redis_live_workers_renew_before_dead_ones_are_reaped(r: Resque) -> None:
     here = registration.Registration(r.scripts, r.connections.thread, r.keys, ["q"], 5.0, lambda: None)
     living, dead = await here.add(1), await r.slots()
     for number in range(2):
@@ -638,7 +638,7 @@ async def test_after_an_outage_of_redis_the_living_come_first_and_then_the_dead_
     housekeeping = r.housekeeping(lease_seconds=1.0)
     assert await housekeeping.reap() == 0
     looked = int(r.get("HGET", r.keys.reaping, "looked"))
-    r.get("HSET", r.keys.reaping, "looked", looked - 10_000)  # ten seconds without anybody: all leases have ended
+    r.get("HSET", r.keys.reaping, "looked", looked - 10_000)  # ten seconds without a call: all leases have ended
     r.get("ZADD", r.keys.leases, looked - 8000, living[0].id, looked - 8000, dead[0].id)
     assert await housekeeping.reap() == 0
     looked, first = r.get("HMGET", r.keys.reaping, "looked", "from")
@@ -650,17 +650,17 @@ async def test_after_an_outage_of_redis_the_living_come_first_and_then_the_dead_
     assert await r.claims().acknowledge(claim), "it is still ours"
 
 
-async def test_who_looks_as_often_as_everybody_does_finds_the_dead_at_once(r: Resque) -> None:
+async def test_without_an_outage_dead_workers_are_reaped_at_once(r: Resque) -> None:
     await r.slots()
     housekeeping = r.housekeeping(lease_seconds=0.1)
     assert await housekeeping.reap() == 0
     looked = int(r.get("HGET", r.keys.reaping, "looked"))
-    r.get("HSET", r.keys.reaping, "looked", looked - 200)  # a busy event loop is no outage
+    r.get("HSET", r.keys.reaping, "looked", looked - 200)  # a delay by a busy event loop is not an outage
     r.get("ZADD", r.keys.leases, 1, r.get("ZRANGE", r.keys.leases, 0, 0)[0])
     assert await housekeeping.reap() == 1
 
 
-async def test_an_outage_of_redis_that_is_longer_than_the_lease_is_no_crash(own: Resque, jobs: Jobs) -> None:
+async def test_an_outage_of_redis_longer_than_the_lease_counts_as_no_crash(own: Resque, jobs: Jobs) -> None:
     for number in range(6):
         await own.queue.enqueue("q", "wait", [number])
     options: dict[str, Any] = {"definitions": jobs.definitions(), "lease_seconds": 1.9, "scaling": resque.Scaling(3, 3)}
@@ -668,7 +668,7 @@ async def test_an_outage_of_redis_that_is_longer_than_the_lease_is_no_crash(own:
         await until(lambda: one.busy == other.busy == 3)
         await until(lambda: own.get("HGET", own.keys.reaping, "looked"))
         os.kill(own.valkey.pid, signal.SIGSTOP)
-        try:  # each of them has waited for an answer in vain, for two seconds
+        try:  # each of them has waited two seconds for an answer
             await until(lambda: len([e for e in own.events("Erred") if e.what == "housekeeping"]) >= 2)
         finally:
             os.kill(own.valkey.pid, signal.SIGCONT)
@@ -677,51 +677,51 @@ async def test_an_outage_of_redis_that_is_longer_than_the_lease_is_no_crash(own:
             looked, first = own.get("HMGET", own.keys.reaping, "looked", "from")
             return first is not None and int(looked) > int(first)
 
-        await until(is_over, "the dead are looked for again")
+        await until(is_over, "dead workers are reaped again")
         jobs.gate.set()
         await until(lambda: len(own.events("Succeeded")) == 6)
     assert (len(jobs.done), own.events("CleanedWorker"), len(own.events("Started"))) == (6, [], 2)
     assert own.get("EXISTS", own.keys.crashes) == 0
 
 
-# How many at a time.
+# The number of slots.
 
 
 class Delay:
-    """In the place of the measured one: how late the event loop is, for all that the worker knows."""
+    """Replaces the measured delay of the event loop."""
 
     seconds = 0.0
 
 
-async def test_slots_grow_with_the_work_and_are_given_up_when_the_loop_is_late(r: Resque, jobs: Jobs) -> None:
+async def test_slots_grow_with_the_work_and_shrink_when_the_loop_is_late(r: Resque, jobs: Jobs) -> None:
     for number in range(40):
         await r.queue.enqueue("q", "wait", [number])
     async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(1, 32)) as worker:
-        worker.delay = Delay()
+        worker._slots.delay = Delay()
         await until(lambda: worker.slots == 32)
         await until(lambda: worker.busy == 32)
-        worker.delay.seconds = 0.3
+        worker._slots.delay.seconds = 0.3
         await until(lambda: worker.slots < 32)
-        worker.delay.seconds = 0.0
+        worker._slots.delay.seconds = 0.0
         jobs.gate.set()
         await until(lambda: len(jobs.done) == 40)
     grown = [event.slots for event in r.events("Resized") if event.slots > event.before]
     assert grown == [2, 4, 8, 16, 32]
-    given_up = [event for event in r.events("Resized") if event.slots < event.before]
-    assert "the event loop is" in given_up[0].reason
-    assert given_up[0].slots == 24
+    shrunk = [event for event in r.events("Resized") if event.slots < event.before]
+    assert "the event loop is" in shrunk[0].reason
+    assert shrunk[0].slots == 24
 
 
-async def test_a_slot_that_is_given_up_when_a_suspect_ends_keeps_no_others_waiting(
+async def test_removing_the_slot_of_a_job_that_ran_alone_does_not_block_the_others(
     r: Resque, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "LOOK_SECONDS", 60.0)  # only the test changes the number of slots
-    monkeypatch.setattr(worker_module, "IDLE_ASK_SECONDS", 60.0)
+    monkeypatch.setattr(slots_module, "LOOK_SECONDS", 60.0)  # only the test changes the number of slots
+    monkeypatch.setattr(claiming, "IDLE_ASK_SECONDS", 60.0)
     async with r.working(definitions=jobs.definitions(), scaling=resque.Scaling(3, 3)) as worker:
         r.get("HSET", r.keys.crashes, "suspect", 2)
         await r.queue.enqueue("q", "wait", [{}], "suspect")
-        await until(lambda: worker.busy == 1 and len(worker._free) == 2)
-        worker._surplus = 1  # as when the loop was late while the free slots were asking
+        await until(lambda: worker.busy == 1 and len(worker._slots.free) == 2)
+        worker._slots.surplus = 1  # as when the loop was late during a claim call
         await r.queue.enqueue("q", "note", ["next"])
         jobs.gate.set()
         await until(lambda: ("next",) in jobs.done)
@@ -742,20 +742,20 @@ async def test_a_slot_that_is_given_up_when_a_suspect_ends_keeps_no_others_waiti
         (0, 0, 0.0, False, 1),
     ],
 )
-def test_how_many_slots_there_should_be(slots: int, busy: int, delay: float, more: bool, then: int) -> None:
+def test_scaling_decides_the_number_of_slots(slots: int, busy: int, delay: float, more: bool, then: int) -> None:
     decided, reason = resque.Scaling(1, 100, 0.01).decide(slots, busy, delay, more=more)
     assert decided == then
     assert bool(reason) == (decided != slots or delay > 0.01)
 
 
-def test_idle_slots_are_given_up_slowly() -> None:
+def test_idle_slots_are_removed_slowly() -> None:
     scaling = resque.Scaling(4, 100)
     decisions = [scaling.decide(40, 3, 0.0, more=False)[0] for _ in range(100)]
     assert decisions.count(30) == 2
     assert decisions.count(40) == 98
 
 
-async def test_counters_that_are_no_numbers_keep_no_job_from_being_settled(r: Resque, jobs: Jobs) -> None:
+async def test_counters_that_are_not_numbers_do_not_prevent_settling(r: Resque, jobs: Jobs) -> None:
     for key in (r.keys.processed(), r.keys.failures(), r.keys.totals):
         r.get("SET", key, "no number")
     jobs.errors = [resque.Permanent("no")]
@@ -767,10 +767,10 @@ async def test_counters_that_are_no_numbers_keep_no_job_from_being_settled(r: Re
     assert len(r.events("Succeeded")) == 2
 
 
-# An answer that got lost: the worker says it again, and hears what has happened.
+# Lost answers: the worker repeats the call and gets the result.
 
 
-async def test_a_settlement_whose_answer_got_lost_has_happened(r: Resque) -> None:
+async def test_a_repeated_settlement_returns_the_first_result(r: Resque) -> None:
     ways: list[Callable[[Any, Any], Awaitable[bool]]] = [
         lambda reserve, claim: reserve.acknowledge(claim),
         lambda reserve, claim: reserve.give_up(claim, "ValueError", "no", []),
@@ -789,7 +789,7 @@ async def test_a_settlement_whose_answer_got_lost_has_happened(r: Resque) -> Non
     assert (len(r.failed()), len(await r.queue.delayed())) == (1, 1)
 
 
-async def test_a_lost_answer_to_give_up_is_still_an_event(r: Resque, jobs: Jobs) -> None:
+async def test_a_lost_answer_to_give_up_still_causes_an_event(r: Resque, jobs: Jobs) -> None:
     jobs.errors = [resque.Permanent("no")]
     async with a_proxy(r.valkey.port) as proxy, resque.open_connections(proxy.url) as connections:
         cut: Proxy = proxy
@@ -802,7 +802,7 @@ async def test_a_lost_answer_to_give_up_is_still_an_event(r: Resque, jobs: Jobs)
     assert len(r.failed()) == 1
 
 
-# Redis's clock is put back: what lies in the future by more than its own interval counts as now.
+# Redis's clock was set back: times too far in the future count as now.
 
 
 async def test_a_throttle_in_the_future_counts_as_now(r: Resque, jobs: Jobs) -> None:
@@ -812,18 +812,18 @@ async def test_a_throttle_in_the_future_counts_as_now(r: Resque, jobs: Jobs) -> 
         await until(lambda: jobs.done)
 
 
-async def test_leases_of_before_the_clock_was_put_back_end_soon(r: Resque) -> None:
+async def test_leases_from_before_the_clock_was_set_back_end_soon(r: Resque) -> None:
     await r.queue.enqueue("q", "note", [1])
     [slot] = slots = await r.slots()
     await r.claims().take(slots, busy=False)
     future = int((time.time() + 7200) * 1000)
     r.get("ZADD", r.keys.leases, future, slot.id)
     r.get("HSET", r.keys.reaping, "looked", future, "from", future)
-    await until(r.housekeeping(lease_seconds=0.2).reap, "the dead are brought back")
+    await until(r.housekeeping(lease_seconds=0.2).reap, "the job of the dead worker is recovered")
     assert len(r.waiting()) == 1
 
 
-async def test_a_job_that_could_not_be_enqueued_leaves_no_lock(r: Resque, jobs: Jobs) -> None:
+async def test_a_job_that_could_not_be_enqueued_holds_no_lock(r: Resque, jobs: Jobs) -> None:
     definitions = jobs.definitions(unique=lambda email: email["to"])
     queue = r.new_queue(**definitions)
     r.get("SET", r.keys.queue("q"), "no list")
@@ -833,7 +833,7 @@ async def test_a_job_that_could_not_be_enqueued_leaves_no_lock(r: Resque, jobs: 
     assert await queue.enqueue("q", "note", [{"to": "alice"}])
 
 
-async def test_a_pause_without_an_end_outlasts_one_for_a_time(r: Resque) -> None:
+async def test_a_pause_without_a_limit_outlasts_a_timed_one(r: Resque) -> None:
     await r.queue.pause("q", "the operator's", None)
     await r.queue.pause("q", "the login failed", 5)
     await r.queue.resume("q", only_timed=True)

@@ -1,1 +1,1 @@
-"""What tests share: programs, peers, proxies. This folder has no tests."""
+"""What tests share: programs, servers that misbehave, proxies. This folder has no tests."""

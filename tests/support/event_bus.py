@@ -1,4 +1,4 @@
-"""Strategy 6 for a test: as it is started, on either log, and when all of its work is done."""
+"""Strategy 6 for tests: start it on either log, and wait until it has handled every event."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ def someone() -> str:
 
 @contextmanager
 def event_bus(inbox: Inbox, data_dir: Path, **environment: str) -> Iterator[Strategy]:
-    """With a Valkey of its own, and leases so short that a test can wait for them."""
+    """Start the strategy with its own Valkey, and with short leases so that a test can wait for their end."""
     own = {"SMTP_URL": inbox.smtp_url, "LEASE_SECONDS": "1", "DRAIN_SECONDS": "2", "PARTITION_SECONDS": "1"}
     with running_strategy(NAME, data_dir, **(own | environment)) as strategy:
         yield strategy
 
 
 def settled(strategy: Strategy) -> None:
-    """Wait until nothing waits and nothing is in flight: twice, for an event may pass by one look."""
+    """Wait until no event is waiting or in flight. Checks twice: one check may miss an event that is being claimed."""
 
     def nothing_left() -> bool:
         try:
@@ -32,4 +32,4 @@ def settled(strategy: Strategy) -> None:
             return False
         return stats.get("waiting") == stats.get("in_flight") == stats.get("audit_waiting") == 0
 
-    wait_until(lambda: nothing_left() and nothing_left(), "all is done", limit=40.0)
+    wait_until(lambda: nothing_left() and nothing_left(), "every event is handled", limit=40.0)

@@ -1,7 +1,7 @@
-"""The event log for a test: append, claim and commit by number, and what may happen to its Redis."""
+"""The event log for tests: append, claim and commit numbered events, and make Redis fail."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,9 +9,9 @@ import redis as blocking
 from redis.exceptions import ConnectionError
 
 from eventlog.events import Event
-from tests.support.programs import LIMIT, Valkey, a_name
+from tests.support.programs import Valkey, a_name
 
-LEASE = 10.0  # seconds, where a test does not wait for the end of one
+LEASE = 10.0  # seconds, for tests that do not wait for the end of a lease
 
 
 def an_event(number: int = 0, event_id: str | None = None) -> Any:
@@ -23,7 +23,7 @@ def numbers(claimed: list[Any]) -> list[int]:
 
 
 async def append(log: Any, *range_: int) -> list[str]:
-    """Events with these numbers, one after the other."""
+    """Append events with these numbers, one after the other, and return their positions."""
     return [await log.append(an_event(number)) for number in range(*range_)]
 
 
@@ -32,7 +32,7 @@ async def commit(log: Any, claimed: list[Any]) -> list[bool]:
 
 
 async def claim_all(log: Any, consumer: str, limit: int = 7) -> list[int]:
-    """Claim and commit until nothing is left; the numbers in the order of the claims."""
+    """Claim and commit until there are no events; return the numbers in the order of the claims."""
     found = []
     while claimed := await log.claim(consumer, limit):
         assert await commit(log, claimed) == [True] * len(claimed)
@@ -40,15 +40,9 @@ async def claim_all(log: Any, consumer: str, limit: int = 7) -> list[int]:
     return found
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not await condition():  # noqa: ASYNC110  Redis does not call us
-            await asyncio.sleep(0.005)
-
-
 async def claim_when_due(log: Any, consumer: str, limit: int = 10) -> list[Any]:
     claimed: list[Any] = await log.claim(consumer, limit, wait=10.0)
-    assert claimed, "nothing within 10 s"
+    assert claimed, "no event within 10 s"
     return claimed
 
 
@@ -62,21 +56,21 @@ def full(valkey: Valkey) -> Iterator[None]:
 
 
 def remember(valkey: Valkey) -> Callable[[], None]:
-    """Returns what takes Redis back to this moment, as a crash does that loses the end of its file."""
+    """Return a function that restores the data of this moment, as if a crash had lost the end of Redis's file."""
     client = blocking.Redis.from_url(valkey.url, protocol=2)
     keys = {key: (client.dump(key), max(0, client.pttl(key))) for key in client.scan_iter()}
 
-    def take_back() -> None:
+    def restore() -> None:
         client.flushall()
         for key, (value, ttl) in keys.items():
             client.restore(key, ttl, value or b"")
         client.close()
 
-    return take_back
+    return restore
 
 
 def lose_an_answer(log: Any, script: str) -> None:
-    """Redis runs the next script of this name, and its caller does not hear of it."""
+    """Let Redis run the next script of this name, and raise ConnectionError instead of returning the answer."""
     run, lose = log._scripts.run, True
 
     async def run_and_lose(name: str, *arguments: Any) -> Any:
@@ -84,7 +78,7 @@ def lose_an_answer(log: Any, script: str) -> None:
         answer = await run(name, *arguments)
         if lose and name in (script, f"stream_{script}"):
             lose = False
-            raise ConnectionError("gone")
+            raise ConnectionError("the answer is lost")
         return answer
 
     log._scripts.run = run_and_lose

@@ -1,6 +1,7 @@
-"""`python -m tests.support.keeping_sink PORT FILE`: a mail server whose memory is a file, so that it may be killed.
+"""`python -m tests.support.keeping_sink PORT FILE`: a mail server whose record survives a kill.
 
-It writes down each Message-ID before it says 250.
+It writes each Message-ID to the file before it answers 250. (lab/harness/inbox.py does that too, but cannot share the
+port that the test has reserved.)
 """
 
 import asyncio
@@ -28,7 +29,7 @@ class Keeper:
 async def main(port: int, path: str) -> None:
     loop, keeper = asyncio.get_running_loop(), Keeper(path)
     sessions = partial(SMTP, keeper, hostname="keeper", loop=loop)
-    server = await loop.create_server(sessions, "127.0.0.1", port, reuse_port=True)  # a test keeps it free for us
+    server = await loop.create_server(sessions, "127.0.0.1", port, reuse_port=True)  # the test has reserved the port
     print("listening", flush=True)
     await server.serve_forever()
 

@@ -1,4 +1,4 @@
-"""A steady load on a strategy that is being killed meanwhile, and the account of it afterwards."""
+"""A steady load on a strategy whose processes are being killed, and its account."""
 
 import threading
 from collections import Counter
@@ -6,12 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 
+from lab.harness.account import IdAccount, compare_ids
 from tests.support.programs import Inbox, Strategy, wait_until
 
 
 @dataclass
 class Load:
-    """Clients that send one email after the other; what they were answered."""
+    """Clients that send one email after the other, and the answers they got."""
 
     strategy: Strategy
     to: str
@@ -34,7 +35,7 @@ class Load:
 
     def _send(self) -> None:
         while not self._stop.is_set():
-            with suppress(OSError, HTTPException):  # the server is dead just now
+            with suppress(OSError, HTTPException):  # the server has been killed and is restarting
                 answer = self.strategy.send(self.to)
                 self.statuses[answer.status] += 1
                 if answer.status < 300:
@@ -42,28 +43,12 @@ class Load:
             self._stop.wait(0.03)
 
     def wait_for_more(self, count: int) -> None:
-        """Wait until so many more emails have been accepted."""
+        """Wait until `count` more emails have been accepted."""
         before = len(self.accepted)
         wait_until(lambda: len(self.accepted) >= before + count, f"{count} more emails are accepted")
 
 
-@dataclass
-class Account:
-    """accepted = delivered + lost; duplicated are copies beyond the first, unasked were never accepted."""
-
-    accepted: int
-    lost: int
-    duplicated: int
-    unasked: int
-
-
-def account(load: Load, inbox: Inbox) -> Account:
-    assert len(load.accepted) < 9_000, "the inbox keeps 10,000: the load was too much to be counted"
+def account(load: Load, inbox: Inbox) -> IdAccount:
+    assert len(load.accepted) < 9_000, "the inbox keeps 10,000 emails, so it cannot count this load"
     messages = inbox.messages(load.to)
-    delivered = {message["message_id"] for message in messages}
-    return Account(
-        accepted=len(load.accepted),
-        lost=len(set(load.accepted) - delivered),
-        duplicated=sum(message["copies"] - 1 for message in messages),
-        unasked=len(delivered - set(load.accepted)),
-    )
+    return compare_ids(load.accepted, [message["message_id"] for message in messages for _ in range(message["copies"])])

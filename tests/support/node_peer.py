@@ -1,4 +1,4 @@
-"""JavaScript as tests use it: node itself, and the real node-resque in a process that takes commands over a pipe."""
+"""JavaScript for tests: node itself, and the real node-resque in a process that takes commands over a pipe."""
 
 import asyncio
 import json
@@ -15,15 +15,15 @@ from tests.support.programs import LIMIT, ROOT
 
 FOLDER = ROOT / "tests" / "support" / "interop"
 NODE = shutil.which("node")
-INSTALL_SECONDS = 40  # well below the limit of a test
+INSTALL_SECONDS = 40  # well below the time limit of a test
 
 
 class NodeError(Exception):
-    """What node-resque threw."""
+    """An error that node-resque has thrown."""
 
 
 def rewrite(texts: Sequence[str]) -> list[str]:
-    """JSON.stringify(JSON.parse(text)) of each."""
+    """JSON.stringify(JSON.parse(text)) for each of the texts."""
     assert NODE is not None
     lines = "".join(f"{text}\n" for text in texts)
     command = [NODE, str(FOLDER / "json.mjs")]
@@ -32,10 +32,10 @@ def rewrite(texts: Sequence[str]) -> list[str]:
 
 
 def why_not() -> str | None:
-    """Get node-resque in its pinned version, unless it is there; why it cannot be had, or None."""
+    """Install node-resque in its pinned version, if necessary. Returns why that is impossible, or None."""
     npm = shutil.which("npm")
     if NODE is None or npm is None:
-        return "there is no node, or no npm"
+        return "node or npm is not installed"
     package = json.loads((FOLDER / "package.json").read_text())
     installed = FOLDER / "node_modules" / "node-resque" / "package.json"
     if installed.exists() and json.loads(installed.read_text())["version"] == package["dependencies"]["node-resque"]:
@@ -43,7 +43,7 @@ def why_not() -> str | None:
     try:
         result = subprocess.run([npm, "ci"], cwd=FOLDER, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     except subprocess.TimeoutExpired:
-        return f"npm ci: not done within {INSTALL_SECONDS} s"
+        return f"npm ci did not end within {INSTALL_SECONDS} s"
     return None if result.returncode == 0 else f"npm ci: {result.stderr.strip()[:300]}"
 
 
@@ -75,7 +75,7 @@ class NodeResque:
                 waiting.set_result(answer["result"])
 
     async def __call__(self, namespace: str, kind: str, method: str, *args: Any, **options: Any) -> Any:
-        """`options` are those of its constructor, when `kind` is named for the first time."""
+        """`options` are for the constructor, which runs at the first call with this `kind`."""
         assert self.process.stdin is not None
         number = next(self._numbers)
         answer = self._answers[number] = Future()

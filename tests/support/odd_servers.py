@@ -1,4 +1,4 @@
-"""Mail servers that are odd in ways that real ones are, by name; `odd_server` runs one in a thread of its own."""
+"""Mail servers with the unusual behaviour of some real ones, by name. `odd_server` runs one in a separate thread."""
 
 import asyncio
 import threading
@@ -46,7 +46,7 @@ class OddServer:
         self.url = f"smtp://{user}127.0.0.1:{peer.port}"
 
     def become(self, name: str) -> None:
-        """Cut all sessions, forget everything, and be another odd server on the same port."""
+        """Close all sessions, and behave as another of these servers on the same port, without any state."""
         self._loop.call_soon_threadsafe(self.peer.drop_connections)
         wait_until(lambda: not self.peer.sessions, "all sessions have ended")
         fresh = SmtpPeer(**_fields(name), port=self.peer.port)
@@ -59,7 +59,7 @@ class OddServer:
         self.peer.replies |= {"AUTH": b"235 2.7.0 welcome", "MAIL": ENVELOPE["MAIL"]}
 
     def copies(self, message_id: str) -> int:
-        """How many messages with this Message-ID it has taken."""
+        """How many messages with this Message-ID it has accepted."""
         header = f"Message-ID: {message_id}\r\n".encode()
         return sum(header in message for message in list(self.peer.messages))
 

@@ -1,7 +1,7 @@
-"""A real Postfix on loopback, of this test run's own: TLS, login, and a Maildir where everything arrives.
+"""A real Postfix on loopback for this test run alone: TLS, login, and a Maildir for all mail.
 
-Nothing of the machine's own Postfix is used but its programs: configuration, queue, passwords, log and mail are in one
-temporary folder, no DNS is asked and nothing is sent anywhere.
+It uses only the programs of the machine's Postfix. Configuration, queue, passwords, log and mail are in one temporary
+folder. It asks no DNS server, and sends no mail to other machines.
 """
 
 import os
@@ -21,15 +21,15 @@ import trustme
 
 from tests.support.programs import LIMIT, free_ports, wait_until
 
-USER, PASSWORD = "jo@example.com", "p:/@w"  # what a URL must percent-encode
+USER, PASSWORD = "jo@example.com", "p:/@w"  # characters that a URL must percent-encode
 LOGIN = "jo%40example.com:p%3A%2F%40w"
-UNKNOWN = "nobody@example.com"  # everyone else at these domains has a mailbox
+UNKNOWN = "nobody@example.com"  # all other addresses at these domains have a mailbox
 _DOMAINS = "example.com, example.org, xn--bcher-kva.example"
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-_LONGEST_LIFE = 300  # seconds; the end of a Postfix whose test run was killed
+_MAX_SECONDS = 300  # after this a Postfix ends by itself, in case its test run was killed
 
-# Each service listens on a port of its own and has these options beside the common ones.
+# Each service listens on its own port, with these options in addition to the common ones.
 SERVICES = {
     "submission": "",
     "smtps": "-o smtpd_tls_wrappermode=yes",
@@ -56,7 +56,7 @@ data_directory = {folder}/data
 maillog_file = {folder}/log
 maillog_file_prefixes = {folder}
 
-# Everything arrives in one Maildir, and nothing leaves the machine.
+# All mail arrives in one Maildir, and none leaves the machine.
 disable_dns_lookups = yes
 smtp_dns_support_level = disabled
 default_transport = error:nothing is sent anywhere
@@ -68,7 +68,7 @@ virtual_uid_maps = static:{uid}
 virtual_gid_maps = static:{gid}
 smtputf8_enable = yes
 
-# A login, after STARTTLS only, is needed for everything.
+# Clients must log in, and only after STARTTLS.
 smtpd_tls_security_level = may
 smtpd_tls_auth_only = yes
 smtpd_tls_chain_files = {folder}/config/certificate.pem
@@ -79,13 +79,13 @@ cyrus_sasl_config_path = {folder}/config/sasl
 smtpd_client_restrictions = permit_sasl_authenticated, reject
 smtpd_relay_restrictions = permit_sasl_authenticated, reject
 
-# As picky as a well-kept server is.
+# As strict as a well-configured server.
 smtpd_helo_required = yes
 smtpd_helo_restrictions = reject_invalid_helo_hostname, reject_non_fqdn_helo_hostname
 smtpd_data_restrictions = reject_unauth_pipelining
 strict_rfc821_envelopes = yes
 
-# Loopback is a client like any other; its mistakes cost it no second of the test's time.
+# Loopback clients have no privileges. Errors cause no delay, to keep the tests fast.
 smtpd_client_event_limit_exceptions =
 smtpd_error_sleep_time = 0
 service_throttle_time = 1s
@@ -116,7 +116,7 @@ sasldb_path: {folder}/passwords/db
 
 
 def reason_to_skip() -> str | None:
-    """Why there can be no Postfix here; None when there can."""
+    """Why Postfix cannot run here; None if it can."""
     for program, package in (("postfix", "postfix"), ("saslpasswd2", "sasl2-bin")):
         if shutil.which(program, path=_PATH) is None:
             return f"{package} is not installed"
@@ -137,20 +137,20 @@ class Postfix:
         return f"{scheme}://{login}{'@' if login else ''}127.0.0.1:{self._ports[service]}"
 
     def start(self) -> None:
-        # What `postfix start` does in the end, without its waits, and as a child of ours.
+        # The last command of `postfix start`, without its delays, and as a child of this process.
         master = Path(_output("postconf", "-d", "-h", "daemon_directory")) / "master"
         config = str(self._folder / "config")
         self._master = subprocess.Popen(
-            [str(master), "-c", config, "-e", str(_LONGEST_LIFE)], stdin=subprocess.DEVNULL, start_new_session=True
+            [str(master), "-c", config, "-e", str(_MAX_SECONDS)], stdin=subprocess.DEVNULL, start_new_session=True
         )
         wait_until(self._listens, "Postfix listens")
 
     def stop(self) -> None:
-        """What `postfix stop` does; fails when a process is left behind."""
+        """Stop it as `postfix stop` does. Fails if a process is left behind."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """kill -9 of the master and of every process it has started."""
+        """kill -9 the master and all processes it has started."""
         self._end(signal.SIGKILL)
 
     @property
@@ -159,14 +159,14 @@ class Postfix:
         return path.read_text() if path.exists() else ""
 
     def kill_sessions(self) -> None:
-        """kill -9 of the processes that talk to clients, and of them alone."""
+        """kill -9 only the processes that talk to clients."""
         sessions = [process for process in self._processes() if process.name() == "smtpd"]
         for process in sessions:
             process.kill()
         wait_until(lambda: not any(process.is_running() for process in sessions), "the sessions have ended")
 
     def arrived(self, message_id: str) -> list[bytes]:
-        """All copies of this message that have been delivered, with LF line ends."""
+        """All delivered copies of this message, with LF line ends."""
         for path in (self._folder / "mail/inbox/new").glob("*"):
             if path.name not in self._read:
                 self._read.add(path.name)
@@ -175,7 +175,7 @@ class Postfix:
         return self._arrived[message_id]
 
     def _configure(self) -> None:
-        self._folder.chmod(0o755)  # the daemons run as users of their own
+        self._folder.chmod(0o755)  # because the daemons run as other users
         nobody, owner = pwd.getpwnam("nobody"), pwd.getpwnam(_output("postconf", "-d", "-h", "mail_owner"))
         for name, user in (("config", None), ("queue", None), ("data", owner), ("passwords", owner), ("mail", nobody)):
             (self._folder / name).mkdir()
@@ -187,7 +187,7 @@ class Postfix:
         (config / "main.cf").write_text(_MAIN.format(folder=self._folder, domains=_DOMAINS, **ids))
         (config / "master.cf").write_text(_MASTER + "".join(listeners))
         (config / "mailboxes").write_text(f"!/^{UNKNOWN}$/ inbox/\n")
-        (config / "sasl").mkdir()  # where Debian's Postfix looks, whatever it is told
+        (config / "sasl").mkdir()  # Debian's Postfix always reads this folder
         (config / "sasl/smtpd.conf").write_text(_SASL.format(folder=self._folder))
         certificate = trustme.CA().issue_cert("localhost", "127.0.0.1")
         certificate.private_key_and_cert_chain_pem.write_to_path(config / "certificate.pem")
@@ -195,7 +195,7 @@ class Postfix:
         passwords = self._folder / "passwords/db"
         _output("saslpasswd2", "-f", str(passwords), "-c", "-p", "-u", domain, name, text=PASSWORD)
         os.chown(passwords, owner.pw_uid, owner.pw_gid)
-        _output("postfix", "-c", str(config), "check")  # makes the folders of the queue
+        _output("postfix", "-c", str(config), "check")  # creates the folders of the queue
 
     def _listens(self) -> bool:
         assert self._master is not None
@@ -204,7 +204,7 @@ class Postfix:
         return open_ports >= set(self._ports.values())
 
     def _processes(self) -> list[psutil.Process]:
-        """All that run: the master leads a process group, and they are in it."""
+        """All running processes of this Postfix: those in the process group of its master."""
         master = self._master
         return [process for process in psutil.process_iter() if master is not None and _runs_in(process, master.pid)]
 
@@ -220,7 +220,7 @@ class Postfix:
         finally:
             for process in family:
                 with suppress(psutil.NoSuchProcess):
-                    process.kill()  # does not touch a process that has taken over the number
+                    process.kill()  # psutil does not kill a new process with the same pid
             self._master.kill()
             self._master.wait()
             self._master = None
@@ -228,7 +228,7 @@ class Postfix:
 
 @contextmanager
 def running_postfix() -> Iterator[Postfix]:
-    # Not pytest's temporary folder: only root may look into that one.
+    # Not pytest's temporary folder, because only root can read that.
     with tempfile.TemporaryDirectory(prefix="postfix-") as folder:
         postfix = Postfix(Path(folder))
         try:

@@ -1,5 +1,6 @@
-"""The project's programs as tests use them: real processes on free ports, ended whatever happens."""
+"""The project's programs as tests use them: real processes on free ports, always ended after the test."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,15 +23,17 @@ from redis import Redis
 from redis.client import PubSub
 
 from common.services.service import running
+from lab.harness.machine import alive, descendants
+from lab.harness.processes import still_alive
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 20.0  # seconds that any condition may take to come true, on a slow machine too
+LIMIT = 20.0  # seconds that a condition may take to come true, even on a slow machine
 
 T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T | None], what: str, limit: float = LIMIT) -> T:
-    """Wait for a condition, never for a time. Returns what the condition returned when it was true."""
+    """Wait until the condition is true, and return its value. Fails after `limit` seconds."""
     deadline = time.monotonic() + limit
     while not (result := condition()):
         assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
@@ -38,25 +41,35 @@ def wait_until(condition: Callable[[], T | None], what: str, limit: float = LIMI
     return result
 
 
+async def until(condition: Callable[[], Any], what: str = "the condition is true", limit: float = LIMIT) -> Any:
+    """Let the event loop run until the condition is true, and return its value. Fails after `limit` seconds.
+
+    The condition may be a coroutine function.
+    """
+    try:
+        async with asyncio.timeout(limit):
+            while True:
+                result = condition()
+                if asyncio.iscoroutine(result):
+                    result = await result
+                if result:
+                    return result
+                await asyncio.sleep(0.001)
+    except TimeoutError as error:
+        raise AssertionError(f"not within {limit:g} s: {what}") from error
+
+
 def a_name() -> str:
-    """A fresh name, so that no test meets the emails of another."""
+    """A new name, so that each test sees its own emails only."""
     return uuid4().hex[:12]
 
 
 def is_alive(process: psutil.Process | int) -> bool:
-    """Whether there is this process (or one with this pid), other than as a zombie: who buries those takes its time."""
-    with suppress(psutil.NoSuchProcess):
-        found = psutil.Process(process) if isinstance(process, int) else process
-        return found.is_running() and found.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-def wait_for_the_end(processes: Sequence[psutil.Process], limit: float = LIMIT) -> list[psutil.Process]:
-    """Wait until all of them have ended; those that have not within the limit."""
-    deadline = time.monotonic() + limit
-    while (left := [process for process in processes if is_alive(process)]) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return left
+    """Whether this process, or a process with this pid, runs. A zombie does not."""
+    try:
+        return alive(psutil.Process(process) if isinstance(process, int) else process)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Answer(NamedTuple):
@@ -72,7 +85,7 @@ class Answer(NamedTuple):
 def ask(
     url: str, path: str = "/", method: str = "GET", headers: dict[str, str] | None = None, body: object = None
 ) -> Answer:
-    """One HTTP request, its path as it is: nothing normalised, nothing encoded again."""
+    """One HTTP request. The path is sent as it is, neither normalised nor encoded again."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=LIMIT)
     try:
         data = None if body is None else json.dumps(body).encode()
@@ -88,7 +101,7 @@ def email_path(to: str, subject: str, text: str) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """What the shell that runs the tests has set, without the project's settings."""
+    """The environment of the shell that runs the tests, without the project's settings."""
     return {name: value for name, value in os.environ.items() if name not in SETTINGS}
 
 
@@ -96,7 +109,7 @@ class Program:
     """A child process whose output is collected, line by line."""
 
     def __init__(self, command: list[str], environment: dict[str, str], folder: Path = ROOT) -> None:
-        """In a folder of its own, a copy of the repository, the program has the defaults of a reader."""
+        """In another `folder`, a copy of the repository, the program has the default retries, as a reader does."""
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             command,
@@ -126,7 +139,7 @@ class Program:
             ended = self.process.poll() is not None
             match = self._search(pattern)
             if match is None and ended:
-                self._reader.join(limit)  # its last lines may not have been read yet
+                self._reader.join(limit)  # until its last lines have been read
                 match = self._search(pattern)
                 assert match, f"ended with {self.process.returncode} without {pattern!r}:\n{self.output}"
             return match
@@ -137,17 +150,18 @@ class Program:
         return re.search(pattern, self.output, re.MULTILINE)
 
     def descendants(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            return list(psutil.Process(self.process.pid).children(recursive=True))
-        return []
+        return descendants(self.process.pid)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, limit: float = LIMIT) -> int:
-        """Send the signal and wait for the end; the exit status. What is left after the limit is killed, and fails."""
+        """Send the signal, wait for the end, and return the exit status.
+
+        Fails if a descendant is still alive after `limit` seconds, and kills it.
+        """
         family = self.descendants()
         self.process.send_signal(number)
         try:
             self.process.wait(limit)
-            left = wait_for_the_end(family, limit)
+            left = still_alive(family, limit)
         finally:
             for process in family:
                 with suppress(psutil.NoSuchProcess):
@@ -162,7 +176,7 @@ class Program:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many of loopback, all of them free at the same moment, so that no two are the same."""
+    """`count` different free ports of loopback."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -172,9 +186,9 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def nobody_s_port() -> Iterator[int]:
-    """A port of loopback where nobody listens as long as the block runs.
+    """A port of loopback that no program listens on while the block runs.
 
-    It is taken, so that no other program gets it; one that asks for it with SO_REUSEPORT may listen.
+    It is bound, so that no other program gets it. A program may listen on it with SO_REUSEPORT.
     """
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -184,7 +198,7 @@ def nobody_s_port() -> Iterator[int]:
 
 SHORT_RETRIES = {"ATTEMPTS": "5", "RETRY_PAUSES_SECONDS": "0.5 1 2 4"}  # by default it takes a day to give up
 
-# What could come in from the shell that runs the tests.
+# Settings that the shell that runs the tests may have, and that tests must not inherit.
 SETTINGS = {
     "HOST", "PORT", "PAGE_PASSWORD",
     "SMTP_URL", "SMTP_SESSIONS", "SMTP_CONNECT_SECONDS", "SMTP_SEND_SECONDS", "EMAIL_FROM",
@@ -198,7 +212,7 @@ SETTINGS = {
 
 
 class Inbox:
-    """The embedded inbox, over its API."""
+    """The embedded inbox, through its API."""
 
     def __init__(self, url: str, smtp_port: int, pid: int) -> None:
         self.url = url
@@ -212,7 +226,7 @@ class Inbox:
         return found
 
     def wait_for(self, to: str, count: int = 1) -> list[dict[str, Any]]:
-        """Wait until so many messages to this address are there."""
+        """Wait until `count` messages to this address have arrived."""
         wait_until(lambda: len(self.messages(to)) >= count, f"{count} emails to {to}")
         found = self.messages(to)
         assert len(found) == count
@@ -224,7 +238,7 @@ class Inbox:
 
 @contextmanager
 def running_inbox(data_dir: Path, **environment: str) -> Iterator[Inbox]:
-    """The inbox as a process of its own, on free ports."""
+    """The inbox as a separate process, on free ports."""
     ports = {"INBOX_SMTP_PORT": "0", "INBOX_PORT": "0"}
     with open_users_lock(data_dir, "inbox"):
         program = Program(
@@ -251,26 +265,26 @@ class Valkey:
         return int(number)
 
     def listen(self, channel: str) -> PubSub:
-        """A subscription, already confirmed."""
+        """A confirmed subscription."""
         pubsub: PubSub = self.client.pubsub()  # type: ignore[no-untyped-call]
         pubsub.subscribe(channel)
         pubsub.get_message(timeout=LIMIT)
         return pubsub
 
     def publish(self, message: bytes | str, channel: str = "emailz") -> int:
-        """As a program of somebody else does it: how many have received it."""
+        """Publish a message. Returns the number of subscribers that received it."""
         return int(self.client.publish(channel, message))
 
 
 def valkey_of(data_dir: Path) -> Valkey:
-    """The one that runs for this folder."""
+    """The Valkey that runs with this data folder."""
     facts = wait_until(lambda: running(data_dir, "valkey"), "Valkey runs")
     return Valkey(facts["valkey_port"], facts["pid"])
 
 
 @contextmanager
 def running_valkey(data_dir: Path, **environment: str) -> Iterator[Valkey]:
-    """Valkey as a service of its own, on a free port."""
+    """Valkey as a separate process, on a free port."""
     with open_users_lock(data_dir, "valkey"):
         settings = {"VALKEY_PORT": "0", "DATA_DIR": str(data_dir)} | environment
         program = Program([sys.executable, "-m", "common.services.valkey"], settings)
@@ -313,7 +327,7 @@ def running_nats(data_dir: Path, **environment: str) -> Iterator[NatsServer]:
 
 @contextmanager
 def open_users_lock(data_dir: Path, name: str) -> Iterator[None]:
-    """Be a user of a service, so that it does not take itself for abandoned."""
+    """Hold the lock of a service's users, so that the service does not stop because it has none."""
     import fcntl
 
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -323,7 +337,7 @@ def open_users_lock(data_dir: Path, name: str) -> Iterator[None]:
 
 
 class Strategy:
-    """A strategy that `make run-N` has started."""
+    """A strategy, started by `make run-N`."""
 
     def __init__(self, name: str, program: Program, url: str) -> None:
         self.name = name
@@ -341,21 +355,21 @@ class Strategy:
         return stats
 
     def held(self) -> int:
-        """How many emails wait or are in flight, in one look: those of which the strategy knows."""
+        """How many emails are waiting or in flight, in one reading of the strategy's counters."""
         stats = self.stats()
         return int((stats["waiting"] or 0) + (stats["in_flight"] or 0))
 
     def pid(self, role: str = "server") -> int:
-        """The process that has this role now: the last one that has started, or said something."""
-        return wait_until(lambda: self._last_pid(role), f"a word of the {role}")
+        """The pid of the process with this role: the last one that the output names."""
+        return wait_until(lambda: self._last_pid(role), f"a line of the {role}")
 
     def _last_pid(self, role: str) -> int | None:
-        """From the end: in the output of a strategy under load, searching all of it is slow."""
-        word = re.compile(rf"(?:^\[|the ){role} @ (\d+)(?:\]| has started)")
-        return next((int(found[1]) for line in reversed(self.program.lines) if (found := word.search(line))), None)
+        """Searches from the end, because the output of a strategy under load is long."""
+        name = re.compile(rf"(?:^\[|the ){role} @ (\d+)(?:\]| has started)")
+        return next((int(found[1]) for line in reversed(self.program.lines) if (found := name.search(line))), None)
 
     def kill(self, *roles: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """End the processes that have these roles now, and wait until others have taken their places."""
+        """End the processes with these roles, and wait until new ones have been started."""
         killed = {role: self.pid(role) for role in roles}
         for pid in killed.values():
             os.kill(pid, number)
@@ -363,12 +377,12 @@ class Strategy:
             self.wait_for_another(role, pid)
 
     def wait_for_another(self, role: str, pid: int) -> None:
-        """Wait until somebody has noticed the end of this process, and another has its role."""
+        """Wait until the runner has logged the end of this process, and another process has its role."""
         self.program.wait_for_line(rf"{role} @ {pid} (was killed by SIG[A-Z]+|ended with .*); starting it again")
         wait_until(lambda: self.pid(role) != pid, f"another {role}")
 
     def healthy(self) -> bool:
-        """Whether an email could be accepted now."""
+        """Whether the strategy can accept an email now."""
         try:
             return self.ask("/health").status == 200
         except OSError:
@@ -377,13 +391,13 @@ class Strategy:
 
 @contextmanager
 def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[Strategy]:
-    """Start a strategy by `make run-N` on a free port; stop it, and see that nothing is left behind."""
+    """Start a strategy by `make run-N` on a free port. Stop it after the block; fails if a process is left behind."""
     command = ["make", f"run-{name[0]}"]
     settings = {"PORT": "0", "VALKEY_PORT": "0", "NATS_PORT": "0", "DATA_DIR": str(data_dir)}
     listens, taken = rf"^{name} listens on (http://\S+)/$", r"(?:^|\] )PORT: port \d+ on \S+ is in use"
     program = Program(command, settings | environment)
     try:
-        if program.wait_for_line(f"{listens}|{taken}")[1] is None:  # it was free, until another test's program took it
+        if program.wait_for_line(f"{listens}|{taken}")[1] is None:  # a program of another test has taken the free port
             program.stop()
             program = Program(command, settings | environment)
         url = program.wait_for_line(listens)[1]

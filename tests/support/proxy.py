@@ -1,4 +1,4 @@
-"""A proxy before Redis that can cut a connection in the place of an answer, or all connections at any time."""
+"""A proxy in front of Redis that can close a connection instead of answering, or reset all connections at any time."""
 
 import asyncio
 import socket
@@ -13,25 +13,25 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self.url = ""
         self.times = 0
-        """How often it has cut a connection."""
+        """How often it has closed a connection."""
         self._port = port
         self._word: bytes | None = None
         self._cuts_left = 0
         self.open = 0
-        """Connections that it serves now."""
+        """The number of open connections."""
         self._writers: set[asyncio.StreamWriter] = set()
 
     def at(self, word: str, times: int = 1) -> None:
-        """Let the next requests that have this word through, and close their connections when Redis answers."""
+        """Pass on the next requests that contain this word, and close their connections when Redis answers."""
         self._word = word.encode()
         self._cuts_left = times
 
     def lead_to(self, port: int) -> None:
-        """Connections that are made from now on lead there."""
+        """New connections lead to this port."""
         self._port = port
 
     def drop(self) -> None:
-        """Reset all connections, as a proxy does that fails over."""
+        """Reset all connections, as a proxy does in a failover."""
         for writer in self._writers:
             client: Any = writer.get_extra_info("socket")
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, not FIN
@@ -43,9 +43,9 @@ class Proxy:
         self._writers.add(writer)
         with suppress(ConnectionError):
             to_redis = await asyncio.open_connection("127.0.0.1", self._port)
-            doomed = asyncio.Event()
-            there = asyncio.create_task(self._requests(reader, to_redis[1], doomed))
-            back = asyncio.create_task(self._answers(to_redis[0], writer, doomed))
+            cut = asyncio.Event()
+            there = asyncio.create_task(self._requests(reader, to_redis[1], cut))
+            back = asyncio.create_task(self._answers(to_redis[0], writer, cut))
             try:
                 await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -57,19 +57,19 @@ class Proxy:
         self.open -= 1
         self._writers.discard(writer)
 
-    async def _requests(self, reader: asyncio.StreamReader, redis: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
+    async def _requests(self, reader: asyncio.StreamReader, redis: asyncio.StreamWriter, cut: asyncio.Event) -> None:
         while data := await reader.read(1 << 20):
             if self._word is not None and self._word in data:
                 self._cuts_left -= 1
                 if not self._cuts_left:
                     self._word = None
-                doomed.set()
+                cut.set()
             redis.write(data)
             await redis.drain()
 
-    async def _answers(self, redis: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
+    async def _answers(self, redis: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: asyncio.Event) -> None:
         while data := await redis.read(1 << 20):
-            if doomed.is_set():
+            if cut.is_set():
                 self.times += 1
                 return
             writer.write(data)
@@ -89,7 +89,7 @@ async def a_proxy(port: int) -> AsyncIterator[Proxy]:
 
 @contextmanager
 def dropping_proxy(port: int, every_seconds: float) -> Iterator[Proxy]:
-    """A proxy in a thread of its own that drops all connections again and again."""
+    """A proxy in a separate thread. It resets all connections every `every_seconds`."""
     proxies: list[Proxy] = []
     ready, stop = threading.Event(), threading.Event()
 

@@ -1,7 +1,7 @@
-"""A queue of a test's own, and workers in the test's own process."""
+"""A queue for one test, and workers in the test's own process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,25 +10,13 @@ import orjson
 import resque
 from resque import claims, housekeeping, observe, registration
 from resque import keys as keys_module
-from tests.support.programs import LIMIT, Valkey, a_name
+from tests.support.programs import Valkey, a_name, until
 
 Definition = resque.Definition
 
 
-async def until(condition: Callable[[], Any], what: str = "it is so") -> Any:
-    """Wait for a condition, which may be a coroutine function, and never for a time."""
-    async with asyncio.timeout(LIMIT):
-        while True:
-            result = condition()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return result
-            await asyncio.sleep(0.005)
-
-
 class Resque:
-    """A namespace of its own in a Valkey."""
+    """A new namespace in a Valkey."""
 
     def __init__(self, valkey: Valkey, connections: Any) -> None:
         self.valkey = valkey
@@ -39,17 +27,17 @@ class Resque:
         self.scripts = self.queue.scripts
         self.observer = observe.Observer(connections.commands, self.keys)
         self.seen: list[Any] = []
-        """Every event of the workers."""
+        """All events of the workers."""
 
     def new_queue(self, **definitions: Any) -> Any:
         return resque.Queue(self.connections.commands, self.namespace, definitions)
 
     def get(self, command: str, *args: Any) -> Any:
-        """Ask Redis itself."""
+        """Send a command to Redis."""
         return self.valkey.client.execute_command(command, *args)  # type: ignore[no-untyped-call]
 
     def all_keys(self) -> list[str]:
-        """What there is in this namespace, without its prefix."""
+        """All keys of this namespace, without its prefix."""
         found: list[str] = self.get("KEYS", f"{self.namespace}:*")
         return sorted(key.removeprefix(f"{self.namespace}:") for key in found)
 
@@ -77,7 +65,7 @@ class Resque:
 
     @asynccontextmanager
     async def working(self, queues: Sequence[str] = ("q",), **options: Any) -> AsyncIterator[Any]:
-        """A worker that works as long as the block runs."""
+        """A worker that runs as long as the block."""
         async with resque.open_connections(self.valkey.url) as connections:
             worker = self.worker(queues, options.pop("connections", connections), **options)
             stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -95,7 +83,7 @@ class Resque:
                 await task
 
     async def slots(self, count: int = 1, lease_seconds: float = 5.0, queues: Sequence[str] = ("q",)) -> list[Any]:
-        """Slots without a heartbeat: a process that says nothing any more."""
+        """Slots without a heartbeat, like those of a process that has stopped."""
         silent = registration.Registration(
             self.scripts, self.connections.thread, self.keys, queues, lease_seconds, lambda: None
         )

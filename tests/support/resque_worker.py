@@ -1,9 +1,9 @@
-"""What the jobs do that both sides know, and a worker for them as a program of its own, which can be killed.
+"""A worker as a separate program, which can be killed, for the jobs that Python and JavaScript both have.
 
 python -m tests.support.resque_worker URL NAMESPACE LEASE_SECONDS
 
-Its jobs leave notes of what they got in the list `NS:notes`, as those of tests/support/interop/peer.mjs do. `hold` goes
-on until there is a key `NS:release`.
+Its jobs append their arguments to the list `NS:notes`, like those of tests/support/interop/peer.mjs. `hold` runs until
+the key `NS:release` exists.
 """
 
 import asyncio

@@ -1,24 +1,24 @@
-"""The sessions of the chapters, executed: each block is pasted into bash, and what it prints is what the chapter shows.
+"""Runs the sessions of the chapters: pastes each block into bash and compares its output with the chapter.
 
-The convention, for writers:
+The format, for authors:
 
-    ```sh    What a reader pastes into a second terminal, at the root of the repository: no prompt, no pid, the ports of
-             `make run-N` (8080, 8025, 6390), for which the test puts free ones. All blocks of a chapter run in order
-             in one bash, in a copy of the repository with a fresh `.data`, so they may change code and data.
-             If the last line is `make run-N …`, the block is the first terminal: what ran is stopped as by Ctrl-C,
-             the lines before it are run, and the strategy is started.
-    ```text  Right behind an `sh` block: all that the block prints, standard error included. `json` is the same. In a
-             line, `…` stands for anything; a line that is `…` alone stands for any number of lines. Ids, pids, times
-             and the names of workers need no `…`.
-    ```log   Lines that the terminal of `make run-N` prints, in any order, with others in between.
+    ```sh    Commands for a second terminal, at the root of the repository, without prompt and pids, with the ports of
+             `make run-N` (8080, 8025, 6390). The test replaces these by free ports. All blocks of a chapter run in
+             order in one bash, in a copy of the repository with an empty `.data`, so they may change code and data.
+             If the last line is `make run-N …`, the block is for the first terminal: the test stops the running
+             strategy as Ctrl-C does, runs the lines before, and starts the strategy.
+    ```text  Directly after an `sh` block: its whole output, including standard error. `json` means the same. In a
+             line, `…` matches any text; a line with `…` alone matches any number of lines. Ids, pids, times and the
+             names of workers need no `…`.
+    ```log   Lines that the terminal of `make run-N` prints, in any order, with other lines in between.
 
-A comment before an `sh` block says what is special about it:
+A comment before an `sh` block changes how it is run:
 
-    <!-- session: another terminal -->     the strategy is started beside what runs
-    <!-- session: within 15 s -->          the block only looks; it is repeated until it prints what is shown
+    <!-- session: another terminal -->     the strategy is started in addition to those that run
+    <!-- session: within 15 s -->          the block changes nothing; it is repeated until it prints what is shown
     <!-- session: not run: REASON -->      the test does not run it; REASON is one of NOT_RUN
 
-A chapter cleans up after itself: at its end the inbox works without faults.
+At the end of a chapter all faults of the inbox must be 0.
 """
 
 import os
@@ -62,7 +62,7 @@ _VARYING = [
 
 
 class Block(NamedTuple):
-    """One block of a session, with what it prints (None: nothing is shown)."""
+    """One block of a session, with its expected output (None: the chapter shows none)."""
 
     note: str
     language: str
@@ -80,7 +80,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(readme: Path) -> list[Block]:
-    """The blocks of a chapter that are run or waited for, each with its output."""
+    """The `sh` blocks of a chapter with their output, and its `log` blocks."""
     text, blocks = readme.read_text(), []
     end = 0
     for fence in _FENCE.finditer(text):
@@ -94,7 +94,7 @@ def blocks_of(readme: Path) -> list[Block]:
 
 
 def run_sessions(chapter: str, folder: Path) -> None:
-    """Run the sessions of a chapter ("" is the root's README) in a copy of the repository within the folder."""
+    """Run the sessions of a chapter in a copy of the repository in this folder. "" is the README of the root."""
     blocks = blocks_of(ROOT / chapter / "README.md")
     with a_copy(folder / "copy") as copy, Session(copy) as session:
         for block in blocks:
@@ -107,7 +107,7 @@ def run_sessions(chapter: str, folder: Path) -> None:
 
 @contextmanager
 def a_copy(folder: Path) -> Iterator[Path]:
-    """The repository as it is, with this environment's `.venv`."""
+    """A copy of the repository, with this environment as its `.venv`."""
     hidden = shutil.ignore_patterns(".*", "__pycache__", "node_modules")
     shutil.copytree(ROOT, folder, ignore=hidden)
     (folder / ".venv").symlink_to(sys.prefix)
@@ -116,7 +116,7 @@ def a_copy(folder: Path) -> Iterator[Path]:
 
 
 class Session:
-    """Terminals in a copy of the repository: those of `make run-N`, and a bash into which the blocks are pasted."""
+    """Terminals in a copy of the repository: those of `make run-N`, and a bash for the other blocks."""
 
     def __init__(self, copy: Path) -> None:
         self._copy = copy
@@ -186,13 +186,13 @@ class Session:
             terminal.wait_for_line("ready to send")
 
     def _wait_until_ready(self, terminal: Program) -> None:
-        """As a reader sees it: the last line of the greeting, and every role has said something."""
+        """Wait for the last line of the greeting, and until the strategy can accept emails."""
         terminal.wait_for_line(r"stop it all +Ctrl-C")
         url = f"http://127.0.0.1:{self._ports['8080']}"
         wait_until(lambda: ask(url, "/health").status == 200, f"it can accept emails: {terminal.output}")
 
     def expect_log(self, text: str) -> None:
-        """Wait until the terminals have printed these lines, each of them once more than they were expected before."""
+        """Wait until the terminals have printed these lines. A printed line matches only one expected line."""
         for line in text.splitlines():
             if line.strip() and line != "…":
                 wait_until(partial(self._take, line), f"the line {line!r} in:\n{self._said()}")
@@ -224,7 +224,7 @@ class Session:
 
 
 class Bash:
-    """A shell into which blocks are pasted, one after the other."""
+    """A shell that runs the blocks one after the other."""
 
     def __init__(self, folder: Path) -> None:
         self._number = 0
@@ -241,7 +241,7 @@ class Bash:
         )
 
     def run(self, text: str) -> str:
-        """What the block prints. A block that does not end in time is a failure."""
+        """Run a block and return its output. Fails if it does not end within BLOCK_SECONDS."""
         self._number += 1
         block, mark = self._folder.parent / f"block-{self._number}.sh", f"--- end of block {self._number} ---"
         block.write_text(text + "\n")
@@ -270,19 +270,19 @@ class Bash:
                 pipe.close()
 
 
-def same(text: str) -> str:
-    """The text without what differs from run to run."""
+def normalised(text: str) -> str:
+    """The text with placeholders for ids, pids, times and other things that differ between runs."""
     for pattern, word in _VARYING:
         text = pattern.sub(word, text)
     return text
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Whether this is what the chapter shows, where `…` stands for anything."""
+    """Whether the printed output matches what the chapter shows, where `…` matches anything."""
     pattern = ""
-    for line in same(shown).rstrip("\n").split("\n"):
+    for line in normalised(shown).rstrip("\n").split("\n"):
         if line.strip() == "…":
             pattern += r"(?:.*\n)*"
         else:
             pattern += ".*".join(map(re.escape, line.rstrip().split("…"))) + r"[ \r]*\n"
-    return re.fullmatch(pattern, same(printed).replace("\r", "").rstrip("\n") + "\n") is not None
+    return re.fullmatch(pattern, normalised(printed).replace("\r", "").rstrip("\n") + "\n") is not None

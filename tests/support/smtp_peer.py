@@ -1,8 +1,8 @@
-"""A mail server for tests: it does what it is told, and remembers every byte it was sent."""
+"""A mail server for tests, with configurable replies. It records every byte from its clients."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +15,11 @@ OTHERS = {"EHLO": b"", "NOOP": b"250 ok", "QUIT": b"221 bye"}
 
 @dataclass
 class SmtpPeer:
-    """Behaviour is changed by changing the fields, at any time.
+    """A test changes the fields, at any time, to change its behaviour.
 
-    replies: what it answers to a command, "." being the end of the message; an empty answer means that it hangs.
-    cuts: commands (or "connect") at which it closes the connection instead of answering.
-    once: what it answers to a command the next time only; empty: it closes the connection.
+    replies: its reply to each command, where "." is the end of the message. With an empty reply it hangs.
+    cuts: commands (or "connect") at which it closes the connection instead of replying.
+    once: its reply to the next such command only. With an empty reply it closes the connection.
     """
 
     extensions: list[str] = field(default_factory=lambda: ["PIPELINING", "SMTPUTF8"])
@@ -27,34 +27,34 @@ class SmtpPeer:
     cuts: set[str] = field(default_factory=set)
     once: dict[str, bytes] = field(default_factory=dict)
     cut_after: set[str] = field(default_factory=set)
-    """Commands after whose answer it closes the connection."""
+    """After its reply to these commands it closes the connection."""
     greeting_pause: float = 0.0
     """Seconds before the greeting."""
     most_sessions: int | None = None
-    """At one time; a further connection is greeted with a 421."""
+    """At one time. It greets a further connection with a 421."""
     most_messages: int | None = None
-    """In one session; after these it answers `over_most_messages` to that command."""
+    """In one session. After these it replies to a command as `over_most_messages` says: (command, reply)."""
     over_most_messages: tuple[str, bytes] = ("DATA", b"452 4.4.5 Maximum number of messages per session exceeded")
     data_after_refusal: bool = True
-    """Whether DATA is accepted after a refused MAIL or RCPT, which RFC 2920 (3.1) allows; most servers say 503."""
+    """Whether DATA is accepted after a refused MAIL or RCPT. RFC 2920 (3.1) allows that; most servers reply 503."""
     greylist_seconds: float = 0.0
-    """A recipient is refused with a 450 until this long after the first attempt."""
+    """It refuses a recipient with a 450 until this long after the first attempt."""
     pause: float = 0.0
-    """Seconds before it answers to the end of a message."""
+    """Seconds before its reply to the end of a message."""
     port: int = 0
     raw: bytearray = field(default_factory=bytearray)
-    """Everything that clients wrote, in the order it came."""
+    """All bytes from clients, in the order of arrival."""
     commands: list[str] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
     """The messages that were answered with a 2xx, still dot-stuffed, without the final dot."""
     connections: int = 0
     reads: int = 0
-    """How often it had to wait for the client: one per round trip."""
+    """How often it waited for the client: once per round trip."""
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     sessions: set[asyncio.StreamWriter] = field(default_factory=set)
     conversations: set[asyncio.Task[Any]] = field(default_factory=set)
     first_attempts: dict[bytes, float] = field(default_factory=dict)
-    """Of each `RCPT TO:<…>`: time.monotonic(), seconds."""
+    """When each `RCPT TO:<…>` was first seen: time.monotonic(), seconds."""
 
     def settings(self, **more: Any) -> Settings:
         return settings(smtp_url=f"smtp://127.0.0.1:{self.port}", **more)
@@ -108,7 +108,7 @@ class SmtpPeer:
         return data
 
     def _limited(self, line: bytes, command: str, taken: int, *, refused: bool) -> bytes | None:
-        """The answer to this command where a limit or the order of commands demands another one than usual."""
+        """The reply to this command if a limit or the order of commands requires a special one."""
         if refused and not self.data_after_refusal and command in ("RCPT", "DATA"):
             return b"503 5.5.1 bad sequence of commands"
         limited, reply = self.over_most_messages
@@ -121,7 +121,7 @@ class SmtpPeer:
         return None
 
     async def _answer(self, writer: asyncio.StreamWriter, command: str) -> bytes | None:
-        """Returns what it answered, where that is not what the client expects to find in `replies`."""
+        """Reply to the command. Returns the reply if it is one of `once` or `replies`."""
         self.commands.append(command)
         if command == "." and self.pause:
             await asyncio.sleep(self.pause)
@@ -140,7 +140,7 @@ class SmtpPeer:
         return None
 
     def drop_connections(self) -> None:
-        """What a kill -9 of the server does to its clients."""
+        """Abort all connections, as a kill -9 of the server does."""
         for writer in self.writers:
             writer.transport.abort()
         self.writers.clear()
@@ -165,12 +165,5 @@ async def smtp_peer(**fields: Any) -> AsyncIterator[SmtpPeer]:
 
 
 def settings(**values: Any) -> Settings:
-    """Settings from these values and the defaults alone: no `.env`, nothing from the environment but DATA_DIR."""
+    """Settings from these values and the defaults. `.env` is ignored."""
     return Settings(_env_file=None, **values)  # type: ignore[call-arg]  # pydantic-settings' own argument
-
-
-async def until(condition: Callable[[], object], limit: float = 20.0) -> None:
-    """Let the event loop run until the condition holds; fails after `limit` seconds."""
-    async with asyncio.timeout(limit):
-        while not condition():  # noqa: ASYNC110  what the tests wait for has no event of its own
-            await asyncio.sleep(0.001)

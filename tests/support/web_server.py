@@ -1,4 +1,4 @@
-"""A web server whose one handler does as a test wants."""
+"""A web server with one handler, which the test provides."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +10,7 @@ from asynckit.web.pages import Handler
 
 @asynccontextmanager
 async def web_server(handler: Handler) -> AsyncIterator[int]:
-    """Its port."""
+    """Yields its port."""
     app = web.Application()
     app.router.add_get("/{tail:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)

@@ -1,4 +1,4 @@
--- Move the deadline of these slots on. A slot whose lease has ended is not brought back.
+-- Extend the deadline of these slots. A slot whose lease has ended stays removed.
 -- KEYS  py:leases, workers   ARGV  the lease (ms), 1 for new slots, ID, …
 local time = redis.call('TIME')
 local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]

@@ -1,4 +1,4 @@
--- Take the next job into a slot's record, in one step.
+-- Move the next job from the queue into a slot's record, in one step.
 -- KEYS  queue:QUEUE, worker:ID, py:leases   ARGV  ID, the record without its payload
 -- Returns the record, or nil if the queue is empty. Error LOST: the slot's lease has ended.
 if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return redis.error_reply('LOST') end

@@ -1,5 +1,5 @@
--- Put the jobs of slots whose lease has ended back to the head of their queue.
--- KEYS  py:leases, workers; the others are made of what is found in these
+-- Put the jobs of slots whose lease has ended back at the head of their queue.
+-- KEYS  py:leases, workers; the others are derived from what these contain
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. now, 'LIMIT', 0, 100)) do

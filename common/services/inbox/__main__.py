@@ -1,4 +1,4 @@
-"""`python -m common.services.inbox`: serve until it is stopped or no terminal uses it any more."""
+"""`python -m common.services.inbox`: serve until stopped or until no terminal uses the inbox any more."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ async def main(settings: Settings) -> None:
         create_app(store, dial, settings.page_password), LOOPBACK, _checked("INBOX_PORT", settings.inbox_port)
     )
     page_port = runner.addresses[0][1]
-    log.info("the inbox takes mail at %s port %s and shows it at %s", LOOPBACK, smtp.port, url_of(LOOPBACK, page_port))
+    log.info("the inbox accepts mail on %s port %s; its page is %s", LOOPBACK, smtp.port, url_of(LOOPBACK, page_port))
     announce(claim(settings.data_dir, "inbox"), pid=os.getpid(), inbox_smtp_port=smtp.port, inbox_port=page_port)
     reason = await stop_or_abandoned(settings.data_dir, "inbox")
     log.info("stopping (%s)", reason)
@@ -33,7 +33,7 @@ async def main(settings: Settings) -> None:
 
 
 def _checked(setting: str, port: int) -> int:
-    """The port, if it can be had; else one line that names the setting, and exit status 2."""
+    """Return the port if it is free; else end the program with one line that names the setting and exit status 2."""
     try:
         return free_port(LOOPBACK, port) if port else 0
     except OSError as error:

@@ -1,18 +1,19 @@
-"""The dial of faults: how the inbox misbehaves. The rates are decided for each email when its final dot has come.
+"""The faults that the inbox can inject. The rates apply to each email when its final dot has arrived.
 
-    latency_ms       every reply to a final dot comes this much later, as from a real provider. The email is in the
-                     inbox before that reply: who gives up waiting and sends again sends a second copy (RFC 1047)
-    refuse_rate      the reply is an error with `refuse_code`: 451 (again later), 550 (never), or 421 (again later,
-                     and the connection ends). The email is not kept
-    hang_rate        there is no reply, and the connection stays open until the other side leaves. Not kept
-    lose_reply_rate  the email is kept, and the connection is cut before the 250
+    latency_ms       every reply to a final dot comes this much later, as with a real provider. The email is in the
+                     inbox before that reply, so a sender that times out and sends again sends a copy (RFC 1047)
+    refuse_rate      the reply is an error with `refuse_code`: 451 (try again later), 550 (never), or 421 (try again
+                     later, and the connection is closed). The inbox does not keep the email
+    hang_rate        the inbox does not reply, keeps the connection open until the client closes it, and does not keep
+                     the email
+    lose_reply_rate  the inbox keeps the email and closes the connection before the 250
     greylist_seconds the reply to RCPT is a 450 until this many seconds have passed since the first attempt with the
-                     same sender and recipient (greylisting, RFC 6647). Repeat the attempt later, and it succeeds
+                     same sender and recipient (greylisting, RFC 6647). A later attempt succeeds
     messages_per_session  after this many emails in one connection, the reply to MAIL is a 452. A new connection may
-                     send as many again. 0: no limit
+                     send the same number again. 0: no limit
 
-A rate is a probability from 0 to 1. They are asked in the order refuse, hang, lose the reply: each is a share of what
-the ones before left over.
+A rate is a probability from 0 to 1. The inbox applies them in the order refuse, hang, lose the reply: each one applies
+to the emails that the ones before it did not affect.
 """
 
 import time
@@ -25,11 +26,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
-GREYLIST_PAIRS = 10_000  # the oldest is forgotten, and waits again
+GREYLIST_PAIRS = 10_000  # beyond this number, the oldest pair is dropped and has to wait again
 
 
 class Faults(BaseModel):
-    """The position of the dial. All zeros: a server without faults."""
+    """The settings of the faults. All zeros: a server without faults."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -43,7 +44,7 @@ class Faults(BaseModel):
 
 
 class BadFaults(ValueError):
-    """This does not turn the dial: `field` is the member that is wrong, or "body"."""
+    """The request for a change is invalid: `field` is the member that is wrong, or "body"."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -52,7 +53,7 @@ class BadFaults(ValueError):
 
 
 class Fate(Enum):
-    """What becomes of one email."""
+    """What happens to one email."""
 
     ACCEPT = auto()
     REFUSE = auto()
@@ -81,7 +82,7 @@ class Dial:
             self._first_attempts.clear()
 
     def fate(self) -> Fate:
-        """Throw the dice for one email."""
+        """Decide by the rates what happens to the next email."""
         faults, chance = self.faults, self.random.random
         if chance() < faults.refuse_rate:
             return Fate.REFUSE
@@ -92,7 +93,7 @@ class Dial:
         return Fate.ACCEPT
 
     def greylisted(self, sender: str, recipient: str) -> bool:
-        """Whether this recipient is refused for now. The first call for a pair begins its waiting time."""
+        """Whether this recipient is refused for now. The first call for a pair starts its waiting time."""
         seconds = self.faults.greylist_seconds
         if not seconds:
             return False

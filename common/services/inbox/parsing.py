@@ -1,8 +1,8 @@
-"""From an email's bytes to what is shown. Nothing that can be in an email stops it: what cannot be read is shown raw.
+"""Parses an email for the inbox's page. It never fails: an email that cannot be parsed is shown as it arrived.
 
-Subject and From are decoded here and not by the standard library's newer policies: on CPython 3.11.7 those take an
-encoded line break in a subject for the start of another header. Here a decoded word is text, whatever it says, and is
-not decoded again.
+Subject and From are decoded here and not by the standard library's newer policies, because on CPython 3.11.7 these take
+an encoded line break in a subject for the start of another header. Here a decoded word is only text and is not decoded
+again.
 """
 
 import base64
@@ -23,7 +23,7 @@ _FOLD = re.compile(r"\r?\n(?=[ \t])")
 
 
 class Shown(NamedTuple):
-    """What a reader sees; every text can be encoded as UTF-8."""
+    """What the page shows of an email; every string can be encoded as UTF-8."""
 
     sender: str
     subject: str
@@ -31,7 +31,7 @@ class Shown(NamedTuple):
 
 
 class Message:
-    """One email that has arrived, parsed when it is first shown."""
+    """An email that has arrived. It is parsed when it is shown for the first time."""
 
     __slots__ = ("_raw", "_sender", "_shown", "id", "received", "recipients", "size")
 
@@ -61,19 +61,19 @@ class Message:
 
 
 def read_message(raw: bytes) -> Shown:
-    """Read an email as it came over the wire, dots unstuffed. Never raises."""
+    """Parse an email as it arrived by SMTP, with its dots unstuffed. Never raises."""
     try:
         parsed = message_from_bytes(raw, policy=compat32)
         headers = {name.lower(): str(value) for name, value in reversed(list(parsed.raw_items()))}
         sender, subject = (decode_header(headers.get(name, "")) for name in ("from", "subject"))
         text = _text_of(parsed)
-    except Exception:  # the library's parser has had many bugs, and a mailbox must take what comes
+    except Exception:  # the library's parser has had many bugs, and the inbox must show every email
         sender, subject, text = "", "", raw.decode(errors="replace")
     return Shown(_encodable(sender), _encodable(subject), _encodable(text))
 
 
 def decode_header(value: str) -> str:
-    """Decode the encoded words of a header value, once; one that cannot be decoded stands as it is."""
+    """Decode the encoded words of a header value, once. A word that cannot be decoded is left as it is."""
     unfolded = _FOLD.sub("", _decode(value.encode(errors="surrogateescape"), "utf-8")).strip(" \t")
     return _ENCODED_WORD.sub(_decode_word, _BETWEEN_WORDS.sub("", unfolded))
 
@@ -91,7 +91,7 @@ def _decode_word(word: re.Match[str]) -> str:
 
 
 def _text_of(message: "ParsedMessage[str, str]") -> str:
-    """The plain text, or else the first text of any kind (HTML as its source); "" when there is none."""
+    """The plain text, or else the first text of any kind (HTML as its source); "" if there is none."""
     texts = [part for part in _own_parts(message) if part.get_content_maintype() == "text"]
     part = next((part for part in texts if part.get_content_subtype() == "plain"), next(iter(texts), None))
     if part is None:
@@ -99,13 +99,13 @@ def _text_of(message: "ParsedMessage[str, str]") -> str:
     payload = part.get_payload(decode=True)
     octets = payload if isinstance(payload, bytes) else b""
     text = _decode(octets, part.get_content_charset() or "utf-8").replace("\r\n", "\n")
-    # The line break before the final dot is SMTP's, not the text's; inside base64 there is none of SMTP's.
+    # The line break before the final dot belongs to SMTP and not to the text; base64 does not contain it.
     in_base64 = str(part.get("Content-Transfer-Encoding", "")).strip().lower() == "base64"
     return text if in_base64 else text.removesuffix("\n")
 
 
 def _own_parts(message: "ParsedMessage[str, str]") -> "Iterator[ParsedMessage[str, str]]":
-    """Its parts without attachments and without the parts of messages inside it."""
+    """The message and its parts, without attachments and without the parts of messages inside it."""
     yield message
     if message.get_content_maintype() == "multipart" and message.is_multipart():
         for part in message.get_payload():
@@ -114,9 +114,9 @@ def _own_parts(message: "ParsedMessage[str, str]") -> "Iterator[ParsedMessage[st
 
 
 def _decode(octets: bytes, charset: str) -> str:
-    """By the charset named, else by the likeliest: UTF-8, then Latin-1, which takes anything.
+    """Decode with the given charset; if that fails, as UTF-8; if that fails too, as Latin-1, which accepts any bytes.
 
-    Where some of it is UTF-8 beyond ASCII, the rest is too, and what is broken in it is shown as U+FFFD.
+    If some bytes are valid UTF-8 beyond ASCII, we take the whole for UTF-8 and show the invalid bytes as U+FFFD.
     """
     for encoding in (charset, "utf-8"):
         try:
@@ -128,7 +128,7 @@ def _decode(octets: bytes, charset: str) -> str:
 
 
 def _encodable(text: str) -> str:
-    """Without halves of surrogate pairs, which neither JSON nor UTF-8 can carry."""
+    """Replace halves of surrogate pairs, which neither JSON nor UTF-8 can represent."""
     return text.encode(errors="replace").decode()
 
 

@@ -1,7 +1,7 @@
-"""The SMTP side: aiosmtpd on our own event loop. No TLS, no login, any recipient.
+"""The SMTP side of the inbox: aiosmtpd on our own event loop. No TLS, no login, any recipient.
 
-aiosmtpd reads commands one by one from a stream, so pipelined commands are answered in order; it only does not say so.
-We add PIPELINING (RFC 2920) to the reply to EHLO.
+aiosmtpd reads commands one by one from a stream, so it answers pipelined commands in order, but it does not announce
+that. We add PIPELINING (RFC 2920) to the reply to EHLO.
 """
 
 import asyncio
@@ -15,23 +15,23 @@ from common.services.inbox.faults import Dial, Fate
 from common.services.inbox.store import Store
 
 MAX_MESSAGE = 10 << 20  # bytes, announced as SIZE
-IDLE_SECONDS = 24 * 3600.0  # a hanging session ends when the other side leaves, not before
+IDLE_SECONDS = 24 * 3600.0  # so that a session that hangs ends only when the client closes it
 
 REFUSALS = {
-    421: "421 4.3.2 the inbox is set to refuse: not now, and this connection ends",
-    451: "451 4.3.2 the inbox is set to refuse: not now",
-    550: "550 5.7.1 the inbox is set to refuse: never",
+    421: "421 4.3.2 the inbox is set to refuse: try again later, closing the connection",
+    451: "451 4.3.2 the inbox is set to refuse: try again later",
+    550: "550 5.7.1 the inbox is set to refuse: never accepted",
 }
 
 GREYLISTED = "450 4.7.1 the inbox is set to refuse: greylisted, try again later"
 SESSION_LIMIT = "452 4.4.5 the inbox is set to refuse: too many messages in this session"
 
-# aiosmtpd logs every command; even unseen that costs a tenth of its time.
+# aiosmtpd logs every command, which takes a tenth of its time even if no handler shows the lines.
 logging.getLogger("mail.log").setLevel(logging.ERROR)
 
 
 class SmtpServer:
-    """The listening socket and the sessions that came of it."""
+    """The listening socket and its sessions."""
 
     def __init__(self, handler: "Handler") -> None:
         self.port = 0
@@ -40,12 +40,12 @@ class SmtpServer:
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int) -> None:
-        """Open the port (0: any free one); `self.port` says which. Raises OSError."""
+        """Open the port (0: any free one) and set `self.port`. Raises OSError."""
         self._server = await asyncio.get_running_loop().create_server(self._session, host, port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
-        """Take no more connections and cut those that are open, whatever they wait for."""
+        """Accept no more connections, and close the open ones at once."""
         if self._server is not None:
             self._server.close()
         for session in list(self._sessions):
@@ -61,7 +61,7 @@ class SmtpSession(SMTP):
     def __init__(self, handler: "Handler", sessions: "set[SmtpSession]") -> None:
         super().__init__(
             handler,
-            hostname="localhost",  # the default asks DNS
+            hostname="localhost",  # the default would query DNS
             ident="inbox",
             enable_SMTPUTF8=True,
             data_size_limit=MAX_MESSAGE,
@@ -70,7 +70,7 @@ class SmtpSession(SMTP):
         )
         self._sessions = sessions
         self.messages = 0
-        """Emails whose final dot has come."""
+        """Emails whose final dot has arrived."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._sessions.add(self)
@@ -84,27 +84,27 @@ class SmtpSession(SMTP):
         return _read_address(arg)
 
     def end(self) -> None:
-        """Close after what has been written."""
+        """Close the connection after everything has been written."""
         if self.transport is not None:
             self.transport.close()
 
     def cut(self) -> None:
-        """Close at once."""
+        """Close the connection at once."""
         if self.transport is not None:
             cast(asyncio.Transport, self.transport).abort()  # uvloop's transports do not inherit from asyncio's
 
 
 @lru_cache(maxsize=4096)
 def _read_address(argument: str) -> tuple[str | None, str | None]:
-    """aiosmtpd's own reading of what follows `MAIL FROM:`, remembered: it is more than half of what an email costs.
+    """aiosmtpd's parser for the argument of `MAIL FROM:`, cached because it takes more than half of an email's time.
 
-    It asks its object for nothing but a constant of the class, so the class will do.
+    The method uses only a constant of the class, so we can pass the class in place of an object.
     """
     return SMTP._getaddr(cast(SMTP, SMTP), argument)
 
 
 class Handler:
-    """aiosmtpd's hooks, shared by all sessions."""
+    """The hooks that aiosmtpd calls, shared by all sessions."""
 
     def __init__(self, store: Store, dial: Dial) -> None:
         self._store = store
@@ -138,11 +138,11 @@ class Handler:
     async def handle_DATA(  # noqa: N802
         self, server: SmtpSession, session: Session, envelope: Envelope
     ) -> str:
-        """The final dot has come. Returns the reply."""
+        """Called when the final dot has arrived. Returns the reply."""
         faults, fate = self._dial.faults, self.fate_of(envelope)
         server.messages += 1
         if fate is Fate.HANG:
-            await _until_the_connection_ends()
+            await _wait_for_disconnect()
         if fate is not Fate.REFUSE:
             assert isinstance(envelope.original_content, bytes)
             self._store.add(envelope.mail_from or "", envelope.rcpt_tos, envelope.original_content)
@@ -150,17 +150,17 @@ class Handler:
             await asyncio.sleep(faults.latency_ms / 1000)
         if fate is Fate.LOSE_REPLY:
             server.cut()
-            await _until_the_connection_ends()
+            await _wait_for_disconnect()
         if fate is Fate.REFUSE and faults.refuse_code == 421:
             await server.push(REFUSALS[421])
             server.end()
-            await _until_the_connection_ends()
+            await _wait_for_disconnect()
         return REFUSALS[faults.refuse_code] if fate is Fate.REFUSE else "250 2.0.0 kept"
 
     def fate_of(self, envelope: Envelope) -> Fate:
         return self._dial.fate()
 
 
-async def _until_the_connection_ends() -> None:
-    """aiosmtpd cancels the session's task then."""
+async def _wait_for_disconnect() -> None:
+    """Wait forever: aiosmtpd cancels the session's task when the connection ends."""
     await asyncio.get_running_loop().create_future()

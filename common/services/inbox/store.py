@@ -1,10 +1,10 @@
-"""The emails that have arrived: the newest are kept, all are counted. Memory only.
+"""The emails that have arrived: all are counted, the newest are kept in memory.
 
-_kept     Message-ID -> Message, oldest arrival first; at most KEEP of them and KEEP_BYTES as they came
-_copies   Message-ID -> how often it has come: one entry for each id ever seen, kept or not
+_kept     Message-ID -> Message, oldest arrival first; at most KEEP messages and KEEP_BYTES
+_copies   Message-ID -> how often it has arrived: one entry for each id ever seen, kept or not
 
-`_copies` is what keeps `unique` right, and it grows: about 200 bytes for each id, 200 MB for a million emails, until
-the inbox is emptied. A real system would forget after a while.
+`unique` needs `_copies`, which grows by about 200 bytes for each id (200 MB for a million emails) until the inbox is
+emptied. A production system would delete old entries.
 """
 
 import re
@@ -21,7 +21,7 @@ _FOLD = re.compile(rb"\r?\n")
 
 
 class Store:
-    """`changes` grows with every arrival and every emptying: who watches it needs no queue."""
+    """`changes` grows with every arrival and every emptying, so that a reader can see whether anything has changed."""
 
     def __init__(self) -> None:
         self.changes = 0
@@ -31,9 +31,9 @@ class Store:
         self._received = 0
 
     def add(self, sender: str, recipients: list[str], raw: bytes) -> None:
-        """Take in one email as it came over the wire. Costs a few microseconds: parsing waits until it is shown."""
+        """Add an email as it arrived by SMTP. Takes a few microseconds: an email is parsed when it is shown."""
         message_id = find_message_id(raw) or new_id("without-an-id.invalid")
-        self._drop(message_id)  # an earlier copy gives up its place
+        self._drop(message_id)  # an earlier copy: the list shows only the latest
         self._kept[message_id] = Message(message_id, sender, recipients, raw, time())
         self._kept_bytes += len(raw)
         self._copies[message_id] = self._copies.get(message_id, 0) + 1
@@ -43,7 +43,7 @@ class Store:
             self._drop(next(iter(self._kept)))
 
     def newest(self, *, to: str | None = None, message_id: str | None = None) -> list[Message]:
-        """The emails kept, newest first: all, or those to exactly this recipient, with exactly this Message-ID."""
+        """The kept emails, newest first; with `to` or `message_id`, only those with exactly this value."""
         if message_id is not None:
             found = self._kept.get(message_id)
             messages = [found] if found else []
@@ -69,9 +69,9 @@ class Store:
 
 
 def find_message_id(raw: bytes) -> str | None:
-    """The Message-ID header's value as it stands there, unfolded; None when there is none.
+    """The value of the Message-ID header, unfolded; None if there is none.
 
-    Bytes that are not UTF-8 become escapes, so that two broken ids stay two.
+    Bytes that are not UTF-8 become escapes, so that two different invalid ids stay different.
     """
     end = 0 if raw.startswith(b"\r\n") else raw.find(b"\r\n\r\n")
     found = _MESSAGE_ID.search(raw, 0, end if end >= 0 else len(raw))

@@ -1,4 +1,4 @@
-"""The HTTP side of the inbox: the page and the API that the package's docstring lists."""
+"""The HTTP side of the inbox: the page, and the API that the package's docstring describes."""
 
 import asyncio
 import re
@@ -18,14 +18,14 @@ from common.services.inbox.store import KEEP, Store
 
 PAGES = Path(__file__).parent / "pages"
 LOOPBACK = "127.0.0.1"
-EVENT_SECONDS = 0.1  # between two events, at least
+EVENT_SECONDS = 0.1  # the shortest time between two events
 
 STORE = web.AppKey("store", Store)
 DIAL = web.AppKey("dial", Dial)
 
 
 def create_app(store: Store, dial: Dial, password: SecretStr | None = None) -> web.Application:
-    app = web.Application(middlewares=[json_errors, _say_what_is_here])
+    app = web.Application(middlewares=[json_errors, _explain_not_found])
     app[HOST] = LOOPBACK
     if password is not None:
         app[PASSWORD] = password
@@ -45,11 +45,11 @@ def create_app(store: Store, dial: Dial, password: SecretStr | None = None) -> w
 
 
 @web.middleware
-async def _say_what_is_here(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _explain_not_found(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPNotFound:
-        return error_json(404, "nothing here; the mail is at GET /api/messages")
+        return error_json(404, "not found; GET /api/messages lists the emails")
 
 
 async def _show_page(request: web.Request) -> web.Response:
@@ -64,14 +64,14 @@ async def _list_messages(request: web.Request) -> web.Response:
     query = request.query
     limit = query.get("limit", "50")
     if not re.fullmatch(r"[0-9]{1,5}", limit) or not 1 <= int(limit) <= KEEP:
-        return error_json(400, f"a whole number from 1 to {KEEP}, please", field="limit")
+        return error_json(400, f"must be a whole number from 1 to {KEEP}", field="limit")
     store = request.app[STORE]
     messages = store.newest(to=query.get("to"), message_id=query.get("message_id"))[: int(limit)]
     return pretty_json([await _shown(message, store) for message in messages])
 
 
 async def _shown(message: Message, store: Store) -> dict[str, object]:
-    """Parsing thousands takes its time: mail goes on arriving in between."""
+    """Parse one email. Parsing thousands takes time, so the event loop may accept other emails before each."""
     await asyncio.sleep(0)
     return message.to_dict(store.copies(message.id))
 
@@ -101,10 +101,10 @@ async def _send_events(request: web.Request) -> web.StreamResponse:
     store = request.app[STORE]
     last = (-1, b"")
 
-    async def look() -> bytes:
+    async def current_stats() -> bytes:
         nonlocal last
         if last[0] != store.changes:
             last = (store.changes, orjson.dumps(store.stats()))
         return last[1]
 
-    return await event_stream(request, look, EVENT_SECONDS)
+    return await event_stream(request, current_stats, EVENT_SECONDS)

@@ -1,5 +1,5 @@
-// The page of the log. The server tells the state when it has changed; what changes something is posted with the token of
-// this page. All that comes from the log is set as text, never as HTML.
+// The page of the log. The server sends the state after each change. Buttons send a POST with the token of this page. All
+// data of the log is shown as text, never as HTML.
 
 const $ = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
@@ -18,13 +18,13 @@ function connect() {
     show(state);
   };
   events.onerror = () => {
-    say($("connection"), "no connection, trying again", "warn");
-    if (events.readyState === EventSource.CLOSED) setTimeout(connect, BETWEEN_CONNECTIONS); // else the browser tries
+    say($("connection"), "disconnected, reconnecting", "warn");
+    if (events.readyState === EventSource.CLOSED) setTimeout(connect, BETWEEN_CONNECTIONS); // otherwise the browser reconnects
   };
 }
 
 function say(pill, text, mood) {
-  if (pill.textContent !== text) pill.textContent = text; // a screen reader would read it out again
+  if (pill.textContent !== text) pill.textContent = text; // setting the same text would make a screen reader repeat it
   pill.classList.toggle("good", mood === "good");
   pill.classList.toggle("warn", mood === "warn");
 }
@@ -33,14 +33,14 @@ function say(pill, text, mood) {
 
 function show({ now, events, older, limits, partitions, consumers, audit }) {
   $("empty").hidden = partitions.length > 0;
-  $("totals").textContent = `${number.format(events)} events so far`;
+  $("totals").textContent = `${number.format(events)} events in total`;
   $("older").hidden = older === 0;
-  $("older").textContent = `${number.format(older)} events are older than what is shown here, or were trimmed.`;
+  $("older").textContent = `${number.format(older)} older events are not shown, or were trimmed.`;
   $("legend").hidden = partitions.length === 0;
   $("legend-sealed").hidden = !limits;
   $("legend-open").textContent = limits
-    ? `open: how much of its ${ago(limits[0])} or of its ${number.format(limits[1])} events is over`
-    : "the stream, which is never sealed";
+    ? `open partition: its bar is full after ${ago(limits[0])} or ${number.format(limits[1])} events, and the next append seals it`
+    : "the stream: it is one partition, which is never sealed";
   const longest = Math.max(1, ...partitions.map((partition) => (partition.sealed ? partition.length : 0)));
   const share = (partition) => (partition.sealed ? partition.length / longest : used(partition, limits, now));
   const bars = partitions.map((partition) => bar(partition, share(partition), now, consumers, events));
@@ -49,7 +49,7 @@ function show({ now, events, older, limits, partitions, consumers, audit }) {
   $("audit").replaceChildren(...rows(Object.entries(audit)));
 }
 
-/** How near an open partition is to its end: by its age or by its length, whichever is nearer. */
+/** How full an open partition is, from 0 to 1: by its age or by its length, whichever is larger. */
 function used(partition, limits, now) {
   if (!limits) return 1;
   return Math.min(1, Math.max((now - partition.opened) / limits[0], partition.length / limits[1]));
@@ -69,8 +69,8 @@ function bar(partition, share, now, consumers, events) {
   return item;
 }
 
-/** Where in a partition a consumer stands, from 0 to 1. Positions in a stream are no numbers of events: there it is
- * what lies before its end. */
+/** The place of a consumer in a partition, from 0 to 1. Positions in a stream do not count events, so for a stream the
+ * place is computed from the number of events after it. */
 function placeOf(consumer, partition, events) {
   const done = partition.number === "stream"
     ? events - consumer.waiting - consumer.pending - partition.first
@@ -87,12 +87,12 @@ function tick(percent) {
 function flags(percent, consumers, inStream) {
   const group = document.createElement("span");
   group.style.left = `${percent}%`;
-  group.style.transform = `translateX(-${percent}%)`; // within the page at either end
+  group.style.transform = `translateX(-${percent}%)`; // keeps the group within the page at both ends
   group.append(...consumers.map((consumer) => flag(consumer, inStream)));
   return group;
 }
 
-/** Whether a position is in this partition. In the log on Streams there is only one. */
+/** Whether a position is in this partition. The log on Streams has only one. */
 const partitionOf = (position, partition) =>
   position !== undefined && (partition.number === "stream" || position.split("-")[0] === partition.number);
 
@@ -103,7 +103,7 @@ function flag(consumer, inStream) {
   return pill;
 }
 
-const cards = new Map(); // name -> its card: kept, so that what somebody is typing into it stays
+const cards = new Map(); // name -> card: cards are updated in place, so that your input stays
 
 function showConsumers(consumers) {
   const shown = consumers.map((consumer) => {
@@ -124,7 +124,7 @@ function newCard(name) {
     post("replay", { consumer: name, from: startOf(event.target.elements.from.value.trim()) });
   });
   part(card, "all").addEventListener("click", () => post("retry", { consumer: name }));
-  part(card, "none").addEventListener("click", () => discard(`all that ${name} has parked`, { consumer: name }));
+  part(card, "none").addEventListener("click", () => discard(`all parked events of ${name}`, { consumer: name }));
   part(card, "replay").elements.from.title = "beginning, end, a position (1764061234567-12), a time (2026-11-25 09:00)";
   cards.set(name, card);
   return card;
@@ -140,11 +140,11 @@ function update(card, consumer) {
     ...rows([
       ["cursor", consumer.position],
       ["waiting", consumer.waiting],
-      ["in flight, or retried later", consumer.pending],
-      ["the oldest waits for", consumer.oldest_seconds ? ago(consumer.oldest_seconds) : "–"],
+      ["in flight or waiting for a retry", consumer.pending],
+      ["age of the oldest", consumer.oldest_seconds ? ago(consumer.oldest_seconds) : "–"],
       ["handled", consumer.handled],
       ["parked", consumer.parked],
-      ["lost to a trim", consumer.overtaken],
+      ["lost by trimming", consumer.overtaken],
     ]),
   );
   showParked(part(card, "parked-events"), consumer);
@@ -154,7 +154,7 @@ function showParked(parkedEvents, consumer) {
   parkedEvents.hidden = consumer.parked_events.length === 0;
   const list = parkedEvents.querySelector("ol");
   const state = JSON.stringify(consumer.parked_events);
-  if (list.dataset.state === state) return; // what is open stays open
+  if (list.dataset.state === state) return; // details that you opened stay open
   list.dataset.state = state;
   list.replaceChildren(...consumer.parked_events.map((parked) => entry(consumer.name, parked)));
 }
@@ -163,11 +163,11 @@ function entry(name, parked) {
   const item = $("parked").content.firstElementChild.cloneNode(true);
   part(item, "position").textContent = parked.position;
   part(item, "reason").textContent = parked.reason;
-  part(item, "about").textContent = `given up at ${time(parked.at)} after ${parked.attempts} attempt(s)`;
+  part(item, "about").textContent = `parked at ${time(parked.at)} after ${parked.attempts} attempt(s)`;
   part(item, "element").textContent = parked.element;
   const again = part(item, "again");
   again.disabled = parked.again;
-  again.textContent = parked.again ? "on its way" : "Handle again";
+  again.textContent = parked.again ? "retrying" : "Retry";
   const one = { consumer: name, position: parked.position };
   again.addEventListener("click", () => post("retry", one));
   part(item, "discard").addEventListener("click", () => discard(parked.position, one));
@@ -190,7 +190,7 @@ function bytes(count) {
   return count < 1e6 ? `${(count / 1e3).toFixed(1)} kB` : `${(count / 1e6).toFixed(1)} MB`;
 }
 
-/** The time of day of unix seconds; bad data may be no time at all. */
+/** The time of day of unix seconds; a dash for invalid data. */
 function time(seconds) {
   const date = new Date(seconds * 1000);
   return seconds === null || Number.isNaN(date.getTime()) ? "–" : clock.format(date);
@@ -202,9 +202,9 @@ function ago(seconds) {
   return s < 7200 ? `${Math.round(s / 60)} min` : `${Math.round(s / 3600)} h`;
 }
 
-// What changes something
+// Changes
 
-/** A date and a time as people write them become unix seconds; all else goes as it is, and the server judges it. */
+/** Converts a local date and time to unix seconds. Sends other text unchanged; the server checks it. */
 function startOf(text) {
   const time = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text.replace(" ", "T")) : NaN;
   return Number.isNaN(time) ? text : String(time / 1000);
@@ -216,7 +216,7 @@ $("trim").addEventListener("submit", (event) => {
 });
 
 function discard(what, fields) {
-  if (confirm(`Discard ${what}, for good?`)) post("discard", fields);
+  if (confirm(`Discard ${what}? You cannot undo this.`)) post("discard", fields);
 }
 
 async function post(what, fields) {
@@ -230,6 +230,6 @@ async function post(what, fields) {
   }
 }
 
-const begin = JSON.parse($("state").textContent); // null while Redis is away
+const begin = JSON.parse($("state").textContent); // null while Redis is down
 if (begin) show(begin);
 connect();

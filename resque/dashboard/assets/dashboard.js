@@ -1,9 +1,9 @@
-// Keeps an open page up to date. The server tells the figures when they have changed; the page then asks for itself again
-// and exchanges those parts that differ. What comes is what a reload would show, made and escaped by the server; nothing
-// is put together as HTML here, and the page's policy lets no script run that is not ours.
+// Keeps an open page up to date. The server sends the figures when they have changed; the page then fetches itself again
+// and replaces the parts that differ. It shows what a reload would show, rendered and escaped by the server. This script
+// builds no HTML, and the page's content security policy allows no other script.
 
 const BETWEEN_PAGES = 1000; // ms, at least
-const UNTIL_AGES = 5000; // ms: ages grow even when nothing changes
+const UNTIL_AGES = 5000; // ms: ages change even when nothing else does
 const BETWEEN_CONNECTIONS = 2000; // ms
 
 const number = new Intl.NumberFormat("en");
@@ -15,20 +15,20 @@ function connect() {
   const events = new EventSource(document.body.dataset.events);
   events.onmessage = (event) => {
     const figures = JSON.parse(event.data);
-    if (figures.away) return say(figures.away, "warn");
-    say("live", "good");
+    if (figures.unavailable) return showStatus(figures.unavailable, "warn");
+    showStatus("live", "good");
     showCounts(figures);
     refresh();
   };
   events.onerror = () => {
-    say("no connection, trying again", "warn");
-    if (events.readyState === EventSource.CLOSED) setTimeout(connect, BETWEEN_CONNECTIONS); // else the browser tries
+    showStatus("no connection, trying again", "warn");
+    if (events.readyState === EventSource.CLOSED) setTimeout(connect, BETWEEN_CONNECTIONS); // otherwise the browser reconnects
   };
 }
 
-function say(text, mood) {
+function showStatus(text, mood) {
   const pill = document.getElementById("connection");
-  if (pill.textContent !== text) pill.textContent = text; // a screen reader would read it out again
+  if (pill.textContent !== text) pill.textContent = text; // an unchanged text would be read aloud again
   pill.className = `pill ${mood}`;
 }
 
@@ -57,23 +57,23 @@ async function refresh() {
     stale = false;
     try {
       const response = await fetch(location.href, { cache: "no-store" });
-      if (response.ok) exchange(new DOMParser().parseFromString(await response.text(), "text/html"));
+      if (response.ok) replaceParts(new DOMParser().parseFromString(await response.text(), "text/html"));
     } catch {
-      // the connection's pill says it; the next event asks again
+      // the status already shows it; the next event tries again
     }
     await sleep(BETWEEN_PAGES);
   }
   busy = false;
 }
 
-function exchange(page) {
+function replaceParts(page) {
   for (const part of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(part.id);
     if (fresh) arrange(part, [...fresh.children]);
   }
 }
 
-/** Make a part hold these children, known by their keys; those that are the same, or in use, are left alone. */
+/** Give a part these children, matched by their keys; children that are equal or in use stay. */
 function arrange(part, wanted) {
   const present = keyed([...part.children]);
   const arranged = [...keyed(wanted)].map(([key, child]) => {
@@ -89,7 +89,7 @@ function arrange(part, wanted) {
   }
 }
 
-/** By their keys; several of the same key (two equal jobs) are counted. */
+/** The children by their keys; repeated keys (two equal jobs) get a suffix. */
 function keyed(children) {
   const found = new Map();
   for (const child of children) {
@@ -100,7 +100,7 @@ function keyed(children) {
   return found;
 }
 
-/** Whether somebody reads it, selects in it or is about to press its button: that must not move away under them. */
+/** Whether the reader has it open, focused or selected: then it must not change or move. */
 function inUse(part) {
   const selection = getSelection();
   return (

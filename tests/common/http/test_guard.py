@@ -1,4 +1,4 @@
-"""Which requests are answered, and which clients may change something."""
+"""The guard: which requests are answered, and which clients may make changes."""
 
 import base64
 import gzip
@@ -39,7 +39,7 @@ async def running(password: str | None = None, host: str = "127.0.0.1") -> Async
     [b"rubbish", gzip.compress(b"token=x")[:-5], gzip.compress(b"x" * (8 << 20))],
     ids=["garbage", "cut off", "bomb"],
 )
-async def test_a_compressed_body_is_a_400(method: str, encoding: str, body: bytes) -> None:
+async def test_a_compressed_body_is_answered_with_400(method: str, encoding: str, body: bytes) -> None:
     async with running() as client:
         headers = {"Content-Encoding": encoding, "Content-Type": "application/x-www-form-urlencoded"}
         async with client.request(method, "/", data=body, headers=headers) as answer:
@@ -51,14 +51,14 @@ async def test_a_compressed_body_is_a_400(method: str, encoding: str, body: byte
     ("site", "status"),
     [(None, 200), ("none", 200), ("same-origin", 200), ("same-site", 403), ("cross-site", 403), ("rubbish", 403)],
 )
-async def test_no_page_of_another_port_or_site(method: str, site: str | None, status: int) -> None:
+async def test_pages_of_another_port_or_site_are_refused(method: str, site: str | None, status: int) -> None:
     async with running() as client:
         headers = {"Sec-Fetch-Site": site} if site else {}
         assert (await client.request(method, "/", headers=headers)).status == status
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7", "::ffff:192.0.2.7", "rubbish"])
-async def test_changes_come_from_this_machine_only(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changes_are_accepted_only_from_this_machine(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as client:
         assert (await client.post("/")).status == 200
         monkeypatch.setattr(web.Request, "remote", property(lambda _: address))
@@ -68,7 +68,7 @@ async def test_changes_come_from_this_machine_only(address: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("address", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
-async def test_every_loopback_address_is_this_machine(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_loopback_address_counts_as_this_machine(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as client:
         monkeypatch.setattr(web.Request, "remote", property(lambda _: address))
         assert (await client.post("/")).status == 200
@@ -78,7 +78,7 @@ def basic(password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"x:{password}".encode()).decode()}
 
 
-async def test_with_a_password_changes_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changes_need_the_password_if_one_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running("geheim:ü") as client:
         answer = await client.post("/")
         assert answer.status == 401
@@ -91,7 +91,7 @@ async def test_with_a_password_changes_need_it(monkeypatch: pytest.MonkeyPatch) 
         assert (await client.post("/", headers=basic("geheim:ü"))).status == 200
 
 
-def test_only_a_server_that_others_reach_is_warned_about() -> None:
+def test_only_a_server_that_other_machines_can_reach_logs_a_warning() -> None:
     assert exposure("127.0.0.1", False) is None
     assert exposure("localhost", True) is None
     assert "from this machine only" in (exposure("0.0.0.0", False) or "")

@@ -1,4 +1,4 @@
-"""Connections that send nothing, or send it slowly, keep no other client from being answered."""
+"""Idle and slow connections do not keep the server from answering other clients."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,12 +33,12 @@ async def running() -> AsyncIterator[int]:
 
 
 async def ended(reader: asyncio.StreamReader) -> bytes:
-    """All that it sends until it closes."""
+    """Everything that the server sends until it closes the connection."""
     async with asyncio.timeout(20):
         return await reader.read()
 
 
-async def test_headers_that_come_slowly_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_with_slow_headers_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "IDLE_SECONDS", 0.5)
     async with running() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -50,7 +50,7 @@ async def test_headers_that_come_slowly_end(monkeypatch: pytest.MonkeyPatch) -> 
         writer.close()
 
 
-async def test_an_idle_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "IDLE_SECONDS", 0.5)
     async with running() as port:
         for begin in (b"", HEAD + b"\r\n", HEAD):
@@ -60,7 +60,7 @@ async def test_an_idle_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
             writer.close()
 
 
-async def test_a_body_that_comes_slowly_is_a_408(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_body_is_answered_with_408(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame, "BODY_SECONDS", 0.3)
     async with running() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -69,7 +69,7 @@ async def test_a_body_that_comes_slowly_is_a_408(monkeypatch: pytest.MonkeyPatch
         writer.close()
 
 
-async def test_at_the_limit_the_oldest_idle_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_at_the_limit_the_oldest_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_descriptors", lambda: 12)
     async with running() as port:
         idle = []

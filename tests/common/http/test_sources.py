@@ -1,4 +1,4 @@
-"""Files of the repository as pages, and what is none of a reader's business."""
+"""Files of the repository as pages, and the files that are not shown."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.programs import ROOT
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One of this test's own."""
+    """A repository of this test."""
     monkeypatch.setattr(sources, "ROOT", tmp_path)
     (tmp_path / "common").mkdir()
     return tmp_path
@@ -30,7 +30,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ".env.example",
     ],
 )
-def test_what_belongs_to_the_workshop_is_found(name: str) -> None:
+def test_files_of_the_repository_are_found(name: str) -> None:
     assert find(name) == ROOT / name
 
 
@@ -51,11 +51,11 @@ def test_what_belongs_to_the_workshop_is_found(name: str) -> None:
         "common/\udc80.py",
     ],
 )
-def test_what_does_not_is_not(name: str) -> None:
+def test_other_files_are_not_found(name: str) -> None:
     assert find(name) is None
 
 
-def test_secrets_and_links_to_elsewhere_are_not_found(repository: Path) -> None:
+def test_secrets_and_symbolic_links_are_not_found(repository: Path) -> None:
     (repository / ".env").write_text("SMTP_URL=smtp://jo:secret@mail.example.com")
     (repository / "common" / ".hidden.py").write_text("")
     (repository / "common" / "elsewhere.py").symlink_to("/etc/passwd")
@@ -66,7 +66,7 @@ def test_secrets_and_links_to_elsewhere_are_not_found(repository: Path) -> None:
     assert page_of(repository / "common").html.count("<li>") == 1
 
 
-def test_code_is_text(repository: Path) -> None:
+def test_code_is_escaped(repository: Path) -> None:
     (repository / "common" / "x.py").write_text("<script>alert(1)</script> & more")
     page = page_of(repository / "common" / "x.py")
     assert page.title == "common/x.py"
@@ -97,7 +97,7 @@ sequenceDiagram
 """
 
 
-def test_markdown_is_a_page_with_links_of_our_own(repository: Path) -> None:
+def test_markdown_becomes_a_page_whose_links_lead_to_our_own_pages(repository: Path) -> None:
     (repository / "common" / "README.md").write_text(CHAPTER)
     title, html, contents = page_of(repository / "common" / "README.md")
     assert title == "7 · A chapter"
@@ -122,7 +122,7 @@ def test_a_chapter_has_contents_and_neighbours(repository: Path) -> None:
     assert neighbours(repository / "common") == (None, None)
 
 
-def test_code_has_line_numbers_that_can_be_linked_to() -> None:
+def test_lines_of_code_can_be_linked_to() -> None:
     html = page_of(ROOT / "1_foreground" / "server.py").html
     assert 'id="L-1"' in html or 'name="L-1"' in html
     assert '<span class="k">async</span>' in html
@@ -138,19 +138,19 @@ def test_the_figure_of_every_chapter_can_be_drawn(path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "sequenceDiagram\nalt x", "participant A as B\nA->>C: unknown lane"])
-def test_what_cannot_be_drawn_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011  of the diagram, or of the lane
+def test_an_unsupported_diagram_raises_an_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  from the parser, or from the lookup of a lane
         sequence_svg(text)
 
 
-def test_data_that_is_not_the_repositorys_is_not_found(repository: Path) -> None:
-    """A copy without .git: by kind of file."""
+def test_in_a_copy_without_git_data_files_are_not_found(repository: Path) -> None:
+    """The suffix decides."""
     for name in ("secrets.json", "notes.md", "key.toml", "common/secrets.json", "common/key.toml", "common/.env"):
         (repository / name).write_text("secret")
         assert find(name) is None
 
 
-def test_with_git_only_what_it_tracks_is_found(repository: Path) -> None:
+def test_with_git_only_tracked_files_are_found(repository: Path) -> None:
     for name in ("README.md", "common/seen.py", "common/untracked.py", "notes.md", "secrets.json"):
         (repository / name).write_text("")
     for command in (["init", "-q"], ["add", "README.md", "common/seen.py"]):

@@ -1,4 +1,4 @@
-"""What becomes an email and what does not (the paths and addresses of bad input)."""
+"""Reading an email from a path and from JSON: what is accepted and what is refused."""
 
 import json
 import re
@@ -31,12 +31,12 @@ def path(to: str = "bob@example.com", subject: str = "Hello", text: str = "Hi") 
     return "/" + "/".join(quote(part, safe="") for part in (to, subject, text))
 
 
-def test_three_parts_become_an_email() -> None:
+def test_a_path_of_three_parts_becomes_an_email() -> None:
     email = email_from_path(path("bob@example.com", "a/b ü?", "50% of #1"), DOMAIN)
     assert (email.to, email.subject, email.text) == ("bob@example.com", "a/b ü?", "50% of #1")
 
 
-def test_utf_8_may_stand_in_the_request_line_as_it_is() -> None:
+def test_unencoded_utf_8_is_accepted_in_the_request_line() -> None:
     raw = "/bob@example.com/Grüße/x".encode().decode("utf-8", "surrogateescape")
     assert email_from_path(raw, DOMAIN).subject == "Grüße"
 
@@ -66,7 +66,7 @@ CONTROLS = {
 @pytest.mark.parametrize("field", ["to", "subject", "text"])
 @pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS.keys())
 @pytest.mark.parametrize("place", ["start", "middle", "end"])
-def test_a_control_character_in_any_part_is_refused_by_name(field: str, control: str, place: str) -> None:
+def test_a_control_character_is_refused_with_the_name_of_the_field(field: str, control: str, place: str) -> None:
     parts = {"to": "bob@example.com", "subject": "Hello", "text": "Hi"}
     value = parts[field]
     parts[field] = {"start": control + value, "middle": value[:1] + control + value[1:], "end": value + control}[place]
@@ -119,7 +119,7 @@ NOT_ONE_ADDRESS = [
 
 
 @pytest.mark.parametrize("to", NOT_ONE_ADDRESS)
-def test_what_is_not_exactly_one_address_is_refused(to: str) -> None:
+def test_anything_but_exactly_one_address_is_refused(to: str) -> None:
     with pytest.raises(BadEmail) as caught:
         email_from_path(path(to=to), DOMAIN)
     assert caught.value.field == "to"
@@ -138,9 +138,7 @@ def test_what_is_not_exactly_one_address_is_refused(to: str) -> None:
         ("jörg@bücher.example", "jörg@xn--bcher-kva.example", True),
     ],
 )
-def test_an_address_is_known_as_people_write_it_and_as_the_wire_carries_it(
-    text: str, wire: str, smtputf8: bool
-) -> None:
+def test_an_address_has_a_form_for_people_and_a_form_for_smtp(text: str, wire: str, smtputf8: bool) -> None:
     address = read_address(text)
     assert (address.wire, address.needs_smtputf8) == (wire, smtputf8)
 
@@ -159,7 +157,7 @@ addresses = st.emails() | st.builds(
 @example("Postmaster@example.com")
 @example("a." * 31 + "aa@" + ".".join(["b" * 60] * 3) + ".com")
 @example("a." * 31 + "aa@" + ".".join(["b" * 60] * 3) + ".bbbbb.com")
-def test_the_short_cut_for_plain_addresses_says_what_the_library_says(text: str) -> None:
+def test_the_shortcut_for_plain_addresses_agrees_with_the_library(text: str) -> None:
     def outcome(read: Callable[[str], object]) -> object:
         try:
             return read(text)
@@ -170,8 +168,8 @@ def test_the_short_cut_for_plain_addresses_says_what_the_library_says(text: str)
 
 
 @given(st.text(max_size=30) | st.text("%0123456789abcdefABCDEF+/ü ", max_size=30))
-def test_percent_decoding_is_strict_however_it_is_done(part: str) -> None:
-    """Against the standard library's decoding, which is slow and right."""
+def test_percent_decoding_is_strict(part: str) -> None:
+    """Compared with the standard library's decoding, which is slow but correct."""
 
     def strict() -> object:
         try:
@@ -198,7 +196,7 @@ def test_percent_decoding_is_strict_however_it_is_done(part: str) -> None:
         ({"text": "x" * 100_001}, "text"),
     ],
 )
-def test_what_is_empty_or_too_long_is_refused_by_name(parts: dict[str, str], field: str) -> None:
+def test_an_empty_or_too_long_part_is_refused_with_the_name_of_the_field(parts: dict[str, str], field: str) -> None:
     with pytest.raises(BadEmail) as caught:
         email_from_path(path(**parts), DOMAIN)
     assert caught.value.field == field
@@ -208,13 +206,13 @@ def test_a_subject_of_200_characters_is_not_too_long() -> None:
     assert len(email_from_path(path(subject="ü" * 200), DOMAIN).subject) == 200
 
 
-def test_an_email_survives_the_way_between_processes() -> None:
+def test_an_email_as_json_is_read_back_unchanged() -> None:
     email = Email(new_id(DOMAIN), "bob@example.com", "Grüße \U0001f600", "one\ntwo\tthree")
     assert email_from_json(email.to_json(), DOMAIN) == email
     assert b" " not in Email("<a@b>", "bob@example.com", "s", "t").to_json()
 
 
-def test_a_message_of_another_program_gets_an_id() -> None:
+def test_a_message_of_another_program_without_an_id_gets_one() -> None:
     email = email_from_json('{"to": "bob@example.com", "subject": "", "text": "", "extra": [1]}', DOMAIN)
     assert email.id.endswith("@example.com>")
 
@@ -226,7 +224,7 @@ OTHER_IDS = [
 
 
 @pytest.mark.parametrize("other", OTHER_IDS, ids=lambda other: repr(other)[:20])
-def test_an_id_of_another_program_is_data_and_the_message_id_is_the_same_at_every_attempt(other: object) -> None:
+def test_with_an_id_of_another_program_the_message_id_is_the_same_at_every_attempt(other: object) -> None:
     members = {"to": "bob@example.com", "subject": "s", "text": "t", "id": other}
     email = email_from_members(json.loads(json.dumps(members)), DOMAIN)
     again = email_from_members(dict(reversed(members.items())), DOMAIN)
@@ -255,14 +253,14 @@ RUBBISH = {
 
 
 @pytest.mark.parametrize(("data", "field"), RUBBISH.values(), ids=RUBBISH.keys())
-def test_rubbish_from_another_program_is_a_bad_email_and_nothing_worse(data: bytes, field: str) -> None:
+def test_invalid_json_of_another_program_raises_bad_email(data: bytes, field: str) -> None:
     with pytest.raises(BadEmail) as caught:
         email_from_json(data, DOMAIN)
     assert caught.value.field == field
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_at_all_raise_anything_but_bad_email(data: bytes) -> None:
+def test_any_bytes_are_an_email_or_raise_bad_email(data: bytes) -> None:
     with suppress(BadEmail):
         email_from_json(data, DOMAIN)
 
@@ -278,12 +276,12 @@ json_values = st.recursive(
         {}, optional={"id": json_values, "to": json_values, "subject": json_values, "text": json_values}
     )
 )
-def test_no_json_object_raises_anything_but_bad_email(members: dict[str, object]) -> None:
+def test_any_json_object_is_an_email_or_raises_bad_email(members: dict[str, object]) -> None:
     with suppress(BadEmail):
         email_from_json(json.dumps(members), DOMAIN)
 
 
-def test_an_id_tells_when_it_was_made() -> None:
+def test_an_id_contains_the_time_of_its_creation() -> None:
     before = time.time()
     email_id = new_id("example.com")
     made = made_at(email_id)
@@ -303,5 +301,5 @@ def test_ids_do_not_repeat_and_sort_by_age() -> None:
 @pytest.mark.parametrize(
     "email_id", ["", "<abc@example.com>", f"<{UUID(int=0, version=4).hex}@example.com>", "0" * 33, "x" * 32]
 )
-def test_other_ids_tell_nothing(email_id: str) -> None:
+def test_other_ids_contain_no_time(email_id: str) -> None:
     assert made_at(email_id) is None

@@ -11,7 +11,8 @@ from common.mail import mailer as mailer_module
 from common.mail.emails import Email
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
 from common.mail.mailer import Mailer
-from tests.support.smtp_peer import SmtpPeer, settings, smtp_peer, until
+from tests.support.programs import until
+from tests.support.smtp_peer import SmtpPeer, settings, smtp_peer
 
 
 def an_email(to: str = "bob@example.com") -> Email:

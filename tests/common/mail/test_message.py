@@ -1,4 +1,4 @@
-"""The bytes on the wire: no input makes them carry a header or a recipient that we did not set."""
+"""The bytes that are sent: no input can add a header or a recipient to them."""
 
 import asyncio
 import email as stdlib_email
@@ -30,7 +30,7 @@ def header(message: bytes, name: str) -> str:
     return str(make_header(decode_header(value.replace("\r\n", ""))))
 
 
-def test_an_email_becomes_these_headers() -> None:
+def test_an_email_has_exactly_these_headers() -> None:
     message = build("Hello", "Hi")
     assert re.sub(rb"Date: [^\r]+", b"Date: D", message) == (
         b"From: workshop@example.com\r\n"
@@ -64,7 +64,7 @@ def test_an_email_becomes_these_headers() -> None:
         "Bcc: evil@x.com",
     ],
 )
-def test_a_subject_arrives_as_the_very_text_it_was(subject: str) -> None:
+def test_a_subject_arrives_unchanged(subject: str) -> None:
     assert header(build(subject), "Subject") == subject
 
 
@@ -81,11 +81,11 @@ def test_a_subject_arrives_as_the_very_text_it_was(subject: str) -> None:
         "x" * 5000,
     ],
 )
-def test_a_text_arrives_as_text_whatever_it_looks_like(text: str) -> None:
+def test_a_text_arrives_unchanged(text: str) -> None:
     sent = on_the_wire(Email("<id@example.com>", "bob@example.com", "Hello", text))
     end = sent.data.find(b"\r\n.\r\n")
-    assert end == len(sent.data) - 5, "something stands behind the end of the message"
-    assert not re.search(rb"(?<!\r)\n|\r(?!\n)", sent.data), "a bare CR or LF, which servers disagree about"
+    assert end == len(sent.data) - 5, "there are bytes after the end of the message"
+    assert not re.search(rb"(?<!\r)\n|\r(?!\n)", sent.data), "a bare CR or LF, which servers treat differently"
     assert all(len(line) <= 998 for line in sent.data.split(b"\r\n"))
     received = stdlib_email.message_from_bytes(unstuffed(sent.data), policy=email.policy.SMTP)
     body = cast(bytes, received.get_payload(decode=True)).decode()
@@ -101,12 +101,12 @@ def test_an_international_domain_is_sent_as_its_a_label() -> None:
     assert b"SMTPUTF8" not in sent.envelope
 
 
-def test_a_utf_8_local_part_is_sent_where_smtputf8_is_offered() -> None:
+def test_a_utf_8_local_part_is_sent_if_the_server_offers_smtputf8() -> None:
     sent = on_the_wire(Email("<id@example.com>", "jörg@example.com", "Hello", "Hi"))
     assert b"MAIL FROM:<workshop@example.com> SMTPUTF8\r\nRCPT TO:<j\xc3\xb6rg@example.com>\r\n" in sent.envelope
 
 
-def test_and_is_refused_for_good_where_it_is_not() -> None:
+def test_a_utf_8_local_part_is_refused_permanently_without_smtputf8() -> None:
     with pytest.raises(Refused, match="SMTPUTF8"):
         on_the_wire(Email("<id@example.com>", "jörg@example.com", "Hello", "Hi"), extensions=set())
 
@@ -151,7 +151,7 @@ parts = any_text | mail_like
 @given(to=st.just("bob@example.com") | st.emails() | mail_like, subject=parts, text=parts)
 @example(to="bob@example.com", subject="=?UTF-8?Q?=0A?=Bcc: evil@x", text="x")
 @example(to="a@b.com\r\nRCPT TO:<evil@x.com>", subject="s", text="t")
-def test_whatever_a_path_holds_the_wire_carries_one_recipient_and_our_headers(to: str, subject: str, text: str) -> None:
+def test_any_path_leads_to_one_recipient_and_only_our_headers(to: str, subject: str, text: str) -> None:
     path = "/" + "/".join(
         "".join(f"%{byte:02X}" for byte in part.encode("utf-8", "surrogatepass")) for part in (to, subject, text)
     )
@@ -163,13 +163,11 @@ def test_whatever_a_path_holds_the_wire_carries_one_recipient_and_our_headers(to
 
 
 @given(to=st.emails(), subject=parts, text=parts)
-def test_whatever_is_handed_to_the_mailer_past_all_checks_the_wire_stays_clean(
-    to: str, subject: str, text: str
-) -> None:
-    """The second line of defence: an Email that no reader of ours would have let through."""
+def test_an_unchecked_email_cannot_add_headers_or_recipients(to: str, subject: str, text: str) -> None:
+    """The second line of defence: an `Email` that our reading functions would have refused."""
     try:
         check_the_wire(Email("<id@example.com>", to, subject, text))
-    except (BadEmail, ValueError):  # refused is right, too
+    except (BadEmail, ValueError):  # a refusal is correct, too
         return
 
 
@@ -183,7 +181,7 @@ def check_the_wire(email: Email) -> None:
     assert sent.data.endswith(b"\r\n.\r\n")
     assert sent.data.count(b"\r\n.\r\n") == 1
     block = unstuffed(sent.data).partition(b"\r\n\r\n")[0]
-    lines = re.split(rb"\r\n(?! )", block)  # a line that begins with a space belongs to the one before
+    lines = re.split(rb"\r\n(?! )", block)  # a line that begins with a space continues the line before it
     assert [line.partition(b":")[0].decode() for line in lines] == list(HEADERS)
     assert b"\r" not in block.replace(b"\r\n", b"")
     assert b"\n" not in block.replace(b"\r\n", b"")
@@ -196,7 +194,7 @@ class Sent:
 
 
 def on_the_wire(email: Email, extensions: set[str] = frozenset({"pipelining", "smtputf8"})) -> Sent:  # type: ignore[assignment]
-    """Every byte that sending this email writes to the connection."""
+    """All bytes that the mailer writes to the connection for this email."""
 
     async def send() -> Sent:
         transport = RecordingTransport()
@@ -210,7 +208,7 @@ def on_the_wire(email: Email, extensions: set[str] = frozenset({"pipelining", "s
 
 
 class RecordingTransport:
-    """Stands for a connection to a server that says yes to everything."""
+    """A connection to a server that accepts everything."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []

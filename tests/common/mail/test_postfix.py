@@ -14,8 +14,8 @@ from common.mail.errors import InDoubt, LoginFailed, Refused, Unavailable, Unrea
 from common.mail.mailer import Mailer
 from common.mail.message import build_message
 from tests.support.postfix import LOGIN, UNKNOWN, USER, Postfix, reason_to_skip, running_postfix
-from tests.support.programs import running_strategy, wait_until
-from tests.support.smtp_peer import settings, until
+from tests.support.programs import running_strategy, until, wait_until
+from tests.support.smtp_peer import settings
 
 pytestmark = pytest.mark.skipif(reason_to_skip() is not None, reason=reason_to_skip() or "")
 

@@ -1,4 +1,4 @@
-"""The patient sender: throttled, and waiting for a mail server that is away without using up attempts."""
+"""The patient sender: it is throttled, and waits for a mail server that is down without using up attempts."""
 
 import asyncio
 import time
@@ -11,8 +11,9 @@ from common.mail.emails import Email
 from common.mail.errors import InDoubt, Refused, Unavailable, Unreachable
 from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender, window
-from tests.support.smtp_peer import smtp_peer, until
-from tests.support.tasks import hard_of_hearing
+from tests.support.programs import until
+from tests.support.smtp_peer import smtp_peer
+from tests.support.tasks import ignore_first_cancellation
 
 
 def an_email() -> Email:
@@ -24,7 +25,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender_module, "backoff_seconds", lambda attempt, base, cap: 0.01)
 
 
-async def test_an_outage_raises_nothing_and_every_email_is_sent_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_outage_raises_no_error_and_every_email_is_sent_afterwards(caplog: pytest.LogCaptureFixture) -> None:
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         peer.cuts.add("connect")
         pauses: list[str | None] = []
@@ -37,10 +38,10 @@ async def test_an_outage_raises_nothing_and_every_email_is_sent_in_the_end(caplo
         await asyncio.gather(*sending)
         assert len(peer.messages) == 10
         assert (sender.paused, pauses[-1]) == (None, None)
-        assert caplog.text.count("pause: Unreachable") == 1, "one line, however many were under way"
+        assert caplog.text.count("pause: Unreachable") == 1, "one line, however many sends have failed"
 
 
-async def test_a_server_that_dies_in_the_middle_costs_no_attempt() -> None:
+async def test_a_server_that_dies_during_a_send_uses_up_no_attempt() -> None:
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         sender = PatientSender(mailer, None)
         await sender.send(an_email())
@@ -53,7 +54,7 @@ async def test_a_server_that_dies_in_the_middle_costs_no_attempt() -> None:
     ("command", "reply", "error"),
     [("RCPT", b"550 no", Refused), ("RCPT", b"451 later", Unavailable), (".", b"451 later", Unavailable)],
 )
-async def test_what_concerns_one_email_is_raised_at_once(command: str, reply: bytes, error: type[Exception]) -> None:
+async def test_an_error_of_one_email_is_raised_at_once(command: str, reply: bytes, error: type[Exception]) -> None:
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         peer.replies[command] = reply
         sender = PatientSender(mailer, None)
@@ -62,15 +63,15 @@ async def test_what_concerns_one_email_is_raised_at_once(command: str, reply: by
         assert sender.paused is None
 
 
-async def test_an_email_in_doubt_is_the_callers_to_decide() -> None:
+async def test_in_doubt_is_raised_so_that_the_caller_decides() -> None:
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         peer.cuts.add(".")
         with pytest.raises(InDoubt):
             await PatientSender(mailer, None).send(an_email())
 
 
-async def test_a_login_that_is_demanded_and_not_configured_pauses_everything_and_costs_no_attempt() -> None:
-    """Such a server answers 250 to NOOP: only MAIL shows what is wrong."""
+async def test_a_login_that_is_required_but_not_configured_pauses_all_and_uses_up_no_attempt() -> None:
+    """Such a server answers NOOP with 250; only its reply to MAIL shows the problem."""
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         peer.replies["MAIL"] = b"530 log in first"
         sender = PatientSender(mailer, None)
@@ -85,15 +86,15 @@ async def test_a_login_that_is_demanded_and_not_configured_pauses_everything_and
         await sending
 
 
-async def test_a_login_demanded_for_one_email_alone_is_a_failed_attempt_of_that_email() -> None:
+async def test_a_login_required_for_one_email_only_is_a_failed_attempt_of_that_email() -> None:
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         peer.replies["RCPT"] = b"530 log in to send there"
         with pytest.raises(Unavailable, match="530"):
             await PatientSender(mailer, None).send(an_email())
 
 
-async def test_a_server_that_is_well_but_for_one_email_is_not_away() -> None:
-    """It hangs up at this recipient, and is there when asked: the email is at fault, and the others go on."""
+async def test_a_server_that_fails_with_one_email_only_does_not_stop_the_others() -> None:
+    """It closes the connection at this recipient, but its checks succeed: the email is at fault."""
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         peer.cuts.add("RCPT")
         sender = PatientSender(mailer, None)
@@ -109,11 +110,11 @@ async def test_the_throttle_spaces_the_emails_out() -> None:
         sender = PatientSender(mailer, 100)
         before = time.monotonic()
         await asyncio.gather(*[sender.send(an_email()) for _ in range(21)])
-        assert time.monotonic() - before >= 0.19, "the first at once, twenty more at 10 ms each"
+        assert time.monotonic() - before >= 0.19, "the first one at once, then one every 10 ms"
 
 
 @pytest.mark.parametrize(("rate", "emails"), [(None, 50), (0.5, 1), (1, 1), (20, 20), (5000, 50)])
-def test_a_throttled_worker_has_no_more_than_a_second_s_emails_in_its_hands(rate: float | None, emails: int) -> None:
+def test_a_throttled_worker_has_at_most_the_emails_of_one_second_in_flight(rate: float | None, emails: int) -> None:
     assert window(rate) == emails
 
 
@@ -129,13 +130,13 @@ async def test_closing_ends_the_probing() -> None:
     assert all("_wait_for_server" not in repr(task) for task in asyncio.all_tasks())
 
 
-async def test_closing_ends_in_spite_of_a_cancellation_that_was_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_ends_even_if_a_cancellation_was_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         probing = []
 
         async def check() -> None:
             probing.append("one")
-            await hard_of_hearing()
+            await ignore_first_cancellation()
 
         monkeypatch.setattr(mailer, "check", check)
         peer.cuts.add("connect")

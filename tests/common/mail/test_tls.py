@@ -1,4 +1,4 @@
-"""Real servers with TLS and login: aiosmtpd on loopback, with certificates made for the test."""
+"""Real servers with TLS and login: aiosmtpd on loopback, with certificates created for the test."""
 
 import asyncio
 import ssl
@@ -18,7 +18,7 @@ from common.mail.smtp_session import Limits, SmtpSession
 from common.settings import SmtpServer
 from tests.support.smtp_peer import settings
 
-# aiosmtpd warns of a login without TLS, which two of these tests are about.
+# aiosmtpd warns about a login without TLS, which two of these tests use on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 
 USER, PASSWORD = "jo@example.com", "p:/@w"  # what a URL must percent-encode
@@ -26,7 +26,7 @@ LOGIN = "jo%40example.com:p%3A%2F%40w@"
 
 
 class Keeper:
-    """Keeps what arrives, with how it came."""
+    """Keeps the messages that arrive, and how they were sent."""
 
     def __init__(self) -> None:
         self.kept: list[tuple[Envelope, bool, Any]] = []
@@ -76,42 +76,42 @@ async def send_two(url: str, **more: Any) -> None:
         await mailer.send(an_email())
 
 
-async def test_plain_without_login() -> None:
+async def test_an_email_is_sent_without_tls_and_login() -> None:
     keeper = Keeper()
     async with mail_server(keeper, starttls=False) as port:
         await send_two(f"smtp://127.0.0.1:{port}")
     assert [encrypted for _, encrypted, _ in keeper.kept] == [False, False]
 
 
-async def test_starttls_is_used_where_it_is_offered() -> None:
+async def test_starttls_is_used_if_the_server_offers_it() -> None:
     keeper = Keeper()
     async with mail_server(keeper) as port:
         await send_two(f"smtp://127.0.0.1:{port}")
     assert [encrypted for _, encrypted, _ in keeper.kept] == [True, True]
 
 
-async def test_starttls_and_login() -> None:
+async def test_an_email_is_sent_with_starttls_and_login() -> None:
     keeper = Keeper()
     async with mail_server(keeper, require_starttls=True, auth_required=True) as port:
         await send_two(f"smtp://{LOGIN}127.0.0.1:{port}")
     assert [(encrypted, login) for _, encrypted, login in keeper.kept] == [(True, USER.encode())] * 2
 
 
-async def test_implicit_tls_and_login() -> None:
+async def test_an_email_is_sent_with_implicit_tls_and_login() -> None:
     keeper = Keeper()
     async with mail_server(keeper, over_tls=True, auth_required=True, auth_require_tls=False) as port:
         await send_two(f"smtps://{LOGIN}127.0.0.1:{port}")
     assert len(keeper.kept) == 2
 
 
-async def test_on_loopback_a_password_may_go_without_tls() -> None:
+async def test_on_loopback_a_password_may_be_sent_without_tls() -> None:
     keeper = Keeper()
     async with mail_server(keeper, starttls=False, auth_required=True, auth_require_tls=False) as port:
         await send_two(f"smtp://{LOGIN}127.0.0.1:{port}")
     assert len(keeper.kept) == 2
 
 
-async def test_over_a_network_a_password_never_goes_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_over_a_network_a_password_is_never_sent_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = Keeper()
     monkeypatch.setattr(SmtpServer, "on_loopback", False)
     async with mail_server(keeper, starttls=False, auth_required=True, auth_require_tls=False) as port:
@@ -129,20 +129,20 @@ async def test_over_a_network_a_certificate_is_checked(monkeypatch: pytest.Monke
             await SmtpSession.open(server, tls_context(server), Limits())
 
 
-async def test_a_wrong_password_is_login_failed_and_says_no_password(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wrong_password_raises_login_failed_and_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with mail_server(Keeper(), auth_required=True) as port:
         with pytest.raises(LoginFailed, match="Authentication credentials invalid") as caught:
             await send_two(f"smtp://jo:verysecret@127.0.0.1:{port}")
     assert "verysecret" not in str(caught.value) + repr(caught.value) + caplog.text
 
 
-async def test_a_server_that_demands_a_login_we_do_not_have_is_login_failed() -> None:
+async def test_a_server_that_requires_a_login_we_do_not_have_raises_login_failed() -> None:
     async with mail_server(Keeper(), auth_required=True) as port:
         with pytest.raises(LoginFailed, match="530"):
             await send_two(f"smtp://127.0.0.1:{port}")
 
 
-async def test_a_server_that_offers_no_login_is_login_failed() -> None:
+async def test_a_server_that_offers_no_login_raises_login_failed() -> None:
     async with mail_server(Keeper(), starttls=False, auth_exclude_mechanism=["LOGIN", "PLAIN"]) as port:
         with pytest.raises(LoginFailed, match=r"(?i)auth"):
             await send_two(f"smtp://{LOGIN}127.0.0.1:{port}")

@@ -1,4 +1,4 @@
-"""REDIS_URL at a server that cannot take what a strategy writes: one clear line at the start, exit 2."""
+"""REDIS_URL names a server that the strategies cannot write to: one clear line at the start, exit 2."""
 
 import subprocess
 from contextlib import suppress
@@ -26,11 +26,12 @@ def answers(port: int) -> bool:
 
 @pytest.mark.parametrize("number", ["4", "5", "6"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_one_clear_line_and_exit_2(kind: str, number: str, tmp_path: Path) -> None:
+def test_an_unsupported_server_means_one_clear_line_and_exit_2(kind: str, number: str, tmp_path: Path) -> None:
     options, line = KINDS[kind]
     port, bus = free_ports(2)
     config = tmp_path / "redis.conf"
-    bus_line = f"cluster-port {bus}\n" if kind == "cluster" else ""  # else port + 10000, which may not exist
+    # The default is port + 10000, which may be too large.
+    bus_line = f"cluster-port {bus}\n" if kind == "cluster" else ""
     config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n{bus_line}")
     server = subprocess.Popen([get_binary_path(), str(config), *options], stdout=subprocess.DEVNULL)
     try:

@@ -1,4 +1,4 @@
-"""`make run-N`: everything starts with one command, survives a kill, and ends without a trace."""
+"""`make run-N`: one command starts everything, restarts what is killed, and leaves nothing behind."""
 
 import fcntl
 import os
@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lab.harness.processes import still_alive
 from tests.conftest import STRATEGIES
 from tests.support.programs import (
     LIMIT,
@@ -27,7 +28,6 @@ from tests.support.programs import (
     is_alive,
     running_strategy,
     running_valkey,
-    wait_for_the_end,
     wait_until,
 )
 
@@ -35,7 +35,7 @@ FREE_PORTS = {"PORT": "0", "INBOX_SMTP_PORT": "0", "INBOX_PORT": "0", "VALKEY_PO
 
 
 class Terminal:
-    """A program in a terminal of its own, as a reader has it."""
+    """A program in its own terminal, as a reader runs it."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
@@ -56,13 +56,13 @@ class Terminal:
         return match
 
     def exit_status(self, limit: float = LIMIT, otherwise: bytes = b"") -> int:
-        """Wait so many seconds for the end; then type this, and wait once more."""
+        """Wait `seconds` for the end; then type `text`, and wait again."""
         deadline = time.monotonic() + limit
         while (ended := os.waitpid(self.pid, os.WNOHANG))[0] == 0:
             if otherwise and time.monotonic() > deadline:
                 self.type(otherwise)
                 deadline, otherwise = time.monotonic() + limit, b""
-            assert time.monotonic() < deadline, f"does not end:\n{self.output}"
+            assert time.monotonic() < deadline, f"still running:\n{self.output}"
             self._read()
         return os.waitstatus_to_exitcode(ended[1])
 
@@ -111,7 +111,7 @@ def test_ctrl_c_ends_everything_with_exit_0_and_leaves_nothing_behind(name: str,
         assert len(family) >= 3  # the runner, the inbox, at least one role
         terminal.type(b"\x03")
         assert terminal.exit_status() == 0
-        assert wait_for_the_end(family) == []
+        assert still_alive(family, LIMIT) == []
     assert is_closed(url)
     assert is_closed(inbox)
     assert "Traceback" not in terminal.output
@@ -120,18 +120,18 @@ def test_ctrl_c_ends_everything_with_exit_0_and_leaves_nothing_behind(name: str,
 @pytest.mark.parametrize("after", [0.1, 0.25, 0.4, 0.6])
 def test_ctrl_c_during_the_start_ends_everything_too(after: float, tmp_path: Path) -> None:
     with in_a_terminal(["make", "run-1"], FREE_PORTS | {"DATA_DIR": str(tmp_path)}) as terminal:
-        wait_until(lambda: descendants(terminal.pid), "it has begun")
+        wait_until(lambda: descendants(terminal.pid), "the first process has started")
         before = time.monotonic()
-        wait_until(lambda: time.monotonic() - before > after, "some way into the start")
+        wait_until(lambda: time.monotonic() - before > after, "the start goes on")
         terminal.type(b"\x03")
         # In its first milliseconds Python may lose one, for which a reader would press again, or end by itself with an
         # error that make reports by a 2. Who is told later ends well, and in between the signal itself ends it.
         assert terminal.exit_status(limit=LIMIT / 2, otherwise=b"\x03") in (0, 2, -signal.SIGINT)
-    wait_until(lambda: not left_of(tmp_path), "all of it has ended")
+    wait_until(lambda: not left_of(tmp_path), "all processes have ended")
 
 
 def left_of(data_dir: Path) -> list[psutil.Process]:
-    """The processes whose DATA_DIR it is, whoever has started them."""
+    """All processes that have this DATA_DIR."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -140,14 +140,14 @@ def left_of(data_dir: Path) -> list[psutil.Process]:
     return found
 
 
-def test_make_alone_lists_what_it_can_do() -> None:
+def test_make_without_a_target_lists_the_commands() -> None:
     alone = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for command in ("run-", "services", "test", "check", "bench", "diff-", "clean"):
         assert f"make {command}" in alone
 
 
 @pytest.mark.parametrize("number", [int(name[0]) for name in STRATEGIES[1:]])
-def test_a_diff_begins_with_what_to_read_first_and_lists_what_is_new(number: int) -> None:
+def test_a_diff_shows_the_files_in_reading_order_and_lists_the_new_ones(number: int) -> None:
     before, after = STRATEGIES[number - 2 : number]
     printed = subprocess.run(["make", f"diff-{number}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     both = re.findall(rf"^\+\+\+ {after}/(\S+)$", printed, re.MULTILINE)
@@ -177,7 +177,7 @@ def run_to_its_end(
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_port_in_use_is_one_clear_line_and_exit_2(name: str, tmp_path: Path) -> None:
+def test_a_port_in_use_means_one_clear_line_and_exit_2(name: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         status, lines = run_to_its_end(["make", f"run-{name[0]}"], tmp_path, PORT=str(port))
@@ -185,7 +185,7 @@ def test_a_port_in_use_is_one_clear_line_and_exit_2(name: str, tmp_path: Path) -
     assert lines == [f"PORT: port {port} on 127.0.0.1 is in use; choose another, or 0 for any free one"]
 
 
-def test_a_bad_smtp_url_is_one_clear_line_and_exit_2(tmp_path: Path) -> None:
+def test_a_bad_smtp_url_means_one_clear_line_and_exit_2(tmp_path: Path) -> None:
     status, lines = run_to_its_end(["make", "run-1"], tmp_path, SMTP_URL="smpt://jo:secret@mail.example.com")
     assert (status, lines) == (2, ["SMTP_URL: must begin with smtp:// or smtps://"])
 
@@ -201,24 +201,35 @@ def test_a_bad_smtp_url_is_one_clear_line_and_exit_2(tmp_path: Path) -> None:
         ("1", {"HOST": "192.0.2.1"}, "HOST: 192.0.2.1 is not"),
     ],
 )
-def test_other_mistakes_are_one_clear_line_too(
+def test_other_mistakes_mean_one_clear_line_too(
     number: str, environment: dict[str, str], line: str, tmp_path: Path
 ) -> None:
-    # Without a network it may take long until it is known that there is no such host.
+    # Without a network, the lookup of an unknown host may take long.
     status, lines = run_to_its_end(["make", f"run-{number}"], tmp_path, limit=60.0, **environment)
     assert status == 2
     assert len(lines) == 1
     assert lines[0].startswith(line)
 
 
-def test_a_killed_server_is_noticed_and_started_again_on_the_same_port(tmp_path: Path) -> None:
+def test_a_killed_server_is_restarted_on_the_same_port(tmp_path: Path) -> None:
     with running_strategy("1_foreground", tmp_path, SMTP_URL="smtp://127.0.0.1:1") as strategy:
         pid = strategy.pid()
         strategy.kill("server")
         strategy.program.wait_for_line(
             rf"^\[runner @ \d+\] server @ {pid} was killed by SIGKILL; starting it again in 1 s"
         )
-        wait_until(lambda: not is_closed(strategy.url), "it listens on the same port")
+        wait_until(lambda: not is_closed(strategy.url), "the server listens on the same port")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot reserve a port")
+def test_no_other_program_gets_the_port_while_a_killed_server_is_down(tmp_path: Path) -> None:
+    with running_strategy("1_foreground", tmp_path, SMTP_URL="smtp://127.0.0.1:1") as strategy:
+        pid = strategy.pid()  # no request before the check: a connection in TIME_WAIT would block the port, too
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), "the server is down")
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", int(strategy.url.rpartition(":")[2])))
+        wait_until(lambda: not is_closed(strategy.url), "the server listens on the same port")
 
 
 def test_the_pids_of_the_roles_and_services_are_in_files(tmp_path: Path) -> None:
@@ -239,7 +250,7 @@ def test_the_pids_of_the_roles_and_services_are_in_files(tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.pid"))
 
 
-def test_a_killed_inbox_is_started_again_on_the_same_ports(tmp_path: Path) -> None:
+def test_a_killed_inbox_is_restarted_on_the_same_ports(tmp_path: Path) -> None:
     with running_strategy("1_foreground", tmp_path, INBOX_SMTP_PORT="0", INBOX_PORT="0") as strategy:
         from common.services.service import running
 
@@ -258,13 +269,13 @@ def test_when_the_parent_is_killed_everything_ends(victim: str, tmp_path: Path) 
         family = program.descendants()
         runner = next(p for p in family if "common.processes.run" in p.cmdline())
         (program.process if victim == "make" else runner).kill()
-        assert wait_for_the_end(family) == []
+        assert still_alive(family, LIMIT) == []
     finally:
         program.stop()
 
 
 @pytest.mark.parametrize("package", ["4_remote_messages", "5_remote_queue", "6_event_bus"])
-def test_a_word_that_is_no_role_is_a_mistake(package: str, tmp_path: Path) -> None:
+def test_an_unknown_role_is_refused(package: str, tmp_path: Path) -> None:
     environment = {"PORT": "0", "REDIS_URL": "redis://127.0.0.1:1", "DATA_DIR": str(tmp_path)}
     program = Program([sys.executable, "-m", package, "wroker"], environment)
     program.wait_for_line(rf"^usage: `python -m {package} \[server \| worker")
@@ -272,7 +283,7 @@ def test_a_word_that_is_no_role_is_a_mistake(package: str, tmp_path: Path) -> No
     program.stop()
 
 
-def test_a_role_alone_can_be_started_without_make(tmp_path: Path) -> None:
+def test_a_single_role_can_be_started_without_make(tmp_path: Path) -> None:
     environment = {"PORT": "0", "SMTP_URL": "smtp://127.0.0.1:1", "DATA_DIR": str(tmp_path)}
     program = Program([sys.executable, "-m", "1_foreground"], environment)
     url = program.wait_for_line(r"listening on (http://\S+)/")[1]
@@ -280,12 +291,12 @@ def test_a_role_alone_can_be_started_without_make(tmp_path: Path) -> None:
     assert program.stop(signal.SIGINT) == 0
 
 
-def test_forget_removes_what_valkey_has_kept_but_not_under_its_feet(tmp_path: Path) -> None:
+def test_forget_deletes_the_data_of_valkey_but_not_while_it_runs(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as valkey:
         status, lines = run_to_its_end(["make", "forget"], tmp_path)
-        assert (status, lines) == (2, [f"Valkey runs @ {valkey.pid}: stop what uses it first"])
+        assert (status, lines) == (2, [f"Valkey is running @ {valkey.pid}: stop the programs that use it first"])
     assert (tmp_path / "valkey").exists()
-    assert run_to_its_end(["make", "forget"], tmp_path) == (0, [f"{tmp_path / 'valkey'} is removed"])
+    assert run_to_its_end(["make", "forget"], tmp_path) == (0, [f"deleted {tmp_path / 'valkey'}"])
     assert not (tmp_path / "valkey").exists()
     assert run_to_its_end(["make", "forget"], tmp_path) == (0, [])
 
@@ -298,28 +309,28 @@ def test_two_terminals_share_the_services(tmp_path: Path) -> None:
         with running_strategy("1_foreground", tmp_path, INBOX_SMTP_PORT="0", INBOX_PORT="0") as strategy:
             assert strategy.send("bob@example.com").status == 200
             assert ask(inbox, "/api/stats").json["received"] == 1
-        assert ask(inbox, "/api/stats").json["received"] == 1, "the first terminal still uses it"
+        assert ask(inbox, "/api/stats").json["received"] == 1, "the first terminal still uses the inbox"
     finally:
         services.stop()
     assert is_closed(inbox)
 
 
-def test_without_a_word_it_is_one_usage_line_and_exit_2(tmp_path: Path) -> None:
+def test_without_an_argument_it_prints_one_usage_line_and_exits_with_2(tmp_path: Path) -> None:
     status, lines = run_to_its_end([sys.executable, "-m", "common.processes.run"], tmp_path)
     assert (status, lines) == (2, ["usage: python -m common.processes.run [1 to 6 | services | forget]"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_a_service_starts_ends_it_at_once(number: signal.Signals, tmp_path: Path) -> None:
-    with open(tmp_path / "inbox.lock", "w") as lock:  # another terminal is starting it, and takes its time
+def test_a_signal_during_the_start_of_a_service_ends_the_runner_at_once(number: signal.Signals, tmp_path: Path) -> None:
+    with open(tmp_path / "inbox.lock", "w") as lock:  # as if another terminal were starting the inbox, slowly
         fcntl.flock(lock, fcntl.LOCK_EX)
         program = Program([sys.executable, "-m", "common.processes.run", "1"], FREE_PORTS | {"DATA_DIR": str(tmp_path)})
-        wait_until(lambda: (tmp_path / "inbox.users").exists(), "it waits for the inbox")
+        wait_until(lambda: (tmp_path / "inbox.users").exists(), "the runner waits for the inbox")
         assert program.stop(number, limit=5.0) == 0
     assert "Traceback" not in program.output
 
 
-def test_sighup_of_make_as_a_session_s_leader_ends_everything(tmp_path: Path) -> None:
+def test_sighup_to_make_as_session_leader_ends_everything(tmp_path: Path) -> None:
     program = Program(["make", "run-1"], FREE_PORTS | {"DATA_DIR": str(tmp_path)})
     program.wait_for_line("stop it all")
     program.stop(signal.SIGHUP)
@@ -327,7 +338,7 @@ def test_sighup_of_make_as_a_session_s_leader_ends_everything(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("output", ["pipe", "/dev/full"])
-def test_a_standard_output_that_is_closed_or_full_ends_everything_in_order(output: str, tmp_path: Path) -> None:
+def test_a_closed_or_full_standard_output_ends_everything_in_order(output: str, tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     settings = FREE_PORTS | {"DATA_DIR": str(tmp_path)}
     reader, writer = os.pipe() if output == "pipe" else (None, os.open(output, os.O_WRONLY))
@@ -347,7 +358,7 @@ def test_a_standard_output_that_is_closed_or_full_ends_everything_in_order(outpu
 
 
 @pytest.mark.timeout(90)
-def test_on_a_full_disk_it_answers_503_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_means_503_until_there_is_room_again(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=False).returncode:
@@ -355,7 +366,7 @@ def test_on_a_full_disk_it_answers_503_and_goes_on_when_there_is_room(tmp_path: 
     try:
         environment = FREE_PORTS | {"SMTP_URL": "smtp://127.0.0.1:1"}
         with running_strategy("5_remote_queue", disk / "data", **environment) as strategy:
-            wait_until(strategy.healthy, "it is well")
+            wait_until(strategy.healthy, "an email can be accepted")
             with open(disk / "ballast", "wb", buffering=0) as ballast, suppress(OSError):
                 while ballast.write(b"x" * 4096):
                     pass

@@ -1,4 +1,4 @@
-"""The embedded inbox: what it keeps and counts, how it is asked, how it misbehaves, and what cannot break it."""
+"""The embedded inbox: what it keeps and counts, its API, its faults, and broken input."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ from common.services.service import running
 from tests.support.programs import ROOT, Program, open_users_lock, wait_until
 
 XSS = "<img src=x onerror=alert(1)>"
-LIMIT = 10.0  # seconds until a condition that does not come is a failure
+LIMIT = 10.0  # seconds that a test waits for a condition
 
 
 @dataclass
@@ -59,14 +59,14 @@ class Box:
 
 
 class Conversation:
-    """A bare SMTP client: what is written is what stands on the wire."""
+    """A minimal SMTP client that sends exactly the given bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self._writer = writer
 
     async def reply(self) -> str:
-        """The next complete reply, its lines joined; "" when the other side is gone."""
+        """The next complete reply, its lines joined; "" if the server has closed the connection."""
         lines: list[str] = []
         async with asyncio.timeout(LIMIT):
             while not lines or lines[-1][3:4] == "-":
@@ -83,12 +83,12 @@ class Conversation:
         self._writer.write(data)
 
     async def ask(self, *commands: str) -> list[str]:
-        """Write commands in one go; their replies."""
+        """Send the commands at once and return their replies."""
         self.write("".join(f"{command}\r\n" for command in commands).encode())
         return [await self.reply() for _ in commands]
 
     async def begin(self, raw: bytes, to: str = "alice@example.com", smtputf8: str = "") -> None:
-        """Hand in a message, up to the final dot."""
+        """Send a message, up to the final dot, without waiting for the reply."""
         replies = await self.ask(f"MAIL FROM:<workshop@example.com>{smtputf8}", f"RCPT TO:<{to}>", "DATA")
         assert [reply[:3] for reply in replies] == ["250", "250", "354"]
         self.write(raw.replace(b"\r\n.", b"\r\n..") + b".\r\n")
@@ -147,7 +147,7 @@ def mail(message_id: str = "<1@test>", subject: str = "Hello", text: str = "How 
 # What is shown
 
 
-async def test_an_email_of_ours_is_shown_as_it_was_meant(box: Box, smtp: Conversation) -> None:
+async def test_an_email_of_ours_is_shown_unchanged(box: Box, smtp: Conversation) -> None:
     sender, recipient = read_address("workshop@example.com"), read_address("alice@example.com")
     email = Email(new_id("example.com"), "alice@example.com", "Hello", "How are you?")
 
@@ -169,14 +169,14 @@ async def test_an_email_of_ours_is_shown_as_it_was_meant(box: Box, smtp: Convers
 
 @pytest.mark.parametrize("subject", ["Grüße", "ä" * 200, "=?UTF-8?Q?=0A?=Bcc: evil@x", " a ", "a  =?x", "日本 🎉", XSS])
 @pytest.mark.parametrize("text", ["Grüße", ".", "a\n.\nMAIL FROM:<x@y>", "ends\n\n", "ü\n", "x" * 5000, XSS])
-def test_subject_and_text_come_back_exactly(subject: str, text: str) -> None:
+def test_these_subjects_and_texts_are_shown_unchanged(subject: str, text: str) -> None:
     address = read_address("alice@example.com")
     shown = read_message(build_message(Email("<1@test>", address.text, subject, text), address, address))
     assert (shown.subject, shown.text) == (subject, text)
 
 
 @given(st.text(min_size=1, max_size=200), st.text(max_size=500))
-def test_any_subject_and_text_come_back(subject: str, text: str) -> None:
+def test_any_subject_and_text_are_shown_unchanged(subject: str, text: str) -> None:
     subject = "".join(c for c in subject if c.isprintable()) or "x"
     text = text.encode(errors="replace").decode().replace("\r", "")
     address = read_address("alice@example.com")
@@ -187,7 +187,7 @@ def test_any_subject_and_text_come_back(subject: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("header", "shown"),
     [
-        ("=?utf-8?q?a=0ABcc=3A_evil?=", "a\nBcc: evil"),  # text, whatever it says
+        ("=?utf-8?q?a=0ABcc=3A_evil?=", "a\nBcc: evil"),  # a decoded word is only text
         ("=?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?=", "=?utf-8?q?x?="),  # decoded once
         ("=?utf-8?b?w6Q=?= \r\n =?ISO-8859-1?Q?=F6?= u", "äö u"),
         ("=?utf-8?b?w6Q?=", "ä"),  # padding forgotten
@@ -228,13 +228,13 @@ def test_encoded_words_are_decoded_once_or_shown_raw(header: str, shown: str) ->
         (b"Content-Type: image/png\r\n\r\n\x89PNG\r\n", "", ""),
     ],
 )
-def test_broken_mail_is_shown_as_well_as_can_be(raw: bytes, subject: str, text: str) -> None:
+def test_broken_mail_is_shown_as_far_as_it_can_be_read(raw: bytes, subject: str, text: str) -> None:
     shown = read_message(raw)
     assert (shown.subject, shown.text) == (subject, text)
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"Subject: ", b"Content-Type: ", b"Content-Transfer-Encoding: "]))
-def test_no_bytes_can_break_the_reading(noise: bytes, header: bytes) -> None:
+def test_parsing_never_fails(noise: bytes, header: bytes) -> None:
     raw = header + noise
     for text in read_message(raw):
         text.encode()
@@ -265,7 +265,7 @@ async def test_broken_mail_is_kept_counted_and_listed(box: Box, smtp: Conversati
         (b"Message-ID: <first@x>\r\nMessage-ID: <second@x>\r\n\r\n", "<first@x>"),
     ],
 )
-def test_the_message_id_is_found_in_the_header_alone(raw: bytes, message_id: str | None) -> None:
+def test_the_message_id_is_read_only_from_the_header(raw: bytes, message_id: str | None) -> None:
     assert find_message_id(raw) == message_id
 
 
@@ -286,7 +286,7 @@ async def test_markup_is_delivered_as_text(box: Box, smtp: Conversation) -> None
 @pytest.mark.parametrize(
     "script", ["common/services/inbox/pages/assets/inbox.js", "common/http/pages/assets/strategy.js"]
 )
-def test_the_pages_never_make_html_of_text(script: str) -> None:
+def test_the_pages_never_use_text_as_html(script: str) -> None:
     source = (ROOT / script).read_text()
     assert "textContent" in source
     assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write"))
@@ -295,7 +295,7 @@ def test_the_pages_never_make_html_of_text(script: str) -> None:
 # The list, the counts
 
 
-async def test_newest_first_and_as_many_as_asked_for(box: Box, smtp: Conversation) -> None:
+async def test_the_list_has_the_newest_first_up_to_the_limit(box: Box, smtp: Conversation) -> None:
     for i in range(60):
         await smtp.send(mail(f"<{i}@test>"))
     assert [m["message_id"] for m in await box.json("/api/messages?limit=2")] == ["<59@test>", "<58@test>"]
@@ -310,7 +310,7 @@ async def test_a_bad_limit_is_refused(box: Box, limit: str) -> None:
     assert (await response.json())["error"]["field"] == "limit"
 
 
-async def test_filters_pick_exactly_these(box: Box, smtp: Conversation) -> None:
+async def test_filters_select_exact_matches(box: Box, smtp: Conversation) -> None:
     await smtp.send(mail("<1@test>"), to="alice@example.com")
     await smtp.send(mail("<2+x@test>"), to="bob@example.com")
     for params, found in (
@@ -332,7 +332,7 @@ async def test_several_recipients_are_one_email(box: Box, smtp: Conversation) ->
     assert shown["from"] == "<>"
 
 
-async def test_copies_are_one_email_at_the_place_of_the_latest(box: Box, smtp: Conversation) -> None:
+async def test_copies_are_listed_once_at_the_position_of_the_latest(box: Box, smtp: Conversation) -> None:
     for message_id in ("<1@test>", "<2@test>", "<1@test>", "<1@test>"):
         await smtp.send(mail(message_id))
     assert [(m["message_id"], m["copies"]) for m in await box.json("/api/messages")] == [
@@ -362,7 +362,7 @@ def test_the_newest_are_kept_and_all_are_counted(monkeypatch: pytest.MonkeyPatch
     assert store.copies("<0@test>") == 2
 
 
-def test_large_emails_push_out_older_ones_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_emails_replace_older_ones_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "KEEP_BYTES", 3000)
     store = Store()
     for i in [1, 2, 3, 3, 3]:
@@ -376,7 +376,7 @@ def test_large_emails_push_out_older_ones_earlier(monkeypatch: pytest.MonkeyPatc
 # SMTP
 
 
-async def test_what_the_server_offers(box: Box, smtp: Conversation) -> None:
+async def test_the_server_offers_these_extensions(box: Box, smtp: Conversation) -> None:
     [offer] = await smtp.ask("EHLO test")
     extensions = {line[4:].split()[0] for line in offer.splitlines()}
     assert {"PIPELINING", "SMTPUTF8", "8BITMIME", "SIZE"} <= extensions
@@ -394,7 +394,7 @@ async def test_pipelined_commands_are_answered_in_order(box: Box, smtp: Conversa
     assert [m["text"] for m in await box.json("/api/messages")] == [".two", "one"]
 
 
-async def test_an_address_in_utf8(box: Box, smtp: Conversation) -> None:
+async def test_an_address_in_utf_8_is_accepted(box: Box, smtp: Conversation) -> None:
     assert (await smtp.send(mail(), to="jürgen@example.com", smtputf8=" SMTPUTF8"))[:3] == "250"
     [shown] = await box.json("/api/messages")
     assert shown["to"] == "jürgen@example.com"
@@ -403,7 +403,7 @@ async def test_an_address_in_utf8(box: Box, smtp: Conversation) -> None:
 @pytest.mark.parametrize(
     "line", [b"\xff\xfe\r\n", b"RCPT TO:<\r\n", b"MAIL FROM:<@@@>\r\n", b"x" * 5000 + b"\r\n", b"\r\n"]
 )
-async def test_broken_commands_are_refused_and_the_session_lives_on(smtp: Conversation, line: bytes) -> None:
+async def test_invalid_commands_are_refused_and_the_session_goes_on(smtp: Conversation, line: bytes) -> None:
     smtp.write(line)
     assert (await smtp.reply())[:1] == "5"
     assert (await smtp.ask("RSET"))[0][:3] == "250"
@@ -413,7 +413,7 @@ async def test_broken_commands_are_refused_and_the_session_lives_on(smtp: Conver
 # Faults
 
 
-async def test_the_dial_is_merged_and_answered(box: Box) -> None:
+async def test_a_change_of_the_faults_is_merged_and_answered_with_the_new_state(box: Box) -> None:
     works = {"latency_ms": 0, "refuse_rate": 0, "refuse_code": 451, "hang_rate": 0, "lose_reply_rate": 0}
     works |= {"greylist_seconds": 0, "messages_per_session": 0}
     assert await box.json("/api/faults") == works
@@ -449,7 +449,7 @@ async def test_the_dial_is_merged_and_answered(box: Box) -> None:
         ("", "body"),
     ],
 )
-async def test_a_bad_turn_names_the_field_and_changes_nothing(box: Box, body: str, field: str) -> None:
+async def test_an_invalid_change_names_the_field_and_changes_nothing(box: Box, body: str, field: str) -> None:
     before = await box.json("/api/faults")
     response = await box.http.put("/api/faults", data=body)
     assert response.status == 400
@@ -470,7 +470,7 @@ async def test_latency_delays_the_reply_and_not_the_email(box: Box, smtp: Conver
 
 
 @pytest.mark.parametrize("code", [451, 550])
-async def test_a_refused_email_is_not_kept_and_the_session_lives_on(box: Box, smtp: Conversation, code: int) -> None:
+async def test_a_refused_email_is_not_kept_and_the_session_goes_on(box: Box, smtp: Conversation, code: int) -> None:
     await box.turn(refuse_rate=1, refuse_code=code)
     assert (await smtp.send(mail()))[:3] == str(code)
     assert await box.json("/api/stats") == {"received": 0, "unique": 0, "duplicates": 0}
@@ -485,7 +485,7 @@ async def test_421_ends_the_connection(box: Box, smtp: Conversation) -> None:
     assert box.store.stats()["received"] == 0
 
 
-async def test_a_hanging_email_gets_no_reply_until_the_other_side_leaves(box: Box, smtp: Conversation) -> None:
+async def test_with_hang_rate_no_reply_comes_until_the_client_disconnects(box: Box, smtp: Conversation) -> None:
     await box.turn(hang_rate=1)
     await smtp.begin(mail("<1@test>"))
     waiting = asyncio.create_task(smtp.reader.read())
@@ -499,7 +499,7 @@ async def test_a_hanging_email_gets_no_reply_until_the_other_side_leaves(box: Bo
     await until(lambda: not box.smtp._sessions)
 
 
-async def test_a_lost_reply_leaves_a_kept_email(box: Box, smtp: Conversation) -> None:
+async def test_an_email_whose_reply_is_lost_is_kept(box: Box, smtp: Conversation) -> None:
     await box.turn(lose_reply_rate=1)
     assert await smtp.send(mail()) == ""
     assert box.store.stats()["received"] == 1
@@ -521,7 +521,7 @@ async def test_a_greylisted_recipient_is_refused_until_the_time_has_passed(
     assert (await smtp.ask("RCPT TO:<another@example.com>"))[0][:3] == "450"
 
 
-async def test_a_session_at_its_limit_takes_no_more_and_a_new_one_does(box: Box, smtp: Conversation) -> None:
+async def test_a_session_at_its_limit_accepts_no_more_but_a_new_one_does(box: Box, smtp: Conversation) -> None:
     await box.turn(messages_per_session=2)
     assert [(await smtp.send(mail()))[:3] for _ in range(2)] == ["250", "250"]
     assert (await smtp.ask("MAIL FROM:<a@example.com>"))[0][:3] == "452"
@@ -542,7 +542,7 @@ def test_rates_are_probabilities() -> None:
     st.binary(max_size=100)
     | st.recursive(st.integers() | st.floats() | st.text(), st.lists).map(json.dumps).map(str.encode)
 )
-def test_no_body_can_break_the_dial(body: bytes) -> None:
+def test_any_body_is_accepted_or_raises_bad_faults(body: bytes) -> None:
     with pytest.raises(BadFaults):
         Dial().turn(body)
 
@@ -573,7 +573,9 @@ def test_no_body_can_break_the_dial(body: bytes) -> None:
         ("GET", "/assets/../inbox.html", {}, 404),
     ],
 )
-async def test_who_may_ask_what(box: Box, method: str, path: str, headers: dict[str, str], status: int) -> None:
+async def test_which_requests_are_answered(
+    box: Box, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
     box.store.add("a@test", ["b@test"], mail())
     response = await box.http.request(method, path, headers=headers)
     assert response.status == status
@@ -582,7 +584,7 @@ async def test_who_may_ask_what(box: Box, method: str, path: str, headers: dict[
         assert box.store.stats()["received"] == 1
 
 
-async def test_events_tell_the_latest_and_not_each(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_have_the_latest_stats_and_not_each_change(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_module, "EVENT_SECONDS", 0.02)
     response = await box.http.get("/api/events")
     assert response.content_type == "text/event-stream"
@@ -602,7 +604,7 @@ async def test_events_tell_the_latest_and_not_each(box: Box, monkeypatch: pytest
     response.close()
 
 
-async def test_an_event_stream_shows_that_it_lives(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_event_stream_sends_keep_alives(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 0.0)
     response = await box.http.get("/api/events")
     await event(response.content)
@@ -612,7 +614,7 @@ async def test_an_event_stream_shows_that_it_lives(box: Box, monkeypatch: pytest
     response.close()
 
 
-async def test_a_reader_that_leaves_is_noticed_and_no_error(
+async def test_a_reader_that_disconnects_is_noticed_without_an_error(
     box: Box, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(web_module, "EVENT_SECONDS", 0.01)
@@ -638,7 +640,7 @@ async def event(stream: Any) -> Any:
 # The process
 
 
-async def test_the_process_announces_serves_and_stops_whoever_hangs_on_to_it(tmp_path: Path) -> None:
+async def test_the_process_announces_itself_serves_and_stops_despite_open_connections(tmp_path: Path) -> None:
     with open_users_lock(tmp_path, "inbox"):
         program = Program([sys.executable, "-m", "common.services.inbox"], environment(tmp_path))
         try:
@@ -661,7 +663,7 @@ async def test_the_process_announces_serves_and_stops_whoever_hangs_on_to_it(tmp
 
 
 @pytest.mark.parametrize("setting", ["INBOX_SMTP_PORT", "INBOX_PORT"])
-def test_a_port_in_use_is_one_line_and_exit_2(tmp_path: Path, setting: str) -> None:
+def test_a_port_in_use_means_one_line_and_exit_2(tmp_path: Path, setting: str) -> None:
     with socket.socket() as taken, open_users_lock(tmp_path, "inbox"):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -693,5 +695,5 @@ def test_an_attachment_is_not_the_text(attached: bytes) -> None:
 
 
 @pytest.mark.parametrize("header", [b"", b"Content-Type: text/plain; charset=utf-8\r\n"])
-def test_one_broken_byte_garbles_only_itself(header: bytes) -> None:
+def test_one_invalid_byte_affects_only_itself(header: bytes) -> None:
     assert read_message(header + b"\r\nGr\xc3\xbc\xc3\x9fe\xff!\r\n").text == "Grüße\ufffd!"

@@ -56,7 +56,7 @@ def test_forget_deletes_its_data_and_not_while_it_runs(tmp_path: Path) -> None:
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
 
     with running_nats(tmp_path):
-        assert "NATS runs @" in forget().stderr
+        assert "NATS is running @" in forget().stderr
         assert (tmp_path / "nats").exists()
-    assert forget().stdout == f"{tmp_path / 'nats'} is removed\n"
+    assert forget().stdout == f"deleted {tmp_path / 'nats'}\n"
     assert not (tmp_path / "nats").exists()

@@ -1,4 +1,4 @@
-"""The embedded services: shared by all who use them, gone when nobody does, back when they were killed."""
+"""The embedded services: shared by their users, stopped by the last one, and restarted when they are killed."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def pid_of(own: Settings) -> int:
     return facts["pid"]
 
 
-def test_it_can_be_used_at_once_and_is_gone_afterwards(own: Settings) -> None:
+def test_it_can_be_used_at_once_and_is_stopped_afterwards(own: Settings) -> None:
     with Service(own, "inbox") as service:
         assert inbox_answers(service)
         pid = pid_of(own)
@@ -48,17 +48,17 @@ def test_two_users_share_it_and_the_last_one_stops_it(own: Settings) -> None:
     with second:
         with first:
             assert first.ports == second.ports
-        assert inbox_answers(second), "the one that goes first leaves it to the other"
+        assert inbox_answers(second), "it still runs for the other user"
         pid = pid_of(own)
     assert running(own.data_dir, "inbox") is None
     wait_until(lambda: not is_alive(pid), "the service ends")
 
 
-def test_killed_it_comes_back_on_the_same_ports(own: Settings) -> None:
+def test_a_killed_service_is_restarted_on_the_same_ports(own: Settings) -> None:
     with Service(own, "inbox") as service:
         before = service.ports
         os.kill(pid_of(own), signal.SIGKILL)
-        wait_until(lambda: running(own.data_dir, "inbox") is None, "it is dead")
+        wait_until(lambda: running(own.data_dir, "inbox") is None, "it has ended")
         assert service.ensure() is True
         assert service.ports == before
         assert inbox_answers(service)
@@ -77,7 +77,7 @@ def test_when_all_users_are_killed_it_ends_by_itself(own: Settings) -> None:
     wait_until(lambda: not is_alive(pid), "no terminal uses it any more")
 
 
-def test_what_a_dead_service_left_behind_is_no_service(own: Settings) -> None:
+def test_the_announcement_of_a_dead_service_is_ignored(own: Settings) -> None:
     own.data_dir.mkdir()
     (own.data_dir / "inbox.json").write_text('{"pid": 1, "inbox_smtp_port": 1, "inbox_port": 1}')
     assert running(own.data_dir, "inbox") is None
@@ -87,7 +87,7 @@ def test_what_a_dead_service_left_behind_is_no_service(own: Settings) -> None:
         assert inbox_answers(service)
 
 
-def test_a_port_in_use_is_one_clear_line_and_exit_2(own: Settings, tmp_path: Path) -> None:
+def test_a_port_in_use_means_one_clear_line_and_exit_2(own: Settings, tmp_path: Path) -> None:
     with Service(own, "inbox") as service:
         command = [sys.executable, "-c", "from common.services.service import *; from common.settings import *\n"
                    "with Service(read_settings(), 'inbox'): pass"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The embedded Valkey: a service as the inbox is one, whose data stay; and how our clients talk to any Redis."""
+"""The embedded Valkey, whose data is kept; and how our clients talk to any Redis."""
 
 import asyncio
 import os
@@ -57,7 +57,7 @@ def supervisor_of(pid: int) -> psutil.Process:
     return found
 
 
-def test_it_can_be_used_at_once_and_is_gone_afterwards(own: Settings) -> None:
+def test_it_can_be_used_at_once_and_is_stopped_afterwards(own: Settings) -> None:
     with Service(own, "valkey") as service, client(service) as valkey:
         assert valkey.ping()
         pid = pid_of(own)
@@ -67,7 +67,7 @@ def test_it_can_be_used_at_once_and_is_gone_afterwards(own: Settings) -> None:
     assert not supervisor.is_running()
 
 
-def test_what_it_has_answered_is_on_disk_and_it_listens_on_loopback_alone(own: Settings) -> None:
+def test_answered_writes_are_on_disk_and_it_listens_only_on_loopback(own: Settings) -> None:
     with Service(own, "valkey") as service, client(service) as valkey:
         for name, value in {
             "appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "save": "",
@@ -77,7 +77,7 @@ def test_what_it_has_answered_is_on_disk_and_it_listens_on_loopback_alone(own: S
     assert "Ready to accept connections" in (own.data_dir / "valkey.log").read_text()
 
 
-def test_the_data_are_kept_between_runs(own: Settings) -> None:
+def test_the_data_is_kept_between_runs(own: Settings) -> None:
     with Service(own, "valkey") as service, client(service) as valkey:
         valkey.set("kept", "yes")
     with Service(own, "valkey") as service, client(service) as valkey:
@@ -90,18 +90,18 @@ def test_two_users_share_it_and_the_last_one_stops_it(own: Settings) -> None:
         with first:
             assert first.ports == second.ports
         with client(second) as valkey:
-            assert valkey.ping(), "the one that goes first leaves it to the other"
+            assert valkey.ping(), "it still runs for the other user"
     assert running(own.data_dir, "valkey") is None
 
 
-def test_killed_it_comes_back_on_the_same_port_with_all_that_it_had_answered(own: Settings) -> None:
+def test_a_killed_valkey_is_restarted_on_the_same_port_with_all_answered_writes(own: Settings) -> None:
     with Service(own, "valkey") as service:
         before = service.ports
         with client(service) as valkey:
             for number in range(100):
                 valkey.rpush("list", number)
         os.kill(pid_of(own), signal.SIGKILL)
-        wait_until(lambda: running(own.data_dir, "valkey") is None, "both processes are gone")
+        wait_until(lambda: running(own.data_dir, "valkey") is None, "both processes have ended")
         assert service.ensure() is True
         assert service.ports == before
         with client(service) as valkey:
@@ -123,7 +123,7 @@ def test_when_its_supervisor_is_killed_it_goes_on_and_the_last_user_stops_it(own
     wait_until(lambda: not is_alive(pid), "Valkey has ended")
 
 
-def test_told_to_stop_the_supervisor_stops_valkey_first(own: Settings) -> None:
+def test_a_stopped_supervisor_stops_valkey_first(own: Settings) -> None:
     with open_users_lock(own.data_dir, "valkey"):
         program = Program(
             [sys.executable, "-m", "common.services.valkey"], {"DATA_DIR": str(own.data_dir), "VALKEY_PORT": "0"}
@@ -134,7 +134,7 @@ def test_told_to_stop_the_supervisor_stops_valkey_first(own: Settings) -> None:
     assert running(own.data_dir, "valkey") is None
 
 
-def test_told_to_stop_while_it_starts_it_leaves_no_valkey_behind(own: Settings) -> None:
+def test_a_supervisor_stopped_during_its_start_leaves_no_valkey_behind(own: Settings) -> None:
     with open_users_lock(own.data_dir, "valkey"):
         program = Program(
             [sys.executable, "-m", "common.services.valkey"], {"DATA_DIR": str(own.data_dir), "VALKEY_PORT": "0"}
@@ -156,7 +156,7 @@ def test_when_all_users_are_killed_it_ends_by_itself(own: Settings) -> None:
     wait_until(lambda: not is_alive(pid), "no terminal uses it any more")
 
 
-def test_started_at_the_same_time_two_take_two_ports(tmp_path: Path) -> None:
+def test_two_that_start_at_the_same_time_use_two_ports(tmp_path: Path) -> None:
     with ExitStack() as stack:
         programs = []
         for name in ("first", "second", "third"):
@@ -175,7 +175,7 @@ def test_started_at_the_same_time_two_take_two_ports(tmp_path: Path) -> None:
             valkey.close()
 
 
-def test_the_port_that_was_asked_for_and_is_in_use_is_one_clear_line_and_exit_2(valkey: Valkey, tmp_path: Path) -> None:
+def test_a_configured_port_that_is_in_use_means_one_clear_line_and_exit_2(valkey: Valkey, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from common.services.service import *; from common.settings import *\n"
                "with Service(read_settings(), 'valkey'): pass"]  # fmt: skip
     environment = {"PYTHONPATH": str(ROOT), "DATA_DIR": str(tmp_path / "other"), "VALKEY_PORT": str(valkey.port)}
@@ -186,7 +186,7 @@ def test_the_port_that_was_asked_for_and_is_in_use_is_one_clear_line_and_exit_2(
     assert "in use" in line
 
 
-def test_a_file_cut_off_in_the_middle_of_a_write_is_read_as_far_as_it_goes(own: Settings) -> None:
+def test_a_file_that_ends_in_the_middle_of_a_write_is_read_up_to_there(own: Settings) -> None:
     with Service(own, "valkey") as service, client(service) as valkey:
         valkey.set("first", "kept")
         valkey.set("second", "cut off")
@@ -196,7 +196,7 @@ def test_a_file_cut_off_in_the_middle_of_a_write_is_read_as_far_as_it_goes(own: 
         assert valkey.mget("first", "second") == ["kept", None]
 
 
-def test_a_file_that_makes_no_sense_is_one_line_that_names_the_log(own: Settings, tmp_path: Path) -> None:
+def test_an_unreadable_file_means_one_line_that_names_the_log(own: Settings, tmp_path: Path) -> None:
     with Service(own, "valkey") as service, client(service) as valkey:
         valkey.set("first", "kept")
     [file] = (own.data_dir / "valkey" / "appendonlydir").glob("*.incr.aof")
@@ -207,18 +207,18 @@ def test_a_file_that_makes_no_sense_is_one_line_that_names_the_log(own: Settings
     assert running(own.data_dir, "valkey") is None
 
 
-# How our clients talk to Redis, wherever it is.
+# How our clients talk to any Redis.
 
 
 @pytest.fixture
 def frozen(valkey: Valkey) -> Iterator[Valkey]:
-    """A Redis that takes connections and answers nothing."""
+    """A Redis that accepts connections but does not answer."""
     os.kill(valkey.pid, signal.SIGSTOP)
     yield valkey
     os.kill(valkey.pid, signal.SIGCONT)
 
 
-async def test_a_redis_that_hangs_is_an_error_within_the_limit(frozen: Valkey) -> None:
+async def test_a_redis_that_hangs_raises_an_error_within_the_limit(frozen: Valkey) -> None:
     async with redis_client(frozen.url, answer_seconds=0.2) as redis_:
         before = time.monotonic()
         with pytest.raises(redis.exceptions.TimeoutError):
@@ -227,7 +227,7 @@ async def test_a_redis_that_hangs_is_an_error_within_the_limit(frozen: Valkey) -
 
 
 async def test_a_command_whose_answer_is_lost_is_not_repeated(valkey: Valkey) -> None:
-    """It was done, nobody knows, and doing it again would be wrong."""
+    """Redis has executed it, so a repetition would execute it twice."""
 
     async def lose_the_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         to_reader, to_writer = await asyncio.open_connection("127.0.0.1", valkey.port)
@@ -254,7 +254,7 @@ def answers(socket: Path) -> bool:
     return False
 
 
-async def test_over_a_unix_socket(tmp_path: Path) -> None:
+async def test_the_client_connects_over_a_unix_socket(tmp_path: Path) -> None:
     socket = tmp_path / "redis.sock"
     server = subprocess.Popen(  # noqa: ASYNC220  it takes no time
         [get_binary_path(), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(tmp_path)],
@@ -270,7 +270,7 @@ async def test_over_a_unix_socket(tmp_path: Path) -> None:
         server.wait()
 
 
-async def test_over_tls(valkey: Valkey, tmp_path: Path) -> None:
+async def test_the_client_connects_over_tls(valkey: Valkey, tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -294,7 +294,7 @@ async def test_over_tls(valkey: Valkey, tmp_path: Path) -> None:
                 await redis_.ping()
 
 
-async def test_the_password_is_in_no_error_and_no_repr(tmp_path: Path) -> None:
+async def test_no_error_and_no_repr_shows_the_password(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as valkey:
         valkey.client.config_set("requirepass", "right-horse")
         for password in ("right-horse", "wrong-horse"):
@@ -311,7 +311,7 @@ async def test_the_password_is_in_no_error_and_no_repr(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["no_such_option=1", "db=x", "socket_timeout=x"])
-def test_an_option_that_makes_no_sense_is_one_line_and_exit_2(
+def test_an_unknown_option_means_one_line_and_exit_2(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://:horse@127.0.0.1:1/0?{option}")
@@ -325,7 +325,7 @@ def test_an_option_that_makes_no_sense_is_one_line_and_exit_2(
     "url",
     ["redis://", "redis://:6379", "redis://u:p/w@host", "redis://host/horse", "redis://host:x", "unix://", "x://y"],
 )
-def test_a_url_that_is_none_is_refused_without_being_repeated(url: str) -> None:
+def test_an_invalid_url_is_refused_without_repeating_it(url: str) -> None:
     from pydantic import ValidationError
 
     with pytest.raises(ValidationError) as error:
@@ -336,16 +336,16 @@ def test_a_url_that_is_none_is_refused_without_being_repeated(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["redis://host", "redis://u:p%2Fw@host:1/15", "rediss://host/?db=1", "unix:///a/b.sock"]
 )
-def test_a_url_that_is_one_is_taken(url: str) -> None:
+def test_a_valid_url_is_accepted(url: str) -> None:
     assert settings(redis_url=url).redis == url
 
 
-def test_without_a_url_it_is_the_embedded_valkey() -> None:
+def test_without_a_url_the_embedded_valkey_is_used() -> None:
     assert settings().redis == "redis://127.0.0.1:6390/0"
     assert settings(valkey_port=7000).redis == "redis://127.0.0.1:7000/0"
 
 
-def test_a_missing_manifest_is_a_refusal_and_not_an_empty_valkey(
+def test_a_missing_manifest_means_a_refusal_and_not_an_empty_valkey(
     own: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with Service(own, "valkey") as service, client(service) as valkey:
@@ -353,10 +353,10 @@ def test_a_missing_manifest_is_a_refusal_and_not_an_empty_valkey(
     (own.data_dir / "valkey" / "appendonlydir" / "appendonly.aof.manifest").unlink()
     with pytest.raises(SystemExit), Service(own, "valkey"):
         pass
-    assert "no appendonly.aof.manifest: restore that file" in capfd.readouterr().err
+    assert "no appendonly.aof.manifest: restore this file" in capfd.readouterr().err
 
 
-def test_the_data_are_for_their_owner_alone_and_old_ones_are_tightened(own: Settings) -> None:
+def test_only_the_owner_can_read_the_data_even_of_an_older_version(own: Settings) -> None:
     folder = own.data_dir / "valkey" / "appendonlydir"
     for _ in range(2):
         with Service(own, "valkey") as service, client(service) as valkey:

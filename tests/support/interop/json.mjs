@@ -1,5 +1,5 @@
-// How JavaScript itself writes what it has read: lines of JSON in, lines of JSON out. (Not with readline, for which U+2028
-// ends a line.)
+// Parses and rewrites lines of JSON as JavaScript does. (It does not use readline, which treats U+2028 as the end of a
+// line.)
 import { readFileSync } from "node:fs";
 
 for (const line of readFileSync(0, "utf8").split("\n")) {

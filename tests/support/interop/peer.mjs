@@ -1,7 +1,7 @@
 // The real node-resque at the other end of a pipe. It takes commands as lines of JSON on its standard input,
 //   {"number", "namespace", "kind": "queue" | "worker" | "multiWorker" | "scheduler" | "peer", "options", "method", "args"}
-// and answers each with a line {"number", "result"} or {"number", "error"}. What is named once is made once and kept, with
-// the options that it was named with first.
+// and answers each with a line {"number", "result"} or {"number", "error"}. The first command for a kind creates it, with
+// these options. Later commands use the same object.
 //
 // node peer.mjs PORT
 import { createInterface } from "node:readline";
@@ -15,8 +15,7 @@ const errors = [];
 
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
-// Its end of the work: each job leaves a note of what it got in the list `NS:notes`; `hold` goes on until there is a key
-// `NS:release`.
+// Each job appends its arguments to the list `NS:notes`. `hold` runs until the key `NS:release` exists.
 function jobs(namespace) {
   const { connection } = made.get(`${namespace} queue`);
   const note = async (...args) => {

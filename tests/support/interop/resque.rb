@@ -1,7 +1,7 @@
 # What Ruby's resque does with jobs, in plain Ruby without gems.
-#   ruby resque.rb PORT work       take one job of emailQueue as Resque::Job does: look its class up, decode, perform
-#   ruby resque.rb PORT enqueue    enqueue a job as Resque.enqueue(SendEmail, {...}) does, with standard input as arguments
-#   ruby resque.rb PORT retry-all  Resque::Failure.requeue_to of each record, as resque-web's "retry all" does it
+#   ruby resque.rb PORT work       take one job of emailQueue like Resque::Job: decode it, look up its class, perform
+#   ruby resque.rb PORT enqueue    enqueue a job like Resque.enqueue(SendEmail, {...}), with arguments from standard input
+#   ruby resque.rb PORT retry-all  Resque::Failure.requeue_to for each record, like "retry all" of resque-web
 require "json"
 require "socket"
 

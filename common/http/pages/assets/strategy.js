@@ -1,5 +1,5 @@
-// The page of a strategy: sends by the same GET as everybody else, and shows the live counters. All that comes from
-// the server is set as text, never as HTML.
+// The page of a strategy. It sends with the same GET as any other client, and shows the live counters. Everything that
+// comes from the server is set as text, never as HTML.
 
 const BETWEEN_STATS = 1000; // ms
 
@@ -15,15 +15,15 @@ $("send").addEventListener("submit", (event) => {
 });
 
 for (const part of PARTS) {
-  // A browser takes a part "." or ".." for a step in the path, however it is encoded, and would ask for another URL.
+  // A browser resolves a part "." or ".." as a step in the path, even if it is encoded, and would request another URL.
   $(part).addEventListener("input", ({ target }) => {
     target.setCustomValidity(
-      [".", ".."].includes(target.value) ? "A browser cannot ask for a URL with “.” or “..” as a part; curl --path-as-is can." : "",
+      [".", ".."].includes(target.value) ? "A browser cannot request a URL with “.” or “..” as a part; curl --path-as-is can." : "",
     );
   });
 }
 
-/** One part of the path. Half a surrogate pair would make encodeURIComponent throw; an @ may stand as it is. */
+/** Encode one part of the path. Half a surrogate pair would make encodeURIComponent throw; an @ needs no encoding. */
 function encode(text) {
   return encodeURIComponent(text.toWellFormed?.() ?? text).replaceAll("%40", "@");
 }
@@ -33,7 +33,7 @@ async function send(url) {
   $("url").textContent = location.origin + url;
   $("took").textContent = "waiting for the answer";
   $("body").textContent = "";
-  say($("status"), "…", "");
+  setPill($("status"), "…", "");
   const begin = performance.now();
   try {
     const response = await fetch(url, { cache: "no-store" });
@@ -46,7 +46,7 @@ async function send(url) {
 }
 
 function showAnswer(status, good, begin, body) {
-  say($("status"), status, good ? "good" : "warn");
+  setPill($("status"), status, good ? "good" : "warn");
   $("took").textContent = `after ${number.format(Math.round((performance.now() - begin) * 10) / 10)} ms`;
   $("body").textContent = body;
 }
@@ -59,8 +59,8 @@ function pretty(body) {
   }
 }
 
-function say(pill, text, mood) {
-  if (pill.textContent !== text) pill.textContent = text; // a screen reader would read it out again
+function setPill(pill, text, mood) {
+  if (pill.textContent !== text) pill.textContent = text; // an unchanged text must not be read aloud again
   pill.className = `pill ${mood}`;
 }
 
@@ -69,12 +69,12 @@ function say(pill, text, mood) {
 async function showStats() {
   try {
     const { strategy, ...figures } = await (await fetch("/stats", { cache: "no-store" })).json();
-    if (strategy !== document.body.dataset.strategy) return location.reload(); // another one runs on this port now
+    if (strategy !== document.body.dataset.strategy) return location.reload(); // now another strategy runs on this port
     $("figures").replaceChildren(...Object.entries(figures).map(([name, value]) => row(name, value)));
     $("hint").hidden = !Object.values(figures).includes(null);
-    say($("connection"), "running", "good");
+    setPill($("connection"), "running", "good");
   } catch {
-    say($("connection"), "no answer", "warn");
+    setPill($("connection"), "no answer", "warn");
   }
 }
 
@@ -102,7 +102,7 @@ async function watch() {
 
 document.addEventListener("visibilitychange", () => document.hidden || showStats());
 
-// "localhost" and "127.0.0.1" are different sites to a browser, and the inbox answers no page of another site.
+// To a browser "localhost" and "127.0.0.1" are different sites, and the inbox refuses requests from another site.
 if ($("inbox") && location.hostname.endsWith("localhost")) {
   const link = new URL($("inbox").href);
   link.hostname = location.hostname;
@@ -111,7 +111,7 @@ if ($("inbox") && location.hostname.endsWith("localhost")) {
 
 watch();
 
-// The inbox has a port of its own and serves all six strategies: it learns from the link where to go back to.
+// The inbox serves all six strategies on its own port, so the link tells it which page to link back to.
 if ($("inbox")) {
   const link = new URL($("inbox").href);
   link.hash = new URLSearchParams({ back: location.origin }).toString();

@@ -1,6 +1,6 @@
-// The inbox's page. The server tells the counts when they have changed (at most ten times a second); the list is then
-// fetched, at most about twice a second and never twice at a time, however much mail arrives. All that comes from
-// emails is set as text, never as HTML.
+// The inbox's page. The server sends the counts when they have changed (at most ten times a second). The page then
+// fetches the list, at most about twice a second and one request at a time. Everything that comes from an email is set
+// as text, never as HTML.
 
 const NEWEST = 50;
 const BETWEEN_LISTS = 400; // ms
@@ -13,7 +13,7 @@ const time = new Intl.DateTimeFormat(undefined, {
 });
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// The way back to the strategy whose link led here; only to another port of the same host
+// The link back to the strategy whose page led here: only to another port of the same host
 
 const back = new URLSearchParams(location.hash.slice(1)).get("back");
 if (back !== null && URL.canParse(back) && new URL(back).hostname === location.hostname && /^https?:/.test(back)) {
@@ -26,7 +26,7 @@ if (back !== null && URL.canParse(back) && new URL(back).hostname === location.h
 function connect() {
   const events = new EventSource("/api/events");
   events.onopen = () => {
-    say($("connection"), "live", "good");
+    setPill($("connection"), "live", "good");
     showFaults();
   };
   events.onmessage = (event) => {
@@ -34,13 +34,13 @@ function connect() {
     refresh();
   };
   events.onerror = () => {
-    say($("connection"), "no connection, trying again", "warn");
-    if (events.readyState === EventSource.CLOSED) setTimeout(connect, BETWEEN_CONNECTIONS); // else the browser tries
+    setPill($("connection"), "no connection, trying again", "warn");
+    if (events.readyState === EventSource.CLOSED) setTimeout(connect, BETWEEN_CONNECTIONS); // else the browser retries
   };
 }
 
-function say(pill, text, mood) {
-  if (pill.textContent !== text) pill.textContent = text; // a screen reader would read it out again
+function setPill(pill, text, mood) {
+  if (pill.textContent !== text) pill.textContent = text; // an unchanged text must not be read aloud again
   pill.className = `pill ${mood}`;
 }
 
@@ -54,18 +54,18 @@ function showStats(stats) {
 const items = new Map(); // Message-ID -> its <li>
 let stale = false;
 let busy = false;
-let held = false;
+let paused = false;
 
 async function refresh() {
   stale = true;
   if (busy) return;
   busy = true;
-  while (stale && !held && !document.hidden) {
+  while (stale && !paused && !document.hidden) {
     stale = false;
     try {
       show(await fetchJson(`/api/messages?limit=${NEWEST}`));
     } catch {
-      stale = true; // the next event asks again
+      stale = true; // the next event fetches again
       break;
     }
     await sleep(BETWEEN_LISTS);
@@ -79,9 +79,9 @@ function show(messages) {
     update(item, message);
     return item;
   });
-  // What is being read stays, even when it is no longer among the newest, until the inbox is empty.
-  const read = messages.length ? [...items.values()].filter((item) => isOpen(item) && !newest.includes(item)) : [];
-  arrange([...newest, ...read]);
+  // An email that the user has opened stays in the list when it is no longer among the newest, until the inbox is empty.
+  const opened = messages.length ? [...items.values()].filter((item) => isOpen(item) && !newest.includes(item)) : [];
+  arrange([...newest, ...opened]);
   $("nothing").hidden = messages.length > 0;
 }
 
@@ -109,7 +109,7 @@ function update(item, message) {
   copies.textContent = `${number.format(message.copies)} copies`;
 }
 
-/** Make the list hold exactly these, moving as few as possible: one that is moved would lose the focus. */
+/** Make the list contain exactly these items. It moves as few as possible, because a moved item loses the focus. */
 function arrange(wanted) {
   const keep = new Set(wanted);
   for (const [id, item] of items) {
@@ -126,8 +126,8 @@ function arrange(wanted) {
 }
 
 $("pause").addEventListener("click", () => {
-  held = !held;
-  $("pause").setAttribute("aria-pressed", held);
+  paused = !paused;
+  $("pause").setAttribute("aria-pressed", paused);
   refresh();
 });
 
@@ -136,22 +136,22 @@ $("empty").addEventListener("click", async () => {
     showStats(await fetchJson("/api/messages", { method: "DELETE" }));
     show([]);
   } catch (error) {
-    say($("connection"), `not emptied: ${error.message}`, "warn");
+    setPill($("connection"), `not emptied: ${error.message}`, "warn");
   }
 });
 
-// The dial of faults. Rates are per cent on the page and from 0 to 1 in the API.
+// The faults. Rates are percentages on the page and numbers from 0 to 1 in the API.
 
 const RATES = ["refuse_rate", "hang_rate", "lose_reply_rate"];
 const WHOLE = ["latency_ms", "greylist_seconds", "messages_per_session"];
 const NO_FAULTS = Object.fromEntries([...WHOLE, ...RATES].map((name) => [name, 0]));
 
 async function showFaults() {
-  if ($("faults").contains(document.activeElement)) return; // the user is changing it
+  if ($("faults").contains(document.activeElement)) return; // the user is editing the form
   try {
     fillFaults(await fetchJson("/api/faults"));
   } catch {
-    // the state of the connection says it
+    // the pill shows that there is no connection
   }
 }
 
@@ -160,13 +160,13 @@ function fillFaults(faults) {
   $("refuse_code").value = faults.refuse_code;
   for (const rate of RATES) $(rate).value = Number((faults[rate] * 100).toFixed(4));
   const active = [...WHOLE, ...RATES].some((name) => faults[name] > 0);
-  say($("dial-state"), active ? "on" : "none", active ? "warn" : "good");
+  setPill($("dial-state"), active ? "on" : "none", active ? "warn" : "good");
 }
 
 async function turn(faults) {
   try {
     fillFaults(await fetchJson("/api/faults", { method: "PUT", body: JSON.stringify(faults) }));
-    $("faults-answer").textContent = "In force.";
+    $("faults-answer").textContent = "Applied.";
   } catch (error) {
     $("faults-answer").textContent = error.message;
   }

@@ -1,8 +1,7 @@
-"""Running the code of a job so that whatever it does ends its own attempt and nothing else.
+"""Runs the code of a job in isolation: whatever it does affects only its own attempt.
 
-A job may call `sys.exit`, cancel its own task, or swallow a cancellation. In a task of the event loop a SystemExit ends
-the program, and an exception that is set on a future must not be a StopIteration: so a job's code raises nothing here,
-its outcome is a value.
+A job may call `sys.exit`, cancel its own task, or swallow a cancellation. A SystemExit in a task would end the program,
+and a future must not get a StopIteration as its exception. So the outcome of a job's code is passed as a value.
 """
 
 import asyncio
@@ -13,8 +12,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-STOP_SECONDS = 1.0  # for a job that was cancelled to end
-AGAIN_SECONDS = 0.1  # between two cancellations of one that swallows them
+STOP_SECONDS = 1.0  # time for a cancelled job to end
+AGAIN_SECONDS = 0.1  # between two cancellations of a job that swallows them
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ class Outcome(NamedTuple):
 
 
 class Exited(Exception):
-    """A task that a job has started called `sys.exit`."""
+    """A task that a job started has called `sys.exit`."""
 
 
 def not_done(limit: float | None) -> TimeoutError:
@@ -40,9 +39,10 @@ def not_done(limit: float | None) -> TimeoutError:
 
 
 async def call_on_loop(perform: Callable[..., Awaitable[Any]], args: Sequence[Any], limit: float | None = None) -> Any:
-    """Await `perform(*args)` in a task of its own, for `limit` seconds at most.
+    """Await `perform(*args)` in its own task, for at most `limit` seconds.
 
-    Raises what it raises. A job that does not end when it is cancelled is left behind, with a line in the log.
+    Raises what the job raises, or TimeoutError. A job that ignores its cancellation keeps running, and a warning is
+    logged.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
@@ -83,12 +83,12 @@ async def _stop(task: asyncio.Task[Outcome]) -> None:
         await asyncio.wait([task], timeout=AGAIN_SECONDS)
         tries -= 1
     if not task.done():
-        log.warning("a job goes on although it was cancelled; its attempt has ended")
+        log.warning("a job ignores its cancellation and keeps running; its attempt has ended")
 
 
 def job_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
-    """A task factory: in the tasks that a job starts, SystemExit and KeyboardInterrupt become an Exception. As they
-    are, they would end the event loop.
+    """A task factory: in tasks that a job starts, SystemExit and KeyboardInterrupt become an Exited, because they would
+    end the event loop.
     """
     return asyncio.Task(_guarded(coro) if _in_job.get() else coro, loop=loop, **options)
 
@@ -101,28 +101,29 @@ async def _guarded(coro: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Threads:
-    """A thread for each call, at once; threads are kept and used again.
+    """A thread for each call, without a queue; idle threads are reused.
 
-    A thread cannot be stopped. A call that has outlived its limit keeps its thread, and the next call has another:
-    `left_behind` counts those. All are daemons: a job that never returns does not keep the process from ending.
+    A thread cannot be stopped. A call that exceeds its limit keeps its thread, and the next call gets another:
+    `overrun` counts such threads. All threads are daemons, so a job that never returns does not prevent the process
+    from exiting.
     """
 
     def __init__(self) -> None:
-        self.left_behind = 0
+        self.overrun = 0
         self._idle: list[_Thread] = []
 
     async def call(self, function: Callable[..., Any], args: Sequence[Any], limit: float | None = None) -> Any:
-        """Raises what it raises, or TimeoutError."""
+        """Call `function(*args)` in a thread. Raises what it raises, or TimeoutError after `limit` seconds."""
         thread = self._idle.pop() if self._idle else _Thread()
         answer = asyncio.get_running_loop().create_future()
-        thread.give(function, args, answer)
+        thread.submit(function, args, answer)
         try:
             await asyncio.wait([answer], timeout=limit)
         except asyncio.CancelledError:
-            self._leave(thread, answer)
+            self._abandon(thread, answer)
             raise
         if not answer.done():
-            self._leave(thread, answer)
+            self._abandon(thread, answer)
             raise not_done(limit)
         self._idle.append(thread)
         return answer.result().get()
@@ -131,12 +132,12 @@ class Threads:
         while self._idle:
             self._idle.pop().end()
 
-    def _leave(self, thread: "_Thread", answer: "asyncio.Future[Outcome]") -> None:
-        self.left_behind += 1
-        log.warning("a job goes on in its thread although its attempt has ended (%d threads)", self.left_behind)
+    def _abandon(self, thread: "_Thread", answer: "asyncio.Future[Outcome]") -> None:
+        self.overrun += 1
+        log.warning("a job still runs in its thread although its attempt has ended (%d such threads)", self.overrun)
 
         def returned(_: object) -> None:
-            self.left_behind -= 1
+            self.overrun -= 1
             thread.end()
 
         answer.add_done_callback(returned)
@@ -147,18 +148,18 @@ class _Thread:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         threading.Thread(target=self._run, name="job", daemon=True).start()
 
-    def give(self, function: Callable[..., Any], args: Sequence[Any], answer: "asyncio.Future[Outcome]") -> None:
+    def submit(self, function: Callable[..., Any], args: Sequence[Any], answer: "asyncio.Future[Outcome]") -> None:
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
 
-        def tell(outcome: Outcome) -> None:
+        def set_result(outcome: Outcome) -> None:
             if not answer.done():
                 answer.set_result(outcome)
 
         def call() -> None:
             outcome = _call(context, function, args)
             try:
-                loop.call_soon_threadsafe(tell, outcome)
-            except RuntimeError:  # the loop is closed: the worker has ended meanwhile
+                loop.call_soon_threadsafe(set_result, outcome)
+            except RuntimeError:  # the loop is closed: the worker has stopped in the meantime
                 return
 
         self._calls.put(call)

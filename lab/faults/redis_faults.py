@@ -1,0 +1,121 @@
+"""Faults of Redis: no memory, no disk space, a clock that is set back, and lost writes."""
+
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter_ns
+
+import psutil
+from redis import Redis
+
+from lab.faults.fault import NoEffect
+from lab.faults.preparations import CannotDo, write_clock
+from lab.faults.process_faults import kill_and_wait
+from lab.faults.running import EXIT_SECONDS, LEASE_SECONDS, Running
+from lab.harness.account import Injection
+from lab.harness.machine import alive
+from lab.harness.processes import POLL_SECONDS, ChildFailed
+
+CLOCK_SECONDS = 3.0
+
+
+def fill_memory(running: Running, rng: random.Random) -> Injection:
+    begin = perf_counter_ns()
+    with running.redis() as redis:
+        before = refused_writes(redis)
+        redis.config_set("maxmemory", 1)
+        try:
+            time.sleep(rng.uniform(0.5, LEASE_SECONDS + 1.0))
+        finally:
+            redis.config_set("maxmemory", 0)
+        if refused_writes(redis) == before:
+            raise NoEffect("Redis has refused no write")
+    return Injection(begin, perf_counter_ns())
+
+
+def refused_writes(redis: Redis) -> int:
+    """How many commands Redis has refused because it was out of memory."""
+    return int(redis.info("errorstats").get("errorstat_OOM", {}).get("count", 0))
+
+
+def fill_disk(running: Running, rng: random.Random) -> Injection:
+    """Fill the disk of the append-only file. A Valkey with `appendfsync always` exits when it cannot write."""
+    begin, valkey = perf_counter_ns(), psutil.Process(running.pid("redis"))
+    filler = running.strategy.data_dir / "valkey" / "filler"
+    try:
+        with suppress(OSError), open(filler, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 20))
+        wait_until_ended(valkey)
+        time.sleep(rng.uniform(0.5, 3.0))
+    finally:
+        filler.unlink()
+    return Injection(begin, perf_counter_ns())
+
+
+def wait_until_ended(process: psutil.Process) -> None:
+    """Raises NoEffect."""
+    deadline = time.monotonic() + EXIT_SECONDS
+    while alive(process):
+        if time.monotonic() > deadline:
+            raise NoEffect("Redis still runs although its disk is full")
+        time.sleep(POLL_SECONDS)
+
+
+def set_clock_back(running: Running, rng: random.Random) -> Injection:
+    """By one minute to two hours. The clock stays like that, and the next fault sets it back further."""
+    begin, data = perf_counter_ns(), running.strategy.data_dir
+    with running.redis() as redis:
+        seconds = round(rng.uniform(60.0, 7200.0))
+        ahead = redis.time()[0] - time.time()
+        write_clock(data, round(ahead) - seconds)
+        deadline = time.monotonic() + CLOCK_SECONDS  # Valkey may answer once more from a cached clock
+        while redis.time()[0] - time.time() > ahead - seconds + 2:
+            if time.monotonic() > deadline:
+                raise CannotDo("Redis's clock cannot be changed: preloading has no effect on this machine")
+            time.sleep(POLL_SECONDS)
+    return Injection(begin, perf_counter_ns())
+
+
+def cut_tail(running: Running, rng: random.Random) -> Injection:
+    """Cut off what was appended to the append-only file after the last accepted email, in the middle of a command.
+
+    With `appendfsync always` an honest disk loses nothing that Redis has confirmed. This one loses claims and
+    acknowledgements that Redis has confirmed. The web server is stopped while the tail is written, so the tail has no
+    accepted email in it: no queue can know of an email that its disk has lost.
+    """
+    server, redis, runner = running.pid("server"), running.pid("redis"), running.strategy.runner()
+    begin = perf_counter_ns()
+    os.kill(server, signal.SIGSTOP)
+    try:
+        with running.redis() as client:
+            client.ping()  # Redis has now read all that the server had sent,
+            client.ping()  # and written it
+        file = newest_file(running.strategy.data_dir / "valkey" / "appendonlydir")
+        kept = file.stat().st_size
+        wait_until_larger(file, kept)
+        os.kill(runner, signal.SIGSTOP)  # or it would restart Redis before the cut
+        try:
+            kill_and_wait(redis, signal.SIGKILL)
+            os.truncate(file, kept + int(rng.random() * (file.stat().st_size - kept)))
+        finally:
+            os.kill(runner, signal.SIGCONT)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    return Injection(begin, perf_counter_ns())
+
+
+def newest_file(folder: Path) -> Path:
+    return max(folder.glob("*.incr.aof"), key=lambda path: int(path.name.split(".")[-3]))
+
+
+def wait_until_larger(file: Path, size: int) -> None:
+    """Raises ChildFailed."""
+    deadline = time.monotonic() + EXIT_SECONDS
+    while file.stat().st_size <= size:
+        if time.monotonic() > deadline:
+            raise ChildFailed("no process writes to Redis")
+        time.sleep(0.001)

@@ -1,0 +1,7 @@
+"""`make tables`: write the results in results/*.json into the READMEs.
+
+saved     reads these files
+overview  the tables of all six strategies
+chapters  the tables of one chapter
+render    replaces the blocks of a README
+"""

@@ -1,0 +1,133 @@
+"""The slots of a worker: which are free and which run a job, and how their number changes."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from redis.exceptions import RedisError
+
+from asynckit.log_limit import OncePerSecond
+from asynckit.redis_client import describe
+from asynckit.tasks import background
+
+from .claims import Answer, Claim, Slot
+from .events import Hook, Resized
+from .loop_delay import LoopDelay
+from .registration import Registration
+from .scaling import LOOK_SECONDS, Scaling
+
+ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
+
+log = logging.getLogger(__name__)
+
+
+class Slots:
+    """A slot is free, part of a claim call, or running a job. `wake` is set when slots were added."""
+
+    def __init__(self, registration: Registration, scaling: Scaling, hook: Hook, wake: asyncio.Event) -> None:
+        self.free: list[Slot] = []
+        self.claiming: list[Slot] = []  # free, and part of a claim call that is in flight
+        self.running: dict[Slot, asyncio.Task[None]] = {}
+        self.surplus = 0  # slots to remove as soon as they are free
+        self.alone = False  # the job that is running must run alone
+        self.more = False  # the last claim found a job for every free slot
+        self.lost = False  # the lease has ended
+        self.delay = LoopDelay()
+        self._removing: set[asyncio.Task[None]] = set()
+        self._registration = registration
+        self._scaling = scaling
+        self._hook = hook
+        self._wake = wake
+        self._log = OncePerSecond(log)
+
+    @property
+    def count(self) -> int:
+        return len(self.running) + len(self.free) + len(self.claiming) - self.surplus
+
+    async def register(self) -> None:
+        """Register the minimum. Raises RedisError."""
+        self.free = await self._registration.add(self._scaling.minimum)
+
+    async def register_again(self) -> None:
+        """Replace the slots after their lease has ended and their jobs have stopped. Raises RedisError."""
+        self.free, self.claiming, self.surplus, self.alone = [], [], 0, False
+        self.free = await self._registration.register_again()
+        self.lost = False
+
+    def begin_claim(self) -> Sequence[Slot]:
+        """Set the free slots apart, so that scaling does not remove them during the call."""
+        self.claiming, self.free = self.free, []
+        return self.claiming
+
+    def end_claim(self) -> None:
+        self.free, self.claiming = self.claiming + self.free, []
+
+    def occupy(self, claim: Claim, task: asyncio.Task[None]) -> None:
+        self.claiming.remove(claim.slot)
+        self.alone = self.alone or claim.crashes >= ALONE_FROM
+        self.running[claim.slot] = task
+
+    def vacate(self, slot: Slot) -> None:
+        """Free a slot whose job has ended, or remove it if there are too many."""
+        del self.running[slot]
+        self.alone = False
+        if self.lost:
+            return
+        if self.surplus:
+            self.surplus -= 1
+            self._remove([slot])
+        else:
+            self.free.append(slot)
+
+    def is_full_after(self, answer: Answer) -> bool:
+        return len(answer.claims) == len(self.claiming)
+
+    async def scale(self) -> None:
+        """Adjust the number of slots until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self.lost:
+                continue
+            before, more = self.count, self.more and not self.alone
+            count, why = self._scaling.decide(before, len(self.running), self.delay.seconds, more=more)
+            if count != before and await self._resize(count - before):
+                self._hook(Resized(count, before, why, self.delay.seconds))
+
+    async def _resize(self, change: int) -> bool:
+        """Add slots at once; remove slots as soon as they are free. A slow job delays only its own slot's removal."""
+        if change > 0:
+            return await self._grow(change)
+        idle, self.free = self.free[change:], self.free[:change]
+        self.surplus += -change - len(idle)
+        if idle:
+            self._remove(idle)
+        return True
+
+    async def _grow(self, change: int) -> bool:
+        kept = min(change, self.surplus)
+        self.surplus -= kept
+        if change > kept:
+            try:
+                slots = await self._registration.add(change - kept)
+            except RedisError as error:
+                self._log.warning("cannot register more slots: %s", describe(error))
+                return False
+            self.free += slots
+        self._wake.set()
+        return True
+
+    def _remove(self, slots: Sequence[Slot]) -> None:
+        task = background(self._unregister(slots), "unregistering slots")
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
+
+    async def _unregister(self, slots: Sequence[Slot]) -> None:
+        try:
+            await self._registration.remove(slots)
+        except RedisError as error:  # their lease ends anyway
+            self._log.warning("cannot unregister slots: %s", describe(error))
+
+    async def removed(self, seconds: float) -> None:
+        """Wait at most `seconds` until the removals in progress have ended."""
+        if self._removing:
+            await asyncio.wait(self._removing, timeout=seconds)
