@@ -47,7 +47,7 @@ class Tries:
     """Deliveries that were no attempts."""
     failures: int = 0
     alone: int = 0
-    """How often it was handled alone and has not come back: each time it may have killed its worker."""
+    """How often it was handled alone without a result: each time it may have killed its worker."""
     due: float = 0.0
     """When the next attempt is due: unix seconds."""
 
@@ -109,7 +109,7 @@ class JetStreamLog(Inspection):
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def check(self) -> None:
-        """A write that changes nothing: only a server that takes events takes it."""
+        """Write something that changes no data. It fails when the server would not take events either."""
         await self._notes.put("check", b"")
 
     # Consumers
@@ -164,7 +164,7 @@ class JetStreamLog(Inspection):
             waiting.cancel()
 
     async def _claimed(self, consumer: str, message: Msg, until: float) -> Claimed | None:
-        """None for a parked event that somebody has discarded or asked for again in the meantime."""
+        """None for a parked event that was discarded, or unparked again, in the meantime."""
         about, headers = message.metadata, message.headers or {}
         position = headers.get(POSITION) or f"0-{about.sequence.stream}"
         element = b"%d %s" % (int(about.timestamp.timestamp() * 1000), message.data)
@@ -181,9 +181,10 @@ class JetStreamLog(Inspection):
         return Claimed(consumer, position, attempts, element, until, alone, parked, reply=message.reply)
 
     async def _without_suspects(self, consumer: str, claimed: list[Claimed]) -> list[Claimed]:
-        """An event that may have killed its workers comes alone, so that one more kill counts for no other.
+        """Return an event that may have killed its workers alone, so that the next kill counts for this event only.
 
-        Suspects among others go back at once, and the next pull asks for one event: the server delivers those first.
+        Such events among others go back at once. Then the next pull asks for one event, and the server delivers
+        redelivered events first.
         """
         suspects = [one for one in claimed if one.alone]
         others = [one for one in claimed if not one.alone]

@@ -1,8 +1,8 @@
-"""A connection to NATS as a log needs it: each request ends within a limit and says whether it may have been done.
+"""A connection to NATS. Each request ends within a limit of time, and its error says whether the server may have done it.
 
-nats-py can reconnect by itself. It then sends what it has buffered, although the caller has long had an error, and a
-waiting pull request is lost without a word. So here a lost connection fails all its requests at once, and a new client
-takes its place.
+nats-py can reconnect by itself. It then sends what it has buffered, although the caller got an error long ago, and a
+pull request that waits is lost silently. So here a lost connection fails all its requests at once, and a new client
+replaces the old one.
 """
 
 import asyncio
@@ -44,25 +44,25 @@ class Refused(NotTaken):
 
 
 class Moved(NotTaken):
-    """A pull found no consumer, or its consumer was deleted meanwhile, or the server is about to stop."""
+    """A pull found no consumer, or the consumer was deleted during the pull, or the server is stopping."""
 
 
 class QuietClient(Client):
-    """A client whose end is no error of a background task."""
+    """A client that ends without an error in a background task."""
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
-        # It writes what is left to the transport; uvloop raises RuntimeError where that is closed already.
+        # nats-py writes its buffer to the transport. uvloop raises RuntimeError if the transport is closed already.
         with suppress(OSError, RuntimeError):
             await super()._close(status, do_cbs)
 
 
 class Nats:
-    """One connection, made again whenever it is lost. Raises LogError."""
+    """One connection, which is opened again after each loss. Raises LogError."""
 
     def __init__(self, url: str, prepare: Callable[["Nats"], Awaitable[None]] | None = None) -> None:
         """`url`: one or more of `nats://[user:password@ or token@]host[:4222]` or `tls://…`, separated by commas.
 
-        `prepare` is called on each new connection before others can use it.
+        `prepare` is called on each new connection.
         """
         self._options = connect_options(url)
         self._prepare = prepare
@@ -71,7 +71,7 @@ class Nats:
         self._why = "NATS: not connected yet"
 
     async def __aenter__(self) -> Self:
-        """Try once to connect, then go on trying in the background. Raises LoginRefused."""
+        """Try to connect once, then retry in the background. Raises LoginRefused."""
         self._tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connecting = keep_running(self._keep_connected, "connecting to NATS")
         try:
@@ -90,8 +90,9 @@ class Nats:
             try:
                 client = await self._connect(lost)
             except LoginRefused as error:
-                self._say(error)
-                if not self._tried.done():
+                if self._tried.done():
+                    self._say(error)
+                else:
                     self._tried.set_exception(error)
             except (LogError, errors.Error, OSError, TimeoutError) as error:
                 self._say(error)
@@ -130,7 +131,7 @@ class Nats:
         return client
 
     async def _use(self, client: Client, lost: asyncio.Event) -> None:
-        """Until the connection is lost; then fail what still waits for an answer."""
+        """Return when the connection is lost. Requests that wait for an answer fail then."""
         self._client = client
         try:
             if self._prepare is not None:
