@@ -1,4 +1,4 @@
-"""A connection to NATS. Each request ends within a limit of time, and its error says whether the server may have done it.
+"""A connection to NATS. Each request ends within a limit, and its error says whether the server may have done it.
 
 nats-py can reconnect by itself. It then sends what it has buffered, although the caller got an error long ago, and a
 pull request that waits is lost silently. So here a lost connection fails all its requests at once, and a new client
