@@ -67,7 +67,7 @@ def test_accepted_emails_arrive_and_nothing_starts_redis(inbox: Inbox, tmp_path:
 # Kills
 
 
-@pytest.mark.timeout(120 + 20 * KILLS)
+@pytest.mark.timeout(300 + 30 * KILLS)
 def test_ten_kills_of_the_worker_under_load_lose_nothing(inbox: Inbox, tmp_path: Path) -> None:
     inbox.dial(latency_ms=20)
     kills = KILLS or 10
@@ -85,7 +85,7 @@ def test_ten_kills_of_the_worker_under_load_lose_nothing(inbox: Inbox, tmp_path:
         assert strategy.stats()["failed"] == 0
 
 
-@pytest.mark.timeout(120 + 20 * KILLS)
+@pytest.mark.timeout(300 + 30 * KILLS)
 def test_five_kills_of_the_server_under_load_lose_nothing(inbox: Inbox, tmp_path: Path) -> None:
     inbox.dial(latency_ms=20)
     kills = KILLS or 5
