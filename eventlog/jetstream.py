@@ -5,8 +5,8 @@
     NAME_again       stream, a work queue: subject NAME.again.CONSUMER, a parked event to be handled again
     KV_NAME_parked   key-value bucket: CONSUMER.NUMBER -> a line of JSON {reason, attempts, at}, then the event as in
                      `Claimed.element`
-    KV_NAME_notes    key-value bucket: tries.CONSUMER.NUMBER -> JSON {untried, failures, due} of an event that waits for
-                     another attempt; start.CONSUMER -> the number at which its last replay began
+    KV_NAME_notes    key-value bucket: tries.CONSUMER.NUMBER -> JSON, see jetstream_tries.py; start.CONSUMER -> the
+                     number at which its last replay began
 
 A claim is a pull, and its lease is the consumer's AckWait. A commit is an ack that the server confirms. The heartbeat
 is +WPI ("work in progress"), a pause is a nak with a delay, and the cursor is the consumer's ack floor. The position of
@@ -19,7 +19,6 @@ another worker may be handling the event a second time.
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import orjson
@@ -28,6 +27,7 @@ from nats.aio.msg import Msg
 from .errors import LogError, NotTaken
 from .events import Claimed, Event
 from .jetstream_inspection import Inspection
+from .jetstream_tries import Tries, TriesNotes
 from .nats_beats import Beats
 from .nats_client import ANSWER_SECONDS, Moved, Nats
 
@@ -39,26 +39,15 @@ DEATHS = 2  # an event whose owners have died so often is handled alone
 POSITION, REVISION = "Eventlog-Position", "Eventlog-Revision"  # headers of an event that is handled again
 
 
-@dataclass
-class Tries:
-    """What the server does not know of an event that is tried again."""
-
-    untried: int = 0
-    """Deliveries that were no attempts."""
-    failures: int = 0
-    alone: int = 0
-    """How often it was handled alone without a result: each time it may have killed its worker."""
-    due: float = 0.0
-    """When the next attempt is due: unix seconds."""
-
-
 class JetStreamLog(Inspection):
     """An `interface.EventLog`. What asks the server raises LogError."""
 
     def __init__(self, url: str, lease_seconds: float, name: str = "eventlog", replicas: int = 1) -> None:
         super().__init__(Nats(url, self._prepare), lease_seconds, name)
         self._replicas = replicas
+        self._tries = TriesNotes(self._notes)
         self._looks: dict[str, float] = {}  # of each consumer, the next one: time.monotonic()
+        self._beaten: dict[tuple[str, str], float] = {}  # consumer, position -> its last heartbeat: time.monotonic()
         self._careful: set[str] = set()  # consumers that take one event at a time
         self._waiting: set[asyncio.Future[list[Msg]]] = set()
         self._closing = False
@@ -164,7 +153,7 @@ class JetStreamLog(Inspection):
             waiting.cancel()
 
     async def _claimed(self, consumer: str, message: Msg, until: float) -> Claimed | None:
-        """None for a parked event that was discarded, or unparked again, in the meantime."""
+        """None for a parked event that was discarded, or unparked again, in the meantime; and for one held here."""
         about, headers = message.metadata, message.headers or {}
         position = headers.get(POSITION) or f"0-{about.sequence.stream}"
         element = b"%d %s" % (int(about.timestamp.timestamp() * 1000), message.data)
@@ -174,11 +163,18 @@ class JetStreamLog(Inspection):
                 await self.nats.request(message.reply, b"+ACK")
                 return None
             element = entry[0].partition(b"\n")[2]
-        tries = await self._tries(consumer, position) if about.num_delivered > 1 else Tries()
+        if self._still_held(consumer, position):
+            await self._tries.count_untried(consumer, position)
+            return None
+        tries = await self._tries.of(consumer, position) if about.num_delivered > 1 else Tries()
         attempts = max(1, about.num_delivered - tries.untried)
         if alone := attempts - 1 - tries.failures >= DEATHS:  # from here on only what was handled alone counts
             attempts = tries.failures + DEATHS + tries.alone + 1
         return Claimed(consumer, position, attempts, element, until, alone, parked, reply=message.reply)
+
+    def _still_held(self, consumer: str, position: str) -> bool:
+        """While the server was down, the lease ended although this process holds the event. Now it is ours again."""
+        return time.monotonic() - self._beaten.get((consumer, position), -self._lease_seconds) < self._lease_seconds
 
     async def _without_suspects(self, consumer: str, claimed: list[Claimed]) -> list[Claimed]:
         """Return an event that may have killed its workers alone, so that the next kill counts for this event only.
@@ -192,9 +188,7 @@ class JetStreamLog(Inspection):
         back = suspects if others else suspects[1:]
         await asyncio.gather(*[self._tell(one, b"-NAK") for one in back])
         for one in suspects[:1] if not others else []:
-            tries = await self._tries(consumer, one.position)
-            tries.alone += 1
-            await self._note(one, tries)
+            await self._tries.count_alone(consumer, one.position)
         return others or suspects[:1]
 
     async def commit(self, claimed: Claimed) -> bool:
@@ -212,43 +206,30 @@ class JetStreamLog(Inspection):
     async def put_back(self, claimed: Claimed, pause: float, *, tried: bool = True) -> bool:
         """The server counts every delivery. What was no attempt is noted beside it."""
         if not tried:
-            tries = await self._tries(claimed.consumer, claimed.position)
-            tries.untried += 1
-            tries.alone -= claimed.alone
-            await self._note(claimed, tries)
+            await self._tries.count_untried(claimed.consumer, claimed.position, alone=claimed.alone)
         return await self._tell(claimed, b'-NAK {"delay": %d}' % int(pause * 1e9) if pause > 0 else b"-NAK")
 
     async def delay(self, claimed: Claimed, seconds: float, failures: int) -> bool:
-        """The time is noted too: a server that is killed forgets the delay of a nak."""
-        tries = await self._tries(claimed.consumer, claimed.position)
-        tries.failures, tries.due = failures, time.time() + seconds
-        tries.alone -= claimed.alone
-        await self._note(claimed, tries)
+        await self._tries.count_failure(claimed, seconds, failures)
         return await self.put_back(claimed, seconds)
 
     async def delays(self, consumer: str, claimed: Sequence[Claimed]) -> dict[str, tuple[float, int]]:
-        noted = await asyncio.gather(*[self._tries(consumer, one.position) for one in claimed])
+        noted = await asyncio.gather(*[self._tries.of(consumer, one.position) for one in claimed])
         now = time.time()
         found = zip(claimed, noted, strict=True)
         return {one.position: (tries.due - now, tries.failures) for one, tries in found if tries.due}
 
     async def forget_delays(self, claimed: Sequence[Claimed]) -> None:
-        again = [f"tries.{_key(one.consumer, one.position)}" for one in claimed if one.attempts > 1]
-        await asyncio.gather(*[self._notes.delete(key) for key in again])
+        await self._tries.forget(claimed)
 
     async def next_attempt(self, consumer: str) -> float | None:
         """The server does not tell when the next delay ends."""
         return None
 
-    async def _tries(self, consumer: str, position: str) -> Tries:
-        found = await self._notes.get(f"tries.{_key(consumer, position)}")
-        return Tries(**orjson.loads(found[0])) if found else Tries()
-
-    async def _note(self, claimed: Claimed, tries: Tries) -> None:
-        await self._notes.put(f"tries.{_key(claimed.consumer, claimed.position)}", orjson.dumps(tries))
-
     def extend(self, client: Beats, held: Sequence[Claimed]) -> int:
         """The heartbeat, for a thread: each lease begins again. Returns 0: the server does not say which are lost."""
+        now = time.monotonic()
+        self._beaten |= {(one.consumer, one.position): now for one in held}
         client.send([one.reply for one in held], b"+WPI")
         return 0
 
@@ -267,6 +248,7 @@ class JetStreamLog(Inspection):
             if found is None or int(number) > found["delivered"]["stream_seq"]:
                 return False
             raise
+        self._beaten.pop((claimed.consumer, claimed.position), None)
         return True
 
     # Parked events: `parked` and `discard` are in Inspection

@@ -110,6 +110,24 @@ async def test_a_heartbeat_in_a_thread_keeps_the_leases(new_log: Any, nats: Nats
     assert {one.attempts for one in taken} == {2}
 
 
+async def test_a_lease_that_ended_while_the_server_did_not_hear_the_heartbeat_is_not_claimed_twice(
+    new_log: Any,
+) -> None:
+    class Unheard:
+        def send(self, subjects: list[str], payload: bytes) -> None: ...
+
+    log = await new_log(lease=0.5)
+    await append(log, 1)
+    [one] = await log.claim("email", 1)
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        log.extend(Unheard(), [one])
+        assert await log.claim("email", 1, wait=0.1) == [], "this process handles it still"
+    assert await log.commit(one)
+    other = await new_log(lease=0.5)
+    assert await other.claim("email", 1, wait=1.0) == []
+
+
 async def test_what_is_given_back_counts_no_attempt_however_often(log: Any) -> None:
     await append(log, 1)
     for _ in range(5):
