@@ -124,7 +124,7 @@ def test_a_refused_email_is_parked_and_can_be_sent_again_from_the_page(inbox: In
         strategy.send(later)
         inbox.wait_for(later)
         assert inbox.messages(refused) == []
-        assert post(strategy, "retry", consumer="email") == {"done": "1 parked events of email are handled again"}
+        assert post(strategy, "retry", consumer="email") == {"done": "1 parked events of email will be retried"}
         inbox.wait_for(refused)
         wait_until(lambda: strategy.stats()["failed"] == 0, "it is parked no longer")
         assert strategy.stats()["sent"] == 2
