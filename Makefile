@@ -9,7 +9,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input install
 ENGINE := $(if $(filter jetstream,$(or $(LOG),$(shell sed -n 's/^LOG=//p' .env 2>/dev/null))),$(VENV)/ready-jetstream)
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("break-%", "break-NAME", $$1); sub("%", "N", $$1); printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run-%: $(VENV)/ready $(ENGINE) ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
 	@exec $(PY) -m common.processes.run $*
@@ -38,10 +38,10 @@ check: $(VENV)/ready-dev ## check format, lint and types, and run the tests: wha
 	$(PY) -m mypy
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
 
-compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5"
+compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5", STEPS=1
 	@exec $(PY) -m lab.compare
 
-faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, STEPS=1
+faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, LANES=6, STEPS=1
 	@exec $(PY) -m lab.faults
 
 bench: $(VENV)/ready-dev ## measure how fast the parts are, each beside a reference from the same run
@@ -50,12 +50,13 @@ bench: $(VENV)/ready-dev ## measure how fast the parts are, each beside a refere
 tables: $(VENV)/ready-dev ## write the results of compare, faults and bench into the READMEs
 	@$(PY) -m lab.tables
 
-screenshots: $(VENV)/ready-dev ## take the screenshots of the README again, with Chromium
+screenshots: $(VENV)/ready-dev ## take the screenshots of the READMEs again, with Chromium
 	@$(PY) -m lab.screenshots
 
 # First the files that both have, in reading order; then the lists of new and removed files.
-diff-%: ## show what strategy 2 to 6 changes compared with the one before: make diff-2
-	@case $* in [2-9]) ;; *) false ;; esac && before=$$(ls -d $$(($* - 1))_* 2>/dev/null) && after=$$(ls -d $*_* 2>/dev/null) || \
+diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes compared with the one before: make diff-2; or a step: make diff-5 STEP=move
+	@test -z "$(STEP)" || exec $(PY) -m common.processes.step_diff $*; test -z "$(STEP)" || exit 0; \
+	case $* in [2-9]) ;; *) false ;; esac && before=$$(ls -d $$(($* - 1))_* 2>/dev/null) && after=$$(ls -d $*_* 2>/dev/null) || \
 	  { echo "there is no strategy $* to compare with the one before" >&2; exit 2; }; \
 	for file in __init__.py __main__.py server.py worker.py $$(cd $$after && ls *.py); do \
 	  case " $$seen " in *" $$file "*) continue ;; esac; seen="$$seen $$file"; \
@@ -68,6 +69,12 @@ diff-%: ## show what strategy 2 to 6 changes compared with the one before: make 
 	    printf "%5d lines  %-30s  %s\n", NR, file, first }' $$1/$$file; done; }; \
 	new=$$(only $$after $$before); test -z "$$new" || printf '\nnew in %s:\n%s\n' $$after "$$new"; \
 	removed=$$(only $$before $$after); test -z "$$removed" || printf '\nonly in %s:\n%s\n' $$before "$$removed"
+
+break-%: $(VENV)/ready ## apply a patch of a chapter, an experiment that changes code: make break-commit_first
+	@$(PY) -m common.processes.patches break $*
+
+restore: $(VENV)/ready ## take back what make break-… has changed
+	@$(PY) -m common.processes.patches restore
 
 format: $(VENV)/ready-dev ## format the code
 	$(PY) -m ruff check --fix .
@@ -114,5 +121,5 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $(VENV)/ready-jetstream $@ # it has the engines too
 
-.PHONY: help example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots format lock clean
+.PHONY: help example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help

@@ -56,6 +56,10 @@ class SendingTasks:
     def oldest_seconds(self) -> float:
         return self._mailer.oldest_seconds
 
+    @property
+    def login_failed(self) -> str | None:
+        return self._mailer.login_failed
+
     async def __aenter__(self) -> Self:
         return self
 

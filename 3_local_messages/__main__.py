@@ -3,9 +3,11 @@
 import os
 
 from common.processes.process import run
+from common.processes.steps import step_or
 from common.settings import read_settings
 
-from .master import Master
+from .master import work
 
 if __name__ == "__main__":
-    run(Master(read_settings()).run(), prefix=f"[master @ {os.getpid()}] ")
+    settings = read_settings()
+    run(step_or(work, settings, __package__)(settings), prefix=f"[master @ {os.getpid()}] ")

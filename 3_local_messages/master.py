@@ -111,3 +111,8 @@ class Master:
             f"restarts_{child.name.replace(' ', '_')}": child.restarts for child in (self._server, self._worker)
         }
         return {**self._outbox.stats(), **restarts, "paused": self._paused or False}
+
+
+async def work(settings: Settings) -> None:
+    """Start the others, carry their messages and keep the emails, until this process is asked to stop."""
+    await Master(settings).run()

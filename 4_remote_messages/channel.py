@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError, RedisError
 
 from asynckit.backoff import backoff_seconds
 from asynckit.batcher import Batcher
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks, keep_running
 
@@ -70,7 +70,7 @@ class Subscription:
         self._heard = False  # whether anything was received since _ping looked last
         self._pubsub: PubSub | None = None
         self._task: asyncio.Task[None]
-        self._lost_log = OncePerSecond(log)
+        self._lost_log = OncePerSecond(log, REDIS)
         self._again_log = OncePerSecond(log)
 
     async def __aenter__(self) -> Self:

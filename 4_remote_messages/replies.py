@@ -17,7 +17,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe, redis_client
 from asynckit.web.pages import Handler
 from common.http.frame import SETTINGS, answer, read_email
@@ -136,7 +136,7 @@ class Reports:
     def __init__(self, redis: Redis) -> None:
         self._publisher = Publisher(redis)
         self._pending: set[asyncio.Future[int]] = set()
-        self._log = OncePerSecond(log)
+        self._log = OncePerSecond(log, REDIS)
 
     def report(self, reply_to: str | None, email_id: str, status: str, **more: str) -> None:
         """Publish a report without waiting for Redis. If it is lost, the caller gets a 504."""

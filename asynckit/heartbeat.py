@@ -14,7 +14,7 @@ from typing import Self
 
 from redis.exceptions import RedisError
 
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks, keep_running
 
@@ -39,7 +39,8 @@ class Heartbeat:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._moved = time.monotonic()
-        self._log = OncePerSecond(log)
+        self._hung_log = OncePerSecond(log)
+        self._redis_log = OncePerSecond(log, REDIS)
 
     async def __aenter__(self) -> Self:
         self._watching = keep_running(self._watch, "watching the event loop")
@@ -61,12 +62,12 @@ class Heartbeat:
         while not self._stop.wait(pause):
             pause = self._seconds
             if time.monotonic() - self._moved > self._hung_seconds:
-                self._log.warning("no heartbeat: the event loop has made no progress for %g s", self._hung_seconds)
+                self._hung_log.warning("no heartbeat: the event loop has made no progress for %g s", self._hung_seconds)
                 continue
             try:
                 self._beat()
             except RedisError as error:
                 pause = min(RETRY_SECONDS, self._seconds)
-                self._log.warning("no heartbeat: %s", describe(error))
+                self._redis_log.warning("no heartbeat: %s", describe(error))
             except Exception:  # a bug here must not silently end the lease
                 log.exception("error in the heartbeat")

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from asynckit.backoff import backoff_seconds
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 
 from .errors import LOG_ERRORS, describe
 from .events import Claimed
@@ -15,7 +15,7 @@ from .interface import EventLog
 RECONNECT_CAP_SECONDS = 0.5  # the longest pause between two calls of a Redis that is down
 
 log = logging.getLogger(__name__)
-redis_log = OncePerSecond(log)  # shared by all consumers of a process, because they use the same Redis
+redis_log = OncePerSecond(log, REDIS)  # shared by all consumers of a process, because they use the same Redis
 
 
 class Outcomes:

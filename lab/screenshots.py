@@ -1,19 +1,23 @@
 """`make screenshots`: take pictures of a running strategy with an installed Chromium and write them into docs/."""
 
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from lab.harness.processes import ROOT
 
 PICTURES = ROOT / "docs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 START_SECONDS = 60.0
+SETTLE_SECONDS = 2.0
+"""Within which an email is sent or has failed."""
 LOAD_MILLISECONDS = 4000
 """How long a page may load. It keeps a stream of figures open, so loading never ends by itself."""
 
@@ -57,6 +61,30 @@ def picture(browser: str, address: str, name: str, folder: Path, *, height: int)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
 
 
+def send(page: str, *names: str) -> None:
+    """Ask for an email to each of these people."""
+    for name in names:
+        with urlopen(f"{page}{name}@example.com/Hello/How%20are%20you%3F") as answer:  # noqa: S310  our own server
+            answer.read()
+
+
+def dial(inbox: str, **faults: float) -> None:
+    request = Request(f"{inbox}api/faults", json.dumps(faults).encode(), method="PUT")  # noqa: S310  our own server
+    urlopen(request).close()  # noqa: S310
+
+
+def fill(page: str, inbox: str) -> None:
+    """Three emails that are sent, one that the mail server refuses for good, and two that are in flight."""
+    send(page, "alice", "bob", "carol")
+    time.sleep(SETTLE_SECONDS)
+    dial(inbox, refuse_rate=1, refuse_code=550)
+    send(page, "dave")
+    time.sleep(SETTLE_SECONDS)
+    dial(inbox, refuse_rate=0, hang_rate=1)
+    send(page, "erin", "frank")
+    time.sleep(SETTLE_SECONDS)
+
+
 def main() -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
@@ -68,6 +96,11 @@ def main() -> None:
                 answer.read()
         picture(browser, page, "page", Path(folder) / "browser", height=760)
         picture(browser, inbox, "inbox", Path(folder) / "browser", height=620)
+    for number, name, height in ((5, "resque", 880), (6, "log", 1020)):
+        with tempfile.TemporaryDirectory() as folder, running(number, Path(folder) / "data") as (page, inbox):
+            fill(page, inbox)
+            picture(browser, f"{page}{name}", name, Path(folder) / "browser", height=height)
+            dial(inbox, hang_rate=0)
 
 
 if __name__ == "__main__":

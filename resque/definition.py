@@ -73,5 +73,12 @@ class Definition:
             return None
         return digest(encode([job.queue, job.name, self.unique(*job.args)]))
 
+    def lock_or_none(self, job: Job) -> str | None:
+        """The same, and None for a job of another program whose arguments do not fit `unique`."""
+        try:
+            return self.lock(job)
+        except Exception:
+            return None
+
 
 Definitions = dict[str, Definition]

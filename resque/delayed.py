@@ -1,6 +1,6 @@
 """Delayed jobs: page through them by due time, run one now, or remove one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -20,6 +20,8 @@ class Delayed:
     second: int
     item: Item
     job: Job | None
+    failures: int = 0
+    """How many attempts have failed. How many there may be is known only to the workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,18 @@ class DelayedJobs:
             items = await self._items.read(self._keys.delayed(due), start, count + 1 - len(jobs))
             jobs += [Delayed(due, item, _read(item)) for item in items]
             if len(jobs) > count:
-                return Page(jobs[:count], (due, jobs[count].item.place))
-        return Page(jobs, None)
+                return Page(await self._with_failures(jobs[:count]), (due, jobs[count].item.place))
+        return Page(await self._with_failures(jobs), None)
+
+    async def _with_failures(self, jobs: list[Delayed]) -> list[Delayed]:
+        keys = [delayed.job.key if delayed.job else "" for delayed in jobs]
+        if not keys:
+            return jobs
+        counts = await or_empty(self._redis.hmget(self._keys.attempts, keys), [None] * len(keys))
+        return [
+            replace(one, failures=int(count)) if (count or b"").isdigit() else one
+            for one, count in zip(jobs, counts, strict=True)
+        ]
 
     async def _seconds(self, first: int, count: int) -> list[int]:
         answer = self._redis.zrangebyscore(self._keys.schedule, first, "+inf", start=0, num=count)

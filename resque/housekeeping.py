@@ -17,18 +17,19 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from asynckit.heartbeat import RETRY_SECONDS
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 
 from . import show
 from .answers import redis_time
 from .dates import moment_of
+from .definition import Definitions
 from .events import CleanedWorker, Erred, Failed, Hook, Promoted
 from .keys import Keys
 from .observe import OVERDUE_SECONDS
 from .registration import BEATS
 from .scripts import Scripts
-from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, readable
+from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, read_job, readable
 
 EVERY_SECONDS = 0.5
 OTHERS_EVERY_SECONDS = 5.0  # between two checks of the workers of other programs
@@ -43,7 +44,8 @@ log = logging.getLogger(__name__)
 
 class Housekeeping:
     """`crash_limit`: how often the worker of a job may die. `stuck_seconds`: how long the worker of another program may
-    send no heartbeat. `lease_seconds`: the same value as in the workers.
+    send no heartbeat. `lease_seconds`: the same value as in the workers. `definitions`: needed to free the locks of
+    unique jobs.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Housekeeping:
         crash_limit: int = 5,
         stuck_seconds: float = 3600.0,
         lease_seconds: float = 10.0,
+        definitions: Definitions | None = None,
     ) -> None:
         self.leader: str | None = None
         """The program that promotes delayed jobs; LEADER if it is ours."""
@@ -62,12 +65,13 @@ class Housekeeping:
         self._scripts = scripts
         self._keys = keys
         self._hook = hook
+        self._definitions = definitions or {}
         self._crash_limit = crash_limit
         self._stuck_seconds = stuck_seconds
         # A lease survives two thirds of its time without a heartbeat.
         self._unseen = max(lease_seconds / 2, UNSEEN_SECONDS)
         self._grace = lease_seconds / BEATS + RETRY_SECONDS  # within this time every live worker has sent a heartbeat
-        self._log = OncePerSecond(log)
+        self._log = OncePerSecond(log, REDIS)
         self._silent_leader: str | None = None  # already logged
 
     async def run(self) -> None:
@@ -104,7 +108,9 @@ class Housekeeping:
         limits = (int(self._unseen * 1000), int(self._grace * 1000))
         arguments = (keys.namespace, self._crash_limit, failed_at(time.time()), AT_ONCE, *limits)
         dead = await self._scripts("reap", names, *arguments)
-        for worker, queue, what, _ in dead:
+        for worker, queue, what, raw in dead:
+            if what == b"failed":
+                await self._unlock(raw, queue.decode(errors="replace"))
             outcome = {
                 b"": "it had no job",
                 b"back": f"its job is back in {readable(queue.decode(errors='replace'))}",
@@ -113,6 +119,17 @@ class Housekeeping:
             }[what]
             self._hook(CleanedWorker(worker.decode(errors="replace"), outcome))
         return len(dead)
+
+    async def _unlock(self, raw: bytes, queue: str) -> None:
+        """Free the lock of a unique job that failed with its worker. Only Python knows the name of the lock.
+
+        If this process is killed before it does, the lock expires after `unique_seconds`.
+        """
+        with suppress(BadJob):
+            job = read_job(raw, queue)
+            definition = self._definitions.get(job.name)
+            if definition and job.id and (lock := definition.lock_or_none(job)):
+                await self._scripts("unlock", [self._keys.unique(lock)], job.id)
 
     async def promote(self) -> int:
         """Move due jobs into their queues, unless another scheduler is the leader. Returns how many jobs."""

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from asynckit.backoff import backoff_seconds
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks, keep_running
 
@@ -37,7 +37,7 @@ class Notifier:
         self._keys = keys
         self._listening = {queue: asyncio.Event() for queue in queues}
         self._tasks: list[asyncio.Task[None]] = []
-        self._log = OncePerSecond(log)
+        self._log = OncePerSecond(log, REDIS)
 
     async def __aenter__(self) -> Self:
         self._tasks = [

@@ -206,10 +206,7 @@ class Queue:
 
     def _lock_of(self, job: Job) -> str | None:
         definition = self._definitions.get(job.name)
-        try:
-            return definition.lock(job) if definition else None
-        except Exception:  # its arguments do not fit `unique`: another program enqueued it, without a lock
-            return None
+        return definition.lock_or_none(job) if definition else None
 
     async def _all(self, queue: str) -> AsyncIterator[bytes]:
         """All elements of a queue, from the tail: workers that claim at the head meanwhile do not shift the rest."""

@@ -16,7 +16,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 
 from .answers import redis_time
@@ -49,7 +49,7 @@ class Schedules:
         self._hook = hook
         self._named: dict[str, str] = {}  # already logged
         self._stored: set[str] = set()  # the names that were in Redis at the last read
-        self._log = OncePerSecond(log)
+        self._log = OncePerSecond(log, REDIS)
 
     async def run(self) -> None:
         """Fire due schedules until cancelled."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 from asynckit.tasks import background
 
@@ -38,7 +38,7 @@ class Slots:
         self._scaling = scaling
         self._hook = hook
         self._wake = wake
-        self._log = OncePerSecond(log)
+        self._log = OncePerSecond(log, REDIS)
 
     @property
     def count(self) -> int:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from redis.exceptions import RedisError
 
 from asynckit.backoff import backoff_seconds
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks
 
@@ -63,7 +63,7 @@ class Worker:
         self.keys = Keys(namespace)
         self._hook = hook = guarded(hook)
         self._drain_seconds = drain_seconds
-        self._log = OncePerSecond(log)
+        self._log = OncePerSecond(log, REDIS)
         # After a lost answer there must be time for more heartbeats before the lease ends.
         limit_answers(connections.thread, lease_seconds / BEATS / 2)
         scripts = Scripts(connections.commands)
@@ -87,6 +87,7 @@ class Worker:
             crash_limit=crash_limit,
             stuck_seconds=stuck_seconds,
             lease_seconds=lease_seconds,
+            definitions=definitions,
         )
 
     @property

@@ -32,28 +32,33 @@ class Worker:
         self._redis: Any = redis  # its types say that answers may be str
         self._sender = sender
 
-    async def take_back(self) -> None:
-        """Put the jobs that this worker was sending when it was killed back to the head of the queue, in order."""
-        while await self._redis.lmove(self._taken, JOBS, "RIGHT", "LEFT"):
-            pass
-
     async def work_one(self, slot: int) -> bool:
         """Work on the next job. Returns False if the queue is empty."""
-        raw = await self._redis.lmove(JOBS, self._taken, "LEFT", "RIGHT")
+        raw = await self._claim(slot)
         if raw is None:
             return False
         try:
             await send(self._sender, self._domain, raw)
         except Exception as error:
-            await self._fail(raw, error)
+            await self._settle(slot, raw, failed_record(raw, self._name, error))
         else:
-            await self._redis.lrem(self._taken, 1, raw)  # only now, after the mail server's 250
+            await self._settle(slot, raw)
         return True
 
-    async def _fail(self, raw: bytes, error: Exception) -> None:
+    async def _claim(self, slot: int) -> Any:
+        return await self._redis.lmove(JOBS, self._taken, "LEFT", "RIGHT")
+
+    async def _settle(self, slot: int, raw: bytes, failed: str = "") -> None:
+        """Remove the job from this worker's list: only now, after the mail server's 250, or with its error."""
         async with self._redis.pipeline(transaction=True) as both:
-            both.rpush(FAILED, failed_record(raw, self._name, error)).lrem(self._taken, 1, raw)
-            await both.execute()
+            if failed:
+                both.rpush(FAILED, failed)
+            await both.lrem(self._taken, 1, raw).execute()
+
+    async def take_back(self) -> None:
+        """Put the jobs that this worker was sending when it was killed back to the head of the queue, in order."""
+        while await self._redis.lmove(self._taken, JOBS, "RIGHT", "LEFT"):
+            pass
 
 
 async def work(settings: Settings) -> None:

@@ -30,18 +30,23 @@ class Worker:
 
     async def work_one(self, slot: int) -> bool:
         """Work on the next job. Returns False if the queue is empty."""
-        raw = await self._redis.lpop(JOBS)
+        raw = await self._claim(slot)
         if raw is None:
             return False
-        # From here until the mail server's 250, the job is only in memory: a kill loses it.
         try:
             await send(self._sender, self._domain, raw)
         except Exception as error:
-            await self._fail(raw, error)
+            await self._settle(slot, raw, failed_record(raw, self._name, error))
+        else:
+            await self._settle(slot, raw)
         return True
 
-    async def _fail(self, raw: bytes, error: Exception) -> None:
-        await self._redis.rpush(FAILED, failed_record(raw, self._name, error))
+    async def _claim(self, slot: int) -> Any:
+        return await self._redis.lpop(JOBS)  # from here until the 250, the job is only in memory: a kill loses it
+
+    async def _settle(self, slot: int, raw: bytes, failed: str = "") -> None:
+        if failed:
+            await self._redis.rpush(FAILED, failed)
 
 
 async def work(settings: Settings) -> None:

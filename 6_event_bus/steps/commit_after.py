@@ -28,27 +28,27 @@ class Worker:
 
     async def work_one(self, slot: int) -> bool:
         """Handle the next events. Returns False at the end of the log."""
-        partition, index = await self._cursor()
-        events = await self._redis.lrange(f"{PARTITIONS}:{partition}", index, index + BATCH - 1)
+        position, events = await self._read(slot)
         if not events:
-            return await self._leave(partition)
+            return False
         await asyncio.gather(*[handle(self._sender, self._domain, event) for event in events])
-        await self._commit(partition, index + len(events))  # only now, after the mail server's 250s
+        await self._commit(position)
         return True
 
-    async def _cursor(self) -> tuple[int, int]:
-        partition, index = await self._redis.hmget(CURSOR, "partition", "index")
-        return int(partition or 0), int(index or 0)
+    async def _read(self, slot: int) -> Any:
+        """The position behind the next events, and the events."""
+        partition, index = [int(number or 0) for number in await self._redis.hmget(CURSOR, "partition", "index")]
+        while True:
+            # In this order: once there is a next minute, producers append no more to this one, by Redis's clock.
+            following = await self._redis.zrangebyscore(PARTITIONS, f"({partition}", "+inf", start=0, num=1)
+            events = await self._redis.lrange(f"{PARTITIONS}:{partition}", index, index + BATCH - 1)
+            if events or not following:
+                return {"partition": partition, "index": index + len(events)}, events
+            partition, index = int(following[0]), 0
 
-    async def _commit(self, partition: int, index: int) -> None:
-        await self._redis.hset(CURSOR, mapping={"partition": partition, "index": index})
-
-    async def _leave(self, partition: int) -> bool:
-        """Go to the next partition if there is one. Producers use Redis's clock, so they append no more to this one."""
-        following = await self._redis.zrangebyscore(PARTITIONS, f"({partition}", "+inf", start=0, num=1)
-        if following and await self._redis.llen(f"{PARTITIONS}:{partition}") == (await self._cursor())[1]:
-            await self._commit(int(following[0]), 0)
-        return bool(following)
+    async def _commit(self, position: dict[str, int]) -> None:
+        """Move the cursor: only now, after the mail server's 250s."""
+        await self._redis.hset(CURSOR, mapping=position)
 
 
 async def work(settings: Settings) -> None:

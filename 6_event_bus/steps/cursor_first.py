@@ -25,12 +25,15 @@ class Worker:
 
     async def work_one(self, slot: int) -> bool:
         """Handle the next event. Returns False at the end of the log."""
-        event = await self._next([PARTITIONS, CURSOR])
+        event = await self._read()
         if event is None:
             return False
-        # The cursor has moved: from here until the mail server's 250, a kill loses the email.
         await handle(self._sender, self._domain, event)
         return True
+
+    async def _read(self) -> Any:
+        """The next event. It moves the cursor: from here until the mail server's 250, a kill loses the email."""
+        return await self._next([PARTITIONS, CURSOR])
 
 
 async def work(settings: Settings) -> None:

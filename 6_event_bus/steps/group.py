@@ -5,85 +5,67 @@ not acknowledge an event in time, another worker gets it and sends its email, po
 """
 
 import asyncio
-import os
 import secrets
-import socket
 from contextlib import suppress
 from typing import Any
 
-import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from asynckit.redis_client import redis_client
-from asynckit.tasks import end_tasks
-from common.mail.emails import BadEmail, email_from_members
-from common.mail.errors import SendError
+from asynckit.tasks import background, end_tasks
 from common.mail.mailer import Mailer
-from common.mail.retry import may_retry
 from common.mail.sender import PatientSender
 from common.processes.steps import run_slots
 from common.settings import Settings
 from eventlog.streams import STREAM
 
-from .talk import log
+from .talk import handle
 
 GROUP = "step:email"
 
 
 class Worker:
     def __init__(self, settings: Settings, redis: Redis, sender: PatientSender) -> None:
-        self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._name = secrets.token_hex(8)  # of this consumer in the group
         self._lease_ms = int(settings.lease_seconds * 1000)
+        self._held: set[bytes] = set()
         self._domain = settings.id_domain
         self._sender = sender
         self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
-        self._held: set[bytes] = set()
-
-    async def join(self) -> None:
-        """Create the group at the beginning of the stream, unless it exists."""
-        with suppress(ResponseError):  # BUSYGROUP: it exists
-            await self._redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
 
     async def work_one(self, slot: int) -> bool:
         """Handle the next event. Returns False at the end of the stream."""
-        entries = await self._take_over() if slot == 0 else []
-        if not entries:
-            found = await self._redis.xreadgroup(GROUP, self._name, {STREAM: ">"}, count=1)
-            entries = found[0][1] if found else []
-        for position, fields in entries:
-            self._held.add(position)
-            try:
-                if await self._handle(fields):
-                    await self._redis.xack(STREAM, GROUP, position)  # only now, after the mail server's 250
-            finally:
-                self._held.discard(position)
-        return bool(entries)
-
-    async def _take_over(self) -> list[Any]:
-        """Take over an event whose worker has not acknowledged or renewed it for the time of a lease."""
-        answer = await self._redis.xautoclaim(STREAM, GROUP, self._name, self._lease_ms, count=1)
-        return [entry for entry in answer[1] if entry[1]]
-
-    async def _handle(self, fields: dict[bytes, bytes]) -> bool:
-        """Returns False if the event must be tried again, which happens after the time of a lease."""
-        try:
-            event = orjson.loads(fields[b"e"])
-            email = email_from_members({**event["data"], "id": event["id"]}, self._domain)
-            await self._sender.send(email)
-        except (BadEmail, SendError, KeyError, TypeError, ValueError) as error:
-            log.error("failed: %s: %s", type(error).__name__, error)
-            return not (isinstance(error, SendError) and may_retry(error))
-        log.info("sent %s", email.id)
+        position, events = await self._read(slot)
+        if not events:
+            return False
+        done = await asyncio.gather(*[handle(self._sender, self._domain, event) for event in events])
+        await self._commit(position, done=all(done))
         return True
+
+    async def _read(self, slot: int) -> Any:
+        """The position of the next event, and the event. First one whose worker has not renewed it for a lease."""
+        entries: Any = []
+        if slot == 0:
+            _, entries, *_ = await self._redis.xautoclaim(STREAM, GROUP, self._name, self._lease_ms, count=1)
+        if not entries and (found := await self._redis.xreadgroup(GROUP, self._name, {STREAM: ">"}, count=1)):
+            [[_, entries]] = found
+        taken = {position: [fields[b"e"]] for position, fields in entries if fields}  # else it is trimmed
+        self._held.update(taken)
+        return next(iter(taken.items()), ("", []))
+
+    async def _commit(self, position: bytes, *, done: bool) -> None:
+        """Acknowledge the event: only now, after the mail server's 250. If it is not done, it is tried again."""
+        self._held.discard(position)
+        if done:
+            await self._redis.xack(STREAM, GROUP, position)
 
     async def extend(self) -> None:
         """The heartbeat: claim the events that this worker holds again, three times in a lease."""
         while True:
             await asyncio.sleep(self._lease_ms / 3000)
-            with suppress(RedisError):
-                if held := list(self._held):
-                    await self._redis.xclaim(STREAM, GROUP, self._name, 0, held, justid=True)
+            with suppress(RedisError):  # raised also if it holds nothing
+                await self._redis.xclaim(STREAM, GROUP, self._name, 0, list(self._held), justid=True)
 
 
 async def work(settings: Settings) -> None:
@@ -91,8 +73,9 @@ async def work(settings: Settings) -> None:
     async with redis_client(settings.redis) as redis, Mailer(settings, patient=True) as mailer:
         sender = PatientSender(mailer, settings.emails_per_second)
         worker = Worker(settings, redis, sender)
-        await worker.join()
-        extending = asyncio.create_task(worker.extend())
+        with suppress(ResponseError):  # BUSYGROUP: it exists
+            await redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+        extending = background(worker.extend(), "extending the events of this worker")
         await run_slots(settings, worker.work_one)
         await end_tasks([extending])
         await sender.close()

@@ -12,14 +12,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from asynckit.redis_client import describe
 from common.handover import handover_error
 from common.http.frame import Stats
-from common.mail.emails import BadEmail, Email, email_from_json
+from common.mail.emails import BadEmail, Email, email_from_json, email_from_members
 from common.mail.errors import CannotAccept, SendError
+from common.mail.retry import may_retry
 from common.mail.sender import PatientSender
 
 PARTITIONS = "talk:partitions"
@@ -63,12 +65,27 @@ class Producer:
             raise CannotAccept(describe(error)) from None
 
 
-async def handle(sender: PatientSender, domain: str, event: bytes) -> None:
-    """Send the email of this event. If that fails, log the error and drop the event: these steps do not retry."""
+async def handle(sender: PatientSender, domain: str, event: bytes) -> bool:
+    """Send the email that this event asks for. Returns whether it is done, False if another attempt can help.
+
+    The first two steps ignore that and try each email once.
+    """
     try:
-        email = email_from_json(event, domain)
+        email = email_of(event, domain)
         await sender.send(email)
     except (BadEmail, SendError) as error:
-        log.error("gave up %s: %s: %s", event[:60], type(error).__name__, error)
-    else:
-        log.info("sent %s", email.id)
+        log.error("failed %s: %s: %s", event[:60], type(error).__name__, error)
+        return not (isinstance(error, SendError) and may_retry(error))
+    log.info("sent %s", email.id)
+    return True
+
+
+def email_of(event: bytes, domain: str) -> Email:
+    """In the talk's log an event is the email; in the stream it has the email in `data`. Raises BadEmail."""
+    try:
+        members = orjson.loads(event)
+        if "name" in members:
+            members = {**members["data"], "id": members["id"]}
+    except (ValueError, TypeError, KeyError):
+        return email_from_json(event, domain)
+    return email_from_members(members, domain)

@@ -221,7 +221,10 @@ def source_page(name: str, strategy: str) -> web.StreamResponse:
     """The page of a file or folder of the repository. Raises HTTPNotFound."""
     if (path := sources.find(name)) is None:
         raise web.HTTPNotFound
-    if path.suffix == ".svg":  # a picture of a page; the header keeps it from running scripts if it is opened directly
+    if path.suffix in (
+        ".png",
+        ".svg",
+    ):  # a picture of a page; opened directly, it runs no scripts
         return web.FileResponse(
             path, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
         )

@@ -26,15 +26,15 @@ from pygments.util import ClassNotFound
 from common.http.sequence_diagram import sequence_svg
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = re.compile(r"[1-9]_\w+|asynckit|common|eventlog|examples|lab|resque|results|tests")
-KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".py", ".svg", ".toml"}
+FOLDERS = re.compile(r"[1-9]_\w+|asynckit|common|docs|eventlog|examples|lab|resque|results|tests")
+KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".patch", ".png", ".py", ".svg", ".toml"}
 PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a suffix that are shown
 
 # In a copy without .git: the files in the top folder, and the suffixes of code and text (not of data).
 TOP = PLAIN | {"CHANGELOG.md", "CONTRIBUTING.md", "GLOSSARY.md", "README.md", "pyproject.toml"}
-CODE = {".css", ".html", ".js", ".lua", ".md", ".py", ".svg"}
+CODE = {".css", ".html", ".js", ".lua", ".md", ".patch", ".png", ".py", ".svg"}
 
-_RESULTS = re.compile(r"results/(bench|compare|faults|steps)\.json")
+_RESULTS = re.compile(r"results/(bench|compare|compare_steps|faults|steps)\.json")
 _HIDDEN = re.compile(r"[._].*|node_modules|partial")
 _CONTENTS_FROM = 4  # a page with fewer headings than this needs no table of contents
 

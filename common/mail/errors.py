@@ -35,9 +35,12 @@ class TimedOut(Unreachable):
 class LoginFailed(SendError):
     """The server refuses our login. No email is at fault and none should use up attempts: pause and log the reason."""
 
+    put_off = False
+    """The server has not judged the password (454): try again later than after a refusal."""
+
 
 class InDoubt(SendError):
-    """The connection broke, or the limit passed, between the final dot and the reply (RFC 1047).
+    """The connection broke, or the limit passed, between the message and its reply (RFC 1047).
 
     The email may have arrived. Another attempt may send a second copy; without one, the email may be lost. Copies have
     the same Message-ID.

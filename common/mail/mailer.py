@@ -6,7 +6,6 @@ async with Mailer(settings) as mailer:
 
 import asyncio
 import logging
-import ssl
 import time
 from collections import deque
 from contextlib import suppress
@@ -15,16 +14,17 @@ from typing import Self
 
 from common.mail.emails import Address, Email, read_address
 from common.mail.errors import InDoubt, LoginFailed, SendError, SessionLost, TimedOut, TooManySessions
+from common.mail.logins import Logins
 from common.mail.message import build_message
-from common.mail.smtp_session import Limits, SmtpSession
-from common.settings import Settings, SmtpServer
+from common.mail.smtp_conversation import Limits
+from common.mail.smtp_opening import tls_context
+from common.mail.smtp_session import ChunkingFailed, SmtpSession
+from common.settings import Settings
 
 GOODBYE_SECONDS = 1.0  # for a server that does not answer the goodbye
-IDLE_SECONDS = 30.0  # less than any server's patience: Postfix waits 300 s, some providers 60 s
-
-GROW_SECONDS = 30.0  # until one more session is tried, after the server has refused one
-LOGIN_SECONDS = 5.0  # after a login that failed no other is tried: servers lock accounts
-BUSY_SECONDS = 5.0  # an email sent so lately shows that the server is well
+IDLE_SECONDS = 30.0  # shorter than any server's limit: Postfix closes an idle session after 300 s, others after 60 s
+GROW_SECONDS = 30.0  # after the server has refused a session: the time until the pool tries one more
+BUSY_SECONDS = 5.0  # if an email was sent within this time, the server works
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +43,22 @@ class Mailer:
     """Sends emails through at most `settings.smtp_sessions` sessions; further sends wait for one, in order.
 
     `sent` and `failed` count attempts. A server that greets with 421 while other sessions are open has a limit of
-    sessions: the pool shrinks to what it accepts, and tries one more from time to time.
+    sessions: the pool shrinks to what it accepts, and tries one more every GROW_SECONDS.
     """
 
     def __init__(self, settings: Settings, *, patient: bool = False) -> None:
         """`patient` is for a worker. It waits for a free session as long as it takes, and for each answer as long as
-        RFC 5321, 4.5.3.2, says. An impatient mailer's caller waits: `smtp_send_seconds` limit the whole of a send.
+        RFC 5321, 4.5.3.2, says. The caller of an impatient mailer waits: `smtp_send_seconds` limits the whole send.
         """
         self.sent = 0
         self.failed = 0
+        self.login_failed: str | None = None
+        """What the server said when it last refused our login; None after an email or a check that succeeded."""
         self._server = settings.smtp
         self._sender = settings.sender
         self._limits = Limits(
             connect=settings.smtp_connect_seconds,
-            # Some servers delay their greeting on purpose: Postfix' postscreen by 6 s.
+            # Some servers delay their greeting on purpose: Postfix's postscreen by 6 s.
             greeting=settings.smtp_greeting_seconds if patient else settings.smtp_send_seconds,
             command=settings.smtp_command_seconds,
             data=settings.smtp_data_seconds,
@@ -68,9 +70,10 @@ class Mailer:
         self._withheld = 0  # places of sessions that the server has refused
         self._opening = 0
         self._growing: asyncio.TimerHandle | None = None
-        self._login = asyncio.Lock()  # the first session logs in alone; the others learn from it
+        self._login = asyncio.Lock()  # the first session logs in alone: if its login fails, the others do not try
         self._logged_in = settings.smtp.user is None
-        self._login_error: tuple[float, LoginFailed] | None = None  # loop time, and what the server said
+        self._logins = Logins()
+        self._chunking = True
         self._last_sent = -BUSY_SECONDS  # time.monotonic(), seconds
         self._idle: deque[SmtpSession] = deque()  # the most recently used on the right
         self._open_sessions: set[SmtpSession] = set()  # the idle ones, those in use and those that are closing
@@ -86,14 +89,14 @@ class Mailer:
                 timer.cancel()
         while self._idle:
             self._idle.pop().quit()
-        if self._open_sessions:  # the end of a TLS connection takes a round trip
+        if self._open_sessions:  # closing a TLS connection takes a round trip
             await asyncio.wait([session.closed for session in self._open_sessions], timeout=GOODBYE_SECONDS)
         for session in self._open_sessions:
             session.abort()
 
     @property
     def in_flight(self) -> int:
-        """Sends begun and not ended, those that wait for a free session included."""
+        """Sends that have begun and not ended, including those that wait for a free session."""
         return len(self._attempts)
 
     @property
@@ -105,33 +108,43 @@ class Mailer:
     async def send(self, email: Email) -> None:
         """Try once. Returns when the server has said 250.
 
-        Raises a SendError (see common/mail/errors.py) otherwise. An impatient mailer does so at the latest
-        `smtp_send_seconds` after a session was free, connecting included, and waits as long again for a free session.
+        Raises a SendError (see common/mail/errors.py) otherwise. An impatient mailer waits at most `smtp_send_seconds`
+        for a free session, and then at most as long for the rest, connecting included.
         """
         attempt = _Attempt(time.monotonic())
         self._attempts[attempt] = None
         try:
             await self._send_within_limit(email, attempt)
-        except SendError:
+        except SendError as error:
             self.failed += 1
+            self._note_login(error)
             raise
         finally:
             del self._attempts[attempt]
         self.sent += 1
+        self.login_failed = None
         self._last_sent = time.monotonic()
         log.info("sent %s to %s in %.1f ms", email.id, email.to, (time.monotonic() - attempt.started) * 1000)
 
     async def check(self) -> None:
         """Find out whether the mail server could take an email now. Raises a SendError if not.
 
-        With all sessions in use, an email sent lately is the answer; else a session beside them asks. An impatient
-        mailer's check takes at most `smtp_send_seconds`.
+        With all sessions in use, an email sent within BUSY_SECONDS is proof; otherwise an additional session asks. The
+        check of an impatient mailer takes at most `smtp_send_seconds`.
         """
         try:
             async with asyncio.timeout(self._send_seconds):
                 await self._check_now()
         except TimeoutError:
             raise TimedOut(f"{self._server} did not answer within {self._send_seconds:g} s") from None
+        except SendError as error:
+            self._note_login(error)
+            raise
+        self.login_failed = None
+
+    def _note_login(self, error: SendError) -> None:
+        if isinstance(error, LoginFailed):
+            self.login_failed = str(error)
 
     async def _check_now(self) -> None:
         if not self._places.locked():
@@ -161,7 +174,7 @@ class Mailer:
             pass
 
     async def _send_in_a_place(self, recipient: Address, message: bytes, attempt: _Attempt) -> bool:
-        """Returns False when the place was given up, because the server accepts fewer sessions: wait for another."""
+        """Returns False if the place was given up because the server accepts fewer sessions: wait for another."""
         seconds = self._send_seconds
         try:
             async with asyncio.timeout(seconds):
@@ -194,46 +207,53 @@ class Mailer:
             self._growing = asyncio.get_running_loop().call_later(GROW_SECONDS, self._grow)
 
     def _grow(self) -> None:
-        """One place more, at which the next send that finds no idle session tries."""
+        """Add a place: the next send that finds no idle session tries to open one."""
         self._withheld -= 1
         self._places.release()
         again = self._withheld > 0
         self._growing = asyncio.get_running_loop().call_later(GROW_SECONDS, self._grow) if again else None
 
     async def _hand_in(self, recipient: Address, message: bytes, attempt: _Attempt) -> None:
-        """On a warm session if there is one; if the server has ended that meanwhile, on a new one."""
+        """Send on an idle session if there is one. If the server has ended that session, or there is none, open one."""
         if session := self._take_idle():
             with suppress(SessionLost):
                 return await self._use(session, recipient, message, attempt)
+        with suppress(ChunkingFailed):
+            return await self._use(await self._open(), recipient, message, attempt)
         return await self._use(await self._open(), recipient, message, attempt)
 
     async def _use(self, session: SmtpSession, recipient: Address, message: bytes, attempt: _Attempt) -> None:
         attempt.session = session
         try:
             await session.send(self._sender, recipient, message)
+        except ChunkingFailed as error:
+            if self._chunking:
+                log.warning("the mail server offers CHUNKING and refuses BDAT, so emails go out with DATA: %s", error)
+            self._chunking = False
+            raise
         finally:
             self._keep(session)
 
     async def _open(self) -> SmtpSession:
-        """Raises LoginFailed without asking the server for a while after it has refused a login."""
+        """Raises LoginFailed without asking the server while `Logins` allows no further try."""
         if self._logged_in:
             return await self._open_now()
         async with self._login:
-            if self._login_error and asyncio.get_running_loop().time() - self._login_error[0] < LOGIN_SECONDS:
-                raise LoginFailed(*self._login_error[1].args)
+            self._logins.check()
             return await self._open_now()
 
     async def _open_now(self) -> SmtpSession:
         self._opening += 1
         try:
-            session = await SmtpSession.open(self._server, self._tls, self._limits)
+            session = await SmtpSession.open(self._server, self._tls, self._limits, chunking=self._chunking)
         except LoginFailed as error:
             self._logged_in = False
-            self._login_error = asyncio.get_running_loop().time(), error
+            self._logins.failed(error)
             raise
         finally:
             self._opening -= 1
         self._logged_in = True
+        self._logins.succeeded()
         self._open_sessions.add(session)
         session.closed.add_done_callback(lambda _: self._open_sessions.discard(session))
         return session
@@ -242,8 +262,9 @@ class Mailer:
         self._quit_idle()
         while self._idle:
             session = self._idle.pop()
-            if session.usable:
+            if session.is_quiet():
                 return session
+            session.close()
         return None
 
     def _keep(self, session: SmtpSession) -> None:
@@ -262,19 +283,7 @@ class Mailer:
             self._idle_timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._idle_timer_fired)
 
     def _quit_idle(self) -> None:
-        """Leave before the server loses patience, and give back what a burst has opened."""
+        """End idle sessions before the server does. This also closes the sessions that a burst has opened."""
         too_old = asyncio.get_running_loop().time() - IDLE_SECONDS
         while self._idle and self._idle[0].idle_since <= too_old:
             self._idle.popleft().quit()
-
-
-def tls_context(server: SmtpServer) -> ssl.SSLContext:
-    """Certificates are checked, against the system's authorities or SSL_CERT_FILE, except on loopback.
-
-    There a development server has a home-made certificate, and who could read the wire could read this process.
-    """
-    context = ssl.create_default_context()
-    if server.on_loopback:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -17,8 +17,6 @@ from common.mail.retry import concerns_every_email
 PROBE_CAP_SECONDS = 2.0  # the longest pause between two checks whether the server is back
 WINDOW = 50  # emails in flight in a worker: more than it has SMTP sessions. A kill may send each of them twice
 BREAKS = 3  # how often in a row the server may break off at one email, although its checks succeed, before it fails
-LOGIN_BASE_SECONDS = 5.0  # only a person can correct a login, and too many attempts lock the account
-LOGIN_CAP_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -85,20 +83,16 @@ class PatientSender:
         self._set_paused(f"{type(error).__name__}: {error}")
         log.warning("pause: %s", self.paused)
         self._ready.clear()
-        self._probe = background(self._wait_for_server(error), "waiting for the mail server")
+        self._probe = background(self._wait_for_server(), "waiting for the mail server")
 
-    async def _wait_for_server(self, error: SendError) -> None:
+    async def _wait_for_server(self) -> None:
+        """The pauses are short after a failed login too: the mailer itself limits how often a login is tried."""
         while True:
             self._failures += 1
-            if isinstance(error, LoginFailed):
-                base, cap = LOGIN_BASE_SECONDS, LOGIN_CAP_SECONDS
-            else:
-                base, cap = 0.1, PROBE_CAP_SECONDS
-            await asyncio.sleep(backoff_seconds(self._failures, base=base, cap=cap))
+            await asyncio.sleep(backoff_seconds(self._failures, base=0.1, cap=PROBE_CAP_SECONDS))
             try:
                 await self._mailer.check()
-            except SendError as again:
-                error = again
+            except SendError as error:
                 self._set_paused(f"{type(error).__name__}: {error}")
             except Exception:  # a bug here must not leave the worker paused forever
                 log.exception("error while checking the mail server")

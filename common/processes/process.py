@@ -12,6 +12,8 @@ from typing import Any
 
 import uvloop
 
+from common.processes.log_format import PrintableFormatter
+
 LIFELINE = "SIX_WAYS_LIFELINE"
 """Set in the environment of a child whose standard input is a pipe from its parent. It closes when the parent ends."""
 
@@ -23,12 +25,9 @@ def run(main: Coroutine[Any, Any, None], prefix: str = "", *, until_stopped: boo
     program that ends by itself; then signals work as usual.
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
-    logging.basicConfig(
-        stream=sys.stdout,
-        level=logging.INFO,
-        format=f"{prefix}%(asctime)s.%(msecs)03d %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(PrintableFormatter(f"{prefix}%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     gc.freeze()  # imported modules are never freed, so the garbage collector need not check them again and again
     gc.set_threshold(20_000, 20, 20)  # instead of 700 objects: few of ours are in cycles, and most live only briefly
     uvloop.run(_listening(main) if until_stopped else main)

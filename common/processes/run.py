@@ -195,8 +195,9 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
         if demo := getattr(chapter_module(package), "DEMO", None):
             return [demo]
         exit_with_usage_error(f"DEMO: {package} has no demonstration")
-    step = check_step(settings, package)
-    roles: tuple[str, ...] = ("server", "worker") if step else chapter_module(package).ROLES
+    roles: tuple[str, ...] = chapter_module(package).ROLES
+    if check_step(settings, package):
+        roles = tuple(role for role in roles if role != "scheduler")
     if settings.role is not None and settings.role not in roles:
         exit_with_usage_error(f"ROLE: {package} has the roles {', '.join(roles)}")
     if settings.workers > 1 and "worker" not in roles:

@@ -1,4 +1,4 @@
-"""The steps of a chapter: small workers in its folder `steps/`. STEP runs one of them in place of the full design."""
+"""The steps of a chapter: small programs in its folder `steps/`. STEP runs one of them in place of the full design."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks
 from common.processes.chapter import chapter_module
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.1  # how often a slot without work checks for it; the full desi
 REDIS_SECONDS = 1.0  # between two attempts to reach Redis
 
 log = logging.getLogger(__name__)
-redis_log = OncePerSecond(log)
+redis_log = OncePerSecond(log, REDIS)
 
 Work = Callable[[Settings], Coroutine[Any, Any, None]]
 

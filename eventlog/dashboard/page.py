@@ -132,10 +132,12 @@ async def _consumer(log: EventLog, name: str) -> dict[str, Any]:
     try:
         lag = asdict(await log.lag(name))
         parked = await log.parked(name, PARKED_SHOWN)
+        next_attempt = await log.next_attempt(name)
     except (ValueError, TypeError, KeyError, *LOG_ERRORS) as error:
         return {"name": name, "error": f"{type(error).__name__}: {error}"}
     lag["oldest_seconds"] = math.floor(lag["oldest_seconds"])
-    return {"name": name, **lag, "parked_events": [_parked(one) for one in parked]}
+    seconds = None if next_attempt is None else math.ceil(next_attempt)
+    return {"name": name, **lag, "next_attempt_seconds": seconds, "parked_events": [_parked(one) for one in parked]}
 
 
 def _parked(parked: Parked) -> dict[str, Any]:

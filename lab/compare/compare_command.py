@@ -11,12 +11,16 @@ An email is in the inbox when the mail server has read it. Its 250 comes LATENCY
 
     make compare [N=200] [CLIENTS=10] [LATENCY_MS=100] [STRATEGIES="1 5"]
 
-A run with none of these set writes results/compare.json, .md and .svg, which the README shows. Any other run, and one
+STEPS=1 measures the steps of chapters 3, 5 and 6 instead of the strategies (STRATEGIES="5-pop 5-move").
+
+A run with none of these set writes results/compare.json, .md and .svg, which the README shows. With STEPS=1 alone it
+writes results/compare_steps.json, .md and .svg. Any other run, and one
 in which a strategy failed to run, writes the same files into results/partial. The exit status is 1 when an email was
 not accepted, did not arrive, or arrived twice.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +37,7 @@ from lab.compare.compare_report import markdown, milliseconds, picture, sizes_of
 from lab.compare.plan import Plan, read_plan
 from lab.compare.remarks import remarks
 from lab.compare.rounds import Line, all_delivered_once, compare
+from lab.faults.promises import STEPS
 from lab.harness.command import end_on_signals, files_written, names_from, refuse_env_overrides, write_results
 from lab.harness.machine import busy, describe_machine
 from lab.harness.processes import ChildFailed, Lab
@@ -74,7 +79,14 @@ def memory_table(lines: list[Line]) -> Iterator[Table]:
 
 
 def report(
-    console: Console, plan: Plan, lines: list[Line], machine: dict[str, Any], failure: str, *, whole: bool
+    console: Console,
+    plan: Plan,
+    lines: list[Line],
+    machine: dict[str, Any],
+    failure: str,
+    name: str = "compare",
+    *,
+    whole: bool,
 ) -> None:
     """Show and save what has been measured. After a failure it is saved as a partial run, with the reason."""
     done = [line for line in lines if line.status == "done"]
@@ -93,7 +105,7 @@ def report(
         "strategies": [line.facts for line in done],
     }
     texts = {"md": markdown(facts), "svg": picture(facts)}
-    console.print(f"[dim]{files_written(write_results('compare', facts, whole=whole and not failure, **texts))}[/]")
+    console.print(f"[dim]{files_written(write_results(name, facts, whole=whole and not failure, **texts))}[/]")
 
 
 def name_of(number: int) -> str:
@@ -101,18 +113,29 @@ def name_of(number: int) -> str:
     return folder
 
 
+def strategy_lines() -> dict[str, Line]:
+    return {str(number): Line(number, name_of(number)) for number in strategies(*range(1, 10))}
+
+
+def step_lines() -> dict[str, Line]:
+    """By the names of `make faults STEPS=1`, such as 5-pop."""
+    return {name: Line(step.number, name, step=step.settings["STEP"]) for name, step in STEPS.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     refuse_env_overrides(parser)
-    available = [str(number) for number in strategies(*range(1, 10))]
+    steps = bool(os.environ.get("STEPS"))
+    lines_of = step_lines() if steps else strategy_lines()
+    available = list(lines_of)
     plan, chosen = read_plan(parser), names_from(parser, "STRATEGIES", available)
     end_on_signals()
     console = Console()
     machine = describe_machine() | {"warning": busy()}
     if machine["warning"]:
         console.print(f"[yellow]{machine['warning']}[/]")
-    lines = [Line(number, name_of(number)) for number in map(int, chosen)]
+    lines = [lines_of[name] for name in chosen]
     failure = ""
     try:
         with (
@@ -122,5 +145,6 @@ def main() -> None:
             compare(Lab(Path(folder)), plan, lines, lambda: live.update(live_table(lines, plan.latency_ms)))
     except ChildFailed as reason:
         failure = str(reason)
-    report(console, plan, lines, machine, failure, whole=(chosen, plan) == (available, Plan()))
+    name = "compare_steps" if steps else "compare"
+    report(console, plan, lines, machine, failure, name, whole=(chosen, plan) == (available, Plan()))
     sys.exit(failure or (0 if all(all_delivered_once(line.facts) for line in lines) else 1))

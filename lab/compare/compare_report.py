@@ -15,9 +15,10 @@ PERCENTS = {"answer": (50, 95, 99), "inbox": (50, 99)}
 
 def markdown(facts: dict[str, Any]) -> str:
     rate, clients = facts["settings"]["rate"], facts["settings"]["CLIENTS"]
+    what = "steps" if any("-" in line["strategy"] for line in facts["strategies"]) else "six"
     return "\n".join(
         [
-            "# The six side by side",
+            f"# The {what} side by side",
             "",
             f"`make compare` with {settings_of(facts)}: first {rate:g} emails per second, however many wait for their "
             f"answers; then the same number as fast as {clients} clients can, each of which waits for its answer.",
@@ -42,9 +43,14 @@ def table(facts: dict[str, Any]) -> list[str]:
 def row(line: Facts) -> str:
     lost, twice = (f"**{line[name]}**" if line[name] else "0" for name in ("lost", "duplicated"))
     return (
-        f"| {line['strategy'].replace('_', ' ')} | {times_of(line, 'answer')} ms | {times_of(line, 'inbox')} ms "
+        f"| {title_of(line)} | {times_of(line, 'answer')} ms | {times_of(line, 'inbox')} ms "
         f"| {line['emails_per_second']:,.0f} | {lost} | {twice} | {line['processes']} | {sizes_of(line)} MiB |"
     )
+
+
+def title_of(line: Facts) -> str:
+    """`1_foreground` -> 1 foreground, `5-pop` -> 5 pop, `6-commit_after` -> 6 commit after."""
+    return str(line["strategy"]).replace("_", " ").replace("-", " ")
 
 
 def times_of(line: Facts, kind: str) -> str:
@@ -83,7 +89,7 @@ def picture(facts: dict[str, Any]) -> str:
 
     lines = [line for line in facts["strategies"] if line["inbox_p50_ms"] is not None]
     figure, axes = pyplot.subplots(figsize=(8.4, 1.5 + 0.62 * len(lines)), layout="constrained", facecolor="white")
-    names = [line["strategy"].replace("_", " ") for line in lines]
+    names = [title_of(line) for line in lines]
     for kind, colour, marker, shift in (("answer", ANSWER, "o", -0.15), ("inbox", INBOX, "D", 0.15)):
         medians = [line[f"{kind}_p50_ms"] for line in lines]
         high = [line[f"{kind}_p99_ms"] for line in lines]

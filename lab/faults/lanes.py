@@ -4,14 +4,14 @@ For each strategy and each fault (lab/faults/promises.py) the lab sends emails a
 several times at random moments, waits until all work is done, and compares the account (lab/harness/account.py) with
 the promise. A few strategies run at a time. Each has a mail server, a Redis and a folder of its own.
 
-    make faults [KILLS=10] [SEED=2016] [RATE=40] [STRATEGIES="5 6"] [FAULTS="worker-kill redis-tail"]
+    make faults [KILLS=10] [SEED=2016] [RATE=40] [STRATEGIES="5 6"] [FAULTS="worker-kill redis-tail"] [LANES=6]
 
-KILLS is how often each fault is injected. STEPS=1 tests the steps of chapters 5 and 6 instead of the strategies. The
+KILLS is how often each fault is injected. STEPS=1 tests the steps of chapters 3, 5 and 6 instead of the strategies. The
 same SEED makes the same faults at the same moments, also for a single cell: make faults STRATEGIES=5 FAULTS=worker-kill
-SEED=7.
+SEED=7. LANES is how many strategies run at a time; use fewer on a busy machine.
 
-A run with none of these set writes results/faults.json and .md, which the READMEs show. With STEPS=1 alone it writes
-results/steps.json and .md. Any other run writes the same files into results/partial. The exit status is 1 when a
+A run with none of these set except LANES writes results/faults.json and .md, which the READMEs show. With STEPS=1 it
+writes results/steps.json and .md. Any other run writes the same files into results/partial. The exit status is 1 when a
 promise was broken.
 """
 
@@ -68,6 +68,7 @@ class Settings:
     faults: list[str]
     kills: int = KILLS
     seed: str = SEED
+    lanes: int = field(default=LANES, compare=False)
     rate: float = RATE
 
 
@@ -112,13 +113,13 @@ class Lane:
         return sum(bool(cell["broken"]) for cell in self.cells)
 
 
-def run_lanes(lab: Lab, lanes: list[Lane], options: list[object], live: Live) -> None:
-    """Start the longest lanes first, LANES at a time. If a lane fails, the others go on."""
+def run_lanes(lab: Lab, lanes: list[Lane], options: list[object], live: Live, most: int = LANES) -> None:
+    """Start the longest lanes first, `most` at a time. If a lane fails, the others go on."""
     waiting = sorted(lanes, key=lambda lane: len(lane.faults))
     running: dict[str, tuple[Lane, Child, ExitStack]] = {}
     with ExitStack() as everything, terminating_all(running):
         while waiting or running:
-            while waiting and len(running) < LANES:
+            while waiting and len(running) < most:
                 lane = waiting.pop()
                 lane.status = "starts"
                 stack = everything.enter_context(ExitStack())
@@ -216,6 +217,7 @@ def read_settings(parser: argparse.ArgumentParser, available: list[str]) -> Sett
         kills=int(number_from(parser, "KILLS", KILLS, 1)),
         rate=number_from(parser, "RATE", RATE, 1, MAX_RATE),
         seed=os.environ.get("SEED") or SEED,
+        lanes=int(number_from(parser, "LANES", LANES, 1)),
     )
 
 
@@ -229,7 +231,7 @@ def measure(settings: Settings, lanes: list[Lane], console: Console) -> dict[str
         Live(console=console, transient=True) as live,
     ):
         options: list[object] = ["--seed", settings.seed, "--kills", settings.kills, "--rate", settings.rate]
-        run_lanes(Lab(Path(folder)), lanes, options, live)
+        run_lanes(Lab(Path(folder)), lanes, options, live, settings.lanes)
     return facts_of(settings, machine, time.monotonic() - begin, [cell for lane in lanes for cell in lane.cells])
 
 

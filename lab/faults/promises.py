@@ -82,15 +82,16 @@ SUBJECTS: dict[str, Subject] = {
 
 
 def _step(number: int, step: str) -> Subject:
-    roles = {"server": "server", "worker": "worker"}
-    return Subject(number, f"{number} {step.replace('_', ' ')}", roles, settings={"STEP": step}, redis=True)
+    roles = SUBJECTS["3"].roles if number == 3 else {"server": "server", "worker": "worker"}
+    return Subject(number, f"{number} {step.replace('_', ' ')}", roles, settings={"STEP": step}, redis=number > 3)
 
 
 STEPS: dict[str, Subject] = {
+    "3-pass_on": _step(3, "pass_on"),
     **{f"5-{step}": _step(5, step) for step in ("pop", "move", "lease")},
     **{f"6-{step}": _step(6, step) for step in ("cursor_first", "commit_after", "group")},
 }
-"""The small workers that lead to strategies 5 and 6."""
+"""The small programs that lead to strategies 3, 5 and 6."""
 
 FAULTS: dict[str, str] = {
     "none": "no fault",
@@ -159,6 +160,9 @@ STEP_PROMISES: dict[tuple[str, str], Promise] = {
     **{(step, "worker-stop"): TWICE for step in ("5-lease", "6-group")},
     **{(step, "worker-second"): Promise() for step in ("5-pop", "5-lease", "6-cursor_first", "6-group")},
     ("6-commit_after", "worker-second"): Promise(twice=IN_FLIGHT, copies=ATTEMPTS),  # two workers read the same events
+    ("3-pass_on", "worker-kill"): Promise(lost=IN_FLIGHT, refusals=frozenset({"503"})),
+    ("3-pass_on", "worker-term"): Promise(lost=IN_FLIGHT, refusals=frozenset({"503"})),
+    ("3-pass_on", "master-kill"): Promise(lost=IN_FLIGHT, refusals=frozenset({"none", "503", "504"})),
 }
 """What the steps promise. They are not tested with other faults."""
 

@@ -14,7 +14,7 @@ from typing import cast
 
 from common.processes.process import run, stop_requested
 
-HELLO = b"250-lab.harness.sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+HELLO = b"250-lab.harness.sink\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
 REPLIES = {
     b"EHLO": HELLO,
     b"HELO": b"250 lab.harness.sink\r\n",
@@ -53,6 +53,9 @@ class SinkSession(asyncio.Protocol):
         self._sink = sink
         self._buffer = bytearray()
         self._in_message = False
+        self._chunk_left: int | None = None  # bytes of the chunk that have not been read yet
+        self._chunks = bytearray()  # of the message that is not complete yet
+        self._last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
@@ -69,6 +72,8 @@ class SinkSession(asyncio.Protocol):
 
     def _next_reply(self) -> bytes | None:
         """The reply to the next complete command or message in the buffer; None if there is none."""
+        if self._chunk_left is not None:
+            return self._reply_to_chunk()
         mark = b"\r\n.\r\n" if self._in_message else b"\r\n"
         end = self._buffer.find(mark)
         if end < 0:
@@ -81,8 +86,27 @@ class SinkSession(asyncio.Protocol):
             return b"250 ok\r\n"
         return self._reply_to(bytes(taken).upper())
 
-    def _reply_to(self, line: bytes) -> bytes:
+    def _reply_to_chunk(self) -> bytes | None:
+        taken = self._buffer[: self._chunk_left]
+        del self._buffer[: len(taken)]
+        self._chunks += taken
+        self._chunk_left = (self._chunk_left or 0) - len(taken)
+        if self._chunk_left:
+            return None
+        self._chunk_left = None
+        if self._last:
+            self._sink.keep(self._chunks)
+            self._chunks.clear()
+        return b"250 ok\r\n"
+
+    def _reply_to(self, line: bytes) -> bytes | None:
         verb = line[:4]
+        if verb == b"BDAT":  # RFC 3030
+            _, size, *last = line.split()
+            self._chunk_left, self._last = int(size), bool(last)
+            return self._reply_to_chunk()
+        if verb == b"MAIL":
+            self._chunks.clear()
         if verb == b"DATA":
             self._in_message = True
             self._buffer[:0] = b"\r\n"  # so that the dot of an empty message is on a line of its own too

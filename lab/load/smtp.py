@@ -1,8 +1,8 @@
 """`python -m lab.load.smtp`: a bare SMTP conversation, about the fastest that a correct client in Python can be.
 
-It has the same two round trips as common/mail/smtp_session.py (RFC 2920: after DATA wait for the 354). But it builds
-one message beforehand and sends it again and again, and of the replies it only counts the lines. Prints the same JSON
-as lab/load/mailer.py.
+PIPELINING and DATA, so two round trips for a message (RFC 2920: after DATA wait for the 354). It builds one message
+beforehand and sends it again and again, and of the replies it only counts the lines. Prints the same JSON as
+lab/load/mailer.py.
 """
 
 import argparse

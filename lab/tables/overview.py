@@ -56,9 +56,9 @@ def ladder() -> Iterator[str]:
     )
 
 
-def compared() -> Iterator[str]:
-    facts = results("compare")
-    yield "![How long until the HTTP answer, and until the email is in the inbox](compare.svg)"
+def compared(name: str) -> Iterator[str]:
+    facts = results(name)
+    yield f"![How long until the HTTP answer, and until the email is in the inbox]({name}.svg)"
     yield ""
     yield from compare_report.table(facts)
     yield ""

@@ -21,7 +21,8 @@ _BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "ladder": ladder,
     "staircase": staircase,
-    "compare": compared,
+    "compare": partial(compared, "compare"),
+    "compare-steps": partial(compared, "compare_steps"),
     "matrix": matrix,
     "bench": bench,
     "faults-1": partial(measured_faults, "1"),
@@ -30,6 +31,7 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "faults-4": partial(measured_faults, "4", "4w"),
     "faults-5": partial(measured_faults, "5"),
     "faults-6": partial(measured_faults, "6", "6s", "6j"),
+    "steps-3": partial(measured_steps, 3),
     "steps-5": partial(measured_steps, 5),
     "steps-6": partial(measured_steps, 6),
     "costs-5": costs_of_the_queue,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import hdrs, web
 from redis.exceptions import RedisError
 
-from asynckit.log_limit import OncePerSecond
+from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe, redis_client
 from asynckit.web.event_stream import enable_event_streams
 from asynckit.web.pages import Handler, add_assets
@@ -14,7 +14,7 @@ from asynckit.web.pages import Handler, add_assets
 from . import actions, live, pages
 from .parts import FOLDER, PARTS, PATH, Parts, page
 
-log = OncePerSecond(logging.getLogger(__name__))
+log = OncePerSecond(logging.getLogger(__name__), REDIS)
 
 
 def dashboard(url: str, namespace: str = "resque", path: str = "/resque") -> web.Application:

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -24,6 +23,7 @@ from common.mail.mailer import Mailer
 from common.mail.memory_queue import MemoryQueue
 from common.processes.chapter import chapter_module
 from tests.support.load import Load, account
+from tests.support.log_lines import at_most_once_a_second
 from tests.support.programs import (
     LIMIT,
     Answer,
@@ -297,18 +297,6 @@ def test_invalid_messages_are_counted_and_logged_once_a_second(inbox: Inbox, val
     assert f"invalid {len(INVALID_MESSAGES) * 20}," in strategy.program.output, "the worker's last line has the figures"
     assert "Traceback" not in strategy.program.output
     assert at_most_once_a_second(strategy.program.output, "not a valid email") >= 1
-
-
-def at_most_once_a_second(output: str, pattern: str) -> int:
-    """Count the lines of the log with this pattern, and check that each process wrote at most one a second."""
-    found = re.findall(rf"^\[(\w+ @ \d+)\] (\d\d):(\d\d):(\d\d\.\d+) .*{pattern}", output, re.MULTILINE)
-    said: defaultdict[str, list[float]] = defaultdict(list)
-    for process, hours, minutes, seconds in found:
-        said[process].append(int(hours) * 3600 + int(minutes) * 60 + float(seconds))
-    for process, moments in said.items():
-        took = (moments[-1] - moments[0]) % 86400
-        assert took > len(moments) - 1.5, f"{process} has said {pattern!r} {len(moments)} times in {took:g} s"
-    return len(found)
 
 
 # A subscriber that Redis cuts off, and a subscription that dies.

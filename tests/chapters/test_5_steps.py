@@ -115,13 +115,34 @@ def test_another_worker_finishes_the_jobs_of_a_killed_one(
         wait_until(lambda: name not in all_values(valkey), "the job is acknowledged")
 
 
-def test_a_worker_that_has_lost_its_lease_acknowledges_nothing_and_ends(valkey: Valkey, inbox: Inbox) -> None:
-    inbox.dial(latency_ms=0)
-    with running_worker("lease", valkey, inbox) as program:
-        wait_until(lambda: valkey.client.zcard("resque:py:leases"), "the worker is there")
-        valkey.client.delete("resque:py:leases")
-        program.wait_for_line("LeaseLost")
-        assert program.process.wait(10) == 1
+def test_a_worker_whose_lease_has_ended_cannot_acknowledge_the_job_of_another(valkey: Valkey, inbox: Inbox) -> None:
+    """The first is suspended while it sends; the second takes the job over; then the first goes on."""
+    inbox.dial(latency_ms=3000)
+    with running_worker("lease", valkey, inbox) as one:
+        name = a_name()
+        enqueue(valkey, name)
+        inbox.wait_for(f"{name}@example.com")  # its 250 comes three seconds later
+        [first] = records(valkey)
+        os.kill(one.process.pid, signal.SIGSTOP)
+        inbox.dial(latency_ms=0, hang_rate=1)  # for the second worker: it does not get its 250
+        with running_worker("lease", valkey, inbox):
+            wait_until(lambda: records(valkey) not in ([], [first]), "the second worker has the job")
+            os.kill(one.process.pid, signal.SIGCONT)
+            one.wait_for_line("sent <")
+            wait_until(lambda: leases_of(valkey, first), "the first worker claims again")
+            [second] = records(valkey)
+            assert second != first
+            assert name in str(valkey.client.get(second)), "it is still the second worker's"
+    inbox.dial(hang_rate=0)
+
+
+def records(valkey: Valkey) -> list[str]:
+    """The keys of the records of all slots that have a job."""
+    return [key for key in valkey.client.scan_iter("resque:worker:*") if key.endswith(":emailQueue")]
+
+
+def leases_of(valkey: Valkey, record: str) -> bool:
+    return valkey.client.zscore("resque:py:leases", record.removeprefix("resque:worker:")) is not None
 
 
 @pytest.mark.parametrize("step", ["pop", "move", "lease"])

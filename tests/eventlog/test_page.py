@@ -146,6 +146,14 @@ def test_an_invalid_value_is_a_400(strategy: Strategy, what: str, fields: dict[s
     assert (answer.status, answer.json["error"]["field"]) == (400, field)
 
 
+def test_the_page_shows_when_the_next_attempt_is_due(strategy: Strategy, inbox: Inbox) -> None:
+    inbox.dial(refuse_rate=1.0, refuse_code=451)
+    strategy.send(f"{a_name()}@example.com")
+    wait_until(lambda: consumer(strategy, "email")["next_attempt_seconds"] is not None, "an attempt has failed")
+    inbox.dial(refuse_rate=0.0)
+    wait_until(lambda: consumer(strategy, "email")["next_attempt_seconds"] is None, "no event is delayed", limit=40)
+
+
 def test_a_parked_event_can_be_retried_and_a_replay_sends_its_email_again(strategy: Strategy, inbox: Inbox) -> None:
     to, before = f"{a_name()}@example.com", consumer(strategy, "email")["parked"]
     inbox.dial(refuse_rate=1, refuse_code=550)

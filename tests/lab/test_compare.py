@@ -193,17 +193,35 @@ def test_the_rate_is_five_emails_per_second_and_client() -> None:
     assert Plan(emails=200, clients=10, latency_ms=100).rate == 50.0
 
 
+def run_compare(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"RESULTS_DIR": str(folder), "TMPDIR": str(folder)} | settings
+    command = [sys.executable, "-m", "lab.compare"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
+
+
+@pytest.mark.timeout(120)
+def test_the_steps_are_a_part_of_their_own(tmp_path: Path) -> None:
+    done = run_compare(tmp_path, STEPS="1", STRATEGIES="3-pass_on 5-pop", N="10", CLIENTS="2", LATENCY_MS="10")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["partial"], "no file of a whole run"
+    facts: dict[str, Any] = json.loads((tmp_path / "partial" / "compare_steps.json").read_text())
+    assert [line["strategy"] for line in facts["strategies"]] == ["3-pass_on", "5-pop"]
+    assert [(line["acknowledged"], line["ok"]) for line in facts["strategies"]] == [(22, 22), (22, 22)]
+    table = (tmp_path / "partial" / "compare_steps.md").read_text()
+    assert table.startswith("# The steps side by side\n")
+    assert "| 3 pass on | " in table
+    assert "| 5 pop | " in table
+
+
+def test_a_bad_step_is_named_with_all_there_are(tmp_path: Path) -> None:
+    done = run_compare(tmp_path, STEPS="1", STRATEGIES="5-push")
+    assert done.returncode == 2
+    assert "STRATEGIES: unknown: 5-push; choose from 3-pass_on, 5-pop, 5-move, 5-lease, 6-cursor_first" in done.stderr
+
+
+@pytest.mark.timeout(120)
 def test_the_command_saves_figures_a_table_and_a_picture(tmp_path: Path) -> None:
-    own = {"RESULTS_DIR": str(tmp_path), "TMPDIR": str(tmp_path), "STRATEGIES": "1 4"}
-    own |= {"N": "20", "CLIENTS": "4", "LATENCY_MS": "50"}
-    done = subprocess.run(
-        [sys.executable, "-m", "lab.compare"],
-        cwd=ROOT,
-        env=os.environ | own,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
+    done = run_compare(tmp_path, STRATEGIES="1 4", N="20", CLIENTS="4", LATENCY_MS="50")
     assert done.returncode == 0, done.stdout + done.stderr
     facts: dict[str, Any] = json.loads((tmp_path / "partial" / "compare.json").read_text())
     first, fourth = facts["strategies"]

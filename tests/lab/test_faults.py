@@ -614,8 +614,8 @@ def test_a_bad_setting_is_one_line_and_exit_status_2(tmp_path: Path, environment
 
 
 def test_every_step_of_a_chapter_has_promises() -> None:
-    for chapter in (5, 6):
-        steps = chapter_module(f"{'5_remote_queue' if chapter == 5 else '6_event_bus'}.steps").STEPS
+    for chapter, package in {3: "3_local_messages", 5: "5_remote_queue", 6: "6_event_bus"}.items():
+        steps = chapter_module(f"{package}.steps").STEPS
         assert [f"{chapter}-{step}" for step in steps] == [name for name in STEPS if STEPS[name].number == chapter]
     for step in STEPS.values():
         assert {"none", "worker-kill", "worker-term"} <= set(faults_of(step))

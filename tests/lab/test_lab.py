@@ -208,10 +208,21 @@ async def test_the_sink_answers_pipelined_commands_in_order() -> None:
     assert sink.ids == [b"", b"<1@b>"]
 
 
-async def test_the_sink_accepts_a_conversation_byte_by_byte() -> None:
+async def test_the_sink_takes_chunks() -> None:
     sink = Sink()
     async with sink_session(sink) as (reader, writer):
-        for byte in b"DATA\r\nMessage-ID: <1@b>\r\n\r\nhi\r\n.\r\nQUIT\r\n":
+        writer.write(b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nBDAT 19\r\nMessage-Id: <1@b>\r\nBDAT 0 LAST\r\n")
+        writer.write(b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nBDAT 23 LAST\r\nMessage-Id: <2@b>\r\nDATAQUIT\r\n")
+        replies = (await reader.read()).splitlines()
+    assert [reply[:3] for reply in replies] == [b"250"] * 7 + [b"221"]
+    assert sink.ids == [b"<1@b>", b"<2@b>"]
+
+
+@pytest.mark.parametrize("end", [b"DATA\r\n%b.\r\n", b"BDAT 25 LAST\r\n%b"])
+async def test_the_sink_takes_what_comes_byte_by_byte(end: bytes) -> None:
+    sink = Sink()
+    async with sink_session(sink) as (reader, writer):
+        for byte in end % b"Message-ID: <1@b>\r\n\r\nhi\r\n" + b"QUIT\r\n":
             writer.write(bytes([byte]))
             await writer.drain()
             await asyncio.sleep(0)

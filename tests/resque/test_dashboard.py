@@ -334,6 +334,18 @@ async def test_a_job_that_cannot_be_retried_has_no_button_and_says_why(site: Sit
     assert "The job is removed." in await site.press("failed/remove", **form)
 
 
+async def test_a_delayed_job_shows_which_attempt_comes_next(site: Site) -> None:
+    second = 4_000_000_000
+    jobs = [f'{{"class":"c","queue":"q","args":[{{"id":"{name}"}}]}}' for name in ("new", "tried")]
+    site.redis.zadd(KEYS.schedule, {str(second): second})
+    site.redis.rpush(KEYS.delayed(second), *jobs, "rubbish")
+    site.redis.hset(KEYS.attempts, wire.read_job(jobs[1]).key, 2)
+    page = await site.get("/delayed")
+    assert page.count(", attempt 3") == page.count(", attempt ") == 1
+    site.redis.set(KEYS.attempts, "not a hash")
+    assert "attempt" not in await site.get("/delayed")
+
+
 async def test_a_delayed_job_runs_now_or_is_removed(site: Site) -> None:
     second = 4_000_000_000
     jobs = [f'{{"class":"c","queue":"q","args":[{n}]}}' for n in range(3)]

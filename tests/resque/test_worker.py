@@ -430,6 +430,24 @@ async def test_a_repeated_claim_returns_the_same_jobs(r: Resque) -> None:
     assert [wire.read_job(raw).args for raw in r.waiting()] == [[2]]
 
 
+async def test_a_unique_job_that_fails_with_its_worker_frees_its_lock(r: Resque) -> None:
+    definitions = {"note": Definition(print, unique=lambda job: job["kind"])}
+    queue = r.new_queue(**definitions)
+    assert await queue.enqueue("q", "note", [{"kind": "a"}])
+    await r.claims().take(await r.slots(lease_seconds=0.02), busy=False)
+    housekeeping = r.housekeeping(crash_limit=1, definitions=definitions)
+    await until(housekeeping.reap)
+    assert [record["exception"] for record in r.failed()] == ["WorkerLost"]
+    assert await queue.enqueue("q", "note", [{"kind": "a"}]), "the next one of its kind may run"
+
+
+async def test_a_lock_that_another_job_holds_by_now_stays(r: Resque) -> None:
+    lock = r.keys.unique("digest")
+    r.get("SET", lock, "another")
+    assert await r.scripts("unlock", [lock], "mine") == 0
+    assert r.get("GET", lock) == "another"
+
+
 async def test_a_job_that_reappears_in_the_record_of_an_idle_slot_is_run_again(
     r: Resque, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tests.support.programs import wait_until
-from tests.support.smtp_peer import ENVELOPE, OTHERS, SmtpPeer, smtp_peer
+from tests.support.smtp_peer import CHUNKING, CHUNKS, ENVELOPE, OTHERS, SmtpPeer, smtp_peer
 
 GREYLISTING_SECONDS = 1.0
 SLOW_SECONDS = 2.0
@@ -22,9 +23,16 @@ ODD_SERVERS: dict[str, dict[str, Any]] = {
         "most_messages": 3,
         "over_most_messages": ("MAIL", b"450 4.7.0 too many messages"),
     },
+    "messages per session, at BDAT": {
+        "extensions": CHUNKING,
+        "most_messages": 3,
+        "over_most_messages": ("BDAT", b"452 4.4.5 Maximum number of messages per session exceeded"),
+    },
+    "chunking that fails": {"extensions": CHUNKING, "knows_bdat": False},
     "three connections": {"most_sessions": 3, "pause": 0.05},  # Microsoft 365
     "slow 250": {"pause": SLOW_SECONDS},  # a server that scans each message; in reality 25 s
-    "slow greeting": {"greeting_pause": SLOW_SECONDS},  # Postfix' postscreen waits 6 s
+    "slow 250 to BDAT": {"extensions": CHUNKING, "pause": SLOW_SECONDS},
+    "slow greeting": {"greeting_pause": SLOW_SECONDS},  # Postfix's postscreen waits 6 s
     "multi-line refusal": {"replies": {"RCPT": REFUSAL}},
     "login refused and closed": {
         **LOGIN_OFFERED,
@@ -41,6 +49,7 @@ class OddServer:
 
     def __init__(self, peer: SmtpPeer, loop: asyncio.AbstractEventLoop) -> None:
         self.peer = peer
+        self.started = time.monotonic()
         self._loop = loop
         user = "jo:secret@" if "AUTH" in peer.replies else ""
         self.url = f"smtp://{user}127.0.0.1:{peer.port}"
@@ -66,7 +75,7 @@ class OddServer:
 
 def _fields(name: str) -> dict[str, Any]:
     fields = ODD_SERVERS[name]
-    replies = ENVELOPE | OTHERS | fields.get("replies", {})
+    replies = ENVELOPE | CHUNKS | OTHERS | fields.get("replies", {})
     return {**fields, "replies": replies, "cut_after": set(fields.get("cut_after", ())), "data_after_refusal": False}
 
 

@@ -136,6 +136,9 @@ class Postfix:
         scheme = "smtps" if service == "smtps" else "smtp"
         return f"{scheme}://{login}{'@' if login else ''}127.0.0.1:{self._ports[service]}"
 
+    def port(self, service: str = "submission") -> int:
+        return self._ports[service]
+
     def start(self) -> None:
         # The last command of `postfix start`, without its delays, and as a child of this process.
         master = Path(_output("postconf", "-d", "-h", "daemon_directory")) / "master"

@@ -10,6 +10,8 @@ from typing import Any
 from common.settings import Settings
 
 ENVELOPE = {"MAIL": b"250 ok", "RCPT": b"250 ok", "DATA": b"354 go on", ".": b"250 kept", "RSET": b"250 ok"}
+CHUNKS = {"BDAT": b"250 go on", "BDAT LAST": b"250 kept"}
+CHUNKING = ["PIPELINING", "SMTPUTF8", "CHUNKING"]
 OTHERS = {"EHLO": b"", "NOOP": b"250 ok", "QUIT": b"221 bye"}
 
 
@@ -17,13 +19,14 @@ OTHERS = {"EHLO": b"", "NOOP": b"250 ok", "QUIT": b"221 bye"}
 class SmtpPeer:
     """A test changes the fields, at any time, to change its behaviour.
 
-    replies: its reply to each command, where "." is the end of the message. With an empty reply it hangs.
+    replies: its reply to each command, where "." is the end of the message and "BDAT LAST" the last chunk of one. With
+    an empty reply it hangs.
     cuts: commands (or "connect") at which it closes the connection instead of replying.
     once: its reply to the next such command only. With an empty reply it closes the connection.
     """
 
     extensions: list[str] = field(default_factory=lambda: ["PIPELINING", "SMTPUTF8"])
-    replies: dict[str, bytes] = field(default_factory=lambda: ENVELOPE | OTHERS)
+    replies: dict[str, bytes] = field(default_factory=lambda: ENVELOPE | CHUNKS | OTHERS)
     cuts: set[str] = field(default_factory=set)
     once: dict[str, bytes] = field(default_factory=dict)
     cut_after: set[str] = field(default_factory=set)
@@ -36,7 +39,11 @@ class SmtpPeer:
     """In one session. After these it replies to a command as `over_most_messages` says: (command, reply)."""
     over_most_messages: tuple[str, bytes] = ("DATA", b"452 4.4.5 Maximum number of messages per session exceeded")
     data_after_refusal: bool = True
-    """Whether DATA is accepted after a refused MAIL or RCPT. RFC 2920 (3.1) allows that; most servers reply 503."""
+    """Whether DATA or BDAT is accepted after a refused MAIL or RCPT, as RFC 2920 (3.1) allows; most servers say 503."""
+    knows_bdat: bool = True
+    """If not, it reads the lines of a chunk as commands and replies 500 to each."""
+    latency: float = 0.0
+    """Seconds before it replies to what it has read: added to each round trip."""
     greylist_seconds: float = 0.0
     """It refuses a recipient with a 450 until this long after the first attempt."""
     pause: float = 0.0
@@ -46,7 +53,7 @@ class SmtpPeer:
     """All bytes from clients, in the order of arrival."""
     commands: list[str] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
-    """The messages that were answered with a 2xx, still dot-stuffed, without the final dot."""
+    """The messages that were answered with a 2xx, as they came: with DATA still dot-stuffed, without the final dot."""
     connections: int = 0
     reads: int = 0
     """How often it waited for the client: once per round trip."""
@@ -73,12 +80,20 @@ class SmtpPeer:
             self.sessions.add(writer)
             await asyncio.sleep(self.greeting_pause)
             writer.write(b"220 peer ready\r\n")
-            buffer, refused, taken = b"", False, 0
+            buffer, refused, taken, chunks = b"", False, 0, b""
             while True:
                 while b"\r\n" not in buffer:
                     buffer += await self._read(reader)
                 line, _, buffer = buffer.partition(b"\r\n")
-                command = line.split(b" ")[0].decode().upper()
+                command = line.split(b" ")[0].decode(errors="replace").upper()
+                if command == "BDAT" and not self.knows_bdat:
+                    command = "unknown"
+                elif command == "BDAT":
+                    size = int(line.split(b" ")[1])
+                    while len(buffer) < size:
+                        buffer += await self._read(reader)
+                    chunk, buffer = buffer[:size], buffer[size:]
+                    command = "BDAT LAST" if line.endswith(b" LAST") else "BDAT"
                 if limited := self._limited(line, command, taken, refused=refused):
                     self.commands.append(command)
                     writer.write(limited + b"\r\n")
@@ -87,6 +102,12 @@ class SmtpPeer:
                 reply = await self._answer(writer, command) or self.replies.get(command, b"")
                 if command in ("MAIL", "RCPT"):
                     refused = not reply.startswith(b"2") or (refused and command == "RCPT")
+                    chunks = b""
+                if command in CHUNKS and reply.startswith(b"2"):
+                    chunks += chunk
+                    if command == "BDAT LAST" and not refused:
+                        self.messages.append(chunks)
+                        taken += 1
                 if command == "DATA" and reply.startswith(b"354"):
                     buffer = b"\r\n" + buffer
                     while b"\r\n.\r\n" not in buffer:
@@ -105,14 +126,15 @@ class SmtpPeer:
             raise _Cut
         self.reads += 1
         self.raw += data
+        await asyncio.sleep(self.latency)
         return data
 
     def _limited(self, line: bytes, command: str, taken: int, *, refused: bool) -> bytes | None:
         """The reply to this command if a limit or the order of commands requires a special one."""
-        if refused and not self.data_after_refusal and command in ("RCPT", "DATA"):
+        if refused and not self.data_after_refusal and command in ("RCPT", "DATA", *CHUNKS):
             return b"503 5.5.1 bad sequence of commands"
         limited, reply = self.over_most_messages
-        if command == limited and self.most_messages is not None and taken >= self.most_messages:
+        if command.partition(" ")[0] == limited and self.most_messages is not None and taken >= self.most_messages:
             return reply
         if command == "RCPT" and self.greylist_seconds:
             now = time.monotonic()
@@ -123,7 +145,7 @@ class SmtpPeer:
     async def _answer(self, writer: asyncio.StreamWriter, command: str) -> bytes | None:
         """Reply to the command. Returns the reply if it is one of `once` or `replies`."""
         self.commands.append(command)
-        if command == "." and self.pause:
+        if command in (".", "BDAT LAST") and self.pause:
             await asyncio.sleep(self.pause)
         if command in self.cuts or self.once.get(command) == b"":
             self.once.pop(command, None)

@@ -11,11 +11,13 @@ from typing import cast
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from common.http.connections import Connections
 from common.services.inbox.faults import Dial, Fate
 from common.services.inbox.store import Store
 
 MAX_MESSAGE = 10 << 20  # bytes, announced as SIZE
-IDLE_SECONDS = 24 * 3600.0  # so that a session that hangs ends only when the client closes it
+IDLE_SECONDS = 300.0  # how long a session may take until its next command (RFC 5321, 4.5.3.2.7)
+HANG_SECONDS = 24 * 3600.0  # a session that hangs on request ends only when the client closes it
 
 REFUSALS = {
     421: "421 4.3.2 the inbox is set to refuse: try again later, closing the connection",
@@ -24,6 +26,7 @@ REFUSALS = {
 }
 
 GREYLISTED = "450 4.7.1 the inbox is set to refuse: greylisted, try again later"
+TOO_MANY = b"421 4.3.2 too many connections, closing this one\r\n"
 SESSION_LIMIT = "452 4.4.5 the inbox is set to refuse: too many messages in this session"
 
 # aiosmtpd logs every command, which takes a tenth of its time even if no handler shows the lines.
@@ -37,11 +40,14 @@ class SmtpServer:
         self.port = 0
         self._handler = handler
         self._sessions: set[SmtpSession] = set()
+        self._connections = Connections()
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int) -> None:
         """Open the port (0: any free one) and set `self.port`. Raises OSError."""
-        self._server = await asyncio.get_running_loop().create_server(self._session, host, port, backlog=1024)
+        self._server = await asyncio.get_running_loop().create_server(
+            self._session, host, port, backlog=self._connections.backlog
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
@@ -52,13 +58,13 @@ class SmtpServer:
             session.cut()
 
     def _session(self) -> "SmtpSession":
-        return SmtpSession(self._handler, self._sessions)
+        return SmtpSession(self._handler, self._sessions, self._connections)
 
 
 class SmtpSession(SMTP):
     """One connection."""
 
-    def __init__(self, handler: "Handler", sessions: "set[SmtpSession]") -> None:
+    def __init__(self, handler: "Handler", sessions: "set[SmtpSession]", connections: Connections) -> None:
         super().__init__(
             handler,
             hostname="localhost",  # the default would query DNS
@@ -69,16 +75,39 @@ class SmtpSession(SMTP):
             loop=asyncio.get_running_loop(),
         )
         self._sessions = sessions
+        self._connections = connections
+        self.in_transaction = False
+        """Between MAIL and the answer to the message."""
         self.messages = 0
         """Emails whose final dot has arrived."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._connections.admit(self):
+            cast(asyncio.Transport, transport).write(TOO_MANY)
+            transport.close()
+            return
         self._sessions.add(self)
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._sessions.discard(self)
-        super().connection_lost(error)
+        if self in self._sessions:
+            self._sessions.discard(self)
+            self._connections.remove(self)
+            super().connection_lost(error)
+
+    def is_idle(self) -> bool:
+        return not self.in_transaction
+
+    def force_close(self) -> None:
+        self.cut()
+
+    def keep_open(self) -> None:
+        """Do not count the time of this command: it takes as long as the dial says."""
+        self._reset_timeout(HANG_SECONDS)
+
+    def end_transaction(self) -> None:
+        self.in_transaction = False
+        self._reset_timeout()
 
     def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
         return _read_address(arg)
@@ -122,6 +151,7 @@ class Handler:
         limit = self._dial.faults.messages_per_session
         if limit and server.messages >= limit:
             return SESSION_LIMIT
+        server.in_transaction = True
         envelope.mail_from = address
         envelope.mail_options.extend(options)
         return "250 OK"
@@ -141,6 +171,7 @@ class Handler:
         """Called when the final dot has arrived. Returns the reply."""
         faults, fate = self._dial.faults, self.fate_of(envelope)
         server.messages += 1
+        server.keep_open()
         if fate is Fate.HANG:
             await _wait_for_disconnect()
         if fate is not Fate.REFUSE:
@@ -155,6 +186,7 @@ class Handler:
             await server.push(REFUSALS[421])
             server.end()
             await _wait_for_disconnect()
+        server.end_transaction()
         return REFUSALS[faults.refuse_code] if fate is Fate.REFUSE else "250 2.0.0 kept"
 
     def fate_of(self, envelope: Envelope) -> Fate:

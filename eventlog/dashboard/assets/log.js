@@ -141,6 +141,7 @@ function update(card, consumer) {
       ["cursor", consumer.position],
       ["waiting", consumer.waiting],
       ["in flight or waiting for a retry", consumer.pending],
+      ["next attempt", consumer.next_attempt_seconds === null ? "–" : `in ${ago(consumer.next_attempt_seconds)}`],
       ["age of the oldest", consumer.oldest_seconds ? ago(consumer.oldest_seconds) : "–"],
       ["handled", consumer.handled],
       ["parked", consumer.parked],

@@ -28,6 +28,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "resque/scripts/claim.lua",
         "common/services/inbox/__init__.py",
         ".env.example",
+        "docs/page.png",
+        "6_event_bus/patches/commit_first.patch",
     ],
 )
 def test_files_of_the_repository_are_found(name: str) -> None:

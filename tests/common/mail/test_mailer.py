@@ -31,7 +31,7 @@ async def mailer(peer: SmtpPeer) -> AsyncIterator[Mailer]:
         yield mailer
 
 
-async def test_an_email_on_a_warm_session_costs_two_round_trips(peer: SmtpPeer, mailer: Mailer) -> None:
+async def test_an_email_takes_two_round_trips_on_a_warm_session_with_pipelining(peer: SmtpPeer, mailer: Mailer) -> None:
     await mailer.send(an_email())
     before = peer.reads
     await mailer.send(an_email())
@@ -39,7 +39,7 @@ async def test_an_email_on_a_warm_session_costs_two_round_trips(peer: SmtpPeer, 
     assert peer.connections == 1
 
 
-async def test_without_pipelining_the_commands_go_one_by_one() -> None:
+async def test_without_pipelining_the_mailer_sends_one_command_at_a_time() -> None:
     async with smtp_peer(extensions=["8BITMIME"]) as peer, Mailer(peer.settings()) as mailer:
         await mailer.send(an_email())
         before = peer.reads
@@ -48,7 +48,7 @@ async def test_without_pipelining_the_commands_go_one_by_one() -> None:
         assert len(peer.messages) == 2
 
 
-async def test_a_server_that_knows_no_ehlo_is_greeted_with_helo(peer: SmtpPeer) -> None:
+async def test_the_mailer_says_helo_to_a_server_that_refuses_ehlo(peer: SmtpPeer) -> None:
     peer.cuts.clear()
     peer.replies["HELO"] = b"250 hello"
     peer.extensions = []
@@ -71,13 +71,13 @@ async def test_many_emails_share_few_sessions(peer: SmtpPeer) -> None:
     assert mailer.sent == 50
 
 
-async def test_leaving_says_goodbye_on_every_session(peer: SmtpPeer) -> None:
+async def test_the_mailer_sends_quit_on_every_session_when_it_closes(peer: SmtpPeer) -> None:
     async with Mailer(peer.settings()) as mailer:
         await mailer.send(an_email())
     await until(lambda: "QUIT" in peer.commands)
 
 
-async def test_a_session_that_the_server_has_closed_is_noticed(peer: SmtpPeer, mailer: Mailer) -> None:
+async def test_the_mailer_notices_that_the_server_has_closed_its_sessions(peer: SmtpPeer, mailer: Mailer) -> None:
     await asyncio.gather(*[mailer.send(an_email()) for _ in range(5)])
     peer.drop_connections()
     for _ in range(5):
@@ -86,10 +86,10 @@ async def test_a_session_that_the_server_has_closed_is_noticed(peer: SmtpPeer, m
 
 
 @pytest.mark.parametrize("how", ["cut at MAIL", "421 at MAIL"])
-async def test_a_session_that_ends_just_now_is_replaced_within_the_attempt(
+async def test_a_session_that_ends_at_mail_is_replaced_within_the_same_attempt(
     peer: SmtpPeer, mailer: Mailer, how: str
 ) -> None:
-    """A server's limit of emails per session, or its patience: nothing has happened to this email yet."""
+    """The server has a limit of emails per session or of idle time. It has not taken this email."""
     await mailer.send(an_email())
     peer.once["MAIL"] = b"" if how == "cut at MAIL" else b"421 too many messages on this session"
     await mailer.send(an_email())
@@ -97,7 +97,7 @@ async def test_a_session_that_ends_just_now_is_replaced_within_the_attempt(
     assert len(peer.messages) == 2
 
 
-async def test_an_idle_session_is_left_before_the_server_loses_patience(
+async def test_the_mailer_closes_an_idle_session_before_the_server_does(
     peer: SmtpPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mailer_module, "IDLE_SECONDS", 0.01)
@@ -125,7 +125,7 @@ async def test_an_idle_session_is_left_before_the_server_loses_patience(
         ("RCPT", b"421 going down", Unavailable),
     ],
 )
-async def test_an_error_says_who_can_act_and_the_next_email_is_sent(
+async def test_an_error_tells_who_can_act_and_the_next_email_is_sent(
     command: str, reply: bytes, error: type[SendError], pipelining: bool
 ) -> None:
     async with smtp_peer(extensions=["PIPELINING"] if pipelining else []) as peer, Mailer(peer.settings()) as mailer:
@@ -140,13 +140,13 @@ async def test_an_error_says_who_can_act_and_the_next_email_is_sent(
         assert (mailer.sent, mailer.failed) == (2, 1)
         spent = command in ("MAIL", "DATA") and reply.startswith(b"45")
         if spent:
-            assert peer.connections == 2, "a session at its limit says so too: a new one is tried once"
+            assert peer.connections == 2, "it may be a limit of messages: a new session is tried"
         elif not reply.startswith(b"421"):
-            assert peer.connections == 1, "a refusal does not cost the session"
+            assert peer.connections == 1, "the session stays open after a refusal"
 
 
-async def test_a_refused_recipient_leaves_nothing_behind_for_the_next_email(peer: SmtpPeer, mailer: Mailer) -> None:
-    """All recipients refused and DATA accepted all the same, which RFC 2920 allows: a lone dot ends it."""
+async def test_a_refused_recipient_does_not_affect_the_next_email(peer: SmtpPeer, mailer: Mailer) -> None:
+    """The server refuses the recipient and accepts DATA, as RFC 2920 allows: a lone dot ends the message."""
     peer.replies["RCPT"] = b"550 no such user"
     peer.replies["."] = b"554 no valid recipients"
     with pytest.raises(Refused, match="550"):
@@ -159,7 +159,7 @@ async def test_a_refused_recipient_leaves_nothing_behind_for_the_next_email(peer
 
 
 @pytest.mark.parametrize("how", ["cut", "silence"])
-async def test_after_the_final_dot_an_email_is_in_doubt(peer: SmtpPeer, how: str) -> None:
+async def test_an_email_without_an_answer_to_the_final_dot_is_in_doubt(peer: SmtpPeer, how: str) -> None:
     async with Mailer(peer.settings(smtp_send_seconds=1.5)) as mailer:
         if how == "cut":
             peer.cuts.add(".")
@@ -171,7 +171,7 @@ async def test_after_the_final_dot_an_email_is_in_doubt(peer: SmtpPeer, how: str
 
 
 @pytest.mark.parametrize("command", ["EHLO", "MAIL", "DATA"])
-async def test_before_the_final_dot_a_silent_server_is_a_timeout(peer: SmtpPeer, command: str) -> None:
+async def test_a_server_that_is_silent_before_the_final_dot_is_a_timeout(peer: SmtpPeer, command: str) -> None:
     peer.replies[command] = b""
     if command == "EHLO":
         peer._answer = _silence  # type: ignore[method-assign,assignment]
@@ -201,14 +201,14 @@ async def test_the_wait_for_a_session_has_a_limit_of_its_own(peer: SmtpPeer) -> 
 
 
 async def test_a_patient_mailer_sends_a_slow_server_everything_once() -> None:
-    """Twenty emails over one session of a server that is slow and well: together longer than the limit of one."""
+    """Twenty emails over one session take longer than `smtp_send_seconds`."""
     async with smtp_peer(pause=0.1) as peer:
         async with Mailer(peer.settings(smtp_send_seconds=1.5, smtp_sessions=1), patient=True) as mailer:
             await asyncio.gather(*[mailer.send(an_email()) for _ in range(20)])
         assert len(peer.messages) == 20
 
 
-async def test_a_reply_that_comes_too_late_never_meets_the_next_email(peer: SmtpPeer) -> None:
+async def test_a_late_reply_is_never_taken_for_a_reply_to_the_next_email(peer: SmtpPeer) -> None:
     peer.replies["MAIL"] = b""
     async with Mailer(peer.settings(smtp_send_seconds=1.0, smtp_sessions=1)) as mailer:
         with pytest.raises(TimedOut):
@@ -218,7 +218,7 @@ async def test_a_reply_that_comes_too_late_never_meets_the_next_email(peer: Smtp
         assert peer.connections == 2
 
 
-async def test_nobody_there_is_unavailable_at_once() -> None:
+async def test_a_port_without_a_server_is_unavailable_at_once() -> None:
     async with smtp_peer() as gone:
         pass
     async with Mailer(gone.settings()) as mailer:
@@ -228,7 +228,7 @@ async def test_nobody_there_is_unavailable_at_once() -> None:
             await mailer.check()
 
 
-async def test_a_server_that_comes_back_is_used_by_the_first_send_afterwards(peer: SmtpPeer, mailer: Mailer) -> None:
+async def test_the_first_send_after_the_server_is_back_succeeds(peer: SmtpPeer, mailer: Mailer) -> None:
     await asyncio.gather(*[mailer.send(an_email()) for _ in range(10)])
     peer.cuts.add("connect")
     peer.drop_connections()
@@ -240,21 +240,21 @@ async def test_a_server_that_comes_back_is_used_by_the_first_send_afterwards(pee
 
 
 @pytest.mark.parametrize("rubbish", [b"HTTP/1.1 400 Bad Request", b"\xff\xfe\x00", b"25 ok", b"2500 ok"])
-async def test_a_server_that_talks_nonsense_is_unavailable(peer: SmtpPeer, mailer: Mailer, rubbish: bytes) -> None:
+async def test_a_server_that_does_not_speak_smtp_is_unavailable(peer: SmtpPeer, mailer: Mailer, rubbish: bytes) -> None:
     await mailer.send(an_email())
     peer.replies["MAIL"] = rubbish
     with pytest.raises(Unavailable):
         await mailer.send(an_email())
 
 
-async def test_what_a_server_says_cannot_paint_on_the_terminal(peer: SmtpPeer, mailer: Mailer) -> None:
+async def test_errors_contain_no_control_characters_of_a_reply(peer: SmtpPeer, mailer: Mailer) -> None:
     peer.replies["RCPT"] = b"550 \x1b[2Jgone\x07"
     with pytest.raises(Refused) as caught:
         await mailer.send(an_email())
     assert str(caught.value) == "550 ?[2Jgone?"
 
 
-async def test_a_cancelled_send_takes_its_session_with_it(peer: SmtpPeer, mailer: Mailer) -> None:
+async def test_a_cancelled_send_closes_its_session(peer: SmtpPeer, mailer: Mailer) -> None:
     peer.replies["."] = b""
     sending = asyncio.create_task(mailer.send(an_email()))
     await until(lambda: "." in peer.commands)
@@ -274,7 +274,7 @@ async def test_the_message_id_is_the_same_in_every_attempt(peer: SmtpPeer, maile
     assert [f"Message-ID: {email.id}\r\n".encode() in message for message in peer.messages] == [True, True]
 
 
-async def test_it_knows_what_is_in_flight_and_for_how_long(peer: SmtpPeer, mailer: Mailer) -> None:
+async def test_the_mailer_counts_the_sends_in_flight_and_measures_the_oldest(peer: SmtpPeer, mailer: Mailer) -> None:
     assert (mailer.in_flight, mailer.oldest_seconds) == (0, 0.0)
     peer.replies["."] = b""
     sending = asyncio.create_task(mailer.send(an_email()))
@@ -285,7 +285,7 @@ async def test_it_knows_what_is_in_flight_and_for_how_long(peer: SmtpPeer, maile
     await asyncio.wait([sending])
 
 
-async def test_check_asks_the_server_what_an_email_would_ask(peer: SmtpPeer, mailer: Mailer) -> None:
+async def test_check_sends_mail_as_an_email_would(peer: SmtpPeer, mailer: Mailer) -> None:
     await mailer.check()
     assert peer.commands[-2:] == ["MAIL", "RSET"]
     peer.replies["MAIL"] = b"530 log in first"
@@ -297,7 +297,7 @@ async def test_check_asks_the_server_what_an_email_would_ask(peer: SmtpPeer, mai
 
 
 async def test_check_does_not_wait_for_sessions_that_are_in_use() -> None:
-    """Whether they are busy and well, or hang."""
+    """Neither for busy ones nor for hung ones."""
     async with smtp_peer() as peer, Mailer(peer.settings(smtp_sessions=2), patient=True) as mailer:
         await mailer.send(an_email())
         peer.replies["."] = b""
@@ -315,23 +315,23 @@ async def test_check_does_not_wait_for_sessions_that_are_in_use() -> None:
         await asyncio.wait(sending)
 
 
-async def test_a_server_that_greets_late_is_slow_and_not_unreachable() -> None:
+async def test_a_server_that_greets_late_is_not_unreachable() -> None:
     async with smtp_peer(greeting_pause=0.3) as peer, Mailer(peer.settings(smtp_connect_seconds=0.1)) as mailer:
         await mailer.send(an_email())
         assert len(peer.messages) == 1
 
 
 @pytest.mark.parametrize("command", ["MAIL", "RSET"])
-async def test_check_has_a_limit_where_a_caller_waits(peer: SmtpPeer, command: str) -> None:
+async def test_check_of_an_impatient_mailer_has_a_limit(peer: SmtpPeer, command: str) -> None:
     peer.replies[command] = b""
     async with Mailer(peer.settings(smtp_send_seconds=0.3)) as mailer, asyncio.timeout(5):
         with pytest.raises(TimedOut):
             await mailer.check()
-        assert not mailer._idle, "a session with an answer to come is not used again"
+        assert not mailer._idle, "a session that still owes an answer is not used again"
 
 
 async def test_a_session_at_its_limit_of_messages_is_replaced(peer: SmtpPeer, mailer: Mailer) -> None:
-    """Some servers say so with a 4xx to MAIL or to DATA, and go on."""
+    """Some servers report their limit with a 4xx to MAIL or DATA and keep the session open."""
     for command, reply in (("MAIL", b"450 4.7.0 too many messages"), ("DATA", b"452 4.4.5 Maximum number of messages")):
         await mailer.send(an_email())
         peer.once[command] = reply
@@ -352,10 +352,10 @@ async def test_the_pool_learns_how_many_sessions_the_server_accepts(monkeypatch:
         await asyncio.gather(*[mailer.send(an_email()) for _ in range(100)])
         assert len(peer.messages) == 100
         assert mailer.failed == 0
-        assert peer.connections <= 20, "each place is refused once"
+        assert peer.connections <= 20, "the server refuses each place once"
         refused = peer.connections
         await asyncio.gather(*[mailer.send(an_email()) for _ in range(100)])
-        assert peer.connections == refused, "it remembers"
+        assert peer.connections == refused, "the pool keeps its size"
         monkeypatch.setattr(mailer_module, "GROW_SECONDS", 0.0)
         peer.most_sessions = 20
         mailer._grow()
@@ -372,7 +372,7 @@ async def test_a_server_that_accepts_no_session_at_all_is_unreachable() -> None:
 @pytest.mark.parametrize(
     ("reply", "cut"), [(b"535 5.7.8 no", False), (b"535 5.7.8 no", True), (b"454 4.7.0 too many login attempts", False)]
 )
-async def test_a_refused_login_is_asked_once_for_all_that_wait(reply: bytes, cut: bool) -> None:
+async def test_all_waiting_emails_share_one_refused_login(reply: bytes, cut: bool) -> None:
     extensions = ["PIPELINING", "AUTH PLAIN LOGIN"]
     async with smtp_peer(extensions=extensions, cut_after={"AUTH"} if cut else set()) as peer:
         peer.replies["AUTH"] = reply

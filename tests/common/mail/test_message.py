@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from common.mail.emails import BadEmail, Email, email_from_path, read_address
 from common.mail.errors import Refused
 from common.mail.message import HEADERS, build_message
-from common.mail.smtp_session import Limits, SmtpSession
+from common.mail.smtp_conversation import Limits
+from common.mail.smtp_session import SmtpSession
 
 SENDER = read_address("workshop@example.com")
 

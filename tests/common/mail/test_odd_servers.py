@@ -1,4 +1,4 @@
-"""Mail servers with limits and habits of their own: what becomes of emails in strategies 1, 2, 3 and 5.
+"""Mail servers with unusual limits and answers, and the emails that strategies 1, 2, 3 and 5 send to them.
 
 Each strategy is started by `make run-N` once, and meets the servers of tests/support/odd_servers.py in turn.
 """
@@ -42,11 +42,11 @@ class Facing:
             return list(pool.map(lambda _: self.strategy.send(someone()), range(count)))
 
     def figure(self, name: str) -> int:
-        """How much it has grown since the server is odd in this way."""
+        """How much this figure has grown since the last call of become()."""
         return int(self.strategy.stats()[name] - self._before[name])
 
     def each_arrives_once(self, answers: list[Answer]) -> None:
-        """And the figures say that no attempt was needed beside the one that succeeded."""
+        """Each email has arrived once, and the figures show no failed attempt."""
         wait_until(lambda: self.figure("sent") == len(answers), "all are sent")
         assert {self.server.copies(answer.json["id"]) for answer in answers} == {1}
         assert len(self.server.peer.messages) == len(answers)
@@ -71,16 +71,25 @@ def statuses(answers: list[Answer]) -> set[int]:
     return {answer.status for answer in answers}
 
 
-@pytest.mark.parametrize("odd", ["slow greeting", "messages per session, at DATA", "messages per session, at MAIL"])
-def test_a_habit_that_patience_or_another_session_overcomes_is_seen_by_no_caller(facing: Facing, odd: str) -> None:
-    """Not by those of strategy 1 either; SMTP_CONNECT_SECONDS is no limit for the greeting."""
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "slow greeting",
+        "messages per session, at DATA",
+        "messages per session, at MAIL",
+        "messages per session, at BDAT",
+        "chunking that fails",
+    ],
+)
+def test_no_caller_sees_what_waiting_or_another_session_solves(facing: Facing, odd: str) -> None:
+    """Not in strategy 1 either. SMTP_CONNECT_SECONDS does not limit the greeting."""
     facing.become(odd)
     answers = facing.send_at_once(40)
     assert statuses(answers) == {200 if facing.name == FOREGROUND else 202}
     facing.each_arrives_once(answers)
 
 
-def test_an_email_arrives_once_after_the_greylisting_where_it_is_kept(facing: Facing) -> None:
+def test_a_greylisted_email_arrives_once_where_the_strategy_keeps_it(facing: Facing) -> None:
     facing.become("greylisting")
     strategy, to = facing.strategy, someone()
     answer = strategy.send(to)
@@ -102,9 +111,10 @@ def test_an_email_arrives_once_after_the_greylisting_where_it_is_kept(facing: Fa
         wait_until(lambda: strategy.stats()["in_flight"] == 0, "all repetitions have ended")
 
 
-def test_a_slow_250_is_in_doubt_for_a_caller_who_waits_and_makes_no_copy_elsewhere(facing: Facing) -> None:
+@pytest.mark.parametrize("odd", ["slow 250", "slow 250 to BDAT"])
+def test_a_slow_250_is_in_doubt_in_strategy_1_and_makes_no_copy_in_the_others(facing: Facing, odd: str) -> None:
     """Slower than SMTP_SEND_SECONDS in strategy 1, and than a lease in strategy 5."""
-    facing.become("slow 250")
+    facing.become(odd)
     if facing.name == FOREGROUND:
         facing.server.peer.pause = 3 * SLOW_SECONDS
     answers = facing.send_at_once(10)
@@ -119,7 +129,7 @@ def test_a_slow_250_is_in_doubt_for_a_caller_who_waits_and_makes_no_copy_elsewhe
         facing.each_arrives_once(answers)
 
 
-def test_every_line_of_a_refusal_reaches_the_one_who_can_act(facing: Facing) -> None:
+def test_all_lines_of_a_refusal_are_reported(facing: Facing) -> None:
     reason = "550 5.1.1 The account does not exist. Check the address. https://s.example/x"
     facing.become("multi-line refusal")
     answer = facing.strategy.send(someone())
@@ -135,10 +145,10 @@ def test_every_line_of_a_refusal_reaches_the_one_who_can_act(facing: Facing) -> 
         assert reason in facing.strategy.ask("/resque/failed").text
 
 
-def test_a_limit_of_connections_is_learned_and_seen_by_no_caller(facing: Facing) -> None:
-    """The last test: the pool stays small for a while."""
+def test_the_pool_learns_a_limit_of_connections_and_no_caller_sees_it(facing: Facing) -> None:
+    """This is the last test, because the pool stays small for a while."""
     facing.become("three connections")
     answers = facing.send_at_once(40)
     assert statuses(answers) == {200 if facing.name == FOREGROUND else 202}
     facing.each_arrives_once(answers)
-    assert 3 < facing.server.peer.connections <= 20, "SMTP_SESSIONS: each was refused at most once"
+    assert 3 < facing.server.peer.connections <= 20, "SMTP_SESSIONS: the server refused each at most once"

@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from common.mail.mailer import Mailer
 from common.mail.message import build_message
 from tests.support.postfix import LOGIN, UNKNOWN, USER, Postfix, reason_to_skip, running_postfix
 from tests.support.programs import running_strategy, until, wait_until
+from tests.support.slow_wire import slow_wire
 from tests.support.smtp_peer import settings
 
 pytestmark = pytest.mark.skipif(reason_to_skip() is not None, reason=reason_to_skip() or "")
 
+LATENCY = 0.1  # seconds, added to each round trip
 SENDER = read_address("workshop@example.com")
 
 
@@ -43,16 +46,34 @@ def an_email(to: str = "bob@example.com", subject: str = "Hello", text: str = "H
 
 
 async def arrived(postfix: Postfix, email: Email) -> str:
-    """Wait until this email has arrived, once; the whole message."""
+    """Wait until this email has arrived, exactly one copy. Returns the whole message."""
     await until(lambda: postfix.arrived(email.id))
     [message] = postfix.arrived(email.id)
     return message.decode()
 
 
 async def arrived_all(postfix: Postfix, emails: list[Email]) -> None:
-    """Wait until each of these emails has arrived, and see that none came twice."""
+    """Wait until each of these emails has arrived, and check that none came twice."""
     await until(lambda: all(postfix.arrived(email.id) for email in emails))
     assert {len(postfix.arrived(email.id)) for email in emails} == {1}
+
+
+async def test_an_email_takes_one_round_trip_on_a_warm_session(postfix: Postfix) -> None:
+    emails = [an_email(text="All work and no play makes Jack a dull boy. " * count) for count in (1, 10, 100, 1, 1)]
+    async with slow_wire(postfix.port(), LATENCY) as port:
+        url = postfix.url().replace(f":{postfix.port()}", f":{port}")
+        async with a_mailer(url, smtp_sessions=1) as mailer:
+            times = [await timed(mailer.send(email)) for email in emails]
+    assert all(seconds >= LATENCY for seconds in times)
+    assert sorted(times[1:])[2] < 2 * LATENCY, "the median of those on a warm session"
+    await arrived_all(postfix, emails)
+
+
+async def timed(sending: Awaitable[None]) -> float:
+    """How long it took, in seconds."""
+    before = time.monotonic()
+    await sending
+    return time.monotonic() - before
 
 
 async def test_emails_arrive_over_starttls_with_a_login(postfix: Postfix, mailer: Mailer) -> None:
@@ -66,7 +87,7 @@ async def test_emails_arrive_over_starttls_with_a_login(postfix: Postfix, mailer
         assert "(Postfix) with ESMTPSA id " in message
 
 
-async def test_tls_from_the_first_byte(postfix: Postfix) -> None:
+async def test_emails_arrive_over_implicit_tls(postfix: Postfix) -> None:
     email = an_email()
     async with a_mailer(postfix.url("smtps")) as mailer:
         await mailer.send(email)
@@ -84,8 +105,8 @@ async def test_tls_from_the_first_byte(postfix: Postfix) -> None:
         ("Much text", "All work and no play makes Jack a dull boy. " * 2000),
     ],
 )
-async def test_what_arrives_is_what_was_built(postfix: Postfix, mailer: Mailer, subject: str, text: str) -> None:
-    """Byte for byte, behind the headers that mail servers put in front."""
+async def test_messages_arrive_as_they_were_built(postfix: Postfix, mailer: Mailer, subject: str, text: str) -> None:
+    """Byte for byte, after the headers that mail servers add."""
     email = an_email(subject=subject, text=text)
     await mailer.send(email)
     _, start, rest = (await arrived(postfix, email)).partition("\nFrom: ")
@@ -99,7 +120,7 @@ def without_date(message: str) -> str:
     return changed
 
 
-async def test_a_local_part_beyond_ascii(postfix: Postfix, mailer: Mailer) -> None:
+async def test_an_address_with_a_non_ascii_local_part_works(postfix: Postfix, mailer: Mailer) -> None:
     email = an_email("jörg@bücher.example")
     await mailer.send(email)
     message = await arrived(postfix, email)
@@ -108,7 +129,7 @@ async def test_a_local_part_beyond_ascii(postfix: Postfix, mailer: Mailer) -> No
     assert "(Postfix) with UTF8SMTPSA id " in message
 
 
-async def test_an_international_domain(postfix: Postfix, mailer: Mailer) -> None:
+async def test_an_address_with_an_international_domain_works(postfix: Postfix, mailer: Mailer) -> None:
     email = an_email("jo@bücher.example")
     await mailer.send(email)
     message = await arrived(postfix, email)
@@ -123,7 +144,7 @@ async def test_every_attempt_has_the_same_message_id(postfix: Postfix, mailer: M
     await until(lambda: len(postfix.arrived(email.id)) == 2)
 
 
-async def test_a_wrong_password_is_login_failed(postfix: Postfix) -> None:
+async def test_a_wrong_password_raises_login_failed(postfix: Postfix) -> None:
     email = an_email()
     async with a_mailer(postfix.url(login="jo%40example.com:guess")) as mailer:
         with pytest.raises(LoginFailed, match="authentication failed"):
@@ -133,13 +154,13 @@ async def test_a_wrong_password_is_login_failed(postfix: Postfix) -> None:
     assert not postfix.arrived(email.id)
 
 
-async def test_without_a_login_nothing_is_taken(postfix: Postfix) -> None:
+async def test_postfix_refuses_emails_without_a_login(postfix: Postfix) -> None:
     async with a_mailer(postfix.url(login="")) as mailer:
         with pytest.raises(Refused, match=r"554 5\.7\.1 .*Access denied"):
             await mailer.send(an_email())
 
 
-async def test_after_an_unknown_recipient_the_session_goes_on(postfix: Postfix) -> None:
+async def test_the_session_stays_usable_after_an_unknown_recipient(postfix: Postfix) -> None:
     before, after = an_email(), an_email()
     async with a_mailer(postfix.url(), smtp_sessions=1) as mailer:
         await mailer.send(before)
@@ -147,17 +168,17 @@ async def test_after_an_unknown_recipient_the_session_goes_on(postfix: Postfix) 
             await mailer.send(an_email(UNKNOWN))
         await mailer.send(after)
     await arrived_all(postfix, [before, after])
-    await until(lambda: "ehlo=2 starttls=1 auth=1 mail=3 rcpt=2/3 data=2/3 rset=1 quit=1" in postfix.log)
+    await until(lambda: "ehlo=2 starttls=1 auth=1 mail=3 rcpt=2/3 bdat=3/4 rset=1 quit=1" in postfix.log)
 
 
-async def test_a_domain_that_mail_is_not_for(postfix: Postfix, mailer: Mailer) -> None:
+async def test_postfix_refuses_an_email_to_another_domain(postfix: Postfix, mailer: Mailer) -> None:
     with pytest.raises(Refused, match=r"550 5\.1\.1"):
         await mailer.send(an_email("dave@elsewhere.example"))
 
 
 @pytest.mark.parametrize("service", ["submission", "strict", "strict at the end"])
-async def test_many_unknown_recipients_in_a_row(postfix: Postfix, service: str) -> None:
-    """After some errors Postfix ends the session: in the midst of an envelope, or right behind its last reply."""
+async def test_many_unknown_recipients_in_a_row_do_not_affect_the_next_email(postfix: Postfix, service: str) -> None:
+    """After some errors Postfix ends the session: in the middle of an envelope, or right after its last reply."""
     good = an_email()
     async with a_mailer(postfix.url(service), smtp_sessions=1, smtp_connect_seconds=20, smtp_send_seconds=20) as mailer:
         await mailer.send(an_email())
@@ -169,7 +190,7 @@ async def test_many_unknown_recipients_in_a_row(postfix: Postfix, service: str) 
 
 
 async def test_unknown_recipients_do_not_slow_down_the_others(postfix: Postfix) -> None:
-    """Postfix lets a client that has made 10 errors in a session wait at each command, here for 30 s."""
+    """After 10 errors in a session Postfix delays each of its answers, here by 30 s."""
     good = an_email()
     async with a_mailer(postfix.url("slow after errors"), smtp_sessions=1, smtp_send_seconds=5) as mailer:
         for _ in range(12):
@@ -189,18 +210,18 @@ async def test_many_emails_share_few_sessions(postfix: Postfix) -> None:
 
 
 def said(postfix: Postfix, service: str, what: str) -> int:
-    """How often the sessions of this service have logged it."""
+    """How often the sessions of this service have logged `what`."""
     return len(re.findall(rf" {service}/smtpd\[\d+\]: {what}", postfix.log))
 
 
-async def test_asking_again_and_again_whether_it_is_there(postfix: Postfix) -> None:
-    """More than 100 commands that bring no mail are errors to Postfix, and 20 errors end the session."""
+async def test_many_checks_in_a_row_succeed(postfix: Postfix) -> None:
+    """Postfix counts commands without mail as errors from the 101st on, and ends the session after 20 errors."""
     async with a_mailer(postfix.url()) as mailer:
         for _ in range(150):
             await mailer.check()
 
 
-async def test_after_a_session_was_idle_for_too_long_the_next_send_works(postfix: Postfix) -> None:
+async def test_the_next_send_works_after_postfix_has_closed_idle_sessions(postfix: Postfix) -> None:
     emails = [an_email() for _ in range(6)]
     async with a_mailer(postfix.url("impatient")) as mailer:
         await asyncio.gather(*map(mailer.send, emails[:3]))
@@ -211,8 +232,8 @@ async def test_after_a_session_was_idle_for_too_long_the_next_send_works(postfix
     await arrived_all(postfix, emails)
 
 
-async def test_more_sessions_than_it_allows_cost_no_email(postfix: Postfix) -> None:
-    """It allows two at a time: the pool shrinks to these, and the others wait for them."""
+async def test_a_limit_of_sessions_costs_no_email(postfix: Postfix) -> None:
+    """Postfix allows two at a time: the pool shrinks to these, and the other emails wait."""
     emails = [an_email() for _ in range(6)]
     async with a_mailer(postfix.url("crowded")) as mailer:
         await asyncio.gather(*map(mailer.send, emails))
@@ -221,7 +242,7 @@ async def test_more_sessions_than_it_allows_cost_no_email(postfix: Postfix) -> N
     await arrived_all(postfix, emails)
 
 
-async def test_more_emails_than_it_allows_per_minute_are_unavailable(postfix: Postfix) -> None:
+async def test_an_email_above_the_limit_per_minute_is_unavailable(postfix: Postfix) -> None:
     emails = [an_email() for _ in range(3)]
     async with a_mailer(postfix.url("rationed"), smtp_sessions=1) as mailer:
         await mailer.send(emails[0])
@@ -232,8 +253,8 @@ async def test_more_emails_than_it_allows_per_minute_are_unavailable(postfix: Po
     await arrived_all(postfix, emails[:2])
 
 
-async def test_after_a_kill_the_first_send_works_and_nothing_is_lost(postfix: Postfix, mailer: Mailer) -> None:
-    """Given sends under way, when everything of Postfix is killed, then what had its 250 arrives all the same."""
+async def test_a_killed_postfix_loses_nothing_and_the_next_send_works(postfix: Postfix, mailer: Mailer) -> None:
+    """With sends in flight, all processes of Postfix are killed: the emails with a 250 arrive all the same."""
     emails = [an_email() for _ in range(500)]
     sends = [asyncio.create_task(mailer.send(email)) for email in emails]
     await until(lambda: mailer.sent >= 50)
@@ -254,7 +275,7 @@ async def test_after_a_kill_the_first_send_works_and_nothing_is_lost(postfix: Po
     await until(lambda: all(postfix.arrived(email.id) for email in sent))
 
 
-async def test_after_a_kill_of_its_sessions_the_next_send_works(postfix: Postfix, mailer: Mailer) -> None:
+async def test_the_next_send_works_after_the_sessions_are_killed(postfix: Postfix, mailer: Mailer) -> None:
     before, after = [[an_email() for _ in range(5)] for _ in range(2)]
     await asyncio.gather(*map(mailer.send, before))
     postfix.kill_sessions()
@@ -262,7 +283,7 @@ async def test_after_a_kill_of_its_sessions_the_next_send_works(postfix: Postfix
     await arrived_all(postfix, before + after)
 
 
-def test_a_strategy_sends_through_it(postfix: Postfix, data_dir: Path) -> None:
+def test_strategy_1_sends_through_postfix(postfix: Postfix, data_dir: Path) -> None:
     with running_strategy("1_foreground", data_dir, SMTP_URL=postfix.url()) as strategy:
         answer = strategy.send("jörg@bücher.example", "Grüße", "Wie geht's?")
         assert (answer.status, answer.json["status"]) == (200, "sent")

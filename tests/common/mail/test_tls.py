@@ -13,8 +13,10 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from asynckit.ids import new_id
 from common.mail.emails import Email
 from common.mail.errors import LoginFailed, Unavailable
-from common.mail.mailer import Mailer, tls_context
-from common.mail.smtp_session import Limits, SmtpSession
+from common.mail.mailer import Mailer
+from common.mail.smtp_conversation import Limits
+from common.mail.smtp_opening import tls_context
+from common.mail.smtp_session import SmtpSession
 from common.settings import SmtpServer
 from tests.support.smtp_peer import settings
 

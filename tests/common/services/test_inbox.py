@@ -24,6 +24,7 @@ from asynckit.web import event_stream
 from common.http import serving
 from common.mail.emails import Email, read_address
 from common.mail.message import build_message
+from common.services.inbox import smtp as smtp_module
 from common.services.inbox import store as store_module
 from common.services.inbox import web as web_module
 from common.services.inbox.faults import BadFaults, Dial, Fate
@@ -519,6 +520,40 @@ async def test_a_greylisted_recipient_is_refused_until_the_time_has_passed(
     assert (await smtp.ask("MAIL FROM:<a@example.com>"))[0][:3] == "250"
     assert (await smtp.ask("RCPT TO:<b@example.com>"))[0][:3] == "250"
     assert (await smtp.ask("RCPT TO:<another@example.com>"))[0][:3] == "450"
+
+
+async def test_a_session_without_a_command_is_closed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp_module, "IDLE_SECONDS", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", box.smtp.port)
+    async with asyncio.timeout(LIMIT):
+        assert (await reader.readline()).startswith(b"220 ")
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_session_that_hangs_on_request_stays_open(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp_module, "IDLE_SECONDS", 0.3)
+    await box.turn(hang_rate=1)
+    async with conversation(box.smtp.port) as smtp:
+        await smtp.begin(mail())
+        waiting = asyncio.create_task(smtp.reader.read())
+        _, pending = await asyncio.wait([waiting], timeout=1.0)
+        assert pending, "longer than the limit"
+    assert await waiting == b""
+
+
+async def test_beyond_the_limit_a_new_session_replaces_the_oldest_idle_one(box: Box) -> None:
+    box.smtp._connections.limit = 2
+    async with conversation(box.smtp.port) as first, conversation(box.smtp.port) as second:
+        assert (await first.ask("EHLO x"))[0].startswith("250")
+        await second.ask("EHLO x", "MAIL FROM:<a@example.com>")
+        async with conversation(box.smtp.port) as third:
+            assert (await third.ask("EHLO x", "MAIL FROM:<a@example.com>"))[1].startswith("250")
+            assert await first.reply() == "", "the idle one is closed"
+            reader, writer = await asyncio.open_connection("127.0.0.1", box.smtp.port)
+            async with asyncio.timeout(LIMIT):
+                assert await reader.read() == smtp_module.TOO_MANY
+            writer.close()
 
 
 async def test_a_session_at_its_limit_accepts_no_more_but_a_new_one_does(box: Box, smtp: Conversation) -> None:

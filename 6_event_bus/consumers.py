@@ -1,0 +1,59 @@
+"""The consumers of the log: list them, or remove one whose handler is gone, so that the log keeps nothing for it.
+
+`python -m 6_event_bus.consumers` lists them, of the LOG of the strategy that runs;
+`python -m 6_event_bus.consumers leave NAME` removes one.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from asynckit.redis_client import describe, redis_client
+from common.mail.mailer import Mailer
+from common.processes.process import run
+from common.settings import Settings, exit_with_usage_error, read_settings
+from eventlog.log import Log
+
+from .handlers import make_handlers
+from .logs import make_log, on_jetstream
+
+USAGE = "usage: python -m 6_event_bus.consumers [leave NAME]"
+
+
+async def main(settings: Settings, words: Sequence[str]) -> None:
+    """Ends the program with one line and exit status 1 when it cannot be done."""
+    if on_jetstream(settings):
+        exit_with_usage_error(
+            "LOG: this is for a log in Redis (lua, streams); JetStream has `nats consumer ls eventlog`"
+        )
+    try:
+        async with redis_client(settings.redis) as redis, make_log(settings, redis) as log:
+            if words:
+                await leave(log, words[-1], settings, redis)
+            for name in await log.consumers():
+                lag = await log.lag(name)
+                print(f"{name}: {lag.waiting} waiting, {lag.pending} in flight, {lag.parked} parked")
+    except RedisError as error:
+        sys.exit(describe(error))
+
+
+async def leave(log: Log, name: str, settings: Settings, redis: Redis) -> None:
+    # A worker that still runs this handler would come back within a second and, on Streams, begin at the beginning.
+    if name in {handler.name for handler in make_handlers(settings, redis, Mailer(settings))}:
+        sys.exit(f"{name} has a handler: take it out of make_handlers, and restart the workers, before you remove it")
+    if name not in await log.consumers():
+        sys.exit(f"there is no consumer {name}; there are {', '.join(await log.consumers())}")
+    await log.leave(name)
+    print(f"{name} is removed")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["-h" | "--help"]:
+            print(USAGE)
+        case [] | ["leave", _]:
+            run(main(read_settings(), sys.argv[1:]), until_stopped=False)
+        case _:
+            exit_with_usage_error(USAGE)
