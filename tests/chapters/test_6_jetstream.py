@@ -25,7 +25,6 @@ from tests.support.load import Load, account
 from tests.support.programs import (
     LIMIT,
     ROOT,
-    Answer,
     Inbox,
     Program,
     Strategy,
@@ -175,7 +174,7 @@ def test_while_the_mail_server_is_down_no_attempt_is_lost_nor_by_a_stop(inbox: I
 # A server that is down or frozen
 
 
-def test_a_server_that_is_down_is_a_503_and_a_frozen_one_a_504(inbox: Inbox, tmp_path: Path) -> None:
+def test_a_frozen_server_is_a_504_and_a_killed_one_comes_back(inbox: Inbox, tmp_path: Path) -> None:
     to, doubtful = someone(), someone()
     with on_jetstream(inbox, tmp_path) as strategy:
         assert strategy.send(to).status == 202
@@ -189,19 +188,11 @@ def test_a_server_that_is_down_is_a_503_and_a_frozen_one_a_504(inbox: Inbox, tmp
         assert "NATS" in in_doubt.json["error"]["reason"]
         wait_until(strategy.healthy, "all is well again")
         os.kill(nats_of(tmp_path).pid, signal.SIGKILL)
-        answer = refused(strategy)
-        assert (answer.status, "NATS" in answer.json["error"]["reason"]) == (503, True)
-        assert answer.headers["Retry-After"]
+        assert strategy.send(to).status in (202, 503, 504), "202 if it is back within the time of an append"
         wait_until(strategy.healthy, "it was started again")
         assert strategy.send(to).status == 202
         settled(strategy)
         assert {message["message_id"] for message in inbox.messages(doubtful)} <= {in_doubt.json["id"]}
-
-
-def refused(strategy: Strategy) -> Answer:
-    """The first answer that is a 503."""
-    wait_until(lambda: strategy.send(someone()).status == 503, "nats-server is down")
-    return strategy.send(someone())
 
 
 # A server of your own
