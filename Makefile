@@ -5,10 +5,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input install
 
+# What an engine of its own needs is installed when it is first asked for.
+ENGINE := $(if $(filter jetstream,$(or $(LOG),$(shell sed -n 's/^LOG=//p' .env 2>/dev/null))),$(VENV)/ready-jetstream)
+
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("break-%", "break-NAME", $$1); sub("%", "N", $$1); printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run-%: $(VENV)/ready ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
+run-%: $(VENV)/ready $(ENGINE) ## run strategy 1 to 6: make run-4, make run-4 ROLE=server, make run-5 WORKERS=3, make run-1 PORT=0
 	@exec $(PY) -m common.processes.run $*
 
 ifeq ($(QUEUE),rabbitmq)
@@ -27,7 +30,7 @@ services: $(VENV)/ready ## start only the embedded services
 redis-cli: $(VENV)/ready ## type commands for the Redis of the running strategies: KEYS *, LRANGE …, help LRANGE
 	@exec $(PY) -m common.services.redis_prompt
 
-forget: $(VENV)/ready ## delete the data that the embedded Valkey and RabbitMQ keep between runs
+forget: $(VENV)/ready ## delete the data that the embedded Valkey, RabbitMQ and NATS keep between runs
 	@exec $(PY) -m common.processes.run forget
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services
@@ -88,8 +91,11 @@ lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	  --output-file requirements-examples.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra rabbitmq --constraint requirements.lock \
 	  --output-file requirements-rabbitmq.lock
-	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --extra rabbitmq --extra dev \
-	  --constraint requirements.lock --constraint requirements-rabbitmq.lock --output-file requirements-dev.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra jetstream --constraint requirements.lock \
+	  --output-file requirements-jetstream.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --extra rabbitmq --extra jetstream \
+	  --extra dev --constraint requirements.lock --constraint requirements-rabbitmq.lock \
+	  --constraint requirements-jetstream.lock --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 clean: ## remove .venv, caches and the data of the embedded services
@@ -112,6 +118,11 @@ $(VENV)/ready-rabbitmq: requirements-rabbitmq.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-rabbitmq.lock
 	@touch $@
 
+$(VENV)/ready-jetstream: requirements-jetstream.lock $(VENV)/ready
+	@echo "Adding NATS"
+	@$(PIP) --quiet --require-hashes -r requirements-jetstream.lock
+	@touch $@
+
 $(VENV)/ready-examples: requirements-examples.lock $(VENV)/ready
 	@echo "Adding the packages that the examples need"
 	@$(PIP) --quiet --require-hashes -r requirements-examples.lock
@@ -120,7 +131,7 @@ $(VENV)/ready-examples: requirements-examples.lock $(VENV)/ready
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@echo "Adding the tools for tests, checks and experiments"
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
-	@touch $@
+	@touch $(VENV)/ready-jetstream $@ # it has the engines too
 
 .PHONY: help example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help

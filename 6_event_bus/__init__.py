@@ -15,3 +15,4 @@ What to try                 make run-6, send ten, open /log, and replay the audi
 
 ROLES = ("server", "worker")
 SERVICES = ("inbox", "valkey")
+ENGINES = {"jetstream": ("inbox", "nats")}  # in place of SERVICES, by LOG

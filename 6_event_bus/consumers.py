@@ -17,13 +17,17 @@ from common.settings import Settings, exit_with_usage_error, read_settings
 from eventlog.log import Log
 
 from .handlers import make_handlers
-from .logs import make_log
+from .logs import make_log, on_jetstream
 
 USAGE = "usage: python -m 6_event_bus.consumers [leave NAME]"
 
 
 async def main(settings: Settings, words: Sequence[str]) -> None:
     """Ends the program with one line and exit status 1 when it cannot be done."""
+    if on_jetstream(settings):
+        exit_with_usage_error(
+            "LOG: this is for a log in Redis (lua, streams); JetStream has `nats consumer ls eventlog`"
+        )
     try:
         async with redis_client(settings.redis) as redis, make_log(settings, redis) as log:
             if words:

@@ -2,19 +2,19 @@
 
 from redis.exceptions import ConnectionError, RedisError
 
-from asynckit.redis_client import describe
 from common.handover import handover_error
 from common.http.frame import Stats
 from common.mail.emails import Email
-from common.mail.errors import CannotAccept
+from common.mail.errors import CannotAccept, NoAnswer
+from eventlog.errors import LOG_ERRORS, LogError, NotTaken, describe
 from eventlog.events import Event
-from eventlog.log import Log
+from eventlog.interface import EventLog
 
 from .handlers import EMAIL_REQUESTED
 
 
 class Producer:
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: EventLog) -> None:
         self.log = log
 
     async def email_requested(self, email: Email) -> None:
@@ -30,6 +30,10 @@ class Producer:
             await self._append_again(event, error)
         except RedisError as error:
             raise handover_error(error) from None
+        except NotTaken as error:
+            raise CannotAccept(str(error)) from None
+        except LogError as error:
+            raise NoAnswer(f"{error}: the email may still be sent") from None
 
     async def _append_again(self, event: Event, first: RedisError) -> None:
         try:
@@ -41,7 +45,7 @@ class Producer:
         """Raises CannotAccept when an event could not be appended now."""
         try:
             await self.log.check()
-        except RedisError as error:
+        except LOG_ERRORS as error:
             raise CannotAccept(describe(error)) from None
 
     async def stats(self) -> Stats:
@@ -50,8 +54,9 @@ class Producer:
             email, audit = await self.log.lag("email"), await self.log.lag("audit")
             newest = await self.log.partitions(newest=1)
             next_attempt = await self.log.next_attempt("email")
-        except RedisError:
+        except LOG_ERRORS:
             return {}
+        lost = email.overtaken
         return {
             "sent": email.handled - email.unwanted,
             "failed": email.given_up,
@@ -63,5 +68,5 @@ class Producer:
             "next_attempt_seconds": next_attempt,
             "events": newest[0].first + newest[0].length if newest else 0,
             "audit_waiting": audit.waiting + audit.pending,
-            "overtaken": email.overtaken + audit.overtaken,
+            "overtaken": None if lost is None or audit.overtaken is None else lost + audit.overtaken,
         }

@@ -12,8 +12,7 @@ from common.processes.steps import known
 from common.settings import Settings
 from eventlog.dashboard.page import log_page
 
-from .handlers import audited
-from .logs import make_log
+from . import logs
 from .producer import Producer
 from .steps import talk
 
@@ -29,18 +28,22 @@ async def handle(request: web.Request) -> web.Response:
 def create_app(settings: Settings) -> web.Application:
     app = web_frame(settings, __package__, handle, stats, health)
     app.cleanup_ctx.append(open_log)
-    app.add_subapp("/log", log_page(settings.redis, partial(make_log, settings), audited))
+    app.add_subapp("/log", log_page(partial(logs.open_log, settings)))
     app[LINKS].append("/log")
     return app
 
 
 async def open_log(app: web.Application) -> AsyncIterator[None]:
-    async with redis_client(app[SETTINGS].redis) as redis, make_log(app[SETTINGS], redis) as log:
-        await warn_if_not_durable(redis)
-        step = app[SETTINGS].step
-        in_talk = step in ("cursor_first", "commit_after")
-        app[PRODUCER] = talk.Producer(redis, own_clock=step == "cursor_first") if in_talk else Producer(log)
-        yield
+    settings = app[SETTINGS]
+    if settings.step in ("cursor_first", "commit_after"):
+        async with redis_client(settings.redis) as redis:
+            await warn_if_not_durable(redis)
+            app[PRODUCER] = talk.Producer(redis, own_clock=settings.step == "cursor_first")
+            yield
+    else:
+        async with logs.open_log(settings, warn=True) as (log, _):
+            app[PRODUCER] = Producer(log)
+            yield
 
 
 async def stats(app: web.Application) -> Stats:

@@ -14,7 +14,7 @@ from common.processes.process import run
 from common.settings import Settings, exit_with_usage_error, read_settings
 from eventlog.syndication import subscribe, subscriptions, unsubscribe
 
-from .logs import make_log
+from .logs import make_log, on_jetstream
 
 USAGE = "usage: python -m 6_event_bus.syndication APPLICATION EVENT [QUEUE CLASS]"
 
@@ -28,6 +28,8 @@ async def main(settings: Settings, words: Sequence[str]) -> None:
 
 
 async def _change(settings: Settings, words: Sequence[str]) -> None:
+    if on_jetstream(settings):
+        exit_with_usage_error("LOG: syndication needs a log in Redis: lua or streams")
     async with redis_client(settings.redis) as redis, make_log(settings, redis) as log:
         if len(words) == 4:
             await subscribe(log, redis, *words)

@@ -3,24 +3,23 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-
-import redis as blocking
-from redis.exceptions import RedisError
+from typing import Any
 
 from asynckit.durability import warn_if_not_durable
 from asynckit.heartbeat import Heartbeat
-from asynckit.redis_client import ANSWER_SECONDS, blocking_redis_client, describe, redis_client
+from asynckit.redis_client import ANSWER_SECONDS, blocking_redis_client, redis_client
 from asynckit.tasks import background, end_tasks, keep_running
 from common.mail.mailer import Mailer
 from common.processes.process import stop_requested
 from common.settings import Settings
 from eventlog.consumers import Consumer
+from eventlog.errors import LOG_ERRORS, describe
 from eventlog.events import Claimed
 from eventlog.handlers import Handler
-from eventlog.log import Log
+from eventlog.interface import EventLog
 
 from .handlers import EmailHandler, error_kind, make_handlers
-from .logs import make_log
+from .logs import make_log, on_jetstream
 
 RETENTION_LOOK_SECONDS = 10.0
 BEATS = 3  # heartbeats in a lease: a lease ends only after this many have failed
@@ -29,17 +28,17 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    def __init__(self, settings: Settings, events: Log, handlers: Sequence[Handler]) -> None:
+    def __init__(self, settings: Settings, events: EventLog, handlers: Sequence[Handler]) -> None:
         self._settings = settings
         self._events = events
         self._consumers = [
             Consumer(events, handler, settings.attempts, settings.retry_pause, error_kind) for handler in handlers
         ]
 
-    async def run(self, client: blocking.Redis) -> None:
+    async def run(self, client: Any) -> None:
         """Run until this process is stopped. Then claim no more events, finish those in flight, give back the rest.
 
-        Finishing takes DRAIN_SECONDS at most.
+        Finishing takes DRAIN_SECONDS at most. `client` is the connection of the heartbeat's thread.
         """
         consuming = [keep_running(consumer.run, f"consuming as {consumer.name}") for consumer in self._consumers]
         retention = keep_running(self._keep_within_limits, "trimming the log")
@@ -58,7 +57,7 @@ class Worker:
     def _figures(self) -> tuple[int, int]:
         return sum(c.handled for c in self._consumers), sum(c.failed for c in self._consumers)
 
-    def _beat(self, client: blocking.Redis) -> None:
+    def _beat(self, client: Any) -> None:
         """Called in the heartbeat's thread."""
         held: list[Claimed] = [claimed for consumer in self._consumers for claimed in consumer.held()]
         if held:
@@ -69,7 +68,7 @@ class Worker:
             await asyncio.sleep(RETENTION_LOOK_SECONDS)
             try:
                 trimmed = await self._events.trim(self._settings.retention_seconds, self._settings.retention_bytes)
-            except RedisError as error:
+            except LOG_ERRORS as error:
                 log.warning("could not trim the log: %s", describe(error))
                 continue
             except Exception:
@@ -81,6 +80,11 @@ class Worker:
 
 async def work(settings: Settings) -> None:
     """Run all handlers until this process is stopped."""
+    if on_jetstream(settings):
+        from . import jetstream  # needs nats-py, which only LOG=jetstream installs
+
+        await jetstream.work(settings)
+        return
     answer_seconds = min(ANSWER_SECONDS, settings.lease_seconds / BEATS)
     client = blocking_redis_client(settings.redis, answer_seconds)
     async with redis_client(settings.redis) as redis, Mailer(settings, patient=True) as mailer:

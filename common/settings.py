@@ -24,6 +24,7 @@ from common.mail.emails import Address, BadEmail, read_address
 MAX_PAUSE = 86_400.0  # seconds
 USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
 SENTINEL_SERVICE = "sixways"  # what the embedded sentinels call their primary
+NATS_PORT = 4322  # the embedded NATS's port if NATS_PORT is not set and the port is free
 VALKEY_PORT = 6390  # the embedded Valkey's port if VALKEY_PORT is not set and the port is free
 RABBITMQ_PORT = 5690  # the same for the embedded RabbitMQ
 
@@ -130,6 +131,23 @@ def _check_amqp_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _check_nats_url(url: SecretStr) -> SecretStr:
+    """One server, or several of a cluster, separated by commas. Raises ValueError with a reason that names no part."""
+    for one in url.get_secret_value().split(","):
+        try:
+            parts = urlsplit(one.strip())
+            port = parts.port
+        except ValueError:
+            raise ValueError("is not a URL; expected nats://user:password@host:4222") from None
+        if parts.scheme not in ("nats", "tls"):
+            raise ValueError("must begin with nats:// or tls://")
+        if not parts.hostname:
+            raise ValueError("names no host; expected nats://user:password@host:4222")
+        if port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError("must end with host and port; percent-encode / ? # and @ in user and password")
+    return url
+
+
 def _check_sender(text: str) -> str:
     try:
         read_address(text)
@@ -183,6 +201,8 @@ class Settings(BaseSettings):
     sentinel_2_port: Port | None = None
     sentinel_3_port: Port | None = None
     ack_replicas: Annotated[int, Field(ge=0, le=10)] = 0  # strategies 5 and 6: replicas that a 2xx waits for
+    nats_url: Annotated[SecretStr, AfterValidator(_check_nats_url)] | None = None  # strategy 6 with LOG=jetstream
+    nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1  # how many nodes of a cluster keep each event
     emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     attempts: PositiveInt = 31  # with the pauses below they last about a day
     retry_pauses_seconds: Annotated[str, AfterValidator(_check_pauses)] = "1 5 30 120 300 900 1800 3600"
@@ -195,12 +215,13 @@ class Settings(BaseSettings):
     queue: Literal["resque", "rabbitmq"] = "resque"  # strategy 5: on which engine
     amqp_url: Annotated[SecretStr, AfterValidator(_check_amqp_url)] | None = None
     rabbitmq_port: Port | None = None  # unset: RABBITMQ_PORT or the next free one
+    nats_port: Port | None = None  # unset: NATS_PORT or the next free one
     data_dir: Path = Path(".data")
     role: str | None = None  # `make run-5 ROLE=worker`: only this role
     step: str | None = None  # `make run-5 STEP=pop`: one of the chapter's steps in place of the full worker
     demo: bool = False  # `make run-5 DEMO=1`: the strategy's demonstration in place of its roles
     workers: PositiveInt = 1  # `make run-5 WORKERS=3`: the number of worker processes
-    log: Literal["lua", "streams"] = "lua"  # strategy 6: the implementation of the log
+    log: Literal["lua", "streams", "jetstream"] = "lua"  # strategy 6: the implementation of the log
     partition_seconds: Seconds = 60.0  # strategy 6: how long a partition of the log takes events
     # Strategy 6 deletes events that every consumer has processed when they are older than this,
     retention_seconds: Seconds = 86_400.0
@@ -234,6 +255,13 @@ class Settings(BaseSettings):
         if self.amqp_url is not None:
             return self.amqp_url.get_secret_value()
         return f"amqp://guest:guest@127.0.0.1:{self.rabbitmq_port or RABBITMQ_PORT}/"
+
+    @property
+    def nats(self) -> str:
+        """NATS_URL, or else the URL of the embedded NATS. Never log it, because it may contain a password."""
+        if self.nats_url is not None:
+            return self.nats_url.get_secret_value()
+        return f"nats://127.0.0.1:{self.nats_port or NATS_PORT}"
 
     @cached_property
     def sender(self) -> Address:

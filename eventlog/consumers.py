@@ -13,16 +13,17 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import DataError, RedisError
+from redis.exceptions import DataError
 
 from asynckit.backoff import Pause, backoff_seconds
-from asynckit.redis_client import describe
 from asynckit.tasks import background, end_tasks
 
+from .errors import LOG_ERRORS, describe
 from .events import Claimed, Event
 from .handlers import BatchHandler, ErrorKind, Handler, OnDemandHandler, default_error_kind
+from .interface import EventLog
 from .leases import LONGEST_PAUSE
-from .log import BEGINNING, Log
+from .log import BEGINNING
 from .outcomes import RECONNECT_CAP_SECONDS, Outcomes, redis_log
 
 CRASH_LIMIT = 5  # an event is parked when more workers than this have died while handling it
@@ -39,7 +40,7 @@ class Consumer:
 
     def __init__(
         self,
-        events: Log,
+        events: EventLog,
         handler: Handler,
         attempts: int,
         pause: Pause = backoff_seconds,
@@ -88,7 +89,7 @@ class Consumer:
                 claimed = await self._events.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
                 claimed = await self._put_back_early(claimed)
                 failures = 0
-            except RedisError as error:
+            except LOG_ERRORS as error:
                 failures += 1
                 redis_log.warning("%s cannot claim events: %s", self._handler.name, describe(error))
                 await self._pause(backoff_seconds(failures, base=0.05, cap=RECONNECT_CAP_SECONDS))
@@ -107,7 +108,7 @@ class Consumer:
         A RedisError is not logged here: the other consumers log it.
         """
         while not self._stopping:
-            with suppress(RedisError):
+            with suppress(*LOG_ERRORS):
                 registered = handler.name in await self._events.consumers()
                 if await handler.needed():
                     if not registered:
@@ -158,7 +159,7 @@ class Consumer:
         again = [one for one in claimed if one.attempts > 1]
         try:
             delays = await self._events.delays(self.name, again)
-        except RedisError:
+        except LOG_ERRORS:
             return list(claimed)
         due, early = [], []
         for one in claimed:
@@ -288,4 +289,4 @@ class Consumer:
 
 def _is_redis_failure(error: Exception) -> bool:
     """Whether Redis is down, full or of the wrong kind. A DataError is a bug in the handler: Redis was not called."""
-    return isinstance(error, RedisError) and not isinstance(error, DataError)
+    return isinstance(error, LOG_ERRORS) and not isinstance(error, DataError)

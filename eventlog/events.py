@@ -51,6 +51,8 @@ class Claimed(NamedTuple):
     token: int = 0
     """The number of this claim in its process: a fencing token. One process may claim the same position twice with the
     same number of attempts: after a replay, or when Redis has lost its last writes."""
+    reply: str = ""
+    """In JetStream: the subject that answers this delivery."""
 
     def event(self) -> Event:
         """Raises BadEvent."""

@@ -117,6 +117,10 @@ class Log(Leases):
     @abstractmethod
     async def _append_many(self, items: Sequence[tuple[Event, bool]]) -> Sequence[str]: ...
 
+    async def now(self) -> float:
+        """Unix seconds, by Redis's clock."""
+        return await redis_now(self._redis)
+
     @abstractmethod
     async def end(self) -> str:
         """The end of the log: every event that is appended from now on has this position or a later one."""

@@ -5,14 +5,12 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from redis.exceptions import RedisError
-
 from asynckit.backoff import backoff_seconds
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
 
+from .errors import LOG_ERRORS, describe
 from .events import Claimed
-from .log import Log
+from .interface import EventLog
 
 RECONNECT_CAP_SECONDS = 0.5  # the longest pause between two calls of a Redis that is down
 
@@ -23,7 +21,7 @@ redis_log = OncePerSecond(log, REDIS)  # shared by all consumers of a process, b
 class Outcomes:
     """Repeats each report while Redis is down: the work is done, and the lease is still in Redis."""
 
-    def __init__(self, events: Log, consumer: str) -> None:
+    def __init__(self, events: EventLog, consumer: str) -> None:
         self.handled = self.failed = 0
         self._events = events
         self._consumer = consumer
@@ -46,7 +44,7 @@ class Outcomes:
     ) -> None:
         self.handled += len(claimed)
         await self._report(where, commit)
-        with suppress(RedisError):  # delays expire
+        with suppress(*LOG_ERRORS):  # delays expire
             await self._events.forget_delays(claimed)
         self._events.count_unwanted(self._consumer, unwanted)
 
@@ -59,7 +57,7 @@ class Outcomes:
         where, attempts = claimed.position, claimed.attempts
         if await self._report(where, lambda: self._events.park(claimed, reason)):
             self.failed += 1
-            with suppress(RedisError):  # delays expire
+            with suppress(*LOG_ERRORS):  # delays expire
                 await self._events.forget_delays([claimed])
             log.error("%s gave up %s after %d attempt(s): %.300s", self._consumer, where, attempts, reason)
 
@@ -73,7 +71,7 @@ class Outcomes:
         try:
             for claimed in unfinished:
                 given += await self._events.put_back(claimed, 0.0, tried=False)
-        except RedisError as error:
+        except LOG_ERRORS as error:
             line = "%s could not give back %d unfinished events: %s"
             log.warning(line, self._consumer, len(unfinished) - given, describe(error))
         if given:
@@ -85,7 +83,7 @@ class Outcomes:
         while True:
             try:
                 ours = await report()
-            except RedisError as error:
+            except LOG_ERRORS as error:
                 failures += 1
                 redis_log.warning("%s cannot commit: %s", self._consumer, describe(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=RECONNECT_CAP_SECONDS))

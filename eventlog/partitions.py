@@ -142,7 +142,7 @@ class PartitionedLog(Log):
         cursors = {name: as_number(await self._redis.hget(cursor(name), "partition")) for name in consumers}
         slowest = min(cursors, key=lambda name: cursors[name], default=None)
         total = sum(partition.bytes for partition in partitions)
-        now = await self._now()
+        now = await self.now()
         events = gone = 0
         for partition in partitions[:-1]:  # producers look for the end of the log in the last one, sealed or not
             too_old = older_than is not None and partition.last <= now - older_than
@@ -179,6 +179,6 @@ class PartitionedLog(Log):
             position=f"{place.partition}-{place.index}",
             waiting=max(0, waiting),
             pending=place.pending,
-            oldest_seconds=max(0.0, await self._now() - oldest) if oldest is not None else 0.0,
+            oldest_seconds=max(0.0, await self.now() - oldest) if oldest is not None else 0.0,
             **await self._figures(consumer),
         )

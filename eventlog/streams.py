@@ -179,7 +179,7 @@ class StreamLog(Log):
     ) -> Trimmed:
         """Deletes single events, because there is only one partition; keeps the last one. Bytes are bytes of memory."""
         events = 0
-        now = await self._now()
+        now = await self.now()
         while len(entries := await self._redis.xrange(STREAM, count=STEP + 1)) > 1:
             bound, kept_for = entries[-1][0], None
             if larger_than is None or await self._bytes() <= larger_than:
@@ -233,7 +233,7 @@ class StreamLog(Log):
         group, first = await self._group(consumer), await self._first_pending(consumer)
         following = await self._next(consumer)
         here = first or (following and following[0]) or group["last-delivered-id"]
-        age = await self._now() - _place(here)[0] / 1000 if first or following else 0.0
+        age = await self.now() - _place(here)[0] / 1000 if first or following else 0.0
         waiting = total - _number(following) if following else 0
         figures = await self._figures(consumer)
         return Lag(here.decode(), waiting, group["pending"], oldest_seconds=max(0.0, age), **figures)

@@ -35,8 +35,9 @@ class Lag:
     handled: int = 0
     unwanted: int = 0
     """How many of the handled events the handler does not ask for."""
-    retried: int = 0
-    overtaken: int = 0
+    retried: int | None = 0
+    """None: not known."""
+    overtaken: int | None = 0
     """Events that were trimmed before this consumer had handled them."""
     given_up: int = 0
     """How often an event was parked; `parked` is how many are parked now."""

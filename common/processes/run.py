@@ -107,8 +107,8 @@ async def start_services(settings: Settings, names: Iterable[str], stack: ExitSt
 
 
 def forget(settings: Settings) -> int:
-    """Delete the data of the embedded Valkey and RabbitMQ. The inbox stores nothing on disk."""
-    keepers = {"valkey": "Valkey", "rabbitmq": "RabbitMQ"}
+    """Delete the data of the embedded Valkey, RabbitMQ and NATS. The inbox stores nothing on disk."""
+    keepers = {"valkey": "Valkey", "sentinel": "Sentinel", "rabbitmq": "RabbitMQ", "nats": "NATS"}
     for name, title in keepers.items():
         if facts := running(settings.data_dir, name):
             exit_with_usage_error(f"{title} is running @ {facts['pid']}: stop the programs that use it first")
@@ -198,7 +198,8 @@ def roles_and_services(settings: Settings, package: str) -> tuple[tuple[str, ...
     """Those of the chapter, or those of the engine on which it runs in place of its own."""
     chapter = chapter_module(package)
     if settings.queue != "rabbitmq" or not hasattr(chapter, "ON_RABBITMQ"):
-        return chapter.ROLES, chapter.SERVICES
+        engines: dict[str, tuple[str, ...]] = getattr(chapter, "ENGINES", {})
+        return chapter.ROLES, chapter.SERVICES if settings.step else engines.get(settings.log, chapter.SERVICES)
     if settings.step or settings.demo:
         exit_with_usage_error(f"QUEUE: the steps and the demonstration of {package} run on its own engine only")
     roles, services = chapter.ON_RABBITMQ
@@ -227,8 +228,13 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
 
 
 def needed_services(settings: Settings, package: str) -> list[str]:
-    """The package's services, except those that SMTP_URL, REDIS_URL or AMQP_URL replaces."""
-    own = {"inbox": settings.smtp_url, "valkey": settings.redis_url, "rabbitmq": settings.amqp_url}
+    """The package's services, except those that SMTP_URL, REDIS_URL, AMQP_URL or NATS_URL replaces."""
+    own = {
+        "inbox": settings.smtp_url,
+        "valkey": settings.redis_url,
+        "rabbitmq": settings.amqp_url,
+        "nats": settings.nats_url,
+    }
     _, services = roles_and_services(settings, package)
     needed = [name for name in services if own[name] is None]
     return ["sentinel" if name == "valkey" and settings.topology == "sentinel" else name for name in needed]

@@ -39,6 +39,7 @@ PORTS = {
     "inbox": ("INBOX_SMTP_PORT", "INBOX_PORT"),
     "valkey": ("VALKEY_PORT",),
     "rabbitmq": ("RABBITMQ_PORT",),
+    "nats": ("NATS_PORT",),
     "sentinel": ("SENTINEL_1_PORT", "SENTINEL_2_PORT", "SENTINEL_3_PORT"),
 }
 

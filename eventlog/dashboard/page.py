@@ -13,23 +13,21 @@ A POST needs the page's token. Its answer is JSON: what was done, or a 400 with 
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import orjson
 from aiohttp import web
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from asynckit.redis_client import describe, redis_client
 from asynckit.web.event_stream import enable_event_streams, event_stream
 from asynckit.web.page_token import check_token, page_token
 from asynckit.web.pages import add_assets, error_json, html_page, pretty_json
 
-from ..bytes_redis import bytes_redis
-from ..clock import redis_now
-from ..log import BEGINNING, END, Log
+from ..errors import LOG_ERRORS, describe
+from ..interface import EventLog
+from ..log import BEGINNING, END
 from ..parked import Parked
 
 PAGE = "/log"
@@ -42,22 +40,22 @@ LARGEST = 2**53  # JavaScript cannot represent every larger integer
 FOLDER = Path(__file__).parent
 ASSETS = FOLDER / "assets"
 
-Counted = Callable[[Redis, float], Awaitable[dict[str, int]]]
+Counted = Callable[[float], Awaitable[dict[str, int]]]
+Opened = AbstractAsyncContextManager[tuple[EventLog, Counted]]
 
-LOG = web.AppKey("log", Log)
-REDIS = web.AppKey("redis", Redis)
+LOG: web.AppKey[EventLog] = web.AppKey("log")
 COUNTED: web.AppKey[Counted] = web.AppKey("counted")
 
 
-def log_page(redis_url: str, make_log: Callable[[Redis], Log], counted: Counted) -> web.Application:
+def log_page(open_log: Callable[[], Opened]) -> web.Application:
     """The page's application. Mount it at `/log` of an application that refuses cross-site requests.
 
-    `counted` returns counts for the hour of a time (unix seconds), such as emails by domain, the largest first.
+    `open_log` opens the log, and a function that returns counts for the hour of a time (unix seconds), such as emails
+    by domain, the largest first.
     """
     app = web.Application()
-    app[COUNTED] = counted
     enable_event_streams(app)
-    app.cleanup_ctx.append(_opened(redis_url, make_log))
+    app.cleanup_ctx.append(_opened(open_log))
     app.router.add_get("", _show_page)
     app.router.add_get("/state", _show_state)
     app.router.add_get("/events", _send_events, allow_head=False)
@@ -69,18 +67,18 @@ def log_page(redis_url: str, make_log: Callable[[Redis], Log], counted: Counted)
     return app
 
 
-def _opened(redis_url: str, make_log: Callable[[Redis], Log]) -> Callable[[web.Application], AsyncIterator[None]]:
-    async def open_log(app: web.Application) -> AsyncIterator[None]:
-        async with redis_client(redis_url) as app[REDIS], make_log(app[REDIS]) as app[LOG]:
+def _opened(open_log: Callable[[], Opened]) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def opened(app: web.Application) -> AsyncIterator[None]:
+        async with open_log() as (app[LOG], app[COUNTED]):
             yield
 
-    return open_log
+    return opened
 
 
 async def _show_page(request: web.Request) -> web.Response:
     try:
         begin = await state(request.app)
-    except RedisError:
+    except LOG_ERRORS:
         begin = None  # the page shows the error when it connects to /log/events
     return html_page("log.html", FOLDER, token=page_token(PAGE), state=begin)
 
@@ -93,7 +91,7 @@ async def _send_events(request: web.Request) -> web.StreamResponse:
     async def look() -> bytes:
         try:
             return orjson.dumps(await state(request.app))
-        except RedisError as error:
+        except LOG_ERRORS as error:
             return orjson.dumps({"error": describe(error)})
 
     return await event_stream(request, look, LOOK_SECONDS)
@@ -103,7 +101,7 @@ async def state(app: web.Application) -> dict[str, Any]:
     """Everything that the page shows. Strings may have any content, because they come from Redis. Raises RedisError."""
     log = app[LOG]
     partitions = await log.partitions(newest=PARTITIONS_SHOWN)
-    now = await redis_now(bytes_redis(app[REDIS]))
+    now = await log.now()
     found = {
         "now": int(now),  # whole seconds: each change of the state is sent to every page
         "events": partitions[-1].first + partitions[-1].length if partitions else 0,
@@ -129,13 +127,13 @@ def _shown(value: Any) -> Any:
             return value
 
 
-async def _consumer(log: Log, name: str) -> dict[str, Any]:
+async def _consumer(log: EventLog, name: str) -> dict[str, Any]:
     """A consumer with invalid data is shown with the error, and the other consumers as usual."""
     try:
         lag = asdict(await log.lag(name))
         parked = await log.parked(name, PARKED_SHOWN)
         next_attempt = await log.next_attempt(name)
-    except (ValueError, TypeError, KeyError, RedisError) as error:
+    except (ValueError, TypeError, KeyError, *LOG_ERRORS) as error:
         return {"name": name, "error": f"{type(error).__name__}: {error}"}
     lag["oldest_seconds"] = math.floor(lag["oldest_seconds"])
     seconds = None if next_attempt is None else math.ceil(next_attempt)
@@ -149,8 +147,8 @@ def _parked(parked: Parked) -> dict[str, Any]:
 
 async def _audit(app: web.Application, now: float) -> dict[str, int]:
     try:
-        return dict(list((await app[COUNTED](app[REDIS], now)).items())[:20])
-    except RedisError:
+        return dict(list((await app[COUNTED](now)).items())[:20])
+    except LOG_ERRORS:
         return {}
 
 
@@ -214,5 +212,5 @@ async def _answered(answer: Awaitable[Any]) -> Any:
     """Raises HTTPServiceUnavailable instead of a RedisError."""
     try:
         return await answer
-    except RedisError as error:
+    except LOG_ERRORS as error:
         raise web.HTTPServiceUnavailable(text=describe(error)) from None

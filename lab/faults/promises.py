@@ -82,6 +82,12 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "6": Subject(6, "6 event bus", {"server": "server", "worker": "worker"}, redis=True),
     "6s": Subject(6, "6 on Streams", {"server": "server", "worker": "worker"}, settings={"LOG": "streams"}, redis=True),
+    "6j": Subject(
+        6,
+        "6 on JetStream",
+        {"server": "server", "worker": "worker", "nats": "nats"},
+        settings={"LOG": "jetstream"},
+    ),
 }
 
 
@@ -119,6 +125,9 @@ FAULTS: dict[str, str] = {
     "broker-kill": "SIGKILL to RabbitMQ",
     "broker-restart": "SIGTERM to RabbitMQ",
     "broker-stop": "SIGSTOP to RabbitMQ, then SIGCONT",
+    "nats-kill": "SIGKILL to NATS",
+    "nats-restart": "SIGTERM to NATS",
+    "nats-stop": "SIGSTOP to NATS, then SIGCONT",
     "smtp-kill": "SIGKILL to the mail server, then a restart",
     "smtp-term": "SIGTERM to the mail server, then a restart",
     "smtp-stop": "SIGSTOP to the mail server, then SIGCONT",
@@ -206,7 +215,7 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
             return frozenset()
         case "redis", "full":
             return frozenset({"503"})  # Redis answers with an error
-        case "redis", _:
+        case "redis" | "nats", _:
             return frozenset({"503", "504"})  # 504: its answer did not come, so the email may be sent
         case "broker", _:
             return frozenset({"503", "504"})
@@ -230,7 +239,7 @@ def copies_bound(subject: str, fault: str) -> Bound:
     if number == 4 and fault == "worker-second":  # every subscriber sends its copy
         return IN_FLIGHT
     if number in (5, 6) and fault.startswith(
-        ("redis-", "broker-")
+        ("redis-", "broker-", "nats-")
     ):  # a claim or an acknowledgement failed, or was lost
         return PER_FAULT
     if number in (3, 5, 6) and fault == "worker-kill":

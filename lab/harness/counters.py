@@ -1,11 +1,15 @@
 """The strategy's own counters: how many emails it holds, has finished, and has given up."""
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Any
 
+from eventlog.errors import LogError
+from eventlog.jetstream import JetStreamLog
 from lab.faults.running import Running
 
+LEASE_SECONDS = 10.0  # a log needs one; nothing is claimed here
 PARKED = "eventlog:parked:{email}"  # hash of strategy 6: the parked events
 
 _ID = re.compile(r"<[^<>\s\"]+@[^<>\s\"]+>")
@@ -59,15 +63,26 @@ def queued_at_worker(log: str) -> int:
 
 
 def given_up(running: Running) -> set[str]:
-    """The ids of the emails that the strategy has given up. Raises RedisError.
+    """The ids of the emails that the strategy has given up. Raises RedisError, for JetStream OSError.
 
     Strategies 1 and 2 do not retry. An email that strategy 2 fails to send counts as lost.
     """
     number = running.subject.number
     if number in (3, 4) or running.subject.on_rabbitmq:
         return {found for path in running.outputs for found in _GAVE_UP.findall(path.read_text(errors="replace"))}
+    if running.subject.settings.get("LOG") == "jetstream":
+        return asyncio.run(_parked_in_jetstream(running.strategy.nats_url()))
     if number in (5, 6):
         with running.redis() as redis:
             entries: Any = redis.lrange("resque:failed", 0, -1) if number == 5 else redis.hvals(PARKED)
         return {found for entry in entries for found in _ID.findall(entry.decode(errors="replace"))}
     return set()
+
+
+async def _parked_in_jetstream(url: str) -> set[str]:
+    try:
+        async with JetStreamLog(url, LEASE_SECONDS) as log:
+            parked = await log.parked("email", limit=1_000_000)
+    except LogError as error:
+        raise OSError(str(error)) from None
+    return {found for one in parked for found in _ID.findall(one.element.decode(errors="replace"))}

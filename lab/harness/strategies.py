@@ -41,7 +41,7 @@ class Strategy:
     def roles(self) -> dict[int, str]:
         """The roles of its running processes by pid, the newest last, as the log names them, and the brokers."""
         named = {int(a or b): x or y for x, a, y, b in _NAMED.findall(self.make.text())}
-        for service in ("valkey", "rabbitmq"):
+        for service in ("valkey", "rabbitmq", "nats"):
             if found := running(self.data_dir, service):
                 named[found["pid"]] = service
         alive_now = set(self.pids())
@@ -61,6 +61,12 @@ class Strategy:
         if (valkey := running(self.data_dir, "valkey")) is None:
             raise ChildFailed(f"strategy {self.number} has no Valkey")
         return f"redis://127.0.0.1:{valkey['valkey_port']}/0"
+
+    def nats_url(self) -> str:
+        """The URL of the embedded NATS. Raises ChildFailed when there is none."""
+        if (nats := running(self.data_dir, "nats")) is None:
+            raise ChildFailed(f"strategy {self.number} has no NATS")
+        return f"nats://127.0.0.1:{nats['nats_port']}"
 
     def wait_until_healthy(self) -> None:
         """Wait until the strategy can accept an email. Raises ChildFailed."""
@@ -120,7 +126,7 @@ def strategy(lab: Lab, number: int, smtp_url: str, port: int = 0, /, **settings:
 def start_strategy(
     lab: Lab, number: int, smtp_url: str, port: int, /, **settings: object
 ) -> AbstractContextManager[Child]:
-    own = {"PORT": port, "SMTP_URL": smtp_url, "DATA_DIR": data_dir(lab, number), "VALKEY_PORT": 0}
+    own = {"PORT": port, "SMTP_URL": smtp_url, "DATA_DIR": data_dir(lab, number), "VALKEY_PORT": 0, "NATS_PORT": 0}
     return lab.child(["make", f"run-{number}"], f"strategy-{number}", True, **own, **settings)
 
 

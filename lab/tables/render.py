@@ -30,7 +30,7 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "faults-3": partial(measured_faults, "3"),
     "faults-4": partial(measured_faults, "4", "4w"),
     "faults-5": partial(measured_faults, "5"),
-    "faults-6": partial(measured_faults, "6", "6s"),
+    "faults-6": partial(measured_faults, "6", "6s", "6j"),
     "steps-3": partial(measured_steps, 3),
     "steps-5": partial(measured_steps, 5),
     "steps-6": partial(measured_steps, 6),

@@ -1,12 +1,13 @@
-"""The guarantees of the event log, on partitions with Lua and on Redis Streams."""
+"""The guarantees of the event log, on partitions with Lua, on Redis Streams, and on JetStream."""
 
 import asyncio
+import inspect
 import random
 import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -19,6 +20,7 @@ from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog import events as module
 from eventlog import partitions, streams
+from eventlog.jetstream import JetStreamLog
 from tests.support.event_log import (
     LEASE,
     an_event,
@@ -31,18 +33,56 @@ from tests.support.event_log import (
     numbers,
     remember,
 )
-from tests.support.programs import ROOT, Valkey, until
+from tests.support.programs import ROOT, NatsServer, Valkey, a_name, running_nats, until
 
 logs = chapter_module("6_event_bus.logs")
 
 Event = module.Event
 
 
-@pytest.fixture(params=["lua", "streams"])
-async def new_log(request: pytest.FixtureRequest, valkey: Valkey) -> AsyncIterator[Callable[..., Any]]:
-    """Each call opens the same log as another process would, on one Redis that is empty at first."""
-    valkey.client.flushall()
+IN_REDIS_ONLY = {
+    "test_only_the_holder_of_the_lease_can_commit": "JetStream has no fencing token",
+    "test_a_process_that_claims_its_own_event_again_does_not_count_an_attempt": "JetStream counts each delivery",
+    "test_claims_whose_answers_are_lost_are_repeated_at_once_and_not_counted": "the same",
+    "test_an_append_whose_answer_was_lost_can_be_repeated": "test_jetstream.py has its own",
+    "test_commits_and_retries_are_counted_a_moment_later": "JetStream counts at once, and no retries",
+    "test_events_that_are_left_in_the_other_log_are_logged_at_the_start": "only two logs of one Redis know each other",
+    "test_a_trim_deletes_only_events_that_every_consumer_has_handled": "JetStream trims the last event too",
+    "test_an_overtaken_consumer_logs_and_counts_how_many_events_it_has_lost": "the process that trims says so",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test that does not use Redis itself runs on JetStream too."""
+    given = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
+    if "new_log" in metafunc.fixturenames and "new_log" not in given:
+        test = metafunc.function
+        in_redis = "valkey" in inspect.signature(test).parameters or test.__name__ in IN_REDIS_ONLY
+        metafunc.parametrize(
+            "new_log", ["lua", "streams"] if in_redis else ["lua", "streams", "jetstream"], indirect=True
+        )
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with running_nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture
+async def new_log(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
+    """Each call opens the same log as another process would. The log is empty at first."""
     async with AsyncExitStack() as stack:
+        if request.param == "jetstream":
+            url, name = request.getfixturevalue("nats").url, f"test-{a_name()}"
+
+            async def open_jetstream(lease: float = LEASE, **_: Any) -> Any:
+                return await stack.enter_async_context(JetStreamLog(url, lease, name))
+
+            yield open_jetstream
+            return
+        valkey: Valkey = request.getfixturevalue("valkey")
+        valkey.client.flushall()
 
         async def open_log(lease: float = LEASE, **more: Any) -> Any:
             redis = await stack.enter_async_context(redis_client(valkey.url))

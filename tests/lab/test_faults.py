@@ -129,7 +129,7 @@ def test_every_fault_has_an_injection_and_every_cell_has_a_promise() -> None:
     assert {fault for _, fault in cells} == set(FAULTS)
 
 
-@pytest.mark.parametrize("subject", ["5", "5r", "6", "6s", "4w"])
+@pytest.mark.parametrize("subject", ["5", "5r", "6", "6s", "6j", "4w"])
 def test_these_strategies_promise_to_lose_no_email_under_any_fault(subject: str) -> None:
     assert {promise(subject, fault).lost for fault in faults_of(SUBJECTS[subject])} == {Bound.NONE}
 
@@ -599,7 +599,7 @@ with strategy(Lab(Path({str(tmp_path)!r})), 4, "smtp://127.0.0.1:1") as running:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"STRATEGIES": "7"}, "STRATEGIES: unknown: 7; choose from 1, 2, 3, 4, 4w, 5, 5r, 6, 6s"),
+        ({"STRATEGIES": "7"}, "STRATEGIES: unknown: 7; choose from 1, 2, 3, 4, 4w, 5, 5r, 6, 6s, 6j"),
         ({"FAULTS": "none meteor"}, "FAULTS: unknown: meteor; choose from "),
         ({"STRATEGIES": "1", "FAULTS": "redis-kill"}, "none of these faults applies to these strategies"),
         ({"KILLS": "0"}, "KILLS: 0 is not a number of at least 1"),

@@ -290,6 +290,34 @@ def running_valkey(data_dir: Path, **environment: str) -> Iterator[Valkey]:
             program.stop()
 
 
+class NatsServer:
+    """The embedded NATS: its address and its process."""
+
+    def __init__(self, port: int, pid: int) -> None:
+        self.port = port
+        self.pid = pid
+        self.url = f"nats://127.0.0.1:{port}"
+
+
+def nats_of(data_dir: Path) -> NatsServer:
+    """The one that runs for this folder."""
+    facts = wait_until(lambda: running(data_dir, "nats"), "NATS runs")
+    return NatsServer(facts["nats_port"], facts["pid"])
+
+
+@contextmanager
+def running_nats(data_dir: Path, **environment: str) -> Iterator[NatsServer]:
+    """NATS as a service of its own, on a free port."""
+    with open_users_lock(data_dir, "nats"):
+        settings = {"NATS_PORT": "0", "DATA_DIR": str(data_dir)} | environment
+        program = Program([sys.executable, "-m", "common.services.nats"], settings)
+        try:
+            program.wait_for_line("NATS listens")
+            yield nats_of(data_dir)
+        finally:
+            program.stop()
+
+
 @contextmanager
 def open_users_lock(data_dir: Path, name: str) -> Iterator[None]:
     """Hold the lock of a service's users, so that the service does not stop because it has none."""
@@ -358,7 +386,7 @@ class Strategy:
 @contextmanager
 def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[Strategy]:
     """Start a strategy by `make run-N` on a free port. Stop it after the block; fails if a process is left behind."""
-    ports = {"PORT": "0", "VALKEY_PORT": "0", "RABBITMQ_PORT": "0"}
+    ports = {"PORT": "0", "VALKEY_PORT": "0", "RABBITMQ_PORT": "0", "NATS_PORT": "0"}
     command, settings = ["make", f"run-{name[0]}"], ports | {"DATA_DIR": str(data_dir)}
     listens, taken = rf"^{name} listens on (http://\S+)/$", r"(?:^|\] )PORT: port \d+ on \S+ is in use"
     limit = START_SECONDS if "QUEUE" in environment else LIMIT

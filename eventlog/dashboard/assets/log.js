@@ -179,7 +179,7 @@ function rows(pairs) {
   return pairs.map(([name, value]) => {
     const line = document.createElement("div");
     line.appendChild(document.createElement("dt")).textContent = name;
-    line.appendChild(document.createElement("dd")).textContent = typeof value === "number" ? number.format(value) : value;
+    line.appendChild(document.createElement("dd")).textContent = typeof value === "number" ? number.format(value) : (value ?? "not known");
     return line;
   });
 }

@@ -1,0 +1,99 @@
+"""LOG=jetstream: the same server and worker on NATS JetStream, without Redis. This module needs nats-py."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from common.mail.mailer import Mailer
+from common.settings import Settings, exit_with_usage_error
+from eventlog.dashboard.page import Counted
+from eventlog.events import BadEvent, Event
+from eventlog.interface import EventLog
+from eventlog.jetstream import JetStreamLog
+from eventlog.nats_beats import Beats
+from eventlog.nats_client import LoginRefused, Nats
+
+from .handlers import (
+    AUDIT_COUNTS_SECONDS,
+    EMAIL_REQUESTED,
+    EmailHandler,
+    domain_of,
+    hour_of,
+)
+from .worker import Worker
+
+AUDIT = "eventlog_audit"
+AUDIT_IDS_SECONDS = 2 * 3600  # how long a repeated event is recognised; the server keeps these ids in memory
+
+log = logging.getLogger(__name__)
+
+
+class Audit:
+    """Counts emails by the recipient's domain, hour by hour: the server counts the messages of a subject.
+
+    eventlog_audit  stream: subject eventlog_audit.HOUR.DOMAIN, an empty message whose Nats-Msg-Id is the event's id
+    """
+
+    name = "audit"
+    events: frozenset[str] | None = frozenset({EMAIL_REQUESTED})
+    window = 100
+
+    def __init__(self, nats: Nats) -> None:
+        self._nats = nats
+
+    async def handle(self, event: Event) -> None:
+        hour, domain = hour_of(event.at), domain_of(event)
+        if not all(domain.split(".")) or set(domain) & set("*>"):
+            raise BadEvent("the domain cannot be a subject of NATS")
+        await self._nats.publish(f"{AUDIT}.{hour}.{domain}", b"", {"Nats-Msg-Id": event.id})
+
+
+async def audited(nats: Nats, at: float) -> dict[str, int]:
+    """The counts of the hour that has this moment in it (unix seconds), the largest first."""
+    prefix = f"{AUDIT}.{hour_of(at)}."
+    state = (await nats.api(f"STREAM.INFO.{AUDIT}", subjects_filter=f"{prefix}>"))["state"]
+    counts = {subject.removeprefix(prefix): int(n) for subject, n in (state.get("subjects") or {}).items()}
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+class AuditedLog(JetStreamLog):
+    """The log and, beside it, the stream of the audit."""
+
+    async def _prepare(self, nats: Nats) -> None:
+        await super()._prepare(nats)
+        config = {"subjects": [f"{AUDIT}.>"], "max_age": AUDIT_COUNTS_SECONDS * 10**9}
+        await nats.make_stream(AUDIT, num_replicas=self._replicas, duplicate_window=AUDIT_IDS_SECONDS * 10**9, **config)
+
+
+@asynccontextmanager
+async def open_jetstream(settings: Settings) -> AsyncIterator[tuple[EventLog, Counted]]:
+    async with _opened(settings) as events:
+
+        async def counted(at: float) -> dict[str, int]:
+            return await audited(events.nats, at)
+
+        yield events, counted
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[JetStreamLog]:
+    """A refused login is one line and exit status 2. A server that is down is a line in the log until it is up."""
+    events = AuditedLog(settings.nats, settings.lease_seconds, replicas=settings.nats_replicas)
+    try:
+        await events.__aenter__()
+    except LoginRefused as error:
+        exit_with_usage_error(f"NATS_URL: {error}")
+    try:
+        yield events
+    finally:
+        await events.__aexit__()
+
+
+async def work(settings: Settings) -> None:
+    """Run the handlers until this process is asked to stop."""
+    async with _opened(settings) as events, Mailer(settings, patient=True) as mailer:
+        email = EmailHandler(settings, mailer)
+        log.info("on JetStream: the handlers email and audit; syndication needs Redis and does not run")
+        with Beats(settings.nats) as beats:
+            await Worker(settings, events, [email, Audit(events.nats)]).run(beats)
+        await email.sender.close()

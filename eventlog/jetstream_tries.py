@@ -1,0 +1,68 @@
+"""What JetStream does not know of an event that is tried again: it counts deliveries, and no more."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from .events import Claimed
+from .nats_bucket import Bucket
+
+
+@dataclass
+class Tries:
+    untried: int = 0
+    """Deliveries that were no attempts."""
+    failures: int = 0
+    alone: int = 0
+    """How often it was handled alone without a result: each time it may have killed its worker."""
+    due: float = 0.0
+    """When the next attempt is due: unix seconds."""
+
+
+class TriesNotes:
+    """The keys `tries.CONSUMER.NUMBER` of the bucket for notes. Raises LogError."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._written: set[str] = set()
+
+    async def of(self, consumer: str, position: str) -> Tries:
+        found = await self._bucket.get(_key(consumer, position))
+        return Tries(**orjson.loads(found[0])) if found else Tries()
+
+    async def put(self, consumer: str, position: str, tries: Tries) -> None:
+        key = _key(consumer, position)
+        self._written.add(key)
+        await self._bucket.put(key, orjson.dumps(tries))
+
+    async def count_untried(self, consumer: str, position: str, *, alone: bool = False) -> None:
+        tries = await self.of(consumer, position)
+        tries.untried += 1
+        tries.alone -= alone
+        await self.put(consumer, position, tries)
+
+    async def count_alone(self, consumer: str, position: str) -> None:
+        tries = await self.of(consumer, position)
+        tries.alone += 1
+        await self.put(consumer, position, tries)
+
+    async def count_failure(self, claimed: Claimed, seconds: float, failures: int) -> None:
+        """It is due in so many seconds. The time is noted because a killed server forgets the delay of a nak."""
+        tries = await self.of(claimed.consumer, claimed.position)
+        tries.failures, tries.due = failures, time.time() + seconds
+        tries.alone -= claimed.alone
+        await self.put(claimed.consumer, claimed.position, tries)
+
+    async def forget(self, claimed: Sequence[Claimed]) -> None:
+        """These are done."""
+        keys = {_key(one.consumer, one.position): one.attempts for one in claimed}
+        noted = [key for key, attempts in keys.items() if attempts > 1 or key in self._written]
+        self._written.difference_update(noted)
+        await asyncio.gather(*[self._bucket.delete(key) for key in noted])
+
+
+def _key(consumer: str, position: str) -> str:
+    return f"tries.{consumer}.{position.partition('-')[2]}"

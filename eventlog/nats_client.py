@@ -1,0 +1,292 @@
+"""A connection to NATS. Each request ends within a limit, and its error says whether the server may have done it.
+
+nats-py can reconnect by itself. It then sends what it has buffered, although the caller got an error long ago, and a
+pull request that waits is lost silently. So here a lost connection fails all its requests at once, and a new client
+replaces the old one.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+import orjson
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from asynckit.tasks import end_tasks, keep_running
+
+from .errors import LogError, NotTaken
+from .outcomes import redis_log as log_once  # one line a second for everything that misses the server
+
+CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
+AGAIN_SECONDS = 0.1  # between two attempts to connect
+LOOK_SECONDS = 0.1  # between two looks whether the connection is lost
+PING_SECONDS = 2  # a server that leaves two pings unanswered is given up
+DONE = ("404", "408")  # a pull has ended: there are no messages, or its time is over
+NO_STREAM, NO_CONSUMER, NO_MESSAGE = 10059, 10014, 10037  # err_code in an answer of JetStream
+
+
+class LoginRefused(LogError):
+    """The server does not take the user, password or token of the URL."""
+
+
+class Refused(NotTaken):
+    """JetStream has answered with an error. `code` is JetStream's own number of it."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(f"NATS: {error.get('description', 'an error')}")
+        self.code = error.get("err_code", 0)
+
+
+class Moved(NotTaken):
+    """A pull found no consumer, or the consumer was deleted during the pull, or the server is stopping."""
+
+
+class QuietClient(Client):
+    """A client that ends without an error in a background task."""
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        # nats-py writes its buffer to the transport. uvloop raises RuntimeError if the transport is closed already.
+        with suppress(OSError, RuntimeError):
+            await super()._close(status, do_cbs)
+
+
+class Nats:
+    """One connection, which is opened again after each loss. Raises LogError."""
+
+    def __init__(self, url: str, prepare: Callable[["Nats"], Awaitable[None]] | None = None) -> None:
+        """`url`: one or more of `nats://[user:password@ or token@]host[:4222]` or `tls://…`, separated by commas.
+
+        `prepare` is called on each new connection.
+        """
+        self._options = connect_options(url)
+        self._prepare = prepare
+        self._client: Client | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._why = "NATS: not connected yet"
+
+    async def __aenter__(self) -> Self:
+        """Try to connect once, then retry in the background. Raises LoginRefused."""
+        self._tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._connecting = keep_running(self._keep_connected, "connecting to NATS")
+        try:
+            await asyncio.shield(self._tried)
+        except LogError:
+            await end_tasks([self._connecting])
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await end_tasks([self._connecting])
+
+    async def _keep_connected(self) -> None:
+        while True:
+            lost = asyncio.Event()
+            try:
+                client = await self._connect(lost)
+            except LoginRefused as error:
+                if self._tried.done():
+                    self._say(error)
+                else:
+                    self._tried.set_exception(error)
+            except (LogError, errors.Error, OSError, TimeoutError) as error:
+                self._say(error)
+            else:
+                try:
+                    await self._use(client, lost)
+                finally:
+                    with suppress(errors.Error, OSError, RuntimeError):
+                        await client.close()
+            if not self._tried.done():
+                self._tried.set_result(None)
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    def _say(self, error: Exception) -> None:
+        self._why = str(error) if isinstance(error, LogError) else f"NATS: cannot connect: {str(error) or 'no answer'}"
+        log_once.warning("%s", self._why)
+
+    async def _connect(self, lost: asyncio.Event) -> Client:
+        """Raises LoginRefused, errors.Error, OSError, TimeoutError."""
+        client, reasons = QuietClient(), []
+
+        async def closed() -> None:
+            lost.set()
+
+        async def failed(error: Exception) -> None:
+            reasons.append(error)
+
+        try:
+            await client.connect(**self._options, error_cb=failed, closed_cb=closed)
+        except errors.NoServersError:
+            raise reasons[-1] if reasons else errors.NoServersError() from None
+        except errors.Error as error:
+            if isinstance(error, errors.AuthorizationError) or "authorization" in str(error).lower():
+                raise LoginRefused("NATS does not take our login") from None
+            raise
+        return client
+
+    async def _use(self, client: Client, lost: asyncio.Event) -> None:
+        """Return when the connection is lost. Requests that wait for an answer fail then."""
+        self._client = client
+        try:
+            if self._prepare is not None:
+                await self._prepare(self)
+            if not self._tried.done():
+                self._tried.set_result(None)
+            while client.is_connected:  # the callback may not be called: see QuietClient
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(lost.wait(), LOOK_SECONDS)
+            self._say(LogError("NATS: the connection was lost"))
+        except LogError as error:  # JetStream is not ready, or is not enabled
+            self._say(error)
+        finally:
+            self._client = None
+            for task in self._tasks:
+                task.cancel()
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: dict[str, str] | None = None,
+        seconds: float = ANSWER_SECONDS,
+    ) -> Msg:
+        """Send it and wait for the answer. Raises NotTaken, LogError."""
+        client = self._connected()
+        answer: Msg = await self._until_lost(client.request(subject, payload, timeout=seconds, headers=headers))
+        return answer
+
+    async def api(self, call: str, **body: Any) -> dict[str, Any]:
+        """One call of JetStream's API. Raises Refused."""
+        return checked((await self.request(f"$JS.API.{call}", orjson.dumps(body))).data)
+
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None = None,
+        seconds: float = ANSWER_SECONDS,
+    ) -> int:
+        """Store it in the stream that has this subject. Its number there. Raises Refused, NotTaken, LogError."""
+        return int(checked((await self.request(subject, payload, headers, seconds)).data)["seq"])
+
+    async def make_stream(self, name: str, **config: Any) -> None:
+        """Create it if it is not there; one that is there keeps the limits that its operator gave it.
+
+        `discard new`: a full stream refuses new events, and never drops old ones.
+        """
+        try:
+            await self.api(f"STREAM.INFO.{name}")
+        except Refused as error:
+            if error.code != NO_STREAM:
+                raise
+            await self.api(f"STREAM.CREATE.{name}", **{"name": name, "storage": "file", "discard": "new"} | config)
+
+    async def pull(self, stream: str, consumer: str, limit: int, seconds: float = 0.0) -> list[Msg]:
+        """Messages of a pull consumer: what there is now, or the first that comes within so many seconds."""
+        pull = self._pull(self._connected(), f"{stream}.{consumer}", limit, seconds)
+        found: list[Msg] = await self._until_lost(pull)
+        return found
+
+    async def _pull(self, client: Client, of: str, limit: int, seconds: float) -> list[Msg]:
+        found: list[Msg] = []
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def take(message: Msg) -> None:
+            if status := (message.headers or {}).get("Status"):
+                if not ended.done():
+                    ended.set_result(status)
+                return
+            found.append(message)
+            if len(found) == limit and not ended.done():
+                ended.set_result(DONE[0])
+
+        inbox = client.new_inbox()
+        answers = await client.subscribe(inbox, cb=take)
+        ask = {"batch": limit, "expires": int(seconds * 1e9)} if seconds else {"batch": limit, "no_wait": True}
+        try:
+            await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{of}", orjson.dumps(ask), reply=inbox)
+            async with asyncio.timeout(seconds + ANSWER_SECONDS):
+                status = await ended
+        except TimeoutError:
+            if not found:
+                raise
+        else:
+            if status not in DONE and not found:
+                raise Moved("NATS: the consumer is not there")
+        finally:
+            with suppress(errors.Error):
+                await answers.unsubscribe()
+        return found
+
+    async def send(self, subjects: Sequence[str], payload: bytes) -> None:
+        """Publish without an answer; return when the server has read it."""
+        client = self._connected()
+
+        async def publish() -> None:
+            for subject in subjects:
+                await client.publish(subject, payload)
+            await client.flush(int(ANSWER_SECONDS))
+
+        await self._until_lost(publish())
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            raise NotTaken(self._why)
+        return self._client
+
+    async def _until_lost(self, work: Awaitable[Any]) -> Any:
+        """What `work` returns; a LogError as soon as the connection is lost."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            raise LogError("NATS: the connection was lost") from None
+        except (errors.NoRespondersError, errors.ConnectionClosedError):
+            raise NotTaken("NATS: JetStream is not ready") from None
+        except errors.MaxPayloadError:
+            raise NotTaken("NATS: the message is too large") from None
+        except TimeoutError:
+            raise LogError("NATS does not answer in time") from None
+        except (errors.Error, OSError, RuntimeError) as error:
+            raise LogError(f"NATS: {error}") from None
+        finally:
+            self._tasks.discard(task)
+
+
+def checked(answer: bytes) -> dict[str, Any]:
+    """JetStream's answer. Raises Refused."""
+    found: dict[str, Any] = orjson.loads(answer)
+    if error := found.get("error"):
+        raise Refused(error)
+    return found
+
+
+def connect_options(url: str) -> dict[str, Any]:
+    """For `Client.connect`. nats-py does not decode `%40` in a password, so the login is taken out of the URL."""
+    parts = [urlsplit(one.strip()) for one in url.split(",")]
+    first = parts[0]
+    options: dict[str, Any] = {
+        "servers": [f"nats://{one.netloc.rpartition('@')[2]}" for one in parts],
+        "allow_reconnect": False,
+        "max_reconnect_attempts": 1,
+        "reconnect_time_wait": 0,
+        "connect_timeout": CONNECT_SECONDS,
+        "ping_interval": PING_SECONDS,
+    }
+    if first.username is not None and first.password is not None:
+        options |= {"user": unquote(first.username), "password": unquote(first.password)}
+    elif first.username is not None:
+        options["token"] = unquote(first.username)
+    if first.scheme == "tls":
+        options |= {"tls": ssl.create_default_context(), "tls_hostname": first.hostname}
+    return options

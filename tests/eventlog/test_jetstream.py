@@ -1,0 +1,290 @@
+"""The log on JetStream: what test_event_log.py asks of Redis, asked of NATS, and what only NATS needs."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventlog.errors import LogError, NotTaken
+from eventlog.events import Event
+from eventlog.jetstream import JetStreamLog
+from eventlog.nats_beats import Beats
+from eventlog.nats_client import connect_options
+from tests.support.event_log import LEASE, an_event, append, claim_all, claim_when_due, commit, numbers
+from tests.support.programs import NatsServer, a_name, running_nats, until
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with running_nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture
+async def new_log(nats: NatsServer) -> AsyncIterator[Callable[..., Any]]:
+    """Opens one new log: as many processes as the test wants to be."""
+    name = f"test-{a_name()}"
+    async with AsyncExitStack() as stack:
+
+        async def open_log(lease: float = LEASE, url: str = nats.url) -> JetStreamLog:
+            return await stack.enter_async_context(JetStreamLog(url, lease, name))
+
+        yield open_log
+
+
+@pytest.fixture
+async def log(new_log: Any) -> Any:
+    return await new_log()
+
+
+# Appending
+
+
+async def test_an_event_is_as_it_was_and_has_the_time_of_the_server(log: Any) -> None:
+    data = {"to": "jörg@bücher.example", "subject": '"\\ <img src=x onerror=alert(1)>', "text": "a\nb\u2028 \x00"}
+    await log.append(Event("<1@x>", "something_happened", data))
+    [claimed] = await log.claim("email", 10)
+    event = claimed.event()
+    assert (event.id, event.name, event.data) == ("<1@x>", "something_happened", data)
+    assert abs(event.at - time.time()) < 5
+
+
+async def test_a_frozen_server_leaves_the_append_in_doubt_and_the_id_makes_it_safe_to_repeat(
+    log: Any, nats: NatsServer
+) -> None:
+    event = an_event(1)
+    os.kill(nats.pid, signal.SIGSTOP)
+    before = time.monotonic()
+    try:
+        with pytest.raises(LogError, match="NATS") as raised:
+            await log.append(event)
+    finally:
+        os.kill(nats.pid, signal.SIGCONT)
+    assert not isinstance(raised.value, NotTaken), "it may have been stored"
+    assert time.monotonic() - before < 5
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await log.append(event)
+                break
+            except LogError:
+                await asyncio.sleep(0.05)
+    assert await claim_all(log, "email") == [1]
+
+
+async def test_without_a_connection_nothing_is_taken(new_log: Any) -> None:
+    log = await new_log(url="nats://127.0.0.1:1")
+    for call in (log.append(an_event()), log.claim("email", 1), log.check(), log.lag("email")):
+        with pytest.raises(NotTaken, match="NATS: cannot connect"):
+            await call
+
+
+async def test_a_full_stream_refuses_and_never_drops(log: Any) -> None:
+    await append(log, 3)
+    found = await log.nats.api(f"STREAM.INFO.{log.name}")
+    await log.nats.api(f"STREAM.UPDATE.{log.name}", **found["config"] | {"max_msgs": 3})
+    with pytest.raises(NotTaken, match="maximum messages exceeded"):
+        await log.append(an_event(3))
+    assert await claim_all(log, "email") == [0, 1, 2]
+
+
+# Leases
+
+
+async def test_a_heartbeat_in_a_thread_keeps_the_leases(new_log: Any, nats: NatsServer) -> None:
+    alive, other = await new_log(lease=1.0), await new_log(lease=1.0)
+    await append(alive, 2)
+    held = await alive.claim("email", 2)
+    with Beats(nats.url) as beats:
+        deadline = time.monotonic() + 2.5
+        while time.monotonic() < deadline:
+            alive.extend(beats, held)  # this blocks the loop, as a handler may
+            assert await other.claim("email", 2, wait=0.2) == []
+    taken = await claim_when_due(other, "email")
+    assert {one.attempts for one in taken} == {2}
+
+
+async def test_a_lease_that_ended_while_the_server_did_not_hear_the_heartbeat_is_not_claimed_twice(
+    new_log: Any,
+) -> None:
+    class Unheard:
+        def send(self, subjects: list[str], payload: bytes) -> None: ...
+
+    log = await new_log(lease=0.5)
+    await append(log, 1)
+    [one] = await log.claim("email", 1)
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        log.extend(Unheard(), [one])
+        assert await log.claim("email", 1, wait=0.1) == [], "this process handles it still"
+    assert await log.commit(one)
+    other = await new_log(lease=0.5)
+    assert await other.claim("email", 1, wait=1.0) == []
+
+
+async def test_what_is_given_back_counts_no_attempt_however_often(log: Any) -> None:
+    await append(log, 1)
+    for _ in range(5):
+        [one] = await claim_when_due(log, "email")
+        assert (one.attempts, one.alone) == (1, False)
+        await log.put_back(one, 0.0, tried=False)
+
+
+async def test_failures_and_when_the_next_attempt_is_due_are_noted(log: Any) -> None:
+    await append(log, 1)
+    [one] = await log.claim("email", 1)
+    assert await log.delay(one, 0.5, failures=1)
+    assert await log.claim("email", 1) == []
+    [again] = await claim_when_due(log, "email")
+    assert again.attempts == 2
+    [(due, failures)] = (await log.delays("email", [again])).values()
+    assert (due <= 0.05, failures) == (True, 1)
+    await log.commit(again)
+    await log.forget_delays([again])
+    assert await log._notes.keys("tries.email") == []
+
+
+async def test_an_event_that_kills_its_workers_comes_alone_and_only_that_counts(new_log: Any) -> None:
+    await append(await new_log(), 4)
+    for _ in range(2):
+        log = await new_log(lease=0.3)
+        claimed: list[Any] = []
+        while len(claimed) < 4:
+            claimed += await log.claim("email", 10, wait=1.0)
+    log = await new_log(lease=0.3)
+    [first] = await claim_when_due(log, "email")
+    assert (first.alone, first.attempts) == (True, 3)
+    log = await new_log(lease=0.3)  # the one before it was killed too
+    seen: dict[int, int] = {}
+    while len(seen) < 4:
+        [one] = await claim_when_due(log, "email")
+        assert one.alone
+        seen |= {numbers([one])[0]: one.attempts}
+        await log.commit(one)
+    assert seen.pop(numbers([first])[0]) == 4
+    assert set(seen.values()) == {3}, "the others have not been handled alone yet"
+
+
+async def test_a_delivery_that_a_killed_server_has_forgotten_is_not_committed_and_holds_nothing_up(log: Any) -> None:
+    await append(log, 2)
+    [one] = await log.claim("email", 1)
+    forgotten = one._replace(reply=one.reply.replace(".1.1.1.", ".1.2.2."))
+    assert not await log.commit(forgotten)
+    assert await log.commit(one)
+    assert await claim_all(log, "email") == [1]
+
+
+# Replay and retention
+
+
+@pytest.mark.parametrize("start", ["beginning", "middle", "position", "end"])
+async def test_a_consumer_can_be_sent_back_without_disturbing_the_others(log: Any, start: str) -> None:
+    positions = await append(log, 20)
+    await claim_all(log, "email")
+    await claim_all(log, "audit")
+    positions += await append(log, 20, 35)
+    [claimed] = await log.claim("email", 1)
+    where: Any = {"middle": claimed.event().at, "position": positions[7]}.get(start, start)
+    await log.replay("email", where)
+    assert not await log.commit(claimed), "a claim of before the replay has no power any more"
+    waiting = (await log.lag("email")).waiting
+    found = await claim_all(log, "email")
+    assert waiting == len(found)
+    assert found == list(range(35 - len(found), 35))
+    expected = {"beginning": 35, "position": 28, "end": 0}.get(start)
+    assert len(found) == expected if expected is not None else 15 <= len(found) <= 20  # of the same millisecond
+    assert (await log.lag("audit")).waiting == 15
+    assert await claim_all(log, "audit") == list(range(20, 35))
+
+
+async def test_a_consumer_that_left_begins_at_the_beginning(log: Any) -> None:
+    await append(log, 3)
+    await claim_all(log, "email")
+    await log.replay("email", "end")
+    await log.leave("email")
+    assert await log.consumers() == []
+    assert await claim_all(log, "email") == [0, 1, 2]
+
+
+async def test_what_everybody_has_done_can_be_trimmed_and_no_more(log: Any, caplog: pytest.LogCaptureFixture) -> None:
+    await append(log, 45)
+    await claim_all(log, "email")
+    claimed = await log.claim("audit", 15)
+    await commit(log, claimed[:12])
+    assert (await log.trim(older_than=3600)).events == 0
+    trimmed = await log.trim(older_than=0)
+    assert (trimmed.events, trimmed.kept_for) == (12, "audit")
+    assert await commit(log, claimed[12:]) == [True] * 3
+    forced = await log.trim(older_than=0, force=True)
+    assert forced.events == 33
+    assert "audit was overtaken: 30 events" in caplog.text
+    assert await claim_all(log, "audit") == []
+
+
+# Parked events
+
+
+async def test_of_a_parked_event_that_is_wanted_twice_only_one_comes(log: Any) -> None:
+    await append(log, 1)
+    [one] = await log.claim("email", 1)
+    await log.park(one, "no such mailbox")
+    assert await log.unpark("email", one.position) == await log.unpark("email") == 1
+    [again] = await claim_when_due(log, "email")
+    assert await log.commit(again)
+    log._looks.clear()
+    assert await log.claim("email", 1) == []
+    assert await log.unpark("email", one.position) == 0
+
+
+async def test_a_parked_event_that_was_discarded_does_not_come(log: Any) -> None:
+    await append(log, 2)
+    for one in await log.claim("email", 2):
+        await log.park(one, "no such mailbox")
+    assert await log.unpark("email") == 2
+    assert await log.discard("email") == 2
+    log._looks.clear()
+    assert await log.claim("email", 2) == []
+    assert (await log.lag("email")).parked == 0
+
+
+# A server that dies
+
+
+async def test_after_the_death_of_the_server_everything_is_there(tmp_path: Path) -> None:
+    with running_nats(tmp_path) as server:
+        port = server.port
+        async with JetStreamLog(server.url, 2.0) as log:
+            await append(log, 10)
+            claimed = await log.claim("email", 5)
+            await commit(log, claimed[:3])
+            waiting = asyncio.create_task(log.claim("audit", 10, wait=0.0))
+            await waiting
+            os.kill(server.pid, signal.SIGKILL)
+            with pytest.raises(LogError):
+                await log.append(an_event(10))
+            with running_nats(tmp_path, NATS_PORT=str(port)):
+
+                async def back() -> bool:
+                    try:
+                        await log.check()
+                    except LogError:
+                        return False
+                    return True
+
+                await until(back)
+                await log.append(an_event(11))
+                assert await commit(log, claimed[3:]) == [True] * 2, "their leases go on"
+                found = await claim_all(log, "email")
+                assert {5, 6, 7, 8, 9, 11} <= {*found} <= {*range(10), 11}
+
+
+def test_a_login_is_decoded_and_not_left_in_the_url() -> None:
+    options = connect_options("tls://jo:a%40b@x:4222, tls://jo:a%40b@y")
+    assert (options["user"], options["password"], options["servers"]) == ("jo", "a@b", ["nats://x:4222", "nats://y"])
+    assert connect_options("nats://t%2Fx@x")["token"] == "t/x"
