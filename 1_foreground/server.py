@@ -37,7 +37,7 @@ async def stats(app: web.Application) -> Stats:
         "waiting": 0,
         "in_flight": mailer.in_flight,
         "oldest_wait_seconds": mailer.oldest_seconds,
-        "login_failed": mailer.login_failed,
+        "login_failed": mailer.login_failed or False,
     }
 
 

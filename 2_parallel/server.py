@@ -40,7 +40,7 @@ async def stats(app: web.Application) -> Stats:
         "waiting": 0,
         "in_flight": tasks.in_flight,
         "oldest_wait_seconds": tasks.oldest_seconds,
-        "login_failed": tasks.login_failed,
+        "login_failed": tasks.login_failed or False,
     }
 
 

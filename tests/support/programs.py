@@ -93,7 +93,7 @@ def ask(
         data = None if body is None else json.dumps(body).encode()
         connection.request(method, path, body=data, headers=headers or {})
         response = connection.getresponse()
-        return Answer(response.status, response.headers, response.read().decode())
+        return Answer(response.status, response.headers, response.read().decode(errors="replace"))
     finally:
         connection.close()
 

@@ -88,11 +88,11 @@ def test_strategies_that_keep_emails_pause_and_use_up_no_attempt(odd: str, name:
 @pytest.mark.parametrize("odd", [REFUSED, DEMANDED])
 def test_the_stats_show_the_reason_until_an_email_is_sent(odd: str, name: str, tmp_path: Path) -> None:
     with facing(odd, name, tmp_path) as (strategy, server):
-        assert strategy.stats()["login_failed"] is None
+        assert strategy.stats()["login_failed"] is False
         strategy.send(someone())
         wait_until(lambda: REASONS[odd] in (strategy.stats()["login_failed"] or ""), "the reason is shown")
         server.repair_login()
         repaired = time.monotonic()
         wait_until(lambda: strategy.send(someone()).status < 300 and server.peer.messages, "an email is sent")
         assert time.monotonic() - repaired < RECOVERY_SECONDS
-        wait_until(lambda: strategy.stats()["login_failed"] is None, "the reason is gone")
+        wait_until(lambda: strategy.stats()["login_failed"] is False, "the reason is gone")
