@@ -31,8 +31,8 @@ from common.settings import SENTINEL_SERVICE, Settings, exit_with_usage_error, r
 
 SERVERS = ("primary", "replica-1", "replica-2")
 SENTINELS = ("sentinel-1", "sentinel-2", "sentinel-3")
-RESTART_SECONDS = 3.0
-DOWN_AFTER_MS = 1500  # without an answer for this time, a sentinel holds a server to be down
+RESTART_SECONDS = 4.0
+DOWN_AFTER_MS = 2000  # without an answer for this time, a sentinel holds a server to be down
 FAILOVER_TIMEOUT_MS = 5000
 READY_SECONDS = 15.0
 
