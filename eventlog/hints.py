@@ -1,6 +1,6 @@
 """Hints: Redis announces new events by pub/sub to all processes that listen at that moment.
 
-Pub/sub suits this because every process needs the hint, as in strategy 4. A lost hint loses no event: consumers also
+Pub/sub suits this because every process needs the hint. A lost hint loses no event: consumers also
 look once a second.
 """
 
