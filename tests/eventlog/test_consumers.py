@@ -185,9 +185,9 @@ async def test_a_bug_logs_a_traceback_and_the_consumer_continues(log: Any, caplo
 async def test_a_handler_that_blocks_for_longer_than_a_lease_keeps_the_lease(valkey: Valkey) -> None:
     """The heartbeat has its own thread, because the handler blocks the event loop."""
     valkey.client.flushall()
-    handler = Listener(lambda number: time.sleep(2.0))  # two leases
+    handler = Listener(lambda number: time.sleep(1.4))  # two leases, and less than a client waits for an answer
     client = blocking_redis_client(valkey.url)
-    async with a_log(valkey, 1.0) as log:
+    async with a_log(valkey, 0.7) as log:
         await append(log, 0)
         async with consuming(log, handler) as consumer, Heartbeat(lambda: log.extend(client, consumer.held()), 0.1):
             await all_done(log, 1)
