@@ -89,8 +89,8 @@ async def main(settings: Settings) -> None:
     servers, sentinels = nodes[: len(SERVERS)], nodes[len(SERVERS) :]
     tasks = [keep_running(node.keep_running, f"running {node.name}") for node in servers]
     try:
-        # A sentinel asks the primary for its replicas when it starts, and then every ten seconds. A replica that it does
-        # not know has no part in a failover: it would go on to follow the old primary.
+        # A sentinel asks the primary for its replicas when it starts, then every ten seconds. A replica that it
+        # does not know has no part in a failover, and would go on to follow the old primary.
         await wait_until(partial(servers_are_ready, [ports[name] for name in SERVERS]), "a replica")
         tasks += [keep_running(node.keep_running, f"running {node.name}") for node in sentinels]
         await wait_until(partial(sentinels_are_ready, [ports[name] for name in SENTINELS]), "a sentinel")
