@@ -34,7 +34,8 @@ class Proxy:
         """Reset all connections, as a proxy does in a failover."""
         for writer in self._writers:
             client: Any = writer.get_extra_info("socket")
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, not FIN
+            with suppress(OSError):  # the client has closed it just now
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, not FIN
             writer.transport.abort()
             self.times += 1
 
