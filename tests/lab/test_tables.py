@@ -58,7 +58,7 @@ def test_the_saved_faults_are_complete_with_today_s_promises_and_all_kept() -> N
     assert all(cell["closes"] for cell in cells)
 
 
-STEPS_NOT_YET_SAVED = {"3-pass_on"}
+STEPS_NOT_YET_SAVED: set[str] = set()
 """Steps that are newer than results/steps.json. Empty this with the next full run of `make faults STEPS=1`."""
 
 
