@@ -104,7 +104,7 @@ class JetStreamLog(Inspection):
     # Consumers
 
     async def claim(self, consumer: str, limit: int, wait: float = 0.0) -> list[Claimed]:
-        """Claim up to `limit` events; when there are none, wait so many seconds for the first.
+        """Claim up to `limit` events; if there are none, wait up to `wait` seconds for the first.
 
         Parked events that are to be handled again come first. Returns [] early after `stop_waiting`.
         """

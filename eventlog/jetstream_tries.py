@@ -50,7 +50,7 @@ class TriesNotes:
         await self.put(consumer, position, tries)
 
     async def count_failure(self, claimed: Claimed, seconds: float, failures: int) -> None:
-        """It is due in so many seconds. The time is noted because a killed server forgets the delay of a nak."""
+        """Store when the event is due, because a killed server forgets the delay of a nak."""
         tries = await self.of(claimed.consumer, claimed.position)
         tries.failures, tries.due = failures, time.time() + seconds
         tries.alone -= claimed.alone

@@ -75,7 +75,7 @@ class Log(Leases):
     """The interface of every log, and what they have in common. Every method that calls Redis raises RedisError."""
 
     def __init__(self, redis: Redis, lease_seconds: float, owner: str = "", ack_replicas: int = 0) -> None:
-        """With `ack_replicas`, an appended event has reached so many replicas; else TooFewReplicas is raised."""
+        """With `ack_replicas`, an append returns when that many replicas have it, or raises TooFewReplicas."""
         super().__init__(redis, lease_seconds, owner, ack_replicas)
         self.other: Log | None = None
         """The other log in the same Redis. No worker reads it while this one is used."""

@@ -188,7 +188,7 @@ class Nats:
             await self.api(f"STREAM.CREATE.{name}", **{"name": name, "storage": "file", "discard": "new"} | config)
 
     async def pull(self, stream: str, consumer: str, limit: int, seconds: float = 0.0) -> list[Msg]:
-        """Messages of a pull consumer: what there is now, or the first that comes within so many seconds."""
+        """Messages of a pull consumer: those that are available now, or the first one that arrives in time."""
         pull = self._pull(self._connected(), f"{stream}.{consumer}", limit, seconds)
         found: list[Msg] = await self._until_lost(pull)
         return found

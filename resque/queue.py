@@ -43,7 +43,7 @@ class Queue:
         definitions: Definitions | None = None,
         ack_replicas: int = 0,
     ) -> None:
-        """With `ack_replicas`, an enqueued job has reached so many replicas; else TooFewReplicas is raised."""
+        """With `ack_replicas`, `enqueue` returns when this number of replicas has the job, or raises TooFewReplicas."""
         self.redis: Any = redis  # its types say that answers may be str
         self.keys = Keys(namespace)
         self.scripts = Scripts(redis, ack_replicas, self.keys.written)

@@ -40,7 +40,8 @@ class Scripts:
     """
 
     def __init__(self, redis: Redis, ack_replicas: int = 0, written: str = "") -> None:
-        """With `ack_replicas`, a call of ACKNOWLEDGED returns when so many replicas have it, or raises TooFewReplicas.
+        """With `ack_replicas`, a call of ACKNOWLEDGED returns when this number of replicas has the write, or raises
+        TooFewReplicas.
 
         WAIT counts the writes of its own connection. A call that changes nothing (the id is known) is no write, so each
         batch increments the key `written`, and WAIT covers all that came before that.

@@ -1,4 +1,4 @@
--- Free the lock of a unique job that has failed with its worker. Another job may hold the lock by now.
+-- Free the lock of a unique job that has failed with its worker. Another job may hold the lock already.
 --
 -- KEYS  py:unique:…
 -- ARGV  the job's id
