@@ -146,6 +146,7 @@ def server_configuration(name: str, folder: Path, ports: dict[str, int]) -> str:
         "save": '""',
         "repl-diskless-sync-delay": "0",
         "repl-timeout": "10",
+        "shutdown-timeout": "1",  # do not wait long for replicas, which stop at the same time
     }
     if name != "primary":
         options["replicaof"] = f"{LOOPBACK} {ports['primary']}"

@@ -149,16 +149,25 @@ class Service:
 
     def _stop(self, pid: int) -> None:
         deadline = time.monotonic() + STOP_SECONDS
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+        if self._process is not None:
+            self._process.poll()  # until its status is read, a killed child still accepts signals
+        _signal(pid, signal.SIGTERM)
         while running(self._dir, self.name):
             if time.monotonic() > deadline:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                _signal(pid, signal.SIGKILL)
             time.sleep(0.005)
         (self._dir / f"{self.name}.pid").unlink(missing_ok=True)
         if self._process is not None:
             self._process.wait()
+
+
+def _signal(pid: int, number: int) -> None:
+    """Send a signal to the service. If its process was killed, send it to the processes that it started."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, number)  # the service leads a process group
 
 
 def make_private(folder: Path) -> None:

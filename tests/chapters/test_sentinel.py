@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import redis
 
@@ -162,6 +163,14 @@ def test_a_second_start_has_the_data_of_the_first(inbox: Inbox, tmp_path: Path) 
         assert time.monotonic() < deadline, "no process is left behind"
     with running_strategy("5_remote_queue", tmp_path, SMTP_URL=inbox.smtp_url, REDIS="sentinel"):
         wait_until(lambda: inbox.messages(to), "the email of the first run is sent")
+
+
+def test_no_server_is_left_behind_when_the_service_itself_was_killed(inbox: Inbox, tmp_path: Path) -> None:
+    with running_strategy("5_remote_queue", tmp_path, SMTP_URL=inbox.smtp_url, REDIS="sentinel"):
+        topology = Topology(tmp_path)
+        pids = [topology.pid(name) for name in SERVERS]
+        os.kill(int((tmp_path / "sentinel.pid").read_text()), signal.SIGKILL)
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "no server is left", limit=40)
 
 
 @pytest.mark.parametrize(
