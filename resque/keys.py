@@ -31,6 +31,7 @@ Keys that only our programs use:
                                      workers dead again after an outage of Redis (ms)
     py:attempts              hash    job -> how often it has failed
     py:crashes               hash    job -> how often its worker has died while running it
+    py:counted               hash    job in one of these two -> since when it may run again (TS), and its queue
     py:seen, py:seen:before  set     digests of recently enqueued ids; they expire
     py:unreadable            list    invalid jobs from the queues, which housekeeping moves to `failed`
     py:paused:QUEUE          string  why this queue is paused; a timed pause expires
@@ -68,6 +69,7 @@ class Keys:
         self.reaping = self.key("py:reaping")
         self.attempts = self.key("py:attempts")
         self.crashes = self.key("py:crashes")
+        self.counted = self.key("py:counted")
         self.seen = self.key("py:seen")
         self.seen_before = self.key("py:seen:before")
         self.unreadable = self.key("py:unreadable")

@@ -27,6 +27,7 @@ TYPES = {
     "py:reaping": "hash",
     "py:attempts": "hash",
     "py:crashes": "hash",
+    "py:counted": "hash",
     "py:seen": "set",
     "py:seen:before": "set",
     "py:unreadable": "list",
