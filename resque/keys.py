@@ -22,7 +22,8 @@ Keys that Resque, resque-scheduler and node-resque use, too. RAW is a job's exac
     pause-all-workers        string  "true": no worker of Ruby or of ours claims a job
     delayed:last_enqueued_at hash    name of a schedule -> when it was last enqueued, as Ruby writes it
     resque_scheduler_leader_lock           string  the leader that promotes delayed jobs, for Node
-    resque:resque_scheduler_master_lock    string  the same for Ruby (the namespace occurs twice); we only read it
+    resque:resque_scheduler_master_lock    string  the same for Ruby (the namespace occurs twice); fire.lua takes it for
+                                                   a second
 
 Keys that only our programs use:
 
@@ -40,6 +41,7 @@ Keys that only our programs use:
     py:chart:N               hash    counts and waiting times of jobs that ended in the ten seconds N; expires after 2 h
     py:totals                hash    counts of all time: succeeded, failed, retried, crashed, late
     py:written               string  how many batches of jobs have waited for replicas
+    py:guarded               string  set for ten seconds after fire.lua has taken Ruby's lock
     py:cron                  hash    name of a schedule -> the last due second for which it was enqueued, and a digest
                                      of when it is due
 """
@@ -76,6 +78,7 @@ class Keys:
         self.totals = self.key("py:totals")
         self.written = self.key("py:written")
         self.cron = self.key("py:cron")
+        self.guarded = self.key("py:guarded")
 
     def key(self, *parts: str) -> str:
         return ":".join((self.namespace, *parts))

@@ -34,6 +34,7 @@ TYPES = {
     "py:totals": "hash",
     "py:written": "string",
     "py:cron": "hash",
+    "py:guarded": "string",
 }
 FAMILIES = {
     "queue:": "list",
