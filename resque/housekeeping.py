@@ -14,11 +14,10 @@ from typing import Any
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from asynckit.heartbeat import RETRY_SECONDS
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 
 from . import show
 from .answers import redis_time
@@ -92,7 +91,7 @@ class Housekeeping:
     async def _try(self, task: Callable[[], Awaitable[object]]) -> None:
         try:
             await task()
-        except RedisError as error:
+        except CALL_ERRORS as error:
             self._log.warning("housekeeping: %s", describe(error))
             self._hook(Erred("housekeeping", error))
         except Exception as error:  # invalid data must not stop the housekeeping

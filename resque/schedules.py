@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 
 from .answers import redis_time
 from .cron import BadSchedule, Schedule, read_schedule
@@ -56,7 +56,7 @@ class Schedules:
         while True:
             try:
                 await self.fire()
-            except RedisError as error:
+            except CALL_ERRORS as error:
                 self._log.warning("schedules: %s", describe(error))
                 self._hook(Erred("schedules", error))
             except Exception as error:  # one schedule must not stop the others
