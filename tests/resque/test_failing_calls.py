@@ -72,7 +72,7 @@ class Work:
         r, keys = self.r, self.r.keys
         for name in ("note", "first_fail", "wait"):
             r.get("RPUSH", keys.queue("q"), json.dumps({"class": name, "args": [number]}))
-        r.get("RPUSH", keys.queue("q"), "no job", '{"class":"fail","args":[{"id":"%d"}]}' % number)
+        r.get("RPUSH", keys.queue("q"), "no job", json.dumps({"class": "fail", "args": [{"id": str(number)}]}))
         dead = f"gone:{number}:none"
         r.get("SADD", keys.workers, dead, f"ruby:{number}:q")
         r.get("ZADD", keys.leases, 1, dead)
