@@ -58,7 +58,8 @@ class Logins:
 
     def failed(self, error: LoginFailed) -> None:
         before = self._read()
-        count = before.count + 1 if before else 1
+        is_recent = before is not None and self._clock() - before.until < _longest()
+        count = before.count + 1 if before and is_recent else 1
         pause = PAUSES_SECONDS[min(count, len(PAUSES_SECONDS)) - 1]
         pause = max(pause, PUT_OFF_SECONDS) if error.put_off else pause
         self._refusals = _Refusals(count, self._clock() + pause * random.uniform(1.0, JITTER), str(error))
@@ -95,7 +96,7 @@ class Logins:
 
 
 def _longest() -> float:
-    """A moment further ahead than this comes from a wrong clock."""
+    """A moment further ahead than this comes from a wrong clock; refusals that ended longer ago no longer count."""
     return PAUSES_SECONDS[-1] * JITTER
 
 

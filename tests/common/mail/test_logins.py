@@ -106,6 +106,14 @@ def test_a_pause_from_a_clock_that_was_ahead_does_not_count(tmp_path: Path) -> N
     assert tries(logins, clock, 9.0, refused())
 
 
+def test_refusals_of_long_ago_do_not_count(tmp_path: Path) -> None:
+    clock, file = Clock(), tmp_path / "login.json"
+    tries(Logins(file, clock), clock, 100.0, refused())
+    clock.now += 86_400
+    later = clock.now
+    assert len(tries(Logins(file, clock), clock, later + 20, refused())) == 3
+
+
 def test_the_name_of_the_file_depends_on_the_whole_login(tmp_path: Path) -> None:
     urls = [f"smtp://{user}@127.0.0.1:{port}" for user in ("jo:a", "jo:b", "al:a") for port in (25, 26)]
     files = {login_file(settings(smtp_url=url, data_dir=tmp_path)) for url in urls}
