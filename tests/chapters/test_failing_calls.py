@@ -47,7 +47,7 @@ async def test_the_subscription_and_the_reports_of_strategy_4(valkey: Valkey, mo
                 await asyncio.sleep(0.03)
                 return calls.functions() >= functions and not calls.left()
 
-            await until(all_have_failed, "each error has been raised at each call")
+            await until(all_have_failed, "each error has been raised at each call", 50)
             calls.armed = False
             await until(lambda: subscription.live, "it is subscribed")
             await reports.flush()
@@ -76,7 +76,7 @@ async def test_the_pause_of_strategy_5(valkey: Valkey, monkeypatch: pytest.Monke
             send_email = jobs.SendEmail(settings(), cast(Any, None), queue)
             calls.armed = True
             send_email._paused("LoginFailed: 535 no")
-            await until(lambda: calls.calls and not calls.left(), "each error has been raised at each call")
+            await until(lambda: calls.calls and not calls.left(), "each error has been raised at each call", 50)
             calls.armed = False
             await until(lambda: queue.paused(jobs.QUEUE), "the queue is paused")
             send_email._paused(None)
@@ -105,7 +105,7 @@ async def test_the_retention_of_strategy_6(valkey: Valkey, monkeypatch: pytest.M
 
             await append()
             calls.armed = True
-            await until(append, "each error has been raised at each call")
+            await until(append, "each error has been raised at each call", 50)
             calls.armed = False
             await until(is_trimmed, "the log is trimmed")
             await end_tasks(tasks)

@@ -109,6 +109,7 @@ def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots_module, "LOOK_SECONDS", 0.02)
 
 
+@pytest.mark.timeout(180)
 async def test_every_task_survives_every_error_at_every_call(r: Resque, monkeypatch: pytest.MonkeyPatch) -> None:
     quicken(monkeypatch)
     work = Work(r)
@@ -126,7 +127,7 @@ async def test_every_task_survives_every_error_at_every_call(r: Resque, monkeypa
                 await until(lambda: not r.waiting(), "the worker goes on")
                 return calls.functions() >= FUNCTIONS and not calls.left(*RARE)
 
-            await until(all_have_failed, "each error has been raised at each call", 60)
+            await until(all_have_failed, "each error has been raised at each call", 120)
             calls.armed = False
             await work.is_alive()
             await end_tasks(tasks)
