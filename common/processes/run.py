@@ -117,8 +117,10 @@ def forget(settings: Settings) -> int:
     for name, title in keepers.items():
         if facts := running(settings.data_dir, name):
             exit_with_usage_error(f"{title} is running @ {facts['pid']}: stop the programs that use it first")
-    for name in keepers:
-        if (folder := settings.data_dir / name).exists():
+    folders = [settings.data_dir / name for name in keepers]
+    folders += settings.data_dir.glob("valkey-before-*")  # what `make restore` has replaced
+    for folder in folders:
+        if folder.exists():
             shutil.rmtree(folder)
             print(f"deleted {folder}")
     return 0
