@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.settings import SmtpServer, is_loopback, read_smtp_url, setting_names
+from common.settings import Settings, SmtpServer, is_loopback, read_smtp_url, setting_names
 from tests.support.programs import ROOT, SETTINGS
 from tests.support.smtp_peer import settings
 
@@ -17,7 +17,7 @@ def test_each_setting_has_its_default() -> None:
     assert (defaults.email_from, defaults.attempts, defaults.emails_per_second) == ("workshop@example.com", 31, None)
     assert defaults.smtp == SmtpServer("127.0.0.1", 1025)
     assert defaults.inbox_page == "http://127.0.0.1:8025/"
-    assert defaults.data_dir == Path(".data")
+    assert Settings.model_fields["data_dir"].default == Path(".data")
 
 
 def test_every_setting_is_in_the_example() -> None:
