@@ -10,4 +10,4 @@ from .master import work
 
 if __name__ == "__main__":
     settings = read_settings()
-    run(step_or(work, settings, __package__)(settings), prefix=f"[master @ {os.getpid()}] ")
+    run(step_or(work, __package__)(settings), prefix=f"[master @ {os.getpid()}] ")

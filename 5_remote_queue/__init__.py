@@ -13,7 +13,10 @@ How it scales               Servers and workers on any number of machines, in Py
 What to try                 kill -9 a worker while the mail server hangs; make run-5 DEMO=1.
 """
 
+from .schedules import SCHEDULES
+
 ROLES = ("server", "worker", "scheduler")
+NOT_NEEDED = () if SCHEDULES else ("scheduler",)  # `make run-5` starts these only if ROLE names them
 DEMO = "demo"
 SERVICES = ("inbox", "valkey")
 ON_RABBITMQ = (("server", "worker"), ("inbox", "rabbitmq"))  # QUEUE=rabbitmq: the roles, and the services

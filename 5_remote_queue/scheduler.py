@@ -1,7 +1,7 @@
 """The scheduler: it enqueues jobs at fixed times, as cron does.
 
-Workers promote delayed jobs and recover the jobs of dead workers. The scheduler does that, too, so that delayed jobs
-reach their queues in time when no worker is running.
+Every worker promotes delayed jobs, retries included, and recovers the jobs of dead workers. So without a schedule you
+do not need this role. It does the same, so that delayed jobs reach their queues in time when no worker is running.
 """
 
 import logging
@@ -13,18 +13,13 @@ from asynckit.redis_client import redis_client
 from asynckit.tasks import end_tasks, keep_running
 from common.processes.process import stop_requested
 from common.settings import Settings
-from resque import Schedule, Schedules
+from resque import Schedules
 from resque.housekeeping import Housekeeping
 from resque.keys import Keys
 from resque.scripts import Scripts
 
+from .schedules import SCHEDULES
 from .worker import CRASH_LIMIT, EventLogger
-
-SCHEDULES: tuple[Schedule, ...] = ()
-"""Add yours here: Schedule("hello", "emailQueue", "sendEmail", [{"to": …, "subject": …, "text": …}], cron="0 8 * * 1")
-
-You can also add them to Redis while the scheduler runs, as with resque-scheduler: `Schedules(…).add`.
-"""
 
 log = logging.getLogger(__name__)
 

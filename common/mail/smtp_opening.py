@@ -10,7 +10,7 @@ import aiosmtplib
 
 from common.mail.errors import LoginFailed, TimedOut, TooManySessions, Unreachable
 from common.mail.smtp_conversation import Limits, join_lines, printable
-from common.settings import SmtpServer
+from common.smtp_url import SmtpServer
 
 _LOGINS = ("plain", "login", "cram-md5")  # the first of these that is offered is used; the connection is encrypted
 _TRY_LATER = 454  # RFC 4954, 6: the server could not check the login

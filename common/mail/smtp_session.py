@@ -23,7 +23,7 @@ from common.mail.emails import Address
 from common.mail.errors import Refused, SessionLost, TimedOut
 from common.mail.smtp_conversation import Limits, Reply, SmtpConversation
 from common.mail.smtp_opening import open_connection
-from common.settings import SmtpServer
+from common.smtp_url import SmtpServer
 
 _MAX_FRUITLESS = 3  # refused emails and checks in a row before the session is closed; see _fruitless
 _CHUNKING_FAILS = {500, 501, 502, 503, 504}  # RFC 5321, 4.2.1: the fault of the command, not of this email

@@ -223,7 +223,8 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
         exit_with_usage_error(f"ROLE: {package} has the roles {', '.join(roles)}")
     if settings.workers > 1 and "worker" not in roles:
         exit_with_usage_error(f"WORKERS: {package} runs one process of each role")
-    chosen = roles if settings.role is None else (settings.role,)
+    idle = getattr(chapter_module(package), "NOT_NEEDED", ())
+    chosen = [role for role in roles if role not in idle] if settings.role is None else [settings.role]
     return [role for role in chosen for _ in range(settings.workers if role == "worker" else 1)]
 
 

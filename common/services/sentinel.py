@@ -27,8 +27,8 @@ from asynckit.redis_client import redis_client
 from asynckit.tasks import end_tasks, keep_running
 from common.address import cannot_listen, free_port
 from common.processes.process import run
-from common.services.service import announce, claim, make_private, stop_or_abandoned
-from common.services.valkey import LOOPBACK, shut_down
+from common.services.server_program import LOOPBACK, private_folder, shut_down
+from common.services.service import announce, claim, stop_or_abandoned
 from common.settings import SENTINEL_SERVICE, Settings, exit_with_usage_error, read_settings
 
 SERVERS = ("primary", "replica-1", "replica-2")
@@ -79,10 +79,7 @@ class Node:
 
 
 async def main(settings: Settings) -> None:
-    folder = settings.data_dir / "sentinel"
-    os.umask(0o077)  # for the servers, which inherit it
-    make_private(settings.data_dir)
-    make_private(folder)
+    folder = private_folder(settings, "sentinel")
     announcement = claim(settings.data_dir, "sentinel")
     ports = prepare(folder)
     nodes = [Node(name, folder, announcement.fileno()) for name in (*SERVERS, *SENTINELS)]
