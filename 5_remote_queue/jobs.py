@@ -22,7 +22,7 @@ from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender
 from common.settings import Settings
 from resque import Definition, Definitions, Permanent, Queue
-from resque.observe import Observer
+from resque.figures import figures
 
 QUEUE = "emailQueue"
 CLASS = "sendEmail"
@@ -39,7 +39,6 @@ class Jobs:
     def __init__(self, redis: Redis, job_class: str = CLASS, ack_replicas: int = 0) -> None:
         self._class = job_class
         self.queue = Queue(redis, ack_replicas=ack_replicas)
-        self._observer = Observer(redis, self.queue.keys)
 
     async def enqueue(self, email: Email) -> None:
         """When this returns, the job is in Redis. Raises CannotAccept if it is not, NoAnswer if it may be.
@@ -68,32 +67,11 @@ class Jobs:
 
     async def stats(self) -> dict[str, Any]:
         """The figures of /stats, of all servers and workers together. Raises CannotAccept when Redis is unreachable."""
-        observer = self._observer
         try:
-            [state] = await observer.states([QUEUE])
-            totals = await observer.totals()
-            delayed, _ = await observer.delayed()
-            overdue, overdue_seconds = await observer.overdue()
-            ages = [overdue_seconds]
-            ages += [age for age in (state.oldest_seconds, await observer.oldest_elsewhere()) if age is not None]
-            return {
-                "sent": totals["succeeded"],
-                "failed": totals["failed"],
-                "failed_list": await observer.failed(),
-                "retried": totals["retried"],
-                "waiting": (state.length or 0) + delayed,
-                "in_flight": await observer.in_flight(),
-                "oldest_wait_seconds": max(ages),
-                "delayed": delayed,
-                "next_attempt_seconds": await observer.next_delayed(),
-                "overdue": overdue,
-                "leader": await observer.leader(),
-                "crashed": totals["crashed"],
-                "workers": await observer.processes(),
-                "paused": state.paused or False,
-            }
+            totals = await figures(self.queue, QUEUE)
         except RedisError as error:
             raise CannotAccept(describe(error)) from None
+        return {"sent": totals.pop("succeeded"), **totals}
 
 
 class SendEmail:

@@ -13,9 +13,9 @@ from collections import Counter, defaultdict
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, TimeoutError
 
+from asynckit.bytes_redis import bytes_redis
 from asynckit.tasks import background, end_tasks
 
-from .bytes_redis import bytes_redis
 from .scripts import Scripts
 
 NAMES = ("handled", "unwanted", "retried", "overtaken", "given_up")

@@ -57,8 +57,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from asynckit.batcher import Batcher
+from asynckit.bytes_redis import redis_time
 
-from .clock import redis_now
 from .events import Claimed, Event
 from .leases import LARGEST, Leases
 from .parked import Parked, parked_key
@@ -119,7 +119,7 @@ class Log(Leases):
 
     async def now(self) -> float:
         """Unix seconds, by Redis's clock."""
-        return await redis_now(self._redis)
+        return await redis_time(self._redis)
 
     @abstractmethod
     async def end(self) -> str:
@@ -249,4 +249,4 @@ class Log(Leases):
 
     async def _now(self) -> float:
         """Unix seconds, by Redis's clock."""
-        return await redis_now(self._redis)
+        return await redis_time(self._redis)

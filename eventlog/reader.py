@@ -12,7 +12,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from .bytes_redis import BytesRedis
+from asynckit.bytes_redis import BytesRedis
+
 from .counts import Counts
 from .events import Claimed
 from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers

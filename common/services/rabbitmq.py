@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.address import free_port
-from common.amqp import CannotConnect, connect
+from common.amqp.link import CannotConnect, connect
 from common.processes.process import run
 from common.services.server_program import LOOPBACK, ServerProgram, private_folder, serve
 from common.settings import RABBITMQ_PORT, Settings, exit_with_usage_error, read_settings
@@ -73,9 +73,9 @@ async def spawn(folder: Path, port: int, name: str, announcement: int) -> Proces
         "RUNNING_UNDER_SYSTEMD": "true",  # the script then becomes the node, and its pid is the node's
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
             f"-sname {NODE} -erl_epmd_port {free_port(LOOPBACK, 0)} -kernel inet_dist_use_interface {{127,0,0,1}} "
-            "+sbwt none +sbwtdcpu none +sbwtdio none"  # no busy waiting: the machine has other work
+            "+sbwt none +sbwtdcpu none +sbwtdio none"  # no busy waiting, which would use the CPU
         ),
-        "ERL_ZFLAGS": "-start_epmd false",  # for the helpers of the node too: one of them starts epmd every minute
+        "ERL_ZFLAGS": "-start_epmd false",  # for the node's helpers too: one of them starts epmd every minute
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")}
     return await asyncio.create_subprocess_exec(
@@ -84,12 +84,12 @@ async def spawn(folder: Path, port: int, name: str, announcement: int) -> Proces
 
 
 async def answers(node: Process, port: int, name: str) -> bool:
-    """Wait until this very node accepts connections; False when it ends instead."""
+    """Wait until this node accepts connections. Returns False if it ends instead."""
     while node.returncode is None:
         with suppress(CannotConnect):
             async with await connect(f"amqp://guest:guest@{LOOPBACK}:{port}/") as connection:
                 assert connection.transport is not None
-                # In a lost race it is another RabbitMQ that answers on this port.
+                # If another process took the port first, the RabbitMQ that answers may not be ours.
                 properties = connection.transport.connection.server_properties
                 found = properties.get("cluster_name")
                 return found in (name, name.encode()) or await node.wait() == 0

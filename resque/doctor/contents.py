@@ -24,7 +24,7 @@ Counted = dict[str, set[bytes]]
 
 async def examine(examination: Examination) -> AsyncIterator[Finding]:
     keys, seen = examination.keys, examination.seen
-    items = Items(examination.redis, Scripts(examination.redis))
+    items = Items(examination.client, Scripts(examination.client))
     counted: Counted = {key: set(await examination.fields(key)) for key in (keys.attempts, keys.crashes)}
     names, patterns = await examination.members(keys.queues), await served_queues(examination)
     for name in sorted(seen.queues):
