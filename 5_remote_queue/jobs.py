@@ -5,32 +5,26 @@ Message-ID. Ruby and Node programs enqueue and run such jobs, too.
 """
 
 import asyncio
-import logging
-from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from asynckit.redis_client import describe
-from asynckit.tasks import end_tasks, keep_running
 from common.handover import handover_error
 from common.mail.emails import BadEmail, Email, email_from_members
-from common.mail.errors import CannotAccept, Refused
+from common.mail.errors import CannotAccept, LoginFailed, Refused, SendError
 from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender
 from common.settings import Settings
 from resque import Definition, Definitions, Permanent, Queue
 from resque.figures import figures
+from resque.pausing import KeptPause
 
 QUEUE = "emailQueue"
 CLASS = "sendEmail"
 RUBY_CLASS = "SendEmail"  # the names of Ruby's classes begin with a capital letter
 AGAIN_SECONDS = 0.05  # before repeating a call whose answer was lost
-PAUSE_SECONDS = 5.0  # the worker's pause of the queue expires, in case the worker dies
-
-log = logging.getLogger(__name__)
 
 
 class Jobs:
@@ -68,10 +62,10 @@ class Jobs:
     async def stats(self) -> dict[str, Any]:
         """The figures of /stats, of all servers and workers together. Raises CannotAccept when Redis is unreachable."""
         try:
-            totals = await figures(self.queue, QUEUE)
+            found = await figures(self.queue, QUEUE)
         except RedisError as error:
             raise CannotAccept(describe(error)) from None
-        return {"sent": totals.pop("succeeded"), **totals}
+        return {"sent": found.pop("succeeded"), **found}
 
 
 class SendEmail:
@@ -79,10 +73,8 @@ class SendEmail:
 
     def __init__(self, settings: Settings, mailer: Mailer, queue: Queue) -> None:
         self._domain = settings.id_domain
-        self._queue = queue
-        self._sender = PatientSender(mailer, None, self._paused)  # the queue does the throttling
-        self._works = asyncio.Event()
-        self._pausing: asyncio.Task[None] | None = None
+        self._pause = KeptPause(queue, QUEUE)
+        self._sender = PatientSender(mailer, None, self._on_pause)  # the queue does the throttling
 
     async def __call__(self, arguments: object) -> None:
         """Raises Permanent for an invalid email and for one that the mail server refuses for good; else a SendError.
@@ -98,27 +90,16 @@ class SendEmail:
         except Refused as error:
             raise Permanent(str(error)) from error
 
-    def _paused(self, why: str | None) -> None:
+    def _on_pause(self, error: SendError | None) -> None:
         """A login that fails would fail for every email and every worker, so pause the queue until it works again."""
-        self._works.set() if why is None else self._works.clear()
-        if why is not None and why.startswith("LoginFailed") and self._pausing is None:
-            self._pausing = keep_running(partial(self._keep_paused, why), "keeping the queue paused")
-
-    async def _keep_paused(self, why: str) -> None:
-        while not self._works.is_set():
-            with suppress(RedisError):
-                await self._queue.pause(QUEUE, why, PAUSE_SECONDS)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PAUSE_SECONDS / 2):
-                    await self._works.wait()
-        self._pausing = None
-        with suppress(RedisError):
-            await self._queue.resume(QUEUE, only_timed=True)
+        if error is None:
+            self._pause.end()
+        elif isinstance(error, LoginFailed):
+            self._pause.begin(f"LoginFailed: {error}")
 
     async def close(self) -> None:
         await self._sender.close()
-        if self._pausing is not None:
-            await end_tasks([self._pausing])
+        await self._pause.close()
 
 
 def definitions(send_email: SendEmail, settings: Settings) -> Definitions:

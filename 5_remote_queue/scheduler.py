@@ -14,12 +14,13 @@ from asynckit.tasks import end_tasks, keep_running
 from common.processes.process import stop_requested
 from common.settings import Settings
 from resque import Schedules
+from resque.event_log import LogEvents
 from resque.housekeeping import Housekeeping
 from resque.keys import Keys
 from resque.scripts import Scripts
 
 from .schedules import SCHEDULES
-from .worker import CRASH_LIMIT, EventLogger
+from .worker import CRASH_LIMIT
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 async def schedule(settings: Settings) -> None:
     """Enqueue due jobs until this process is stopped."""
     async with redis_client(settings.redis) as redis:
-        scripts, keys, hook = Scripts(redis), Keys(), EventLogger()
+        scripts, keys, hook = Scripts(redis), Keys(), LogEvents(log)
         housekeeping = Housekeeping(
             redis, scripts, keys, hook, crash_limit=CRASH_LIMIT, lease_seconds=settings.lease_seconds
         )
