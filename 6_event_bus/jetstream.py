@@ -13,14 +13,8 @@ from eventlog.jetstream import JetStreamLog
 from eventlog.nats_beats import Beats
 from eventlog.nats_client import LoginRefused, Nats
 
-from .handlers import (
-    AUDIT_COUNTS_SECONDS,
-    EMAIL_REQUESTED,
-    EmailHandler,
-    domain_of,
-    hour_of,
-)
-from .worker import Worker
+from .handlers import AUDIT_COUNTS_SECONDS, EMAIL_REQUESTED, EmailHandler, domain_of, hour_of
+from .worker import run_handlers
 
 AUDIT = "eventlog_audit"
 AUDIT_IDS_SECONDS = 2 * 3600  # how long a repeated event is recognised; the server keeps these ids in memory
@@ -49,7 +43,7 @@ class Audit:
 
 
 async def audited(nats: Nats, at: float) -> dict[str, int]:
-    """The counts of the hour that has this moment in it (unix seconds), the largest first."""
+    """The counts of the hour of this time (unix seconds), the largest first."""
     prefix = f"{AUDIT}.{hour_of(at)}."
     state = (await nats.api(f"STREAM.INFO.{AUDIT}", subjects_filter=f"{prefix}>"))["state"]
     counts = {subject.removeprefix(prefix): int(n) for subject, n in (state.get("subjects") or {}).items()}
@@ -90,10 +84,10 @@ async def _opened(settings: Settings) -> AsyncIterator[JetStreamLog]:
 
 
 async def work(settings: Settings) -> None:
-    """Run the handlers until this process is asked to stop."""
+    """Run the handlers until this process is stopped."""
     async with _opened(settings) as events, Mailer(settings, patient=True) as mailer:
         email = EmailHandler(settings, mailer)
         log.info("on JetStream: the handlers email and audit; syndication needs Redis and does not run")
         with Beats(settings.nats) as beats:
-            await Worker(settings, events, [email, Audit(events.nats)]).run(beats)
+            await run_handlers(settings, events, [email, Audit(events.nats)], beats)
         await email.sender.close()
