@@ -10,10 +10,10 @@ from common.settings import Settings, exit_with_usage_error, read_settings
 Role = Callable[[Settings], Coroutine[Any, Any, None]]
 
 
-def start_role(usage: str | None, **roles: Role) -> None:
+def start_role(usage: str | None, *, prefix: str = "", **roles: Role) -> None:
     """Run the role that the command line names, or the first one if it names none, with the settings.
 
-    Any other command line ends the program with `usage` and exit status 2.
+    `prefix` begins each line of its log. Any other command line ends the program with `usage` and exit status 2.
     """
     settings = read_settings()
     match sys.argv[1:]:
@@ -23,4 +23,4 @@ def start_role(usage: str | None, **roles: Role) -> None:
             role = roles[name]
         case _:
             exit_with_usage_error(f"usage: {usage}")
-    run(role(settings))
+    run(role(settings), prefix)

@@ -45,6 +45,7 @@ def remarks_on(line: Line, plan: Plan) -> Iterator[str]:
         rate = f"{plan.clients * 1000 / answer:.0f} requests per second"
         yield f"{line.name}: {clients} send {rate}, which is the limit here"
     if facts["attempted"] > facts["acknowledged"]:
-        yield f"{line.name}: {facts['attempted'] - facts['acknowledged']} of {facts['attempted']} requests were not accepted"
+        refused = facts["attempted"] - facts["acknowledged"]
+        yield f"{line.name}: {refused} of {facts['attempted']} requests were not accepted"
     if facts["unexpected"]:
         yield f"{line.name}: {facts['unexpected']} emails arrived without a request"
