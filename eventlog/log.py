@@ -246,7 +246,3 @@ class Log(Leases):
         Deletes whole partitions and never the open one. Keeps events that a consumer has not handled, unless `force`;
         then the consumer logs and counts how many events it has lost.
         """
-
-    async def _now(self) -> float:
-        """Unix seconds, by Redis's clock."""
-        return await redis_time(self._redis)

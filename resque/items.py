@@ -55,11 +55,11 @@ class Items:
         found = await or_empty(self._scripts("look", [key], first, first + count - 1, most), [])
         return [Item(first + number, digest.decode(), size, text) for number, (size, digest, text) in enumerate(found)]
 
-    async def all(self, key: str | bytes, most: int = MOST_BYTES) -> AsyncIterator[Item]:
+    async def all(self, key: str | bytes) -> AsyncIterator[Item]:
         """All elements from head to tail. If other programs remove elements at the head meanwhile, some are skipped."""
         first, more = 0, True
         while more:
-            found = await self.read(key, first, STEP, most)
+            found = await self.read(key, first, STEP)
             for item in found:
                 yield item
             first, more = first + STEP, len(found) == STEP

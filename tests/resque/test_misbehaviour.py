@@ -235,9 +235,9 @@ async def test_a_thread_that_exceeds_its_limit_does_not_block_other_jobs(r: Resq
         async with r.working(definitions=definitions, scaling=resque.Scaling(4, 4)) as worker:
             await until(lambda: r.events("Succeeded"))
             assert len(r.failed()) >= 17
-            assert worker.overrun_threads >= 17
+            assert worker._executor.threads.overrun >= 17
             release.set()
-            await until(lambda: worker.overrun_threads == 0)
+            await until(lambda: worker._executor.threads.overrun == 0)
     finally:
         release.set()
 
