@@ -115,19 +115,10 @@ $(VENV)/ready: requirements.lock
 	@$(PIP) --quiet --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/ready-rabbitmq: requirements-rabbitmq.lock $(VENV)/ready
-	@echo "Adding the client of RabbitMQ"
-	@$(PIP) --quiet --require-hashes -r requirements-rabbitmq.lock
-	@touch $@
-
-$(VENV)/ready-jetstream: requirements-jetstream.lock $(VENV)/ready
-	@echo "Adding NATS"
-	@$(PIP) --quiet --require-hashes -r requirements-jetstream.lock
-	@touch $@
-
-$(VENV)/ready-examples: requirements-examples.lock $(VENV)/ready
-	@echo "Adding the packages that the examples need"
-	@$(PIP) --quiet --require-hashes -r requirements-examples.lock
+EXTRAS := $(VENV)/ready-rabbitmq $(VENV)/ready-jetstream $(VENV)/ready-examples
+$(EXTRAS): $(VENV)/ready-%: requirements-%.lock $(VENV)/ready
+	@echo "Adding the packages of requirements-$*.lock"
+	@$(PIP) --quiet --require-hashes -r requirements-$*.lock
 	@touch $@
 
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
