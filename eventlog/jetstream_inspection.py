@@ -247,7 +247,7 @@ def _base(name: str) -> str:
 
 def _check_name(consumer: str) -> None:
     if not NAME.fullmatch(consumer):
-        raise ValueError("a consumer's name is of small letters, digits, _ and -, at most 40")
+        raise ValueError("a consumer's name must be 1 to 40 lowercase letters, digits, _ or -")
 
 
 def _parked(position: str, entry: bytes) -> Parked:

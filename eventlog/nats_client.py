@@ -127,7 +127,7 @@ class Nats:
             raise reasons[-1] if reasons else errors.NoServersError() from None
         except errors.Error as error:
             if isinstance(error, errors.AuthorizationError) or "authorization" in str(error).lower():
-                raise LoginRefused("NATS does not take our login") from None
+                raise LoginRefused("NATS refuses the login") from None
             raise
         return client
 

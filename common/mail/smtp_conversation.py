@@ -134,7 +134,7 @@ class SmtpConversation(asyncio.Protocol):
                 self._lines.clear()
         del self._buffer[:end]
         if b"\n" in self._buffer or len(self._buffer) + sum(map(len, self._lines)) > _MAX_REPLY:
-            self._lose(ValueError("the mail server sent something that is no SMTP reply"))
+            self._lose(ValueError("the mail server sent something that is not an SMTP reply"))
         elif len(self._replies) >= self._expected or self._ended_by_server():
             self._answer()
 

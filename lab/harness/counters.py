@@ -41,7 +41,7 @@ def read_balance(running: Running) -> Balance:
     if running.subject.on_rabbitmq:  # RabbitMQ reports no emails in flight and no totals
         return Balance(int(stats["waiting"]), accepted, None)
     if stats["waiting"] is None or stats["in_flight"] is None:
-        raise OSError("the strategy does not know its own figures now")
+        raise OSError("the strategy cannot report its figures now")
     queued = int(stats["waiting"]) + int(stats["in_flight"])
     match number:
         case 3 | 5:

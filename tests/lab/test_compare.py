@@ -140,7 +140,7 @@ def test_a_run_that_fails_saves_its_results_as_a_partial_run(tmp_path: Path, mon
     assert texts.keys() == {"partial/compare.json", "partial/compare.md", "partial/compare.svg"}
     facts = json.loads(texts["partial/compare.json"])
     assert [line["strategy"] for line in facts["strategies"]] == ["1_foreground"]
-    assert "- NOT ALL WAS MEASURED: make run-2: no output\n" in texts["partial/compare.md"]
+    assert "- not everything was measured: make run-2: no output\n" in texts["partial/compare.md"]
 
 
 def test_a_run_that_fails_before_its_first_result_saves_nothing(
