@@ -51,7 +51,7 @@ async def audited(nats: Nats, at: float) -> dict[str, int]:
 
 
 class AuditedLog(JetStreamLog):
-    """The log and, beside it, the stream of the audit."""
+    """The log, and the stream in which the audit counts."""
 
     async def _prepare(self, nats: Nats) -> None:
         await super()._prepare(nats)
@@ -71,7 +71,7 @@ async def open_jetstream(settings: Settings) -> AsyncIterator[tuple[EventLog, Co
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[JetStreamLog]:
-    """A refused login is one line and exit status 2. A server that is down is a line in the log until it is up."""
+    """If the server refuses the login, end the program with one line and exit status 2. While it is down, try again."""
     events = AuditedLog(settings.nats, settings.lease_seconds, replicas=settings.nats_replicas)
     try:
         await events.__aenter__()

@@ -71,7 +71,7 @@ async def _greet(smtp: aiosmtplib.SMTP) -> None:
 
 
 async def _log_in(smtp: aiosmtplib.SMTP, user: str, password: str) -> None:
-    """With one AUTH: a server counts the failed ones, and may lock the account."""
+    """Log in with a single AUTH command: a server counts failed ones and may lock the account."""
     method = next((name for name in _LOGINS if name in smtp.supported_auth_methods), None)
     if method is None:
         raise LoginFailed("the mail server offers no login that is known here (AUTH PLAIN, LOGIN or CRAM-MD5)")
