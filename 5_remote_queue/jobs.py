@@ -5,6 +5,7 @@ Message-ID. Ruby and Node programs enqueue and run such jobs, too.
 """
 
 import asyncio
+import logging
 from typing import Any
 
 from redis.asyncio import Redis
@@ -25,6 +26,8 @@ QUEUE = "emailQueue"
 CLASS = "sendEmail"
 RUBY_CLASS = "SendEmail"  # the names of Ruby's classes begin with a capital letter
 AGAIN_SECONDS = 0.05  # before repeating a call whose answer was lost
+
+log = logging.getLogger(__name__)  # for your own jobs
 
 
 class Jobs:
