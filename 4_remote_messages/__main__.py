@@ -7,4 +7,4 @@ from .server import create_app
 from .worker import work
 
 if __name__ == "__main__":
-    start_role(__doc__, server=web_role(create_app), worker=work)
+    start_role(__doc__, uses_redis=True, server=web_role(create_app), worker=work)

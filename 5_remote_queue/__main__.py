@@ -21,4 +21,4 @@ async def worker(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    start_role(__doc__, server=web_role(create_app), worker=worker, scheduler=schedule, demo=demo)
+    start_role(__doc__, uses_redis=True, server=web_role(create_app), worker=worker, scheduler=schedule, demo=demo)

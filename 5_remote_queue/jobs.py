@@ -9,9 +9,8 @@ import logging
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 from common.handover import handover_error
 from common.mail.emails import BadEmail, Email, email_from_members
 from common.mail.errors import CannotAccept, LoginFailed, Refused, SendError
@@ -45,28 +44,28 @@ class Jobs:
         arguments = [{**email.to_dict(), "id": email.id}]
         try:
             await self.queue.enqueue(QUEUE, self._class, arguments, email.id)
-        except RedisError as error:
+        except CALL_ERRORS as error:
             await self._enqueue_again(email, arguments, error)
 
-    async def _enqueue_again(self, email: Email, arguments: list[dict[str, str]], first: RedisError) -> None:
+    async def _enqueue_again(self, email: Email, arguments: list[dict[str, str]], first: Exception) -> None:
         await asyncio.sleep(AGAIN_SECONDS)
         try:
             await self.queue.enqueue(QUEUE, self._class, arguments, email.id)
-        except RedisError as error:
+        except CALL_ERRORS as error:
             raise handover_error(first, error) from None
 
     async def check(self) -> None:
         """Raises CannotAccept if no job can be enqueued now."""
         try:
             await self.queue.declare(QUEUE)  # a write that changes nothing: Redis refuses it when it refuses jobs
-        except RedisError as error:
+        except CALL_ERRORS as error:
             raise CannotAccept(describe(error)) from None
 
     async def stats(self) -> dict[str, Any]:
         """The figures of /stats, of all servers and workers together. Raises CannotAccept when Redis is unreachable."""
         try:
             found = await figures(self.queue, QUEUE)
-        except RedisError as error:
+        except CALL_ERRORS as error:
             raise CannotAccept(describe(error)) from None
         return {"sent": found.pop("succeeded"), **found}
 

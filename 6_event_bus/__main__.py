@@ -8,4 +8,4 @@ from .server import create_app
 from .worker import work
 
 if __name__ == "__main__":
-    start_role(__doc__, server=web_role(create_app), worker=step_or(work, __package__))
+    start_role(__doc__, uses_redis=True, server=web_role(create_app), worker=step_or(work, __package__))

@@ -9,7 +9,7 @@ from asynckit.heartbeat import Heartbeat
 from asynckit.tasks import background, end_tasks, keep_running
 
 from .consumers import Consumer
-from .errors import LOG_ERRORS, describe
+from .errors import LOG_CALL_ERRORS, describe
 from .events import Claimed
 from .interface import EventLog
 
@@ -72,7 +72,7 @@ class Worker:
             await asyncio.sleep(RETENTION_LOOK_SECONDS)
             try:
                 trimmed = await self._events.trim(*self._retention)
-            except LOG_ERRORS as error:
+            except LOG_CALL_ERRORS as error:
                 log.warning("could not trim the log: %s", describe(error))
                 continue
             except Exception:

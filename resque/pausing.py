@@ -4,8 +4,7 @@ import asyncio
 from contextlib import suppress
 from functools import partial
 
-from redis.exceptions import RedisError
-
+from asynckit.redis_client import CALL_ERRORS
 from asynckit.tasks import end_tasks, keep_running
 
 from .queue import Queue
@@ -34,13 +33,13 @@ class KeptPause:
 
     async def _keep(self, reason: str) -> None:
         while not self._over.is_set():
-            with suppress(RedisError):
+            with suppress(*CALL_ERRORS):
                 await self._queue.pause(self._name, reason, PAUSE_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(PAUSE_SECONDS / 2):
                     await self._over.wait()
         self._task = None
-        with suppress(RedisError):
+        with suppress(*CALL_ERRORS):
             await self._queue.resume(self._name, only_timed=True)
 
     async def close(self) -> None:
