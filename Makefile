@@ -15,7 +15,7 @@ run-%: $(VENV)/ready $(ENGINE) ## run strategy 1 to 6: make run-4, make run-4 RO
 	@exec $(PY) -m common.processes.run $*
 
 ifeq ($(QUEUE),rabbitmq)
-run-5 services: $(VENV)/ready-rabbitmq
+run-5 services example-pictures: $(VENV)/ready-rabbitmq
 endif
 
 example-first-job: $(VENV)/ready ## a first program on the queue: create jobs on a page and watch them
@@ -23,6 +23,9 @@ example-first-job: $(VENV)/ready ## a first program on the queue: create jobs on
 
 example-links: $(VENV)/ready-examples ## check the links of a site: make example-links URL=https://example.com ARGS="--depth 2"
 	@$(PY) -m examples.links $(ARGS) -- "$(URL)"
+
+example-pictures: $(VENV)/ready-examples ## upload pictures on a page; a worker makes thumbnails; QUEUE=rabbitmq
+	@exec $(PY) -m common.processes.run examples.pictures
 
 services: $(VENV)/ready ## start only the embedded services
 	@exec $(PY) -m common.processes.run services
@@ -133,5 +136,5 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $(VENV)/ready-jetstream $@ # it has the engines too
 
-.PHONY: help example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots restore format lock clean
+.PHONY: help example-first-job example-links example-pictures services redis-cli forget test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help

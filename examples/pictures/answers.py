@@ -27,7 +27,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        headers = {name: error.headers[name] for name in KEPT if name in error.headers}
+        headers = {str(name): error.headers[name] for name in KEPT if name in error.headers}
         return _answer(request, error.status, _reason(error), headers)
     except DOWN as error:
         log.warning("cannot answer %s: %s", request.path, describe(error))

@@ -42,8 +42,9 @@ async def open_database(url: str) -> AsyncIterator[Pool]:
     Ends the program when it is stopped while it waits, and with one line if the URL names no user or database.
     """
     await _migrated(url)
-    options = {"min_size": 1, "max_size": CONNECTIONS, "timeout": CONNECT_SECONDS, "command_timeout": COMMAND_SECONDS}
-    pool = await asyncpg.create_pool(url, **options)
+    pool = await asyncpg.create_pool(
+        url, min_size=1, max_size=CONNECTIONS, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS
+    )
     try:
         yield pool
     finally:

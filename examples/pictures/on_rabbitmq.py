@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from pamqp.common import FieldTable
 
 from asynckit.log_limit import OncePerSecond
 from asynckit.tasks import background, end_tasks
@@ -33,7 +34,7 @@ often = OncePerSecond(log)
 
 def new_link(settings: PictureSettings) -> Link:
     async def declare(channel: AbstractChannel) -> None:
-        arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
+        arguments: FieldTable = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
         await channel.declare_queue(QUEUE, durable=True, arguments=arguments)
 
     return Link(settings.amqp, declare)

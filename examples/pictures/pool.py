@@ -1,8 +1,8 @@
 """Processes for Pillow: one for each picture, a few at a time, with a limit on time and memory.
 
-A damaged or malicious picture can crash its decoder, or keep it busy for hours. Then its process is killed, and no other
-picture suffers. (In a `ProcessPoolExecutor`, all jobs fail when one process dies, and none can be killed alone.) A new
-process costs little: it is forked from a server that has imported Pillow already.
+A damaged or malicious picture can crash its decoder, or keep it busy for hours. Then its process is killed, and no
+other picture suffers. (In a `ProcessPoolExecutor`, all jobs fail when one process dies, and none can be killed alone.)
+A new process costs little: it is forked from a server that has imported Pillow already.
 """
 
 import asyncio
@@ -62,14 +62,14 @@ class Pool:
 
 
 def _child(
-    pipe: Connection, limits: tuple[int, int], function: Callable[..., object], arguments: tuple[object]
+    pipe: Connection, limits: tuple[int, int], function: Callable[..., object], arguments: tuple[object, ...]
 ) -> None:
     memory, seconds = limits
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # its parent may have been killed
     try:
-        answer = (function(*arguments), None)
+        answer: tuple[object, Exception | None] = function(*arguments), None
     except Exception as error:
         answer = (None, error)
     with suppress(OSError):

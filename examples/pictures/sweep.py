@@ -1,10 +1,10 @@
 """The sweep repairs what kills and outages have left. Each worker runs it; two at the same time do no harm.
 
-what is left                                    from                                              what the sweep does
-a picture that is not resized, without a job    Redis lost the job, or it has failed for good     orders a job
-a file without a row                            a kill between the file and its row, or between   deletes it, once it is old
-                                                the deletion of the row and that of its files     enough
-a ready picture without one of its files        the store has lost it                             orders a job
+what is left                                what has happened                                 what the sweep does
+a picture without a version and a job       Redis lost the job, or it has failed for good     orders a job
+a file without a row                        a kill between the writes of a file and its row,  deletes the file when
+                                            or between their deletions                        it is old enough
+a ready picture without one of its files    the store has lost it                             orders a job
 """
 
 import asyncio

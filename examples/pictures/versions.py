@@ -5,7 +5,7 @@ import warnings
 from contextlib import suppress
 from typing import NamedTuple
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 THUMBNAIL_PIXELS, LARGE_PIXELS = 320, 1600  # at most, in width and height
 QUALITY = 80
@@ -49,7 +49,7 @@ def make_versions(original: bytes, kind: str, max_pixels: int) -> Versions:
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
-        raise BadPicture(f"it has {image.width} × {image.height} pixels; at most {max_pixels:,} are accepted")
+        raise BadPicture(f"it has {image.width} by {image.height} pixels; at most {max_pixels:,} are accepted")
 
 
 def _srgb(image: Image.Image) -> Image.Image:
@@ -76,7 +76,7 @@ def _webp(image: Image.Image, pixels: int) -> bytes:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "it is damaged: its header cannot be read"
     if isinstance(error, Image.DecompressionBombError):
         return "it has too many pixels"
