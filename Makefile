@@ -134,7 +134,7 @@ $(VENV)/ready-examples: requirements-examples.lock $(VENV)/ready
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@echo "Adding the tools for tests, checks and experiments"
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
-	@touch $(VENV)/ready-jetstream $@ # it has the engines too
+	@touch $(VENV)/ready-jetstream $(VENV)/ready-rabbitmq $(VENV)/ready-examples $@ # it has their packages too
 
 .PHONY: help example-first-job example-links example-pictures services redis-cli forget test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help

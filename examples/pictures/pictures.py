@@ -125,6 +125,12 @@ class Pictures:
         )
         return _picture(row) if row else None
 
+    async def give_back(self, picture: UUID, upload: UUID) -> None:
+        """Do not count the try that `begin` has counted."""
+        await self._pool.execute(
+            "UPDATE pictures SET tries = tries - 1 WHERE id = $1 AND upload = $2 AND tries > 0", picture, upload
+        )
+
     async def finish(self, picture: UUID, upload: UUID, width: int, height: int) -> bool:
         """False: it was deleted or replaced in the meantime."""
         done = await self._pool.fetchval(

@@ -5,10 +5,11 @@ from uuid import UUID
 
 from .pictures import Picture, Pictures
 from .pool import Died, Pool, TookTooLong
-from .store import LARGE, ORIGINAL, THUMBNAIL, Missing, Store, key_of
+from .store import LARGE, ORIGINAL, THUMBNAIL, Missing, Store, StoreDown, key_of
 from .versions import BadPicture, make_versions
 
-TRIES = 3  # of a picture on which its process, or the whole worker, has died
+PROCESSES = 3  # that a picture may crash, or keep busy for too long
+TRIES = 10  # then its worker has died again and again
 LOST = "its original is missing from the store"
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,15 @@ class Resize:
         except BadPicture as error:
             return await self._fail(picture, str(error))
         except (TookTooLong, Died) as error:
-            if picture.tries >= TRIES:
-                return await self._fail(picture, f"{error}, {TRIES} times")
+            if picture.tries >= PROCESSES:
+                return await self._fail(picture, f"{error}, {PROCESSES} times")
             raise
-        await self._store.put(key_of(picture.id, picture.upload, THUMBNAIL), versions.thumbnail)
-        await self._store.put(key_of(picture.id, picture.upload, LARGE), versions.large)
+        try:
+            await self._store.put(key_of(picture.id, picture.upload, THUMBNAIL), versions.thumbnail)
+            await self._store.put(key_of(picture.id, picture.upload, LARGE), versions.large)
+        except StoreDown:
+            await self._pictures.give_back(picture.id, picture.upload)  # an outage is no fault of the picture
+            raise
         if await self._pictures.finish(picture.id, picture.upload, versions.width, versions.height):
             log.info("ready: %s", picture.id)
         else:  # deleted or replaced in the meantime; if this process dies now, the sweep deletes the files
