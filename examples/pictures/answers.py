@@ -5,6 +5,7 @@ from pathlib import Path
 
 from aiohttp import hdrs, web
 
+from asynckit.log_limit import OncePerSecond
 from asynckit.web.pages import Handler, error_json, html_page
 from common.http.guard import check_origin
 
@@ -17,6 +18,7 @@ AGAIN_SECONDS = 2  # a client may try again, after an outage of the database or 
 KEPT = (hdrs.ALLOW, hdrs.WWW_AUTHENTICATE, hdrs.CONNECTION)  # headers of an error
 
 log = logging.getLogger(__name__)
+often = OncePerSecond(log)
 
 
 @web.middleware
@@ -30,10 +32,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         headers = {str(name): error.headers[name] for name in KEPT if name in error.headers}
         return _answer(request, error.status, _reason(error), headers)
     except DOWN as error:
-        log.warning("cannot answer %s: %s", request.path, describe(error))
+        often.warning("cannot answer %s: %s", request.path, describe(error))
         return _answer(request, 503, "the database cannot be reached", {hdrs.RETRY_AFTER: str(AGAIN_SECONDS)})
     except StoreDown as error:
-        log.warning("cannot answer %s: the store: %s", request.path, error)
+        often.warning("cannot answer %s: the store: %s", request.path, error)
         return _answer(request, 503, "the file store cannot be reached", {hdrs.RETRY_AFTER: str(AGAIN_SECONDS)})
     except Exception:
         log.exception("error while answering %s %s", request.method, request.path)

@@ -43,7 +43,7 @@ async def open_database(url: str) -> AsyncIterator[Pool]:
     """
     await _migrated(url)
     pool = await asyncpg.create_pool(
-        url, min_size=1, max_size=CONNECTIONS, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS
+        url, min_size=0, max_size=CONNECTIONS, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS
     )
     try:
         yield pool

@@ -73,6 +73,10 @@ class Pictures:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
+    async def check(self) -> None:
+        """Raises one of DOWN if the database cannot be reached."""
+        await self._pool.execute("SELECT 1")
+
     async def add(self, upload: Upload, name: str) -> Picture:
         """The row and its job, both or none."""
         async with self._pool.acquire() as connection, connection.transaction():

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -40,14 +40,14 @@ class Pool:
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a function of a module in a process. Raises what it raises, TookTooLong, or Died."""
         async with self._room:
-            ours, theirs = CONTEXT.Pipe(duplex=False)
+            ours, theirs = CONTEXT.Pipe()
             limits = (self._memory, round(self._seconds + START_SECONDS))
-            process = CONTEXT.Process(target=_child, args=(theirs, limits, function, arguments), daemon=True)
+            process = CONTEXT.Process(target=_child, args=(theirs, limits), daemon=True)
             try:
                 await asyncio.to_thread(process.start)
                 theirs.close()
                 async with asyncio.timeout(self._seconds):
-                    result, error = await asyncio.to_thread(ours.recv)
+                    result, error = await asyncio.to_thread(_ask, ours, (function, arguments))
             except TimeoutError:
                 raise TookTooLong(f"it took longer than {self._seconds:g} s") from None
             except (EOFError, OSError):
@@ -61,16 +61,21 @@ class Pool:
         return answer
 
 
-def _child(
-    pipe: Connection, limits: tuple[int, int], function: Callable[..., object], arguments: tuple[object, ...]
-) -> None:
+def _ask(pipe: Connection, order: tuple[Callable[..., object], tuple[object, ...]]) -> tuple[Any, Exception | None]:
+    pipe.send(order)
+    answer: tuple[Any, Exception | None] = pipe.recv()
+    return answer
+
+
+def _child(pipe: Connection, limits: tuple[int, int]) -> None:
     memory, seconds = limits
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # its parent may have been killed
-    try:
-        answer: tuple[object, Exception | None] = function(*arguments), None
-    except Exception as error:
-        answer = (None, error)
-    with suppress(OSError):
+    with suppress(EOFError, OSError):  # then it has been killed
+        function, arguments = pipe.recv()
+        try:
+            answer: tuple[object, Exception | None] = function(*arguments), None
+        except Exception as error:
+            answer = None, error
         pipe.send(answer)

@@ -89,7 +89,7 @@ async def lead_to_list(request: web.Request) -> web.Response:
 
 
 async def show_health(request: web.Request) -> web.Response:
-    await request.app[SITE].pictures.newest(count=1)
+    await request.app[SITE].pictures.check()
     return pretty_json({"status": "ok"})
 
 
@@ -121,6 +121,7 @@ async def stream_list(request: web.Request) -> web.StreamResponse:
 
 async def add_picture(request: web.Request) -> web.Response:
     site = request.app[SITE]
+    await site.pictures.check()  # before the client sends millions of bytes
     async with read_form(request, site.settings.max_upload_bytes) as form:
         if form.file is None:
             raise web.HTTPBadRequest(text="the form has no file")
