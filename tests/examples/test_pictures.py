@@ -71,7 +71,7 @@ def test_the_same_addresses_are_pages_for_a_browser(example: Example, picture: d
         assert picture["large" if path == picture["url"] else "thumbnail"] in page
     posted = example.form("POST", "/files", {"file": ("<b>.png", a_picture())}, **BROWSER)
     assert (posted.status, posted.headers["Location"]) == (303, "/files")
-    page = example.request("GET", "/files", **BROWSER)[0].text
+    page = example.request("GET", "/files", None, **BROWSER)[0].text
     assert "&lt;b&gt;.png" in page
     assert "<b>" not in page
     error = example.form("POST", "/files", {"file": ("x.png", b"text")}, **BROWSER)

@@ -1,5 +1,6 @@
 """The picture example, started by the command that a reader types, and its HTTP interface."""
 
+import asyncio
 import http.client
 import io
 import json
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 from PIL import Image
 
+from tests.support.postgres import postgres_of
 from tests.support.programs import LIMIT, START_SECONDS, Answer, Program, Strategy, wait_until
 
 Fields = dict[str, str | bytes | tuple[str, bytes]]
@@ -76,6 +79,18 @@ class Example(Strategy):
             return found if found["state"] == state else None
 
         return wait_until(has_it, f"{url} is {state}: {self.program.output}", START_SECONDS)
+
+    def waiting_in_outbox(self) -> int:
+        """How many jobs the queue does not have yet."""
+
+        async def count() -> int:
+            connection = await asyncpg.connect(postgres_of(self.data_dir).url)
+            try:
+                return int(await connection.fetchval("SELECT count(*) FROM outbox"))
+            finally:
+                await connection.close()
+
+        return asyncio.run(count())
 
     def folders(self, url: str) -> list[Path]:
         """The folders of the uploads of the picture at this address."""
