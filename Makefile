@@ -33,7 +33,7 @@ services: $(VENV)/ready ## start only the embedded services
 redis-cli: $(VENV)/ready ## type commands for the Redis of the running strategies: KEYS *, LRANGE …, help LRANGE
 	@exec $(PY) -m common.services.redis_prompt
 
-forget: $(VENV)/ready ## delete the data that the embedded Valkey, RabbitMQ and NATS keep between runs
+forget: $(VENV)/ready ## delete the data that the embedded Valkey, RabbitMQ, NATS and Postgres keep between runs
 	@exec $(PY) -m common.processes.run forget
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services

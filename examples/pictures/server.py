@@ -64,7 +64,7 @@ def create_app(settings: PictureSettings) -> web.Application:
     app.router.add_get("/health", show_health)
     app.router.add_get("/files", show_list)
     app.router.add_post("/files", add_picture)
-    app.router.add_get("/files/live", stream_list)
+    app.router.add_get("/files/live", stream_list, allow_head=False)
     app.router.add_get(PICTURE, show_picture)
     app.router.add_put(PICTURE, change_picture)
     app.router.add_delete(PICTURE, delete_picture)
