@@ -59,6 +59,7 @@ tables: $(VENV)/ready-dev ## write the results of compare, faults and bench into
 
 screenshots: $(VENV)/ready-dev ## take the screenshots of the READMEs again, with Chromium
 	@$(PY) -m lab.screenshots
+	@$(PY) -m lab.example_screenshot
 
 # First the files that both have, in reading order; then the lists of new and removed files.
 diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes compared with the one before: make diff-2; or a step: make diff-5 STEP=move

@@ -1,6 +1,5 @@
 """`make screenshots`: take pictures of a running strategy with an installed Chromium and write them into docs/."""
 
-import io
 import json
 import shutil
 import subprocess
@@ -11,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
-
-from PIL import Image, ImageOps
 
 from lab.harness.processes import ROOT
 
@@ -26,10 +23,10 @@ LOAD_MILLISECONDS = 4000
 
 
 @contextmanager
-def running(target: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """`make run-N`, or an example, on free ports. Yields the addresses of its page and of its inbox."""
-    settings = ["PORT=0", "INBOX_PORT=0", "INBOX_SMTP_PORT=0", "VALKEY_PORT=0", "POSTGRES_PORT=0", f"DATA_DIR={folder}"]
-    command = ["make", target, *settings]
+def running(number: int, folder: Path) -> Iterator[tuple[str, str]]:
+    """`make run-N` on free ports. Yields the addresses of its page and of its inbox."""
+    settings = ["PORT=0", "INBOX_PORT=0", "INBOX_SMTP_PORT=0", "VALKEY_PORT=0", f"DATA_DIR={folder}"]
+    command = ["make", f"run-{number}", *settings]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
         try:
             assert program.stdout is not None
@@ -88,45 +85,22 @@ def fill(page: str, inbox: str) -> None:
     time.sleep(SETTLE_SECONDS)
 
 
-def upload(page: str) -> None:
-    """Three pictures that become ready, and one that fails because it is truncated."""
-    paint = Image.linear_gradient("L").resize((900, 600))
-    files = {
-        "broken.jpg": Image.effect_noise((400, 300), 60),
-        "sunset.jpg": ImageOps.colorize(paint, "#2b1055", "#ffb347", "#e0457b"),
-        "mandelbrot.png": Image.effect_mandelbrot((600, 600), (-2.2, -1.5, 0.8, 1.5), 60),
-        "sea.webp": ImageOps.colorize(Image.radial_gradient("L"), "#e0f7fa", "#01579b"),
-    }
-    for name, image in files.items():
-        file = io.BytesIO()
-        image.convert("RGB").save(file, Path(name).suffix[1:].replace("jpg", "jpeg"))
-        data = file.getvalue()[: 9000 if name == "broken.jpg" else None]
-        head = f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
-        content_type = {"Content-Type": "multipart/form-data; boundary=x"}
-        request = Request(f"{page}files", head + data + b"\r\n--x--\r\n", content_type)  # noqa: S310  our own server
-        urlopen(request).close()  # noqa: S310
-    time.sleep(2 * SETTLE_SECONDS)
-
-
 def main() -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         sys.exit(f"this needs one of {', '.join(BROWSERS)}, such as Debian's package chromium")
     PICTURES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, running("run-1", Path(folder) / "data") as (page, inbox):
+    with tempfile.TemporaryDirectory() as folder, running(1, Path(folder) / "data") as (page, inbox):
         for number in range(1, 6):
             with urlopen(f"{page}alice@example.com/Hello%20{number}/How%20are%20you%3F") as answer:  # noqa: S310  our own server
                 answer.read()
         picture(browser, page, "page", Path(folder) / "browser", height=760)
         picture(browser, inbox, "inbox", Path(folder) / "browser", height=620)
     for number, name, height in ((5, "resque", 880), (6, "log", 1020)):
-        with tempfile.TemporaryDirectory() as folder, running(f"run-{number}", Path(folder) / "data") as (page, inbox):
+        with tempfile.TemporaryDirectory() as folder, running(number, Path(folder) / "data") as (page, inbox):
             fill(page, inbox)
             picture(browser, f"{page}{name}", name, Path(folder) / "browser", height=height)
             dial(inbox, hang_rate=0)
-    with tempfile.TemporaryDirectory() as folder, running("example-pictures", Path(folder) / "data") as (page, _):
-        upload(page)
-        picture(browser, f"{page}files", "pictures", Path(folder) / "browser", height=640)
 
 
 if __name__ == "__main__":
