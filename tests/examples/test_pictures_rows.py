@@ -40,18 +40,18 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="module")
-def s3_variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3Server]:
     if not s3.INSTALLED:
         pytest.skip(s3.REASON)
-    with s3.running_s3(tmp_path_factory.mktemp("s3") / "data") as variables:
-        yield variables
+    with s3.running_s3(tmp_path_factory.mktemp("s3") / "data") as server:
+        yield server
 
 
 @pytest.fixture(params=["folder", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     if request.param == "folder":
         return Store((tmp_path / "store").as_uri())
-    for name, value in request.getfixturevalue("s3_variables").items():
+    for name, value in request.getfixturevalue("s3_server").variables.items():
         monkeypatch.setenv(name, value)
     return Store(f"s3://pictures/{uuid4()}")
 

