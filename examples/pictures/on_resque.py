@@ -13,18 +13,27 @@ from .outbox import NotEnqueued, Order, Send
 from .settings import PictureSettings
 
 QUEUE, JOB = "pictures", "resizePicture"
-ATTEMPTS = 8  # after that the sweep orders another job
+ATTEMPTS = 1000  # with pauses of up to a minute: an outage of the store or of the database may take hours
 
 Perform = Callable[[dict[str, str]], Awaitable[None]]
+
+
+def definition(perform: Perform) -> Definition:
+    """At most one job for each upload waits or runs at a time, however many the sweep orders."""
+    return Definition(perform, attempts=ATTEMPTS, unique=lambda arguments: arguments["upload"])
+
+
+async def _nothing(arguments: dict[str, str]) -> None:
+    """The server enqueues jobs, and performs none."""
 
 
 @asynccontextmanager
 async def open_queue(settings: PictureSettings) -> AsyncIterator[Send]:
     async with redis_client(settings.redis) as redis:
-        queue = Queue(redis)
+        queue = Queue(redis, definitions={JOB: definition(_nothing)})
 
         async def send(order: Order) -> None:
-            """The queue takes the same id once within an hour."""
+            """The queue refuses a job that it has already, by its id or by its upload. Then there is nothing to do."""
             try:
                 await queue.enqueue(QUEUE, JOB, [order.arguments()], str(order.id))
             except RedisError as error:
@@ -35,13 +44,12 @@ async def open_queue(settings: PictureSettings) -> AsyncIterator[Send]:
 
 async def run_jobs(settings: PictureSettings, perform: Perform) -> None:
     """Until this process is stopped."""
-    definitions = {JOB: Definition(perform, attempts=ATTEMPTS)}
     slots = 2 * settings.resize_processes  # half of them wait for the store while the others' processes compute
     async with open_connections(settings.redis) as connections:
         worker = Worker(
             connections,
             [QUEUE],
-            definitions,
+            {JOB: definition(perform)},
             scaling=Scaling(slots, slots),
             lease_seconds=settings.lease_seconds,
             drain_seconds=settings.drain_seconds,

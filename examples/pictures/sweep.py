@@ -47,7 +47,7 @@ class Sweep:
             await asyncio.sleep(pause)
 
     async def order_stale(self) -> None:
-        """In a long queue, a picture may get a second job before its first one is due; that job finds nothing to do."""
+        """In a long queue, a picture may get a second job before its first one runs; that job finds nothing to do."""
         if count := await self._pictures.order_stale(self._settings.stale_seconds):
             log.warning("%d pictures have waited too long: another job for each", count)
 

@@ -40,11 +40,13 @@ def make_versions(original: bytes, kind: str, max_pixels: int) -> Versions:
             width, height = image.size[::-1] if turned else image.size
             image.draft(None, (2 * LARGE_PIXELS, 2 * LARGE_PIXELS))  # JPEG: decode to 1/2, 1/4 or 1/8 if that is enough
             upright = _srgb(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise BadPicture(_reason(error)) from None
+        return Versions(width, height, _webp(upright, THUMBNAIL_PIXELS), _webp(upright, LARGE_PIXELS))
+    except BadPicture:
+        raise
     except MemoryError:
         raise BadPicture("it needs too much memory") from None
-    return Versions(width, height, _webp(upright, THUMBNAIL_PIXELS), _webp(upright, LARGE_PIXELS))
+    except Exception as error:  # decoders raise whatever their data leads to: struct.error, KeyError, …
+        raise BadPicture(_reason(error)) from None
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
@@ -75,9 +77,9 @@ def _webp(image: Image.Image, pixels: int) -> bytes:
     return file.getvalue()
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is damaged: its header cannot be read"
     if isinstance(error, Image.DecompressionBombError):
         return "it has too many pixels"
-    return f"it is damaged: {error}"
+    return f"it is damaged: {str(error) or type(error).__name__}"

@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 
 from examples.pictures.formats import format_of
 from examples.pictures.pool import Died, Pool, TookTooLong
@@ -119,8 +119,20 @@ def test_of_an_animation_the_first_frame_is_shown() -> None:
     assert near(large, (10, 10), (255, 0, 0))
 
 
-def test_a_damaged_colour_profile_does_no_harm() -> None:
-    assert versions_of(encoded(Image.new("RGB", (9, 9), "red"), "PNG", icc_profile=b"no profile"))[1].size == (9, 9)
+@pytest.mark.parametrize("profile", [b"no profile", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()])
+def test_a_colour_profile_is_applied_and_a_damaged_one_does_no_harm(profile: bytes) -> None:
+    _, large = versions_of(encoded(Image.new("RGB", (9, 9), "red"), "PNG", icc_profile=profile))
+    assert near(large, (4, 4), (255, 0, 0))
+    assert "icc_profile" not in large.info
+
+
+def test_what_a_decoder_raises_without_a_message_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    with pytest.raises(BadPicture, match="it is damaged: KeyError"):
+        versions_of(encoded(Image.new("RGB", (9, 9)), "PNG"))
 
 
 @pytest.mark.parametrize(

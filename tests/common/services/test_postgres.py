@@ -43,6 +43,19 @@ async def test_it_asks_for_its_password_and_what_it_has_stored_outlives_it(tmp_p
                 program.stop()
 
 
+def test_a_role_that_waits_for_its_database_can_be_stopped() -> None:
+    with nobody_s_port() as port:
+        url = f"postgresql://user:secret@127.0.0.1:{port}/database"
+        programs = [
+            Program([sys.executable, "-m", "examples.pictures", role], {"DATABASE_URL": url, "PORT": "0"})
+            for role in ("server", "worker")
+        ]
+        for program in programs:
+            program.wait_for_line("no database yet: the database: ")
+            assert program.stop() == 0
+            assert "secret" not in program.output
+
+
 @pytest.mark.parametrize("url", ["mysql://host/db", "host", "postgresql://host:x/db"])
 def test_a_bad_database_url_is_one_line_that_does_not_repeat_it(url: str, tmp_path: Path) -> None:
     program = Program([sys.executable, "-m", "examples.pictures", "server"], {"DATABASE_URL": url})
