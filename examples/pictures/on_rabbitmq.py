@@ -1,4 +1,4 @@
-"""QUEUE=rabbitmq: the same two functions as in `on_resque`, on a quorum queue of RabbitMQ.
+"""QUEUE=rabbitmq: the same two functions as in `on_resque`, `open_queue` and `run_jobs`, on a quorum queue of RabbitMQ.
 
 A message is confirmed when it is on disk, and acknowledged when its work is done. If the worker dies before, RabbitMQ
 delivers the message again.

@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 import orjson
 from aiohttp import hdrs, web
 
+from asynckit.log_limit import OncePerSecond
 from asynckit.tasks import end_tasks, keep_running
 from asynckit.web.event_stream import enable_event_streams, event_stream
 from asynckit.web.pages import add_assets, html_page, pretty_json
@@ -38,6 +39,7 @@ PICTURE = "/files/{id:[0-9a-f-]{36}}"
 UNCHANGING = "private, max-age=31536000, immutable"
 
 log = logging.getLogger(__name__)
+often = OncePerSecond(log)
 
 
 @dataclass
@@ -113,7 +115,8 @@ async def stream_list(request: web.Request) -> web.StreamResponse:
         try:
             state = {"files": [picture.to_dict() for picture in await site.pictures.newest()]}
         except DOWN as error:
-            return orjson.dumps({"problem": describe(error)})
+            often.warning("cannot read the list: %s", describe(error))
+            return orjson.dumps({"problem": "The database cannot be reached; trying again."})
         return orjson.dumps(state)
 
     return await event_stream(request, look, LIVE_SECONDS)

@@ -16,6 +16,8 @@ from tests.support.browser import CHROMIUM, REASON, chromium_page
 from tests.support.pictures import Example, a_picture, multipart, running_pictures
 from tests.support.programs import START_SECONDS, wait_until
 
+pytestmark = pytest.mark.timeout(240)  # a database is created, and all programs are killed and started again
+
 MAX_BYTES = 2_000_000
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
 
