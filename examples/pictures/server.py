@@ -205,7 +205,7 @@ async def _delete_files(site: Site, picture: UUID, upload: UUID | None = None) -
 
 
 async def send_version(request: web.Request) -> web.Response:
-    """The address contains the upload, so that a browser may keep the answer for ever."""
+    """The address contains the upload, so that a browser may keep the answer forever."""
     site, picture = request.app[SITE], await _picture(request)
     if picture.state != "ready":
         raise web.HTTPNotFound(text=f"there is no such version: the picture is {picture.state}")

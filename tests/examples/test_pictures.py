@@ -175,7 +175,7 @@ def files_match_rows(example: Example) -> bool:
         for name in ("original", "thumbnail.webp", "large.webp")
     }
     store = example.data_dir / "pictures"
-    folders = os.walk(store)  # it bears that the sweep deletes folders meanwhile
+    folders = os.walk(store)  # it ignores folders that the sweep deletes meanwhile
     return {str((Path(folder) / name).relative_to(store)) for folder, _, names in folders for name in names} == expected
 
 

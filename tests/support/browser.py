@@ -118,7 +118,8 @@ class Page:
 async def chromium_page(folder: Path) -> AsyncIterator[Page]:
     """Start Chromium with a profile in `folder`, and open a tab."""
     assert CHROMIUM is not None
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", f"--user-data-dir={folder}"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+    options += ["--remote-debugging-port=0", f"--user-data-dir={folder}"]
     process = await asyncio.create_subprocess_exec(
         CHROMIUM, *options, "about:blank", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
