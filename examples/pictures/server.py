@@ -22,6 +22,7 @@ from asynckit.tasks import end_tasks, keep_running
 from asynckit.web.event_stream import enable_event_streams, event_stream
 from asynckit.web.pages import add_assets, html_page, pretty_json
 from common.http.guard import HOST, PASSWORD
+from common.http.siblings import SHARES_PORT
 from resque.dashboard import dashboard
 
 from .answers import PAGES, errors
@@ -56,7 +57,7 @@ SETTINGS = web.AppKey("settings", PictureSettings)
 
 def create_app(settings: PictureSettings) -> web.Application:
     app = web.Application(middlewares=[errors], client_max_size=1 << 16)  # of bodies other than uploads
-    app[SETTINGS], app[HOST] = settings, settings.host
+    app[SETTINGS], app[HOST], app[SHARES_PORT] = settings, settings.host, settings.servers > 1
     if settings.page_password is not None:
         app[PASSWORD] = settings.page_password
     app.cleanup_ctx.append(open_site)
