@@ -25,6 +25,7 @@ DOWN = (
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.OperatorInterventionError,  # it is shutting down, or starting up
     asyncpg.InterfaceError,  # the connection has closed
+    asyncpg.InternalClientError,  # it closes at this moment, while asyncpg begins another query
 )
 """What asyncpg raises while Postgres is unreachable."""
 REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)  # waiting does not help
