@@ -14,6 +14,7 @@ from tests.support.postgres import running_postgres
 from tests.support.programs import LIMIT, Program, nobody_s_port, wait_until
 
 
+@pytest.mark.timeout(180)
 async def test_it_asks_for_its_password_and_what_it_has_stored_outlives_it(tmp_path: Path) -> None:
     with running_postgres(tmp_path) as postgres:
         assert psutil.Process(postgres.pid).uids().effective != 0
