@@ -27,7 +27,7 @@ from common.address import cannot_listen, free_port, reserved_port
 from common.processes.chapter import chapter_module
 from common.processes.greeting import WEB_ROLES, address_of, greet
 from common.processes.pid_files import PidFile
-from common.processes.process import LIFELINE
+from common.processes.process import LIFELINE, stop_signals
 from common.processes.rabbitmq_role import refuse_unusable
 from common.processes.redis_role import refuse_unsupported
 from common.processes.steps import check_step
@@ -135,7 +135,7 @@ def forget(settings: Settings) -> int:
 def stop_on_signals() -> Stop:
     """Stop on SIGINT, SIGTERM and SIGHUP, and when the lifeline closes that a program which runs `make` may provide."""
     stop, loop = Stop(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in stop_signals():
         loop.add_signal_handler(number, stop.request)
 
     def read_lifeline() -> None:
