@@ -16,7 +16,7 @@ from pamqp.common import FieldTable
 
 from asynckit.log_limit import OncePerSecond
 from asynckit.tasks import background, end_tasks
-from common.amqp import ANSWER_SECONDS, BROKEN, Link, describe
+from common.amqp.link import ANSWER_SECONDS, BROKEN, Link, describe
 from common.mail.errors import CannotAccept
 from common.processes.process import stop_requested
 
