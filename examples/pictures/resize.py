@@ -3,6 +3,7 @@
 import logging
 from uuid import UUID
 
+from .database import DOWN
 from .pictures import Picture, Pictures
 from .pool import Died, Pool, TookTooLong
 from .store import LARGE, ORIGINAL, THUMBNAIL, Missing, Store, StoreDown, key_of
@@ -10,6 +11,7 @@ from .versions import BadPicture, make_versions
 
 PROCESSES = 3  # that a picture may crash, or keep busy for too long
 TRIES = 10  # then its worker has died again and again
+OUTAGES = (*DOWN, StoreDown, TookTooLong, Died)  # what the job raises when it can be tried again
 LOST = "its original is missing from the store"
 
 log = logging.getLogger(__name__)

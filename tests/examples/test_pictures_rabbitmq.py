@@ -34,7 +34,7 @@ def test_on_rabbitmq_and_s3_a_kill_loses_nothing(tmp_path: Path) -> None:
         os.kill(worker, signal.SIGKILL)
         refused = example.upload()
         assert (refused.status, refused.headers["Retry-After"]) == (503, "2")
-        example.program.wait_for_line("again in 1 s: Generic S3 error", START_SECONDS)
+        example.program.wait_for_line("after attempt 1: Outage: Generic S3 error", START_SECONDS)
         os.kill(rabbitmq.rabbitmq_of(data_dir).pid, signal.SIGKILL)
         store.start()
         urls.append(example.upload().json["url"])  # its job waits in the outbox
