@@ -15,7 +15,7 @@ run-%: $(VENV)/ready $(ENGINE) ## run strategy 1 to 6: make run-4, make run-4 RO
 	@exec $(PY) -m common.processes.run $*
 
 ifeq ($(QUEUE),rabbitmq)
-run-5 services: $(VENV)/ready-rabbitmq
+run-5 services example-pictures: $(VENV)/ready-rabbitmq
 endif
 
 example-first-job: $(VENV)/ready ## a first program on the queue: create jobs on a page and watch them
@@ -24,13 +24,16 @@ example-first-job: $(VENV)/ready ## a first program on the queue: create jobs on
 example-links: $(VENV)/ready-examples ## check the links of a site: make example-links URL=https://example.com ARGS="--depth 2"
 	@$(PY) -m examples.links $(ARGS) -- "$(URL)"
 
+example-pictures: $(VENV)/ready-examples ## upload pictures on a page; a worker makes thumbnails; QUEUE=rabbitmq
+	@exec $(PY) -m common.processes.run examples.pictures
+
 services: $(VENV)/ready ## start only the embedded services
 	@exec $(PY) -m common.processes.run services
 
 redis-cli: $(VENV)/ready ## type commands for the Redis of the running strategies: KEYS *, LRANGE …, help LRANGE
 	@exec $(PY) -m common.services.redis_prompt
 
-forget: $(VENV)/ready ## delete the data that the embedded Valkey, RabbitMQ and NATS keep between runs
+forget: $(VENV)/ready ## delete the data that the embedded Valkey, RabbitMQ, NATS and Postgres keep between runs
 	@exec $(PY) -m common.processes.run forget
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services
@@ -56,6 +59,7 @@ tables: $(VENV)/ready-dev ## write the results of compare, faults and bench into
 
 screenshots: $(VENV)/ready-dev ## take the screenshots of the READMEs again, with Chromium
 	@$(PY) -m lab.screenshots
+	@$(PY) -m lab.example_screenshot
 
 # First the files that both have, in reading order; then the lists of new and removed files.
 diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes compared with the one before: make diff-2; or a step: make diff-5 STEP=move
@@ -127,7 +131,7 @@ $(EXTRAS): $(VENV)/ready-%: requirements-%.lock $(VENV)/ready
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@echo "Adding the tools for tests, checks and experiments"
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
-	@touch $(VENV)/ready-jetstream $@ # it has the engines too
+	@touch $(VENV)/ready-jetstream $(VENV)/ready-rabbitmq $(VENV)/ready-examples $@ # it has their packages too
 
-.PHONY: help example-first-job example-links services redis-cli forget backup test check compare faults bench tables screenshots restore format lock clean
+.PHONY: help example-first-job example-links example-pictures services redis-cli forget backup test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help
