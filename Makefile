@@ -57,6 +57,9 @@ tables: $(VENV)/ready-dev ## write the results of compare, faults and bench into
 screenshots: $(VENV)/ready-dev ## take the screenshots of the READMEs again, with Chromium
 	@$(PY) -m lab.screenshots
 
+exercise: $(VENV)/ready-workshop ## the workshop's next exercise: make exercise, make exercise N=7; HINT=1, SKIP=1, RESET=1, SOLUTION=1
+	@exec $(PY) -m workshop.run
+
 # First the files that both have, in reading order; then the lists of new and removed files.
 diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes compared with the one before: make diff-2; or a step: make diff-5 STEP=move
 	@test -z "$(STEP)" || exec $(PY) -m common.processes.step_diff $*; test -z "$(STEP)" || exit 0; \
@@ -93,8 +96,10 @@ lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	  --output-file requirements-rabbitmq.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra jetstream --constraint requirements.lock \
 	  --output-file requirements-jetstream.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra workshop --constraint requirements.lock \
+	  --output-file requirements-workshop.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --extra rabbitmq --extra jetstream \
-	  --extra dev --constraint requirements.lock --constraint requirements-rabbitmq.lock \
+	  --extra workshop --extra dev --constraint requirements.lock --constraint requirements-rabbitmq.lock \
 	  --constraint requirements-jetstream.lock --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
@@ -128,10 +133,15 @@ $(VENV)/ready-examples: requirements-examples.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-examples.lock
 	@touch $@
 
+$(VENV)/ready-workshop: requirements-workshop.lock $(VENV)/ready
+	@echo "Adding what the exercises need"
+	@$(PIP) --quiet --require-hashes -r requirements-workshop.lock
+	@touch $@
+
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@echo "Adding the tools for tests, checks and experiments"
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
-	@touch $(VENV)/ready-jetstream $@ # it has the engines too
+	@touch $(VENV)/ready-jetstream $(VENV)/ready-workshop $@ # it has their packages too
 
-.PHONY: help example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots restore format lock clean
+.PHONY: help exercise example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help
