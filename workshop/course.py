@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from common.processes.chapter import chapter_module
+from common.processes.patches import apply, hunks_of
 
 FOLDER = Path(__file__).parent
 EXERCISES = FOLDER / "exercises"
@@ -61,15 +62,42 @@ class Exercise:
         """`check.py`, with `check` and perhaps `stage` and `result`."""
         return chapter_module(f"workshop.exercises.{self.name}.check")
 
+    def wrongs(self) -> list["Wrong"]:
+        return [Wrong(self, path) for path in sorted((self.folder / "wrong").glob("*.patch"))]
+
     def files(self) -> list[str]:
         return sorted(path.name for path in self.start.iterdir() if path.is_file())
 
     def copy_to(self, folder: Path) -> None:
         """Give the learner the starting point. Files that are there stay as they are."""
         folder.mkdir(parents=True, exist_ok=True)
-        for path in self.start.iterdir():
-            if path.is_file() and not (folder / path.name).exists():
+        for name in self.files():
+            if not (folder / name).exists():
+                shutil.copyfile(self.start / name, folder / name)
+
+    def solve_in(self, folder: Path) -> None:
+        """Put the solution's files into this folder, and the given files of the starting point."""
+        self.copy_to(folder)
+        for path in self.solution.iterdir():
+            if path.is_file():
                 shutil.copyfile(path, folder / path.name)
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A wrong solution: a patch of ours. Its first line says what is wrong, its second how the check refuses it."""
+
+    exercise: Exercise
+    path: Path
+
+    @property
+    def refused(self) -> str:
+        """A part of what the check says of it."""
+        return self.path.read_text().splitlines()[1].removeprefix("refused: ")
+
+    def write_to(self, folder: Path) -> None:
+        """Apply it to the solution in this folder. Raises DoesNotFit."""
+        apply([hunk._replace(file=folder / hunk.file) for hunk in hunks_of(self.path)])
 
 
 @cache

@@ -13,7 +13,7 @@ from common.services.inbox.store import Store, find_message_id
 from lab.harness.mailbox import Arrival, MailFault
 
 Refuse = Callable[[str, int], int]
-"""The code with which attempt number n (1, 2, …) to send to this recipient is refused: 451 or 550; 0: it is accepted."""
+"""The code with which attempt number n (1, 2, …) to send to this recipient is refused: 451, 550, or 0 for accepted."""
 
 
 class Inbox(Store):
@@ -42,8 +42,11 @@ class Inbox(Store):
     async def open(self) -> None:
         await self._server.listen("127.0.0.1", 0)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Cut the open sessions, and wait until they have ended."""
         self._server.close()
+        while self._server._sessions:  # noqa: ASYNC110  their transports end them by callbacks
+            await asyncio.sleep(0)
 
     def add(self, sender: str, recipients: list[str], raw: bytes) -> None:
         self.arrivals += [Arrival(time.perf_counter_ns(), to, find_message_id(raw) or "-") for to in recipients]

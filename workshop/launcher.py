@@ -5,7 +5,7 @@ them once and forks for each program.
 
 It reads requests from standard input, one JSON object per line:
 
-    {"file", "arguments", "folder", "environment", "output"}   the file is run in this folder; both outputs go to `output`
+    {"file", "arguments", "folder", "environment", "output"}   runs the file in this folder; its output goes to `output`
 
 It answers with lines of JSON: `{"started": pid}` in the order of the requests, and `{"ended": pid, "status": number}`,
 where a negative status is a signal. When its standard input closes it kills all programs and ends, so no program

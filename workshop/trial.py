@@ -1,4 +1,4 @@
-"""One check of a learner's folder: programs that are killed, an inbox, and the account of what has become of the emails.
+"""One check of a learner's folder: programs that are killed, an inbox, and the account of the emails.
 
 A check is `async def check(trial: Trial) -> str` in an exercise's `check.py`. It returns one line about what it has
 seen, or raises Failed. It looks at behaviour only and never at source text, and it takes its random numbers from
@@ -129,14 +129,15 @@ class Trial:
     ) -> None:
         for program in self._programs:
             self.bench.signal(program.pid, KILL)
+        for program in self._programs:
+            await program.wait()
         for inbox in self._inboxes:
-            inbox.close()
+            await inbox.close()
         for client in self._clients:
             await client.aclose()
         if self._session is not None:
             await self._session.close()
-        for program in self._programs:
-            await program.wait()
+            await asyncio.sleep(0)  # its connections are closed by callbacks
 
     async def inbox(self, take_seconds: float = 0.0) -> Inbox:
         inbox = Inbox(take_seconds)
@@ -151,7 +152,7 @@ class Trial:
         await client.flushall()
         return client
 
-    async def start(self, file: str, *arguments: object, ready: str | None = None, **settings: object) -> Program:
+    async def start(self, file: str, *arguments: object, ready: str = "", **settings: str) -> Program:
         """Start a program of the learner; with `ready`, return when its output matches. Raises Failed."""
         number = len(self._programs)
         output = self.bench.folder / f"{id(self)}-{number}.log"
@@ -161,17 +162,17 @@ class Trial:
         pid = await asyncio.to_thread(self.bench.start, self.folder / file, words, output, environment)
         program = Program(file, pid, output, self.bench)
         self._programs.append(program)
-        if ready is not None:
+        if ready:
             await program.wait_for(ready)
         return program
 
-    async def start_server(self, file: str, **settings: object) -> "Server":
+    async def start_server(self, file: str, **settings: str) -> "Server":
         """Start a web server of the learner on a free port, and wait until it listens. Raises Failed."""
         port = free_port("127.0.0.1", 0)
-        program = await self.start(file, ready="listening on", PORT=port, **settings)
+        program = await self.start(file, ready="listening on", **(settings | {"PORT": str(port)}))
         return Server(self, program, port)
 
-    async def run(self, file: str, *arguments: object, limit: float = LIMIT, **settings: object) -> Program:
+    async def run(self, file: str, *arguments: object, limit: float = LIMIT, **settings: str) -> Program:
         """Run a program to its end. Raises Failed if it ends with an error or not in time."""
         program = await self.start(file, *arguments, **settings)
         if status := await program.wait(limit):

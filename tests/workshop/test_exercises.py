@@ -1,0 +1,70 @@
+"""Every starting point fails for the stated reason, every solution passes, and wrong solutions are refused.
+
+ROUNDS=3 checks each solution three times, each time with faults at other moments.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from workshop.bench import Bench
+from workshop.course import HINTS, Exercise, Wrong, exercises
+from workshop.trial import Failed, Trial
+
+ROUNDS = int(os.environ.get("ROUNDS", "1"))
+EXERCISES = [pytest.param(exercise, id=exercise.name) for exercise in exercises()]
+WRONGS = [
+    pytest.param(wrong, id=f"{exercise.name}-{wrong.path.stem}")
+    for exercise in exercises()
+    for wrong in exercise.wrongs()
+]
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with Bench() as bench:
+        yield bench
+
+
+async def check(exercise: Exercise, folder: Path, bench: Bench, seed: int = 2016) -> str:
+    async with Trial(folder, bench, seed) as trial:
+        seen: str = await exercise.module.check(trial)
+        return seen
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+async def test_the_starting_point_fails_for_the_stated_reason(exercise: Exercise, bench: Bench, tmp_path: Path) -> None:
+    exercise.copy_to(tmp_path)
+    with pytest.raises(Failed) as failed:
+        await check(exercise, tmp_path, bench)
+    assert exercise.fails in str(failed.value)
+    assert failed.value.look
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+@pytest.mark.parametrize("exercise", EXERCISES)
+async def test_the_solution_passes(exercise: Exercise, number: int, bench: Bench, tmp_path: Path) -> None:
+    exercise.solve_in(tmp_path)
+    assert await check(exercise, tmp_path, bench, 2016 + number)
+
+
+@pytest.mark.parametrize("wrong", WRONGS)
+async def test_a_wrong_solution_is_refused(wrong: Wrong, bench: Bench, tmp_path: Path) -> None:
+    wrong.exercise.solve_in(tmp_path)
+    wrong.write_to(tmp_path)
+    with pytest.raises(Failed) as failed:
+        await check(wrong.exercise, tmp_path, bench)
+    assert wrong.refused in str(failed.value)
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_an_exercise_is_complete(exercise: Exercise) -> None:
+    assert exercise.text.startswith(f"# {exercise.number} · ")
+    assert 5 <= exercise.minutes <= 12
+    assert all(exercise.hint(number) for number in range(1, HINTS + 1))
+    assert "```" not in exercise.hint(HINTS), "the last hint is not the code"
+    assert bool(exercise.question) == bool(exercise.unit)
+    given = {path.name for path in exercise.start.iterdir()}
+    assert {path.name for path in exercise.solution.iterdir()} <= given
