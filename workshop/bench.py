@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -17,6 +18,7 @@ from common.settings import Settings
 from lab.harness.processes import ROOT, default_environment
 
 START_SECONDS = 60.0  # for a busy machine
+DATABASES = 16  # of a Redis, by default
 
 
 class Bench:
@@ -26,7 +28,8 @@ class Bench:
         self.folder = Path()
         self._stack = ExitStack()
         self._launcher: subprocess.Popen[bytes] | None = None
-        self._redis_url: str | None = None
+        self._valkey_port: int | None = None
+        self._databases = list(range(DATABASES))
         self._started: list[int] = []
         self._ended: dict[int, int] = {}
         self._news = threading.Condition()
@@ -39,13 +42,19 @@ class Bench:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
 
-    def redis_url(self) -> str:
-        """The URL of a Valkey, which is started at the first call. It blocks: call it in a thread."""
-        if self._redis_url is None:
-            settings = Settings.model_construct(data_dir=self.folder / "valkey", valkey_port=0)  # reads no environment
-            service = self._stack.enter_context(Service(settings, "valkey"))
-            self._redis_url = f"redis://127.0.0.1:{service.ports['VALKEY_PORT']}/0"
-        return self._redis_url
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a database that no other check uses. It may block, so call it in a thread."""
+        with self._asking:
+            if self._valkey_port is None:
+                settings = Settings.model_construct(data_dir=self.folder / "valkey", valkey_port=0)  # no environment
+                service = self._stack.enter_context(Service(settings, "valkey"))
+                self._valkey_port = service.ports["VALKEY_PORT"]
+            number = self._databases.pop()
+        try:
+            yield f"redis://127.0.0.1:{self._valkey_port}/{number}"
+        finally:
+            self._databases.append(number)
 
     def start(self, file: Path, arguments: tuple[str, ...], output: Path, environment: dict[str, str]) -> int:
         """Start a program of the learner in its folder. Returns its pid. It blocks: call it in a thread."""

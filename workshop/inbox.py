@@ -32,6 +32,9 @@ class Inbox(Store):
         self.gate = asyncio.Event()
         """While it is not set, the inbox accepts no email. It refuses those that it refuses anyway."""
         self.gate.set()
+        self.pace_seconds = 0.0
+        """Behind the gate, it accepts one email after the other, each in this time."""
+        self._turn = asyncio.Lock()
         self._attempts: Counter[str] = Counter()
         self._server = SmtpServer(_Taking(self))
 
@@ -50,6 +53,12 @@ class Inbox(Store):
 
     def add(self, sender: str, recipients: list[str], raw: bytes) -> None:
         self.arrivals += [Arrival(time.perf_counter_ns(), to, find_message_id(raw) or "-") for to in recipients]
+
+    async def pass_gate(self) -> None:
+        await self.gate.wait()
+        if self.pace_seconds:
+            async with self._turn:
+                await asyncio.sleep(self.pace_seconds)
 
     def refusal(self, to: str) -> int:
         self._attempts[to] += 1
@@ -76,7 +85,7 @@ class _Taking(Handler):
         inbox.most_in_flight = max(inbox.most_in_flight, inbox.in_flight)
         try:
             await asyncio.sleep(inbox.take_seconds)  # aiosmtpd cancels this, and the next line, if the connection ends
-            await inbox.gate.wait()
+            await inbox.pass_gate()
             return await super().handle_DATA(server, session, envelope)
         finally:
             inbox.in_flight -= 1

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -120,6 +121,8 @@ class Trial:
         self._inboxes: list[Inbox] = []
         self._clients: list[Redis] = []
         self._session: ClientSession | None = None
+        self._stack = ExitStack()
+        self.redis_url = ""
 
     async def __aenter__(self) -> Self:
         return self
@@ -138,6 +141,7 @@ class Trial:
         if self._session is not None:
             await self._session.close()
             await asyncio.sleep(0)  # its connections are closed by callbacks
+        self._stack.close()
 
     async def inbox(self, take_seconds: float = 0.0) -> Inbox:
         inbox = Inbox(take_seconds)
@@ -146,16 +150,20 @@ class Trial:
         return inbox
 
     async def redis(self) -> Redis:
-        """A client of an empty Valkey. Programs find it by REDIS_URL."""
-        client = redis_client(await asyncio.to_thread(self.bench.redis_url))
+        """A client of an empty Redis, which the programs that are started afterwards find by REDIS_URL."""
+        if not self.redis_url:
+            self.redis_url = await asyncio.to_thread(self._stack.enter_context, self.bench.database())
+        client = redis_client(self.redis_url)
         self._clients.append(client)
-        await client.flushall()
+        await client.flushdb()
         return client
 
     async def start(self, file: str, *arguments: object, ready: str = "", **settings: str) -> Program:
         """Start a program of the learner; with `ready`, return when its output matches. Raises Failed."""
         number = len(self._programs)
         output = self.bench.folder / f"{id(self)}-{number}.log"
+        if self.redis_url:
+            settings = {"REDIS_URL": self.redis_url} | settings
         environment = default_environment(**settings) | {"PYTHONPATH": str(ROOT)}
         environment.pop(LIFELINE)  # the launcher has one, and ends the program
         words = tuple(str(argument) for argument in arguments)
