@@ -53,6 +53,7 @@ def number_in(name: str, text: str) -> float:
 
 def show(exercise: Exercise, folder: Path) -> None:
     print_text(exercise.text)
+    console.print(f"Exercise {exercise.number} of {len(exercises())}; read {exercise.chapter}/README.md before.")
     files = ", ".join(on_path(folder / name) for name in exercise.files())
     console.print(
         f"Your files: {files}\nAbout {exercise.minutes} minutes. A hint: make exercise N={exercise.number} HINT=1"

@@ -31,7 +31,7 @@ from workshop.bench import CONT, KILL, STOP, TERM, Bench
 from workshop.inbox import Inbox
 
 LIMIT = 20.0  # seconds that a condition may take, even on a slow machine
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.02
 LAST_LINES = 6
 
 

@@ -65,13 +65,13 @@ async def test_wrong_solutions_are_refused(exercise: Exercise, bench: Bench, tmp
 
     wrongs = exercise.wrongs()
     said = await asyncio.gather(*map(what_is_said_of, wrongs))
-    mistaken = {w.path.stem: text for w, text in zip(wrongs, said, strict=True) if w.refused not in text}
-    assert not mistaken
+    mistaken = [f"{w.path.stem}: {text}" for w, text in zip(wrongs, said, strict=True) if w.refused not in text]
+    assert not mistaken, "\n\n".join(mistaken)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES)
 def test_an_exercise_is_complete(exercise: Exercise) -> None:
-    assert exercise.text.startswith(f"# {exercise.number} · ")
+    assert exercise.text.startswith(f"# {exercise.title}\n")
     assert 5 <= exercise.minutes <= 12
     assert all(exercise.hint(number) for number in range(1, HINTS + 1))
     assert "```" not in exercise.hint(HINTS), "the last hint is not the code"
