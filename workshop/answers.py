@@ -34,7 +34,7 @@ def given(answers: dict[str, Any], name: str) -> Any:
 
 @asynccontextmanager
 async def valkey(my: Path) -> AsyncIterator[tuple[Redis, str]]:
-    """An empty Valkey for the learner to look into, with its data in workshop/my/.data, and the command for a prompt."""
+    """An empty Valkey for the learner, with its data in workshop/my/.data, and the command for a prompt."""
     folder = my / ".data"
     with Service(Settings.model_construct(data_dir=folder, valkey_port=0), "valkey") as service:
         async with redis_client(f"redis://127.0.0.1:{service.ports['VALKEY_PORT']}/0") as redis:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -34,6 +35,7 @@ class Bench:
         self._ended: dict[int, int] = {}
         self._news = threading.Condition()
         self._asking = threading.Lock()
+        self._outputs = count(1)
 
     def __enter__(self) -> Self:
         self.folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="workshop-")))
@@ -41,6 +43,10 @@ class Bench:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
+
+    def new_output(self) -> Path:
+        """A new file for what a program prints."""
+        return self.folder / f"{next(self._outputs)}.log"
 
     @contextmanager
     def database(self) -> Iterator[str]:

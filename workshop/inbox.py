@@ -22,6 +22,8 @@ class Inbox(Store):
     def __init__(self, take_seconds: float) -> None:
         super().__init__()
         self.take_seconds = take_seconds
+        self.slow: dict[str, float] = {}
+        """Seconds for these recipients instead."""
         self.arrivals: list[Arrival] = []
         self.refusals: list[MailFault] = []
         self.begun: list[Arrival] = []
@@ -84,7 +86,9 @@ class _Taking(Handler):
         inbox.in_flight += 1
         inbox.most_in_flight = max(inbox.most_in_flight, inbox.in_flight)
         try:
-            await asyncio.sleep(inbox.take_seconds)  # aiosmtpd cancels this, and the next line, if the connection ends
+            await asyncio.sleep(
+                inbox.slow.get(to, inbox.take_seconds)
+            )  # aiosmtpd cancels this, and the next line, if the connection ends
             await inbox.pass_gate()
             return await super().handle_DATA(server, session, envelope)
         finally:

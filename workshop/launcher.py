@@ -5,7 +5,8 @@ them once and forks for each program.
 
 It reads requests from standard input, one JSON object per line:
 
-    {"file", "arguments", "folder", "environment", "output"}   runs the file in this folder; its output goes to `output`
+    {"file", "arguments", "folder", "environment", "output"}   runs the file, or a package, in this folder; it prints
+                                                               to `output`
 
 It answers with lines of JSON: `{"started": pid}` in the order of the requests, and `{"ended": pid, "status": number}`,
 where a negative status is a signal. When its standard input closes it kills all programs and ends, so no program
@@ -100,7 +101,10 @@ def _become(request: dict[str, Any]) -> None:
         os.dup2(output, 2)
         sys.argv = [request["file"], *request["arguments"]]
         sys.path.insert(0, request["folder"])
-        runpy.run_path(request["file"], run_name="__main__")
+        if request["file"].endswith(".py"):
+            runpy.run_path(request["file"], run_name="__main__")
+        else:
+            runpy.run_module(request["file"], run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1

@@ -160,8 +160,7 @@ class Trial:
 
     async def start(self, file: str, *arguments: object, ready: str = "", **settings: str) -> Program:
         """Start a program of the learner; with `ready`, return when its output matches. Raises Failed."""
-        number = len(self._programs)
-        output = self.bench.folder / f"{id(self)}-{number}.log"
+        output = self.bench.new_output()
         if self.redis_url:
             settings = {"REDIS_URL": self.redis_url} | settings
         environment = default_environment(**settings) | {"PYTHONPATH": str(ROOT)}
@@ -173,6 +172,18 @@ class Trial:
         if ready:
             await program.wait_for(ready)
         return program
+
+    async def start_chapter(self, package: str, **settings: str) -> tuple[Program, int]:
+        """Start the web server of a chapter. Returns it and its port."""
+        port = free_port("127.0.0.1", 0)
+        environment = default_environment(PORT=port, **settings)
+        environment.pop(LIFELINE)
+        output = self.bench.new_output()
+        pid = await asyncio.to_thread(self.bench.start, ROOT / package, (), output, environment)
+        program = Program(package, pid, output, self.bench)
+        self._programs.append(program)
+        await program.wait_for("listening on")
+        return program, port
 
     async def start_server(self, file: str, **settings: str) -> "Server":
         """Start a web server of the learner on a free port, and wait until it listens. Raises Failed."""
@@ -287,8 +298,9 @@ async def until(condition: Callable[[], bool], limit: float = LIMIT) -> bool:
 
 async def settled(count: Callable[[], int], enough: int, quiet: float = 0.15, limit: float = LIMIT) -> None:
     """Wait until a number has reached `enough` and not changed for `quiet` seconds, or not changed for `limit`."""
-    seen, since = count(), time.monotonic()
-    while True:
+    began = time.monotonic()
+    seen, since = count(), began
+    while time.monotonic() - began < 3 * limit:  # a wrong program may go on for ever
         if (now := count()) != seen:
             seen, since = now, time.monotonic()
         if time.monotonic() - since > (quiet if now >= enough else limit):
