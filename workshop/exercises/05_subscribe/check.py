@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from asynckit.tasks import end_tasks
 from lab.harness.account import account
 from lab.harness.mailbox import Arrival
 from lab.load.steady import Record
@@ -83,8 +84,7 @@ async def check(trial: Trial) -> str:
             late = await trial.run("ask.py", *map(address, (10, 11)), ANSWER_SECONDS=SHORT, **settings)
             expect(late.text(), {10: "no answer", 11: "sent"}, "the answer to the first email comes too late")
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await end_tasks([running])
     check_once(trial, worker)
     return "no answer was missed, and each email was published once"
 
