@@ -3,7 +3,7 @@
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check --no-input install
+PIP := $(PY) -m pip --disable-pip-version-check --no-input install $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE))
 
 # What an engine of its own needs is installed when it is first asked for.
 ENGINE := $(if $(filter jetstream,$(or $(LOG),$(shell sed -n 's/^LOG=//p' .env 2>/dev/null))),$(VENV)/ready-jetstream)
@@ -32,6 +32,12 @@ redis-cli: $(VENV)/ready ## type commands for the Redis of the running strategie
 
 forget: $(VENV)/ready ## delete the data that the embedded Valkey, RabbitMQ and NATS keep between runs
 	@exec $(PY) -m common.processes.run forget
+
+wheelhouse: $(VENV)/ready ## collect the packages in wheelhouse/, for machines without a network: make run-1 WHEELHOUSE=wheelhouse
+	@$(PY) -m pip --disable-pip-version-check --no-input download --quiet --require-hashes --dest wheelhouse $(WHEELS)
+	@echo "wheelhouse/ has $$(ls wheelhouse | wc -l | tr -d ' ') packages for $$($(PY) -c 'import platform, sys; \
+	  print(platform.system(), platform.machine(), "Python", ".".join(map(str, sys.version_info[:2])))')"
+WHEELS := -r requirements.lock -r requirements-workshop.lock -r requirements-examples.lock
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services
 	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
@@ -80,8 +86,11 @@ diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes compare
 break-%: $(VENV)/ready ## apply a patch of a chapter, an experiment that changes code: make break-commit_first
 	@$(PY) -m common.processes.patches break $*
 
-restore: $(VENV)/ready ## take back what make break-… has changed
-	@$(PY) -m common.processes.patches restore
+backup: $(VENV)/ready ## copy the data of the embedded Valkey, also while it runs, and check the copy
+	@exec $(PY) -m common.services.backup backup
+
+restore: $(VENV)/ready ## take back what make break-… has changed; with FILE=.data/backups/….rdb: restore a backup
+	@$(if $(FILE),exec $(PY) -m common.services.backup restore "$(FILE)",$(PY) -m common.processes.patches restore)
 
 format: $(VENV)/ready-dev ## format the code
 	$(PY) -m ruff check --fix .
@@ -143,5 +152,5 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $(VENV)/ready-jetstream $(VENV)/ready-workshop $@ # it has their packages too
 
-.PHONY: help exercise example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots restore format lock clean
+.PHONY: help wheelhouse exercise example-first-job example-links services redis-cli forget backup test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help

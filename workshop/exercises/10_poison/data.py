@@ -58,11 +58,11 @@ class Data:
         return Facts(self.poison.id, self.poison.queue, DEATHS, to_retry, REPAIR)
 
     async def fill(self, redis: Redis) -> None:
-        queue, client = Queue(redis), redis
+        queue = Queue(redis)
         for number in range(12):
             await queue.enqueue(QUEUES[number % 3], "work", [{"id": f"order-{number}", "picture": f"{number}.png"}])
         for number, one in enumerate(self.failures):
             job = make_job(one.queue, "work", [{"id": one.id, "picture": f"{number}.png"}])
             facts = {"queue": one.queue, "worker": f"shop:{4000 + number}", "exception": one.exception}
             record: Any = failure(job, **facts, error=one.error, backtrace=[], now=NOON + number, raw=job.raw)
-            await client.rpush("resque:failed", record)  # type: ignore[misc]
+            await queue.redis.rpush("resque:failed", record)

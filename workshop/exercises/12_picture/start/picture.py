@@ -21,9 +21,9 @@ class NotAPicture(Exception):
 async def scaled(name: str) -> AsyncIterator[str]:
     """The lines of the thumbnail, one after the other, as they are computed. Raises NotAPicture, at once or midway."""
     text = (ORIGINALS / name).read_text()  # a small file
-    magic, width, height, most, *numbers = text.split() or [""] * 4
-    if magic != "P2":
+    if not text.startswith("P2\n"):
         raise NotAPicture(f"{name} does not begin with P2")
+    _, width, height, most, *numbers = text.split()
     yield f"P2\n{int(width) // 2} {int(height) // 2}\n{most}\n"
     for row in range(0, int(height), 2):
         await asyncio.sleep(ROW_SECONDS)
