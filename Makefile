@@ -66,6 +66,9 @@ screenshots: $(VENV)/ready-dev ## take the screenshots of the READMEs again, wit
 exercise: $(VENV)/ready-workshop ## the workshop's next exercise: make exercise, make exercise N=7; HINT=1, SKIP=1, RESET=1, SOLUTION=1
 	@exec $(PY) -m workshop.run
 
+slides: $(VENV)/ready-workshop ## the slides of the workshop, as one HTML file that can be printed
+	@$(PY) -m workshop.slides
+
 # First the files that both have, in reading order; then the lists of new and removed files.
 diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes compared with the one before: make diff-2; or a step: make diff-5 STEP=move
 	@test -z "$(STEP)" || exec $(PY) -m common.processes.step_diff $*; test -z "$(STEP)" || exit 0; \
@@ -152,5 +155,5 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $(VENV)/ready-jetstream $(VENV)/ready-workshop $@ # it has their packages too
 
-.PHONY: help wheelhouse exercise example-first-job example-links services redis-cli forget backup test check compare faults bench tables screenshots restore format lock clean
+.PHONY: help wheelhouse exercise slides example-first-job example-links services redis-cli forget backup test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help
