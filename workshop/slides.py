@@ -1,6 +1,6 @@
 """`make slides`: the slides of workshop/README.md as one HTML file that needs no network, and can be printed.
 
-A slide is what stands between `<!-- slide: TITLE -->` and `<!-- end -->`. In it, `<!-- figures: NAME -->` is replaced by
+A slide stands between `<!-- slide: TITLE -->` and `<!-- end -->`. In it, `<!-- figures: NAME -->` is replaced by
 a table from results/: `answers`, `steps`, or the name of a fault.
 """
 

@@ -38,6 +38,6 @@ async def health(app: web.Application) -> None:
 
 if __name__ == "__main__":
     settings = read_settings()
-    app = web_frame(settings, "exercise", handle, stats, health)
+    app = web_frame(settings, "2_parallel", handle, stats, health)
     app.cleanup_ctx.append(open_tasks)
     run(serve(app, settings.host, settings.port))
