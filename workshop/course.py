@@ -62,8 +62,9 @@ class Exercise:
         """`check.py`, with `check` and perhaps `stage` and `result`."""
         return chapter_module(f"workshop.exercises.{self.name}.check")
 
-    def wrongs(self) -> list["Wrong"]:
-        return [Wrong(self, path) for path in sorted((self.folder / "wrong").glob("*.patch"))]
+    def variants(self, kind: str) -> list["Variant"]:
+        """Patches of the solution: `wrong` ones, and `right` ones that differ from ours."""
+        return [Variant(self, path) for path in sorted((self.folder / kind).glob("*.patch"))]
 
     def files(self) -> list[str]:
         return sorted(path.name for path in self.start.iterdir() if path.is_file())
@@ -84,8 +85,8 @@ class Exercise:
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """A wrong solution: a patch of ours. Its first line says what is wrong, its second how the check refuses it."""
+class Variant:
+    """Another solution, as a patch of ours. The first line says what it does, the second how a wrong one is refused."""
 
     exercise: Exercise
     path: Path

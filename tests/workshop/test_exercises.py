@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from workshop.bench import Bench
-from workshop.course import HINTS, Exercise, Wrong, exercises
+from workshop.course import HINTS, Exercise, Variant, exercises
 from workshop.trial import Failed, Trial
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 EXERCISES = [pytest.param(exercise, id=exercise.name) for exercise in exercises()]
 AT_A_TIME = 4  # wrong solutions
+PASSES = "it passes"
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +48,38 @@ async def test_the_solution_passes(exercise: Exercise, number: int, bench: Bench
     assert await check(exercise, tmp_path, bench, 2016 + number)
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("exercise", EXERCISES)
-async def test_wrong_solutions_are_refused(exercise: Exercise, bench: Bench, tmp_path: Path) -> None:
-    """Several at the same time, because most of a check is waiting."""
+async def what_is_said_of(variants: list[Variant], bench: Bench, tmp_path: Path) -> dict[Variant, str]:
+    """What the check says of each; it begins with PASSES if it passes. Several at a time: most of a check is waiting."""
     places = asyncio.Semaphore(AT_A_TIME)
 
-    async def what_is_said_of(wrong: Wrong) -> str:
-        folder = tmp_path / wrong.path.stem
-        exercise.solve_in(folder)
-        wrong.write_to(folder)
+    async def said_of(variant: Variant) -> str:
+        folder = tmp_path / variant.path.stem
+        variant.exercise.solve_in(folder)
+        variant.write_to(folder)
         async with places:
             try:
-                return f"it passes: {await check(exercise, folder, bench)}"
+                return f"{PASSES}: {await check(variant.exercise, folder, bench)}"
             except Failed as failed:
                 return str(failed)
 
-    wrongs = exercise.wrongs()
-    said = await asyncio.gather(*map(what_is_said_of, wrongs))
-    mistaken = [f"{w.path.stem}: {text}" for w, text in zip(wrongs, said, strict=True) if w.refused not in text]
+    return dict(zip(variants, await asyncio.gather(*map(said_of, variants)), strict=True))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("exercise", EXERCISES)
+async def test_wrong_solutions_are_refused(exercise: Exercise, bench: Bench, tmp_path: Path) -> None:
+    said = await what_is_said_of(exercise.variants("wrong"), bench, tmp_path)
+    mistaken = [f"{wrong.path.stem}: {text}" for wrong, text in said.items() if wrong.refused not in text]
+    assert said
     assert not mistaken, "\n\n".join(mistaken)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("exercise", [pytest.param(one, id=one.name) for one in exercises() if one.variants("right")])
+async def test_other_right_solutions_pass(exercise: Exercise, bench: Bench, tmp_path: Path) -> None:
+    said = await what_is_said_of(exercise.variants("right"), bench, tmp_path)
+    refused = [f"{right.path.stem}: {text}" for right, text in said.items() if not text.startswith(PASSES)]
+    assert not refused, "\n\n".join(refused)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES)
