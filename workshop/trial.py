@@ -300,7 +300,7 @@ async def settled(count: Callable[[], int], enough: int, quiet: float = 0.15, li
     """Wait until a number has reached `enough` and not changed for `quiet` seconds, or not changed for `limit`."""
     began = time.monotonic()
     seen, since = count(), began
-    while time.monotonic() - began < 3 * limit:  # a wrong program may go on for ever
+    while time.monotonic() - began < 3 * limit:  # a wrong program may go on forever
         if (now := count()) != seen:
             seen, since = now, time.monotonic()
         if time.monotonic() - since > (quiet if now >= enough else limit):

@@ -49,7 +49,7 @@ async def test_the_solution_passes(exercise: Exercise, number: int, bench: Bench
 
 
 async def what_is_said_of(variants: list[Variant], bench: Bench, tmp_path: Path) -> dict[Variant, str]:
-    """What the check says of each; it begins with PASSES if it passes. Several at a time: most of a check is waiting."""
+    """What the check says of each; it begins with PASSES if it passes. Several at a time, because a check mostly waits."""
     places = asyncio.Semaphore(AT_A_TIME)
 
     async def said_of(variant: Variant) -> str:
