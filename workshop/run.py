@@ -9,6 +9,7 @@ import asyncio
 import difflib
 import os
 import shutil
+import signal
 import sys
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -30,6 +31,7 @@ MY = Path(os.environ.get("WORKSHOP_DIR") or FOLDER / "my")
 LOOK_SECONDS = 0.3
 CHECK_SECONDS = 120.0  # the longest check; most take a few seconds
 SEED = 2016
+CTRL_C = 128 + signal.SIGINT  # the exit status after it; here it is the usual way to leave
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
@@ -200,7 +202,10 @@ def main() -> int:
     ask_prediction(exercise, progress)
     end_on_signals()
     with own_terminal():
-        return asyncio.run(work(exercise, folder, progress))
+        try:
+            return asyncio.run(work(exercise, folder, progress))
+        except SystemExit as end:
+            return 0 if end.code == CTRL_C else 1
 
 
 if __name__ == "__main__":
