@@ -21,7 +21,7 @@ from workshop.progress import Progress
 FAST = next(exercise for exercise in exercises() if exercise.name == "15_stories")  # its check starts no program
 
 
-def exercise(my: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def make_exercise(my: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "workshop.run"],
         cwd=ROOT,
@@ -36,33 +36,33 @@ def exercise(my: Path, **settings: str) -> subprocess.CompletedProcess[str]:
 def test_the_next_exercise_is_shown_checked_and_solved(tmp_path: Path) -> None:
     """From the first look at an exercise to its solution, in the order of a learner."""
     n = str(FAST.number)
-    before = exercise(tmp_path, N=n, SOLUTION="1")
+    before = make_exercise(tmp_path, N=n, SOLUTION="1")
     assert before.returncode == 2
     assert f"solve exercise {n} first, or skip it: make exercise N={n} SKIP=1" in before.stderr
-    shown = exercise(tmp_path, N=n, CHECK="1")
+    shown = make_exercise(tmp_path, N=n, CHECK="1")
     assert shown.returncode == 1
     assert FAST.title in shown.stdout
     assert "not solved" in shown.stdout
-    hint = exercise(tmp_path, N=n, HINT="3")
+    hint = make_exercise(tmp_path, N=n, HINT="3")
     assert hint.stdout.strip() == FAST.hint(3)
     FAST.solve_in(tmp_path / FAST.name)
-    solved = exercise(tmp_path, N=n, CHECK="1")
+    solved = make_exercise(tmp_path, N=n, CHECK="1")
     assert solved.returncode == 0
     assert f"make exercise N={n} SOLUTION=1" in solved.stdout
     assert Progress.read(tmp_path).solved == [FAST.name]
     (tmp_path / FAST.name / "answers.toml").write_text("mine = 1\n")
-    solution = exercise(tmp_path, N=n, SOLUTION="1")
+    solution = make_exercise(tmp_path, N=n, SOLUTION="1")
     assert "-mine = 1" in solution.stdout
     assert "+[reset]" in solution.stdout
-    reset = exercise(tmp_path, N=n, RESET="1")
+    reset = make_exercise(tmp_path, N=n, RESET="1")
     assert reset.returncode == 0
     assert (tmp_path / FAST.name / "answers.toml").read_text() == (FAST.start / "answers.toml").read_text()
     assert not Progress.read(tmp_path).solved
 
 
 def test_skipping_leads_to_the_next_exercise(tmp_path: Path) -> None:
-    assert "(number 2:" in exercise(tmp_path, SKIP="1").stdout
-    assert "(number 3:" in exercise(tmp_path, SKIP="1").stdout
+    assert "(number 2:" in make_exercise(tmp_path, SKIP="1").stdout
+    assert "(number 3:" in make_exercise(tmp_path, SKIP="1").stdout
     assert Progress.read(tmp_path).skipped == [one.name for one in exercises()[:2]]
 
 
@@ -76,7 +76,7 @@ def test_skipping_leads_to_the_next_exercise(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_word_is_one_line(settings: dict[str, str], line: str, tmp_path: Path) -> None:
-    done = exercise(tmp_path, **settings)
+    done = make_exercise(tmp_path, **settings)
     assert (done.returncode, done.stderr.strip()) == (2, line)
 
 
@@ -178,9 +178,13 @@ def test_the_slides_need_no_network_and_have_the_measured_figures() -> None:
     assert "&lt;!--" not in deck
 
 
-def test_each_folder_of_an_exercise_is_in_the_order() -> None:
+def test_each_folder_of_an_exercise_is_in_the_order_and_in_a_test() -> None:
     folders = sorted(path.parent.name for path in (ROOT / "workshop" / "exercises").glob("*/check.py"))
     assert [one.name for one in exercises()] == folders
+    lists = [
+        re.findall(r'"(\d\d_\w+)"', path.read_text()) for path in Path(__file__).parent.glob("test_exercises_*.py")
+    ]
+    assert sorted(name for names in lists for name in names) == folders
 
 
 def test_a_check_does_not_read_source_text() -> None:

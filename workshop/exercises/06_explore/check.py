@@ -46,7 +46,8 @@ def reaction(name: str, answer: Any, data: Data) -> str:
             return f"{answer} is not the name of a queue: {', '.join(sorted(data.queues))}"
         case "ahead_of_carol" if isinstance(answer, int):
             queue = data.queues[data.carol]
-            return f"the job with {answer} jobs ahead of it is to {queue[answer] if answer < len(queue) else 'no recipient'}"
+            to = queue[answer] if answer < len(queue) else "no recipient"
+            return f"the job with {answer} jobs ahead of it is to {to}"
         case "first_delayed" if answer in data.delayed:
             return f"the job to {answer} is delayed, but another one is due earlier"
     return f"{answer!r} is not what Redis says"
