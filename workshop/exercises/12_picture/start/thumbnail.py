@@ -10,9 +10,9 @@ from picture import THUMBNAILS, NotAPicture, scaled
 
 async def make_thumbnail(redis: Any, name: str) -> None:
     """The job. It is repeated if its worker dies before it has returned."""
-    await redis.hset("pictures:status", name, "done")
     try:
         with open(THUMBNAILS / name, "w") as file:  # noqa: ASYNC230  it is a small file
+            await redis.hset("pictures:status", name, "done")
             async for line in scaled(name):
                 file.write(line)
                 file.flush()
