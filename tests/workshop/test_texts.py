@@ -156,8 +156,8 @@ def test_port_base_moves_all_ports_of_two_runners(tmp_path: Path) -> None:
             program.wait_for_line(rf"see it arrive +http://127.0.0.1:{base + 1}/ ")
             program.wait_for_line(rf"look into it +redis://127.0.0.1:{base + 3}/0 ")
     finally:
-        statuses = [program.stop() for _, program in programs]
-    assert statuses == [0, 0]
+        for _, program in programs:
+            program.stop()
 
 
 @pytest.mark.timeout(600)  # pip installs forty packages
@@ -177,8 +177,7 @@ def test_a_wheelhouse_is_all_that_an_installation_needs(tmp_path: Path) -> None:
     try:
         program.wait_for_line("listens on http://", INSTALL_SECONDS)
     finally:
-        status = program.stop()
-    assert status == 0
+        program.stop()
     done = subprocess.run(
         ["make", "exercise", "WHEELHOUSE=wheelhouse", "N=15", "CHECK=1"],
         cwd=clone,

@@ -7,6 +7,8 @@ from workshop.trial import Failed, Server, Trial, settled
 
 LIMIT = 20
 BURST = 60
+GROUPS = (range(8), range(8, 16), range(16, 40), range(40, BURST))
+"""The requests of a group come at the same time, after the answers to the group before."""
 ANSWER_SECONDS = 5.0  # "at once", on a busy machine
 
 
@@ -15,7 +17,9 @@ async def check(trial: Trial) -> str:
     server = await trial.start_server("server.py", SMTP_URL=inbox.smtp_url, SMTP_SESSIONS="100")
 
     inbox.gate.clear()
-    statuses = await burst(server, range(BURST))
+    statuses = Counter[int]()
+    for group in GROUPS:
+        statuses += await burst(server, group)
     trial.measured = float(statuses[202])
     if statuses[202] != LIMIT or statuses[503] != BURST - LIMIT:
         raise Failed(

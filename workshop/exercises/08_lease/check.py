@@ -56,8 +56,8 @@ async def killed(trial: Trial) -> None:
 async def slow(trial: Trial) -> None:
     """Two workers, one of which has nothing to do, and a mail server that takes longer than a lease."""
     redis, inbox = await trial.redis(), await trial.inbox(SLOW_SECONDS)
-    records = await enqueue(redis, "slow", range(1))
     workers = [await start(trial, inbox.smtp_url) for _ in range(2)]
+    records = await enqueue(redis, "slow", range(1))
     await settled(lambda: len(inbox.arrivals) + inbox.in_flight, 1, quiet=SLOW_SECONDS + 0.5, limit=2 * SLOW_SECONDS)
     trial.check_account(trial.account(records, inbox, "slow"), f"{LOOK}does a live worker keep its job?")
     for worker in workers:
