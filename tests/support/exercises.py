@@ -1,7 +1,7 @@
 """What is true of each exercise of the workshop. The files in tests/workshop run it for some of the exercises each.
 
-ROUNDS=3 checks each solution three times, each time with faults at other moments. VARIANTS=all tries all variants of the
-solutions; by default it is every second one, because each takes half a second of CPU time.
+ROUNDS=3 checks each solution three times, each time with faults at other moments. VARIANTS=all tries all variants of
+the solutions; by default it is every second one, because each takes half a second of CPU time.
 """
 
 import asyncio
