@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 from asynckit.redis_client import redis_client
 from common.services.service import Service
 from common.settings import Settings
-from workshop.trial import Failed, on_path
+from workshop.program import Failed
+from workshop.trial import on_path
 
 FILE = "answers.toml"
 

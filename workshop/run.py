@@ -23,8 +23,9 @@ from common.settings import exit_with_usage_error
 from lab.harness.command import end_on_signals
 from workshop.bench import Bench
 from workshop.course import FOLDER, HINTS, Exercise, exercises
+from workshop.program import Failed
 from workshop.progress import Progress
-from workshop.trial import Failed, Trial, on_path
+from workshop.trial import Trial, on_path
 
 MY = Path(os.environ.get("WORKSHOP_DIR") or FOLDER / "my")
 """The learner's folder. Tests set WORKSHOP_DIR."""

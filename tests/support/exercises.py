@@ -12,7 +12,8 @@ import pytest
 
 from workshop.bench import Bench
 from workshop.course import HINTS, Exercise, Variant
-from workshop.trial import Failed, Trial
+from workshop.program import Failed
+from workshop.trial import Trial
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 EVERY = 1 if os.environ.get("VARIANTS") == "all" else 2

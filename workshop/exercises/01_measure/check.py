@@ -4,7 +4,8 @@ import json
 from collections import Counter
 from typing import Any
 
-from workshop.trial import Failed, Trial
+from workshop.program import Failed
+from workshop.trial import Trial
 
 COUNT, CALLERS = 200, 10
 FAST, SLOW, SLOWEST = 0.005, 0.6, 2.5  # seconds

@@ -3,7 +3,8 @@
 import asyncio
 from collections import Counter
 
-from workshop.trial import Failed, Server, Trial, settled
+from workshop.program import Failed
+from workshop.trial import Server, Trial, settled
 
 LIMIT = 20
 BURST = 60

@@ -4,7 +4,8 @@ import re
 import socket
 from contextlib import suppress
 
-from workshop.trial import Failed, Server, Trial, settled, until
+from workshop.program import Failed
+from workshop.trial import Server, Trial, settled, until
 
 EMAILS = 12
 HANGING = 5

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 from lab.load.steady import Record
 from workshop.inbox import Inbox
-from workshop.trial import Failed, Program, Trial, accepted, new_email, settled, until
+from workshop.program import Failed, Program
+from workshop.trial import Trial, accepted, new_email, settled, until
 
 EMAILS = 12
 TAG = "ack"

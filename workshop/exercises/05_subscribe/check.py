@@ -12,8 +12,9 @@ from asynckit.tasks import end_tasks
 from lab.harness.account import account
 from lab.harness.mailbox import Arrival
 from lab.load.steady import Record
+from workshop.program import Failed
 from workshop.proxy import Proxy
-from workshop.trial import Failed, Trial, until
+from workshop.trial import Trial, until
 
 TAG = "ask"
 DELAY_SECONDS = 0.2

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from workshop.answers import FILE, given, read_answers, valkey
-from workshop.trial import Failed, Trial
+from workshop.program import Failed
+from workshop.trial import Trial
 
 from .data import Data
 

@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 from lab.load.steady import Record
+from workshop.program import Failed, Program
 from workshop.proxy import CutAfter, Proxy
-from workshop.trial import Failed, Program, Trial, accepted, new_email, settled, until
+from workshop.trial import Trial, accepted, new_email, settled, until
 
 EMAILS = 6
 QUEUE = "exercise:queue"

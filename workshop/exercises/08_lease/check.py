@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from lab.load.steady import Record
-from workshop.trial import Failed, Program, Trial, accepted, new_email, settled, until
+from workshop.program import Failed, Program
+from workshop.trial import Trial, accepted, new_email, settled, until
 
 LEASE = "1.5"  # seconds
 SLOW_SECONDS = 3.5

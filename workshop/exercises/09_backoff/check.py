@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from workshop.inbox import Inbox
-from workshop.trial import Failed, Program, Trial, accepted, new_email
+from workshop.program import Failed, Program
+from workshop.trial import Trial, accepted, new_email
 
 BASE, CAP = 0.5, 20.0  # seconds, for the pauses alone
 QUICK_BASE, QUICK_CAP = 0.1, 0.4  # for the emails

@@ -12,7 +12,8 @@ from common.http.guard import HOST
 from common.http.serving import start
 from resque.dashboard import dashboard
 from workshop.answers import FILE, given, read_answers, valkey
-from workshop.trial import Failed, Trial
+from workshop.program import Failed
+from workshop.trial import Trial
 
 from .data import DEATHS, REASONS, Data
 

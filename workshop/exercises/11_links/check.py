@@ -9,8 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from common.address import free_port
+from workshop.program import Failed
 from workshop.proxy import CutAfter, Proxy
-from workshop.trial import Failed, Trial, until
+from workshop.trial import Trial, until
 
 LEASE = "1"  # seconds
 CUTS = (2, 3, 4)  # commands about a URL after which the worker is killed

@@ -7,7 +7,8 @@ from typing import Any
 
 from asynckit.tasks import end_tasks
 from resque import Queue
-from workshop.trial import Failed, Trial
+from workshop.program import Failed
+from workshop.trial import Trial
 
 LEASE = "1"  # seconds
 PICTURES = 5

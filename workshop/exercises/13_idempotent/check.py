@@ -5,8 +5,9 @@ from collections import Counter
 from typing import Any
 from uuid import uuid4
 
+from workshop.program import Failed, Program
 from workshop.proxy import CutAfter, Proxy
-from workshop.trial import Failed, Program, Trial, until
+from workshop.trial import Trial, until
 
 DOMAINS = ("example.com", "example.org", "example.net")
 MARK = b"exercise:"

@@ -6,8 +6,9 @@ from uuid import uuid4
 
 from eventlog.events import Event
 from eventlog.partitions import PartitionedLog
+from workshop.program import Failed
 from workshop.proxy import CutAfter, Proxy
-from workshop.trial import Failed, Trial, until
+from workshop.trial import Trial, until
 
 DOMAINS = ("example.com", "example.org", "example.net")
 OLD, NEW = 9, 4

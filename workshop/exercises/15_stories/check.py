@@ -6,7 +6,8 @@ from typing import Any
 
 from lab.harness.processes import ROOT
 from workshop.answers import FILE, given, read_answers
-from workshop.trial import Failed, Trial
+from workshop.program import Failed
+from workshop.trial import Trial
 
 FAULTS = ROOT / "results" / "faults.json"
 LOST, REACHED = "lost", "reached"
