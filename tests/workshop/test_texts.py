@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -146,18 +146,16 @@ def free_base() -> int:
 def test_port_base_moves_all_ports_of_two_runners(tmp_path: Path) -> None:
     """Two runners side by side, each with its own numbers, as two clones on one machine are."""
     programs = []
-    try:
+    with ExitStack() as stack:
         for name in ("one", "two"):
             base = free_base()
             settings = {"PORT_BASE": str(base), "DATA_DIR": str(tmp_path / name)}
             programs.append((base, Program(["make", "run-4"], settings)))
+            stack.callback(programs[-1][1].stop)
         for base, program in programs:
             program.wait_for_line(rf"listens on http://127.0.0.1:{base}/$", START_SECONDS)
             program.wait_for_line(rf"see it arrive +http://127.0.0.1:{base + 1}/ ")
             program.wait_for_line(rf"look into it +redis://127.0.0.1:{base + 3}/0 ")
-    finally:
-        for _, program in programs:
-            program.stop()
 
 
 @pytest.mark.timeout(600)  # pip installs forty packages
