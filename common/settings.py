@@ -8,10 +8,10 @@ import re
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from asynckit.backoff import scheduled_pause
@@ -25,6 +25,11 @@ USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
 SENTINEL_SERVICE = "sixways"  # what the embedded sentinels call their primary
 NATS_PORT = 4322  # the embedded NATS's port if NATS_PORT is not set and the port is free
 VALKEY_PORT = 6390  # the embedded Valkey's port if VALKEY_PORT is not set and the port is free
+PORTS = (
+    "port", "inbox_port", "inbox_smtp_port", "valkey_port", "rabbitmq_port", "nats_port",
+    "sentinel_1_port", "sentinel_2_port", "sentinel_3_port", "postgres_port",
+)  # fmt: skip
+"""In the order in which PORT_BASE numbers them."""
 RABBITMQ_PORT = 5690  # the same for the embedded RabbitMQ
 POSTGRES_PORT = 5490  # the same for the embedded Postgres
 POSTGRES_USER = "postgres"
@@ -139,6 +144,7 @@ class Settings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
+    port_base: Annotated[int, Field(ge=1024, le=65500)] | None = None  # moves all ports that are not set themselves
     port: Port = 8080
     page_password: SecretStr | None = None  # the password for changes on the pages
     smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)] | None = None
@@ -185,6 +191,15 @@ class Settings(BaseSettings):
     # Strategy 6 deletes events that every consumer has processed when they are older than this,
     retention_seconds: Seconds = 86_400.0
     retention_bytes: PositiveInt = 1_000_000_000  # and the oldest ones while the log is larger than this
+
+    @model_validator(mode="before")
+    @classmethod
+    def _move_ports(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """With PORT_BASE, each port that is not set itself is PORT_BASE plus its place in PORTS."""
+        base = str(given.get("port_base") or "")
+        if not base.isdecimal():
+            return given
+        return {name: int(base) + place for place, name in enumerate(PORTS)} | given
 
     @cached_property
     def smtp(self) -> SmtpServer:
