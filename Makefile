@@ -48,6 +48,9 @@ compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CL
 faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, LANES=6, STEPS=1
 	@exec $(PY) -m lab.faults
 
+lab: $(VENV)/ready-dev ## the browser lab: all six side by side, to break and to watch; STRATEGIES="2 5", LAB_PORT=0
+	@exec $(PY) -m lab.browser
+
 bench: $(VENV)/ready-dev ## measure how fast the parts are, each beside a reference from the same run
 	@exec $(PY) -m lab.bench
 
@@ -133,5 +136,5 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $(VENV)/ready-jetstream $@ # it has the engines too
 
-.PHONY: help example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots restore format lock clean
+.PHONY: help example-first-job example-links services redis-cli forget test check compare faults lab bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help
