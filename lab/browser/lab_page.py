@@ -53,6 +53,7 @@ class LabPage:
         app.cleanup_ctx.append(self._running)
         app.router.add_get("/", self._show)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/inbox", self._inbox)
         app.router.add_get("/events", self._events, allow_head=False)
         app.router.add_post("/do", self._do)
         app.router.add_get(address_of("{name:.+}"), self._source)
@@ -71,16 +72,20 @@ class LabPage:
         titles = {name: subject.title for name, subject in (SUBJECTS | STEPS).items()}
         facts = {
             "subjects": {
-                lane: {name: titles[name] for name in names}
+                lane: [(name, titles[name]) for name in names]
                 for lane, names in subjects().items()
                 if lane in self._laboratory.lanes
             },
-            "experiments": {name: experiment.to_dict() for name, experiment in EXPERIMENTS.items()},
+            "experiments": [{"name": name, **experiment.to_dict()} for name, experiment in EXPERIMENTS.items()],
         }
         return html_page("lab.html", PAGE, token=page_token("/"), facts=facts, lanes=list(self._laboratory.lanes))
 
     async def _health(self, request: web.Request) -> web.Response:
-        return pretty_json({lane.name: lane.status for lane in self._laboratory.lanes.values()})
+        lanes = {lane.name: lane.status for lane in self._laboratory.lanes.values()}
+        return pretty_json({"lanes": lanes, "inbox": self._laboratory.box.page_url})
+
+    async def _inbox(self, request: web.Request) -> web.Response:
+        raise web.HTTPFound(self._laboratory.box.page_url)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         return await stream_events(request, self._feed.send)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -47,6 +48,8 @@ class Lane:
         self.more: list[Strategy] = []
         """Further workers."""
         self.settled = False
+        self.closed_after: float | None = None
+        """Seconds from the last event until the account closed."""
         self.gaps: list[str] = []
         """In what the strategy's own counters differ from the account, when it has settled."""
         self._lab, self._box, self._redis_url = lab, box, redis_url
@@ -74,7 +77,8 @@ class Lane:
         self._begin_settling()
 
     def _begin_settling(self) -> None:
-        self.settled, self.gaps, self._settling = False, [], Settling()
+        self.settled, self.closed_after, self.gaps = False, None, []
+        self._settling, self._last_event = Settling(), time.monotonic()
 
     def _on_asked(self, number: int, due: int, asked: int) -> None:
         self.books.ask(number, due, asked)
@@ -95,6 +99,8 @@ class Lane:
             self.callers.burst(count)
 
     def _take(self, seen: Observation) -> None:
+        if (seen.balance, seen.processes) != (self.seen.balance, self.seen.processes):
+            self._last_event = time.monotonic()
         self.seen = seen
         for email_id in seen.given_up - self._given_up_before:
             self.books.give_up(email_id)
@@ -104,7 +110,7 @@ class Lane:
         if seen.balance is not None and quiet:
             if self._settling.settled(seen.balance, missing=self.books.missing) and not self.settled:
                 self.books.settle()
-                self.settled = True
+                self.settled, self.closed_after = True, time.monotonic() - self._last_event
                 self.gaps = self.books.ledger.account(self._counters(seen.balance)).gaps()
         elif self.settled:
             self._begin_settling()
@@ -223,7 +229,9 @@ class Lane:
             "rate": self.callers.rate,
             "behind": self.callers.behind,
             "numbers": self.books.numbers(waiting),
+            "port": self.callers.port,
             "settled": self.settled,
+            "closed_after": self.closed_after,
             "gaps": self.gaps,
             "problem": self.seen.problem,
             "race": self.books.race.to_dict() if self.books.race else None,

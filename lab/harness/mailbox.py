@@ -61,6 +61,11 @@ class Mailbox:
         return f"smtp://127.0.0.1:{self.smtp_port}"
 
     @property
+    def page_url(self) -> str:
+        """Of its page and its API; it does not change."""
+        return f"http://127.0.0.1:{self._port}/"
+
+    @property
     def pid(self) -> int:
         return self._child.process.pid
 

@@ -10,6 +10,8 @@ import { NumbersTable } from "./table.js";
 const $ = (id) => document.getElementById(id);
 const facts = JSON.parse($("facts").textContent);
 const names = Object.keys(facts.subjects);
+const titles = Object.fromEntries(Object.values(facts.subjects).flat()); // subject -> words
+const experiments = Object.fromEntries(facts.experiments.map((one) => [one.name, one]));
 const RATES = [0, 1, 2, 5, 10, 20, 50, 100, 150, 200]; // emails a second and lane
 const DIAL = {
   works: {}, slow: { latency_ms: 300 }, refuse: { refuse_rate: 1, refuse_code: 451 }, never: { refuse_rate: 1, refuse_code: 550 }, hang: { hang_rate: 1 }, lose: { lose_reply_rate: 1 },
@@ -33,7 +35,7 @@ function show(next) {
     models.get(lane.lane).apply(lane, Boolean(next.whole), now);
     views.get(lane.lane).show(lane, next);
   }
-  table.show(next.lanes, facts.subjects, now);
+  table.show(next.lanes, titles, now);
   showRates(next);
   showDial(next.dial);
   showExperiment(next.experiment);
@@ -124,15 +126,15 @@ function showScore() {
   $("score").textContent = score.asked ? `${score.right} of ${score.asked} predictions right` : "";
 }
 
-const titled = (lanes) => lanes.map((name) => ({ name, title: facts.subjects[name][frame.lanes.find(({ lane }) => lane === name).subject] }));
-const order = Object.keys(facts.experiments);
+const titled = (lanes) => lanes.map((name) => ({ name, title: titles[frame.lanes.find(({ lane }) => lane === name).subject] }));
+const order = Object.keys(experiments);
 let place = -1; // of the experiment that was opened last
 const busy = () => frame?.experiment && !["done", "failed"].includes(frame.experiment.phase);
 
 async function experiment(name) {
   if (!frame || busy() || isOpen()) return;
   place = order.indexOf(name);
-  const { title, what } = facts.experiments[name];
+  const { title, what } = experiments[name];
   const predictions = await askPrediction(`${place + 1}. ${title}`, what, titled(names));
   if (predictions) begin({ do: "experiment", name }, title, predictions, order[place + 1] ?? order[0], name);
 }
@@ -159,6 +161,7 @@ function showExperiment(state) {
   const running = Boolean(busy());
   const text = running ? `The lab ${PHASES[state.phase] ?? state.phase} … ${Math.round(state.seconds)} s` : state?.phase === "failed" ? `The experiment was stopped: ${state.problem}.` : "";
   $("running").hidden = !text;
+  $("title").hidden = Boolean(text);
   if ($("running").textContent !== text) $("running").textContent = text;
   if (pending && state?.run >= pending.run && !running && !isOpen()) finish(state);
 }
@@ -167,8 +170,7 @@ async function finish(state) {
   const { title, predictions, next, name } = pending;
   pending = null;
   if (state.phase === "failed") return;
-  $("hint").hidden = true;
-  const shown = showResult(title, titled(state.lanes), predictions, state.results, next && facts.experiments[next].title);
+  const shown = showResult(title, titled(state.lanes), predictions, state.results, next && experiments[next].title);
   score.right += shown.right;
   score.asked += shown.asked;
   localStorage.setItem("lab.score", JSON.stringify(score));
@@ -180,7 +182,7 @@ async function finish(state) {
 
 order.forEach((name, i) => {
   const button = $("experiments").appendChild(document.createElement("button"));
-  button.textContent = `${i + 1} ${facts.experiments[name].title}`;
+  button.textContent = `${i + 1} ${experiments[name].title}`;
   button.dataset.name = name;
   button.addEventListener("click", () => experiment(name));
 });

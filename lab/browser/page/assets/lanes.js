@@ -5,7 +5,7 @@ import { closes } from "./model.js";
 const format = new Intl.NumberFormat("en");
 const NUMBERS = ["accepted", "delivered", "in_flight", "waiting", "failed", "unknown", "lost", "twice"];
 const STORES = { // subject or strategy -> [role, words]
-  3: ["master", "master, pipes"], 4: ["redis", "Redis pub/sub"], 5: ["redis", "Redis: list"], 6: ["redis", "Redis: log"],
+  3: ["master", "master"], 4: ["redis", "Redis pub/sub"], 5: ["redis", "Redis: list"], 6: ["redis", "Redis: log"],
   "6s": ["redis", "Redis: stream"], "5r": ["broker", "RabbitMQ"], "6j": ["nats", "NATS: log"],
 };
 const WORDS = { server: "web server", worker: "worker", master: "master", scheduler: "scheduler", broker: "RabbitMQ", nats: "NATS", redis: "Redis" };
@@ -23,7 +23,7 @@ export class LaneView {
     this.chosen = chosen;
     this.resized = resized;
     this.subject = this.element.querySelector(".subject");
-    for (const [value, title] of Object.entries(subjects)) this.subject.add(new Option(title.replace(/^\d /, ""), value));
+    for (const [value, title] of subjects) this.subject.add(new Option(title.replace(/^\d /, ""), value));
     this.subject.addEventListener("change", () => switched(name, this.subject.value));
     for (const number of NUMBERS) this.#numbers[number] = this.element.querySelector(`.numbers .${number}`);
   }
@@ -32,6 +32,9 @@ export class LaneView {
     if (document.activeElement !== this.subject) this.subject.value = facts.subject;
     this.element.classList.toggle("alone", ["1", "2"].includes(facts.lane));
     this.element.classList.toggle("waits", facts.status !== "runs");
+    const page = this.element.querySelector("a.step");
+    if (facts.port) page.href = `${location.protocol}//${location.hostname}:${facts.port}/`;
+    else page.removeAttribute("href");
     this.#showProcesses(facts, frame.redis);
     this.#showState(facts);
     this.#showNumbers(facts);
@@ -41,7 +44,7 @@ export class LaneView {
 
   #showProcesses(facts, redis) {
     const [storeRole, storeWords] = STORES[facts.subject] ?? STORES[facts.lane] ?? ["", ""];
-    const wanted = facts.processes.map(({ role, pid, frozen }) => ({ role, pid, frozen, words: role === "server" && "12".includes(facts.lane) ? "web server, sends too" : role === storeRole ? storeWords : wordsOf(role) }));
+    const wanted = facts.processes.map(({ role, pid, frozen }) => ({ role, pid, frozen, words: role === "server" && "12".includes(facts.lane) ? "web server, sends the email itself" : role === storeRole ? storeWords : wordsOf(role) }));
     if (storeRole === "redis") wanted.push({ role: "redis", pid: 0, frozen: redis === "frozen", dead: redis === "dead", words: storeWords });
     for (const role of ["server", ...("12".includes(facts.lane) ? [] : ["worker"]), ...(storeRole && storeRole !== "redis" ? [storeRole] : [])]) {
       if (!wanted.some((one) => one.role === role)) wanted.push({ role, pid: 0, dead: facts.status === "runs", words: role === storeRole ? storeWords : wordsOf(role) });
@@ -68,7 +71,7 @@ export class LaneView {
     button.dataset.role = role;
     button.dataset.pid = pid;
     button.append(words);
-    const state = frozen ? "frozen" : dead ? "dead" : pid ? `${pid}` : "";
+    const state = frozen ? "frozen" : dead ? "dead" : pid ? `@ ${pid}` : "";
     if (state) button.appendChild(document.createElement("small")).textContent = state;
     button.classList.toggle("frozen", Boolean(frozen));
     button.classList.toggle("dead", Boolean(dead));
@@ -103,13 +106,11 @@ function stateOf({ status, behind, race, answer_ms, inbox_ms }) {
   if (status === "starts") return ["starting", false];
   if (status !== "runs") return [status, status !== "ends"];
   if (behind) return [`falls behind: ${format.format(behind)} emails are due`, true];
-  if (race) return [`${race.count}: answers ${progress(race.answered, race.count, race.answered_ms)}, inbox ${progress(race.arrived, race.count, race.arrived_ms)}`, false];
-  if (answer_ms !== null) return [`answer ${seconds(answer_ms)}, inbox ${inbox_ms === null ? "–" : seconds(inbox_ms)}`, false];
+  if (race) return [`answers ${race.answered} of ${race.count}, ${seconds(race.answered_ms)}\ninbox ${race.arrived} of ${race.count}, ${seconds(race.arrived_ms)}`, false];
+  if (answer_ms !== null) return [`answer ${seconds(answer_ms)}\ninbox ${inbox_ms === null ? "–" : seconds(inbox_ms)}`, false];
   return ["runs", false];
 }
 
-/** How far a burst has come: all of it after a time, or a part of it so far. */
-const progress = (done, count, ms) => (done >= count ? `in ${seconds(ms)}` : `${done} so far`);
 const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 
 function sumOf(numbers, settled, gaps) {

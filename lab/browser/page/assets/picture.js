@@ -2,6 +2,7 @@
 // zone has no room for all its dots, it shows a band with their number.
 
 const SIZE = 11; // of a dot and the space around it, in CSS pixels
+const SIZES = [SIZE, 8, 6]; // the more dots there are in a zone, the smaller they are
 const EASE = 9; // per second: how fast a dot follows its place
 const STATES = {
   asked: "asked", accepted: "accepted", waiting: "waiting", flight: "in flight", again: "in flight again",
@@ -166,20 +167,23 @@ export class Picture {
 
   /** Dots in columns from the right, where the next station is. `split`: the first ones are of the first kind. */
   #fill(zone, emails, state, share, split = 0, kinds = ["waiting", "accepted"]) {
-    const rows = Math.max(1, Math.floor(zone.height / SIZE));
-    const columns = Math.max(1, Math.floor(zone.width / SIZE));
-    if (emails.length > rows * columns) return this.#band(zone, emails, state ?? kinds[split > emails.length / 2 ? 0 : 1]);
-    const used = Math.min(rows, Math.max(1, Math.ceil(Math.sqrt((emails.length * zone.height) / zone.width))));
-    const top = zone.y + zone.height / 2 - (used * SIZE) / 2;
+    const fits = (size) => Math.floor(zone.height / size) * Math.floor(zone.width / size) >= emails.length;
+    const size = SIZES.find(fits);
+    if (!size) return this.#band(zone, emails, state ?? kinds[split > emails.length / 2 ? 0 : 1]);
+    const most = Math.max(1, Math.floor(zone.height / size));
+    const columns = Math.max(1, Math.floor(zone.width / size));
+    const rows = Math.min(most, Math.max(Math.ceil(emails.length / columns), Math.ceil(Math.sqrt((emails.length * zone.height) / zone.width))));
+    const top = zone.y + zone.height / 2 - (rows * size) / 2;
     emails.forEach((email, i) => {
-      const x = zone.x + zone.width - (Math.floor(i / used) + 0.5) * SIZE;
-      this.#dot(email, state ?? kinds[i < split ? 0 : 1], x, top + ((i % used) + 0.5) * SIZE, share);
+      const x = zone.x + zone.width - (Math.floor(i / rows) + 0.5) * size;
+      this.#dot(email, state ?? kinds[i < split ? 0 : 1], x, top + ((i % rows) + 0.5) * size, share, size);
     });
     return undefined;
   }
 
   #row(zone, emails, state, share, count, above = 0) {
-    const room = Math.max(1, Math.floor(zone.width / SIZE) - 1);
+    const places = Math.max(1, Math.floor(zone.width / SIZE));
+    const room = count > places ? Math.max(1, places - 3) : places;
     const y = zone.y + zone.height - SIZE / 2 - above * SIZE;
     emails.slice(-room).forEach((email, i) => this.#dot(email, state, zone.x + (i + 0.5) * SIZE, y, share));
     if (count > room) this.#text(`${count}`, zone.x + zone.width, y, "right");
@@ -196,11 +200,11 @@ export class Picture {
     });
   }
 
-  #dot(email, state, x, y, share) {
+  #dot(email, state, x, y, share, size = SIZE) {
     email.x = email.x === null ? x - (still.matches ? 0 : 2 * SIZE) : email.x + (x - email.x) * share;
     email.y = email.y === null ? y : email.y + (y - email.y) * share;
     if (Math.abs(email.x - x) + Math.abs(email.y - y) > 0.3) this.#moved = true;
-    this.#context.drawImage(this.#sprites[state], email.x - SIZE, email.y - SIZE, 2 * SIZE, 2 * SIZE);
+    this.#context.drawImage(this.#sprites[state], email.x - size, email.y - size, 2 * size, 2 * size);
   }
 
   #band(zone, emails, state) {

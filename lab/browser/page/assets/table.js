@@ -21,7 +21,7 @@ export class NumbersTable {
   show(lanes, titles, now) {
     for (const { lane, subject, numbers } of lanes) {
       const cells = this.#row(lane);
-      set(cells[0], titles[lane][subject]);
+      set(cells[0], titles[subject]);
       COLUMNS.forEach((name, i) => set(cells[i + 1], `${numbers[name]}`));
     }
     if (now - this.#summaryAt > BETWEEN_SUMMARIES) this.#sayWhatHasChanged(lanes, now);
