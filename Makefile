@@ -57,7 +57,7 @@ bench: $(VENV)/ready-dev ## measure how fast the parts are, each beside a refere
 tables: $(VENV)/ready-dev ## write the results of compare, faults and bench into the READMEs
 	@$(PY) -m lab.tables
 
-screenshots: $(VENV)/ready-dev ## take the screenshots of the READMEs again, with Chromium
+screenshots: $(VENV)/ready-dev ## take the screenshots of the READMEs again, with Chromium; PAGES="lab"
 	@$(PY) -m lab.screenshots
 
 # First the files that both have, in reading order; then the lists of new and removed files.

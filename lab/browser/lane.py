@@ -63,12 +63,13 @@ class Lane:
 
     # Its account
 
-    def start_over(self) -> None:
-        """Begin a new account."""
+    def start_over(self, *, idle: bool = False) -> None:
+        """Begin a new account. `idle`: the strategy holds no email of an earlier one, as after it has settled."""
+        idle = idle or self.settled
         self.epoch += 1
         self.books = Bookkeeping(f"lane{self.name}a{self.epoch}")
         self.callers.start_over(self.books.tag)
-        self._beginning = Beginning(self.seen.balance, self._pids())
+        self._beginning = Beginning(self.seen.balance if idle else None, self._pids())
         self._given_up_before = self.seen.given_up
         self._begin_settling()
 
@@ -167,7 +168,7 @@ class Lane:
             self.status = f"did not start: {error}"
             return
         self.seen = await asyncio.to_thread(observe, running, [])
-        self.start_over()
+        self.start_over(idle=True)
         self.status, self.callers.port, self.callers.query = "runs", running.strategy.port, subject.query
         while True:
             self._take(await asyncio.to_thread(observe, running, list(self.more)))
