@@ -62,6 +62,7 @@ class Bookkeeping:
         self._missing: dict[int, float] = {}  # number -> when it was accepted (monotonic), oldest first
         self._lost: set[int] = set()
         self._attempts: dict[int, int] = {}
+        self._newest_flight = 0  # when it began (ns)
         self._held: deque[tuple[float, int]] = deque()
         self._balance: Balance | None = None
         self._answer_ns: deque[int] = deque(maxlen=RECENT)
@@ -93,6 +94,7 @@ class Bookkeeping:
             return
         if isinstance(entry, Attempt) and entry.begins:
             self._attempts[number] = self.flights[number] = self._attempts.get(number, 0) + 1
+            self._newest_flight = entry.at
         elif isinstance(entry, Arrival):
             self._arrive(number, entry)
         elif isinstance(entry, Attempt) or entry.what.isdigit():
@@ -154,6 +156,10 @@ class Bookkeeping:
     def missing(self) -> bool:
         """Whether an accepted email is neither delivered, given up, nor known to be lost."""
         return len(self._missing) > len(self._lost)
+
+    def in_flight_since(self, seconds: float) -> bool:
+        """Whether the mail server has begun to take an email within these seconds, and has not answered yet."""
+        return bool(self.flights) and time.perf_counter_ns() - self._newest_flight < seconds * 1e9
 
     def state(self, number: int, waiting: set[int]) -> str:
         """The letter of this email's state, as lab/browser/__init__.py lists them. `waiting`: callers that wait."""

@@ -13,9 +13,12 @@ from typing import Any
 from lab.browser.explanations import Explanation, explanation
 from lab.browser.laboratory import CannotAct, Laboratory
 from lab.browser.lane import Lane
+from lab.faults.running import TAKE_MS
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.005
+FRESH_SECONDS = TAKE_MS / 2000  # the mail server needs at least as long again for this email
 READY_SECONDS = 60.0
+BURSTS = 5
 FLIGHT_SECONDS = 5.0  # within which an email of a burst is in flight, or will not be
 SETTLE_SECONDS = 60.0
 
@@ -84,8 +87,21 @@ class Run:
         return all(lane.settled for lane in lanes if not lane.failed) and self.laboratory.redis_state() == "runs"
 
     async def until_in_flight(self, name: str) -> None:
-        """Wait until the mail server is taking an email of this lane."""
-        await until(lambda: bool(self.lane(name).books.flights), FLIGHT_SECONDS)
+        """Wait until the mail server has just begun to take an email of this lane, so that it is still in flight.
+
+        If that was missed and all emails are delivered, because the machine is busy, send them again.
+        """
+
+        def begun() -> bool:
+            self.laboratory.read_journal()
+            return lane.books.in_flight_since(FRESH_SECONDS)
+
+        lane = self.lane(name)
+        for _ in range(BURSTS):
+            await until(lambda: begun() or lane.finished, FLIGHT_SECONDS)
+            if begun():
+                return
+            self.laboratory.burst([name], EXPERIMENTS[self.name].emails)
 
     async def settle(self) -> None:
         """Wait until the account of each lane closes, and note the results."""

@@ -120,11 +120,15 @@ class Laboratory:
 
     async def _read_journal(self) -> None:
         while True:
-            for entry in self.box.new():
-                lane = self.lanes.get(entry.to.removeprefix("lane")[:1])
-                if lane is not None and entry.to.startswith("lane"):
-                    lane.note(entry)
+            self.read_journal()
             await asyncio.sleep(JOURNAL_SECONDS)
+
+    def read_journal(self) -> None:
+        """Note what the mail server has recorded since the last call."""
+        for entry in self.box.new():
+            lane = self.lanes.get(entry.to.removeprefix("lane")[:1])
+            if lane is not None and entry.to.startswith("lane"):
+                lane.note(entry)
 
     async def _watch_redis(self) -> None:
         while True:

@@ -130,6 +130,11 @@ class Lane:
         return frozenset(seen.pid for seen in self.seen.processes if seen.role in ("server", "master"))
 
     @property
+    def finished(self) -> bool:
+        """Whether every caller has its answer, and every accepted email has arrived or was given up."""
+        return not (self.callers.waiting or self.callers.behind or self.books.missing)
+
+    @property
     def uses_redis(self) -> bool:
         return (SUBJECTS | STEPS)[self.subject].redis
 

@@ -95,7 +95,7 @@ def random_action(rng: random.Random, lanes: list[dict[str, Any]]) -> dict[str, 
         case "burst":
             return {"do": "burst", "lanes": some, "count": rng.randint(1, 60)}
         case "load":
-            return {"do": "load", "lanes": some, "rate": rng.choice((0, 5, 20, 40))}
+            return {"do": "load", "lanes": some, "rate": rng.choice((0, 5, 10, 20))}
         case "dial":
             return {"do": "dial", **rng.choice(DIALS)}
         case "worker":
