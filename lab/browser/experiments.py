@@ -120,7 +120,8 @@ class Run:
             "subject": lane.subject,
             "closed": lane.settled,
             "gaps": lane.gaps,
-            **found.to_dict(),
+            "text": found.text,
+            "link": f"http://127.0.0.1:{lane.callers.port}{found.link}",  # the strategy serves its own chapter
         }
 
 

@@ -1,6 +1,6 @@
 """Why an experiment ends as it does: two sentences for each fault and each subject, and where the chapter says more."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from lab.faults.promises import STEPS, SUBJECTS
 
@@ -156,9 +156,7 @@ KEPT = "What was accepted is stored outside the process that ended. It goes on a
 class Explanation:
     text: str
     link: str
-
-    def to_dict(self) -> dict[str, str]:
-        return asdict(self)
+    """A path on the strategy's own web server."""
 
 
 def explanation(fault: str, subject: str) -> Explanation:

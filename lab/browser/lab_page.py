@@ -13,9 +13,8 @@ from asynckit.tasks import background, end_tasks, keep_running
 from asynckit.web.event_stream import enable_event_streams, stream_events
 from asynckit.web.page_token import check_token, page_token
 from asynckit.web.pages import add_assets, error_json, html_page, pretty_json
-from common.http.frame import json_errors, source_page
+from common.http.frame import json_errors
 from common.http.guard import HOST
-from common.http.sources import address_of
 from lab.browser.experiments import EXPERIMENTS, Experiments
 from lab.browser.feed import Feed
 from lab.browser.laboratory import CannotAct, Laboratory, subjects
@@ -56,7 +55,6 @@ class LabPage:
         app.router.add_get("/inbox", self._inbox)
         app.router.add_get("/events", self._events, allow_head=False)
         app.router.add_post("/do", self._do)
-        app.router.add_get(address_of("{name:.+}"), self._source)
         add_assets(app, PAGE / "assets")
         return app
 
@@ -89,10 +87,6 @@ class LabPage:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         return await stream_events(request, self._feed.send)
-
-    async def _source(self, request: web.Request) -> web.StreamResponse:
-        """A chapter, to which the explanations lead."""
-        return source_page(request.match_info["name"].rstrip("/"), "")
 
     async def _do(self, request: web.Request) -> web.Response:
         await check_token(request, "/")

@@ -162,6 +162,9 @@ class Laboratory:
         if not pid or not _send(pid, SIGNALS[how]):
             raise CannotAct(f"there is no {role} in lane {name} now" if role != "redis" else "Redis is not running now")
         (self._frozen.add if how == "freeze" else self._frozen.discard)(pid)
+        for lane in self.lanes.values():
+            if lane.uses_redis if role == "redis" else lane.name == name:
+                lane.unsettle()
         return pid
 
     def _pid(self, name: str, role: str) -> int:

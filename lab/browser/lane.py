@@ -24,6 +24,7 @@ from lab.harness.settling import Settling
 from lab.harness.strategies import Strategy, data_dir
 
 OBSERVE_SECONDS = 0.4
+RETRY_SECONDS = 2.0  # after a strategy did not start
 BLIND = {"4", "4w", "5r", *STEPS}
 """Subjects whose counters leave some emails out: those in flight, or all that a worker has received and not logged."""
 
@@ -164,20 +165,24 @@ class Lane:
     async def _run(self) -> None:
         subject = (SUBJECTS | STEPS)[self.subject]
         settings = {**subject.settings, **({"REDIS_URL": self._redis_url()} if subject.redis else {})}
-        running = Running(self._lab, replace(subject, settings=settings), self._box)
-        self._running = running
-        self._starting = asyncio.create_task(asyncio.to_thread(running.start))
-        try:
-            await asyncio.shield(self._starting)
-        except NOT_READABLE as error:
-            self.status = f"did not start: {error}"
-            return
+        running = self._running = Running(self._lab, replace(subject, settings=settings), self._box)
+        while not await self._started(running):
+            await asyncio.sleep(RETRY_SECONDS)
         self.seen = await asyncio.to_thread(observe, running, [])
         self.start_over(idle=True)
         self.status, self.callers.port, self.callers.query = "runs", running.strategy.port, subject.query
         while True:
             self._take(await asyncio.to_thread(observe, running, list(self.more)))
             await asyncio.sleep(OBSERVE_SECONDS)
+
+    async def _started(self, running: Running) -> bool:
+        self._starting = asyncio.create_task(asyncio.to_thread(running.start))
+        try:
+            await asyncio.shield(self._starting)
+        except NOT_READABLE as error:
+            self.status = f"did not start: {error}"
+            return False
+        return True
 
     async def switch(self, subject: str) -> None:
         """Run this subject instead, with an empty Redis and a new account."""

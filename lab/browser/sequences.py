@@ -28,6 +28,7 @@ from urllib.request import urlopen
 from lab.chromium import Page, PageError, chromium, find_browser
 from lab.harness.processes import Child, Lab, python
 
+START_SECONDS = 200.0  # on a machine that does much else
 SETTLE_SECONDS = 90.0
 DIALS: tuple[dict[str, float], ...] = (
     {},
@@ -150,7 +151,7 @@ async def lab_in_browser(
         address = await asyncio.to_thread(child.wait_for, r"the lab is at (\S+)")
         async with chromium(browser, folder / "browser") as page:
             await page.open(address)
-            await page.wait_for("window.lab?.frame?.lanes.every(lane => lane.status === 'runs')", 120.0)
+            await page.wait_for("window.lab?.frame?.lanes.every(lane => lane.status === 'runs')", START_SECONDS)
             with await asyncio.to_thread(urlopen, f"{address}health") as answer:
                 yield page, json.load(answer)["inbox"], child
 

@@ -115,7 +115,7 @@ export function showResult(title, lanes, predictions, results, next) {
     }
     const why = row.insertCell();
     why.className = "why";
-    why.append(found.closed ? found.text : `The account did not close in time. ${found.text}`, " ", element("a", "Read more", { href: found.link, target: "_blank", rel: "noopener" }));
+    why.append(found.closed ? found.text : `The account did not close in time. ${found.text}`, " ", element("a", "Read more", { href: found.link.replace("127.0.0.1", location.hostname), target: "_blank", rel: "noopener" }));
   }
   const asked = 2 * body.rows.length;
   const verdict = element("p", `${right} of ${asked} predictions were right.`, { className: "right" });
