@@ -1,7 +1,7 @@
 """The browser lab: `make lab` starts the six strategies and a page on which you send emails and break processes.
 
 lab_page       the web server: the page, the event stream, `POST /do`
-requests       what the page may ask for
+page_requests  what the page may ask for
 laboratory     the lanes, the mail server and Redis, and what a reader can do to them
 lane           a strategy that runs, its callers and its account
 callers        request emails and report every answer

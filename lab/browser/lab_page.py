@@ -18,7 +18,7 @@ from common.http.guard import HOST
 from lab.browser.experiments import EXPERIMENTS, Experiments
 from lab.browser.feed import Feed
 from lab.browser.laboratory import CannotAct, Laboratory, subjects
-from lab.browser.requests import (
+from lab.browser.page_requests import (
     BODY,
     AddWorker,
     Heal,

@@ -64,13 +64,14 @@ class Laboratory:
         self._redis = Service(Settings.model_construct(data_dir=lab.folder / "redis", valkey_port=0), "valkey")
         self._stack = ExitStack()
         self._lab = lab
+        self._starts = asyncio.Semaphore(os.cpu_count() or 1)  # so that the first lanes can be used early
         self.lanes = {name: self._lane(name) for name in names}
         self.ready = False
         self._frozen: set[int] = set()
         self._tasks: list[asyncio.Task[Any]] = []
 
     def _lane(self, name: str) -> Lane:
-        return Lane(self._lab, self.box, name, lambda: self._redis_url(name))
+        return Lane(self._lab, self.box, name, lambda: self._redis_url(name), self._starts)
 
     def _redis_url(self, name: str) -> str:
         """Each lane has a database of its own, so that a switch to another subject finds it empty."""

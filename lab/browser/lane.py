@@ -40,7 +40,10 @@ class Beginning:
 class Lane:
     """`name` is the number of its strategy; `subject` is a name of lab/faults/promises.py."""
 
-    def __init__(self, lab: TrackedLab, box: Mailbox, name: str, redis_url: Callable[[], str]) -> None:
+    def __init__(
+        self, lab: TrackedLab, box: Mailbox, name: str, redis_url: Callable[[], str], starts: asyncio.Semaphore
+    ) -> None:
+        """`starts` limits how many lanes start at the same time."""
         self.name = self.subject = name
         self.status = "starts"
         """starts, runs, ends, or why it has failed."""
@@ -53,7 +56,7 @@ class Lane:
         """Seconds from the last event until the account closed."""
         self.gaps: list[str] = []
         """In what the strategy's own counters differ from the account, when it has settled."""
-        self._lab, self._box, self._redis_url = lab, box, redis_url
+        self._lab, self._box, self._redis_url, self._starts = lab, box, redis_url, starts
         self._running: Running | None = None
         self._starting: asyncio.Task[None] | None = None
         self._extra = ExitStack()
@@ -167,7 +170,7 @@ class Lane:
         settings = {**subject.settings, **({"REDIS_URL": self._redis_url()} if subject.redis else {})}
         running = self._running = Running(self._lab, replace(subject, settings=settings), self._box)
         while not await self._started(running):
-            await asyncio.sleep(RETRY_SECONDS)
+            pass
         self.seen = await asyncio.to_thread(observe, running, [])
         self.start_over(idle=True)
         self.status, self.callers.port, self.callers.query = "runs", running.strategy.port, subject.query
@@ -176,11 +179,14 @@ class Lane:
             await asyncio.sleep(OBSERVE_SECONDS)
 
     async def _started(self, running: Running) -> bool:
-        self._starting = asyncio.create_task(asyncio.to_thread(running.start))
+        """Start it. Returns False, after a pause, if it did not start."""
         try:
-            await asyncio.shield(self._starting)
+            async with self._starts:
+                self._starting = asyncio.create_task(asyncio.to_thread(running.start))
+                await asyncio.shield(self._starting)
         except NOT_READABLE as error:
             self.status = f"did not start: {error}"
+            await asyncio.sleep(RETRY_SECONDS)
             return False
         return True
 
