@@ -16,6 +16,7 @@ const RATES = [0, 1, 2, 5, 10, 20, 50, 100, 150, 200]; // emails a second and la
 const DIAL = {
   works: {}, slow: { latency_ms: 300 }, refuse: { refuse_rate: 1, refuse_code: 451 }, never: { refuse_rate: 1, refuse_code: 550 }, hang: { hang_rate: 1 }, lose: { lose_reply_rate: 1 },
 };
+const REASON_SHOWN = 5000; // ms: why the lab has refused something
 const PHASES = { prepares: "repairs everything and begins new accounts", sends: "sends the emails", breaks: "injects the fault", waits: "waits until every account closes" };
 
 const models = new Map(names.map((name) => [name, new LaneModel()]));
@@ -26,7 +27,13 @@ let frame = null;
 
 // The stream
 
-const stream = new Stream(show, (live) => setPill($("connection"), live ? "live" : "no connection, trying again", live ? "good" : "warn"));
+let live = false;
+const stream = new Stream(show, (now) => {
+  live = now;
+  showConnection();
+});
+
+const showConnection = () => setPill($("connection"), live ? "live" : "no connection, trying again", live ? "good" : "warn");
 
 function show(next) {
   frame = next;
@@ -54,6 +61,7 @@ async function act(body) {
     return true;
   } catch (error) {
     setPill($("connection"), error.message, "warn");
+    setTimeout(showConnection, REASON_SHOWN);
     return false;
   }
 }
