@@ -131,7 +131,9 @@ def test_every_fault_has_an_injection_and_every_cell_has_a_promise() -> None:
 
 @pytest.mark.parametrize("subject", ["5", "5r", "6", "6s", "6j", "4w"])
 def test_these_strategies_promise_to_lose_no_email_under_any_fault(subject: str) -> None:
-    assert {promise(subject, fault).lost for fault in faults_of(SUBJECTS[subject])} == {Bound.NONE}
+    """Except when an older state of Redis is restored, which cannot have what was accepted since."""
+    faults = [fault for fault in faults_of(SUBJECTS[subject]) if fault != "redis-restored"]
+    assert {promise(subject, fault).lost for fault in faults} == {Bound.NONE}
 
 
 def test_strategy_3_may_lose_emails_only_when_its_master_is_killed() -> None:
