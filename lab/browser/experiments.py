@@ -249,18 +249,18 @@ class Experiments:
         experiment = EXPERIMENTS[name]
         await self._guard(self._new(name, experiment.fault, self._lanes()), experiment.steps)
 
-    async def signal(self, lane: str, role: str, how: str) -> None:
+    async def signal(self, lane: str, role: str, how: str, pid: int | None) -> None:
         """A fault that the reader chose and predicted: do it, stop the load, wait until the accounts close."""
         lanes = self._laboratory.lanes
         names = [name for name in self._lanes() if lanes[name].uses_redis] if role == "redis" else [lane]
 
         async def steps(run: Run) -> None:
             run.phase = "breaks"
-            self._laboratory.signal(lane, role, how)
+            target = self._laboratory.signal(lane, role, how, pid)
             await asyncio.sleep(0.5)  # of further load, so that the reader sees what it does to the callers
             if how == "freeze":
                 await asyncio.sleep(3.0)  # longer than a lease
-                self._laboratory.signal(lane, role, "thaw")
+                self._laboratory.signal(lane, role, "thaw", target)
             self._laboratory.load(list(self._laboratory.lanes), 0.0)
 
         run = self._new("free", f"{role}-{'stop' if how == 'freeze' else how}", names)

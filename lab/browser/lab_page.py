@@ -114,9 +114,9 @@ class LabPage:
             case TurnDial():
                 await laboratory.turn_dial(wanted.model_dump(exclude={"do"}))
             case SendSignal() if wanted.predicted:
-                self._begin(experiments.signal(wanted.lane, wanted.role, wanted.how))
+                self._begin(experiments.signal(wanted.lane, wanted.role, wanted.how, wanted.pid))
             case SendSignal():
-                laboratory.signal(wanted.lane, wanted.role, wanted.how)
+                laboratory.signal(wanted.lane, wanted.role, wanted.how, wanted.pid)
             case AddWorker():
                 await laboratory.add_worker(wanted.lane)
             case Switch():

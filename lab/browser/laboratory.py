@@ -157,9 +157,12 @@ class Laboratory:
             raise CannotAct(f"the mail server does not answer: {error}") from None
         self.dial = {**NO_FAULTS, **dial}
 
-    def signal(self, name: str, role: str, how: str) -> int:
-        """Send a signal to the newest process of this role that the lab has started. Raises CannotAct."""
-        pid = self._redis.pid if role == "redis" else self._pid(name, role)
+    def signal(self, name: str, role: str, how: str, wanted: int | None = None) -> int:
+        """Send a signal to the newest process of this role, or to the one that is wanted. Returns its pid.
+
+        Only processes that the lab has started get one. Raises CannotAct.
+        """
+        pid = self._redis.pid if role == "redis" else self._pid(name, role, wanted)
         if not pid or not _send(pid, SIGNALS[how]):
             raise CannotAct(f"there is no {role} in lane {name} now" if role != "redis" else "Redis is not running now")
         (self._frozen.add if how == "freeze" else self._frozen.discard)(pid)
@@ -168,9 +171,9 @@ class Laboratory:
                 lane.unsettle()
         return pid
 
-    def _pid(self, name: str, role: str) -> int:
+    def _pid(self, name: str, role: str, wanted: int | None) -> int:
         pids = [seen.pid for seen in self.lanes[name].seen.processes if seen.role == role and _is_alive(seen.pid)]
-        return pids[-1] if pids else 0
+        return next((pid for pid in reversed(pids) if wanted in (None, pid)), 0)
 
     async def add_worker(self, name: str) -> None:
         """Raises CannotAct."""

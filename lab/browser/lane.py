@@ -59,6 +59,7 @@ class Lane:
         self._lab, self._box, self._redis_url, self._starts = lab, box, redis_url, starts
         self._running: Running | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._switching = asyncio.Lock()
         self._extra = ExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._given_up_before: frozenset[str] = frozenset()
@@ -192,11 +193,12 @@ class Lane:
 
     async def switch(self, subject: str) -> None:
         """Run this subject instead, with an empty Redis and a new account."""
-        await self.end()
-        await asyncio.to_thread(self._forget_data)
-        self.subject, self.seen = subject, Observation()
-        self.start_over()
-        await self.start()
+        async with self._switching:
+            await self.end()
+            await asyncio.to_thread(self._forget_data)
+            self.subject, self.seen = subject, Observation()
+            self.start_over()
+            await self.start()
 
     def _forget_data(self) -> None:
         shutil.rmtree(data_dir(self._lab, int(self.name)), ignore_errors=True)

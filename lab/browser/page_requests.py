@@ -35,12 +35,16 @@ class TurnDial(_Body):
 
 
 class SendSignal(_Body):
-    """With `predicted`, stop the load afterwards and wait until the accounts close."""
+    """To this process of the lane; without `pid` to the newest of this role.
+
+    With `predicted`, stop the load afterwards and wait until the accounts close.
+    """
 
     do: Literal["signal"]
     lane: Name
     role: Literal["server", "worker", "master", "scheduler", "broker", "nats", "redis"]
     how: Literal["kill", "term", "freeze", "thaw"]
+    pid: int | None = None
     predicted: bool = False
 
 

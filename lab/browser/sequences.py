@@ -64,7 +64,7 @@ async def do(page: Page, **body: object) -> str:
 
 
 async def run_sequence(page: Page, seed: int, actions: int, inbox: str) -> Outcome:
-    """Raises PageError when the accounts do not settle."""
+    """Raises PageError when the accounts of the sequence before do not settle."""
     rng, found = random.Random(seed), Outcome(seed)
     await page.wait_for(SETTLED, SETTLE_SECONDS)
     before = count_received(inbox)
@@ -79,9 +79,13 @@ async def run_sequence(page: Page, seed: int, actions: int, inbox: str) -> Outco
     await do(page, do="load", lanes=await page.evaluate("window.lab.frame.lanes.map(lane => lane.lane)"), rate=0)
     for lane in await page.evaluate("window.lab.frame.lanes"):
         for process in lane["processes"]:
-            await do(page, do="signal", lane=lane["lane"], role=process["role"], how="thaw")
+            await do(page, do="signal", lane=lane["lane"], role=process["role"], pid=process["pid"], how="thaw")
     await do(page, do="signal", lane="1", role="redis", how="thaw")
-    await page.wait_for(SETTLED, SETTLE_SECONDS)
+    try:
+        await page.wait_for(SETTLED, SETTLE_SECONDS)
+    except PageError:
+        left = await page.evaluate("window.lab.frame.lanes.filter(lane => !lane.settled)")
+        found.problems += [f"lane {lane['lane']} has not settled: {lane}" for lane in left]
     await check(page, found, count_received(inbox) - before)
     return found
 
@@ -90,7 +94,6 @@ def random_action(rng: random.Random, lanes: list[dict[str, Any]]) -> dict[str, 
     names = [lane["lane"] for lane in lanes]
     some = rng.sample(names, rng.randint(1, len(names)))
     lane = rng.choice(lanes)
-    roles = [process["role"] for process in lane["processes"]] or ["server"]
     kind = rng.choice(("burst", "burst", "load", "dial", "signal", "signal", "redis", "worker"))
     match kind:
         case "burst":
@@ -110,7 +113,8 @@ def random_action(rng: random.Random, lanes: list[dict[str, Any]]) -> dict[str, 
             }
         case _:
             how = rng.choice(("kill", "term", "freeze", "thaw"))
-            return {"do": "signal", "lane": lane["lane"], "role": rng.choice(roles), "how": how}
+            process = rng.choice(lane["processes"] or [{"role": "server", "pid": None}])
+            return {"do": "signal", "lane": lane["lane"], "role": process["role"], "how": how, "pid": process["pid"]}
 
 
 async def check(page: Page, found: Outcome, received: int) -> None:

@@ -157,12 +157,12 @@ async function choose(lane, role, pid, frozen) {
   const { how, predict } = await askWhat(lane, role, pid, frozen, role === "worker" && "456".includes(lane));
   if (how === "add") return act({ do: "worker", lane });
   if (!how) return undefined;
-  if (!predict) return act({ do: "signal", lane, role, how });
+  if (!predict) return act({ do: "signal", lane, role, how, pid: pid || null });
   const lanes = role === "redis" ? frame.lanes.filter((one) => "456".includes(one.lane) && !["5r", "6j"].includes(one.subject)).map((one) => one.lane) : [lane];
   const title = `${how === "kill" ? "kill -9" : how === "term" ? "SIGTERM" : "freeze for 3.5 seconds"}: the ${role} of lane ${lanes.join(", ")}`;
   const what = "Of the emails that are accepted from now on or still on their way, how many will be lost, and how many will arrive twice?";
   const predictions = await askPrediction(title, what, titled(lanes));
-  return predictions && begin({ do: "signal", lane, role, how, predicted: true }, title, predictions, null, null);
+  return predictions && begin({ do: "signal", lane, role, how, pid: pid || null, predicted: true }, title, predictions, null, null);
 }
 
 function showExperiment(state) {

@@ -3,6 +3,7 @@
 import { closes } from "./model.js";
 
 const format = new Intl.NumberFormat("en");
+const CHOOSING = 700; // ms from the last change of a choice until it counts
 const NUMBERS = ["accepted", "delivered", "in_flight", "waiting", "failed", "unknown", "lost", "twice"];
 const STORES = { // subject or strategy -> [role, words]
   3: ["master", "master"], 4: ["redis", "Redis pub/sub"], 5: ["redis", "Redis: list"], 6: ["redis", "Redis: log"],
@@ -24,7 +25,11 @@ export class LaneView {
     this.resized = resized;
     this.subject = this.element.querySelector(".subject");
     for (const [value, title] of subjects) this.subject.add(new Option(title.replace(/^\d /, ""), value));
-    this.subject.addEventListener("change", () => switched(name, this.subject.value));
+    let wait = 0; // with the arrow keys, each option on the way is a change
+    this.subject.addEventListener("change", () => {
+      clearTimeout(wait);
+      wait = setTimeout(() => switched(name, this.subject.value), CHOOSING);
+    });
     for (const number of NUMBERS) this.#numbers[number] = this.element.querySelector(`.numbers .${number}`);
   }
 
