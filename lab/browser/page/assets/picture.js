@@ -62,6 +62,7 @@ export class Picture {
   #context = this.#canvas.getContext("2d");
   #zones = new Map(); // lane -> name -> {x, y, width, height}
   #sprites = {};
+  #colours = {};
   #drawn = new Map(); // lane -> the version that is on the canvas, and whether it has come to rest
   #before = performance.now();
   #frames = [];
@@ -104,7 +105,8 @@ export class Picture {
       const context = sprite.getContext("2d");
       context.scale(ratio, ratio);
       context.translate(SIZE, SIZE);
-      shape(context, state, 4.2, style.getPropertyValue(`--${COLOUR[state]}`));
+      this.#colours[state] = style.getPropertyValue(`--${COLOUR[state]}`);
+      shape(context, state, 4.2, this.#colours[state]);
       this.#sprites[state] = sprite;
     }
     const legend = document.getElementById("legend");
@@ -210,7 +212,7 @@ export class Picture {
   #band(zone, emails, state) {
     const context = this.#context;
     context.globalAlpha = 0.35;
-    context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(`--${COLOUR[state]}`);
+    context.fillStyle = this.#colours[state];
     const share = Math.min(1, Math.log10(emails.length) / 4);
     const height = Math.max(12, zone.height * share);
     context.fillRect(zone.x + 2, zone.y + (zone.height - height) / 2, zone.width - 4, height);
