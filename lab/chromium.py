@@ -55,7 +55,10 @@ class Page:
         number = next(self._numbers)
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
         while True:
-            message = json.loads(await self._socket.receive_str(timeout=WAIT_SECONDS))
+            try:
+                message = json.loads(await self._socket.receive_str(timeout=WAIT_SECONDS))
+            except TimeoutError:
+                raise PageError(f"{method}: no answer within {WAIT_SECONDS:g} s") from None
             if message.get("method") == "Runtime.exceptionThrown":
                 details = message["params"]["exceptionDetails"]
                 self.errors.append(details.get("exception", {}).get("description") or details["text"])

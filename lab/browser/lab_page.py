@@ -118,7 +118,7 @@ class LabPage:
             case SendSignal():
                 laboratory.signal(wanted.lane, wanted.role, wanted.how, wanted.pid)
             case AddWorker():
-                await laboratory.add_worker(wanted.lane)
+                self._begin(laboratory.add_worker(wanted.lane))
             case Switch():
                 self._begin(laboratory.switch(wanted.lane, wanted.subject))
             case RunExperiment():

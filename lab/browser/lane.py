@@ -59,7 +59,7 @@ class Lane:
         self._lab, self._box, self._redis_url, self._starts = lab, box, redis_url, starts
         self._running: Running | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._switching = asyncio.Lock()
+        self._changing = asyncio.Lock()
         self._extra = ExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._given_up_before: frozenset[str] = frozenset()
@@ -193,7 +193,7 @@ class Lane:
 
     async def switch(self, subject: str) -> None:
         """Run this subject instead, with an empty Redis and a new account."""
-        async with self._switching:
+        async with self._changing:
             await self.end()
             await asyncio.to_thread(self._forget_data)
             self.subject, self.seen = subject, Observation()
@@ -230,11 +230,13 @@ class Lane:
             child.wait_for(r"\[worker @ (\d+)\]")
             return Strategy(running.subject.number, 0, running.strategy.data_dir, child)
 
-        self.more.append(await asyncio.to_thread(start))
+        async with self._changing:
+            self.more.append(await asyncio.to_thread(start))
 
     async def remove_workers(self) -> None:
-        self.more.clear()
-        await asyncio.to_thread(self._extra.close)
+        async with self._changing:
+            self.more.clear()
+            await asyncio.to_thread(self._extra.close)
 
     # What the page shows
 

@@ -271,8 +271,7 @@ async def test_only_the_page_can_change_anything(opened: Opened, page: Page) -> 
         assert ask(opened.url, "/do", "POST", {"X-Token": token}, wrong).status == 400
     there_is_none = {"do": "signal", "lane": "2", "role": "worker", "how": "kill"}
     assert ask(opened.url, "/do", "POST", {"X-Token": token}, there_is_none).status == 409
-    headers = ask(opened.url).headers
-    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "default-src 'self'" in ask(opened.url).headers["Content-Security-Policy"]
     connections = psutil.Process(opened.child.process.pid).net_connections()
     assert {each.laddr.ip for each in connections if each.status == "LISTEN"} == {"127.0.0.1"}
     assert (await numbers(page, "2"))["asked"] == 0
