@@ -59,7 +59,7 @@ class Lane:
         self._lab, self._box, self._redis_url, self._starts = lab, box, redis_url, starts
         self._running: Running | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._changing = asyncio.Lock()
+        self._switching, self._adding = asyncio.Lock(), asyncio.Lock()
         self._extra = ExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._given_up_before: frozenset[str] = frozenset()
@@ -193,7 +193,7 @@ class Lane:
 
     async def switch(self, subject: str) -> None:
         """Run this subject instead, with an empty Redis and a new account."""
-        async with self._changing:
+        async with self._switching:
             await self.end()
             await asyncio.to_thread(self._forget_data)
             self.subject, self.seen = subject, Observation()
@@ -210,11 +210,10 @@ class Lane:
         self.status, self.callers.port = "ends", 0
         await self.callers.close()
         await end_tasks(self._tasks)
-        if self._starting is not None and not self._starting.done():  # a thread cannot be cancelled
-            self._lab.terminate(f"strategy-{self.name}")
+        self._lab.terminate(f"strategy-{self.name}")  # so that a thread that waits for its start ends
+        if self._starting is not None and not self._starting.done():
             await asyncio.wait([self._starting])
-        self.more.clear()
-        await asyncio.to_thread(self._extra.close)
+        await self.remove_workers()
         if self._running is not None:
             await asyncio.to_thread(self._running.end)
         self._running = None
@@ -230,11 +229,11 @@ class Lane:
             child.wait_for(r"\[worker @ (\d+)\]")
             return Strategy(running.subject.number, 0, running.strategy.data_dir, child)
 
-        async with self._changing:
+        async with self._adding:
             self.more.append(await asyncio.to_thread(start))
 
     async def remove_workers(self) -> None:
-        async with self._changing:
+        async with self._adding:
             self.more.clear()
             await asyncio.to_thread(self._extra.close)
 
