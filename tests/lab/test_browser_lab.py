@@ -26,7 +26,7 @@ from lab.harness.mailbox import Arrival, Attempt
 from lab.harness.processes import Child, Lab, python, still_alive
 from tests.support.programs import ask, wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(400)
 without_chromium = pytest.mark.skipif(find_browser() is None, reason="Chromium is not installed")
 same_loop = pytest.mark.asyncio(loop_scope="module")  # as the browser's connection
 
@@ -290,7 +290,9 @@ async def test_two_labs_do_not_meet_and_a_killed_one_leaves_no_process(
     with Lab(tmp_path).child(python("lab.browser"), "second", False, 60.0, **settings) as second:
         url = await asyncio.to_thread(second.wait_for, r"the lab is at (\S+)/")
         assert url != opened.url
-        await asyncio.to_thread(wait_until, lambda: ask(url, "/health").json["lanes"] == {"1": "runs"}, "it runs", 60.0)
+        await asyncio.to_thread(
+            wait_until, lambda: ask(url, "/health").json["lanes"] == {"1": "runs"}, "it runs", 150.0
+        )
         family = descendants(second.process.pid)
         server = next(each for each in family if "1_foreground" in each.cmdline())
         server.suspend()  # as by the page's button
