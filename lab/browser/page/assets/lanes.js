@@ -49,7 +49,7 @@ export class LaneView {
 
   #showProcesses(facts, redis) {
     const [storeRole, storeWords] = STORES[facts.subject] ?? STORES[facts.lane] ?? ["", ""];
-    const wanted = facts.processes.map(({ role, pid, frozen }) => ({ role, pid, frozen, words: role === "server" && "12".includes(facts.lane) ? "web server, sends the email itself" : role === storeRole ? storeWords : wordsOf(role) }));
+    const wanted = facts.processes.map(({ role, pid, frozen }) => ({ role, pid, frozen, words: role === "server" && "12".includes(facts.lane) ? "web server and sender" : role === storeRole ? storeWords : wordsOf(role) }));
     if (storeRole === "redis") wanted.push({ role: "redis", pid: 0, frozen: redis === "frozen", dead: redis === "dead", words: storeWords });
     for (const role of ["server", ...("12".includes(facts.lane) ? [] : ["worker"]), ...(storeRole && storeRole !== "redis" ? [storeRole] : [])]) {
       if (!wanted.some((one) => one.role === role)) wanted.push({ role, pid: 0, dead: facts.status === "runs", words: role === storeRole ? storeWords : wordsOf(role) });
