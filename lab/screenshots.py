@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from lab.browser.sequences import do, lab_in_browser
-from lab.chromium import find_browser
+from lab.chromium import BROWSERS, find_browser
 from lab.harness.processes import ROOT, Lab
 
 PICTURES = ROOT / "docs"
@@ -108,7 +108,7 @@ async def picture_of_lab(folder: Path) -> None:
 def main() -> None:
     browser = find_browser()
     if browser is None:
-        sys.exit("this needs Chromium, such as Debian's package chromium")
+        sys.exit(f"this needs a browser, one of {', '.join(BROWSERS)}, such as Debian's package chromium")
     wanted = os.environ.get("PAGES", "pages resque log lab").split()
     PICTURES.mkdir(exist_ok=True)
     if "pages" in wanted:
