@@ -57,13 +57,16 @@ compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CL
 faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, LANES=6, STEPS=1
 	@exec $(PY) -m lab.faults
 
+lab: $(VENV)/ready-dev ## the browser lab: all six side by side, to break and to watch; STRATEGIES="2 5", LAB_PORT=0
+	@exec $(PY) -m lab.browser
+
 bench: $(VENV)/ready-dev ## measure how fast the parts are, each beside a reference from the same run
 	@exec $(PY) -m lab.bench
 
 tables: $(VENV)/ready-dev ## write the results of compare, faults and bench into the READMEs
 	@$(PY) -m lab.tables
 
-screenshots: $(VENV)/ready-dev ## take the screenshots of the READMEs again, with Chromium
+screenshots: $(VENV)/ready-dev ## take the screenshots of the READMEs again, with Chromium; PAGES="lab"
 	@$(PY) -m lab.screenshots
 	@$(PY) -m lab.example_screenshot
 
@@ -136,15 +139,10 @@ $(VENV)/ready: requirements.lock
 	@$(PIP) --quiet --require-hashes -r requirements.lock
 	@touch $@
 
-EXTRAS := $(VENV)/ready-rabbitmq $(VENV)/ready-jetstream $(VENV)/ready-examples
+EXTRAS := $(VENV)/ready-rabbitmq $(VENV)/ready-jetstream $(VENV)/ready-examples $(VENV)/ready-workshop
 $(EXTRAS): $(VENV)/ready-%: requirements-%.lock $(VENV)/ready
 	@echo "Adding the packages of requirements-$*.lock"
 	@$(PIP) --quiet --require-hashes -r requirements-$*.lock
-	@touch $@
-
-$(VENV)/ready-workshop: requirements-workshop.lock $(VENV)/ready
-	@echo "Adding what the exercises need"
-	@$(PIP) --quiet --require-hashes -r requirements-workshop.lock
 	@touch $@
 
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
@@ -152,5 +150,5 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $(VENV)/ready-jetstream $(VENV)/ready-rabbitmq $(VENV)/ready-examples $(VENV)/ready-workshop $@ # it has theirs too
 
-.PHONY: help wheelhouse exercise slides example-first-job example-links example-pictures services redis-cli forget backup test check compare faults bench tables screenshots restore format lock clean
+.PHONY: help wheelhouse exercise slides example-first-job example-links example-pictures services redis-cli forget backup test check compare faults lab bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help

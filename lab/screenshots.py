@@ -1,7 +1,11 @@
-"""`make screenshots`: take pictures of a running strategy with an installed Chromium and write them into docs/."""
+"""`make screenshots`: take pictures of the running strategies and of the browser lab, and write them into docs/.
 
+This needs an installed Chromium. `make screenshots PAGES="lab"` takes only some of them: pages, resque, log, lab.
+"""
+
+import asyncio
 import json
-import shutil
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from lab.harness.processes import ROOT
+from lab.browser.sequences import do, lab_in_browser
+from lab.chromium import BROWSERS, find_browser
+from lab.harness.processes import ROOT, Lab
 
 PICTURES = ROOT / "docs"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 START_SECONDS = 60.0
 SETTLE_SECONDS = 2.0
 """Within which an email is sent or has failed."""
@@ -85,22 +90,48 @@ def fill(page: str, inbox: str) -> None:
     time.sleep(SETTLE_SECONDS)
 
 
+async def picture_of_lab(folder: Path) -> None:
+    """After the worker of every lane was killed, with a steady rate and a burst on its way."""
+    path = PICTURES / "lab.png"
+    async with lab_in_browser(Lab(folder), folder) as (page, _, _):
+        await page.evaluate("document.getElementById('hint-close').click()")
+        await do(page, do="experiment", name="worker")
+        await page.wait_for("window.lab.frame.experiment?.phase === 'done'", 120.0)
+        await do(page, do="load", lanes=list("123456"), rate=10)
+        await asyncio.sleep(SETTLE_SECONDS)
+        await do(page, do="burst", lanes=list("123456"), count=60)
+        await page.wait_for("window.lab.frame.lanes.filter(lane => lane.numbers.in_flight > 5).length >= 3")
+        await page.picture(path)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
+
+
 def main() -> None:
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    browser = find_browser()
     if browser is None:
         sys.exit(f"this needs a browser, one of {', '.join(BROWSERS)}, such as Debian's package chromium")
+    wanted = os.environ.get("PAGES", "pages resque log lab").split()
     PICTURES.mkdir(exist_ok=True)
+    if "pages" in wanted:
+        pictures_of_pages(browser)
+    for number, name, height in ((5, "resque", 880), (6, "log", 1020)):
+        if name not in wanted:
+            continue
+        with tempfile.TemporaryDirectory() as folder, running(number, Path(folder) / "data") as (page, inbox):
+            fill(page, inbox)
+            picture(browser, f"{page}{name}", name, Path(folder) / "browser", height=height)
+            dial(inbox, hang_rate=0)
+    if "lab" in wanted:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            asyncio.run(picture_of_lab(Path(folder)))
+
+
+def pictures_of_pages(browser: str) -> None:
     with tempfile.TemporaryDirectory() as folder, running(1, Path(folder) / "data") as (page, inbox):
         for number in range(1, 6):
             with urlopen(f"{page}alice@example.com/Hello%20{number}/How%20are%20you%3F") as answer:  # noqa: S310  our own server
                 answer.read()
         picture(browser, page, "page", Path(folder) / "browser", height=760)
         picture(browser, inbox, "inbox", Path(folder) / "browser", height=620)
-    for number, name, height in ((5, "resque", 880), (6, "log", 1020)):
-        with tempfile.TemporaryDirectory() as folder, running(number, Path(folder) / "data") as (page, inbox):
-            fill(page, inbox)
-            picture(browser, f"{page}{name}", name, Path(folder) / "browser", height=height)
-            dial(inbox, hang_rate=0)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,18 @@ async def event_stream(request: web.Request, look: Look, every_seconds: float) -
     `look` must be equivalent for all requests of one path, because it is called once for all of them. Reading the state
     ten times a second costs less than a wake-up for each of thousands of changes.
     """
+
+    async def send(response: web.StreamResponse) -> NoReturn:
+        shared = request.config_dict[LOOKS].setdefault(request.path, SharedLook())
+        await _send_changes(response, lambda: shared(look, every_seconds), every_seconds)
+
+    return await stream_events(request, send)
+
+
+async def stream_events(
+    request: web.Request, send: Callable[[web.StreamResponse], Awaitable[NoReturn]]
+) -> web.StreamResponse:
+    """Open a stream and let `send` write its events, until the client disconnects or the application shuts down."""
     task = asyncio.current_task()
     assert task is not None
     readers = request.config_dict[READERS]
@@ -70,14 +82,13 @@ async def event_stream(request: web.Request, look: Look, every_seconds: float) -
     )
     with suppress(ConnectionError):  # the client has disconnected
         await response.prepare(request)
-        shared = request.config_dict[LOOKS].setdefault(request.path, SharedLook())
-        await _send_changes(response, lambda: shared(look, every_seconds), every_seconds)
+        await response.write(b"retry: 1000\n\n")  # milliseconds until a browser reconnects
+        await send(response)
     return response
 
 
 async def _send_changes(response: web.StreamResponse, look: Look, every_seconds: float) -> NoReturn:
     clock = asyncio.get_running_loop().time
-    await response.write(b"retry: 1000\n\n")  # milliseconds until a browser reconnects
     sent, sent_at = None, clock()
     while True:
         if (state := await look()) != sent:

@@ -36,12 +36,11 @@ from lab.harness.command import end_on_signals
 from lab.harness.counters import Balance, given_up, read_balance
 from lab.harness.mailbox import Arrival, Mailbox, mailbox
 from lab.harness.processes import POLL_SECONDS, ChildFailed, Lab, python
+from lab.harness.settling import Settling
 
 TIMEOUT = 15.0  # how long a client waits for its answer
 RECOVERY_SECONDS = 60.0  # how long a strategy may need to send emails again after a fault
 SETTLE_SECONDS = 60.0  # how long a strategy may need to empty its queue at the end
-QUIET_SECONDS = 0.6  # when all emails have arrived: how long to wait for further copies
-SILENT_SECONDS = 3.0  # when emails are missing but not queued: how long to wait for them
 TOO_BUSY_MS = SEND_SECONDS / 4 * 1000
 """If the load generator itself was this late (p99), leases and limits may have expired without a fault."""
 
@@ -125,13 +124,10 @@ class Cell:
 
     def _wait_until_settled(self, accepted: Collection[str]) -> Balance:
         """Wait until no email is queued and no more arrive. Raises NotRecovered."""
-        seen, since = -1, time.monotonic()
-        deadline, why = since + SETTLE_SECONDS, ""
-        last: Balance | None = None  # the figures of one reading are not of one moment, so two readings must agree
+        deadline, why = time.monotonic() + SETTLE_SECONDS, ""
+        settling = Settling()
         while time.monotonic() < deadline:
-            if (count := len(self._arrivals())) != seen:
-                seen, since = count, time.monotonic()
-            quiet = time.monotonic() - since
+            settling.notice(len(self._arrivals()))
             try:
                 balance = read_balance(self._running)
                 self._note_given_up()
@@ -140,9 +136,8 @@ class Cell:
             else:
                 missing = set(accepted) - {arrival.id for arrival in self._arrivals()} - self._given_up.keys()
                 why = f"still {balance.queued} queued" if balance.queued else "emails still arrive"
-                if not balance.queued and quiet > (SILENT_SECONDS if missing else QUIET_SECONDS) and balance == last:
+                if settling.settled(balance, missing=bool(missing)):
                     return balance
-                last = balance
             time.sleep(0.1)
         raise NotRecovered(f"{why} after {SETTLE_SECONDS:g} s")
 

@@ -1,5 +1,6 @@
 """A subject and its mail server under faults. Both can be stopped and started again on the same ports."""
 
+import re
 import shutil
 import time
 from contextlib import AbstractContextManager, ExitStack
@@ -10,6 +11,7 @@ from redis import Redis
 from common.services.rabbitmq import NOT_INSTALLED, installed
 from lab.faults.preparations import CannotDo, Preparation, no_preparation, preparation
 from lab.faults.promises import ATTEMPTS, Subject
+from lab.harness.log_scan import LogScan
 from lab.harness.mailbox import Mailbox
 from lab.harness.processes import POLL_SECONDS, Child, ChildFailed, Lab
 from lab.harness.strategies import Strategy, data_dir, start_strategy, strategy
@@ -37,6 +39,7 @@ class Running:
         self.outputs: list[Path] = []
         self.other_jobs_failed = 0
         """How many jobs other than emails are among those that the strategy counts as failed."""
+        self._scans: dict[tuple[Path, re.Pattern[str]], LogScan] = {}
         self._lab = lab
         self._running = ExitStack()
         self._port = 0
@@ -98,6 +101,12 @@ class Running:
                 raise ChildFailed(f"there is no {name} after {EXIT_SECONDS:g} s")
             time.sleep(POLL_SECONDS)
         return pid
+
+    def scans(self, pattern: re.Pattern[str]) -> list[LogScan]:
+        """One for each of its logs so far, oldest first."""
+        for path in self.outputs:
+            self._scans.setdefault((path, pattern), LogScan(path, pattern))
+        return [scan for (_, own), scan in self._scans.items() if own is pattern]
 
     def redis(self) -> Redis:
         return Redis.from_url(self.strategy.redis_url(), socket_timeout=EXIT_SECONDS)

@@ -18,7 +18,8 @@ from the load generator, the mail server's journal and the failed list.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,9 @@ from lab.harness.mailbox import Arrival, MailFault
 from lab.load.steady import Record
 
 NUMBERS = ("attempted", "acknowledged", "ok", "failed", "queued", "lost", "duplicated", "recovered", "unexpected")
+
+PARTS = ("attempted", "acknowledged", "ok", "failed", "missing", "duplicated", "recovered")
+"""What a single email adds to the account. `missing` is split into `queued` and `lost`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,13 @@ class Outcome:
     @property
     def missing(self) -> bool:
         return self.accepted and not self.arrivals and self.given_up is None
+
+    def parts(self) -> tuple[int, ...]:
+        """How much this email adds to each of PARTS."""
+        arrived = bool(self.arrivals)
+        copies = max(0, len(self.arrivals) - 1)
+        recovered = arrived and not self.accepted
+        return 1, self.accepted, self.accepted and arrived, self.failed, self.missing, copies, recovered
 
 
 @dataclass(frozen=True)
@@ -141,25 +152,126 @@ def account(
     `arrivals` and `refusals` are those since the run began. `given_up` has the ids of the emails that the strategy has
     given up since then, each with the time when the lab saw that (ns).
     """
-    given_up = given_up or {}
-    by_recipient: dict[str, list[Arrival]] = {}
-    for arrival in arrivals:
-        by_recipient.setdefault(arrival.to, []).append(arrival)
-    codes: dict[str, list[int]] = {}
-    for refusal in refusals:
-        codes.setdefault(refusal.to, []).append(int(refusal.what))
-    found = Account(counters=counters, done=len({arrival.id for arrival in arrivals} | given_up.keys()))
+    ledger = Ledger(tag)
+    for email_id, at in (given_up or {}).items():
+        ledger.give_up(email_id, at)
     for number, due, asked, answered, status, email_id in records:
-        to = f"{tag}-{number}@example.com"
-        came, refused = by_recipient.pop(to, []), tuple(codes.get(to, ()))
-        expected = email_id or (came[0].id if came else "")
-        copies = tuple(arrival.at for arrival in came if arrival.id == expected)
-        outcome = Outcome(due, asked, answered, status, expected, copies, refused, given_up.get(expected))
-        found.outcomes.append(outcome)
-        found.unexpected += len(came) - len(copies)
-    found.unexpected += sum(len({arrival.id for arrival in unknown}) for unknown in by_recipient.values())
-    _count(found)
-    return found
+        ledger.ask(number, due, asked)
+        ledger.answer(number, answered, status, email_id)
+    for refusal in refusals:
+        ledger.refuse(refusal)
+    for arrival in arrivals:
+        ledger.arrive(arrival)
+    return ledger.account(counters)
+
+
+@dataclass(slots=True)
+class Email:
+    """What is known so far of one requested email."""
+
+    number: int
+    due: int
+    asked: int
+    answered: int = 0
+    status: int = 0
+    id: str = ""
+    came: list[Arrival] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+
+    @property
+    def expected_id(self) -> str:
+        """The id in the answer. An email without an answer has the id with which it arrived first."""
+        return self.id or (self.came[0].id if self.came else "")
+
+
+class Ledger:
+    """The account of the emails to <TAG>-<number>@example.com, kept while the run goes on.
+
+    Each call takes one observation, in any order, and costs the same however many emails there are. `numbers` has the
+    sums of `Outcome.parts` so far, and `unexpected`.
+    """
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        self.numbers: Counter[str] = Counter()
+        self.emails: dict[int, Email] = {}
+        self._numbers_by_id: dict[str, int] = {}
+        self._given_up: dict[str, int] = {}
+        self._arrived_ids: set[str] = set()
+        self._unknown: set[tuple[str, str]] = set()  # (recipient, id) of emails that were not requested
+
+    def ask(self, number: int, due: int, asked: int) -> None:
+        self.emails[number] = Email(number, due, asked)
+        self._add(self.emails[number], 1)
+
+    def answer(self, number: int, answered: int, status: int, email_id: str) -> None:
+        """The caller has its answer; status 0: none came."""
+        email = self.emails[number]
+        with self._changing(email):
+            email.answered, email.status, email.id = answered, status, email_id
+
+    def arrive(self, arrival: Arrival) -> int | None:
+        """Returns the number of the email; None if it was not requested."""
+        self._arrived_ids.add(arrival.id)
+        if (email := self._email_to(arrival.to)) is None:
+            self._unknown.add((arrival.to, arrival.id))
+            return None
+        with self._changing(email):
+            email.came.append(arrival)
+        return email.number
+
+    def refuse(self, refusal: MailFault) -> None:
+        """The mail server has refused this email with a code."""
+        if (email := self._email_to(refusal.to)) is not None:
+            email.refused.append(int(refusal.what))
+
+    def give_up(self, email_id: str, at: int) -> int | None:
+        """The strategy has given this email up. Returns its number; None if its id is not in an answer so far."""
+        number = self._numbers_by_id.get(email_id)
+        if number is None:
+            self._given_up.setdefault(email_id, at)
+            return None
+        with self._changing(self.emails[number]):
+            self._given_up.setdefault(email_id, at)
+        return number
+
+    def outcome(self, email: Email) -> Outcome:
+        expected = email.expected_id
+        copies = tuple(arrival.at for arrival in email.came if arrival.id == expected)
+        refused, given_up = tuple(email.refused), self._given_up.get(expected)
+        return Outcome(email.due, email.asked, email.answered, email.status, expected, copies, refused, given_up)
+
+    def account(self, counters: Counters = Counters()) -> Account:
+        """The account, with the strategy's own counters of the same moment."""
+        numbers = self.numbers
+        return Account(
+            **{name: numbers[name] for name in NUMBERS if name in PARTS},
+            queued=counters.queued,
+            lost=max(0, numbers["missing"] - counters.queued),
+            unexpected=numbers["unexpected"] + len(self._unknown),
+            done=len(self._arrived_ids | self._given_up.keys()),
+            counters=counters,
+            outcomes=[self.outcome(email) for email in self.emails.values()],
+        )
+
+    def _email_to(self, recipient: str) -> Email | None:
+        name, _, _ = recipient.partition("@")
+        tag, _, number = name.rpartition("-")
+        return self.emails.get(int(number)) if tag == self.tag and number.isdigit() else None
+
+    @contextmanager
+    def _changing(self, email: Email) -> Iterator[None]:
+        """Count the email again after the change."""
+        self._add(email, -1)
+        yield
+        self._add(email, 1)
+        self._numbers_by_id[email.expected_id] = email.number
+
+    def _add(self, email: Email, sign: int) -> None:
+        outcome, numbers = self.outcome(email), self.numbers
+        for name, count in zip(PARTS, outcome.parts(), strict=True):
+            numbers[name] += sign * count
+        numbers["unexpected"] += sign * (len(email.came) - len(outcome.arrivals))
 
 
 @dataclass(frozen=True)
@@ -182,16 +294,3 @@ def compare_ids(accepted: Sequence[str], delivered: Sequence[str]) -> IdAccount:
         duplicated=len(delivered) - len(set(delivered)),
         unexpected=len(set(delivered) - set(accepted)),
     )
-
-
-def _count(found: Account) -> None:
-    outcomes = found.outcomes
-    accepted = [outcome for outcome in outcomes if outcome.accepted]
-    found.attempted = len(outcomes)
-    found.acknowledged = len(accepted)
-    found.ok = sum(bool(outcome.arrivals) for outcome in accepted)
-    found.failed = sum(outcome.failed for outcome in accepted)
-    found.queued = found.counters.queued
-    found.lost = max(0, sum(outcome.missing for outcome in accepted) - found.queued)
-    found.duplicated = sum(max(0, len(outcome.arrivals) - 1) for outcome in outcomes)
-    found.recovered = sum(bool(outcome.arrivals) and not outcome.accepted for outcome in outcomes)

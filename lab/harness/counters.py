@@ -10,6 +10,7 @@ from eventlog.jetstream import JetStreamLog
 from lab.faults.running import Running
 
 LEASE_SECONDS = 10.0  # a log needs one; nothing is claimed here
+TAIL_BYTES = 1 << 20  # of a worker's log: more than it writes between two lines with its figures
 PARKED = "eventlog:parked:{email}"  # hash of strategy 6: the parked events
 
 _ID = re.compile(r"<[^<>\s\"]+@[^<>\s\"]+>")
@@ -37,7 +38,7 @@ def read_balance(running: Running) -> Balance:
         return Balance(int(stats.get("waiting") or 0), accepted, None)
     if number == 4:  # only the worker's log has the count; with ?wait= it holds no email, because it does not retry
         waits = bool(running.subject.query)
-        return Balance(0 if waits else queued_at_worker(running.strategy.make.text()), accepted, None)
+        return Balance(0 if waits else queued_at_worker(running.strategy.make.tail(TAIL_BYTES)), accepted, None)
     if running.subject.on_rabbitmq:  # RabbitMQ reports no emails in flight and no totals
         return Balance(int(stats["waiting"]), accepted, None)
     if stats["waiting"] is None or stats["in_flight"] is None:
@@ -71,7 +72,7 @@ def given_up(running: Running) -> set[str]:
     """
     number = running.subject.number
     if number in (3, 4) or running.subject.on_rabbitmq:
-        return {found for path in running.outputs for found in _GAVE_UP.findall(path.read_text(errors="replace"))}
+        return {found for scan in running.scans(_GAVE_UP) for (found,) in scan.matches()}
     if running.subject.settings.get("LOG") == "jetstream":
         return asyncio.run(_parked_in_jetstream(running.strategy.nats_url()))
     if number in (5, 6):

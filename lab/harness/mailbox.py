@@ -31,23 +31,39 @@ class MailFault:
     """The code of a refusal, "hang", or "lose_reply"."""
 
 
-class Mailbox:
-    """The mail server. It keeps its ports when it is restarted."""
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The mail server has begun to take an email, or has lost the connection before its answer."""
 
-    def __init__(self, lab: Lab, take_ms: float) -> None:
+    at: int
+    to: str
+    begins: bool
+
+
+class Mailbox:
+    """The mail server. It keeps its ports when it is restarted. With `attempts` it also records each attempt."""
+
+    def __init__(self, lab: Lab, take_ms: float, *, attempts: bool = False) -> None:
         self.smtp_port = self._port = 0
         self._lab = lab
         self._journal: Path = lab.folder / "journal"
-        self._take_ms = take_ms
+        self._watched = attempts
+        self._options = ("--take-ms", take_ms, *(["--attempts"] if attempts else []))
         self._running = ExitStack()
         self._child: Child
         self._read = 0  # bytes of the journal
         self._arrivals: list[Arrival] = []
         self._mail_faults: list[MailFault] = []
+        self._new: list[Arrival | MailFault | Attempt] = []
 
     @property
     def smtp_url(self) -> str:
         return f"smtp://127.0.0.1:{self.smtp_port}"
+
+    @property
+    def page_url(self) -> str:
+        """Of its page and its API; it does not change."""
+        return f"http://127.0.0.1:{self._port}/"
 
     @property
     def pid(self) -> int:
@@ -56,7 +72,7 @@ class Mailbox:
     def start(self) -> None:
         """Returns when it accepts mail. Raises ChildFailed."""
         ports = ("--smtp-port", self.smtp_port, "--port", self._port)
-        command = python("lab.harness.inbox", self._journal, *ports, "--take-ms", self._take_ms)
+        command = python("lab.harness.inbox", self._journal, *ports, *self._options)
         self._child = self._running.enter_context(self._lab.child(command, "inbox"))
         self.smtp_port, self._port = map(int, self._child.wait_for(r"(\d+ \d+)\n").split())
 
@@ -98,6 +114,12 @@ class Mailbox:
         self._read_journal()
         return self._mail_faults
 
+    def new(self) -> list[Arrival | MailFault | Attempt]:
+        """What the journal has recorded since the last call, in order. Only with `attempts`."""
+        self._read_journal()
+        new, self._new = self._new, []
+        return new
+
     def _read_journal(self) -> None:
         with open(self._journal, "rb") as file:
             file.seek(self._read)
@@ -105,11 +127,20 @@ class Mailbox:
         if whole:
             self._read += len(whole) + 1
             for line in whole.decode().split("\n"):
-                at, to, what = line.split(" ", 2)
-                if what.startswith("!"):
-                    self._mail_faults.append(MailFault(int(at), to, what[1:]))
-                else:
-                    self._arrivals.append(Arrival(int(at), to, what))
+                self._note(*line.split(" ", 2))
+
+    def _note(self, at: str, to: str, what: str) -> None:
+        entry: Arrival | MailFault | Attempt
+        if what.startswith("?"):
+            entry = Attempt(int(at), to, what == "?begin")
+        elif what.startswith("!"):
+            entry = MailFault(int(at), to, what[1:])
+            self._mail_faults.append(entry)
+        else:
+            entry = Arrival(int(at), to, what)
+            self._arrivals.append(entry)
+        if self._watched:
+            self._new.append(entry)
 
 
 @contextmanager

@@ -44,6 +44,12 @@ class Child:
     def text(self) -> str:
         return self.output.read_text(errors="replace")
 
+    def tail(self, size: int) -> str:
+        """The last `size` bytes; the first line may be incomplete."""
+        with open(self.output, "rb") as file:
+            file.seek(max(0, self.output.stat().st_size - size))
+            return file.read().decode(errors="replace")
+
     def wait_for(self, pattern: str) -> str:
         """Wait until the output matches this pattern. Returns its first group. Raises ChildFailed."""
         deadline = time.monotonic() + START_SECONDS

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -14,6 +15,7 @@ from urllib.request import urlopen
 import psutil
 
 from common.services.service import running
+from lab.harness.log_scan import LogScan
 from lab.harness.machine import alive, descendants
 from lab.harness.processes import POLL_SECONDS, ROOT, START_SECONDS, Child, ChildFailed, Lab
 
@@ -33,6 +35,12 @@ class Strategy:
     port: int
     data_dir: Path
     make: Child
+    given_redis_url: str | None = None
+    """Set if it uses a Redis that was started outside it."""
+
+    @cached_property
+    def _named(self) -> LogScan:
+        return LogScan(self.make.output, _NAMED)
 
     def pids(self) -> list[int]:
         """The pids of all processes that `make` has started: the runner, the roles, and the embedded services."""
@@ -40,7 +48,7 @@ class Strategy:
 
     def roles(self) -> dict[int, str]:
         """The roles of its running processes by pid, the newest last, as the log names them, and the brokers."""
-        named = {int(a or b): x or y for x, a, y, b in _NAMED.findall(self.make.text())}
+        named = {int(a or b): x or y for x, a, y, b in self._named.matches()}
         for service in ("valkey", "rabbitmq", "nats"):
             if found := running(self.data_dir, service):
                 named[found["pid"]] = service
@@ -57,7 +65,9 @@ class Strategy:
         return int(runner.pid)
 
     def redis_url(self) -> str:
-        """The URL of the embedded Valkey. Raises ChildFailed if there is none."""
+        """The URL of its Redis. Raises ChildFailed if there is none."""
+        if self.given_redis_url is not None:
+            return self.given_redis_url
         if (valkey := running(self.data_dir, "valkey")) is None:
             raise ChildFailed(f"strategy {self.number} has no Valkey")
         return f"redis://127.0.0.1:{valkey['valkey_port']}/0"
@@ -118,7 +128,8 @@ def strategy(lab: Lab, number: int, smtp_url: str, port: int = 0, /, **settings:
     """A strategy with all its roles on this port (0: any free one), with a data folder and a Valkey of its own."""
     with start_strategy(lab, number, smtp_url, port, **settings) as child:
         port = int(child.wait_for(r"listens on http://[^ ]*:(\d+)/\s+send an email"))
-        found = Strategy(number, port, data_dir(lab, number), child)
+        redis_url = settings.get("REDIS_URL")
+        found = Strategy(number, port, data_dir(lab, number), child, str(redis_url) if redis_url else None)
         found.wait_until_healthy()
         yield found
 

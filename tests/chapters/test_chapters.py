@@ -21,6 +21,7 @@ from tests.support.programs import ROOT, Valkey, a_name, until
 READMES = [ROOT / "README.md", *(ROOT / name / "README.md" for name in STRATEGIES), ROOT / "results" / "README.md"]
 OTHERS = [
     *(ROOT / name for name in ("GLOSSARY.md", "CONTRIBUTING.md", "resque/README.md", "eventlog/README.md")),
+    ROOT / "lab" / "browser" / "README.md",
     *sorted((ROOT / "examples").rglob("README.md")),
 ]
 

@@ -35,6 +35,7 @@ from lab.faults.lanes import Lane
 from lab.faults.preparations import CannotDo
 from lab.faults.promises import FAULTS, STEPS, SUBJECTS, Bound, GivenUp, Promise, faults_of, promise
 from lab.faults.running import Running
+from lab.harness import settling
 from lab.harness.account import Account, Counters, Injection, account
 from lab.harness.counters import queued_at_worker
 from lab.harness.mailbox import Arrival, mailbox
@@ -470,7 +471,7 @@ def test_a_wrong_promise_is_reported_as_broken(
 ) -> None:
     """Strategy 2 loses the emails in flight. If it promised not to, the lab would report a broken promise."""
     monkeypatch.setattr(cell, "promise", lambda subject, fault: Promise(refusals=frozenset({"none"})))
-    monkeypatch.setattr(cell, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(settling, "SILENT_SECONDS", 1.0)
     with mailbox(lab, take_ms=150) as box:
         run_cells(lab, box, "2", ["server-kill"], cell.Plan("1", kills=1, rate=100.0))
     [found] = [facts["cell"] for facts in map(json.loads, capsys.readouterr().out.splitlines()) if "cell" in facts]
