@@ -28,7 +28,6 @@ from common.processes.greeting import WEB_ROLES, address_of, greet
 from common.processes.pid_files import PidFile
 from common.processes.process import LIFELINE
 from common.processes.rabbitmq_role import refuse_unusable
-from common.processes.redis_role import refuse_unsupported
 from common.processes.steps import check_step
 from common.processes.supervisor import Child, Stop, say
 from common.processes.terminal import own_terminal
@@ -48,6 +47,8 @@ async def run(settings: Settings, package: str) -> int:
     port = checked_port(settings) if serves else settings.port
     _, services_of_all = roles_and_services(settings, package)
     if settings.redis_url is not None and "valkey" in services_of_all:
+        from common.processes.redis_role import refuse_unsupported  # here, to start faster without a REDIS_URL
+
         await refuse_unsupported(settings.redis)
     if "rabbitmq" in services_of_all:
         await refuse_unusable(settings)
