@@ -6,6 +6,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from asynckit.web.event_stream import enable_event_streams, event_stream
+from tests.support.programs import LIMIT
 
 READERS = 30
 
@@ -30,7 +31,7 @@ async def test_all_clients_of_a_page_share_one_read() -> None:
     app = web.Application()
     enable_event_streams(app)
     app.router.add_get("/events", events)
-    async with TestServer(app) as server, ClientSession() as session, asyncio.timeout(20):
+    async with TestServer(app) as server, ClientSession() as session, asyncio.timeout(LIMIT):
         reading = [asyncio.create_task(first_of(session, str(server.make_url("/events")))) for _ in range(READERS)]
         await asyncio.wait(reading[:1], timeout=0.1)
         reading.pop().cancel()  # a client that disconnects does not cancel the read

@@ -11,7 +11,6 @@ from tests.support.proxy import dropping_proxy
 DROPS = 200
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("name", "log"),
     [("4_remote_messages", ""), ("5_remote_queue", ""), ("6_event_bus", "lua"), ("6_event_bus", "streams")],

@@ -75,7 +75,6 @@ def test_a_killed_server_is_restarted_and_the_master_still_has_all_emails(trio: 
     inbox.wait_for(to, 5)
 
 
-@pytest.mark.timeout(180)
 def test_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     """A seed decides when and in which order the server and the worker are killed."""
     chance, victims = random.Random(3), ["web server", "email worker"]

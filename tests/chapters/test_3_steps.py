@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.processes.chapter import chapter_module
-from tests.support.programs import Inbox, Program, Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import LIMIT, Inbox, Program, Strategy, a_name, running_strategy, wait_until
 
 STEPS = chapter_module("3_local_messages.steps").STEPS
 
@@ -94,7 +94,7 @@ def test_stats_say_null_for_what_the_step_cannot_know(step: Strategy, inbox: Inb
 def test_a_bad_step_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     program = Program(["make", "run-3"], {"STEP": "nonsense", "DATA_DIR": str(tmp_path), "PORT": "0"})
     program.wait_for_line("STEP: 3_local_messages has the steps pass_on")
-    assert program.process.wait(20) == 2
+    assert program.process.wait(LIMIT) == 2
     program.stop()
     assert "Traceback" not in program.output
 

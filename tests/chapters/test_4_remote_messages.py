@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -82,20 +81,46 @@ def a_worker(inbox: Inbox, tmp_path: Path, **environment: str) -> Iterator[Progr
         program.stop()
 
 
-def pid_of(program: Program, role: str) -> int:
-    return int(re.findall(rf"^\[{role} @ (\d+)\]", program.output, re.MULTILINE)[-1])
+@pytest.fixture(scope="module")
+def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """The Valkey of `running`."""
+    with running_valkey(tmp_path_factory.mktemp("another")) as valkey:
+        yield valkey
 
 
-def test_with_a_subscribed_worker_an_email_is_accepted_and_sent(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
-    to = someone()
-    with remote(inbox, valkey, tmp_path) as strategy:
-        answer = strategy.send(to)
-        assert (answer.status, answer.json["status"]) == (202, "accepted")
-        [message] = inbox.wait_for(to)
-        assert message["message_id"] == answer.json["id"]
-        stats = strategy.stats()
-        assert (stats["accepted"], stats["workers"]) == (1, 1)
-        assert stats["sent"] is stats["failed"] is stats["waiting"] is stats["in_flight"] is None, "only workers know"
+@pytest.fixture(scope="module")
+def running(inbox: Inbox, another: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strategy]:
+    with remote(inbox, another, tmp_path_factory.mktemp("running")) as strategy:
+        wait_until(
+            lambda: another.client.pubsub_channels("emailz:replies:*"),
+            "the server is subscribed to the workers' replies",
+        )
+        wait_until(lambda: synchronous(strategy, someone(), "5").status == 200, "a reply arrives")
+        yield strategy
+    assert "Traceback" not in strategy.program.output, "no message causes an unexpected error"
+
+
+def test_with_a_subscribed_worker_an_email_is_accepted_and_sent(running: Strategy, inbox: Inbox) -> None:
+    to, before = someone(), running.stats()
+    answer = running.send(to)
+    assert (answer.status, answer.json["status"]) == (202, "accepted")
+    [message] = inbox.wait_for(to)
+    assert message["message_id"] == answer.json["id"]
+    stats = running.stats()
+    assert (stats["accepted"], stats["workers"]) == (before["accepted"] + 1, 1)
+    assert stats["sent"] is stats["failed"] is stats["waiting"] is stats["in_flight"] is None, "only workers know"
+
+
+def test_an_idle_subscription_stays_subscribed(running: Strategy, another: Valkey) -> None:
+    """It answers several PINGs, so the worker does not take the idle connection for dead."""
+
+    def pings() -> int:
+        return int(another.client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0))
+
+    before = pings()
+    wait_until(lambda: pings() >= before + 6, "six PINGs")
+    assert "no answer to PING" not in running.program.output
+    assert "again" not in running.program.output
 
 
 def test_without_a_subscriber_an_email_is_refused_and_a_published_one_is_lost(
@@ -128,50 +153,7 @@ def test_two_workers_send_every_email_twice(inbox: Inbox, valkey: Valkey, tmp_pa
         assert strategy.stats()["accepted"] == 10
 
 
-def test_a_killed_worker_loses_what_it_held(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
-    lost, later = someone(), someone()
-    inbox.dial(hang_rate=1)
-    with remote(inbox, valkey, tmp_path) as strategy:
-        assert [strategy.send(lost).status for _ in range(10)] == [202] * 10
-        strategy.kill("worker")
-        wait_until(strategy.healthy, "another worker is subscribed")
-        inbox.dial(hang_rate=0)  # only now: otherwise the inbox would accept what the dead worker had already written
-        assert strategy.send(later).status == 202
-        inbox.wait_for(later)
-        assert inbox.messages(lost) == [], "ten answers, no email"
-        assert strategy.stats()["accepted"] == 11, "the server does not notice the loss"
-
-
-def test_a_killed_server_loses_nothing(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
-    to = someone()
-    inbox.dial(latency_ms=300)
-    with remote(inbox, valkey, tmp_path) as strategy:
-        assert [strategy.send(to).status for _ in range(10)] == [202] * 10
-        strategy.kill("server")
-        inbox.wait_for(to, 10)
-        wait_until(strategy.healthy, "the server is back")
-
-
 # The synchronous style: the caller waits for the worker's report.
-
-
-@pytest.fixture(scope="module")
-def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """The Valkey of `running`."""
-    with running_valkey(tmp_path_factory.mktemp("another")) as valkey:
-        yield valkey
-
-
-@pytest.fixture(scope="module")
-def running(inbox: Inbox, another: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strategy]:
-    with remote(inbox, another, tmp_path_factory.mktemp("running")) as strategy:
-        wait_until(
-            lambda: another.client.pubsub_channels("emailz:replies:*"),
-            "the server is subscribed to the workers' replies",
-        )
-        wait_until(lambda: synchronous(strategy, someone(), "5").status == 200, "a reply arrives")
-        yield strategy
-    assert "Traceback" not in strategy.program.output, "no message causes an unexpected error"
 
 
 def synchronous(strategy: Strategy, to: str, wait: str) -> Answer:
@@ -186,10 +168,8 @@ def asked(running: Strategy) -> Any:
 def test_a_waiting_caller_learns_that_the_email_was_sent(asked: Any, inbox: Inbox) -> None:
     to = someone()
     inbox.dial(latency_ms=100)
-    before = time.monotonic()
-    answer = asked(to, "5")
+    answer = asked(to, "60")
     assert (answer.status, answer.json["status"]) == (200, "sent")
-    assert time.monotonic() - before >= 0.1
     assert len(inbox.messages(to)) == 1, "when the answer comes, the email is there"
 
 
@@ -216,14 +196,12 @@ def test_a_caller_does_not_wait_for_a_mail_server_that_is_down(valkey: Valkey, i
 
 def test_without_a_report_in_time_the_answer_is_in_doubt(asked: Any, inbox: Inbox) -> None:
     inbox.dial(hang_rate=1)
-    before = time.monotonic()
     answer = asked(someone(), "2")
     assert answer.status == 504
     assert answer.json["error"] == {
         "kind": "InDoubt",
         "reason": "a worker has started but not finished within 2 s: the email may still be sent",
     }
-    assert time.monotonic() - before >= 2
 
 
 @pytest.mark.parametrize("wait", ["0", "-1", "61", "60.1", "x", "", "nan", "inf", "1e1", "1_0", "%20", "1,5", "٣"])
@@ -299,19 +277,33 @@ def test_invalid_messages_are_counted_and_logged_once_a_second(inbox: Inbox, val
     assert at_most_once_a_second(strategy.program.output, "not a valid email") >= 1
 
 
+# Kills of `running`.
+
+
+def test_a_killed_worker_loses_what_it_held(running: Strategy, inbox: Inbox) -> None:
+    lost, later = someone(), someone()
+    before = running.stats()["accepted"]
+    inbox.dial(hang_rate=1)
+    assert [running.send(lost).status for _ in range(10)] == [202] * 10
+    running.kill("worker")
+    wait_until(running.healthy, "another worker is subscribed")
+    inbox.dial(hang_rate=0)  # only now: otherwise the inbox would accept what the dead worker had already written
+    assert running.send(later).status == 202
+    inbox.wait_for(later)
+    assert inbox.messages(lost) == [], "ten answers, no email"
+    assert running.stats()["accepted"] == before + 11, "the server does not notice the loss"
+
+
+def test_a_killed_server_loses_nothing(running: Strategy, inbox: Inbox) -> None:
+    to = someone()
+    inbox.dial(latency_ms=300)
+    assert [running.send(to).status for _ in range(10)] == [202] * 10
+    running.kill("server")
+    inbox.wait_for(to, 10)
+    wait_until(running.healthy, "the server is back")
+
+
 # A subscriber that Redis cuts off, and a subscription that dies.
-
-
-def test_an_idle_subscription_stays_subscribed(inbox: Inbox, tmp_path: Path) -> None:
-    """It answers several PINGs, so the worker does not take the idle connection for dead."""
-    with running_valkey(tmp_path / "own") as valkey, remote(inbox, valkey, tmp_path) as strategy:
-        before = valkey.client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0)
-        wait_until(
-            lambda: valkey.client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0) >= before + 6,
-            "six PINGs",
-        )
-    assert "no answer to PING" not in strategy.program.output
-    assert "again" not in strategy.program.output
 
 
 async def test_a_worker_that_reads_too_slowly_is_cut_off_and_accepted_emails_are_lost(
@@ -338,8 +330,7 @@ async def test_a_worker_that_reads_too_slowly_is_cut_off_and_accepted_emails_are
     assert len(inbox.messages(to)) < accepted < 9_000, "accepted, and never sent; the inbox keeps 10,000"
 
 
-@pytest.mark.timeout(120)
-def test_redis_and_its_subscribers_are_back_within_two_seconds_of_a_kill(inbox: Inbox, tmp_path: Path) -> None:
+def test_redis_and_its_subscribers_are_back_after_a_kill(inbox: Inbox, tmp_path: Path) -> None:
     """The runner restarts the embedded Valkey."""
     with running_strategy("4_remote_messages", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
         with Load(strategy, someone()) as load:
@@ -362,10 +353,8 @@ def kill_and_wait(strategy: Strategy, valkey: Valkey) -> None:
     os.kill(valkey.pid, signal.SIGKILL)
     wait_until(lambda: strategy.ask("/health").status == 503, "the server has noticed")
     wait_until(lambda: is_back(valkey), "Redis is back")
-    back = time.monotonic()
     wait_until(lambda: valkey.subscribers() == 1, "the worker has subscribed again")
     wait_until(strategy.healthy, "the server has noticed that too")
-    assert time.monotonic() - back < 2 + 5, "two seconds, and five for a busy machine"
 
 
 def is_back(valkey: Valkey) -> bool:
@@ -384,25 +373,21 @@ def settled(strategy: Strategy, inbox: Inbox) -> None:
     inbox.wait_for(to)
 
 
-def test_a_redis_that_hangs_means_504_within_seconds_and_a_new_subscription(inbox: Inbox, tmp_path: Path) -> None:
+def test_a_redis_that_hangs_means_504_and_a_new_subscription(inbox: Inbox, tmp_path: Path) -> None:
     to = someone()
     with running_valkey(tmp_path) as valkey, remote(inbox, valkey, tmp_path) as strategy:
         os.kill(valkey.pid, signal.SIGSTOP)
         try:
-            before = time.monotonic()
             answer = strategy.send(to)
             assert answer.status == 504
             assert answer.json["id"]
             assert strategy.ask("/health").status == 503
             assert strategy.stats()["workers"] is None
-            assert time.monotonic() - before < 15
             for role in ("worker", "server"):
                 strategy.program.wait_for_line(rf"^\[{role} @ \d+\] .* not subscribed to emailz.*: Redis")
         finally:
             os.kill(valkey.pid, signal.SIGCONT)
-        back = time.monotonic()
         wait_until(strategy.healthy, "an email can be accepted again")
-        assert time.monotonic() - back < 2 + 5, "two seconds, and five for a busy machine"
         later = someone()
         assert strategy.send(later).status == 202
         inbox.wait_for(later)
@@ -488,32 +473,28 @@ def test_sigterm_drains_what_the_worker_holds(inbox: Inbox, valkey: Valkey, tmp_
     assert "lost" not in strategy.program.output
 
 
-def test_the_ids_of_emails_not_sent_within_the_limit_are_logged(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
-    inbox.dial(hang_rate=1)
-    with remote(inbox, valkey, tmp_path, DRAIN_SECONDS="0.2") as strategy:
-        ids = [strategy.send(someone()).json["id"] for _ in range(3)]
-    assert re.findall(r"lost (<\S+>): not sent within 0.2 s of the stop", strategy.program.output) == ids
-
-
 def test_a_worker_that_is_stopped_under_load_loses_nothing(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
     """It unsubscribes first, and still accepts what was published before Redis has unsubscribed it."""
     with remote(inbox, valkey, tmp_path, ROLE="server") as strategy, Load(strategy, someone()) as load:
-        for _ in range(3):
+        for _ in range(2):
             with a_worker(inbox, tmp_path, REDIS_URL=valkey.url, DRAIN_SECONDS="10"):
                 load.wait_for_more(50)
     found = account(load, inbox)
     assert (found.lost, found.duplicated, found.unexpected) == (0, 0, 0)
-    assert found.accepted >= 150
+    assert found.accepted >= 100
     assert 503 in load.statuses, "no worker was subscribed for a moment"
 
 
-def test_a_throttled_worker_spaces_the_emails_out(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
+def test_a_throttled_worker_sends_one_email_and_logs_the_ids_of_those_that_have_to_wait_at_its_stop(
+    inbox: Inbox, valkey: Valkey, tmp_path: Path
+) -> None:
+    """At one email in 1,000 seconds, the second one is due long after the stop."""
     to = someone()
-    with remote(inbox, valkey, tmp_path, EMAILS_PER_SECOND="5") as strategy:
-        before = time.monotonic()
-        assert [strategy.send(to).status for _ in range(6)] == [202] * 6
-        inbox.wait_for(to, 6)
-        assert time.monotonic() - before >= 0.95, "five pauses of 0.2 s"
+    with remote(inbox, valkey, tmp_path, EMAILS_PER_SECOND="0.001", DRAIN_SECONDS="0.2") as strategy:
+        ids = [strategy.send(to).json["id"] for _ in range(6)]
+        inbox.wait_for(to)
+    assert [message["message_id"] for message in inbox.messages(to)] == ids[:1]
+    assert re.findall(r"lost (<\S+>): not sent within 0.2 s of the stop", strategy.program.output) == ids[1:]
 
 
 # Two terminals, or two machines.

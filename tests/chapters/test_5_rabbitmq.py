@@ -16,6 +16,7 @@ import trustme
 
 from tests.support.load import Load, account
 from tests.support.programs import (
+    LIMIT,
     ROOT,
     Inbox,
     Program,
@@ -329,7 +330,7 @@ def test_an_amqp_url_that_leads_nowhere_is_one_line(url: str, said: str, rabbitm
     settings = {"QUEUE": "rabbitmq", "AMQP_URL": url.format(port=rabbitmq.port), "DATA_DIR": str(tmp_path), "PORT": "0"}
     program = Program([sys.executable, "-m", "common.processes.run", "5"], settings)
     program.wait_for_line(f"AMQP_URL: .*{said}")
-    assert program.process.wait(20) == 2
+    assert program.process.wait(LIMIT) == 2
     program.stop()
     assert len(program.lines) == 1
     assert "secret@" not in program.output
@@ -372,5 +373,5 @@ def test_the_steps_and_the_demonstration_are_not_on_rabbitmq(setting: str, tmp_p
     settings = {"QUEUE": "rabbitmq", setting: {"STEP": "pop", "DEMO": "1"}[setting], "DATA_DIR": str(tmp_path)}
     program = Program([sys.executable, "-m", "common.processes.run", "5"], settings | {"PORT": "0"})
     program.wait_for_line("^QUEUE: the steps and the demonstration")
-    assert program.process.wait(20) == 2
+    assert program.process.wait(LIMIT) == 2
     program.stop()

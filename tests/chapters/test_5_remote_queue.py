@@ -18,6 +18,7 @@ import pytest
 from tests.support.load import Load, account
 from tests.support.log_lines import at_most_once_a_second
 from tests.support.programs import (
+    LIMIT,
     Inbox,
     Program,
     Strategy,
@@ -288,7 +289,7 @@ def test_sigterm_loses_nothing_doubles_nothing_and_ends_in_time(inbox: Inbox, cl
             wait_until(lambda: strategy.stats()["in_flight"] > 10, "both are at work")
             before = time.monotonic()
             worker.process.send_signal(signal.SIGTERM)
-            worker.process.wait(20)
+            worker.process.wait(LIMIT)
             assert time.monotonic() - before < 10 + 5, "DRAIN_SECONDS, and what it takes to end"
         wait_until(lambda: settled(strategy), "the other one sends the rest")
         assert strategy.stats()["crashed"] == 0, "nobody had to wait for a lease"

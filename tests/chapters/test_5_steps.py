@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import Inbox, Program, Valkey, a_name, running_strategy, wait_until
+from tests.support.programs import LIMIT, Inbox, Program, Valkey, a_name, running_strategy, wait_until
 
 QUEUE = "resque:queue:emailQueue"
 
@@ -168,6 +168,6 @@ def test_make_run_5_with_a_step(inbox: Inbox, tmp_path: Path) -> None:
 def test_a_bad_step_is_one_line(number: str, said: str, tmp_path: Path) -> None:
     program = Program(["make", f"run-{number}"], {"STEP": "nonsense", "DATA_DIR": str(tmp_path), "PORT": "0"})
     program.wait_for_line(said)
-    assert program.process.wait(20) == 2
+    assert program.process.wait(LIMIT) == 2
     program.stop()
     assert "Traceback" not in program.output

@@ -240,7 +240,6 @@ def leader(port: int) -> int:
     return int(asyncio.run(ask())["cluster"]["leader"].removeprefix("n"))
 
 
-@pytest.mark.timeout(120)
 def test_the_leader_of_three_nodes_is_killed_under_load_and_nothing_is_lost(inbox: Inbox, tmp_path: Path) -> None:
     with cluster(tmp_path) as nodes:
         url = ",".join(f"nats://127.0.0.1:{port}" for port, _ in nodes)

@@ -170,7 +170,7 @@ def test_no_server_is_left_behind_when_the_service_itself_was_killed(inbox: Inbo
         topology = Topology(tmp_path)
         pids = [topology.pid(name) for name in SERVERS]
         os.kill(int((tmp_path / "sentinel.pid").read_text()), signal.SIGKILL)
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "no server is left", limit=40)
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "no server is left")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from asynckit.redis_client import blocking_redis_client, redis_client
 from common.mail.errors import Unavailable
 from eventlog import consumers, events, leases, partitions, streams
 from eventlog.handlers import ErrorKind, default_error_kind
-from tests.support.programs import Valkey, a_name, until
+from tests.support.programs import LIMIT, Valkey, a_name, until
 
 
 class Permanent(Exception):
@@ -84,7 +84,7 @@ async def consuming(log: Any, handler: Any, attempts: int = 3) -> AsyncIterator[
     yield consumer
     consumer.stop()
     log.stop_waiting()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, LIMIT)
     await consumer.drain(1.0)
 
 
@@ -93,7 +93,7 @@ async def all_done(log: Any, handled: int, parked: int = 0) -> None:
         lag = await log.lag("listener")
         return bool((lag.handled, lag.waiting, lag.pending, lag.parked) == (handled, 0, 0, parked))
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT):
         while not await done():  # noqa: ASYNC110  Redis does not notify the test
             await asyncio.sleep(0.02)
 
@@ -134,7 +134,7 @@ async def until_counted(log: Any, **figures: int) -> None:
         lag = await log.lag("listener")
         return {name: getattr(lag, name) for name in figures} == figures
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT):
         while not await counted():  # noqa: ASYNC110  Redis does not notify the test
             await asyncio.sleep(0.02)
 
@@ -407,11 +407,11 @@ async def test_a_delay_longer_than_a_pause_of_the_log_holds_for_every_worker(
         for log in logs:
             consumer = consumers.Consumer(log, Listener(act), 3, lambda _: 2.0)
             running = asyncio.create_task(consumer.run())
-            stack.push_async_callback(asyncio.wait_for, running, 10)
+            stack.push_async_callback(asyncio.wait_for, running, LIMIT)
             stack.callback(log.stop_waiting)
             stack.callback(consumer.stop)
         await append(logs[0], 0)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT):
             while (seconds := await logs[0].next_attempt("listener")) is None:  # noqa: ASYNC110  Redis does not notify the test
                 await asyncio.sleep(0.01)
         assert 0.0 < seconds <= 2.0
@@ -439,7 +439,7 @@ async def test_failures_are_not_counted_as_crashes(log: Any) -> None:
     await all_done(log, 1)
     consumer.stop()
     log.stop_waiting()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, LIMIT)
     assert len(tried) == 9
 
 
@@ -459,13 +459,13 @@ async def test_a_replay_forgets_delays(valkey: Valkey, kind: str) -> None:
             await append(log, 0)
             consumer = consumers.Consumer(log, Listener(act), 3, lambda _: 3600.0)
             running = asyncio.create_task(consumer.run())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(LIMIT):
                 while await log.next_attempt("listener") is None:  # noqa: ASYNC110  Redis does not notify the test
                     await asyncio.sleep(0.01)
             await log.replay("listener", "beginning")
             await until(lambda: len(tried) == 2)
             consumer.stop()
             log.stop_waiting()
-            await asyncio.wait_for(running, 10)
+            await asyncio.wait_for(running, LIMIT)
             await consumer.drain(1.0)
             assert await log.next_attempt("listener") is None

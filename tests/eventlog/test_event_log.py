@@ -33,7 +33,7 @@ from tests.support.event_log import (
     numbers,
     remember,
 )
-from tests.support.programs import ROOT, NatsServer, Valkey, a_name, running_nats, until
+from tests.support.programs import LIMIT, ROOT, NatsServer, Valkey, a_name, running_nats, until
 
 logs = chapter_module("6_event_bus.logs")
 
@@ -329,7 +329,7 @@ async def test_stop_waiting_ends_a_claim_that_waits(log: Any) -> None:
     waiting = asyncio.create_task(log.claim("email", 1, wait=60.0))
     await asyncio.sleep(0.1)
     log.stop_waiting()
-    assert await asyncio.wait_for(waiting, 5) == []
+    assert await asyncio.wait_for(waiting, LIMIT) == []
 
 
 # Failures
@@ -393,7 +393,7 @@ async def test_leases_of_a_dead_process_end_although_a_live_one_holds_many(new_l
         held += await alive.claim("email", 100)
     left = {one.position for one in await dead.claim("email", 10)}
     client = blocking_redis_client(valkey.url)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(LIMIT):
         while left:
             await asyncio.to_thread(alive.extend, client, held)
             left -= {one.position for one in await third.claim("email", 12, wait=0.1)}
@@ -707,7 +707,7 @@ async def test_every_consumer_gets_every_event_under_races_and_crashes(new_log: 
         return all(task.done() for task in producing)
 
     seen: dict[str, list[str]] = {name: [] for name in ("email", "audit")}
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(LIMIT):
         await asyncio.gather(*producing, *[consume(name, seen[name]) for name in seen for _ in range(2)])
     for name, ids in seen.items():
         assert set(ids) == set(appended), f"{name}, seed {seed}"
@@ -730,5 +730,5 @@ def test_the_quick_start_of_the_library_prints_what_its_readme_says(valkey: Valk
     program = code.replace("Redis(port=6379)", f'Redis.from_url("{valkey.url}")')
     valkey.client.flushall()
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.stdout == "order_placed book\n", done.stderr

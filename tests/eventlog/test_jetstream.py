@@ -17,7 +17,7 @@ from eventlog.jetstream import JetStreamLog
 from eventlog.nats_beats import Beats
 from eventlog.nats_client import connect_options
 from tests.support.event_log import LEASE, an_event, append, claim_all, claim_when_due, commit, numbers
-from tests.support.programs import NatsServer, a_name, running_nats, until
+from tests.support.programs import LIMIT, NatsServer, a_name, running_nats, until
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ async def test_a_frozen_server_leaves_the_append_in_doubt_and_the_id_makes_it_sa
         os.kill(nats.pid, signal.SIGCONT)
     assert not isinstance(raised.value, NotTaken), "it may have been stored"
     assert time.monotonic() - before < 5
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT):
         while True:
             try:
                 await log.append(event)

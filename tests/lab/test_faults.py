@@ -40,7 +40,7 @@ from lab.harness.counters import queued_at_worker
 from lab.harness.mailbox import Arrival, mailbox
 from lab.harness.processes import Lab
 from lab.load.steady import Record, Steady
-from tests.support.programs import ROOT, wait_until
+from tests.support.programs import LIMIT, ROOT, wait_until
 from tests.support.web_server import web_server
 
 # The account
@@ -429,7 +429,7 @@ def test_the_clock_of_a_running_redis_is_set_back(tmp_path: Path) -> None:
                 wait_until(lambda: abs(redis.time()[0] - time.time() + 3600) < 5, "the clock is set back")
         finally:
             server.terminate()
-            server.wait(10)
+            server.wait(LIMIT)
 
 
 def test_without_a_compiler_the_clock_fault_fails_with_one_line(
@@ -514,7 +514,6 @@ def faults(tmp_path: Path, root: Path = ROOT, /, **environment: str) -> Iterator
             program.terminate()  # it ends in order, and ignores a second signal
 
 
-@pytest.mark.timeout(180)
 def test_the_command_prints_and_saves_what_was_promised_and_measured(tmp_path: Path) -> None:
     with faults(tmp_path, STRATEGIES="3 5", FAULTS="worker-kill redis-tail") as program:
         output = program.communicate(timeout=150)[0]
@@ -536,7 +535,6 @@ def test_the_command_prints_and_saves_what_was_promised_and_measured(tmp_path: P
     assert "| SIGKILL to the worker | lost 0" in (tmp_path / "partial" / "faults.md").read_text()
 
 
-@pytest.mark.timeout(180)
 def test_a_strategy_that_drops_emails_breaks_a_promise_and_the_exit_status_is_1(tmp_path: Path) -> None:
     # given a copy of the project whose strategy 5 does not send every other email, and counts it as sent
     copy = tmp_path / "copy"
@@ -556,7 +554,6 @@ def test_a_strategy_that_drops_emails_breaks_a_promise_and_the_exit_status_is_1(
     assert not cell["closes"], "its own counters include the emails that it did not send"
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_is_left_behind_after_ctrl_c_or_sigkill(tmp_path: Path, number: signal.Signals) -> None:
     with faults(tmp_path, STRATEGIES="3 5", FAULTS="none") as program:
@@ -572,8 +569,8 @@ def test_no_process_is_left_behind_after_ctrl_c_or_sigkill(tmp_path: Path, numbe
         wait_until(all_there, "the strategies run", limit=60)
         family = runner.children(recursive=True)
         program.send_signal(number)
-        assert program.wait(50) == (130 if number == signal.SIGINT else -signal.SIGKILL)
-        assert psutil.wait_procs(family, timeout=30)[1] == []
+        assert program.wait(LIMIT) == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        assert psutil.wait_procs(family, timeout=LIMIT)[1] == []
 
 
 def test_a_strategy_ends_when_the_lab_is_killed(tmp_path: Path) -> None:
@@ -593,7 +590,7 @@ with strategy(Lab(Path({str(tmp_path)!r})), 4, "smtp://127.0.0.1:1") as running:
         family = psutil.Process(lab.pid).children(recursive=True)
         assert len(family) >= 5
         lab.kill()
-        assert psutil.wait_procs(family, timeout=30)[1] == []
+        assert psutil.wait_procs(family, timeout=LIMIT)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -609,7 +606,7 @@ with strategy(Lab(Path({str(tmp_path)!r})), 4, "smtp://127.0.0.1:1") as running:
 )
 def test_a_bad_setting_is_one_line_and_exit_status_2(tmp_path: Path, environment: dict[str, str], words: str) -> None:
     with faults(tmp_path, **environment) as program:
-        output = program.communicate(timeout=20)[0]
+        output = program.communicate(timeout=LIMIT)[0]
     assert (program.returncode, words in output) == (2, True), output
 
 

@@ -28,18 +28,20 @@ from lab.harness.machine import alive, descendants
 from lab.harness.processes import still_alive
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 20.0  # seconds that a condition may take to come true, even on a slow machine
-START_SECONDS = 60.0  # for RabbitMQ: an Erlang node needs 5 on an idle machine
+LIMIT = 60.0  # seconds that a condition may take to come true, even on a slow machine
+START_SECONDS = 120.0  # for RabbitMQ: an Erlang node needs 5 on an idle machine
+LONGEST_PAUSE = 0.1  # seconds between two looks at a condition: each look may be a request to the program under test
 
 T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T | None], what: str, limit: float = LIMIT) -> T:
     """Wait until the condition is true, and return its value. Fails after `limit` seconds."""
-    deadline = time.monotonic() + limit
+    deadline, pause = time.monotonic() + limit, 0.01
     while not (result := condition()):
         assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(1.2 * pause, LONGEST_PAUSE)
     return result
 
 

@@ -19,7 +19,7 @@ from trustme import LeafCert
 
 from common.services.rabbitmq import NODE, installed
 from common.services.service import running
-from tests.support.programs import START_SECONDS, Program, open_users_lock, wait_until
+from tests.support.programs import LIMIT, START_SECONDS, Program, open_users_lock, wait_until
 
 QUEUE, FAILED = "emailQueue", "emailQueue.failed"
 
@@ -52,7 +52,7 @@ class RabbitMq:
         options = f"-start_epmd false -erl_epmd_port {port} -dist_listen false"
         environment = os.environ | {"HOME": str(self._folder), "RABBITMQ_CTL_ERL_ARGS": options}
         program = Path(installed() or "").with_name("rabbitmqctl")
-        subprocess.run([program, "-n", NODE, *words], env=environment, check=True, capture_output=True, timeout=60)
+        subprocess.run([program, "-n", NODE, *words], env=environment, check=True, capture_output=True, timeout=LIMIT)
 
     def count(self, queue: str = QUEUE) -> int:
         """How many messages wait in it; 0 if it does not exist."""

@@ -11,7 +11,7 @@ from common.mail import mailer as mailer_module
 from common.mail.emails import Email
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
 from common.mail.mailer import Mailer
-from tests.support.programs import until
+from tests.support.programs import LIMIT, until
 from tests.support.smtp_peer import SmtpPeer, settings, smtp_peer
 
 
@@ -304,7 +304,7 @@ async def test_check_does_not_wait_for_sessions_that_are_in_use() -> None:
         sending = [asyncio.create_task(mailer.send(an_email())) for _ in range(4)]
         await until(lambda: peer.commands.count(".") == 3)
         connections = peer.connections
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             await mailer.check()
             assert peer.connections == connections, "an email was sent just now"
             mailer._last_sent -= 60
@@ -324,7 +324,7 @@ async def test_a_server_that_greets_late_is_not_unreachable() -> None:
 @pytest.mark.parametrize("command", ["MAIL", "RSET"])
 async def test_check_of_an_impatient_mailer_has_a_limit(peer: SmtpPeer, command: str) -> None:
     peer.replies[command] = b""
-    async with Mailer(peer.settings(smtp_send_seconds=0.3)) as mailer, asyncio.timeout(5):
+    async with Mailer(peer.settings(smtp_send_seconds=0.3)) as mailer, asyncio.timeout(LIMIT):
         with pytest.raises(TimedOut):
             await mailer.check()
         assert not mailer._idle, "a session that still owes an answer is not used again"

@@ -11,7 +11,7 @@ from common.mail.emails import Email
 from common.mail.errors import InDoubt, Refused, Unavailable, Unreachable
 from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender, window
-from tests.support.programs import until
+from tests.support.programs import LIMIT, until
 from tests.support.smtp_peer import smtp_peer
 from tests.support.tasks import ignore_first_cancellation
 
@@ -143,7 +143,7 @@ async def test_closing_ends_even_if_a_cancellation_was_swallowed(monkeypatch: py
         sender = PatientSender(mailer, None)
         sending = asyncio.create_task(sender.send(an_email()))
         await until(lambda: probing)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             await sender.close()
         sending.cancel()
         await asyncio.wait([sending])

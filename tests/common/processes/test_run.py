@@ -190,7 +190,6 @@ def test_a_bad_smtp_url_means_one_clear_line_and_exit_2(tmp_path: Path) -> None:
     assert (status, lines) == (2, ["SMTP_URL: must begin with smtp:// or smtps://"])
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize(
     ("number", "environment", "line"),
     [
@@ -357,7 +356,6 @@ def test_a_closed_or_full_standard_output_ends_everything_in_order(output: str, 
     assert left_of(tmp_path) == []
 
 
-@pytest.mark.timeout(90)
 def test_a_full_disk_means_503_until_there_is_room_again(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

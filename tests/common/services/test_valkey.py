@@ -23,6 +23,7 @@ from common.services.service import Service, running
 from common.services.valkey import PORTS_TO_TRY
 from common.settings import VALKEY_PORT, Settings, read_settings
 from tests.support.programs import (
+    LIMIT,
     ROOT,
     Program,
     Valkey,
@@ -43,7 +44,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def client(service: Service) -> Redis:
-    return Redis(port=service.ports["VALKEY_PORT"], protocol=2, decode_responses=True, socket_timeout=5)
+    return Redis(port=service.ports["VALKEY_PORT"], protocol=2, decode_responses=True, socket_timeout=LIMIT)
 
 
 def pid_of(own: Settings) -> int:
