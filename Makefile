@@ -34,13 +34,13 @@ forget: $(VENV)/ready ## delete the data that the embedded Valkey, RabbitMQ and 
 	@exec $(PY) -m common.processes.run forget
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services
-	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
+	$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: $(VENV)/ready-dev ## check format, lint and types, and run the tests: what CI runs before a short `make faults`
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
+	$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5", STEPS=1
 	@exec $(PY) -m lab.compare

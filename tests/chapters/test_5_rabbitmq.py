@@ -103,7 +103,7 @@ def running(inbox: Inbox, own: RabbitMq, tmp_path_factory: pytest.TempPathFactor
     with tls_in_front_of(own, authority.issue_cert("localhost")) as port:
         url = own.url.replace("amqp:", "amqps:").replace(f"127.0.0.1:{own.port}", f"localhost:{port}")
         settings = {"AMQP_URL": f"{url}?cafile={tmp_path}/ca.pem", "ATTEMPTS": "3", "RETRY_PAUSES_SECONDS": "0.2 0.4"}
-        with queue(inbox, tmp_path, **settings) as strategy:
+        with queue(inbox, tmp_path, None, **settings) as strategy:
             wait_until(lambda: strategy.stats()["workers"] == 1, "a worker")
             yield strategy
 
