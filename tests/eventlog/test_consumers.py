@@ -108,12 +108,17 @@ async def test_with_a_window_of_one_each_handler_ends_before_the_next_starts(log
 
 
 async def test_with_a_larger_window_handlers_start_in_order(log: Any) -> None:
-    handler = Listener(lambda number: asyncio.sleep(0.05 if number % 2 else 0))
+    async def act(number: int) -> None:
+        if number % 2:
+            await until(lambda: set(handler.ended) >= {0, 2, 4, 6, 8})
+
+    handler = Listener(act)
     await append(log, *range(10))
     async with consuming(log, handler):
         await all_done(log, 10)
     assert handler.began == list(range(10))
-    assert handler.ended == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
+    assert handler.ended[:5] == [0, 2, 4, 6, 8]
+    assert sorted(handler.ended[5:]) == [1, 3, 5, 7, 9]
 
 
 async def test_events_that_a_handler_does_not_ask_for_are_committed_at_once(log: Any) -> None:
@@ -185,9 +190,9 @@ async def test_a_bug_logs_a_traceback_and_the_consumer_continues(log: Any, caplo
 async def test_a_handler_that_blocks_for_longer_than_a_lease_keeps_the_lease(valkey: Valkey) -> None:
     """The heartbeat has its own thread, because the handler blocks the event loop."""
     valkey.client.flushall()
-    handler = Listener(lambda number: time.sleep(1.4))  # two leases, and less than a client waits for an answer
+    handler = Listener(lambda number: time.sleep(1.9))  # more than a lease, and less than a client waits for an answer
     client = blocking_redis_client(valkey.url)
-    async with a_log(valkey, 0.7) as log:
+    async with a_log(valkey, 1.5) as log:
         await append(log, 0)
         async with consuming(log, handler) as consumer, Heartbeat(lambda: log.extend(client, consumer.held()), 0.1):
             await all_done(log, 1)
@@ -370,7 +375,7 @@ async def test_while_redis_hangs_giving_back_stops_after_the_first_error(
     asked = []
 
     async def hang(*_: Any, **__: Any) -> bool:
-        asked.append(time.monotonic())
+        asked.append(1)
         raise RedisTimeoutError
 
     monkeypatch.setattr(log, "put_back", hang)
@@ -418,7 +423,7 @@ async def test_a_delay_longer_than_a_pause_of_the_log_holds_for_every_worker(
         await append(logs[0], *range(1, 20))
         await all_done(logs[0], 20)
         assert len(tried) == 2
-        assert 1.9 < tried[1] - tried[0] < 10
+        assert tried[1] - tried[0] > 1.9, "not before the delay has passed"
         assert await logs[0].next_attempt("listener") is None
         lag = await logs[0].lag("listener")
         assert lag.retried == 1, "early claims are not counted as attempts"

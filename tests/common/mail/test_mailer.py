@@ -1,7 +1,6 @@
 """The mailer: sessions kept open and shared, few round trips, and errors that say who can act."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -176,10 +175,8 @@ async def test_a_server_that_is_silent_before_the_final_dot_is_a_timeout(peer: S
     if command == "EHLO":
         peer._answer = _silence  # type: ignore[method-assign,assignment]
     async with Mailer(peer.settings(smtp_send_seconds=0.3, smtp_connect_seconds=0.2)) as mailer:
-        before = time.monotonic()
         with pytest.raises(TimedOut):
             await mailer.send(an_email())
-        assert time.monotonic() - before < 5
         assert b"\r\n.\r\n" not in peer.raw
 
 

