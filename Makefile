@@ -5,6 +5,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input install
 
+# Keep the compiled modules even where the environment forbids it (many containers do): each program starts faster.
+export PYTHONDONTWRITEBYTECODE :=
+
 # What an engine of its own needs is installed when it is first asked for.
 ENGINE := $(if $(filter jetstream,$(or $(LOG),$(shell sed -n 's/^LOG=//p' .env 2>/dev/null))),$(VENV)/ready-jetstream)
 

@@ -699,7 +699,7 @@ async def test_every_consumer_gets_every_event_under_races_and_crashes(new_log: 
         return all(task.done() for task in producing)
 
     seen: dict[str, list[str]] = {name: [] for name in ("email", "audit")}
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(4 * LIMIT):
         await asyncio.gather(*producing, *[consume(name, seen[name]) for name in seen for _ in range(2)])
     for name, ids in seen.items():
         assert set(ids) == set(appended), f"{name}, seed {seed}"
