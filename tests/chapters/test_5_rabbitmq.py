@@ -2,14 +2,12 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 import trustme
 
@@ -23,21 +21,23 @@ from tests.support.programs import (
     a_name,
     clean_environment,
     nobody_s_port,
-    running_strategy,
     wait_until,
 )
-from tests.support.rabbitmq import FAILED, INSTALLED, REASON, RabbitMq, rabbitmq_of, running_rabbitmq, tls_in_front_of
+from tests.support.rabbitmq import (
+    FAILED,
+    INSTALLED,
+    REASON,
+    WINDOW,
+    RabbitMq,
+    queue,
+    running_rabbitmq,
+    someone,
+    tls_in_front_of,
+    wait_for_all,
+)
 
 pytestmark = [pytest.mark.skipif(not INSTALLED, reason=REASON), pytest.mark.timeout(240)]
-
 WORKER_KILLS = int(os.environ.get("KILLS", "3"))  # KILLS=50: a long run
-BROKER_KILLS = 1  # and one more in each of two other tests
-WINDOW = 50  # the most emails that a worker has in its hands
-BACK_SECONDS = 60.0  # for RabbitMQ, after a kill
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +50,6 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
 def clean(rabbitmq: RabbitMq) -> RabbitMq:
     rabbitmq.empty()
     return rabbitmq
-
-
-@contextmanager
-def queue(inbox: Inbox, tmp_path: Path, rabbitmq: RabbitMq | None = None, **environment: str) -> Iterator[Strategy]:
-    """The strategy on this RabbitMQ, or on an embedded one of its own."""
-    url = {"AMQP_URL": rabbitmq.url} if rabbitmq else {}
-    settings = {"QUEUE": "rabbitmq", "SMTP_URL": inbox.smtp_url, "DRAIN_SECONDS": "2"} | url | environment
-    with running_strategy("5_remote_queue", tmp_path, **settings) as strategy:
-        yield strategy
-    assert "Traceback" not in strategy.program.output
 
 
 @contextmanager
@@ -79,10 +69,6 @@ def failed_command(rabbitmq: RabbitMq, *words: str) -> str:
     command = [sys.executable, "-m", "5_remote_queue.rabbitmq", "failed", *words]
     environment = clean_environment() | {"AMQP_URL": rabbitmq.url}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
-
-
-def wait_for_all(load: Load, inbox: Inbox) -> None:
-    wait_until(lambda: account(load, inbox).lost == 0, "every accepted email is in the inbox")
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +92,6 @@ def running(inbox: Inbox, own: RabbitMq, tmp_path_factory: pytest.TempPathFactor
         with queue(inbox, tmp_path, None, **settings) as strategy:
             wait_until(lambda: strategy.stats()["workers"] == 1, "a worker")
             yield strategy
-
-
-@pytest.fixture(scope="module")
-def embedded(inbox: Inbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Strategy, Path]]:
-    """The strategy on the RabbitMQ that its runner starts, and its data folder."""
-    data_dir = tmp_path_factory.mktemp("embedded")
-    with queue(inbox, data_dir) as strategy:
-        yield strategy, data_dir
 
 
 def test_an_email_waits_in_rabbitmq_until_a_worker_comes(inbox: Inbox, clean: RabbitMq, tmp_path: Path) -> None:
@@ -231,66 +209,6 @@ def test_an_alarm_of_rabbitmq_is_a_503(running: Strategy, inbox: Inbox, own: Rab
     wait_until(running.healthy, "the alarm is over")
     assert running.send(to).status == 202
     inbox.wait_for(to, 2)
-
-
-def test_a_killed_rabbitmq_loses_nothing(embedded: tuple[Strategy, Path], inbox: Inbox) -> None:
-    """It comes back on its port, and the others find it."""
-    strategy, data_dir = embedded
-    inbox.dial(latency_ms=50)
-    with Load(strategy, someone(), clients=2) as load:
-        for _ in range(BROKER_KILLS):
-            load.wait_for_more(10)
-            before = rabbitmq_of(data_dir).pid
-            os.kill(before, signal.SIGKILL)
-            wait_until(lambda before=before: rabbitmq_of(data_dir).pid != before, "another", BACK_SECONDS)  # type: ignore[misc]
-            wait_until(strategy.healthy, "it accepts emails", BACK_SECONDS)
-    wait_for_all(load, inbox)
-    found = account(load, inbox)
-    assert found.lost == 0
-    assert found.duplicated <= BROKER_KILLS * WINDOW
-    assert load.statuses[503] > 0, "while it was down, the server said so"
-    assert set(load.statuses) <= {202, 503, 504}
-
-
-def test_a_worker_does_not_send_again_what_it_could_not_acknowledge(
-    embedded: tuple[Strategy, Path], inbox: Inbox
-) -> None:
-    strategy, data_dir = embedded
-    to, last = someone(), someone()
-    inbox.dial(latency_ms=5000)  # the inbox has each email at once, and says so later
-    assert [strategy.send(to).status for _ in range(5)] == [202] * 5
-    inbox.wait_for(to, 5)
-    os.kill(rabbitmq_of(data_dir).pid, signal.SIGKILL)
-    wait_until(strategy.healthy, "RabbitMQ is back", BACK_SECONDS)
-    inbox.dial(latency_ms=0)
-    wait_until(lambda: strategy.send(last).status == 202, "it accepts another one")
-    inbox.wait_for(last)
-    assert [message["copies"] for message in inbox.messages(to)] == [1] * 5
-
-
-def test_a_frozen_rabbitmq_is_a_504_and_a_dead_one_a_503(embedded: tuple[Strategy, Path], inbox: Inbox) -> None:
-    strategy, data_dir = embedded
-    pid, first, last = rabbitmq_of(data_dir).pid, someone(), someone()
-    assert strategy.send(first).status == 202
-    inbox.wait_for(first)
-    psutil.Process(pid).suspend()
-    try:
-        answer = strategy.send(someone())
-        assert (answer.status, answer.json["error"]["kind"]) == (504, "NoAnswer")
-        assert answer.json["id"]
-        assert strategy.send(someone()).status == 503, "the next connection is not even accepted"
-        assert strategy.ask("/health").status == 503
-        assert strategy.ask("/stats").status == 503
-    finally:
-        psutil.Process(pid).resume()
-    wait_until(strategy.healthy, "it accepts emails again")
-    assert strategy.send(last).status == 202
-    inbox.wait_for(last)
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: strategy.send(someone()).status == 503, "it is down")
-    answer = strategy.send(someone())
-    assert answer.headers["Retry-After"] == "1"
-    assert "id" not in answer.json
 
 
 def test_a_throttled_worker_sends_one_email_and_the_others_stay_in_the_queue(

@@ -19,7 +19,18 @@ from trustme import LeafCert
 
 from common.services.rabbitmq import NODE, installed
 from common.services.service import running
-from tests.support.programs import LIMIT, START_SECONDS, Program, open_users_lock, wait_until
+from tests.support.load import Load, account
+from tests.support.programs import (
+    LIMIT,
+    START_SECONDS,
+    Inbox,
+    Program,
+    Strategy,
+    a_name,
+    open_users_lock,
+    running_strategy,
+    wait_until,
+)
 
 QUEUE, FAILED = "emailQueue", "emailQueue.failed"
 
@@ -139,3 +150,24 @@ def running_rabbitmq(data_dir: Path) -> Iterator[RabbitMq]:
             yield rabbitmq_of(data_dir)
         finally:
             program.stop()
+
+
+WINDOW = 50  # the most emails that a worker has in its hands
+
+
+def someone() -> str:
+    return f"{a_name()}@example.com"
+
+
+@contextmanager
+def queue(inbox: Inbox, tmp_path: Path, rabbitmq: RabbitMq | None = None, **environment: str) -> Iterator[Strategy]:
+    """The strategy on this RabbitMQ, or on an embedded one of its own."""
+    url = {"AMQP_URL": rabbitmq.url} if rabbitmq else {}
+    settings = {"QUEUE": "rabbitmq", "SMTP_URL": inbox.smtp_url, "DRAIN_SECONDS": "2"} | url | environment
+    with running_strategy("5_remote_queue", tmp_path, **settings) as strategy:
+        yield strategy
+    assert "Traceback" not in strategy.program.output
+
+
+def wait_for_all(load: Load, inbox: Inbox) -> None:
+    wait_until(lambda: account(load, inbox).lost == 0, "every accepted email is in the inbox")
