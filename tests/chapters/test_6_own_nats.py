@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -73,10 +74,14 @@ def test_the_leader_of_three_nodes_is_killed_under_load_and_nothing_is_lost(inbo
             with Load(strategy, someone(), clients=2) as load:
                 load.wait_for_more(20)
                 nodes[leader(nodes[0][0])][1].process.kill()
+                killed = time.monotonic()
                 load.wait_for_more(20)
+                back = time.monotonic() - killed
             settled(strategy)
             found = account(load, inbox)
-            print(f"the leader of three nodes killed: {found}, answers {dict(load.statuses)}")
+            print(
+                f"the leader of three nodes killed: {found}, answers {dict(load.statuses)}, 20 more after {back:.1f} s"
+            )
             assert found.lost == 0, found
             assert found.duplicated <= WINDOW, found
 
