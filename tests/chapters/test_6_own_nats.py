@@ -79,9 +79,7 @@ def test_the_leader_of_three_nodes_is_killed_under_load_and_nothing_is_lost(inbo
                 back = time.monotonic() - killed
             settled(strategy)
             found = account(load, inbox)
-            print(
-                f"the leader of three nodes killed: {found}, answers {dict(load.statuses)}, 20 more after {back:.1f} s"
-            )
+            print(f"leader of three nodes killed: {found}, answers {dict(load.statuses)}, 20 more after {back:.1f} s")
             assert found.lost == 0, found
             assert found.duplicated <= WINDOW, found
 
