@@ -57,7 +57,7 @@ def test_the_answer_does_not_wait_for_the_mail_server(parallel: Strategy, inbox:
     to = someone()
     assert parallel.send(to).status == 202
     inbox.wait_for(to)
-    wait_until(lambda: parallel.stats()["sent"] == before["sent"] + 1, "the end of the second task")
+    wait_until(lambda: parallel.stats()["sent"] > before["sent"], "the end of a task")
 
 
 def test_a_failure_is_only_logged_and_counted(parallel: Strategy, inbox: Inbox) -> None:
