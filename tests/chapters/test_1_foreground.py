@@ -26,7 +26,7 @@ def someone() -> str:
 
 def test_a_caller_waits_for_the_mail_server_and_not_for_other_callers(foreground: Strategy, inbox: Inbox) -> None:
     """Ten emails are in flight at the same time, although the mail server has answered none of them."""
-    inbox.dial(latency_ms=4000)
+    inbox.dial(latency_ms=10_000)
     answers: list[Answer] = []
     callers = start_callers(foreground, 10, answers)
     wait_until(lambda: foreground.stats()["in_flight"] == 10, "ten open requests")
@@ -164,7 +164,7 @@ def test_a_killed_server_has_lost_no_answered_email_and_open_requests_fail(inbox
 
 
 def test_sigterm_finishes_the_open_requests(inbox: Inbox, tmp_path: Path) -> None:
-    inbox.dial(latency_ms=3000)
+    inbox.dial(latency_ms=6000)
     with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
         answers: list[Answer] = []
         to = someone()

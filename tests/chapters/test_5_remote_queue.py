@@ -176,7 +176,7 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_for_nobody(
 
 def test_sigterm_loses_nothing_and_doubles_nothing(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
     to = someone()
-    inbox.dial(latency_ms=500)
+    inbox.dial(latency_ms=3000)
     with queue(inbox, clean, tmp_path, DRAIN_SECONDS="10") as strategy:
         with a_worker(inbox, clean, tmp_path, DRAIN_SECONDS="10") as worker:
             clean.client.set(PAUSED, "until all are there")

@@ -117,11 +117,11 @@ def test_another_worker_finishes_the_jobs_of_a_killed_one(
 
 def test_a_worker_whose_lease_has_ended_cannot_acknowledge_the_job_of_another(valkey: Valkey, inbox: Inbox) -> None:
     """The first is suspended while it sends; the second takes the job over; then the first goes on."""
-    inbox.dial(latency_ms=3000)
+    inbox.dial(latency_ms=8000)
     with running_worker("lease", valkey, inbox) as one:
         name = a_name()
         enqueue(valkey, name)
-        inbox.wait_for(f"{name}@example.com")  # its 250 comes three seconds later
+        inbox.wait_for(f"{name}@example.com")  # its 250 comes eight seconds later
         [first] = records(valkey)
         os.kill(one.process.pid, signal.SIGSTOP)
         inbox.dial(latency_ms=0, hang_rate=1)  # for the second worker: it does not get its 250

@@ -243,7 +243,7 @@ def test_while_the_mail_server_is_down_the_lag_grows_and_no_attempt_is_counted(i
 def test_sigterm_finishes_emails_in_flight_and_gives_back_the_rest_at_once(inbox: Inbox, tmp_path: Path) -> None:
     quick, slow = someone(), someone()
     with event_bus(inbox, tmp_path, ROLE="server") as strategy:
-        inbox.dial(latency_ms=1500)
+        inbox.dial(latency_ms=5000)
         with a_worker(inbox, tmp_path, DRAIN_SECONDS="10") as worker:
             assert [strategy.send(quick).status for _ in range(5)] == [202] * 5
             wait_until(lambda: strategy.stats()["in_flight"] == 5, "all are in flight")

@@ -127,7 +127,7 @@ async def test_two_workers_of_a_group_share_the_events(valkey: Valkey, inbox: In
 
 
 async def test_a_worker_of_a_group_renews_the_lease_of_an_email_that_takes_longer(valkey: Valkey, inbox: Inbox) -> None:
-    inbox.dial(latency_ms=3000)
+    inbox.dial(latency_ms=6000)
     with running_worker("group", valkey, inbox) as one, running_worker("group", valkey, inbox) as two:
         one.wait_for_line("ready")
         two.wait_for_line("ready")
