@@ -36,7 +36,7 @@ from tests.support.rabbitmq import (
     wait_for_all,
 )
 
-pytestmark = [pytest.mark.skipif(not INSTALLED, reason=REASON), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.skipif(not INSTALLED, reason=REASON)
 WORKER_KILLS = int(os.environ.get("KILLS", "3"))  # KILLS=50: a long run
 
 

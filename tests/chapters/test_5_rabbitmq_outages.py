@@ -16,7 +16,7 @@ from tests.support.programs import (
 )
 from tests.support.rabbitmq import INSTALLED, REASON, WINDOW, queue, rabbitmq_of, someone, wait_for_all
 
-pytestmark = [pytest.mark.skipif(not INSTALLED, reason=REASON), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.skipif(not INSTALLED, reason=REASON)
 BROKER_KILLS = 1  # and one more in each of two other tests
 BACK_SECONDS = 60.0  # for RabbitMQ, after a kill
 

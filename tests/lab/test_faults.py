@@ -518,7 +518,7 @@ def faults(tmp_path: Path, root: Path = ROOT, /, **environment: str) -> Iterator
 
 def test_the_command_prints_and_saves_what_was_promised_and_measured(tmp_path: Path) -> None:
     with faults(tmp_path, STRATEGIES="3 5", FAULTS="worker-kill redis-tail") as program:
-        output = program.communicate(timeout=150)[0]
+        output = program.communicate(timeout=280)[0]
     assert program.returncode == 0, output
     assert "all 3 promises were kept" in output
     facts: dict[str, Any] = json.loads((tmp_path / "partial" / "faults.json").read_text())
@@ -547,7 +547,7 @@ def test_a_strategy_that_drops_emails_breaks_a_promise_and_the_exit_status_is_1(
     even = 'if email.to.partition("@")[0][-1] not in "02468":\n                '
     jobs.write_text(jobs.read_text().replace(sends, even + sends))
     with faults(tmp_path, copy, STRATEGIES="5", FAULTS="none") as program:
-        output = program.communicate(timeout=150)[0]
+        output = program.communicate(timeout=280)[0]
     assert program.returncode == 1, output
     assert re.search(r"BROKEN: \d+ lost, promised: none", output), output
     assert "1 of 1 cells broke a promise" in output
