@@ -13,8 +13,8 @@ if __name__ == "__main__":
     settings = read_settings()
     match sys.argv[1:]:
         case ["server"] | []:
-            run(serve(create_app(settings), settings.host, settings.port))
+            run(serve(create_app(settings), settings.host, settings.port), settings.own_redis)
         case ["worker"]:
-            run(work(settings))
+            run(work(settings), settings.own_redis)
         case _:
             exit_with_usage_error(f"usage: {__doc__}")

@@ -6,10 +6,9 @@ from typing import Any
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 
 from .channel import CHANNEL, Publisher
 
@@ -37,7 +36,7 @@ class Reports:
     def _done(self, future: asyncio.Future[int]) -> None:
         self._pending.discard(future)
         error = None if future.cancelled() else future.exception()
-        if isinstance(error, RedisError):
+        if isinstance(error, CALL_ERRORS):
             self._log.warning("could not report to a server: %s", describe(error))
         elif error is not None:
             log.error("error while reporting to a server", exc_info=error)

@@ -20,14 +20,14 @@ if __name__ == "__main__":
     settings = read_settings()
     match sys.argv[1:]:
         case ["server"] | []:
-            run(serve(create_app(settings), settings.host, settings.port))
+            run(serve(create_app(settings), settings.host, settings.port), settings.own_redis)
         case ["worker"] if settings.queue == "rabbitmq":
             run(chapter_module(f"{__package__}.rabbitmq").work(settings))
         case ["worker"]:
-            run(step_or(work, settings, __package__)(settings))
+            run(step_or(work, settings, __package__)(settings), settings.own_redis)
         case ["scheduler"]:
-            run(schedule(settings))
+            run(schedule(settings), settings.own_redis)
         case ["demo"]:
-            run(demo(settings))
+            run(demo(settings), settings.own_redis)
         case _:
             exit_with_usage_error(f"usage: {__doc__}")

@@ -11,9 +11,8 @@ from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.tasks import end_tasks, keep_running
 from common.handover import handover_error
 from common.mail.emails import BadEmail, Email, email_from_members
@@ -49,21 +48,21 @@ class Jobs:
         arguments = [{**email.to_dict(), "id": email.id}]
         try:
             await self.queue.enqueue(QUEUE, self._class, arguments, email.id)
-        except RedisError as error:
+        except CALL_ERRORS as error:
             await self._enqueue_again(email, arguments, error)
 
-    async def _enqueue_again(self, email: Email, arguments: list[dict[str, str]], first: RedisError) -> None:
+    async def _enqueue_again(self, email: Email, arguments: list[dict[str, str]], first: Exception) -> None:
         await asyncio.sleep(AGAIN_SECONDS)
         try:
             await self.queue.enqueue(QUEUE, self._class, arguments, email.id)
-        except RedisError as error:
+        except CALL_ERRORS as error:
             raise handover_error(first, error) from None
 
     async def check(self) -> None:
         """Raises CannotAccept if no job can be enqueued now."""
         try:
             await self.queue.declare(QUEUE)  # a write that changes nothing: Redis refuses it when it refuses jobs
-        except RedisError as error:
+        except CALL_ERRORS as error:
             raise CannotAccept(describe(error)) from None
 
     async def stats(self) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class Jobs:
                 "workers": await observer.processes(),
                 "paused": state.paused or False,
             }
-        except RedisError as error:
+        except CALL_ERRORS as error:
             raise CannotAccept(describe(error)) from None
 
 
@@ -128,13 +127,13 @@ class SendEmail:
 
     async def _keep_paused(self, why: str) -> None:
         while not self._works.is_set():
-            with suppress(RedisError):
+            with suppress(*CALL_ERRORS):
                 await self._queue.pause(QUEUE, why, PAUSE_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(PAUSE_SECONDS / 2):
                     await self._works.wait()
         self._pausing = None
-        with suppress(RedisError):
+        with suppress(*CALL_ERRORS):
             await self._queue.resume(QUEUE, only_timed=True)
 
     async def close(self) -> None:

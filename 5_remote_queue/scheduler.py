@@ -7,9 +7,7 @@ reach their queues in time when no worker is running.
 import logging
 from contextlib import suppress
 
-from redis.exceptions import RedisError
-
-from asynckit.redis_client import redis_client
+from asynckit.redis_client import CALL_ERRORS, redis_client
 from asynckit.tasks import end_tasks, keep_running
 from common.processes.process import stop_requested
 from common.settings import Settings
@@ -41,6 +39,6 @@ async def schedule(settings: Settings) -> None:
         log.info("ready to fire schedules")
         log.info("stopping (%s)", await stop_requested())
         await end_tasks(tasks)
-        with suppress(RedisError):
+        with suppress(*CALL_ERRORS):
             await housekeeping.resign()
         log.info("stopped")

@@ -13,7 +13,7 @@ from common.mail.mailer import Mailer
 from common.processes.process import stop_requested
 from common.settings import Settings
 from eventlog.consumers import Consumer
-from eventlog.errors import LOG_ERRORS, describe
+from eventlog.errors import LOG_CALL_ERRORS, describe
 from eventlog.events import Claimed
 from eventlog.handlers import Handler
 from eventlog.interface import EventLog
@@ -68,7 +68,7 @@ class Worker:
             await asyncio.sleep(RETENTION_LOOK_SECONDS)
             try:
                 trimmed = await self._events.trim(self._settings.retention_seconds, self._settings.retention_bytes)
-            except LOG_ERRORS as error:
+            except LOG_CALL_ERRORS as error:
                 log.warning("could not trim the log: %s", describe(error))
                 continue
             except Exception:

@@ -34,6 +34,8 @@ from asynckit.sentinel import BlockingFindsPrimary, FindsPrimary, SentinelUrl, r
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 WAIT_MS = 1000  # how long the replicas may take to acknowledge; below ANSWER_SECONDS, for the answer must come too
+CALL_ERRORS = (RedisError, RuntimeError)
+"""What a call of Redis may raise. RuntimeError: the event loop has closed the connection, or is closing."""
 BAD_OPTION = "has an option that redis-py does not know"
 
 

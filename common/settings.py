@@ -253,6 +253,11 @@ class Settings(BaseSettings):
         return f"redis://127.0.0.1:{self.valkey_port or VALKEY_PORT}/0"
 
     @property
+    def own_redis(self) -> str | None:
+        """REDIS_URL if it is set and used. Never log it."""
+        return None if self.redis_url is None or self.queue == "rabbitmq" or self.log == "jetstream" else self.redis
+
+    @property
     def amqp(self) -> str:
         """The URL of RabbitMQ: AMQP_URL, else the embedded one. It may hold a password: never log it."""
         if self.amqp_url is not None:

@@ -11,8 +11,9 @@ import asyncio
 from collections import Counter, defaultdict
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, TimeoutError
+from redis.exceptions import TimeoutError
 
+from asynckit.redis_client import CALL_ERRORS
 from asynckit.tasks import background, end_tasks
 
 from .bytes_redis import bytes_redis
@@ -52,7 +53,7 @@ class Counts:
                 await self._scripts.run("add", [_key(consumer)], *words)
             except TimeoutError:  # Redis has most likely received the counts: writing them again would count twice
                 return False
-            except RedisError:  # claims log that Redis is down
+            except CALL_ERRORS:  # claims log that Redis is down
                 self._counted[consumer].update(counted)
                 taken = False
         return taken

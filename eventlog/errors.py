@@ -16,6 +16,9 @@ class NotTaken(LogError):
 LOG_ERRORS = (RedisError, LogError)
 """RedisError of the logs in Redis, LogError of the one in JetStream."""
 
+LOG_CALL_ERRORS = (*LOG_ERRORS, *redis_client.CALL_ERRORS)
+"""What a call of a log may raise. The RuntimeError of a handler, however, is a bug of the handler."""
+
 
 def describe(error: Exception) -> str:
     """The reason in words for a log or an answer."""

@@ -54,9 +54,9 @@ from contextlib import suppress
 from typing import Self
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from asynckit.batcher import Batcher
+from asynckit.redis_client import CALL_ERRORS
 
 from .clock import redis_now
 from .events import Claimed, Event
@@ -96,7 +96,7 @@ class Log(Leases):
 
     async def _warn_of(self, other: "Log") -> None:
         # Neither error may prevent the start: claims log that Redis is down, and the other log may hold bad data.
-        with suppress(RedisError, ValueError):
+        with suppress(*CALL_ERRORS, ValueError):
             if undone := await other.undone():
                 log.warning(
                     "LOG was changed: %d events are left in the other log, where no worker handles them", undone

@@ -8,11 +8,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from redis.exceptions import RedisError
-
 from asynckit.backoff import backoff_seconds
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.tasks import end_tasks
 
 from .claiming import RELEASE_SECONDS, ClaimingLoop
@@ -143,7 +141,7 @@ class Worker:
         while True:
             try:
                 await self._slots.register()
-            except RedisError as error:
+            except CALL_ERRORS as error:
                 failures += 1
                 await self._outage("cannot register", error, failures)
             else:
@@ -163,7 +161,7 @@ class Worker:
 
     async def _unregister(self) -> None:
         name = self._registration.host
-        with suppress(RedisError, TimeoutError):
+        with suppress(*CALL_ERRORS, TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
                 await self._registration.remove(list(self._registration.slots.values()))
                 await self.housekeeping.resign()
@@ -171,7 +169,7 @@ class Worker:
         self._hook(Ended(name))
         log.info("stopped")
 
-    async def _outage(self, what: str, error: RedisError, failures: int) -> None:
+    async def _outage(self, what: str, error: Exception, failures: int) -> None:
         self._log.warning("%s: %s", what, describe(error))
         self._hook(Erred(what, error))
         await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=PAUSE_CAP_SECONDS))

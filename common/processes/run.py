@@ -27,8 +27,9 @@ from common.address import cannot_listen, free_port, reserved_port
 from common.processes.chapter import chapter_module
 from common.processes.greeting import WEB_ROLES, address_of, greet
 from common.processes.pid_files import PidFile
-from common.processes.process import LIFELINE
+from common.processes.process import LIFELINE, stop_signals
 from common.processes.rabbitmq_role import refuse_unusable
+from common.processes.redis_role import refuse_unsupported
 from common.processes.steps import check_step
 from common.processes.supervisor import Child, Stop, say
 from common.processes.terminal import own_terminal
@@ -48,8 +49,6 @@ async def run(settings: Settings, package: str) -> int:
     port = checked_port(settings) if serves else settings.port
     _, services_of_all = roles_and_services(settings, package)
     if settings.redis_url is not None and "valkey" in services_of_all:
-        from common.processes.redis_role import refuse_unsupported  # here, to start faster without a REDIS_URL
-
         await refuse_unsupported(settings.redis)
     if "rabbitmq" in services_of_all:
         await refuse_unusable(settings)
@@ -130,7 +129,7 @@ def forget(settings: Settings) -> int:
 def stop_on_signals() -> Stop:
     """Stop on SIGINT, SIGTERM and SIGHUP, and when the lifeline closes that a program which runs `make` may provide."""
     stop, loop = Stop(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in stop_signals():
         loop.add_signal_handler(number, stop.request)
 
     def read_lifeline() -> None:

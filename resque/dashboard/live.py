@@ -4,9 +4,8 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from redis.exceptions import RedisError
 
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.web.event_stream import event_stream
 
 from .parts import PARTS, Parts
@@ -36,7 +35,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     async def look() -> bytes:
         try:
             return orjson.dumps(await figures(parts) | {"totals": await parts.observer.totals()})
-        except RedisError as error:
+        except CALL_ERRORS as error:
             return orjson.dumps({"unavailable": describe(error)})
 
     return await event_stream(request, look, LOOK_SECONDS)

@@ -27,12 +27,14 @@ TYPES = {
     "py:reaping": "hash",
     "py:attempts": "hash",
     "py:crashes": "hash",
+    "py:counted": "hash",
     "py:seen": "set",
     "py:seen:before": "set",
     "py:unreadable": "list",
     "py:totals": "hash",
     "py:written": "string",
     "py:cron": "hash",
+    "py:guarded": "string",
 }
 FAMILIES = {
     "queue:": "list",

@@ -314,7 +314,7 @@ async def test_we_promote_nothing_while_another_scheduler_leads(clockwork: Clock
 
 
 async def test_a_resque_scheduler_that_starts_beside_ours_leads_at_once(clockwork: Clockwork) -> None:
-    """It tries SETNX every five seconds, so we must never hold its lock."""
+    """It tries SETNX every five seconds, so we must not hold its lock for long."""
     keys, client = clockwork.keys, clockwork.client
     await clockwork.lead()
     assert client.setnx(keys.ruby_lock, "ruby:1")
@@ -355,6 +355,48 @@ async def test_a_schedule_that_resque_scheduler_has_fired_is_not_fired_again(
     assert await clockwork.schedules.fire() == 1, "a clock that was wrong keeps nothing back"
     last = datetime.strptime(client.hget(keys.last_enqueued, "tick"), "%Y-%m-%d %H:%M:%S %z")
     assert last.timestamp() == clockwork.mark("tick"), "and we say when we fired, as Ruby does"
+
+
+async def test_a_second_that_resque_scheduler_fires_while_we_look_is_not_fired_again(
+    clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was the leader when we read the marks, has fired the schedule, and has released its lock since."""
+    keys, client = clockwork.keys, clockwork.client
+    clockwork.put("tick", queue="q", cron="* * * * *", **{"class": "tick"})
+    await clockwork.schedules.fire()
+    clockwork.set_back("tick", 60)
+
+    async def ruby_fires(redis: Any) -> float:
+        client.hset(keys.last_enqueued, "tick", datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S +0000"))
+        return time.time()
+
+    monkeypatch.setattr("resque.schedules.redis_time", ruby_fires)
+    assert await clockwork.schedules.fire() == 0
+    monkeypatch.undo()
+    assert (await clockwork.schedules.fire(), clockwork.jobs()) == (0, [])
+
+
+async def test_a_resque_scheduler_cannot_begin_in_the_moment_in_which_we_fire(clockwork: Clockwork) -> None:
+    """It would fire the same second, because it looks at the clock only three times a second."""
+    keys, client = clockwork.keys, clockwork.client
+    schedules = clockwork.another(resque.Schedule("ours", "q", "ours", every="1m"))
+    await schedules.fire()
+    clockwork.set_back("ours", 60)
+    assert (await schedules.fire(), client.exists(keys.ruby_lock)) == (1, 0), "Ruby does not know ours"
+    clockwork.put("tick", queue="q", cron="* * * * * *", **{"class": "tick"})
+    await schedules.fire()
+    clockwork.set_back("tick", 60)
+    assert await schedules.fire() == 1
+    assert not client.setnx(keys.ruby_lock, "ruby:1")
+    assert (await observe.Observer(clockwork.redis, keys).leader(), clockwork.housekeeping.leader) == ("six-ways",) * 2
+    wait_until(lambda: client.setnx(keys.ruby_lock, "ruby:1"), "a moment later it leads")
+    client.delete(keys.ruby_lock)
+    assert client.persist(keys.guarded)
+    for _ in range(3):
+        clockwork.set_back("tick", 60)
+        assert await schedules.fire() >= 1
+        assert client.setnx(keys.ruby_lock, "ruby:1"), "a schedule that fires each second does not keep it out"
+        client.delete(keys.ruby_lock)
 
 
 async def test_a_mark_from_a_clock_that_was_ahead_does_not_stop_a_schedule(clockwork: Clockwork) -> None:
