@@ -21,7 +21,7 @@ from tests.support.programs import Valkey, a_name, until
 from tests.support.smtp_peer import settings
 
 channel = chapter_module("4_remote_messages.channel")
-replies = chapter_module("4_remote_messages.replies")
+reports_module = chapter_module("4_remote_messages.reports")
 jobs = chapter_module("5_remote_queue.jobs")
 worker_module = chapter_module("6_event_bus.worker")
 
@@ -39,7 +39,7 @@ async def test_the_subscription_and_the_reports_of_strategy_4(valkey: Valkey, mo
             redis_client(valkey.url) as redis,
             channel.Subscription(redis, name, received.append) as subscription,
         ):
-            reports = replies.Reports(redis)
+            reports = reports_module.Reports(redis)
 
             async def all_have_failed() -> bool:
                 valkey.publish("hello", name)
