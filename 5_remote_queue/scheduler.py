@@ -1,7 +1,7 @@
 """The scheduler: it enqueues jobs at fixed times, as cron does.
 
-Workers promote delayed jobs and recover the jobs of dead workers. The scheduler does that, too, so that delayed jobs
-reach their queues in time when no worker is running.
+Every worker promotes delayed jobs, retries included, and recovers the jobs of dead workers. So without a schedule you
+do not need this role. It does the same, so that delayed jobs reach their queues in time when no worker is running.
 """
 
 import logging
@@ -11,18 +11,14 @@ from asynckit.redis_client import CALL_ERRORS, redis_client
 from asynckit.tasks import end_tasks, keep_running
 from common.processes.process import stop_requested
 from common.settings import Settings
-from resque import Schedule, Schedules
+from resque import Schedules
+from resque.event_log import LogEvents
 from resque.housekeeping import Housekeeping
 from resque.keys import Keys
 from resque.scripts import Scripts
 
-from .worker import CRASH_LIMIT, EventLogger
-
-SCHEDULES: tuple[Schedule, ...] = ()
-"""Add yours here: Schedule("hello", "emailQueue", "sendEmail", [{"to": …, "subject": …, "text": …}], cron="0 8 * * 1")
-
-You can also add them to Redis while the scheduler runs, as with resque-scheduler: `Schedules(…).add`.
-"""
+from .schedules import SCHEDULES
+from .worker import CRASH_LIMIT
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +26,7 @@ log = logging.getLogger(__name__)
 async def schedule(settings: Settings) -> None:
     """Enqueue due jobs until this process is stopped."""
     async with redis_client(settings.redis) as redis:
-        scripts, keys, hook = Scripts(redis), Keys(), EventLogger()
+        scripts, keys, hook = Scripts(redis), Keys(), LogEvents(log)
         housekeeping = Housekeeping(
             redis, scripts, keys, hook, crash_limit=CRASH_LIMIT, lease_seconds=settings.lease_seconds
         )

@@ -13,10 +13,10 @@ from collections import Counter, defaultdict
 from redis.asyncio import Redis
 from redis.exceptions import TimeoutError
 
+from asynckit.bytes_redis import bytes_redis
 from asynckit.redis_client import CALL_ERRORS
 from asynckit.tasks import background, end_tasks
 
-from .bytes_redis import bytes_redis
 from .scripts import Scripts
 
 NAMES = ("handled", "unwanted", "retried", "overtaken", "given_up")

@@ -56,9 +56,9 @@ from typing import Self
 from redis.asyncio import Redis
 
 from asynckit.batcher import Batcher
+from asynckit.bytes_redis import redis_time
 from asynckit.redis_client import CALL_ERRORS
 
-from .clock import redis_now
 from .events import Claimed, Event
 from .leases import LARGEST, Leases
 from .parked import Parked, parked_key
@@ -119,7 +119,7 @@ class Log(Leases):
 
     async def now(self) -> float:
         """Unix seconds, by Redis's clock."""
-        return await redis_now(self._redis)
+        return await redis_time(self._redis)
 
     @abstractmethod
     async def end(self) -> str:
@@ -246,7 +246,3 @@ class Log(Leases):
         Deletes whole partitions and never the open one. Keeps events that a consumer has not handled, unless `force`;
         then the consumer logs and counts how many events it has lost.
         """
-
-    async def _now(self) -> float:
-        """Unix seconds, by Redis's clock."""
-        return await redis_now(self._redis)

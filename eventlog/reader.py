@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from asynckit.bytes_redis import BytesRedis
 from asynckit.redis_client import CALL_ERRORS
 
-from .bytes_redis import BytesRedis
 from .counts import Counts
 from .events import Claimed
 from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers

@@ -25,11 +25,11 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from asynckit.bytes_redis import Entry
 from asynckit.redis_client import CALL_ERRORS
 from asynckit.tasks import end_tasks
 
 from .appender import REMEMBER_SECONDS
-from .bytes_redis import Entry
 from .events import Claimed, Event, milliseconds, read_position
 from .log import BEGINNING, END, Log
 from .views import Lag, Partition, Trimmed

@@ -15,17 +15,17 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from asynckit.bytes_redis import bytes_redis, redis_time
 from asynckit.heartbeat import RETRY_SECONDS
 from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import CALL_ERRORS, describe
 
 from . import show
-from .answers import redis_time
 from .dates import moment_of
 from .definition import Definitions
+from .delayed import OVERDUE_SECONDS
 from .events import CleanedWorker, Erred, Failed, Hook, Promoted
 from .keys import Keys
-from .observe import OVERDUE_SECONDS
 from .registration import BEATS
 from .scripts import Scripts
 from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, read_job, readable
@@ -62,7 +62,7 @@ class Housekeeping:
     ) -> None:
         self.leader: str | None = None
         """The program that promotes delayed jobs; LEADER if it is ours."""
-        self._redis: Any = redis  # its types do not know that answers are bytes here
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
         self._keys = keys
         self._hook = hook

@@ -16,10 +16,10 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from asynckit.bytes_redis import bytes_redis, redis_time
 from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import CALL_ERRORS, describe
 
-from .answers import redis_time
 from .cron import BadSchedule, Schedule, read_schedule
 from .dates import moment_of
 from .events import Erred, Fired, Hook, ignore
@@ -42,7 +42,7 @@ class Schedules:
     def __init__(
         self, redis: Redis, scripts: Scripts, keys: Keys, own: Sequence[Schedule] = (), hook: Hook = ignore
     ) -> None:
-        self._redis: Any = redis  # its types say that answers may be str
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
         self._keys = keys
         self._own = {schedule.name: schedule for schedule in own}

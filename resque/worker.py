@@ -102,11 +102,6 @@ class Worker:
     def delay(self) -> LoopDelay:
         return self._slots.delay
 
-    @property
-    def overrun_threads(self) -> int:
-        """How many threads still run a job whose attempt has exceeded its time limit."""
-        return self._executor.threads.overrun
-
     async def run(self, stop: Callable[[], Awaitable[str]]) -> None:
         """Work until `stop` returns the reason to stop. Then claim no more jobs, let the running jobs finish within
         `drain_seconds`, release the rest, and unregister.

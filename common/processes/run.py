@@ -232,7 +232,8 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
         exit_with_usage_error(f"WORKERS: {package} runs one process of each role")
     if settings.servers > 1 and "server" not in roles:
         exit_with_usage_error(f"SERVERS: {package} runs one web server, which its master starts")
-    chosen = roles if settings.role is None else (settings.role,)
+    idle = getattr(chapter_module(package), "NOT_NEEDED", ())
+    chosen = [role for role in roles if role not in idle] if settings.role is None else [settings.role]
     processes = {"server": settings.servers, "worker": settings.workers}
     return [role for role in chosen for _ in range(processes.get(role, 1))]
 

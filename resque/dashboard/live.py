@@ -17,14 +17,14 @@ async def figures(parts: Parts) -> dict[str, Any]:
     """The key figures. Their cost does not grow with the number of waiting jobs."""
     observer, keys = parts.observer, parts.keys
     waiting, queues = await parts.queue.scripts("waiting", [keys.queues], keys.queue(""))
-    delayed, more = await observer.delayed()
+    delayed, more = await parts.delayed.count()
     return {
         "waiting": waiting,
         "queues": queues,
         "running": await observer.in_flight(),
         "delayed": delayed,
         "more_delayed": more,
-        "failed": await observer.failed(),
+        "failed": await parts.failed.count(),
         "processes": await observer.processes(),
     }
 

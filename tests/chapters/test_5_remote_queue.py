@@ -30,6 +30,7 @@ from tests.support.remote_queue import (
     PAUSED,
     QUEUE,
     SLOTS,
+    a_process,
     a_worker,
     failed,
     queue,
@@ -136,15 +137,19 @@ def test_killed_workers_lose_nothing_and_double_at_most_what_was_in_flight(
     assert crashed > 0, "the kills hit something"
 
 
-def test_what_a_dead_worker_held_is_sent_when_its_lease_has_ended(running: Strategy, inbox: Inbox) -> None:
+def test_another_worker_begins_again_what_a_dead_worker_held(
+    running: Strategy, inbox: Inbox, another: Valkey, tmp_path: Path
+) -> None:
     to, crashed = someone(), running.stats()["crashed"]
     inbox.dial(hang_rate=1)
     assert [running.send(to).status for _ in range(SLOTS)] == [202] * SLOTS
     wait_until(lambda: running.stats()["in_flight"] == SLOTS, "all are in flight")
-    os.kill(running.pid("worker"), signal.SIGKILL)
-    inbox.dial(hang_rate=0)
-    wait_until(lambda: running.stats()["crashed"] == crashed + SLOTS, "all are back")
-    inbox.wait_for(to, SLOTS)
+    with a_worker(inbox, another, tmp_path):
+        os.kill(running.pid("worker"), signal.SIGKILL)
+        inbox.dial(hang_rate=0)
+        wait_until(lambda: running.stats()["crashed"] == crashed + SLOTS, "all are back")
+        inbox.wait_for(to, SLOTS)
+    wait_until(lambda: settled(running), "all are acknowledged")
 
 
 def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_for_nobody(
@@ -223,6 +228,7 @@ def test_a_4xx_is_tried_again_and_a_5xx_is_not(running: Strategy, inbox: Inbox, 
     assert message["message_id"] == answer.json["id"]
     wait_until(lambda: settled(running), "it is acknowledged")
     assert len(failed(another)) == 1
+    assert "scheduler" not in running.program.output  # the worker has promoted the delayed job
 
 
 def test_all_workers_share_one_throttle(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
@@ -266,7 +272,7 @@ def test_rubbish_in_the_queue_ends_in_the_failed_list(running: Strategy, inbox: 
 
 
 def test_emails_of_other_programs_and_of_schedules_need_no_message_id(
-    running: Strategy, inbox: Inbox, another: Valkey
+    running: Strategy, inbox: Inbox, another: Valkey, tmp_path: Path
 ) -> None:
     """A foreign id is data, and each firing of a schedule is an email of its own."""
     to, regular, before = someone(), someone(), running.stats()["failed"]
@@ -279,10 +285,11 @@ def test_emails_of_other_programs_and_of_schedules_need_no_message_id(
         schedule = {"every": "1s", "class": "sendEmail", "queue": "emailQueue", "args": args}
         another.client.hset("resque:persistent_schedules", name, json.dumps(schedule))
     wait_until(lambda: len(inbox.messages(to)) == 5, "all jobs are sent")
-    wait_until(
-        lambda: min(Counter(m["subject"] for m in inbox.messages(regular))[name] for name in names) >= 2,
-        "each schedule has fired twice",
-    )
+    with a_process("scheduler", inbox, another, tmp_path):
+        wait_until(
+            lambda: min(Counter(m["subject"] for m in inbox.messages(regular))[name] for name in names) >= 2,
+            "each schedule has fired twice",
+        )
     another.client.delete("resque:persistent_schedules")
     assert running.stats()["failed"] == before
     for address in (to, regular):

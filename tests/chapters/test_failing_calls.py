@@ -5,7 +5,6 @@ tests/resque and tests/eventlog have the same test for the libraries of strategi
 
 import asyncio
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,16 +13,14 @@ from asynckit.redis_client import redis_client
 from asynckit.tasks import end_tasks, keep_running
 from common.processes.chapter import chapter_module
 from eventlog import events, partitions
+from eventlog import worker as worker_module
 from eventlog.errors import LOG_CALL_ERRORS
-from resque import Queue
+from resque import Queue, pausing
 from tests.support.failing_calls import FAILURES, failing_calls
 from tests.support.programs import Valkey, a_name, until
-from tests.support.smtp_peer import settings
 
 channel = chapter_module("4_remote_messages.channel")
 reports_module = chapter_module("4_remote_messages.reports")
-jobs = chapter_module("5_remote_queue.jobs")
-worker_module = chapter_module("6_event_bus.worker")
 
 
 async def test_the_subscription_and_the_reports_of_strategy_4(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,28 +66,32 @@ async def test_strategy_4_unsubscribes_whatever_redis_answers(
 
 
 async def test_the_pause_of_strategy_5(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(pausing, "PAUSE_SECONDS", 0.05)
     with failing_calls(monkeypatch) as calls:
         async with redis_client(valkey.url) as redis:
             queue = Queue(redis, a_name())
-            send_email = jobs.SendEmail(settings(), cast(Any, None), queue)
+            pause = pausing.KeptPause(queue, "emailQueue")
+
+            async def is_paused() -> bool:
+                return bool(await redis.exists(queue.keys.paused("emailQueue")))
+
             calls.armed = True
-            send_email._paused("LoginFailed: 535 no")
+            pause.begin("LoginFailed: 535 no")
             await until(lambda: calls.calls and not calls.left(), "each error has been raised at each call", 50)
             calls.armed = False
-            await until(lambda: queue.paused(jobs.QUEUE), "the queue is paused")
-            send_email._paused(None)
-            await until(lambda: send_email._pausing is None, "the task has ended")
-            assert await queue.paused(jobs.QUEUE) is None
-            await send_email.close()
+            await until(is_paused, "the queue is paused")
+            pause.end()
+            await until(lambda: pause._task is None, "the task has ended")
+            assert not await is_paused()
+            await pause.close()
 
 
-async def test_the_retention_of_strategy_6(valkey: Valkey, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_the_retention_of_strategy_6(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "RETENTION_LOOK_SECONDS", 0.01)
     with failing_calls(monkeypatch) as calls:
         async with redis_client(valkey.url) as redis, partitions.PartitionedLog(redis, 5.0, partition_events=2) as log:
-            limits = settings(retention_seconds=0.001, data_dir=tmp_path)
-            worker = worker_module.Worker(limits, log, [])
+            limits = {"lease_seconds": 5.0, "drain_seconds": 1.0, "retention_seconds": 0.001, "retention_bytes": 10**9}
+            worker = worker_module.Worker(log, [], **cast(Any, limits))
             tasks = [keep_running(worker._keep_within_limits, "trimming the log")]
 
             async def append() -> bool:

@@ -22,6 +22,7 @@ from asynckit.redis_client import redis_client
 from resque import cron as cron_module
 from resque import events, housekeeping, observe, scripts
 from resque import keys as keys_module
+from resque.delayed import DelayedJobs
 from resque.doctor import Doctor
 from tests.support.programs import Program, Valkey, a_name, wait_until
 
@@ -426,7 +427,8 @@ async def test_another_program_s_leader_that_moves_nothing_is_logged(
     clockwork: Clockwork, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After a kill, the lock stays for up to 180 seconds."""
-    keys, client, observer = clockwork.keys, clockwork.client, observe.Observer(clockwork.redis, clockwork.keys)
+    keys, client = clockwork.keys, clockwork.client
+    delayed = DelayedJobs(resque.Queue(clockwork.redis, keys.namespace))
     client.set(keys.ruby_lock, "ruby:1", ex=180)
     due = int(time.time()) - 100
     client.rpush(keys.delayed(due), *['{"class":"late","queue":"q","args":[]}'] * 3)
@@ -436,7 +438,7 @@ async def test_another_program_s_leader_that_moves_nothing_is_logged(
             assert await clockwork.housekeeping.promote() == 0
     [line] = caplog.messages
     assert line.startswith("the leader ruby:1 has not moved jobs that have been due for 10")
-    jobs, seconds = await observer.overdue()
+    jobs, seconds = await delayed.overdue()
     assert (jobs, 100 <= seconds < 130) == (3, True)
     doctor = Doctor(clockwork.redis, keys)
     [finding] = [finding for finding in await doctor.examine() if "overdue" in finding.what]
@@ -444,7 +446,7 @@ async def test_another_program_s_leader_that_moves_nothing_is_logged(
     assert "the leader ruby:1 may be dead" in finding.what
     client.delete(keys.ruby_lock)
     assert await clockwork.housekeeping.promote() == 3
-    assert await observer.overdue() == (0, 0.0)
+    assert await delayed.overdue() == (0, 0.0)
 
 
 async def test_our_lock_expires_soon_and_our_last_worker_releases_it(clockwork: Clockwork) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,17 @@ def queue(inbox: Inbox, valkey: Valkey, tmp_path: Path, **environment: str) -> I
         yield strategy
 
 
+def a_worker(inbox: Inbox, valkey: Valkey, tmp_path: Path, **environment: str) -> AbstractContextManager[Program]:
+    return a_process("worker", inbox, valkey, tmp_path, **environment)
+
+
 @contextmanager
-def a_worker(inbox: Inbox, valkey: Valkey, tmp_path: Path, **environment: str) -> Iterator[Program]:
-    """A worker in a terminal of its own."""
+def a_process(role: str, inbox: Inbox, valkey: Valkey, tmp_path: Path, **environment: str) -> Iterator[Program]:
+    """A process of this role in a terminal of its own."""
     addresses = {"SMTP_URL": inbox.smtp_url, "REDIS_URL": valkey.url, "DATA_DIR": str(tmp_path), "LEASE_SECONDS": LEASE}
-    program = Program(["make", "run-5"], addresses | {"ROLE": "worker", "DRAIN_SECONDS": "2"} | environment)
+    program = Program(["make", "run-5"], addresses | {"ROLE": role, "DRAIN_SECONDS": "2"} | environment)
     try:
-        program.wait_for_line("ready to send")
+        program.wait_for_line("ready to")
         yield program
     finally:
         program.stop()

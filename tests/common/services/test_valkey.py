@@ -11,8 +11,8 @@ import psutil
 import pytest
 from redis import Redis
 
+from common.services.server_program import PORTS_TO_TRY
 from common.services.service import Service, running
-from common.services.valkey import PORTS_TO_TRY
 from common.settings import VALKEY_PORT, Settings
 from tests.support.programs import (
     LIMIT,
