@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.address import is_loopback
-from common.settings import read_settings, setting_names
+from common.settings import Settings, read_settings, setting_names
 from common.smtp_url import SmtpServer, read_smtp_url
 from tests.support.programs import ROOT, SETTINGS
 from tests.support.smtp_peer import settings
@@ -19,7 +19,7 @@ def test_each_setting_has_its_default() -> None:
     assert (defaults.email_from, defaults.attempts, defaults.emails_per_second) == ("workshop@example.com", 31, None)
     assert defaults.smtp == SmtpServer("127.0.0.1", 1025)
     assert defaults.inbox_page == "http://127.0.0.1:8025/"
-    assert defaults.data_dir == Path(".data")
+    assert Settings.model_fields["data_dir"].default == Path(".data")
 
 
 def test_every_setting_is_in_the_example() -> None:
