@@ -3,7 +3,7 @@
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check --no-input install
+PIP := $(PY) -m pip --disable-pip-version-check --no-input install $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE))
 
 # Keep the compiled modules even where the environment forbids it (many containers do): each program starts faster.
 export PYTHONDONTWRITEBYTECODE :=
@@ -18,7 +18,7 @@ run-%: $(VENV)/ready $(ENGINE) ## run strategy 1 to 6: make run-4, make run-4 RO
 	@exec $(PY) -m common.processes.run $*
 
 ifeq ($(QUEUE),rabbitmq)
-run-5 services: $(VENV)/ready-rabbitmq
+run-5 services example-pictures: $(VENV)/ready-rabbitmq
 endif
 
 example-first-job: $(VENV)/ready ## a first program on the queue: create jobs on a page and watch them
@@ -27,14 +27,23 @@ example-first-job: $(VENV)/ready ## a first program on the queue: create jobs on
 example-links: $(VENV)/ready-examples ## check the links of a site: make example-links URL=https://example.com ARGS="--depth 2"
 	@$(PY) -m examples.links $(ARGS) -- "$(URL)"
 
+example-pictures: $(VENV)/ready-examples ## upload pictures on a page; a worker makes thumbnails; QUEUE=rabbitmq
+	@exec $(PY) -m common.processes.run examples.pictures
+
 services: $(VENV)/ready ## start only the embedded services
 	@exec $(PY) -m common.processes.run services
 
 redis-cli: $(VENV)/ready ## type commands for the Redis of the running strategies: KEYS *, LRANGE …, help LRANGE
 	@exec $(PY) -m common.services.redis_prompt
 
-forget: $(VENV)/ready ## delete the data that the embedded Valkey, RabbitMQ and NATS keep between runs
+forget: $(VENV)/ready ## delete the data that the embedded Valkey, RabbitMQ, NATS and Postgres keep between runs
 	@exec $(PY) -m common.processes.run forget
+
+wheelhouse: $(VENV)/ready ## collect the packages in wheelhouse/, for machines without a network: make run-1 WHEELHOUSE=wheelhouse
+	@$(PY) -m pip --disable-pip-version-check --no-input download --quiet --require-hashes --dest wheelhouse $(WHEELS)
+	@echo "wheelhouse/ has $$(ls wheelhouse | wc -l | tr -d ' ') packages for $$($(PY) -c 'import platform, sys; \
+	  print(platform.system(), platform.machine(), "Python", ".".join(map(str, sys.version_info[:2])))')"
+WHEELS := -r requirements.lock -r requirements-workshop.lock -r requirements-examples.lock
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services
 	$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
@@ -59,6 +68,13 @@ tables: $(VENV)/ready-dev ## write the results of compare, faults and bench into
 
 screenshots: $(VENV)/ready-dev ## take the screenshots of the READMEs again, with Chromium
 	@$(PY) -m lab.screenshots
+	@$(PY) -m lab.example_screenshot
+
+exercise: $(VENV)/ready-workshop ## the workshop's next exercise: make exercise, make exercise N=7; HINT=1, SKIP=1, RESET=1, SOLUTION=1
+	@exec $(PY) -m workshop.run
+
+slides: $(VENV)/ready-workshop ## the slides of the workshop, as one HTML file that can be printed
+	@$(PY) -m workshop.slides
 
 # First the files that both have, in reading order; then the lists of new and removed files.
 diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes compared with the one before: make diff-2; or a step: make diff-5 STEP=move
@@ -101,8 +117,10 @@ lock: $(VENV)/ready-dev ## update the pinned versions in requirements*.lock
 	  --output-file requirements-rabbitmq.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra jetstream --constraint requirements.lock \
 	  --output-file requirements-jetstream.lock
+	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra workshop --constraint requirements.lock \
+	  --output-file requirements-workshop.lock
 	$(VENV)/bin/uv pip compile $(UV) pyproject.toml --extra strategies --extra examples --extra rabbitmq --extra jetstream \
-	  --extra dev --constraint requirements.lock --constraint requirements-rabbitmq.lock \
+	  --extra workshop --extra dev --constraint requirements.lock --constraint requirements-rabbitmq.lock \
 	  --constraint requirements-jetstream.lock --output-file requirements-dev.lock
 UV := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
@@ -127,10 +145,15 @@ $(EXTRAS): $(VENV)/ready-%: requirements-%.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-$*.lock
 	@touch $@
 
+$(VENV)/ready-workshop: requirements-workshop.lock $(VENV)/ready
+	@echo "Adding what the exercises need"
+	@$(PIP) --quiet --require-hashes -r requirements-workshop.lock
+	@touch $@
+
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@echo "Adding the tools for tests, checks and experiments"
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
-	@touch $(VENV)/ready-jetstream $@ # it has the engines too
+	@touch $(VENV)/ready-jetstream $(VENV)/ready-rabbitmq $(VENV)/ready-examples $(VENV)/ready-workshop $@ # it has theirs too
 
-.PHONY: help example-first-job example-links services redis-cli forget backup test check compare faults bench tables screenshots restore format lock clean
+.PHONY: help wheelhouse exercise slides example-first-job example-links example-pictures services redis-cli forget backup test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help

@@ -8,10 +8,10 @@ import re
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from asynckit.backoff import scheduled_pause
@@ -23,7 +23,14 @@ USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
 SENTINEL_SERVICE = "sixways"  # what the embedded sentinels call their primary
 NATS_PORT = 4322  # the embedded NATS's port if NATS_PORT is not set and the port is free
 VALKEY_PORT = 6390  # the embedded Valkey's port if VALKEY_PORT is not set and the port is free
+PORTS = (
+    "port", "inbox_port", "inbox_smtp_port", "valkey_port", "rabbitmq_port", "nats_port",
+    "sentinel_1_port", "sentinel_2_port", "sentinel_3_port", "postgres_port",
+)  # fmt: skip
+"""In the order in which PORT_BASE numbers them."""
 RABBITMQ_PORT = 5690  # the same for the embedded RabbitMQ
+POSTGRES_PORT = 5490  # the same for the embedded Postgres
+POSTGRES_USER = "postgres"
 
 
 def _check_smtp_url(url: SecretStr) -> SecretStr:
@@ -70,6 +77,18 @@ def _check_amqp_url(url: SecretStr) -> SecretStr:
         raise ValueError("names no host; expected amqp://user:password@host:5672/virtual-host")
     if port == 0 or parts.fragment or parts.path.count("/") > 1:
         raise ValueError("must end with host, port and virtual host; percent-encode / ? # and @ in its parts")
+    return url
+
+
+def _check_database_url(url: SecretStr) -> SecretStr:
+    """Raises ValueError with a reason that names no part of the URL."""
+    try:
+        parts = urlsplit(url.get_secret_value())
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL; expected postgresql://user:password@host:5432/database") from None
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ValueError("must begin with postgresql://")
     return url
 
 
@@ -126,6 +145,7 @@ class Settings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
+    port_base: Annotated[int, Field(ge=1024, le=65500)] | None = None  # moves all ports that are not set themselves
     port: Port = 8080
     page_password: SecretStr | None = None  # the password for changes on the pages
     smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)] | None = None
@@ -158,6 +178,8 @@ class Settings(BaseSettings):
     amqp_url: Annotated[SecretStr, AfterValidator(_check_amqp_url)] | None = None
     rabbitmq_port: Port | None = None  # unset: RABBITMQ_PORT or the next free one
     nats_port: Port | None = None  # unset: NATS_PORT or the next free one
+    database_url: Annotated[SecretStr, AfterValidator(_check_database_url)] | None = None  # examples/pictures
+    postgres_port: Port | None = None  # unset: POSTGRES_PORT or the next free one
     data_dir: Path = Path(".data")
     role: str | None = None  # `make run-5 ROLE=worker`: only this role
     step: str | None = None  # `make run-5 STEP=pop`: one of the chapter's steps in place of the full worker
@@ -170,6 +192,15 @@ class Settings(BaseSettings):
     # Strategy 6 deletes events that every consumer has processed when they are older than this,
     retention_seconds: Seconds = 86_400.0
     retention_bytes: PositiveInt = 1_000_000_000  # and the oldest ones while the log is larger than this
+
+    @model_validator(mode="before")
+    @classmethod
+    def _move_ports(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """With PORT_BASE, each port that is not set itself is PORT_BASE plus its place in PORTS."""
+        base = str(given.get("port_base") or "")
+        if not base.isdecimal():
+            return given
+        return {name: int(base) + place for place, name in enumerate(PORTS)} | given
 
     @cached_property
     def smtp(self) -> SmtpServer:
@@ -212,6 +243,15 @@ class Settings(BaseSettings):
             return self.nats_url.get_secret_value()
         return f"nats://127.0.0.1:{self.nats_port or NATS_PORT}"
 
+    @property
+    def database(self) -> str:
+        """DATABASE_URL, or else the URL of the embedded Postgres. Never log it, because it contains a password."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        password = (self.data_dir / "postgres" / "password").read_text()
+        port = self.postgres_port or POSTGRES_PORT
+        return f"postgresql://{POSTGRES_USER}:{password}@127.0.0.1:{port}/postgres"
+
     @cached_property
     def sender(self) -> Address:
         return read_address(self.email_from)
@@ -227,6 +267,9 @@ class Settings(BaseSettings):
         return f"http://127.0.0.1:{self.inbox_port}/" if self.smtp_url is None else None
 
 
+S = TypeVar("S", bound=Settings)
+
+
 def setting_names() -> dict[str, str]:
     """The environment variable of each field."""
     fields = Settings.model_fields.items()
@@ -235,8 +278,13 @@ def setting_names() -> dict[str, str]:
 
 def read_settings() -> Settings:
     """Read the settings, or end the program with one line per bad value and exit status 2."""
+    return read_settings_of(Settings)
+
+
+def read_settings_of(kind: type[S]) -> S:
+    """The same, for a program with settings of its own besides."""
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         reasons = [f"{'.'.join(map(str, e['loc'][:1])).upper()}: {_plain(e['msg'])}" for e in error.errors()]
         exit_with_usage_error("\n".join(reasons))

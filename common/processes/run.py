@@ -112,8 +112,14 @@ async def start_services(settings: Settings, names: Iterable[str], stack: ExitSt
 
 
 def forget(settings: Settings) -> int:
-    """Delete the data of the embedded Valkey, RabbitMQ and NATS. The inbox stores nothing on disk."""
-    keepers = {"valkey": "Valkey", "sentinel": "Sentinel", "rabbitmq": "RabbitMQ", "nats": "NATS"}
+    """Delete the data of the embedded Valkey, RabbitMQ, NATS and Postgres. The inbox stores nothing on disk."""
+    keepers = {
+        "valkey": "Valkey",
+        "sentinel": "Sentinel",
+        "rabbitmq": "RabbitMQ",
+        "nats": "NATS",
+        "postgres": "Postgres",
+    }
     for name, title in keepers.items():
         if facts := running(settings.data_dir, name):
             exit_with_usage_error(f"{title} is running @ {facts['pid']}: stop the programs that use it first")
@@ -239,12 +245,13 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
 
 
 def needed_services(settings: Settings, package: str) -> list[str]:
-    """The package's services, except those that SMTP_URL, REDIS_URL, AMQP_URL or NATS_URL replaces."""
+    """The package's services, except those that SMTP_URL, REDIS_URL, AMQP_URL, NATS_URL or DATABASE_URL replaces."""
     own = {
         "inbox": settings.smtp_url,
         "valkey": settings.redis_url,
         "rabbitmq": settings.amqp_url,
         "nats": settings.nats_url,
+        "postgres": settings.database_url,
     }
     _, services = roles_and_services(settings, package)
     needed = [name for name in services if own[name] is None]

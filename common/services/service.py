@@ -30,7 +30,8 @@ from common.processes.process import LIFELINE, stop_requested
 from common.settings import Settings, exit_with_usage_error
 
 START_SECONDS = 20.0
-SLOW_STARTS = {"rabbitmq": 90.0}  # seconds: an Erlang node takes 5 on an idle machine
+# Seconds: on an idle machine an Erlang node takes 5, and creating a Postgres 3.
+SLOW_STARTS = {"rabbitmq": 90.0, "postgres": 60.0}
 STOP_SECONDS = 10.0
 ANNOUNCEMENT_BYTES = 512
 CHECK_SECONDS = 1.0  # how often a service checks for users, and a user checks its service
@@ -40,6 +41,7 @@ PORTS = {
     "valkey": ("VALKEY_PORT",),
     "rabbitmq": ("RABBITMQ_PORT",),
     "nats": ("NATS_PORT",),
+    "postgres": ("POSTGRES_PORT",),
     "sentinel": ("SENTINEL_1_PORT", "SENTINEL_2_PORT", "SENTINEL_3_PORT"),
 }
 

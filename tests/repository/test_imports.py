@@ -14,7 +14,8 @@ from tests.support.programs import ROOT
 
 CHAPTERS = sorted(path.name for path in ROOT.glob("[1-9]_*"))
 ENGINES = {"5_remote_queue": {"resque"}, "6_event_bus": {"eventlog", "resque"}}  # an event may become a job
-OURS = {"asynckit", "resque", "eventlog", "common", "examples", "lab", "tests"}
+OURS = {"asynckit", "resque", "eventlog", "common", "examples", "lab", "workshop", "tests"}
+LIBRARIES = {"asynckit", "resque", "eventlog", "common"}
 IMPORTS_BY_NAME = "common/processes/chapter.py"
 
 
@@ -43,6 +44,13 @@ def test_a_chapter_imports_common_asynckit_and_its_engine(chapter: str) -> None:
     for path in python_files(chapter):
         foreign = {name for name in imported(path) if name.partition(".")[0] in OURS - allowed}
         assert not foreign, path
+
+
+def test_what_a_learner_gets_imports_the_libraries_only() -> None:
+    for path in python_files("workshop/exercises"):
+        if path.name not in ("check.py", "data.py"):
+            foreign = {name for name in imported(path) if name.partition(".")[0] in OURS - LIBRARIES}
+            assert not foreign, path
 
 
 def test_no_test_imports_another_test() -> None:

@@ -31,6 +31,7 @@ def test_with_nohup_it_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> No
     assert "stopping (SIGTERM)" in program.output
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("package", ["1_foreground", "3_local_messages"])
 def test_a_full_standard_output_stops_it_in_order(package: str, tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
@@ -41,6 +42,6 @@ def test_a_full_standard_output_stops_it_in_order(package: str, tmp_path: Path) 
             stdout=full,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
-            timeout=LIMIT,
+            timeout=3 * LIMIT,  # three processes start and stop
         )
     assert (ended.returncode, ended.stderr) == (0, b"")

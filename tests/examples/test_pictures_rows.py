@@ -1,0 +1,340 @@
+"""Rows, outbox, files and the sweep, on a real Postgres, and on a folder and a real S3 server."""
+
+import asyncio
+import io
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from PIL import Image
+
+from examples.pictures.database import Pool as Database
+from examples.pictures.database import migrate, open_database
+from examples.pictures.outbox import NotEnqueued, Order, Relay
+from examples.pictures.pictures import Picture, Pictures, Upload, new_picture_id
+from examples.pictures.pool import Died, Pool
+from examples.pictures.resize import LOST, PROCESSES, TRIES, Resize
+from examples.pictures.settings import PictureSettings
+from examples.pictures.store import LARGE, ORIGINAL, THUMBNAIL, Missing, Store, StoreDown, key_of
+from examples.pictures.sweep import Sweep
+from tests.support import s3
+from tests.support.postgres import Postgres, running_postgres
+
+VERSIONS = {ORIGINAL, THUMBNAIL, LARGE}
+
+
+def a_png() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with running_postgres(tmp_path_factory.mktemp("postgres")) as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3Server]:
+    if not s3.INSTALLED:
+        pytest.skip(s3.REASON)
+    with s3.running_s3(tmp_path_factory.mktemp("s3") / "data") as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if request.param == "folder":
+        return Store((tmp_path / "store").as_uri())
+    for name, value in request.getfixturevalue("s3_server").variables.items():
+        monkeypatch.setenv(name, value)
+    return Store(f"s3://pictures/{uuid4()}")
+
+
+class Dead(Pool):
+    """A pool whose processes die."""
+
+    async def run(self, function: object, *arguments: object) -> object:  # type: ignore[override]
+        raise Died("the process that read it has crashed")
+
+
+@dataclass
+class Site:
+    """The parts of the program, without its processes."""
+
+    database: Database
+    pictures: Pictures
+    store: Store
+    resize: Resize
+    sweep: Sweep
+
+    async def upload(self, data: bytes | None = None) -> Picture:
+        upload = Upload(new_picture_id(), uuid4(), "PNG", 1)
+        await self.store.put(key_of(upload.picture, upload.id, ORIGINAL), a_png() if data is None else data)
+        return await self.pictures.add(upload, "name")
+
+    async def orders(self) -> list[Order]:
+        """What the outbox holds; empties it."""
+        found: list[Order] = []
+
+        async def send(order: Order) -> None:
+            found.append(order)
+
+        await Relay(self.database, send).move()
+        return found
+
+    async def run(self, order: Order) -> Picture:
+        await self.resize(order.arguments())
+        return await self.reload(order.picture)
+
+    async def reload(self, picture: UUID) -> Picture:
+        found = await self.pictures.get(picture)
+        assert found is not None
+        return found
+
+    async def keys(self) -> list[str]:
+        return [file.key async for files in self.store.files() for file in files]
+
+
+def site_on(database: Database, store: Store, pool: Pool | None = None) -> Site:
+    pictures = Pictures(database)
+    settings = PictureSettings(stale_seconds=0.001, orphan_seconds=0.001, max_pixels=10_000)
+    resize = Resize(pictures, store, pool or Pool(1, 30.0, 1_000_000_000), settings.max_pixels)
+    return Site(database, pictures, store, resize, Sweep(pictures, store, settings))
+
+
+@pytest.fixture
+async def database(postgres: Postgres) -> AsyncIterator[Database]:
+    async with open_database(await postgres.new_database()) as database:
+        yield database
+
+
+@pytest.fixture
+def site(database: Database, tmp_path: Path) -> Site:
+    return site_on(database, Store((tmp_path / "store").as_uri()))
+
+
+async def test_migrations_run_once_also_when_two_processes_start_together(postgres: Postgres) -> None:
+    url = await postgres.new_database()
+    connections = [await asyncpg.connect(url) for _ in range(3)]
+    await asyncio.gather(*map(migrate, connections))
+    numbers = await connections[0].fetch("SELECT number FROM migrations ORDER BY number")
+    assert [row["number"] for row in numbers] == [1, 2]
+    for connection in connections:
+        await connection.close()
+
+
+async def test_the_files_of_an_upload_are_written_listed_and_deleted(store: Store) -> None:
+    picture, upload = uuid4(), uuid4()
+    await store.put(key_of(picture, upload, ORIGINAL), b"one")
+    await store.put(key_of(picture, upload, ORIGINAL), io.BytesIO(b"again"))
+    await store.put(key_of(picture, uuid4(), LARGE), b"two")
+    assert await store.get(key_of(picture, upload, ORIGINAL)) == b"again"
+    assert await store.names(picture, upload) == {ORIGINAL}
+    assert len([file async for files in store.files() for file in files]) == 2
+    await store.delete(picture, upload)
+    assert await store.names(picture, upload) == set()
+    await store.delete(picture)
+    await store.delete(picture)
+    await store.delete_file(key_of(picture, upload, LARGE))
+    assert [files async for files in store.files() if files] == []
+    with pytest.raises(Missing):
+        await store.get(key_of(picture, upload, ORIGINAL))
+
+
+async def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without a key, obstore would ask the cloud's metadata service for one.
+    names = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "made-up", "AWS_ALLOW_HTTP": "true"}
+    for name, value in (names | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreDown) as caught:
+        await Store("s3://bucket").put("a/b/c", b"")
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_picture_becomes_ready_and_a_job_that_comes_twice_changes_nothing(
+    database: Database, store: Store
+) -> None:
+    site = site_on(database, store)
+    picture = await site.upload()
+    [order] = await site.orders()
+    assert (order.picture, order.upload, picture.state) == (picture.id, picture.upload, "uploaded")
+    done = await site.run(order)
+    assert (done.state, done.width, done.height, done.tries) == ("ready", 40, 30, 1)
+    assert await store.names(picture.id, picture.upload) == VERSIONS
+    assert await site.run(order) == done
+    await site.sweep.order_stale()
+    await site.sweep.reconcile()
+    assert (await site.orders(), len(await site.keys())) == ([], 3), "the sweep finds nothing to repair"
+
+
+async def test_the_outbox_keeps_what_the_queue_did_not_take(site: Site) -> None:
+    pictures = [await site.upload() for _ in range(3)]
+    sent: list[UUID] = []
+
+    async def send(order: Order) -> None:
+        if len(sent) == 2:
+            raise NotEnqueued("it is down")
+        sent.append(order.picture)
+
+    with pytest.raises(NotEnqueued):
+        await Relay(site.database, send).move()
+    assert sent == [picture.id for picture in pictures[:2]], "the oldest first"
+    orders = await site.orders()
+    assert [order.picture for order in orders] == [picture.id for picture in pictures], "some come twice, none is lost"
+    assert await site.orders() == []
+
+
+async def test_two_relays_do_not_send_the_same_row_at_the_same_time(site: Site) -> None:
+    await site.upload()
+    sent, going = [], asyncio.Event()
+
+    async def slow(order: Order) -> None:
+        sent.append(order)
+        going.set()
+        await asyncio.sleep(0.2)
+
+    first = asyncio.create_task(Relay(site.database, slow).move())
+    await going.wait()
+    assert await Relay(site.database, slow).move() == 0
+    assert (await first, len(sent)) == (1, 1)
+
+
+async def test_what_no_version_can_be_made_of_fails_with_the_reason(site: Site) -> None:
+    await site.upload(b"\x89PNG\r\n\x1a\n")
+    failed = await site.run((await site.orders())[0])
+    assert (failed.state, "damaged" in failed.reason, failed.to_dict()["thumbnail"]) == ("failed", True, None)
+
+
+async def test_a_picture_on_which_its_process_dies_is_tried_again_and_then_fails(site: Site) -> None:
+    site = site_on(site.database, site.store, Dead(1, 1.0, 1))
+    await site.upload()
+    [order] = await site.orders()
+    for _ in range(PROCESSES - 1):
+        with pytest.raises(Died):
+            await site.run(order)
+    failed = await site.run(order)
+    assert (failed.state, failed.reason) == ("failed", f"the process that read it has crashed, {PROCESSES} times")
+
+
+async def test_a_picture_on_which_the_worker_dies_again_and_again_fails(site: Site) -> None:
+    picture = await site.upload()
+    for _ in range(TRIES):  # begun, and killed
+        assert await site.pictures.begin(picture.id, picture.upload)
+    failed = await site.run((await site.orders())[0])
+    assert (failed.state, failed.reason) == ("failed", f"its worker has died {TRIES} times")
+
+
+async def test_an_outage_of_the_store_is_no_try_of_the_picture(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = await site.upload()
+    [order] = await site.orders()
+
+    async def refuse(key: str, data: bytes) -> None:
+        raise StoreDown("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.store, "put", refuse)
+        with pytest.raises(StoreDown):
+            await site.run(order)
+    assert (await site.reload(picture.id)).tries == 0
+    assert (await site.run(order)).state == "ready"
+
+
+async def test_a_picture_whose_original_is_lost_fails(site: Site) -> None:
+    picture = await site.upload()
+    await site.store.delete(picture.id)
+    failed = await site.run((await site.orders())[0])
+    assert (failed.state, failed.reason) == ("failed", LOST)
+
+
+async def test_the_job_of_a_deleted_or_replaced_picture_leaves_no_file(site: Site) -> None:
+    deleted, replaced = await site.upload(), await site.upload()
+    first, second = await site.orders()
+    await site.pictures.delete(deleted.id)
+    await site.resize(first.arguments())
+    upload = Upload(replaced.id, uuid4(), "PNG", 1)
+    await site.store.put(key_of(replaced.id, upload.id, ORIGINAL), a_png())
+    await site.pictures.replace(upload, None)
+    await site.resize(second.arguments())
+    assert (await site.reload(replaced.id)).state == "uploaded"
+    assert await site.store.names(replaced.id, replaced.upload) == {ORIGINAL}, "no version was made"
+    [order] = await site.orders()
+    assert (await site.run(order)).state == "ready"
+    await site.sweep.reconcile()
+    assert {key.split("/")[1] for key in await site.keys()} == {str(upload.id)}
+
+
+async def test_a_picture_that_is_deleted_while_it_is_resized_leaves_no_file(site: Site) -> None:
+    picture = await site.upload()
+    [order] = await site.orders()
+
+    class Slow(Pool):
+        async def run(self, function: object, *arguments: object) -> object:  # type: ignore[override]
+            await site.pictures.delete(picture.id)
+            return await super().run(function, *arguments)  # type: ignore[arg-type]
+
+    await site_on(site.database, site.store, Slow(1, 30.0, 1_000_000_000)).resize(order.arguments())
+    assert await site.keys() == []
+
+
+async def test_the_sweep_orders_another_job_for_a_picture_without_one(site: Site) -> None:
+    picture = await site.upload()
+    await site.sweep.order_stale()
+    assert len(await site.orders()) == 1, "the first job is still in the outbox"
+    await site.pictures.begin(picture.id, picture.upload)  # and the worker, or Redis, loses it
+    await asyncio.sleep(0.01)
+    await site.sweep.order_stale()
+    [order] = await site.orders()
+    assert (await site.run(order)).state == "ready"
+
+
+async def test_the_sweep_deletes_files_without_a_row(database: Database, store: Store) -> None:
+    site = site_on(database, store)
+    picture = await site.upload()
+    await store.put(key_of(uuid4(), uuid4(), ORIGINAL), b"its row was never written")
+    await store.put(key_of(picture.id, uuid4(), LARGE), b"of an upload that was replaced")
+    await store.put("something/else", b"")
+    await asyncio.sleep(1.1)  # S3 knows whole seconds
+    await site.sweep.reconcile()
+    assert await site.keys() == [key_of(picture.id, picture.upload, ORIGINAL)]
+
+
+async def test_the_sweep_spares_files_that_may_still_get_a_row(site: Site) -> None:
+    await site.store.put(key_of(uuid4(), uuid4(), ORIGINAL), b"being uploaded")
+    settings = PictureSettings(orphan_seconds=600)
+    await Sweep(site.pictures, site.store, settings).reconcile()
+    assert len(await site.keys()) == 1
+
+
+async def test_the_sweep_deletes_what_a_killed_process_has_half_written(site: Site, tmp_path: Path) -> None:
+    picture = await site.upload()
+    half = tmp_path / "store" / f"{picture.id}/{picture.upload}/{LARGE}#1"
+    half.write_bytes(b"half")
+    os.utime(half, (1, 1))
+    await site.sweep.reconcile()
+    assert not half.exists()
+
+
+async def test_the_sweep_makes_a_lost_version_again(site: Site) -> None:
+    picture = await site.upload()
+    await site.run((await site.orders())[0])
+    await site.store.delete_file(key_of(picture.id, picture.upload, THUMBNAIL))
+    await site.sweep.reconcile()
+    [order] = await site.orders()
+    assert (await site.run(order)).state == "ready"
+    assert await site.store.names(picture.id, picture.upload) == VERSIONS
+
+
+async def test_the_list_is_read_page_by_page_the_newest_first(site: Site) -> None:
+    made = []
+    for _ in range(3):
+        made.append((await site.upload()).id)
+        await asyncio.sleep(0.002)  # the ids of one millisecond have no order
+    newest = [picture.id for picture in await site.pictures.newest(count=2)]
+    older = [picture.id for picture in await site.pictures.newest(newest[-1], count=2)]
+    assert newest + older == made[::-1]

@@ -1,0 +1,73 @@
+"""SIGTERM with emails in flight: first to a mail server that is slow, then to one that hangs."""
+
+import re
+import socket
+from contextlib import suppress
+
+from workshop.program import Failed
+from workshop.trial import Server, Trial, settled, until
+
+EMAILS = 12
+HANGING = 5
+HOLD_SECONDS = 1.5  # longer than a mailer takes to say goodbye on open sessions
+PACE_SECONDS = 0.03
+SECONDS = "1"  # DRAIN_SECONDS of the second part
+END_SECONDS = 10.0  # until the process must have ended, on a busy machine
+LOOK = "tasks.py, drain()"
+
+
+async def check(trial: Trial) -> str:
+    await slow(trial)
+    await hanging(trial)
+    return f"{EMAILS} emails in flight survived SIGTERM, and {HANGING} that could not were named"
+
+
+async def slow(trial: Trial) -> None:
+    inbox = await trial.inbox()
+    refused = set(trial.random.sample(range(EMAILS), 2))
+    inbox.refuse = lambda to, attempt: 550 if int(to.split("-")[1].split("@")[0]) in refused else 0
+    inbox.pace_seconds = PACE_SECONDS
+    inbox.gate.clear()
+    server = await trial.start_server("server.py", SMTP_URL=inbox.smtp_url)
+    await server.ask("drain", range(EMAILS))
+    await settled(lambda: len(inbox.begun), EMAILS)
+    server.program.terminate()
+    await until(lambda: server.program.status is not None or not listens(server), END_SECONDS)
+    await until(lambda: server.program.status is not None, HOLD_SECONDS)
+    inbox.gate.set()
+    status = await server.program.wait(END_SECONDS)
+    await settled(lambda: len(inbox.arrivals), EMAILS - len(refused), limit=0.3)
+    found = trial.account([record for record in server.records if record[0] not in refused], inbox, "drain")
+    trial.measured = float(found.lost)
+    trial.check_account(found, f"{LOOK}: what does it wait for?")
+    check_end(status, server, "the mail server was slow")
+    if lost := re.findall("^lost .*", server.program.text(), re.MULTILINE):
+        raise Failed("no line `lost ID`, because each email was sent or refused", f"it printed {lost[0]}", LOOK)
+
+
+async def hanging(trial: Trial) -> None:
+    inbox = await trial.inbox()
+    inbox.gate.clear()
+    server = await trial.start_server("server.py", SMTP_URL=inbox.smtp_url, DRAIN_SECONDS=SECONDS)
+    await server.ask("drain", range(HANGING))
+    await settled(lambda: len(inbox.begun), HANGING)
+    server.program.terminate()
+    status = await server.program.wait(END_SECONDS)
+    check_end(status, server, "the mail server hung")
+    ids = sorted(record[5] for record in server.records)
+    named = sorted(re.findall(r"^lost (\S+)$", server.program.text(), re.MULTILINE))
+    if ids != named:
+        missing = len(set(ids) - set(named))
+        happened = f"{len(named)} lines, {missing} of the {HANGING} ids are missing; {server.program.tail()}"
+        raise Failed("one line `lost ID` for each email that was not sent", happened, LOOK)
+
+
+def listens(server: Server) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 1.0):
+        return True
+    return False
+
+
+def check_end(status: int, server: Server, when: str) -> None:
+    if status:
+        raise Failed(f"the server ends with status 0 when {when}", f"status {status}; {server.program.tail()}", LOOK)

@@ -1,0 +1,134 @@
+"""The check is the master: it keeps the emails, and kills the worker while it sends."""
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from lab.load.steady import Record
+from workshop.inbox import Inbox
+from workshop.program import Failed, Program
+from workshop.trial import Trial, accepted, new_email, settled, until
+
+EMAILS = 12
+TAG = "ack"
+PACE_SECONDS = 0.02
+QUIET_SECONDS = 0.4  # longer than the pause between two attempts
+LOOK = "worker.py, work_on()"
+
+
+class Master:
+    """Keeps each email until the worker has acknowledged it, and passes all that it keeps to each new worker."""
+
+    def __init__(self, trial: Trial, inbox: Inbox, socket: Path) -> None:
+        self.kept: dict[str, dict[str, str]] = {}
+        self.told: Counter[str] = Counter()
+        """How often each email was acknowledged, done or failed."""
+        self.failed: set[str] = set()
+        self.records: list[Record] = []
+        self._trial = trial
+        self._inbox = inbox
+        self._socket = socket
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self._socket)
+
+    async def close(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+    def accept(self, numbers: range) -> None:
+        for number in numbers:
+            email = new_email(TAG, number)
+            self.kept[email["id"]] = email
+            self.records.append(accepted(number, email["id"]))
+
+    async def start_worker(self) -> Program:
+        environment = {"MASTER": str(self._socket), "SMTP_URL": self._inbox.smtp_url}
+        return await self._trial.start("worker.py", ready="ready", **environment)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        for email in self.kept.values():
+            writer.write(json.dumps({"send": email}).encode() + b"\n")
+        try:
+            async for line in reader:
+                [(what, email_id)] = json.loads(line).items()
+                self.told[email_id] += 1
+                self.kept.pop(email_id, None)
+                if what == "failed":
+                    self.failed.add(email_id)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+
+
+async def check(trial: Trial) -> str:
+    inbox = await trial.inbox()
+    with TemporaryDirectory() as folder:
+        master = Master(trial, inbox, Path(folder) / "master")
+        await master.open()
+        try:
+            await with_kills(trial, inbox, master)
+            await with_refusals(trial, inbox, master)
+        finally:
+            await master.close()
+    return f"{EMAILS} emails survived a SIGKILL to the worker, and refusals were handled"
+
+
+async def with_kills(trial: Trial, inbox: Inbox, master: Master) -> None:
+    inbox.gate.clear()
+    inbox.pace_seconds = PACE_SECONDS
+    master.accept(range(EMAILS))
+    first = await master.start_worker()
+    await until(lambda: bool(inbox.begun))
+    await settled(lambda: len(inbox.begun) + len(master.told), 1, quiet=0.1)
+    await first.kill()
+    second = await master.start_worker()
+    inbox.gate.set()
+    await settled(lambda: len(inbox.arrivals), EMAILS, quiet=0.2, limit=3)
+    found = trial.account(master.records, inbox, TAG)
+    trial.measured = float(found.lost)
+    trial.check_account(found, f"{LOOK}: when does the master forget an email?")
+    await until(lambda: not master.kept, 3)
+    if master.kept:
+        told = f"{len(master.kept)} of {EMAILS} were sent but not acknowledged"
+        raise Failed("each email that was sent is acknowledged, so that the master forgets it", told, LOOK)
+    await second.kill()
+
+
+async def with_refusals(trial: Trial, inbox: Inbox, master: Master) -> None:
+    inbox.pace_seconds = 0.0
+    for_now, for_good = trial.random.sample(range(100, 104), 2)
+    codes = {f"{TAG}-{for_now}@example.com": 451, f"{TAG}-{for_good}@example.com": 550}
+    open_again = False
+    inbox.refuse = lambda to, attempt: 0 if open_again and codes.get(to) == 451 else codes.get(to, 0)
+    before = Counter(master.told)
+    master.accept(range(100, 104))
+    worker = await master.start_worker()
+    tries = Counter[str]()
+    await until(lambda: sum(fault.what == "451" for fault in inbox.refusals) >= 3, 3)
+    await settled(lambda: len(inbox.arrivals), EMAILS + 2, limit=2)
+    tries.update(fault.what for fault in inbox.refusals)
+    ids = {number: email_id for number, *_, email_id in master.records}
+    if ids[for_now] not in master.kept:
+        happened = f"it was acknowledged after {tries['451']} attempts, all of them refused"
+        raise Failed("an email that is refused for now is not acknowledged yet", happened, LOOK)
+    if tries["451"] < 2:
+        raise Failed("an email that is refused for now is tried again", f"it was tried {tries['451']} times", LOOK)
+    if tries["550"] != 1:
+        raise Failed("an email that is refused for good is tried once", f"it was tried {tries['550']} times", LOOK)
+    if ids[for_good] not in master.failed:
+        raise Failed('a 550 is reported as "failed"', f"the master kept it; {worker.tail()}", LOOK)
+    open_again = True
+    await settled(lambda: len(inbox.arrivals), EMAILS + 3, limit=3)
+    records = [record for record in master.records if record[0] != for_good]
+    trial.check_account(trial.account(records, inbox, TAG), LOOK)
+    await until(lambda: not master.kept, 3)
+    if again := [ids[n] for n in range(100, 104) if (master.told - before)[ids[n]] != 1]:
+        count = master.told[again[0]]
+        raise Failed("each email is acknowledged once", f"{again[0]} was acknowledged {count} times", LOOK)

@@ -1,0 +1,79 @@
+"""A killed worker, a mail server that is slower than a lease, and a refusal."""
+
+import json
+from typing import Any
+
+from lab.load.steady import Record
+from workshop.program import Failed, Program
+from workshop.trial import Trial, accepted, new_email, settled, until
+
+LEASE = "1.5"  # seconds
+SLOW_SECONDS = 3.5
+LOOK = "worker.py: "
+
+
+async def enqueue(redis: Any, tag: str, numbers: range) -> list[Record]:
+    records = []
+    for number in numbers:
+        email = new_email(tag, number)
+        await redis.rpush("exercise:queue", json.dumps(email))
+        records.append(accepted(number, email["id"]))
+    return records
+
+
+async def check(trial: Trial) -> str:
+    await killed(trial)
+    await slow(trial)
+    return "another worker took over from a killed one, and a slow email was sent once"
+
+
+async def start(trial: Trial, smtp_url: str) -> Program:
+    return await trial.start("worker.py", ready="ready", SMTP_URL=smtp_url, LEASE_SECONDS=LEASE)
+
+
+async def killed(trial: Trial) -> None:
+    """Worker one is killed while it sends. The other sends its email, and one that is refused at first."""
+    redis, inbox = await trial.redis(), await trial.inbox()
+    refused = f"lease-{trial.random.randrange(1, 4)}@example.com"
+    inbox.refuse = lambda to, attempt: 451 if to == refused and attempt == 1 else 0
+    inbox.gate.clear()
+    records = await enqueue(redis, "lease", range(4))
+    one = await start(trial, inbox.smtp_url)
+    await until(lambda: bool(inbox.begun))
+    await one.kill()
+    inbox.gate.set()
+    two = await start(trial, inbox.smtp_url)
+    await settled(lambda: len(inbox.arrivals), 4, limit=3)
+    found = trial.account(records, inbox, "lease")
+    trial.measured = float(found.lost)
+    trial.check_account(found, f"{LOOK}which worker puts a job back, and when?")
+    begun = [arrival.at for arrival in inbox.begun if arrival.to == refused]
+    if (begun[1] - begun[0]) / 1e9 < 0.9 * float(LEASE):
+        moments = " and ".join(map(trial.moment, begun))
+        raise Failed("a refused job is tried again when its lease has ended", f"it was tried at {moments}", LOOK)
+    await check_empty(redis, two)
+
+
+async def slow(trial: Trial) -> None:
+    """Two workers, one of which has nothing to do, and a mail server that takes longer than a lease."""
+    redis, inbox = await trial.redis(), await trial.inbox(SLOW_SECONDS)
+    workers = [await start(trial, inbox.smtp_url) for _ in range(2)]
+    records = await enqueue(redis, "slow", range(1))
+    await settled(lambda: len(inbox.arrivals) + inbox.in_flight, 1, quiet=SLOW_SECONDS + 0.5, limit=2 * SLOW_SECONDS)
+    trial.check_account(trial.account(records, inbox, "slow"), f"{LOOK}does a live worker keep its job?")
+    for worker in workers:
+        if worker.status is not None:
+            raise Failed("the workers go on", f"one ended with status {worker.status}; {worker.tail()}", LOOK)
+    await check_empty(redis, workers[0])
+
+
+async def check_empty(redis: Any, worker: Program) -> None:
+    left = [key.decode() async for key in redis.scan_iter("exercise:*")]
+    for _ in range(50):
+        if not left:
+            break
+        await until(lambda: worker.status is not None, 0.02)
+        left = [key.decode() async for key in redis.scan_iter("exercise:*")]
+    if left:
+        raise Failed("no job is left in Redis when all are done", f"there is {', '.join(left)}", f"{LOOK}done")
+    await worker.kill()

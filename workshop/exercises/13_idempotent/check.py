@@ -1,0 +1,63 @@
+"""Events that come twice, and a consumer that is killed after each of its commands in turn."""
+
+import json
+from collections import Counter
+from typing import Any
+from uuid import uuid4
+
+from workshop.program import Failed, Program
+from workshop.proxy import CutAfter, Proxy
+from workshop.trial import Trial, until
+
+DOMAINS = ("example.com", "example.org", "example.net")
+MARK = b"exercise:"
+FIRST_EVENTS = 4
+CUTS = 13  # commands after which the consumer is killed
+LOOK = "handler.py, handle()"
+
+
+def new_event(domain: str) -> dict[str, Any]:
+    return {"id": uuid4().hex, "name": "email_sent", "data": {"to": f"alice@{domain}"}}
+
+
+async def check(trial: Trial) -> str:
+    redis: Any = await trial.redis()
+    events = [new_event(trial.random.choice(DOMAINS)) for _ in range(FIRST_EVENTS)]
+    await append(redis, events)
+    await trial.run("consumer.py")
+    await compare(trial, redis, events, "each event came once")
+    await append(redis, trial.random.sample(events, 3))
+    await trial.run("consumer.py")
+    await compare(trial, redis, events, "a producer appended 3 events again, with the same ids")
+    for number in range(1, CUTS + 1):
+        events += (more := [new_event(trial.random.choice(DOMAINS)) for _ in range(2)])
+        await append(redis, more)
+        await run_and_kill(trial, number)
+        await trial.run("consumer.py")
+        await compare(trial, redis, events, f"the consumer was killed after {number} commands and started again")
+    return f"{len(events)} events were counted once, with {CUTS} kills between two commands"
+
+
+async def append(redis: Any, events: list[dict[str, Any]]) -> None:
+    await redis.rpush("exercise:log", *[json.dumps(event) for event in events])
+
+
+async def run_and_kill(trial: Trial, number: int) -> Program:
+    cut = CutAfter(number, MARK)
+    async with Proxy(trial.redis_url, cut) as proxy:
+        consumer = await trial.start("consumer.py", REDIS_URL=proxy.url)
+        await until(lambda: cut.cut.is_set() or consumer.status is not None)
+        await consumer.kill()
+    return consumer
+
+
+async def compare(trial: Trial, redis: Any, events: list[dict[str, Any]], when: str) -> None:
+    expected = Counter(event["data"]["to"].rpartition("@")[2] for event in events)
+    found = {domain.decode(): int(count) for domain, count in (await redis.hgetall("exercise:sent")).items()}
+    total, counted = expected.total(), sum(found.values())
+    if trial.measured is None and "again, with" in when:
+        trial.measured = float(counted - total)
+    if found != expected:
+        wrong = next(domain for domain in {*expected, *found} if found.get(domain) != expected[domain])
+        happened = f"{counted} were counted; for {wrong} it was {found.get(wrong, 0)} and not {expected[wrong]}"
+        raise Failed(f"{total} events are counted when {when}", happened, LOOK)
