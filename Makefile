@@ -5,6 +5,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input install $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE))
 
+# Keep the compiled modules even where the environment forbids it (many containers do): each program starts faster.
+export PYTHONDONTWRITEBYTECODE :=
+
 # What an engine of its own needs is installed when it is first asked for.
 ENGINE := $(if $(filter jetstream,$(or $(LOG),$(shell sed -n 's/^LOG=//p' .env 2>/dev/null))),$(VENV)/ready-jetstream)
 
@@ -43,13 +46,13 @@ wheelhouse: $(VENV)/ready ## collect the packages in wheelhouse/, for machines w
 WHEELS := -r requirements.lock -r requirements-workshop.lock -r requirements-examples.lock
 
 test: $(VENV)/ready-dev ## run all tests, on the embedded services
-	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
+	$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: $(VENV)/ready-dev ## check format, lint and types, and run the tests: what CI runs before a short `make faults`
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest --numprocesses 4 --dist loadfile $(PYTEST)
+	$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5", STEPS=1
 	@exec $(PY) -m lab.compare

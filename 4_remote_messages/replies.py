@@ -1,37 +1,31 @@
-"""The synchronous style: workers report the outcome of an email on a reply channel that belongs to the server.
+"""The synchronous style: the server waits for a worker's report (reports.py) on a reply channel that belongs to it.
 
 A caller asks for it with `?wait=SECONDS` after the path. The asynchronous style needs none of this.
 """
 
 import asyncio
-import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
-import orjson
 from aiohttp import web
 from redis.asyncio import Redis
 
-from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import CALL_ERRORS, describe, redis_client
+from asynckit.redis_client import redis_client
 from asynckit.web.pages import Handler
 from common.http.frame import SETTINGS, answer, read_email
 from common.mail.emails import BadEmail, Email
 from common.mail.errors import CannotAccept, InDoubt, Refused
 
-from .channel import CHANNEL, Publisher, Subscription
+from .channel import CHANNEL, Subscription
+from .reports import read_json
 from .workers import Workers
 
 MAX_WAIT = 60.0  # seconds
-MAX_CHANNEL = 200  # characters
 
 _SECONDS = re.compile(r"\d{1,2}(\.\d{1,6})?", re.ASCII)
-
-log = logging.getLogger(__name__)
 
 
 class NotSent(Refused):
@@ -82,7 +76,7 @@ class Replies(Subscription):
             report.end.cancel()
 
     def _received(self, data: bytes) -> None:
-        members = _loads(data)
+        members = read_json(data)
         report = self._expected.get(str(members.get("id"))) if isinstance(members, dict) else None
         if report is None or report.end.done():  # the request has timed out, or another worker has reported already
             return
@@ -127,48 +121,3 @@ def wait_seconds(request: web.Request) -> float:
     if not _SECONDS.fullmatch(text) or not 0 < float(text) <= MAX_WAIT:
         raise BadEmail("wait", f"not a number of seconds above 0 and at most {MAX_WAIT:g}")
     return float(text)
-
-
-class Reports:
-    """The worker's side: it publishes what becomes of an email."""
-
-    def __init__(self, redis: Redis) -> None:
-        self._publisher = Publisher(redis)
-        self._pending: set[asyncio.Future[int]] = set()
-        self._log = OncePerSecond(log, REDIS)
-
-    def report(self, reply_to: str | None, email_id: str, status: str, **more: str) -> None:
-        """Publish a report without waiting for Redis. If it is lost, the caller gets a 504."""
-        if reply_to is None:
-            return
-        future = self._publisher.publish(reply_to, orjson.dumps({"id": email_id, "status": status, **more}))
-        self._pending.add(future)
-        future.add_done_callback(self._done)
-
-    def _done(self, future: asyncio.Future[int]) -> None:
-        self._pending.discard(future)
-        error = None if future.cancelled() else future.exception()
-        if isinstance(error, CALL_ERRORS):
-            self._log.warning("could not report to a server: %s", describe(error))
-        elif error is not None:
-            log.error("error while reporting to a server", exc_info=error)
-
-    async def flush(self) -> None:
-        if self._pending:
-            await asyncio.wait(self._pending)
-
-
-def reply_channel(message: bytes) -> str | None:
-    """The channel on which the publisher of this message wants reports; None if it names none or an unsuitable one."""
-    if b'"reply_to"' not in message:
-        return None
-    members = _loads(message)
-    channel = members.get("reply_to") if isinstance(members, dict) else None
-    return channel if isinstance(channel, str) and len(channel) <= MAX_CHANNEL and channel != CHANNEL else None
-
-
-def _loads(data: bytes) -> Any:
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None

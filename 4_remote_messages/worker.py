@@ -19,7 +19,7 @@ from common.processes.process import stop_requested
 from common.settings import Settings
 
 from .channel import CHANNEL, Subscription
-from .replies import Reports, reply_channel
+from .reports import Reports, reply_channel
 
 FIGURES_SECONDS = 5.0  # how often the figures are logged if they have changed
 

@@ -6,9 +6,8 @@ from contextlib import asynccontextmanager
 
 from common.mail.mailer import Mailer
 from common.settings import Settings, exit_with_usage_error
-from eventlog.dashboard.page import Counted
 from eventlog.events import BadEvent, Event
-from eventlog.interface import EventLog
+from eventlog.interface import Counted, EventLog
 from eventlog.jetstream import JetStreamLog
 from eventlog.nats_beats import Beats
 from eventlog.nats_client import LoginRefused, Nats

@@ -9,8 +9,7 @@ from redis.asyncio import Redis
 from asynckit.durability import warn_if_not_durable
 from asynckit.redis_client import redis_client
 from common.settings import Settings
-from eventlog.dashboard.page import Counted
-from eventlog.interface import EventLog
+from eventlog.interface import Counted, EventLog
 from eventlog.log import Log
 from eventlog.partitions import PartitionedLog
 from eventlog.streams import StreamLog

@@ -15,8 +15,6 @@ from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationEr
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from asynckit.backoff import scheduled_pause
-from asynckit.redis_client import redis_client
-from asynckit.sentinel import read_sentinel_url
 from common.mail.emails import Address, BadEmail, read_address
 from common.smtp_url import SmtpServer, read_smtp_url
 
@@ -42,6 +40,9 @@ def _check_smtp_url(url: SecretStr) -> SecretStr:
 
 def _check_redis_url(url: SecretStr) -> SecretStr:
     """Raises ValueError with a reason that repeats no part of the URL."""
+    from asynckit.redis_client import redis_client  # here, because a program without a REDIS_URL starts faster without
+    from asynckit.sentinel import read_sentinel_url
+
     if read_sentinel_url(url.get_secret_value()) is not None:
         redis_client(url.get_secret_value())
         return url

@@ -2,12 +2,15 @@
 it. `log.Log` documents what each method promises. Methods that ask the server raise one of LOG_ERRORS (errors.py).
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from .events import Claimed, Event
 from .parked import Parked
 from .views import Lag, Partition, Trimmed
+
+# What a consumer has counted, by name, in the hour of a time (Unix seconds). The page shows it.
+Counted = Callable[[float], Awaitable[dict[str, int]]]
 
 
 class EventLog(Protocol):

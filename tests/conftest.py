@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from lab.harness.processes import Lab
-from tests.support.programs import ROOT, Inbox, Strategy, Valkey, running_inbox, running_strategy, running_valkey
+from tests.support.programs import ROOT, Inbox, Strategy, Valkey, ask, running_inbox, running_strategy, running_valkey
 from tests.support.rabbitmq import INSTALLED, REASON
 
 # No deadline for an example: CI machines can be slow, and `make bench` measures speed.
@@ -19,18 +19,36 @@ STRATEGIES = sorted(path.parent.name for path in ROOT.glob("[1-9]_*/__main__.py"
 ON_RABBITMQ = pytest.param("5_remote_queue on rabbitmq", marks=pytest.mark.skipif(not INSTALLED, reason=REASON))
 
 
-@pytest.fixture(scope="module")
-def inbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
-    """An inbox for this test module alone."""
+@pytest.fixture(scope="session")
+def only_inbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
     with running_inbox(tmp_path_factory.mktemp("inbox")) as inbox:
         yield inbox
 
 
 @pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """A Valkey for this test module alone."""
+def inbox(only_inbox: Inbox) -> Inbox:
+    """An inbox without messages. A test that kills it needs one of its own."""
+    assert ask(only_inbox.url, "/api/messages", "DELETE").status < 300
+    return only_inbox
+
+
+@pytest.fixture(scope="session")
+def only_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     with running_valkey(tmp_path_factory.mktemp("valkey")) as valkey:
         yield valkey
+
+
+@pytest.fixture(scope="module")
+def valkey(only_valkey: Valkey) -> Iterator[Valkey]:
+    """A Valkey without data and scripts, and with its first configuration. A test that kills it needs its own."""
+    client = only_valkey.client
+    client.flushall()
+    client.script_flush()
+    before = client.config_get("*")
+    yield only_valkey
+    for name, value in client.config_get("*").items():
+        if value != before[name]:
+            client.execute_command("CONFIG", "SET", name, before[name])  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(autouse=True)

@@ -10,20 +10,10 @@ import re
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
-from markdown_it.token import Token
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import get_lexer_by_name, get_lexer_for_filename
-from pygments.util import ClassNotFound
-
-from common.http.sequence_diagram import sequence_svg
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = re.compile(r"[1-9]_\w+|asynckit|common|docs|eventlog|examples|lab|resque|results|tests")
@@ -36,7 +26,6 @@ CODE = {".css", ".html", ".js", ".lua", ".md", ".patch", ".png", ".py", ".svg"}
 
 _RESULTS = re.compile(r"results/(bench|compare|compare_steps|faults|steps)\.json")
 _HIDDEN = re.compile(r"[._].*|node_modules|partial")
-_CONTENTS_FROM = 4  # a page with fewer headings than this needs no table of contents
 
 
 class Page(NamedTuple):
@@ -107,11 +96,13 @@ def _folder(path: Path) -> Page:
 @lru_cache(maxsize=64)
 def _file(path: Path, _: int) -> Page:
     """The page of a file. The second argument is its modification time, so that the cache notices a change."""
+    from common.http import rendering  # here, because a server starts faster without its parsers
+
     name, text = str(path.relative_to(ROOT)), path.read_text()
     if path.suffix != ".md":
-        return Page(name, f"<h1>{escape(name)}</h1>{_code(text, name)}")
+        return Page(name, f"<h1>{escape(name)}</h1>{rendering.code(text, name)}")
     title = re.match(r"# (.*)", text)
-    html, contents = _markdown(text, posixpath.dirname(name))
+    html, contents = rendering.markdown(text, partial(_target, posixpath.dirname(name)))
     return Page(title[1] if title else name, html, contents)
 
 
@@ -124,56 +115,9 @@ def neighbours(path: Path) -> tuple[Path | None, Path | None]:
     return (chapters[place - 1] if place else None), (chapters[place + 1] if place + 1 < len(chapters) else None)
 
 
-def _code(text: str, name: str) -> str:
-    """A file as HTML with syntax colours, and with line numbers that you can link to: `#L-7`."""
-    try:
-        lexer = get_lexer_for_filename(name)
-    except ClassNotFound:
-        lexer = get_lexer_by_name("text")
-    formatter = HtmlFormatter(cssclass="code", linenos="inline", lineanchors="L", anchorlinenos=True)
-    return str(highlight(text, lexer, formatter))
-
-
-def _markdown(text: str, folder: str) -> tuple[str, Sequence[tuple[str, str]]]:
-    """Markdown as HTML, and its headings. Relative links are changed to point to our own pages."""
-    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
-    parser.add_render_rule("fence", _fence)
-    parser.add_render_rule("table_open", lambda *_: '<div class="scroll"><table>\n')
-    parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
-    tokens = parser.parse(text)
-    contents = []
-    for place, token in enumerate(tokens):
-        if token.type == "heading_open":
-            heading = tokens[place + 1].content
-            token.attrSet("id", _anchor(heading))
-            if token.tag == "h2":
-                contents.append((_anchor(heading), heading.replace("`", "")))
-        for child in token.children or []:
-            for attribute in ("href", "src"):
-                if target := child.attrGet(attribute):
-                    child.attrSet(attribute, _target(str(target), folder))
-    html = str(parser.renderer.render(tokens, parser.options, {}))
-    return html, contents if len(contents) >= _CONTENTS_FROM else ()
-
-
-def _anchor(heading: str) -> str:
-    """The anchor that GitHub gives to this heading."""
-    return re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
-
-
-def _target(target: str, folder: str) -> str:
+def _target(folder: str, target: str) -> str:
+    """The address of a link in a Markdown file of this folder: a relative link leads to our own pages."""
     if "://" in target or target.startswith("#"):
         return target
     path, mark, anchor = target.partition("#")
     return address_of(posixpath.normpath(posixpath.join(folder, path))) + mark + anchor
-
-
-def _fence(_: RendererHTML, tokens: Sequence[Token], place: int, *__: Any) -> str:
-    token = tokens[place]
-    if token.info == "mermaid":
-        return f'<figure class="scroll">{sequence_svg(token.content)}</figure>\n'
-    try:
-        lexer = get_lexer_by_name(token.info or "text")
-    except ClassNotFound:
-        lexer = get_lexer_by_name("text")
-    return str(highlight(token.content, lexer, HtmlFormatter(cssclass=f"code {escape(token.info)}")))

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
-from email_validator import EmailNotValidError, validate_email
 from yarl import URL
 
 from asynckit.ids import new_id
@@ -95,6 +94,8 @@ def _is_plain_domain(domain: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _ask_library(text: str) -> Address:
+    from email_validator import EmailNotValidError, validate_email  # here, because most services read no address
+
     _check_characters("to", text, _CONTROL)
     try:
         checked = validate_email(text, check_deliverability=False, strict=True, test_environment=True)

@@ -1,8 +1,5 @@
 """Checks which kind of server REDIS_URL names: the strategies can write only to a single primary."""
 
-from redis.exceptions import RedisError
-
-from asynckit.redis_client import redis_client
 from common.settings import exit_with_usage_error
 
 
@@ -11,6 +8,12 @@ async def refuse_unsupported(url: str) -> None:
 
     Does nothing if Redis cannot be reached or does not answer; the roles log that themselves.
     """
+    from redis.exceptions import (
+        RedisError,  # here, because a program without a REDIS_URL starts faster without redis-py
+    )
+
+    from asynckit.redis_client import redis_client
+
     try:
         async with redis_client(url) as redis:
             facts = await redis.info("server") | await redis.info("replication")

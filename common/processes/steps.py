@@ -6,10 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks
 from common.processes.chapter import chapter_module
 from common.processes.process import stop_requested
@@ -78,6 +75,10 @@ async def run_slots(settings: Settings, work_one: Callable[[int], Awaitable[bool
 
 
 async def _run_slot(number: int, work_one: Callable[[int], Awaitable[bool]], stop: asyncio.Event) -> None:
+    from redis.exceptions import RedisError  # here, because the runner and chapter 3 start faster without redis-py
+
+    from asynckit.redis_client import describe
+
     while not stop.is_set():
         try:
             pause = 0.0 if await work_one(number) else POLL_SECONDS

@@ -26,7 +26,7 @@ from asynckit.web.page_token import check_token, page_token
 from asynckit.web.pages import add_assets, error_json, html_page, pretty_json
 
 from ..errors import LOG_ERRORS, describe
-from ..interface import EventLog
+from ..interface import Counted, EventLog
 from ..log import BEGINNING, END
 from ..parked import Parked
 
@@ -40,7 +40,6 @@ LARGEST = 2**53  # JavaScript cannot represent every larger integer
 FOLDER = Path(__file__).parent
 ASSETS = FOLDER / "assets"
 
-Counted = Callable[[float], Awaitable[dict[str, int]]]
 Opened = AbstractAsyncContextManager[tuple[EventLog, Counted]]
 
 LOG: web.AppKey[EventLog] = web.AppKey("log")

@@ -85,7 +85,7 @@ class Lane:
 
     def follow(self, child: Child) -> None:
         """Read what the process has printed since the last call."""
-        with open(child.output, "rb") as file:
+        with open(child.file, "rb") as file:
             file.seek(self._read)
             whole = file.read().rpartition(b"\n")[0]
         self._read += len(whole) + bool(whole)

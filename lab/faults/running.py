@@ -66,7 +66,7 @@ class Running:
         context = strategy(self._lab, self.subject.number, self.box.smtp_url, self._port, **settings)
         self.strategy = self._running.enter_context(context)
         self._port = self.strategy.port
-        self.outputs.append(self.strategy.make.output)
+        self.outputs.append(self.strategy.make.file)
 
     def end(self) -> None:
         self._running.close()

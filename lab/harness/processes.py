@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -28,21 +27,71 @@ END_SECONDS = 15.0  # longer than a server waits for its open requests; after th
 MEASURE_SECONDS = 30.0  # more than twice as long as any measurement should take
 ORPHAN_SECONDS = 3.0  # for a process to notice that its parent was killed
 POLL_SECONDS = 0.01
+LONGEST_POLL_SECONDS = 0.1
 
 
 class ChildFailed(Exception):
     """A child process failed. The message has the last line of its output."""
 
 
-@dataclass(frozen=True)
 class Child:
-    name: str
-    process: subprocess.Popen[bytes]
-    output: Path
-    """Its standard output and standard error. A file, so that no process has to read it during a measurement."""
+    """A child process. Its standard output and standard error go to `file`.
+
+    A file, so that no process has to read it during a measurement. With `lifeline`, the kernel closes the child's
+    standard input when this process ends, even if it is killed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        file: Path,
+        folder: Path = ROOT,
+        *,
+        lifeline: bool = True,
+    ) -> None:
+        self.name = name
+        self.file = file
+        with open(file, "wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.PIPE if lifeline else subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # so that Ctrl-C reaches only this process
+            )
 
     def text(self) -> str:
-        return self.output.read_text(errors="replace")
+        return self.file.read_text(errors="replace")
+
+    @property
+    def lines(self) -> list[str]:
+        *lines, last = self._whole_lines().split("\n")
+        return [*lines, last] if last else lines
+
+    def _whole_lines(self) -> str:
+        """Its output so far, without a line that it is writing."""
+        ended = self.process.poll() is not None  # before the output is read; then the last line may have no end
+        text = self.text()
+        return text if ended else text[: text.rfind("\n") + 1]
+
+    def descendants(self) -> list[psutil.Process]:
+        return descendants(self.process.pid)
+
+    def find(self, pattern: str, limit: float = START_SECONDS) -> re.Match[str]:
+        """Wait until a line of the output matches. Raises ChildFailed after `limit` seconds, or when it has ended."""
+        deadline, pause = time.monotonic() + limit, POLL_SECONDS
+        while True:
+            ended = self.process.poll() is not None  # before the output is read, so that the last lines are seen
+            if found := re.search(pattern, self._whole_lines(), re.MULTILINE):
+                return found
+            if ended or time.monotonic() > deadline:
+                raise self.failure()
+            time.sleep(pause)
+            pause = min(1.2 * pause, LONGEST_POLL_SECONDS)
 
     def tail(self, size: int) -> str:
         """The last `size` bytes; the first line may be incomplete."""
@@ -51,13 +100,8 @@ class Child:
             return file.read().decode(errors="replace")
 
     def wait_for(self, pattern: str) -> str:
-        """Wait until the output matches this pattern. Returns its first group. Raises ChildFailed."""
-        deadline = time.monotonic() + START_SECONDS
-        while not (found := re.search(pattern, self.text())):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise self.failure()
-            time.sleep(POLL_SECONDS)
-        return found[1]
+        """Wait until a line of the output matches. Returns the pattern's first group. Raises ChildFailed."""
+        return self.find(pattern)[1]
 
     def result(self, limit: float, while_running: Callable[[], object] = lambda: None) -> Facts:
         """Wait at most `limit` seconds for its end. Returns the last JSON object it has printed. Raises ChildFailed."""
@@ -100,21 +144,12 @@ class Lab:
         At the end of the block, SIGTERM is sent to its process group; with `alone` only to the process itself, which
         passes it on. It is killed if it has not ended after `seconds`.
         """
-        output = self.folder / f"{next(self._numbers)}-{name}.log"
-        with open(output, "wb") as file:
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=default_environment(**settings),
-                stdin=subprocess.PIPE,  # the lifeline: the kernel closes it, even if this process is killed
-                stdout=file,
-                stderr=file,
-                process_group=0,  # so that Ctrl-C reaches only this process
-            )
+        file = self.folder / f"{next(self._numbers)}-{name}.log"
+        child = Child(name, command, default_environment(**settings), file)
         try:
-            yield Child(name, process, output)
+            yield child
         finally:
-            end(process, seconds, alone=alone)
+            end(child.process, seconds, alone=alone)
 
     def measure(
         self, module: str, *options: object, while_running: Callable[[], object] = lambda: None, **settings: object
@@ -161,27 +196,40 @@ def env_overrides() -> list[str]:
     return sorted(name for name, value in dotenv_values(ROOT / ".env").items() if value and name.upper() in free)
 
 
-def end(process: subprocess.Popen[bytes], seconds: float = END_SECONDS, *, alone: bool = False) -> None:
-    """Send SIGTERM, and SIGKILL if the child has not ended after `seconds`. It is reaped even if this is interrupted.
+def end(
+    process: subprocess.Popen[bytes],
+    seconds: float = END_SECONDS,
+    *,
+    alone: bool = False,
+    number: signal.Signals = signal.SIGTERM,
+    orphan_seconds: float = ORPHAN_SECONDS,
+) -> list[psutil.Process]:
+    """Send a signal, and SIGKILL if the child has not ended after `seconds`. It is reaped even if this is interrupted.
 
-    Returns when its descendants have ended too, including services that it has started in sessions of their own.
+    Returns when its descendants have ended too, including services that it has started in sessions of their own; they
+    have `orphan_seconds` after the child's end. Returns the processes that had to be killed.
     """
-    assert process.stdin is not None
-    family = descendants(process.pid) if process.poll() is None else []
+    running = process.poll() is None
+    family = descendants(process.pid) if running else []
+    killed: list[psutil.Process] = []
     try:
-        if process.poll() is None:
-            (os.kill if alone else os.killpg)(process.pid, signal.SIGTERM)  # not reaped, so the pid is still ours
+        if running:
+            (os.kill if alone else os.killpg)(process.pid, number)  # not reaped, so the pid is still ours
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
     finally:
-        process.stdin.close()
+        if process.stdin is not None:
+            process.stdin.close()
         if process.poll() is None:
+            killed.append(psutil.Process(process.pid))
             process.kill()
             process.wait()
-        for orphan in still_alive(family, ORPHAN_SECONDS):
+        for orphan in still_alive(family, orphan_seconds):
+            killed.append(orphan)
             with suppress(psutil.NoSuchProcess):
                 orphan.kill()
         still_alive(family, ORPHAN_SECONDS)
+    return killed
 
 
 def still_alive(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:

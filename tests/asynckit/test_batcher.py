@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import TimeoutError
 
 from asynckit.batcher import Batcher, NotTried
-from tests.support.programs import until
+from tests.support.programs import LIMIT, until
 
 
 class Commits:
@@ -123,7 +123,7 @@ async def test_a_wrong_number_of_results_leaves_no_caller_waiting() -> None:
         return list(numbers[1:])
 
     double: Batcher[int, int] = Batcher(too_few, largest=2)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT):
         results = await asyncio.gather(*[double(n) for n in range(3)], return_exceptions=True)
     assert [str(r) for r in results] == ["1 results for 2 items"] * 2 + ["0 results for 1 items"]
 
@@ -136,6 +136,6 @@ async def test_cancelling_the_commit_leaves_no_caller_waiting() -> None:
     await until(lambda: commits.batches)
     assert double._task is not None
     double._task.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT):
         results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)

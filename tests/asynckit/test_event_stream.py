@@ -6,12 +6,13 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from asynckit.web.event_stream import enable_event_streams, event_stream
+from tests.support.programs import LIMIT, until
 
 READERS = 30
 
 
 async def test_all_clients_of_a_page_share_one_read() -> None:
-    looks = 0
+    looks = requests = 0
     state = asyncio.Event()
 
     async def look() -> bytes:
@@ -21,6 +22,8 @@ async def test_all_clients_of_a_page_share_one_read() -> None:
         return b"%d" % looks
 
     async def events(request: web.Request) -> web.StreamResponse:
+        nonlocal requests
+        requests += 1
         return await event_stream(request, look, every_seconds=3600)
 
     async def first_of(session: ClientSession, url: str) -> bytes:
@@ -30,9 +33,9 @@ async def test_all_clients_of_a_page_share_one_read() -> None:
     app = web.Application()
     enable_event_streams(app)
     app.router.add_get("/events", events)
-    async with TestServer(app) as server, ClientSession() as session, asyncio.timeout(20):
+    async with TestServer(app) as server, ClientSession() as session, asyncio.timeout(LIMIT):
         reading = [asyncio.create_task(first_of(session, str(server.make_url("/events")))) for _ in range(READERS)]
-        await asyncio.wait(reading[:1], timeout=0.1)
+        await until(lambda: requests == READERS)
         reading.pop().cancel()  # a client that disconnects does not cancel the read
         state.set()
         await asyncio.gather(*reading)

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from http.client import HTTPException
 from pathlib import Path
 
@@ -17,7 +16,7 @@ LIMITS = {"SMTP_SEND_SECONDS": "5", "SMTP_CONNECT_SECONDS": "5"}
 @pytest.fixture(scope="module")
 def foreground(inbox: Inbox, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     data_dir = tmp_path_factory.mktemp("foreground")
-    with running_strategy("1_foreground", data_dir, SMTP_URL=inbox.smtp_url, **LIMITS) as strategy:
+    with running_strategy("1_foreground", data_dir, SMTP_URL=inbox.smtp_url) as strategy:
         yield strategy
 
 
@@ -25,20 +24,16 @@ def someone() -> str:
     return f"{a_name()}@example.com"
 
 
-def test_the_caller_waits_as_long_as_the_mail_server_takes(foreground: Strategy, inbox: Inbox) -> None:
-    inbox.dial(latency_ms=300)
-    before = time.monotonic()
-    assert foreground.send(someone()).status == 200
-    assert time.monotonic() - before >= 0.3
-
-
-def test_callers_do_not_wait_for_each_other(foreground: Strategy, inbox: Inbox) -> None:
-    """The mail server takes 300 ms for each of ten callers: together they take far less than ten times as long."""
-    inbox.dial(latency_ms=300)
-    before = time.monotonic()
-    answers = at_once(foreground, 10)
+def test_a_caller_waits_for_the_mail_server_and_not_for_other_callers(foreground: Strategy, inbox: Inbox) -> None:
+    """Ten emails are in flight at the same time, although the mail server has answered none of them."""
+    inbox.dial(latency_ms=10_000)
+    answers: list[Answer] = []
+    callers = start_callers(foreground, 10, answers)
+    wait_until(lambda: foreground.stats()["in_flight"] == 10, "ten open requests")
+    assert answers == []
+    for caller in callers:
+        caller.join()
     assert [answer.status for answer in answers] == [200] * 10
-    assert time.monotonic() - before < 10 * 0.3
 
 
 @pytest.mark.parametrize(
@@ -103,16 +98,16 @@ def test_a_killed_mail_server_makes_no_request_hang_and_every_200_has_arrived(
 ) -> None:
     """The mail server is killed with SIGKILL and started again."""
     to, stop = someone(), threading.Event()
-    answers: list[tuple[float, float, Answer]] = []  # the time of the request, the seconds it took, the answer
+    answers: list[tuple[bool, Answer]] = []  # whether the mail server was back before the request, the answer
+    is_back = threading.Event()
     with running_inbox(tmp_path / "inbox") as inbox:
         ports = {"INBOX_SMTP_PORT": str(inbox.smtp_port), "INBOX_PORT": inbox.url.rpartition(":")[2]}
         with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url, **LIMITS) as strategy:
 
             def load() -> None:
                 while not stop.is_set():
-                    before = time.monotonic()
-                    answer = strategy.send(to)
-                    answers.append((before, time.monotonic() - before, answer))
+                    asked_afterwards = is_back.is_set()
+                    answers.append((asked_afterwards, strategy.send(to)))  # raises when no answer comes
 
             threads = [threading.Thread(target=load) for _ in range(8)]
             for thread in threads:
@@ -124,7 +119,8 @@ def test_a_killed_mail_server_makes_no_request_hang_and_every_200_has_arrived(
                 killed = len(answers)
                 wait_until(lambda: len(answers) > killed + 50, "traffic without a mail server")
                 with running_inbox(tmp_path / "again", **ports) as back:
-                    back_at, returned = time.monotonic(), len(answers)
+                    is_back.set()
+                    returned = len(answers)
                     wait_until(lambda: len(answers) > returned + 50, "traffic after its return")
                     stop.set()
                     for thread in threads:
@@ -134,12 +130,11 @@ def test_a_killed_mail_server_makes_no_request_hang_and_every_200_has_arrived(
                 stop.set()
                 for thread in threads:
                     thread.join()
-            assert {answer.status for _, _, answer in answers} <= {200, 502, 503, 504}
-            afterwards = [answer for asked_at, _, answer in answers if asked_at > back_at]
+            assert {answer.status for _, answer in answers} <= {200, 502, 503, 504}
+            afterwards = [answer for asked_afterwards, answer in answers if asked_afterwards]
             assert {answer.status for answer in afterwards} == {200}
             assert {answer.json["id"] for answer in afterwards} <= kept_again
-            assert kept <= {answer.json["id"] for _, _, answer in answers}
-            assert max(seconds for _, seconds, _ in answers) < 10 + 5, "the limits are five seconds each"
+            assert kept <= {answer.json["id"] for _, answer in answers}
 
 
 def test_a_killed_server_has_lost_no_answered_email_and_open_requests_fail(inbox: Inbox, tmp_path: Path) -> None:
@@ -169,7 +164,7 @@ def test_a_killed_server_has_lost_no_answered_email_and_open_requests_fail(inbox
 
 
 def test_sigterm_finishes_the_open_requests(inbox: Inbox, tmp_path: Path) -> None:
-    inbox.dial(latency_ms=3000)
+    inbox.dial(latency_ms=6000)
     with running_strategy("1_foreground", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
         answers: list[Answer] = []
         to = someone()
@@ -185,10 +180,15 @@ def test_sigterm_finishes_the_open_requests(inbox: Inbox, tmp_path: Path) -> Non
 def at_once(strategy: Strategy, count: int) -> list[Answer]:
     """Send `count` requests at the same time."""
     answers: list[Answer] = []
-    threads = [threading.Thread(target=lambda: answers.append(strategy.send(someone()))) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for caller in start_callers(strategy, count, answers):
+        caller.join()
     assert len(answers) == count
     return answers
+
+
+def start_callers(strategy: Strategy, count: int, answers: list[Answer]) -> list[threading.Thread]:
+    """Start threads that send one request each and add its answer to `answers`."""
+    callers = [threading.Thread(target=lambda: answers.append(strategy.send(someone()))) for _ in range(count)]
+    for caller in callers:
+        caller.start()
+    return callers

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -15,7 +15,17 @@ from common.mail.emails import Email
 from common.mail.errors import CannotAccept
 from common.mail.mailer import Mailer
 from common.processes.chapter import chapter_module
-from tests.support.programs import Inbox, a_name, ask, email_path, running_inbox, running_strategy, until, wait_until
+from tests.support.programs import (
+    Inbox,
+    Strategy,
+    a_name,
+    ask,
+    email_path,
+    running_inbox,
+    running_strategy,
+    until,
+    wait_until,
+)
 from tests.support.smtp_peer import smtp_peer
 
 tasks_module = chapter_module("2_parallel.tasks")
@@ -29,31 +39,38 @@ def an_email() -> Email:
     return Email(new_id("example.com"), someone(), "Hello", "How are you?")
 
 
-def test_the_answer_does_not_wait_for_the_mail_server(inbox: Inbox, tmp_path: Path) -> None:
-    inbox.dial(latency_ms=2000)
-    with running_strategy("2_parallel", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
-        to = someone()
-        before = time.monotonic()
-        assert strategy.send(to).status == 202
-        assert time.monotonic() - before < 2
-        stats = strategy.stats()
-        assert (stats["in_flight"], stats["sent"]) == (1, 0)
-        inbox.wait_for(to)
-        wait_until(lambda: strategy.stats()["in_flight"] == 0, "the end of the task")
-        assert strategy.stats()["sent"] == 1
+@pytest.fixture(scope="module")
+def parallel(inbox: Inbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strategy]:
+    settings = {"SMTP_URL": inbox.smtp_url, "DRAIN_SECONDS": "0.2"}
+    with running_strategy("2_parallel", tmp_path_factory.mktemp("parallel"), **settings) as strategy:
+        yield strategy
 
 
-def test_a_failure_is_only_logged_and_counted(inbox: Inbox, tmp_path: Path) -> None:
+def test_the_answer_does_not_wait_for_the_mail_server(parallel: Strategy, inbox: Inbox) -> None:
+    """The mail server does not answer at all, and the caller gets a 202."""
+    inbox.dial(hang_rate=1)
+    before = parallel.stats()
+    assert parallel.send(someone()).status == 202
+    stats = parallel.stats()
+    assert (stats["in_flight"], stats["sent"]) == (before["in_flight"] + 1, before["sent"])
+    inbox.dial(hang_rate=0)
+    to = someone()
+    assert parallel.send(to).status == 202
+    inbox.wait_for(to)
+    wait_until(lambda: parallel.stats()["sent"] > before["sent"], "the end of a task")
+
+
+def test_a_failure_is_only_logged_and_counted(parallel: Strategy, inbox: Inbox) -> None:
     inbox.dial(refuse_rate=1, refuse_code=550)
-    with running_strategy("2_parallel", tmp_path, SMTP_URL=inbox.smtp_url) as strategy:
-        answer = strategy.send(someone())
-        assert answer.status == 202
-        wait_until(lambda: strategy.stats()["failed"] == 1, "the failure is counted")
-        strategy.program.wait_for_line(rf"not sent {re.escape(answer.json['id'])} .* Refused: 550")
-        inbox.dial(refuse_rate=0)
-        to = someone()
-        assert strategy.send(to).status == 202
-        inbox.wait_for(to)
+    failed = parallel.stats()["failed"]
+    answer = parallel.send(someone())
+    assert answer.status == 202
+    wait_until(lambda: parallel.stats()["failed"] == failed + 1, "the failure is counted")
+    parallel.program.wait_for_line(rf"not sent {re.escape(answer.json['id'])} .* Refused: 550")
+    inbox.dial(refuse_rate=0)
+    to = someone()
+    assert parallel.send(to).status == 202
+    inbox.wait_for(to)
 
 
 def test_a_killed_server_loses_what_was_in_flight(inbox: Inbox, tmp_path: Path) -> None:
@@ -125,7 +142,6 @@ async def test_a_bug_in_one_task_is_logged_and_does_not_affect_the_others(caplog
     assert "Traceback" in caplog.text
 
 
-@pytest.mark.timeout(120)
 async def test_a_burst_of_10_000_requests_loses_and_duplicates_no_email(tmp_path: Path) -> None:
     """Accepted emails arrive once; the others get a 503 with Retry-After; the memory is limited."""
     with running_inbox(tmp_path / "inbox") as inbox:
@@ -143,7 +159,7 @@ async def test_a_burst_of_10_000_requests_loses_and_duplicates_no_email(tmp_path
 
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
                 await asyncio.gather(*[client(session) for _ in range(200)])
-            await asyncio.to_thread(wait_until, lambda: strategy.stats()["in_flight"] == 0, "the end", 60)
+            await asyncio.to_thread(wait_until, lambda: strategy.stats()["in_flight"] == 0, "the end")
             grown = server.memory_info().rss - before
             stats = strategy.stats()
         kept = ask(inbox.url, "/api/stats").json

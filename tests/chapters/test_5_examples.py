@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import resque
-from tests.support.programs import ROOT, Valkey, until
+from tests.support.programs import LIMIT, ROOT, Valkey, until
 from tests.support.resque import a_resque
 
 
@@ -18,7 +18,7 @@ def test_the_quick_start_of_the_library_s_readme_prints_what_it_says(valkey: Val
     [code] = re.findall(r"(?ms)^```python\n(.*?)^```$", readme.read_text())
     program = code.replace("redis://127.0.0.1:6379/0", valkey.url)
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=True
     )
     assert done.stdout == "Hello, Alice!\n"
 
@@ -47,7 +47,7 @@ async def test_the_first_example_of_the_library_runs(valkey: Valkey) -> None:
             "stop": stop,
         }
         exec(source, names)
-        await asyncio.wait_for(names["example"](), 20)
+        await asyncio.wait_for(names["example"](), LIMIT)
         await until(lambda: emails == ["alice@example.com"])
 
 

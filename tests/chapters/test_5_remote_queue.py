@@ -4,11 +4,9 @@ import json
 import os
 import re
 import signal
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +14,29 @@ import psutil
 import pytest
 
 from tests.support.load import Load, account
-from tests.support.log_lines import at_most_once_a_second
 from tests.support.programs import (
     Inbox,
     Program,
     Strategy,
     Valkey,
-    a_name,
     is_alive,
-    nobody_s_port,
-    running_strategy,
     running_valkey,
-    until,
-    valkey_of,
     wait_until,
 )
-from tests.support.smtp_peer import smtp_peer
-
-KILLS = int(os.environ.get("KILLS", "3"))  # of each kind; KILLS=100 takes half an hour
-CLIENTS = 4 if KILLS < 10 else 1  # the inbox must be able to count them all
-SLOTS = 50  # the most emails that a worker has in its hands
-LEASE = "1"  # seconds
-NO_ANSWER = "Redis does not answer in time"
-
-QUEUE = "resque:queue:emailQueue"
-FAILED = "resque:failed"
-PAUSED = "resque:py:paused:emailQueue"
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
+from tests.support.remote_queue import (
+    CLIENTS,
+    FAILED,
+    KILLS,
+    PAUSED,
+    QUEUE,
+    SLOTS,
+    a_process,
+    a_worker,
+    failed,
+    queue,
+    settled,
+    someone,
+)
 
 
 @pytest.fixture
@@ -54,31 +45,18 @@ def clean(valkey: Valkey) -> Valkey:
     return valkey
 
 
-@contextmanager
-def queue(inbox: Inbox, valkey: Valkey, tmp_path: Path, **environment: str) -> Iterator[Strategy]:
-    addresses = {"SMTP_URL": inbox.smtp_url, "REDIS_URL": valkey.url, "DRAIN_SECONDS": "2", "LEASE_SECONDS": LEASE}
-    with running_strategy("5_remote_queue", tmp_path, **(addresses | environment)) as strategy:
+@pytest.fixture(scope="module")
+def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """The Valkey of `running`, which no test may flush."""
+    with running_valkey(tmp_path_factory.mktemp("another")) as valkey:
+        yield valkey
+
+
+@pytest.fixture(scope="module")
+def running(inbox: Inbox, another: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strategy]:
+    with queue(inbox, another, tmp_path_factory.mktemp("running"), ATTEMPTS="5") as strategy:
         yield strategy
-
-
-def a_worker(inbox: Inbox, valkey: Valkey, tmp_path: Path, **environment: str) -> AbstractContextManager[Program]:
-    return another("worker", inbox, valkey, tmp_path, **environment)
-
-
-@contextmanager
-def another(role: str, inbox: Inbox, valkey: Valkey, tmp_path: Path, **environment: str) -> Iterator[Program]:
-    """A process of this role in a terminal of its own."""
-    addresses = {"SMTP_URL": inbox.smtp_url, "REDIS_URL": valkey.url, "DATA_DIR": str(tmp_path), "LEASE_SECONDS": LEASE}
-    program = Program(["make", "run-5"], addresses | {"ROLE": role, "DRAIN_SECONDS": "2"} | environment)
-    try:
-        program.wait_for_line("ready to")
-        yield program
-    finally:
-        program.stop()
-
-
-def failed(valkey: Valkey) -> list[dict[str, Any]]:
-    return [json.loads(str(record)) for record in valkey.client.lrange(FAILED, 0, -1)]
+    assert "Traceback" not in strategy.program.output
 
 
 def workers(strategy: Strategy) -> list[int]:
@@ -97,11 +75,6 @@ def two_that_are_ready(strategy: Strategy) -> list[int] | None:
         re.findall(r"^\[worker @ (\d+)\] .*ready", strategy.program.output, re.MULTILINE),
     )
     return running if len(running) == 2 and set(running) <= set(map(int, ready)) else None
-
-
-def settled(strategy: Strategy) -> bool:
-    """Nothing waits, and nothing is in anybody's hands: twice, for a job may pass by one look from here to there."""
-    return strategy.held() == 0 == strategy.held()
 
 
 def test_an_email_waits_in_redis_until_a_worker_comes(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
@@ -133,15 +106,13 @@ def test_two_workers_send_each_email_once(inbox: Inbox, clean: Valkey, tmp_path:
     assert [message["copies"] for message in inbox.messages(to)] == [1] * 40
 
 
-def test_a_killed_server_loses_nothing(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
-    to = someone()
-    with queue(inbox, clean, tmp_path) as strategy:
-        with Load(strategy, to, CLIENTS) as load:
-            for _ in range(KILLS):
-                load.wait_for_more(10)
-                strategy.kill("server")
-                wait_until(strategy.healthy, "the server is back")
-        wait_until(lambda: settled(strategy), "all are sent")
+def test_a_killed_server_loses_nothing(running: Strategy, inbox: Inbox) -> None:
+    with Load(running, someone(), CLIENTS) as load:
+        for _ in range(KILLS):
+            load.wait_for_more(10)
+            running.kill("server")
+            wait_until(running.healthy, "the server is back")
+    wait_until(lambda: settled(running), "all are sent")
     found = account(load, inbox)
     assert (found.lost, found.duplicated) == (0, 0)
 
@@ -166,130 +137,58 @@ def test_killed_workers_lose_nothing_and_double_at_most_what_was_in_flight(
     assert crashed > 0, "the kills hit something"
 
 
-def test_another_worker_begins_again_what_a_dead_worker_held(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
-    to = someone()
+def test_another_worker_begins_again_what_a_dead_worker_held(
+    running: Strategy, inbox: Inbox, another: Valkey, tmp_path: Path
+) -> None:
+    to, crashed = someone(), running.stats()["crashed"]
     inbox.dial(hang_rate=1)
-    with queue(inbox, clean, tmp_path) as strategy:
-        assert [strategy.send(to).status for _ in range(SLOTS)] == [202] * SLOTS
-        wait_until(lambda: strategy.stats()["in_flight"] == SLOTS, "all are in flight")
-        with a_worker(inbox, clean, tmp_path):
-            os.kill(strategy.pid("worker"), signal.SIGKILL)
-            inbox.dial(hang_rate=0)
-            wait_until(lambda: strategy.stats()["crashed"] == SLOTS, "all are back")
-            inbox.wait_for(to, SLOTS)
-
-
-def test_a_killed_redis_loses_nothing(inbox: Inbox, tmp_path: Path) -> None:
-    """The embedded one: append-only file, appendfsync always. It comes back on its port, and the others find it."""
-    to = someone()
-    environment = {"SMTP_URL": inbox.smtp_url, "LEASE_SECONDS": "5", "DRAIN_SECONDS": "2"}
-    with running_strategy("5_remote_queue", tmp_path, **environment) as strategy:
-        with Load(strategy, to, CLIENTS) as load:
-            for _ in range(KILLS):
-                load.wait_for_more(10)
-                before = valkey_of(tmp_path).pid
-                os.kill(before, signal.SIGKILL)
-                wait_until(lambda before=before: valkey_of(tmp_path).pid != before, "there is another Valkey")  # type: ignore[misc]
-                wait_until(strategy.healthy, "and it takes emails")
-        wait_until(lambda: strategy.healthy() and settled(strategy), "all are sent")
-        output = strategy.program.output
-    found = account(load, inbox)
-    assert found.lost == 0
-    assert found.duplicated <= KILLS * SLOTS
-    assert load.statuses[503] > 0, "while it was away, the server said so"
-    assert "Traceback" not in output
-
-
-@contextmanager
-def keeping_sink(port: int, path: Path) -> Iterator[Program]:
-    sink = Program([sys.executable, "-m", "tests.support.keeping_sink", str(port), str(path)], {})
-    try:
-        sink.wait_for_line("listening")
-        yield sink
-    finally:
-        sink.stop(signal.SIGKILL)
-
-
-@pytest.fixture
-def mail_port() -> Iterator[int]:
-    """Where the mail server is when there is one."""
-    with nobody_s_port() as port:
-        yield port
-
-
-def test_a_killed_mail_server_loses_nothing(clean: Valkey, mail_port: int, tmp_path: Path) -> None:
-    to, port, kept = someone(), mail_port, tmp_path / "kept"
-    addresses = {"SMTP_URL": f"smtp://127.0.0.1:{port}", "REDIS_URL": clean.url}
-    with running_strategy("5_remote_queue", tmp_path, **addresses) as strategy:
-        with Load(strategy, to, CLIENTS) as load:
-            for _ in range(KILLS):
-                with keeping_sink(port, kept):
-                    size = kept.stat().st_size
-                    wait_until(lambda size=size: kept.stat().st_size > size, "emails arrive")  # type: ignore[misc]
-                load.wait_for_more(5)  # with nobody there
-        with keeping_sink(port, kept):
-            wait_until(lambda: settled(strategy), "all are sent")
-        assert "pause: " in strategy.program.output
-    arrived = kept.read_text().split()
-    given_up = {record["payload"]["args"][0]["id"] for record in failed(clean)}
-    assert set(load.accepted) == set(arrived) | given_up
-    assert len(given_up) < len(arrived) / 10, "only whose every attempt met a kill"
-    assert len(arrived) - len(set(arrived)) <= KILLS * SLOTS
-
-
-def test_an_outage_of_the_mail_server_costs_no_attempt(clean: Valkey, mail_port: int, tmp_path: Path) -> None:
-    to, port, kept = someone(), mail_port, tmp_path / "kept"
-    addresses = {"SMTP_URL": f"smtp://127.0.0.1:{port}", "REDIS_URL": clean.url}
-    with running_strategy("5_remote_queue", tmp_path, **addresses, ATTEMPTS="1") as strategy:
-        accepted = [strategy.send(to).json["id"] for _ in range(20)]
-        strategy.program.wait_for_line("pause: ")
-        with keeping_sink(port, kept):
-            wait_until(lambda: settled(strategy), "all are sent")
-        assert sorted(kept.read_text().split()) == sorted(accepted)
-        assert strategy.stats()["retried"] == 0
+    assert [running.send(to).status for _ in range(SLOTS)] == [202] * SLOTS
+    wait_until(lambda: running.stats()["in_flight"] == SLOTS, "all are in flight")
+    with a_worker(inbox, another, tmp_path):
+        os.kill(running.pid("worker"), signal.SIGKILL)
+        inbox.dial(hang_rate=0)
+        wait_until(lambda: running.stats()["crashed"] == crashed + SLOTS, "all are back")
+        inbox.wait_for(to, SLOTS)
+    wait_until(lambda: settled(running), "all are acknowledged")
 
 
 def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_for_nobody(
-    inbox: Inbox, clean: Valkey, tmp_path: Path
+    running: Strategy, inbox: Inbox, another: Valkey, tmp_path: Path
 ) -> None:
-    to = someone()
+    to, last = someone(), someone()
+    before, starts = running.stats(), len(re.findall("ready to send, as", running.program.output))
     inbox.dial(hang_rate=1)
-    with queue(inbox, clean, tmp_path) as strategy:
-        assert [strategy.send(to).status for _ in range(10)] == [202] * 10
-        wait_until(lambda: strategy.stats()["in_flight"] == 10, "all are in flight")
-        stopped = strategy.pid("worker")
-        os.kill(stopped, signal.SIGSTOP)
-        try:
-            inbox.dial(hang_rate=0)
-            with a_worker(inbox, clean, tmp_path):
-                wait_until(lambda: strategy.stats()["crashed"] >= 10, "its jobs are back in the queue")
-                wait_until(lambda: len(inbox.messages(to)) == 10, "the other one sends them")
-                os.kill(stopped, signal.SIGCONT)
-                strategy.program.wait_for_line("the lease has ended")
-                strategy.program.wait_for_line(r"ready to send, as \S+\n(.*\n)*.*ready to send, as \S+")
-        finally:
+    assert [running.send(to).status for _ in range(10)] == [202] * 10
+    wait_until(lambda: running.stats()["in_flight"] == 10, "all are in flight")
+    stopped = running.pid("worker")
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        inbox.dial(hang_rate=0)
+        with a_worker(inbox, another, tmp_path):
+            wait_until(lambda: running.stats()["crashed"] >= before["crashed"] + 10, "its jobs are back in the queue")
+            wait_until(lambda: len(inbox.messages(to)) == 10, "the other one sends them")
             os.kill(stopped, signal.SIGCONT)
-        last = someone()
-        assert strategy.send(last).status == 202
-        inbox.wait_for(last)
-        wait_until(lambda: settled(strategy), "all are acknowledged")
-        assert strategy.stats()["sent"] == 11
-        assert failed(clean) == []
+            running.program.wait_for_line(rf"^\[worker @ {stopped}\] .*the lease has ended")
+            wait_until(lambda: len(re.findall("ready to send, as", running.program.output)) > starts, "it begins again")
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert running.send(last).status == 202
+    inbox.wait_for(last)
+    wait_until(lambda: settled(running), "all are acknowledged")
+    assert running.stats()["sent"] == before["sent"] + 11
+    assert running.stats()["failed"] == before["failed"]
 
 
-def test_sigterm_loses_nothing_doubles_nothing_and_ends_in_time(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
+def test_sigterm_loses_nothing_and_doubles_nothing(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
     to = someone()
-    inbox.dial(latency_ms=500)
+    inbox.dial(latency_ms=3000)
     with queue(inbox, clean, tmp_path, DRAIN_SECONDS="10") as strategy:
         with a_worker(inbox, clean, tmp_path, DRAIN_SECONDS="10") as worker:
             clean.client.set(PAUSED, "until all are there")
             accepted = [strategy.send(to) for _ in range(80)]
             clean.client.delete(PAUSED)
             wait_until(lambda: strategy.stats()["in_flight"] > 10, "both are at work")
-            before = time.monotonic()
-            worker.process.send_signal(signal.SIGTERM)
-            worker.process.wait(20)
-            assert time.monotonic() - before < 10 + 5, "DRAIN_SECONDS, and what it takes to end"
+            worker.stop()
         wait_until(lambda: settled(strategy), "the other one sends the rest")
         assert strategy.stats()["crashed"] == 0, "nobody had to wait for a lease"
     messages = inbox.messages(to)
@@ -314,175 +213,88 @@ def is_put_off(stats: dict[str, Any]) -> bool:
     return bool(stats["retried"] >= 1 and stats["waiting"] == stats["delayed"] == 1)
 
 
-def test_a_4xx_is_tried_again_and_a_5xx_is_not(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
+def test_a_4xx_is_tried_again_and_a_5xx_is_not(running: Strategy, inbox: Inbox, another: Valkey) -> None:
     busy, unknown = someone(), someone()
-    with queue(inbox, clean, tmp_path, ATTEMPTS="5") as strategy:
-        inbox.dial(refuse_rate=1, refuse_code=550)
-        strategy.send(unknown)
-        [record] = wait_until(lambda: failed(clean), "it is in the failed list")
-        assert (record["exception"], record["payload"]["args"][0]["to"]) == ("Refused", unknown)
-        inbox.dial(refuse_rate=1, refuse_code=451)
-        answer = strategy.send(busy)
-        wait_until(lambda: is_put_off(strategy.stats()), "it is to be tried again")
-        inbox.dial(refuse_rate=0)
-        [message] = inbox.wait_for(busy)
-        assert message["message_id"] == answer.json["id"]
-        wait_until(lambda: settled(strategy), "it is acknowledged")
-        assert len(failed(clean)) == 1
-        assert "scheduler" not in strategy.program.output  # the worker has promoted the delayed job
-
-
-async def test_a_login_that_fails_pauses_the_queue_and_says_so(clean: Valkey, tmp_path: Path) -> None:
-    to = someone()
-    async with smtp_peer() as peer:
-        peer.extensions += ["AUTH PLAIN"]
-        peer.replies["AUTH"] = b"535 no such user"
-        url = f"smtp://user:not-this-one@127.0.0.1:{peer.port}"
-        environment = {"SMTP_URL": url, "REDIS_URL": clean.url, "DRAIN_SECONDS": "1", "LEASE_SECONDS": LEASE}
-        with running_strategy("5_remote_queue", tmp_path, **environment) as strategy:
-            import asyncio
-
-            assert (await asyncio.to_thread(strategy.send, to)).status == 202
-            await until(lambda: clean.client.get(PAUSED))
-            stats = await asyncio.to_thread(strategy.stats)
-            assert stats["paused"].startswith("LoginFailed: ")
-            peer.replies["AUTH"] = b"235 welcome"
-            await until(lambda: peer.messages)
-            await until(lambda: clean.client.get(PAUSED) is None)
-            assert failed(clean) == [], "it has cost no attempt"
-        assert "not-this-one" not in strategy.program.output + json.dumps(stats)
+    another.client.delete(FAILED)
+    inbox.dial(refuse_rate=1, refuse_code=550)
+    running.send(unknown)
+    [record] = wait_until(lambda: failed(another), "it is in the failed list")
+    assert (record["exception"], record["payload"]["args"][0]["to"]) == ("Refused", unknown)
+    inbox.dial(refuse_rate=1, refuse_code=451)
+    answer = running.send(busy)
+    wait_until(lambda: is_put_off(running.stats()), "it is to be tried again")
+    inbox.dial(refuse_rate=0)
+    [message] = inbox.wait_for(busy)
+    assert message["message_id"] == answer.json["id"]
+    wait_until(lambda: settled(running), "it is acknowledged")
+    assert len(failed(another)) == 1
+    assert "scheduler" not in running.program.output  # the worker has promoted the delayed job
 
 
 def test_all_workers_share_one_throttle(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
+    """At one email in 1,000 seconds, two workers send one together, and all others wait."""
     to = someone()
-    with queue(inbox, clean, tmp_path, WORKERS="2", EMAILS_PER_SECOND="10") as strategy:
-        before = time.monotonic()
-        assert [strategy.send(to).status for _ in range(15)] == [202] * 15
-        inbox.wait_for(to, 15)
-        assert time.monotonic() - before >= 14 / 10 - 0.15
-
-
-def test_a_frozen_redis_is_a_504_and_afterwards_it_goes_on(inbox: Inbox, tmp_path: Path) -> None:
-    to = someone()
-    with running_valkey(tmp_path / "own") as valkey, queue(inbox, valkey, tmp_path) as strategy:
-        assert strategy.send(someone()).status == 202  # from then on Redis knows the script
-        os.kill(valkey.pid, signal.SIGSTOP)
-        try:
-            answer = strategy.send(to)
-            assert answer.status == 504
-            assert answer.json["error"]["reason"] == "Redis does not answer in time: the email may still be sent"
-            assert not strategy.healthy()
-        finally:
-            os.kill(valkey.pid, signal.SIGCONT)
-        wait_until(strategy.healthy, "it is back")
-        [message] = inbox.wait_for(to)
-        assert message["message_id"] == answer.json["id"]
-        later = someone()
-        assert strategy.send(later).status == 202
-        inbox.wait_for(later)
-
-
-def test_a_redis_that_refuses_connections_is_a_503(inbox: Inbox, tmp_path: Path) -> None:
-    with running_valkey(tmp_path / "own") as valkey, queue(inbox, valkey, tmp_path, ROLE="server") as strategy:
-        assert strategy.send(someone()).status == 202
-        os.kill(valkey.pid, signal.SIGSTOP)  # its supervisor is not to start another
-        with suppress(psutil.NoSuchProcess):
-            psutil.Process(valkey.pid).kill()
-        answer = wait_until(lambda: found if (found := strategy.send(someone())).status == 503 else None, "a 503")
-        assert answer.headers["Retry-After"] == "1"
-        assert "id" not in answer.json
-
-
-def test_an_outage_of_redis_longer_than_the_lease_is_nobody_s_crash(inbox: Inbox, tmp_path: Path) -> None:
-    to = someone()
-    inbox.dial(hang_rate=1)
-    more = {"WORKERS": "2", "LEASE_SECONDS": "3", "DRAIN_SECONDS": "0.2"}
-    with running_valkey(tmp_path / "own") as valkey, queue(inbox, valkey, tmp_path, **more) as strategy:
+    with queue(inbox, clean, tmp_path, WORKERS="2", EMAILS_PER_SECOND="0.001") as strategy:
         wait_until(lambda: strategy.stats()["workers"] == 2, "two workers")
-        assert [strategy.send(to).status for _ in range(10)] == [202] * 10
-        wait_until(lambda: strategy.stats()["in_flight"] == 10, "all are in flight")
-        os.kill(valkey.pid, signal.SIGSTOP)
-        try:  # the first of these lines comes after two seconds, the others at least a second apart: after the lease
-            wait_until(lambda: all(complaints(strategy, pid) >= 3 for pid in workers(strategy)), "both have noticed")
-        finally:
-            os.kill(valkey.pid, signal.SIGCONT)
-        wait_until(strategy.healthy, "it is back")
-
-        def is_over() -> bool:
-            looked, first = valkey.client.hmget("resque:py:reaping", ["looked", "from"])
-            return first is not None and int(str(looked)) > int(first)
-
-        wait_until(is_over, "the dead are looked for again")
-        stats = strategy.stats()
-        assert (stats["in_flight"], stats["waiting"], stats["crashed"]) == (10, 0, 0)
-    assert "the lease has ended" not in strategy.program.output
-    at_most_once_a_second(strategy.program.output, NO_ANSWER)
+        assert [strategy.send(to).status for _ in range(15)] == [202] * 15
+        inbox.wait_for(to)
+    assert len(inbox.messages(to)) == 1
+    assert clean.client.llen(QUEUE) == 14
 
 
-def complaints(strategy: Strategy, worker: int) -> int:
-    return len(re.findall(rf"^\[worker @ {worker}\] .*{NO_ANSWER}", strategy.program.output, re.MULTILINE))
+def test_a_frozen_redis_is_a_504_and_afterwards_it_goes_on(running: Strategy, inbox: Inbox, another: Valkey) -> None:
+    to, later = someone(), someone()
+    assert running.send(someone()).status == 202  # from then on Redis knows the script
+    os.kill(another.pid, signal.SIGSTOP)
+    try:
+        answer = running.send(to)
+        assert answer.status == 504
+        assert answer.json["error"]["reason"] == "Redis does not answer in time: the email may still be sent"
+        assert not running.healthy()
+    finally:
+        os.kill(another.pid, signal.SIGCONT)
+    wait_until(running.healthy, "it is back")
+    [message] = inbox.wait_for(to)
+    assert message["message_id"] == answer.json["id"]
+    assert running.send(later).status == 202
+    inbox.wait_for(later)
 
 
-def test_a_full_redis_takes_no_emails_and_is_worked_off(inbox: Inbox, tmp_path: Path) -> None:
-    to = someone()
-    with running_valkey(tmp_path / "own") as valkey, queue(inbox, valkey, tmp_path, ROLE="server") as strategy:
-        assert strategy.send(to).status == 202
-        valkey.client.config_set("maxmemory", "1")
-        answer = strategy.send(to)
-        assert answer.status == 503
-        assert "maxmemory" in answer.json["error"]["reason"]
-        assert not strategy.healthy()
-        with a_worker(inbox, valkey, tmp_path):
-            inbox.wait_for(to)
-            wait_until(lambda: settled(strategy), "it is acknowledged")
-        valkey.client.config_set("maxmemory", "0")
-        assert strategy.send(to).status == 202
-        assert valkey.client.llen(QUEUE) == 1
-
-
-def test_rubbish_in_the_queue_ends_in_the_failed_list(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
+def test_rubbish_in_the_queue_ends_in_the_failed_list(running: Strategy, inbox: Inbox, another: Valkey) -> None:
     to = someone()
     bad = {"to": "a@b.example, evil@x.example", "subject": "x", "text": "x"}
     rubbish = ["rubbish", json.dumps({"class": "sendEmail", "args": [bad]}), json.dumps({"class": "rm", "args": []})]
-    with queue(inbox, clean, tmp_path) as strategy:
-        clean.client.rpush(QUEUE, *rubbish, json.dumps({"class": "sendEmail", "args": [bad | {"to": to}]}))
-        inbox.wait_for(to)
-        wait_until(lambda: len(failed(clean)) == 3, "the others are set aside")
-        assert sorted(record["exception"] for record in failed(clean)) == ["BadEmail", "BadJob", "UnknownClass"]
-    assert "Traceback" not in strategy.program.output
+    another.client.delete(FAILED)
+    another.client.rpush(QUEUE, *rubbish, json.dumps({"class": "sendEmail", "args": [bad | {"to": to}]}))
+    inbox.wait_for(to)
+    wait_until(lambda: len(failed(another)) == 3, "the others are set aside")
+    assert sorted(record["exception"] for record in failed(another)) == ["BadEmail", "BadJob", "UnknownClass"]
 
 
 def test_emails_of_other_programs_and_of_schedules_need_no_message_id(
-    inbox: Inbox, clean: Valkey, tmp_path: Path
+    running: Strategy, inbox: Inbox, another: Valkey, tmp_path: Path
 ) -> None:
     """A foreign id is data, and each firing of a schedule is an email of its own."""
-    to, regular = someone(), someone()
-    with queue(inbox, clean, tmp_path) as strategy, another("scheduler", inbox, clean, tmp_path):
-        for more in ({}, {"id": "abc123"}, {"id": 5}, {"id": 1.5}, {"id": [1]}):
-            job = {"class": "sendEmail", "args": [{"to": to, "subject": "s", "text": "t", **more}]}
-            clean.client.rpush("resque:queue:emailQueue", json.dumps(job))
-        names: dict[str, dict[str, str]] = {"plain": {}, "with an id": {"id": "<a@b.example>"}}
-        for name, more in names.items():
-            args = [{"to": regular, "subject": name, "text": "t", **more}]
-            schedule = {"every": "1s", "class": "sendEmail", "queue": "emailQueue", "args": args}
-            clean.client.hset("resque:persistent_schedules", name, json.dumps(schedule))
-        wait_until(lambda: len(inbox.messages(to)) == 5, "all jobs are sent")
+    to, regular, before = someone(), someone(), running.stats()["failed"]
+    for more in ({}, {"id": "abc123"}, {"id": 5}, {"id": 1.5}, {"id": [1]}):
+        job = {"class": "sendEmail", "args": [{"to": to, "subject": "s", "text": "t", **more}]}
+        another.client.rpush(QUEUE, json.dumps(job))
+    names: dict[str, dict[str, str]] = {"plain": {}, "with an id": {"id": "<a@b.example>"}}
+    for name, more in names.items():
+        args = [{"to": regular, "subject": name, "text": "t", **more}]
+        schedule = {"every": "1s", "class": "sendEmail", "queue": "emailQueue", "args": args}
+        another.client.hset("resque:persistent_schedules", name, json.dumps(schedule))
+    wait_until(lambda: len(inbox.messages(to)) == 5, "all jobs are sent")
+    with a_process("scheduler", inbox, another, tmp_path):
         wait_until(
             lambda: min(Counter(m["subject"] for m in inbox.messages(regular))[name] for name in names) >= 2,
             "each schedule has fired twice",
         )
-        assert not failed(clean)
-        assert strategy.stats()["failed"] == 0
+    another.client.delete("resque:persistent_schedules")
+    assert running.stats()["failed"] == before
     for address in (to, regular):
         ids = [message["message_id"] for message in inbox.messages(address)]
         assert len(set(ids)) == len(ids)
-
-
-def test_redis_settings_that_could_lose_something_are_said_at_the_start(inbox: Inbox, tmp_path: Path) -> None:
-    with running_valkey(tmp_path / "own") as valkey:
-        valkey.client.config_set("appendfsync", "everysec")
-        with queue(inbox, valkey, tmp_path) as strategy:
-            strategy.program.wait_for_line("Redis may lose what it has accepted: appendfsync is everysec")
 
 
 def test_the_demonstration_shows_the_slots_and_ends_when_somebody_has_seen_enough(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import Inbox, Program, Valkey, a_name, running_strategy, wait_until
+from tests.support.programs import LIMIT, Inbox, Program, Valkey, a_name, running_strategy, wait_until
 
 QUEUE = "resque:queue:emailQueue"
 
@@ -117,11 +117,11 @@ def test_another_worker_finishes_the_jobs_of_a_killed_one(
 
 def test_a_worker_whose_lease_has_ended_cannot_acknowledge_the_job_of_another(valkey: Valkey, inbox: Inbox) -> None:
     """The first is suspended while it sends; the second takes the job over; then the first goes on."""
-    inbox.dial(latency_ms=3000)
+    inbox.dial(latency_ms=8000)
     with running_worker("lease", valkey, inbox) as one:
         name = a_name()
         enqueue(valkey, name)
-        inbox.wait_for(f"{name}@example.com")  # its 250 comes three seconds later
+        inbox.wait_for(f"{name}@example.com")  # its 250 comes eight seconds later
         [first] = records(valkey)
         os.kill(one.process.pid, signal.SIGSTOP)
         inbox.dial(latency_ms=0, hang_rate=1)  # for the second worker: it does not get its 250
@@ -168,6 +168,6 @@ def test_make_run_5_with_a_step(inbox: Inbox, tmp_path: Path) -> None:
 def test_a_bad_step_is_one_line(number: str, said: str, tmp_path: Path) -> None:
     program = Program(["make", f"run-{number}"], {"STEP": "nonsense", "DATA_DIR": str(tmp_path), "PORT": "0"})
     program.wait_for_line(said)
-    assert program.process.wait(20) == 2
+    assert program.process.wait(LIMIT) == 2
     program.stop()
     assert "Traceback" not in program.output

@@ -12,7 +12,7 @@ from asynckit.redis_client import redis_client
 from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog.events import Event
-from tests.support.programs import ROOT, Valkey, a_name
+from tests.support.programs import LIMIT, ROOT, Valkey, a_name
 
 LogName = Literal["lua", "streams"]
 
@@ -27,7 +27,7 @@ def empty_redis(valkey: Valkey) -> None:
 def consumers(log: str, url: str, *words: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "6_event_bus.consumers", *words]
     environment = os.environ | {"REDIS_URL": url, "LOG": log}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
 
 
 async def have_consumers(redis: Redis, log_name: LogName) -> None:

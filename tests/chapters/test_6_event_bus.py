@@ -4,7 +4,6 @@ import os
 import random
 import re
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,6 @@ from tests.support.programs import (
     Valkey,
     a_name,
     nobody_s_port,
-    running_valkey,
     valkey_of,
     wait_until,
 )
@@ -51,22 +49,31 @@ def audited(valkey: Valkey, domain: str = "example.com") -> int:
 # What an answer means
 
 
-@pytest.mark.parametrize("log", LOGS)
-def test_an_email_is_accepted_even_if_no_worker_is_running(inbox: Inbox, tmp_path: Path, log: str) -> None:
+@pytest.fixture(scope="module", params=LOGS)
+def serving(
+    request: pytest.FixtureRequest, inbox: Inbox, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Strategy, Path, str]]:
+    """A web server without a worker, its data folder, and its log."""
+    data_dir = tmp_path_factory.mktemp("serving")
+    with event_bus(inbox, data_dir, ROLE="server", LOG=request.param) as strategy:
+        yield strategy, data_dir, request.param
+
+
+def test_an_email_is_accepted_even_if_no_worker_is_running(serving: tuple[Strategy, Path, str], inbox: Inbox) -> None:
     """The event stays in the log until a worker starts. Strategy 4 needs a worker that listens."""
+    strategy, data_dir, log = serving
     to = someone()
-    with event_bus(inbox, tmp_path, ROLE="server", LOG=log) as strategy:
-        answer = strategy.send(to, "Hello", "x")
-        assert (answer.status, answer.json["status"]) == (202, "accepted")
-        stats = strategy.stats()
-        assert (stats["waiting"], stats["in_flight"], stats["events"]) == (1, 0, 1)
-        assert stats["oldest_wait_seconds"] >= 0
-        assert inbox.messages(to) == []
-        with a_worker(inbox, tmp_path, LOG=log):
-            [message] = inbox.wait_for(to)
-            assert message["message_id"] == answer.json["id"]
-            wait_until(lambda: strategy.stats()["sent"] == 1, "it is counted")
-        assert strategy.stats()["events"] == 1, "reading removes no event"
+    answer = strategy.send(to, "Hello", "x")
+    assert (answer.status, answer.json["status"]) == (202, "accepted")
+    stats = strategy.stats()
+    assert (stats["waiting"], stats["in_flight"], stats["events"]) == (1, 0, 1)
+    assert stats["oldest_wait_seconds"] >= 0
+    assert inbox.messages(to) == []
+    with a_worker(inbox, data_dir, LOG=log):
+        [message] = inbox.wait_for(to)
+        assert message["message_id"] == answer.json["id"]
+        wait_until(lambda: strategy.stats()["sent"] == 1, "it is counted")
+    assert strategy.stats()["events"] == 1, "reading removes no event"
 
 
 @pytest.fixture(scope="module")
@@ -87,30 +94,28 @@ def test_a_second_consumer_needs_no_change_of_the_producer(running: tuple[Strate
     assert re.fullmatch(r"eventlog:audit:\{\d{4}-\d\d-\d\dT\d\d\}", str(key))
 
 
-def test_a_frozen_redis_is_a_504_and_the_email_may_be_sent(inbox: Inbox, valkey: Valkey, tmp_path: Path) -> None:
-    to = someone()
-    with running_valkey(tmp_path / "own") as own:
-        with event_bus(inbox, tmp_path, REDIS_URL=own.url) as strategy:
-            assert strategy.send(someone()).status == 202  # now Redis knows the script
-            os.kill(own.pid, signal.SIGSTOP)
-            try:
-                answer = strategy.send(to)
-                assert answer.status == 504
-                assert "Redis" in answer.json["error"]["reason"]
-            finally:
-                os.kill(own.pid, signal.SIGCONT)
-            wait_until(strategy.healthy, "the server is healthy again")
-            assert {message["message_id"] for message in inbox.messages(to)} <= {answer.json["id"]}
-            late = someone()
-            assert strategy.send(late).status == 202
-            inbox.wait_for(late)
-        assert "Traceback" not in strategy.program.output
+def test_a_frozen_redis_is_a_504_and_the_email_may_be_sent(running: tuple[Strategy, Valkey], inbox: Inbox) -> None:
+    strategy, valkey = running
+    to, late = someone(), someone()
+    assert strategy.send(someone()).status == 202  # now Redis knows the script
+    os.kill(valkey.pid, signal.SIGSTOP)
+    try:
+        answer = strategy.send(to)
+        assert answer.status == 504
+        assert "Redis" in answer.json["error"]["reason"]
+    finally:
+        os.kill(valkey.pid, signal.SIGCONT)
+    wait_until(strategy.healthy, "the server is healthy again")
+    assert {message["message_id"] for message in inbox.messages(to)} <= {answer.json["id"]}
+    assert strategy.send(late).status == 202
+    inbox.wait_for(late)
+    assert "Traceback" not in strategy.program.output
 
 
 # Kills
 
 
-@pytest.mark.timeout(60 + 20 * KILLS)
+@pytest.mark.timeout(300 + 20 * KILLS)
 @pytest.mark.parametrize("log", LOGS if KILLS else LOGS[:1])
 def test_kills_of_everything_under_load_lose_no_event(inbox: Inbox, tmp_path: Path, log: str) -> None:
     """Kills the server, the worker and Redis in random order. Every consumer gets every event."""
@@ -244,21 +249,19 @@ def test_while_the_mail_server_is_down_the_lag_grows_and_no_attempt_is_counted(i
 def test_sigterm_finishes_emails_in_flight_and_gives_back_the_rest_at_once(inbox: Inbox, tmp_path: Path) -> None:
     quick, slow = someone(), someone()
     with event_bus(inbox, tmp_path, ROLE="server") as strategy:
-        inbox.dial(latency_ms=1500)
+        inbox.dial(latency_ms=5000)
         with a_worker(inbox, tmp_path, DRAIN_SECONDS="10") as worker:
             assert [strategy.send(quick).status for _ in range(5)] == [202] * 5
             wait_until(lambda: strategy.stats()["in_flight"] == 5, "all are in flight")
         assert len(inbox.messages(quick)) == 5, "the worker has finished them before it stopped"
         inbox.dial(latency_ms=0, hang_rate=1)
-        with a_worker(inbox, tmp_path, DRAIN_SECONDS="0.2", LEASE_SECONDS="60") as worker:
+        with a_worker(inbox, tmp_path, DRAIN_SECONDS="0.2", LEASE_SECONDS="600") as worker:
             assert [strategy.send(slow).status for _ in range(3)] == [202] * 3
             wait_until(lambda: strategy.stats()["in_flight"] == 3, "all are in flight")
         assert "email gave back 3 unfinished" in worker.output
         inbox.dial(hang_rate=0)
-        before = time.monotonic()
-        with a_worker(inbox, tmp_path, LEASE_SECONDS="60"):
+        with a_worker(inbox, tmp_path, LEASE_SECONDS="600"):  # it need not wait for the leases to end
             inbox.wait_for(slow, 3)
-        assert time.monotonic() - before < 30, "the second worker did not wait for leases to end"
         assert sum(message["copies"] for message in inbox.messages(slow)) == 3
 
 
@@ -274,26 +277,24 @@ def test_several_workers_share_the_emails(inbox: Inbox, tmp_path: Path) -> None:
 # A full Redis refuses new events. Workers must still handle its events, so that the log can be trimmed.
 
 
-@pytest.mark.parametrize("log", ["lua", "streams"])
 def test_a_full_redis_refuses_emails_and_workers_handle_the_accepted_ones(
-    inbox: Inbox, tmp_path: Path, log: str
+    serving: tuple[Strategy, Path, str], inbox: Inbox
 ) -> None:
+    strategy, data_dir, log = serving
     to = someone()
-    with event_bus(inbox, tmp_path, LOG=log, ROLE="server") as strategy:
-        if log == "streams":  # XGROUP CREATE needs memory, so the consumers must exist before
-            with a_worker(inbox, tmp_path, LOG=log):
-                assert strategy.send(to).status == 202
-                settled(strategy)
-        assert [strategy.send(to).status for _ in range(3)] == [202] * 3
-        valkey = valkey_of(tmp_path)
-        valkey.client.config_set("maxmemory", "1")
-        answer = strategy.send(to)
-        assert (answer.status, "maxmemory" in answer.json["error"]["reason"]) == (503, True)
-        assert not strategy.healthy()
-        expected = 4 if log == "streams" else 3
-        with a_worker(inbox, tmp_path, LOG=log, LEASE_SECONDS="1"):
-            inbox.wait_for(to, expected)
+    if log == "streams":  # XGROUP CREATE needs memory, so the consumers must exist before
+        with a_worker(inbox, data_dir, LOG=log):
+            assert strategy.send(to).status == 202
             settled(strategy)
-        valkey.client.config_set("maxmemory", "0")
-        assert strategy.send(to).status == 202
+    assert [strategy.send(to).status for _ in range(3)] == [202] * 3
+    valkey = valkey_of(data_dir)
+    valkey.client.config_set("maxmemory", "1")
+    answer = strategy.send(to)
+    assert (answer.status, "maxmemory" in answer.json["error"]["reason"]) == (503, True)
+    assert not strategy.healthy()
+    with a_worker(inbox, data_dir, LOG=log, LEASE_SECONDS="1"):
+        inbox.wait_for(to, 4 if log == "streams" else 3)
+        settled(strategy)
+    valkey.client.config_set("maxmemory", "0")
+    assert strategy.send(to).status == 202
     assert all(message["copies"] == 1 for message in inbox.messages(to))

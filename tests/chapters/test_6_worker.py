@@ -9,7 +9,7 @@ from asynckit.redis_client import blocking_redis_client, redis_client
 from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog import events, partitions
-from tests.support.programs import Valkey, until
+from tests.support.programs import LIMIT, Valkey, until
 
 worker = chapter_module("6_event_bus.worker")
 
@@ -49,7 +49,7 @@ async def test_a_consumer_that_fails_is_restarted_and_gives_back_its_events(
     settings, handler = Settings(drain_seconds=0.1), FailingHandler()
     url = valkey.url
     with blocking_redis_client(url) as client:
-        async with redis_client(url) as redis, partitions.PartitionedLog(redis, 10.0) as log, asyncio.timeout(30):
+        async with redis_client(url) as redis, partitions.PartitionedLog(redis, 10.0) as log, asyncio.timeout(LIMIT):
             await log.append(events.Event("<1@x>", "x", {}))
             running = asyncio.create_task(worker.run_handlers(settings, log, [handler], client))
             await until(lambda: handler.started == 1)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.programs import Inbox, Strategy, a_name, ask, email_path, wait_until
+from tests.support.programs import LIMIT, Inbox, Strategy, a_name, ask, email_path, wait_until
 
 SENT_OR_ACCEPTED = {True: (200, "sent"), False: (202, "accepted")}
 
@@ -206,7 +206,7 @@ def test_other_forms_of_the_request_send_the_email(strategy: Strategy, inbox: In
 
 def test_invalid_http_is_answered_with_400_as_json(strategy: Strategy) -> None:
     address = urlsplit(strategy.url)
-    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=LIMIT) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
         answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.0 400 ")

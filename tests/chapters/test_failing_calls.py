@@ -20,7 +20,7 @@ from tests.support.failing_calls import FAILURES, failing_calls
 from tests.support.programs import Valkey, a_name, until
 
 channel = chapter_module("4_remote_messages.channel")
-replies = chapter_module("4_remote_messages.replies")
+reports_module = chapter_module("4_remote_messages.reports")
 
 
 async def test_the_subscription_and_the_reports_of_strategy_4(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ async def test_the_subscription_and_the_reports_of_strategy_4(valkey: Valkey, mo
             redis_client(valkey.url) as redis,
             channel.Subscription(redis, name, received.append) as subscription,
         ):
-            reports = replies.Reports(redis)
+            reports = reports_module.Reports(redis)
 
             async def all_have_failed() -> bool:
                 valkey.publish("hello", name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import ROOT, clean_environment
+from tests.support.programs import LIMIT, ROOT, clean_environment
 from tests.support.sessions import a_copy
 
 PATCHES = {path.stem: path for path in sorted(ROOT.glob("[1-9]_*/patches/*.patch"))}
@@ -23,7 +23,7 @@ def copy(tmp_path: Path) -> Iterator[Path]:
 
 def make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
     command = ["make", "--no-print-directory", target]
-    return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=LIMIT)
 
 
 def sources(folder: Path) -> dict[str, str]:
@@ -63,7 +63,7 @@ def test_patch_applies_it_too(name: str, copy: Path) -> None:
     for options in ([], ["-R"]):
         done = subprocess.run(
             ["patch", "-p1", "--no-backup-if-mismatch", *options],
-            cwd=copy, input=PATCHES[name].read_text(), capture_output=True, text=True, timeout=60,
+            cwd=copy, input=PATCHES[name].read_text(), capture_output=True, text=True, timeout=LIMIT,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
         assert (sources(copy) == before) == bool(options)

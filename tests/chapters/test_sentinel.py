@@ -3,9 +3,8 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import pytest
 import redis
 
 from asynckit.sentinel import read_sentinel_url
-from tests.support.programs import Inbox, Strategy, a_name, running_strategy, wait_until
+from lab.harness.processes import still_alive
+from tests.support.programs import LIMIT, Inbox, Strategy, a_name, running_strategy, wait_until
 
 SERVERS = ("primary", "replica-1", "replica-2")
 pytestmark = pytest.mark.timeout(360)  # several failovers; a sentinel that gets no CPU for 2 s pauses for 30 s (TILT)
@@ -92,10 +92,9 @@ def test_a_killed_primary_is_replaced_and_nothing_accepted_is_lost(
 
     def ask() -> None:
         while not stop.is_set():
-            try:
+            with suppress(OSError):
                 accepted[0] += strategy.send(to).status == 202
-            except OSError:
-                continue
+            stop.wait(0.05)  # the servers that fail over need the CPU more
 
     callers = [threading.Thread(target=ask) for _ in range(4)]
     for caller in callers:
@@ -103,11 +102,11 @@ def test_a_killed_primary_is_replaced_and_nothing_accepted_is_lost(
     try:
         for _ in range(2):
             before, at = topology.settled(), accepted[0]
-            wait_until(lambda at=at: accepted[0] > at + 50, "emails are accepted")  # type: ignore[misc]
+            wait_until(lambda at=at: accepted[0] > at + 20, "emails are accepted")  # type: ignore[misc]
             os.kill(topology.pid(before), signal.SIGKILL)
             wait_until(lambda before=before: topology.primary() not in (None, before), "a failover", limit=100)  # type: ignore[misc]
             at = accepted[0]
-            wait_until(lambda at=at: accepted[0] > at + 50, "emails are accepted again", limit=100)  # type: ignore[misc]
+            wait_until(lambda at=at: accepted[0] > at + 20, "emails are accepted again", limit=100)  # type: ignore[misc]
     finally:
         stop.set()
         for caller in callers:
@@ -158,9 +157,7 @@ def test_a_second_start_has_the_data_of_the_first(inbox: Inbox, tmp_path: Path) 
     with running_strategy("5_remote_queue", tmp_path, SMTP_URL=down, REDIS="sentinel") as strategy:
         wait_until(lambda: strategy.send(to).status == 202, "accepted")
         family = strategy.program.descendants()
-    deadline = time.monotonic() + 20
-    while any(process.is_running() for process in family):
-        assert time.monotonic() < deadline, "no process is left behind"
+    assert still_alive(family, LIMIT) == [], "no process is left behind"
     with running_strategy("5_remote_queue", tmp_path, SMTP_URL=inbox.smtp_url, REDIS="sentinel"):
         wait_until(lambda: inbox.messages(to), "the email of the first run is sent")
 
@@ -170,7 +167,7 @@ def test_no_server_is_left_behind_when_the_service_itself_was_killed(inbox: Inbo
         topology = Topology(tmp_path)
         pids = [topology.pid(name) for name in SERVERS]
         os.kill(int((tmp_path / "sentinel.pid").read_text()), signal.SIGKILL)
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "no server is left", limit=40)
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "no server is left")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from common.processes.step_diff import differences, files_of
 from common.processes.steps import steps_of
-from tests.support.programs import ROOT, clean_environment
+from tests.support.programs import LIMIT, ROOT, clean_environment
 
 LONGEST = {
     ("3_local_messages", "pass_on"): 165,
@@ -27,7 +27,7 @@ def run_diff(number: int, step: str) -> subprocess.CompletedProcess[str]:
     environment = clean_environment() | {"STEP": step}
     return subprocess.run(
         ["make", "--no-print-directory", f"diff-{number}"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from asynckit.redis_client import blocking_redis_client, redis_client
 from common.mail.errors import Unavailable
 from eventlog import consumers, events, leases, partitions, streams
 from eventlog.handlers import ErrorKind, default_error_kind
-from tests.support.programs import Valkey, a_name, until
+from tests.support.programs import LIMIT, Valkey, a_name, until
 
 
 class Permanent(Exception):
@@ -84,7 +84,7 @@ async def consuming(log: Any, handler: Any, attempts: int = 3) -> AsyncIterator[
     yield consumer
     consumer.stop()
     log.stop_waiting()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, LIMIT)
     await consumer.drain(1.0)
 
 
@@ -93,7 +93,7 @@ async def all_done(log: Any, handled: int, parked: int = 0) -> None:
         lag = await log.lag("listener")
         return bool((lag.handled, lag.waiting, lag.pending, lag.parked) == (handled, 0, 0, parked))
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT):
         while not await done():  # noqa: ASYNC110  Redis does not notify the test
             await asyncio.sleep(0.02)
 
@@ -108,12 +108,17 @@ async def test_with_a_window_of_one_each_handler_ends_before_the_next_starts(log
 
 
 async def test_with_a_larger_window_handlers_start_in_order(log: Any) -> None:
-    handler = Listener(lambda number: asyncio.sleep(0.05 if number % 2 else 0))
+    async def act(number: int) -> None:
+        if number % 2:
+            await until(lambda: set(handler.ended) >= {0, 2, 4, 6, 8})
+
+    handler = Listener(act)
     await append(log, *range(10))
     async with consuming(log, handler):
         await all_done(log, 10)
     assert handler.began == list(range(10))
-    assert handler.ended == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
+    assert handler.ended[:5] == [0, 2, 4, 6, 8]
+    assert sorted(handler.ended[5:]) == [1, 3, 5, 7, 9]
 
 
 async def test_events_that_a_handler_does_not_ask_for_are_committed_at_once(log: Any) -> None:
@@ -134,7 +139,7 @@ async def until_counted(log: Any, **figures: int) -> None:
         lag = await log.lag("listener")
         return {name: getattr(lag, name) for name in figures} == figures
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT):
         while not await counted():  # noqa: ASYNC110  Redis does not notify the test
             await asyncio.sleep(0.02)
 
@@ -185,9 +190,9 @@ async def test_a_bug_logs_a_traceback_and_the_consumer_continues(log: Any, caplo
 async def test_a_handler_that_blocks_for_longer_than_a_lease_keeps_the_lease(valkey: Valkey) -> None:
     """The heartbeat has its own thread, because the handler blocks the event loop."""
     valkey.client.flushall()
-    handler = Listener(lambda number: time.sleep(1.4))  # two leases, and less than a client waits for an answer
+    handler = Listener(lambda number: time.sleep(1.9))  # more than a lease, and less than a client waits for an answer
     client = blocking_redis_client(valkey.url)
-    async with a_log(valkey, 0.7) as log:
+    async with a_log(valkey, 1.5) as log:
         await append(log, 0)
         async with consuming(log, handler) as consumer, Heartbeat(lambda: log.extend(client, consumer.held()), 0.1):
             await all_done(log, 1)
@@ -370,7 +375,7 @@ async def test_while_redis_hangs_giving_back_stops_after_the_first_error(
     asked = []
 
     async def hang(*_: Any, **__: Any) -> bool:
-        asked.append(time.monotonic())
+        asked.append(1)
         raise RedisTimeoutError
 
     monkeypatch.setattr(log, "put_back", hang)
@@ -407,18 +412,18 @@ async def test_a_delay_longer_than_a_pause_of_the_log_holds_for_every_worker(
         for log in logs:
             consumer = consumers.Consumer(log, Listener(act), 3, lambda _: 2.0)
             running = asyncio.create_task(consumer.run())
-            stack.push_async_callback(asyncio.wait_for, running, 10)
+            stack.push_async_callback(asyncio.wait_for, running, LIMIT)
             stack.callback(log.stop_waiting)
             stack.callback(consumer.stop)
         await append(logs[0], 0)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT):
             while (seconds := await logs[0].next_attempt("listener")) is None:  # noqa: ASYNC110  Redis does not notify the test
                 await asyncio.sleep(0.01)
         assert 0.0 < seconds <= 2.0
         await append(logs[0], *range(1, 20))
         await all_done(logs[0], 20)
         assert len(tried) == 2
-        assert 1.9 < tried[1] - tried[0] < 10
+        assert tried[1] - tried[0] > 1.9, "not before the delay has passed"
         assert await logs[0].next_attempt("listener") is None
         lag = await logs[0].lag("listener")
         assert lag.retried == 1, "early claims are not counted as attempts"
@@ -439,7 +444,7 @@ async def test_failures_are_not_counted_as_crashes(log: Any) -> None:
     await all_done(log, 1)
     consumer.stop()
     log.stop_waiting()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, LIMIT)
     assert len(tried) == 9
 
 
@@ -459,13 +464,13 @@ async def test_a_replay_forgets_delays(valkey: Valkey, kind: str) -> None:
             await append(log, 0)
             consumer = consumers.Consumer(log, Listener(act), 3, lambda _: 3600.0)
             running = asyncio.create_task(consumer.run())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(LIMIT):
                 while await log.next_attempt("listener") is None:  # noqa: ASYNC110  Redis does not notify the test
                     await asyncio.sleep(0.01)
             await log.replay("listener", "beginning")
             await until(lambda: len(tried) == 2)
             consumer.stop()
             log.stop_waiting()
-            await asyncio.wait_for(running, 10)
+            await asyncio.wait_for(running, LIMIT)
             await consumer.drain(1.0)
             assert await log.next_attempt("listener") is None

@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from asynckit.redis_client import redis_client
 from eventlog import counts, scripts
-from tests.support.programs import Valkey, until
+from tests.support.programs import LIMIT, Valkey, until
 from tests.support.tasks import ignore_first_cancellation
 
 
@@ -65,5 +65,5 @@ async def test_close_returns_even_if_a_cancellation_is_swallowed() -> None:
     fake.hangs = True
     counted.add("email", "handled", 1)
     await until(lambda: fake.taken)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT):
         await counted.close()

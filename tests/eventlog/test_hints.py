@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from eventlog import hints
-from tests.support.programs import until
+from tests.support.programs import LIMIT, until
 from tests.support.tasks import ignore_first_cancellation
 
 
@@ -31,5 +31,5 @@ async def test_close_returns_even_if_a_cancellation_is_swallowed() -> None:
     listening = hints.Hints(cast(Any, redis), lambda: None)
     await listening.wait(0, 0.0)
     await until(lambda: redis.listening)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT):
         await listening.close()

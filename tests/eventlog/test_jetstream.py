@@ -17,7 +17,7 @@ from eventlog.jetstream import JetStreamLog
 from eventlog.nats_beats import Beats
 from eventlog.nats_client import connect_options
 from tests.support.event_log import LEASE, an_event, append, claim_all, claim_when_due, commit, numbers
-from tests.support.programs import NatsServer, a_name, running_nats, until
+from tests.support.programs import LIMIT, NatsServer, a_name, running_nats, until
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ async def test_an_event_is_as_it_was_and_has_the_time_of_the_server(log: Any) ->
     [claimed] = await log.claim("email", 10)
     event = claimed.event()
     assert (event.id, event.name, event.data) == ("<1@x>", "something_happened", data)
-    assert abs(event.at - time.time()) < 5
+    assert abs(event.at - time.time()) < LIMIT
 
 
 async def test_a_frozen_server_leaves_the_append_in_doubt_and_the_id_makes_it_safe_to_repeat(
@@ -60,15 +60,13 @@ async def test_a_frozen_server_leaves_the_append_in_doubt_and_the_id_makes_it_sa
 ) -> None:
     event = an_event(1)
     os.kill(nats.pid, signal.SIGSTOP)
-    before = time.monotonic()
     try:
         with pytest.raises(LogError, match="NATS") as raised:
             await log.append(event)
     finally:
         os.kill(nats.pid, signal.SIGCONT)
     assert not isinstance(raised.value, NotTaken), "it may have been stored"
-    assert time.monotonic() - before < 5
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT):
         while True:
             try:
                 await log.append(event)
@@ -98,11 +96,11 @@ async def test_a_full_stream_refuses_and_never_drops(log: Any) -> None:
 
 
 async def test_a_heartbeat_in_a_thread_keeps_the_leases(new_log: Any, nats: NatsServer) -> None:
-    alive, other = await new_log(lease=1.0), await new_log(lease=1.0)
+    alive, other = await new_log(lease=2.0), await new_log(lease=2.0)
     await append(alive, 2)
     held = await alive.claim("email", 2)
     with Beats(nats.url) as beats:
-        deadline = time.monotonic() + 2.5
+        deadline = time.monotonic() + 3.0  # longer than a lease
         while time.monotonic() < deadline:
             alive.extend(beats, held)  # this blocks the loop, as a handler may
             assert await other.claim("email", 2, wait=0.2) == []

@@ -18,7 +18,7 @@ from asynckit.redis_client import redis_client
 from eventlog import events as module
 from eventlog import partitions, scripts
 from tests.support.event_log import append, claim_all, commit, lose_an_answer, numbers, remember
-from tests.support.programs import Valkey, a_name, free_ports, wait_until
+from tests.support.programs import LIMIT, Valkey, a_name, free_ports, wait_until
 
 
 def an_event(number: int) -> Any:
@@ -90,7 +90,7 @@ async def test_leases_and_pauses_do_not_get_longer_when_the_clock_is_turned_back
     await log.put_back(first, 1.0)
     clock(-HOUR)
     found: set[int] = set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT):
         while found < {0, 1, 2}:
             found |= set(numbers(await log.claim("email", 3, wait=1.0)))
 
@@ -240,7 +240,7 @@ async def test_a_consumer_at_the_end_of_the_log_gets_every_event_while_partition
 
     producing = asyncio.gather(*[produce(log) for log in producers])
     found: list[str] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LIMIT):
         while not producing.done() or len(found) < len(positions):
             claimed = await consumer.claim("email", 2, wait=0.05)
             found += [one.position for one in claimed]
@@ -409,8 +409,8 @@ async def test_after_redis_has_lost_its_last_writes_no_consumer_skips_the_partit
 async def test_a_consumer_waits_for_a_partition_that_a_seal_names_and_that_is_not_open(new_log: Any) -> None:
     log = await new_log()
     await seal_and_die(await new_log())
-    assert numbers(await asyncio.wait_for(log.claim("email", 10), 5)) == list(range(5))
-    assert await asyncio.wait_for(log.claim("email", 10), 5) == []
+    assert numbers(await asyncio.wait_for(log.claim("email", 10), LIMIT)) == list(range(5))
+    assert await asyncio.wait_for(log.claim("email", 10), LIMIT) == []
     await append(log, 6, 12)
     assert await claim_all(log, "email") == list(range(6, 12))
 

@@ -19,7 +19,7 @@ from eventlog import consumers, partitions, scripts, streams, syndication
 from eventlog import events as log_module
 from tests.support.event_bus import LOGS, event_bus, settled, someone
 from tests.support.load import Load
-from tests.support.programs import ROOT, Inbox, Strategy, Valkey, a_name, until, valkey_of, wait_until
+from tests.support.programs import LIMIT, ROOT, Inbox, Strategy, Valkey, a_name, until, valkey_of, wait_until
 
 Event = log_module.Event
 
@@ -131,7 +131,7 @@ async def test_after_the_last_subscription_the_consumer_leaves_the_log(
     monkeypatch.setattr(consumers, "CHECK_SECONDS", 0.1)
 
     async def until_there_are(*names: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT):
             while await log.consumers() != [*names]:  # noqa: ASYNC110  Redis does not notify the test
                 await asyncio.sleep(0.01)
 
@@ -188,7 +188,6 @@ def jobs_in(valkey: Valkey, queue: str) -> set[str]:
     return set(ids)
 
 
-@pytest.mark.timeout(120)
 def test_killed_workers_under_load_make_one_job_of_each_event_for_each_application(
     inbox: Inbox, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.programs import ROOT, Inbox, Program, Valkey, wait_until
+from tests.support.programs import LIMIT, ROOT, Inbox, Program, Valkey, wait_until
 
 
 class Example(NamedTuple):
@@ -19,11 +19,11 @@ class Example(NamedTuple):
     def create(self, **fields: str) -> str:
         """Post the form; returns the address of the page that the browser is led to."""
         data = urllib.parse.urlencode(fields).encode()
-        with urllib.request.urlopen(self.url, data, timeout=10) as answer:
+        with urllib.request.urlopen(self.url, data, timeout=LIMIT) as answer:
             return str(answer.geturl())
 
     def page(self, path: str) -> str:
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=LIMIT) as answer:
             return str(answer.read().decode())
 
 
@@ -55,12 +55,12 @@ def test_two_jobs_run_at_a_time_and_the_pages_of_the_queue_show_them(example: Ex
 def test_an_email_has_three_attempts_with_growing_pauses(example: Example, inbox: Inbox, valkey: Valkey) -> None:
     inbox.dial(refuse_rate=1.0)
     example.create(to="alice@example.com", subject="Hello", text="How are you?")
-    wait_until(lambda: "sendEmail" in example.page("jobs/failed"), "the job is in the failed list", limit=40)
+    wait_until(lambda: "sendEmail" in example.page("jobs/failed"), "the job is in the failed list")
     assert valkey.client.hget("resque:py:totals", "retried") == "2"
     inbox.dial(refuse_rate=0.0)
     token = re.findall(r'name="token" value="(\w+)"', example.page("jobs/failed"))[0]
     data = urllib.parse.urlencode({"token": token}).encode()
-    with urllib.request.urlopen(f"{example.url}jobs/failed/retry-all", data, timeout=10) as answer:
+    with urllib.request.urlopen(f"{example.url}jobs/failed/retry-all", data, timeout=LIMIT) as answer:
         assert "/jobs/failed?" in answer.geturl()
     inbox.wait_for("alice@example.com", 1)
 

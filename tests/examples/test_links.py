@@ -17,7 +17,7 @@ from examples.links.fetch import is_public, retry_after
 from examples.links.html import links_of
 from examples.links.report import write_reports
 from examples.links.store import Result, Row, Store, Target
-from tests.support.programs import ROOT, Program, Valkey, wait_until
+from tests.support.programs import LIMIT, ROOT, Program, Valkey, wait_until
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def site() -> Iterator[str]:
 
 
 def asked(site: str) -> dict[str, int]:
-    with urllib.request.urlopen(f"{site}log", timeout=5) as answer:
+    with urllib.request.urlopen(f"{site}log", timeout=LIMIT) as answer:
         found: dict[str, int] = json.load(answer)
         return found
 
@@ -44,7 +44,7 @@ def check(site: str, valkey: Valkey, data_dir: Path, *options: str) -> tuple[int
     environment = os.environ | {"DATA_DIR": str(data_dir), "REDIS_URL": valkey.url}
     done = subprocess.run(
         command(site, *options, "--out", str(data_dir / "out")),
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False,
     )  # fmt: skip
     rows = json.loads((data_dir / "out" / "links.json").read_text())
     return done.returncode, {row["url"].removeprefix(site): row for row in rows}, done.stdout + done.stderr
@@ -128,7 +128,7 @@ def test_a_second_run_begins_anew_when_the_first_is_complete(site: str, valkey: 
 
 @pytest.mark.parametrize("url", ["", "ftp://example.com", "example.com", "http://", "http://[bad", "http://host:x/"])
 def test_a_bad_url_is_one_line_and_exit_2(url: str, tmp_path: Path) -> None:
-    done = subprocess.run(command(url), cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command(url), cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 2
     assert "is not an http or https URL" in done.stderr.splitlines()[-1]
 

@@ -196,10 +196,9 @@ def test_the_rate_is_five_emails_per_second_and_client() -> None:
 def run_compare(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"RESULTS_DIR": str(folder), "TMPDIR": str(folder)} | settings
     command = [sys.executable, "-m", "lab.compare"]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
 
 
-@pytest.mark.timeout(120)
 def test_the_steps_are_a_part_of_their_own(tmp_path: Path) -> None:
     done = run_compare(tmp_path, STEPS="1", STRATEGIES="3-pass_on 5-pop", N="10", CLIENTS="2", LATENCY_MS="10")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -219,7 +218,6 @@ def test_a_bad_step_is_named_with_all_there_are(tmp_path: Path) -> None:
     assert "STRATEGIES: unknown: 5-push; choose from 3-pass_on, 5-pop, 5-move, 5-lease, 6-cursor_first" in done.stderr
 
 
-@pytest.mark.timeout(120)
 def test_the_command_saves_figures_a_table_and_a_picture(tmp_path: Path) -> None:
     done = run_compare(tmp_path, STRATEGIES="1 4", N="20", CLIENTS="4", LATENCY_MS="300")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -36,7 +36,7 @@ from lab.load import smtp as load_smtp
 from lab.load.http import Load, email_requests, run_load
 from lab.load.redis import KINDS
 from lab.load.steady import Steady
-from tests.support.programs import ROOT, wait_until
+from tests.support.programs import LIMIT, ROOT, wait_until
 from tests.support.web_server import web_server
 
 # Figures
@@ -281,7 +281,7 @@ async def test_the_load_generator_ends_after_its_time_and_closes_its_connections
 
     async with web_server(handle) as port:
         load = Load(email_requests(port, recipients=1), seconds=0.2)
-        await asyncio.wait_for(run_load(load, port, connections=3), 5)
+        await asyncio.wait_for(run_load(load, port, connections=3), LIMIT)
     assert load.statuses.keys() == {200}
     assert len(connections) == 3
     assert all(connection.is_closing() for connection in connections)
@@ -304,7 +304,7 @@ async def test_a_connection_that_breaks_is_counted_and_replaced() -> None:
 
     async with web_server(handle) as port:
         load = Load(email_requests(port, recipients=1), count=40)
-        await asyncio.wait_for(run_load(load, port, connections=2), 5)
+        await asyncio.wait_for(run_load(load, port, connections=2), LIMIT)
     assert seen == 40
     assert (load.statuses[200], load.broken) == (36, 4)
 
@@ -483,7 +483,7 @@ def test_a_program_without_a_lifeline_gets_one(lab: Lab) -> None:
         # when the pipe from the parent is closed, as it is even if the parent is killed
         assert child.process.stdin is not None
         child.process.stdin.close()
-        child.process.wait(5)
+        child.process.wait(LIMIT)
         wait_until(lambda: not alive(program), "the program ends with its shell")
 
 

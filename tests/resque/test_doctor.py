@@ -16,7 +16,7 @@ from resque import doctor as doctor_module
 from resque import keys as keys_module
 from resque import queue as queue_module
 from resque import wire
-from tests.support.programs import Valkey, a_name
+from tests.support.programs import LIMIT, Valkey, a_name
 
 OURS = "host.0123abcd:7+1:q"
 RUBY = "host:7:q"
@@ -104,7 +104,7 @@ async def test_the_doctor_finds_nothing_wrong_with_our_own_keys(ward: Ward, valk
             hook=hook,
         )
         running = asyncio.create_task(worker.run(stopped))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             await held.wait()
             await failed.wait()
         assert await ward.found() == []

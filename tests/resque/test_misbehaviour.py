@@ -212,9 +212,9 @@ async def test_a_process_that_dies_fails_only_the_attempt_of_its_own_job(r: Resq
 
 @pytest.mark.parametrize("in_process", [True, False])
 async def test_the_time_limit_begins_with_the_attempt(r: Resque, in_process: bool) -> None:
-    definitions = {"sleeps": Definition(sleeps, attempts=1, in_process=in_process, time_limit=5.0)}
+    definitions = {"sleeps": Definition(sleeps, attempts=1, in_process=in_process, time_limit=10.0)}
     for _ in range(24):
-        await r.queue.enqueue("q", "sleeps", [0.5])
+        await r.queue.enqueue("q", "sleeps", [1.0])
     async with r.working(definitions=definitions, processes=2, scaling=resque.Scaling(24, 24)):
         await until(lambda: len(r.events("Succeeded")) + len(r.failed()) == 24)
     assert r.failed() == []

@@ -17,7 +17,7 @@ from common.processes.chapter import chapter_module
 from common.settings import Settings
 from resque import failed as failed_module
 from resque import observe
-from tests.support.programs import ROOT, Inbox, Valkey, a_name, until
+from tests.support.programs import LIMIT, ROOT, Inbox, Valkey, a_name, until
 from tests.support.resque import Resque, a_resque
 
 email_jobs: Any = chapter_module("5_remote_queue.jobs")
@@ -45,7 +45,7 @@ def own_valkey(valkey: Valkey) -> Iterator[Valkey]:
 
 def ruby(r: Resque, what: str, text: str = "") -> str:
     command = ["ruby", str(ROOT / "tests" / "support" / "interop" / "resque.rb"), str(r.valkey.port), what]
-    return subprocess.run(command, input=text, text=True, capture_output=True, check=True, timeout=60).stdout
+    return subprocess.run(command, input=text, text=True, capture_output=True, check=True, timeout=LIMIT).stdout
 
 
 def an_email() -> dict[str, str]:

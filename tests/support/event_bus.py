@@ -1,10 +1,19 @@
 """Strategy 6 for tests: start it on either log, and wait until it has handled every event."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tests.support.programs import Inbox, Strategy, a_name, running_strategy, wait_until
+from eventlog.nats_client import Nats
+from tests.support.programs import (
+    Inbox,
+    Strategy,
+    a_name,
+    running_strategy,
+    wait_until,
+)
 
 NAME = "6_event_bus"
 LOGS = ("lua", "streams")
@@ -33,3 +42,20 @@ def settled(strategy: Strategy) -> None:
         return stats.get("waiting") == stats.get("in_flight") == stats.get("audit_waiting") == 0
 
     wait_until(lambda: nothing_left() and nothing_left(), "every event is handled", limit=40.0)
+
+
+@contextmanager
+def on_jetstream(inbox: Inbox, data_dir: Path, **environment: str) -> Iterator[Strategy]:
+    with event_bus(inbox, data_dir, **{"LOG": "jetstream", **environment}) as strategy:
+        yield strategy
+    assert "Traceback" not in strategy.program.output
+
+
+def asked(port: int, question: str) -> Any:
+    """The answer of JetStream's API."""
+
+    async def ask() -> Any:
+        async with Nats(f"nats://127.0.0.1:{port}") as nats:
+            return await nats.api(question)
+
+    return asyncio.run(ask())

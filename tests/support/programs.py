@@ -7,12 +7,13 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
@@ -24,22 +25,26 @@ from redis.client import PubSub
 
 from common.services.service import running
 from common.settings import setting_names
-from lab.harness.machine import alive, descendants
-from lab.harness.processes import still_alive
+from lab.harness.machine import alive
+from lab.harness.processes import Child, ChildFailed, end
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 20.0  # seconds that a condition may take to come true, even on a slow machine
-START_SECONDS = 60.0  # for RabbitMQ: an Erlang node needs 5 on an idle machine
+LIMIT = 60.0  # seconds that a condition may take to come true, even on a slow machine
+START_SECONDS = 120.0  # for RabbitMQ: an Erlang node needs 5 on an idle machine
+LONGEST_PAUSE = 0.1  # seconds between two looks at a condition: each look may be a request to the program under test
 
 T = TypeVar("T")
+
+_numbers = count(1)
 
 
 def wait_until(condition: Callable[[], T | None], what: str, limit: float = LIMIT) -> T:
     """Wait until the condition is true, and return its value. Fails after `limit` seconds."""
-    deadline = time.monotonic() + limit
+    deadline, pause = time.monotonic() + limit, 0.01
     while not (result := condition()):
         assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(1.2 * pause, LONGEST_PAUSE)
     return result
 
 
@@ -107,28 +112,20 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in SETTINGS}
 
 
-class Program:
-    """A child process whose output is collected, line by line."""
+@cache
+def outputs() -> "tempfile.TemporaryDirectory[str]":
+    """The folder for the output of programs. It is deleted when the tests end."""
+    return tempfile.TemporaryDirectory(prefix="six-ways-")
+
+
+class Program(Child):
+    """A child process of the lab, in the environment of the shell that runs the tests. It fails a test."""
 
     def __init__(self, command: list[str], environment: dict[str, str], folder: Path = ROOT) -> None:
         """In another `folder`, a copy of the repository, the program has the default retries, as a reader does."""
-        self.lines: list[str] = []
-        self.process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=clean_environment() | (SHORT_RETRIES if folder == ROOT else {}) | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        self.lines.extend(line.rstrip("\n") for line in self.process.stdout)
+        environment = clean_environment() | (SHORT_RETRIES if folder == ROOT else {}) | environment
+        file = Path(outputs().name) / f"{next(_numbers)}.log"
+        super().__init__(command[0], command, environment, file, folder, lifeline=False)
 
     @property
     def output(self) -> str:
@@ -136,43 +133,17 @@ class Program:
 
     def wait_for_line(self, pattern: str, limit: float = LIMIT) -> re.Match[str]:
         """Wait until a line matches. Fails at once when the program ends without it."""
-
-        def found() -> re.Match[str] | None:
-            ended = self.process.poll() is not None
-            match = self._search(pattern)
-            if match is None and ended:
-                self._reader.join(limit)  # until its last lines have been read
-                match = self._search(pattern)
-                assert match, f"ended with {self.process.returncode} without {pattern!r}:\n{self.output}"
-            return match
-
-        return wait_until(found, f"a line {pattern!r} in:\n{self.output}", limit)
-
-    def _search(self, pattern: str) -> re.Match[str] | None:
-        return re.search(pattern, self.output, re.MULTILINE)
-
-    def descendants(self) -> list[psutil.Process]:
-        return descendants(self.process.pid)
+        try:
+            return self.find(pattern, limit)
+        except ChildFailed as error:
+            raise AssertionError(f"no line {pattern!r} within {limit:g} s; {error}:\n{self.text()}") from None
 
     def stop(self, number: signal.Signals = signal.SIGTERM, limit: float = LIMIT) -> int:
         """Send the signal, wait for the end, and return the exit status.
 
-        Fails if a descendant is still alive after `limit` seconds, and kills it.
+        Fails if the program or a descendant is still alive after `limit` seconds, and kills it.
         """
-        family = self.descendants()
-        self.process.send_signal(number)
-        try:
-            self.process.wait(limit)
-            left = still_alive(family, limit)
-        finally:
-            for process in family:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            self.process.kill()
-            self.process.wait()
-            self._reader.join(limit)
-            if self.process.stdout is not None:
-                self.process.stdout.close()
+        left = end(self.process, limit, alone=True, number=number, orphan_seconds=limit)
         assert not left, f"left behind: {left}"
         return self.process.returncode
 

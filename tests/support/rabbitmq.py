@@ -19,7 +19,18 @@ from trustme import LeafCert
 
 from common.services.rabbitmq import NODE, installed
 from common.services.service import running
-from tests.support.programs import START_SECONDS, Program, open_users_lock, wait_until
+from tests.support.load import Load, account
+from tests.support.programs import (
+    LIMIT,
+    START_SECONDS,
+    Inbox,
+    Program,
+    Strategy,
+    a_name,
+    open_users_lock,
+    running_strategy,
+    wait_until,
+)
 
 QUEUE, FAILED = "emailQueue", "emailQueue.failed"
 
@@ -35,6 +46,12 @@ class RabbitMq:
         self.pid = pid
         self._folder = folder  # where its cookie is
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
+
+    def as_user(self, name: str, password: str, virtual_host: str) -> "RabbitMq":
+        """The same node for another user. `password` is percent-encoded."""
+        other = RabbitMq(self.port, self.pid, self._folder)
+        other.url = f"amqp://{name}:{password}@127.0.0.1:{self.port}/{virtual_host}"
+        return other
 
     def ask(self, work: Callable[[AbstractChannel], Awaitable[T]]) -> T:
         """Do something on a channel of its own."""
@@ -52,7 +69,7 @@ class RabbitMq:
         options = f"-start_epmd false -erl_epmd_port {port} -dist_listen false"
         environment = os.environ | {"HOME": str(self._folder), "RABBITMQ_CTL_ERL_ARGS": options}
         program = Path(installed() or "").with_name("rabbitmqctl")
-        subprocess.run([program, "-n", NODE, *words], env=environment, check=True, capture_output=True, timeout=60)
+        subprocess.run([program, "-n", NODE, *words], env=environment, check=True, capture_output=True, timeout=LIMIT)
 
     def count(self, queue: str = QUEUE) -> int:
         """How many messages wait in it; 0 if it does not exist."""
@@ -133,3 +150,24 @@ def running_rabbitmq(data_dir: Path) -> Iterator[RabbitMq]:
             yield rabbitmq_of(data_dir)
         finally:
             program.stop()
+
+
+WINDOW = 50  # the most emails that a worker has in its hands
+
+
+def someone() -> str:
+    return f"{a_name()}@example.com"
+
+
+@contextmanager
+def queue(inbox: Inbox, tmp_path: Path, rabbitmq: RabbitMq | None = None, **environment: str) -> Iterator[Strategy]:
+    """The strategy on this RabbitMQ, or on an embedded one of its own."""
+    url = {"AMQP_URL": rabbitmq.url} if rabbitmq else {}
+    settings = {"QUEUE": "rabbitmq", "SMTP_URL": inbox.smtp_url, "DRAIN_SECONDS": "2"} | url | environment
+    with running_strategy("5_remote_queue", tmp_path, **settings) as strategy:
+        yield strategy
+    assert "Traceback" not in strategy.program.output
+
+
+def wait_for_all(load: Load, inbox: Inbox) -> None:
+    wait_until(lambda: account(load, inbox).lost == 0, "every accepted email is in the inbox")

@@ -11,7 +11,7 @@ from common.http import connections, frame, serving
 from common.http.frame import json_errors
 from common.http.guard import HOST
 from common.http.serving import start
-from tests.support.programs import ask
+from tests.support.programs import LIMIT, ask
 
 HEAD = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
@@ -34,7 +34,7 @@ async def running() -> AsyncIterator[int]:
 
 async def ended(reader: asyncio.StreamReader) -> bytes:
     """Everything that the server sends until it closes the connection."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT):
         return await reader.read()
 
 

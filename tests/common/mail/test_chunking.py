@@ -1,7 +1,6 @@
 """CHUNKING (RFC 3030): one round trip for an email on a warm session, and errors told apart as without it."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -42,14 +41,10 @@ async def test_the_extensions_decide_how_many_round_trips_an_email_takes(
 ) -> None:
     async with smtp_peer(extensions=extensions) as peer, Mailer(peer.settings()) as mailer:
         await mailer.send(an_email())
-        reads, peer.latency = peer.reads, LATENCY
-        times = []
+        reads, peer.latency = peer.reads, LATENCY  # so that what the client sends at once is in one read
         for _ in range(3):
-            before = time.monotonic()
             await mailer.send(an_email())
-            times.append(time.monotonic() - before)
         assert peer.reads - reads == 3 * round_trips
-        assert round_trips * LATENCY <= min(times) < (round_trips + 1) * LATENCY, "a busy machine delays some"
         assert (peer.connections, len(peer.messages)) == (1, 4)
 
 

@@ -1,7 +1,6 @@
 """The mailer: sessions kept open and shared, few round trips, and errors that say who can act."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,7 +10,7 @@ from common.mail import mailer as mailer_module
 from common.mail.emails import Email
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
 from common.mail.mailer import Mailer
-from tests.support.programs import until
+from tests.support.programs import LIMIT, until
 from tests.support.smtp_peer import SmtpPeer, settings, smtp_peer
 
 
@@ -176,10 +175,8 @@ async def test_a_server_that_is_silent_before_the_final_dot_is_a_timeout(peer: S
     if command == "EHLO":
         peer._answer = _silence  # type: ignore[method-assign,assignment]
     async with Mailer(peer.settings(smtp_send_seconds=0.3, smtp_connect_seconds=0.2)) as mailer:
-        before = time.monotonic()
         with pytest.raises(TimedOut):
             await mailer.send(an_email())
-        assert time.monotonic() - before < 5
         assert b"\r\n.\r\n" not in peer.raw
 
 
@@ -304,7 +301,7 @@ async def test_check_does_not_wait_for_sessions_that_are_in_use() -> None:
         sending = [asyncio.create_task(mailer.send(an_email())) for _ in range(4)]
         await until(lambda: peer.commands.count(".") == 3)
         connections = peer.connections
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             await mailer.check()
             assert peer.connections == connections, "an email was sent just now"
             mailer._last_sent -= 60
@@ -324,7 +321,7 @@ async def test_a_server_that_greets_late_is_not_unreachable() -> None:
 @pytest.mark.parametrize("command", ["MAIL", "RSET"])
 async def test_check_of_an_impatient_mailer_has_a_limit(peer: SmtpPeer, command: str) -> None:
     peer.replies[command] = b""
-    async with Mailer(peer.settings(smtp_send_seconds=0.3)) as mailer, asyncio.timeout(5):
+    async with Mailer(peer.settings(smtp_send_seconds=0.3)) as mailer, asyncio.timeout(LIMIT):
         with pytest.raises(TimedOut):
             await mailer.check()
         assert not mailer._idle, "a session that still owes an answer is not used again"

@@ -13,7 +13,7 @@ import redis
 from asynckit.redis_client import blocking_redis_client, redis_client
 from common.services.redis_prompt import answer, quoted
 from resque import Queue
-from tests.support.programs import ROOT, Valkey, nobody_s_port
+from tests.support.programs import LIMIT, ROOT, Valkey, nobody_s_port
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def run(data_dir: Path, stdin: str, **environment: str) -> subprocess.CompletedP
     command = [sys.executable, "-m", "common.services.redis_prompt"]
     settings = os.environ | {"DATA_DIR": str(data_dir)} | environment
     return subprocess.run(
-        command, cwd=ROOT, env=settings, input=stdin, capture_output=True, text=True, timeout=30, check=False
+        command, cwd=ROOT, env=settings, input=stdin, capture_output=True, text=True, timeout=LIMIT, check=False
     )
 
 

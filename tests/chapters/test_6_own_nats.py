@@ -1,0 +1,147 @@
+"""Strategy 6 on a NATS of your own: NATS_URL, a cluster, a login, TLS."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import trustme
+
+from common.services.service import running
+from tests.support.event_bus import asked, event_bus, on_jetstream, settled, someone
+from tests.support.load import Load, account
+from tests.support.programs import (
+    LIMIT,
+    ROOT,
+    Inbox,
+    Program,
+    clean_environment,
+    free_ports,
+    nobody_s_port,
+    wait_until,
+)
+
+NATS_SERVER = str(ROOT / ".venv" / "bin" / "nats-server")
+WINDOW = 50  # emails in flight in a worker
+
+
+@contextmanager
+def own_nats(tmp_path: Path, *options: str) -> Iterator[int]:
+    """A nats-server as a reader has it at work, started by hand; its port."""
+    with nobody_s_port() as port:
+        pass
+    where = ["-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(tmp_path / "own")]
+    program = Program([NATS_SERVER, *where, *options], {})
+    try:
+        program.wait_for_line("Server is ready")
+        yield port
+    finally:
+        program.stop()
+
+
+@contextmanager
+def cluster(tmp_path: Path) -> Iterator[list[tuple[int, Program]]]:
+    """Three nodes, each with its port."""
+    ports = free_ports(6)
+    routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports[3:])
+    with ExitStack() as stack:
+        nodes = []
+        for number, port in enumerate(ports[:3]):
+            route = f"nats://127.0.0.1:{ports[3 + number]}"
+            names = ["--cluster_name", "c", "-n", f"n{number}", "-sd", str(tmp_path / f"node{number}")]
+            where = ["-a", "127.0.0.1", "-p", str(port), "--cluster", route, "--routes", routes]
+            node = Program([NATS_SERVER, "-js", *names, *where], {})
+            stack.callback(node.stop)
+            nodes.append((port, node))
+        nodes[0][1].wait_for_line("JetStream cluster new metadata leader|new consumer leader|Self is new JetStream")
+        yield nodes
+
+
+def leader(port: int) -> int:
+    """The number of the node that takes the events."""
+    return int(asked(port, "STREAM.INFO.eventlog")["cluster"]["leader"].removeprefix("n"))
+
+
+def test_the_leader_of_three_nodes_is_killed_under_load_and_nothing_is_lost(inbox: Inbox, tmp_path: Path) -> None:
+    with cluster(tmp_path) as nodes:
+        url = ",".join(f"nats://127.0.0.1:{port}" for port, _ in nodes)
+        with on_jetstream(inbox, tmp_path, NATS_URL=url, NATS_REPLICAS="3") as strategy:
+            wait_until(strategy.healthy, "the cluster has a leader")
+            with Load(strategy, someone(), clients=2) as load:
+                load.wait_for_more(20)
+                nodes[leader(nodes[0][0])][1].process.kill()
+                killed = time.monotonic()
+                load.wait_for_more(20)
+                back = time.monotonic() - killed
+            settled(strategy)
+            found = account(load, inbox)
+            print(f"leader of three nodes killed: {found}, answers {dict(load.statuses)}, 20 more after {back:.1f} s")
+            assert found.lost == 0, found
+            assert found.duplicated <= WINDOW, found
+
+
+PASSWORD = "a@b:/c?"
+IN_URL = quote(PASSWORD, safe="")
+
+
+@pytest.mark.parametrize(
+    ("options", "login"),
+    [(["--user", "jo", "--pass", PASSWORD], f"jo:{IN_URL}@"), (["--auth", PASSWORD], f"{IN_URL}@")],
+    ids=["password", "token"],
+)
+def test_nats_url_leads_to_a_server_of_your_own(inbox: Inbox, tmp_path: Path, options: list[str], login: str) -> None:
+    to = someone()
+    with own_nats(tmp_path, *options) as port:
+        with on_jetstream(inbox, tmp_path, NATS_URL=f"nats://{login}127.0.0.1:{port}") as strategy:
+            assert strategy.send(to).status == 202
+            inbox.wait_for(to)
+            assert running(tmp_path, "nats") is None, "the embedded one is not started"
+        wrong = refused_start(tmp_path, f"nats://jo:secret@127.0.0.1:{port}")
+        assert wrong == "NATS_URL: NATS refuses the login"
+
+
+def test_a_server_with_tls(inbox: Inbox, tmp_path: Path) -> None:
+    authority, to = trustme.CA(), someone()
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    options = ["--tls", "--tlscert", str(tmp_path / "cert.pem"), "--tlskey", str(tmp_path / "key.pem")]
+    with own_nats(tmp_path, *options) as port:
+        trusted = {"SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+        with on_jetstream(inbox, tmp_path, NATS_URL=f"tls://localhost:{port}", **trusted) as strategy:
+            assert strategy.send(to).status == 202
+            inbox.wait_for(to)
+
+
+def refused_start(tmp_path: Path, url: str) -> str:
+    """The only line of a server that does not start."""
+    environment = clean_environment() | {"LOG": "jetstream", "NATS_URL": url, "PORT": "0", "DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "6_event_bus", "server"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_server_that_cannot_be_reached_is_one_line_and_a_503_until_it_is_there(inbox: Inbox, tmp_path: Path) -> None:
+    environment = {"LOG": "jetstream", "ROLE": "server"}
+    with (
+        nobody_s_port() as port,
+        event_bus(inbox, tmp_path, NATS_URL=f"nats://127.0.0.1:{port}", **environment) as strategy,
+    ):
+        strategy.program.wait_for_line("NATS: cannot connect")
+        assert strategy.send(someone()).status == 503
+        assert not strategy.healthy()
+        assert strategy.stats()["waiting"] is None
+
+
+def test_a_bad_url_is_one_line_that_does_not_repeat_it(tmp_path: Path) -> None:
+    line = refused_start(tmp_path, "nats://x:secret")
+    assert line.startswith("NATS_URL: ")
+    assert "secret" not in line
