@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationEr
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from asynckit.backoff import scheduled_pause
+from asynckit.cluster import read_cluster_url
 from asynckit.redis_client import redis_client
 from asynckit.sentinel import read_sentinel_url
 from common.mail.emails import Address, BadEmail, read_address
@@ -94,7 +95,7 @@ def _check_smtp_url(url: SecretStr) -> SecretStr:
 
 def _check_redis_url(url: SecretStr) -> SecretStr:
     """Raises ValueError with a reason that repeats no part of the URL."""
-    if read_sentinel_url(url.get_secret_value()) is not None:
+    if read_sentinel_url(url.get_secret_value()) or read_cluster_url(url.get_secret_value()):
         redis_client(url.get_secret_value())
         return url
     try:
@@ -103,7 +104,7 @@ def _check_redis_url(url: SecretStr) -> SecretStr:
     except ValueError:
         raise ValueError("is not a URL; expected redis://user:password@host:6379/0") from None
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("must begin with redis://, rediss://, unix:// or redis+sentinel://")
+        raise ValueError("must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
     if parts.scheme == "unix":
         if not parts.path:
             raise ValueError("names no socket; expected unix:///path/to/socket?db=0")
@@ -196,10 +197,15 @@ class Settings(BaseSettings):
     smtp_answer_seconds: Seconds = 600.0
     email_from: Annotated[str, AfterValidator(_check_sender)] = "workshop@example.com"
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
-    topology: Annotated[Literal["single", "sentinel"], Field(validation_alias="REDIS")] = "single"  # the embedded Redis
+    topology: Annotated[  # of the embedded Redis
+        Literal["single", "sentinel", "cluster"], Field(validation_alias="REDIS")
+    ] = "single"
     sentinel_1_port: Port | None = None  # of the embedded sentinels, set by `make run-N REDIS=sentinel`
     sentinel_2_port: Port | None = None
     sentinel_3_port: Port | None = None
+    cluster_1_port: Port | None = None  # of three nodes of the embedded cluster, set by `make run-N REDIS=cluster`
+    cluster_2_port: Port | None = None
+    cluster_3_port: Port | None = None
     ack_replicas: Annotated[int, Field(ge=0, le=10)] = 0  # strategies 5 and 6: replicas that a 2xx waits for
     nats_url: Annotated[SecretStr, AfterValidator(_check_nats_url)] | None = None  # strategy 6 with LOG=jetstream
     nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1  # how many nodes of a cluster keep each event
@@ -247,6 +253,9 @@ class Settings(BaseSettings):
             ports = (self.sentinel_1_port, self.sentinel_2_port, self.sentinel_3_port)
             hosts = ",".join(f"127.0.0.1:{port}" for port in ports if port is not None)
             return f"redis+sentinel://{hosts}/{SENTINEL_SERVICE}/0"
+        if self.topology == "cluster":
+            ports = (self.cluster_1_port, self.cluster_2_port, self.cluster_3_port)
+            return f"redis+cluster://{','.join(f'127.0.0.1:{port}' for port in ports if port is not None)}"
         return f"redis://127.0.0.1:{self.valkey_port or VALKEY_PORT}/0"
 
     @property

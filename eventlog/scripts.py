@@ -15,7 +15,7 @@ import redis as blocking
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from asynckit.redis_client import WAIT_MS, TooFewReplicas
+from asynckit.connections import WAIT_MS, TooFewReplicas
 
 FOLDER = Path(__file__).parent / "lua"
 WRITTEN = "eventlog:written"  # string: how many appends have waited for replicas

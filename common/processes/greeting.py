@@ -11,7 +11,7 @@ from common.settings import SENTINEL_SERVICE, Settings
 
 HEALTHY_SECONDS = 5.0
 WEB_ROLES = {"server", "master"}  # the roles that open a port
-LABELS = {"inbox": "see it arrive", "valkey": "look into it", "sentinel": "look into it", "rabbitmq": "look into it"}
+LABELS = {"inbox": "see it arrive"}  # of the services that are no databases
 EXAMPLE = "alice@example.com/Hello/How%20are%20you%3F"
 
 
@@ -28,7 +28,9 @@ async def greet(settings: Settings, package: str, port: int, services: list[Serv
     else:
         show(f"\n{package} runs as {', '.join(roles)}\n")
     for service in services:
-        show(f"  {LABELS[service.name]:15} {address_of(service)} [{service.name} @ {service.pid}]\n")
+        show(
+            f"  {LABELS.get(service.name, 'look into it'):15} {address_of(service)} [{service.name} @ {service.pid}]\n"
+        )
     show("  stop it all     Ctrl-C (twice: at once)\n\n")
 
 
@@ -38,9 +40,13 @@ def address_of(service: Service) -> str:
         return url_of("127.0.0.1", service.ports["INBOX_PORT"])
     if service.name == "rabbitmq":
         return f"amqp://127.0.0.1:{service.ports['RABBITMQ_PORT']}/"
+    hosts = ",".join(f"127.0.0.1:{port}" for port in service.ports.values())
     if service.name == "sentinel":
-        hosts = ",".join(f"127.0.0.1:{port}" for port in service.ports.values())
         return f"redis+sentinel://{hosts}/{SENTINEL_SERVICE}/0"
+    if service.name == "cluster":
+        return f"redis+cluster://{hosts}"
+    if service.name == "nats":
+        return f"nats://127.0.0.1:{service.ports['NATS_PORT']}"
     return f"redis://127.0.0.1:{service.ports['VALKEY_PORT']}/0"
 
 

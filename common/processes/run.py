@@ -108,7 +108,13 @@ async def start_services(settings: Settings, names: Iterable[str], stack: ExitSt
 
 def forget(settings: Settings) -> int:
     """Delete the data of the embedded Valkey, RabbitMQ and NATS. The inbox stores nothing on disk."""
-    keepers = {"valkey": "Valkey", "sentinel": "Sentinel", "rabbitmq": "RabbitMQ", "nats": "NATS"}
+    keepers = {
+        "valkey": "Valkey",
+        "sentinel": "Sentinel",
+        "cluster": "Redis Cluster",
+        "rabbitmq": "RabbitMQ",
+        "nats": "NATS",
+    }
     for name, title in keepers.items():
         if facts := running(settings.data_dir, name):
             exit_with_usage_error(f"{title} is running @ {facts['pid']}: stop the programs that use it first")
@@ -237,7 +243,7 @@ def needed_services(settings: Settings, package: str) -> list[str]:
     }
     _, services = roles_and_services(settings, package)
     needed = [name for name in services if own[name] is None]
-    return ["sentinel" if name == "valkey" and settings.topology == "sentinel" else name for name in needed]
+    return [settings.topology if name == "valkey" and settings.topology != "single" else name for name in needed]
 
 
 def checked_port(settings: Settings) -> int:

@@ -41,6 +41,7 @@ PORTS = {
     "rabbitmq": ("RABBITMQ_PORT",),
     "nats": ("NATS_PORT",),
     "sentinel": ("SENTINEL_1_PORT", "SENTINEL_2_PORT", "SENTINEL_3_PORT"),
+    "cluster": ("CLUSTER_1_PORT", "CLUSTER_2_PORT", "CLUSTER_3_PORT"),
 }
 
 Facts = dict[str, int]
