@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
+from asynckit.cluster_client import ClusterRedis
+
 from .appender import TOMBSTONE_SECONDS, Appender, last_known, open_first
 from .events import Claimed, Event, milliseconds, read_position
 from .hints import Hints
@@ -75,8 +77,8 @@ class PartitionedLog(Log):
 
     def _reader(self, consumer: str) -> Reader:
         if consumer not in self._reader_of:
-            parts = (self._redis, self._scripts, self._counts)
-            self._reader_of[consumer] = Reader(*parts, consumer, self.owner, self._lease_ms, self._tokens)
+            parts = (self._redis, self._scripts, self._counts, consumer, self.owner, self._lease_ms, self._tokens)
+            self._reader_of[consumer] = Reader(*parts, spread=isinstance(self._redis, ClusterRedis))
         return self._reader_of[consumer]
 
     async def _wait(self, consumer: str, seconds: float) -> None:
