@@ -17,6 +17,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from asynckit.cluster_client import is_on_cluster
 from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import describe, redis_client
 from asynckit.web.pages import Handler
@@ -49,7 +50,7 @@ class Replies(Subscription):
     """The server's side: it subscribes to its reply channel and wakes the request that waits for an email."""
 
     def __init__(self, redis: Redis) -> None:
-        self._name = f"{CHANNEL}:replies:{uuid4().hex}"
+        self._name = f"{f'{{{CHANNEL}}}' if is_on_cluster(redis) else CHANNEL}:replies:{uuid4().hex}"
         self._workers = Workers(redis)
         self._expected: dict[str, Report] = {}
         super().__init__(redis, self._name, self._received)
@@ -118,7 +119,7 @@ async def handle_and_wait(request: web.Request) -> web.Response:
 
 
 async def open_replies(app: web.Application) -> AsyncIterator[None]:
-    async with redis_client(app[SETTINGS].redis) as redis, Replies(redis) as app[REPLIES]:
+    async with redis_client(app[SETTINGS].redis, key=CHANNEL) as redis, Replies(redis) as app[REPLIES]:
         yield
 
 

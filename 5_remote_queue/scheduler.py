@@ -13,7 +13,7 @@ from asynckit.redis_client import redis_client
 from asynckit.tasks import end_tasks, keep_running
 from common.processes.process import stop_requested
 from common.settings import Settings
-from resque import Schedule, Schedules
+from resque import Schedule, Schedules, namespace_for
 from resque.housekeeping import Housekeeping
 from resque.keys import Keys
 from resque.scripts import Scripts
@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 
 async def schedule(settings: Settings) -> None:
     """Enqueue due jobs until this process is stopped."""
-    async with redis_client(settings.redis) as redis:
-        scripts, keys, hook = Scripts(redis), Keys(), EventLogger()
+    namespace = namespace_for(settings.redis)
+    async with redis_client(settings.redis, key=namespace) as redis:
+        scripts, keys, hook = Scripts(redis), Keys(namespace), EventLogger()
         housekeeping = Housekeeping(
             redis, scripts, keys, hook, crash_limit=CRASH_LIMIT, lease_seconds=settings.lease_seconds
         )

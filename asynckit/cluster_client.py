@@ -50,10 +50,24 @@ Command = tuple[tuple[Any, ...], Mapping[str, Any]]
 def cluster_client(hosts: Sequence[Address], options: dict[str, Any], key: str | None) -> Redis:
     """The client of the node that has the key; if `key` is None, a ClusterRedis."""
     topology = Topology(hosts, options)
-    members = {"topology": topology, "slot": slot_of(key or "")}
-    pool = ConnectionPool(**with_mixins((FindsOwner, LeavesReplica), Connection, options, **members))
+    pool = _pool_of(key or "", topology, options)
     pool.make_connection()  # type: ignore[no-untyped-call]  # does not connect, but checks the options
     return ClusterRedis(topology, options, pool) if key is None else Redis.from_pool(pool)
+
+
+def _pool_of(key: str, topology: Topology, options: dict[str, Any]) -> ConnectionPool:
+    """Connections to the node that has the key."""
+    members = {"topology": topology, "slot": slot_of(key)}
+    return ConnectionPool(**with_mixins((FindsOwner, LeavesReplica), Connection, options, **members))
+
+
+def client_of(redis: Redis, key: str) -> Redis:
+    """In a cluster, the client of the node that has the key, which `redis` closes; otherwise `redis` itself."""
+    return redis.client_of(key) if isinstance(redis, ClusterRedis) else redis
+
+
+def is_on_cluster(redis: Redis) -> bool:
+    return issubclass(redis.connection_pool.connection_class, FindsOwner)
 
 
 def blocking_cluster_client(hosts: Sequence[Address], options: dict[str, Any], key: str | None) -> redis.Redis:
@@ -90,12 +104,13 @@ class ClusterRedis(Redis):
         self._topology = topology
         self._options = options
         self._nodes: dict[Address, Redis] = {}
+        self._clients: list[Redis] = []
         self._asking = asyncio.Lock()
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)
-        for node in self._nodes.values():
-            await node.aclose()
+        for client in (*self._nodes.values(), *self._clients):
+            await client.aclose()
 
     async def execute_command(self, *words: Any, **options: Any) -> Any:
         key = key_of(words)
@@ -115,6 +130,12 @@ class ClusterRedis(Redis):
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "ClusterPipeline":
         """A transaction must have keys of one slot. The commands of other pipelines are sent to each node at once."""
         return ClusterPipeline(self, transaction)
+
+    def client_of(self, key: str) -> Redis:
+        """The client of the node that has this key, for keys with the same hash tag."""
+        client = Redis.from_pool(_pool_of(key, self._topology, self._options))
+        self._clients.append(client)
+        return client
 
     async def primaries(self) -> list[Redis]:
         """A client for each node that has slots."""

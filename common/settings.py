@@ -259,6 +259,10 @@ class Settings(BaseSettings):
         return f"redis://127.0.0.1:{self.valkey_port or VALKEY_PORT}/0"
 
     @property
+    def on_cluster(self) -> bool:
+        return read_cluster_url(self.redis) is not None if self.redis_url else self.topology == "cluster"
+
+    @property
     def amqp(self) -> str:
         """The URL of RabbitMQ: AMQP_URL, else the embedded one. It may hold a password: never log it."""
         if self.amqp_url is not None:

@@ -27,7 +27,7 @@ The files, from the interface inwards:
     answers         Redis's clock, keys of the wrong type
 """
 
-from .connections import Connections, open_connections
+from .connections import Connections, namespace_for, open_connections
 from .cron import BadSchedule, Schedule
 from .definition import Definition, Definitions, Permanent, WaitAndRepeat
 from .plugins import Plugin
@@ -52,5 +52,6 @@ __all__ = [
     "Schedules",
     "WaitAndRepeat",
     "Worker",
+    "namespace_for",
     "open_connections",
 ]

