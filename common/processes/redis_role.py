@@ -8,7 +8,7 @@ from common.settings import exit_with_usage_error
 
 
 async def refuse_unsupported(url: str) -> None:
-    """End the program with one line and exit status 2 if a plain URL names a node of a cluster, a replica or a sentinel,
+    """End the program with one line and exit status 2 if a plain URL names a node of a cluster, a replica, a sentinel,
     or if `redis+cluster://` names another kind of server.
 
     Does nothing if Redis cannot be reached or does not answer; the roles log that themselves.

@@ -30,7 +30,7 @@ from common.processes.process import LIFELINE, stop_requested
 from common.settings import Settings, exit_with_usage_error
 
 START_SECONDS = 20.0
-SLOW_STARTS = {"rabbitmq": 90.0}  # seconds: an Erlang node takes 5 on an idle machine
+SLOW_STARTS = {"rabbitmq": 90.0, "cluster": 60.0}  # seconds: an Erlang node takes 5 on an idle machine
 STOP_SECONDS = 10.0
 ANNOUNCEMENT_BYTES = 512
 CHECK_SECONDS = 1.0  # how often a service checks for users, and a user checks its service

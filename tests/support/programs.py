@@ -29,7 +29,7 @@ from lab.harness.processes import still_alive
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 20.0  # seconds that a condition may take to come true, even on a slow machine
-START_SECONDS = 60.0  # for RabbitMQ: an Erlang node needs 5 on an idle machine
+START_SECONDS = 60.0  # for RabbitMQ (an Erlang node needs 5 on an idle machine), Sentinel and a cluster
 
 T = TypeVar("T")
 
@@ -389,7 +389,7 @@ def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[
     ports = {"PORT": "0", "VALKEY_PORT": "0", "RABBITMQ_PORT": "0", "NATS_PORT": "0"}
     command, settings = ["make", f"run-{name[0]}"], ports | {"DATA_DIR": str(data_dir)}
     listens, taken = rf"^{name} listens on (http://\S+)/$", r"(?:^|\] )PORT: port \d+ on \S+ is in use"
-    limit = START_SECONDS if "QUEUE" in environment else LIMIT
+    limit = START_SECONDS if {"QUEUE", "REDIS"} & {*environment} else LIMIT
     program = Program(command, settings | environment)
     try:
         first = program.wait_for_line(f"{listens}|{taken}", limit)
