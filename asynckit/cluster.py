@@ -16,7 +16,15 @@ import redis
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
 from redis.crc import key_slot
-from redis.exceptions import AuthenticationError, ClusterDownError, ConnectionError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    ConnectionError,
+    MovedError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 NODE_PORT = 6379
@@ -143,9 +151,14 @@ def _raise_if_refused(error: Exception) -> None:
         raise error
 
 
+# The last one: this node has lost contact with the others, and one of those may have its slots.
+WRONG_NODE = (ReadOnlyError, MovedError, ClusterDownError)
+
+
 class FindsOwner:
     """Mixed into a connection of redis-py, whose class has `topology` and `slot`: it connects to the slot's node."""
 
+    wrong_node: tuple[type[RedisError], ...] = WRONG_NODE
     topology: Topology
     slot: int
     host: str
@@ -160,6 +173,7 @@ class FindsOwner:
 class BlockingFindsOwner:
     """The same for a connection of a thread."""
 
+    wrong_node: tuple[type[RedisError], ...] = WRONG_NODE
     topology: Topology
     slot: int
     host: str

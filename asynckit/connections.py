@@ -2,7 +2,7 @@
 
 redis-py keeps a connection to a node for as long as the node lives. If the node has become a replica, and the name or
 proxy in the URL now leads to another node, the first write raises ReadOnlyError, and all connections are replaced. A
-node of a cluster that does not have a key any more raises MovedError, with the same result.
+node of a cluster that does not have a slot any more raises MovedError, with the same result (cluster.py).
 """
 
 from collections.abc import Iterator
@@ -13,17 +13,15 @@ from weakref import WeakSet
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
-    ClusterDownError,
     ConnectionError,
-    MovedError,
     ReadOnlyError,
+    RedisError,
     TimeoutError,
 )
 
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 WAIT_MS = 1000  # how long the replicas may take to acknowledge; below ANSWER_SECONDS, for the answer must come too
-WRONG_NODE = (ReadOnlyError, MovedError, ClusterDownError)  # the last: a node that has lost contact with its cluster
 
 
 class NotSent(Exception):
@@ -46,9 +44,10 @@ class TooFewReplicas(TimeoutError):
 
 
 class LeavesReplica:
-    """A mixin for the connections of one client: after an error of WRONG_NODE, all of them reconnect."""
+    """A mixin for the connections of one client: after a ReadOnlyError, all that lead to this node reconnect."""
 
     siblings: WeakSet[Any]
+    wrong_node: tuple[type[RedisError], ...] = (ReadOnlyError,)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -73,15 +72,21 @@ class LeavesReplica:
         try:
             with _closed_is_lost():
                 return await super().read_response(*how, **more)  # type: ignore[misc]
-        except WRONG_NODE:
+        except self.wrong_node:
             for connection in self.siblings:
-                connection.mark_for_reconnect()
+                if _address_of(connection) == _address_of(self):  # others may have just connected to the right node
+                    connection.mark_for_reconnect()
             raise
 
     async def can_read(self: Any) -> bool:
         """Called before an idle connection is used: a readable one is broken and is replaced."""
         with _closed_is_lost():
             return bool(self.should_reconnect() or await super().can_read())  # type: ignore[misc]
+
+
+def _address_of(connection: Any) -> tuple[object, object]:
+    """None for a Unix socket."""
+    return getattr(connection, "host", None), getattr(connection, "port", None)
 
 
 @contextmanager
@@ -96,10 +101,12 @@ def _closed_is_lost() -> Iterator[None]:
 class BlockingLeavesReplica:
     """The same mixin for a thread, which has one connection."""
 
+    wrong_node: tuple[type[RedisError], ...] = (ReadOnlyError,)
+
     def read_response(self: Any, *how: Any, **more: Any) -> Any:
         try:
             return super().read_response(*how, **more)  # type: ignore[misc]
-        except WRONG_NODE:
+        except self.wrong_node:
             self.mark_for_reconnect()
             raise
 
