@@ -28,16 +28,14 @@ class PartitionedLog(Log):
         lease_seconds: float,
         partition_seconds: float = 60.0,
         partition_events: int = PARTITION_EVENTS,
-        hints: Redis | None = None,
         ack_replicas: int = 0,
     ) -> None:
-        """`hints` is the client that subscribes to hints, if `redis` cannot, as the client of a cluster."""
         super().__init__(redis, lease_seconds, ack_replicas=ack_replicas)
         self.limits = partition_seconds, partition_events
         self._appender = Appender(redis, self._scripts, int(partition_seconds * 1000), partition_events)
         self._inspection = Inspection(redis)
         self._reader_of: dict[str, Reader] = {}
-        self._hints = Hints(hints or redis, self._rewound)
+        self._hints = Hints(redis, self._rewound)
 
     async def __aexit__(self, *error: object) -> None:
         await super().__aexit__(*error)
