@@ -17,9 +17,11 @@ def main(words: Sequence[str]) -> int:
 
 
 def find_valkey(settings: Settings) -> Settings:
-    """The settings with the port of the embedded Valkey that another terminal of this checkout runs."""
-    facts = running(settings.data_dir, "valkey") if settings.redis_url is None else None
-    return settings.model_copy(update={"valkey_port": facts["valkey_port"]}) if facts else settings
+    """The settings with the ports of the embedded Valkey, sentinels or cluster that another terminal runs."""
+    name = "valkey" if settings.topology == "single" else settings.topology
+    facts = running(settings.data_dir, name) if settings.redis_url is None else None
+    ports = {name: port for name, port in (facts or {}).items() if name != "pid"}
+    return settings.model_copy(update=ports)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,20 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import redis
 from redis.crc import key_slot
 
 from common.services.cluster import NODES
-from tests.support.programs import Inbox, Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import Answer, Inbox, Program, Strategy, a_name, email_path, running_strategy, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # several failovers
 SLOTS = 16_384
@@ -70,6 +72,16 @@ class Topology:
     def settle(self) -> None:
         wait_until(self.is_settled, "three primaries with a replica each", limit=120)
 
+    def move(self, key: str) -> None:
+        """Move the slot of this key to another primary, by one command of Valkey 9."""
+        before, slot = self.owner(key), key_slot(key.encode())
+        assert before
+        target = next(name for name in self.owners().values() if name != before)
+        with self.client(before) as source, self.client(target) as other:
+            where = ("SLOTSRANGE", slot, slot, "NODE", other.execute_command("CLUSTER", "MYID"))
+            source.execute_command("CLUSTER", "MIGRATESLOTS", *where)
+        wait_until(lambda: self.owner(key) == target, "the slot has moved", limit=60)
+
     def kill_owner(self, key: str) -> None:
         """Kill the primary that has this key, and wait until its replica has taken over."""
         before = self.owner(key)
@@ -108,6 +120,17 @@ class Callers:
     def wait_for_more(self, number: int = 50) -> None:
         at = self.accepted
         wait_until(lambda: self.accepted > at + number, "more emails are accepted", limit=100)
+
+
+@contextmanager
+def frozen(*pids: int) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def arrived(inbox: Inbox, to: str) -> int:
@@ -154,3 +177,76 @@ def test_the_keys_are_on_one_node_in_strategy_5_and_spread_in_strategy_6(cluster
         with topology.client(name) as client:
             sizes[name] = client.dbsize()
     assert sum(size > 0 for size in sizes.values()) == (1 if strategy.name == "5_remote_queue" else 3), sizes
+
+
+def test_nothing_is_lost_while_slots_move(clustered: Pair, inbox: Inbox) -> None:
+    strategy, topology = clustered
+    topology.settle()
+    to = f"{a_name()}@example.com"
+    with Callers(strategy, to) as callers:
+        for key in KEYS[strategy.name] * 2:
+            callers.wait_for_more(20)
+            topology.move(key)
+        callers.wait_for_more(20)
+    wait_until(lambda: arrived(inbox, to) >= callers.accepted, "every email has arrived", limit=100)
+
+
+def test_pages_and_commands_work(clustered: Pair) -> None:
+    strategy, _ = clustered
+    wait_until(lambda: strategy.held() == 0, "every email is handled", limit=60)
+    assert strategy.stats()["sent"] > 0
+    url = strategy.program.wait_for_line(r"(redis\+cluster://\S+)")[1]
+    commands = {
+        "5_remote_queue": ("/resque", ["5_remote_queue.commands", "doctor"], "no problems found"),
+        "6_event_bus": ("/log", ["6_event_bus.consumers"], "audit: 0 waiting"),
+    }
+    page, words, line = commands[strategy.name]
+    assert strategy.ask(page).status == 200
+    program = Program([sys.executable, "-m", *words], {"REDIS_URL": url})
+    program.wait_for_line(line)
+    program.stop()
+
+
+def test_without_a_replica_in_time_the_answer_is_504(clustered: Pair) -> None:
+    strategy, topology = clustered
+    topology.settle()
+    primaries = set(topology.owners().values())
+    with frozen(*[topology.pid(name) for name in NODES if name not in primaries]):
+        answer = strategy.send(f"{a_name()}@example.com")
+        assert answer.status == 504
+        assert "0 of 1 replicas" in answer.json["error"]["reason"]
+        assert answer.json["id"]
+    wait_until(lambda: strategy.send(f"{a_name()}@example.com").status == 202, "replicas acknowledge again", limit=100)
+
+
+def test_strategy_4_counts_all_workers_and_finds_the_channel_again(inbox: Inbox, tmp_path: Path) -> None:
+    environment = {"SMTP_URL": inbox.smtp_url, "REDIS": "cluster", "WORKERS": "2"}
+    with running_strategy("4_remote_messages", tmp_path, **environment) as strategy:
+        topology = Topology(tmp_path)
+        topology.settle()
+        for change in (topology.move, topology.kill_owner):
+            wait_until(lambda: strategy.stats()["workers"] == 2, "both workers are subscribed", limit=60)
+            to = f"{a_name()}@example.com"
+            assert strategy.send(to).status == 202
+            wait_until(lambda to=to: len(inbox.messages(to)) == 2, "each worker sends a copy")  # type: ignore[misc]
+            answer = wait_until(lambda to=to: waited(strategy, to), "a worker reports", limit=60)  # type: ignore[misc]
+            assert answer.json["status"] == "sent"
+            change("emailz")
+        wait_until(lambda: strategy.stats()["workers"] == 2, "both workers are subscribed again", limit=60)
+
+
+def waited(strategy: Strategy, to: str) -> Answer | None:
+    """The answer 200 of a synchronous call; None while the server is not subscribed to the replies."""
+    answer = strategy.ask(email_path(to, "Hello", "How are you?") + "?wait=10")
+    return answer if answer.status == 200 else None
+
+
+def test_a_second_start_has_the_data_of_the_first(inbox: Inbox, tmp_path: Path) -> None:
+    to, down = f"{a_name()}@example.com", "smtp://127.0.0.1:1"
+    with running_strategy("6_event_bus", tmp_path, SMTP_URL=down, REDIS="cluster") as strategy:
+        wait_until(lambda: strategy.send(to).status == 202, "accepted")
+        os.kill(int((tmp_path / "cluster.pid").read_text()), signal.SIGKILL)  # the servers must not be left behind
+        pids = [Topology(tmp_path).pid(name) for name in NODES]
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "no server is left", limit=40)
+    with running_strategy("6_event_bus", tmp_path, SMTP_URL=inbox.smtp_url, REDIS="cluster"):
+        wait_until(lambda: inbox.messages(to), "the email of the first run is sent", limit=60)
