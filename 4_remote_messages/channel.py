@@ -46,7 +46,7 @@ class Publisher:
 
     def __init__(self, redis: Redis) -> None:
         self._script = redis.register_script(Path(__file__).with_name("publish.lua").read_bytes())
-        self._command = "SPUBLISH" if is_on_cluster(redis) else "PUBLISH"
+        self._sharded = is_on_cluster(redis)
         self._publish = Batcher(self._publish_many)
 
     def publish(self, channel: str, message: bytes) -> asyncio.Future[int]:
@@ -60,7 +60,8 @@ class Publisher:
     async def _publish_many(self, messages: Sequence[tuple[str, bytes]]) -> Sequence[int]:
         # One argument of JSON, because a hundred arguments would take redis-py longer than the rest of the call.
         words = [word for channel, message in messages for word in (channel, message.decode())]
-        receivers: list[int] = await self._script(args=[orjson.dumps(words), self._command])
+        command, keys = ("SPUBLISH", words[:1]) if self._sharded else ("PUBLISH", [])
+        receivers: list[int] = await self._script(keys=keys, args=[orjson.dumps(words), command])
         return receivers
 
 
@@ -172,5 +173,11 @@ class Subscription:
 
 async def count_subscribers(redis: Redis, channel: str) -> int:
     """Count the processes that are subscribed at this moment. Raises RedisError."""
-    [(_, number)] = await (redis.pubsub_shardnumsub if is_on_cluster(redis) else redis.pubsub_numsub)(channel)
+    if is_on_cluster(redis):
+        await redis.exists(
+            channel
+        )  # a node that does not have the channel's slot would count 0; here it raises MovedError
+        [(_, number)] = await redis.pubsub_shardnumsub(channel)
+    else:
+        [(_, number)] = await redis.pubsub_numsub(channel)
     return int(number)

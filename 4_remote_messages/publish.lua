@@ -1,6 +1,6 @@
 -- Publish many messages with one command and one answer.
--- ARGV[1]: JSON ["channel", "message", "channel", "message", …]   (there are no KEYS, because channels are not keys)
--- ARGV[2]: PUBLISH, or in a cluster SPUBLISH
+-- KEYS: none, because channels are not keys; in a cluster one channel, so that a node without its slot answers MOVED
+-- ARGV[1]: JSON ["channel", "message", "channel", "message", …]   ARGV[2]: PUBLISH, or in a cluster SPUBLISH
 -- Returns a list: for each message, how many subscribers received it.
 local words = cjson.decode(ARGV[1])
 local receivers = {}
