@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import redis
 from redis.crc import key_slot
 
 from common.services.cluster import NODES
+from tests.support.cluster import Cluster
 from tests.support.programs import Answer, Inbox, Program, Strategy, a_name, email_path, running_strategy, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # several failovers
@@ -72,15 +73,12 @@ class Topology:
     def settle(self) -> None:
         wait_until(self.is_settled, "three primaries with a replica each", limit=120)
 
-    def move(self, key: str) -> None:
-        """Move the slot of this key to another primary, by one command of Valkey 9."""
-        before, slot = self.owner(key), key_slot(key.encode())
-        assert before
-        target = next(name for name in self.owners().values() if name != before)
-        with self.client(before) as source, self.client(target) as other:
-            where = ("SLOTSRANGE", slot, slot, "NODE", other.execute_command("CLUSTER", "MYID"))
-            source.execute_command("CLUSTER", "MIGRATESLOTS", *where)
-        wait_until(lambda: self.owner(key) == target, "the slot has moved", limit=60)
+    @contextmanager
+    def cluster(self) -> Iterator[Cluster]:
+        with ExitStack() as stack:
+            ports = [self.port(name) for name in NODES]
+            clients = [stack.enter_context(redis.Redis(port=port, protocol=2, decode_responses=True)) for port in ports]
+            yield Cluster(ports, clients)
 
     def kill_owner(self, key: str) -> None:
         """Kill the primary that has this key, and wait until its replica has taken over."""
@@ -183,10 +181,11 @@ def test_nothing_is_lost_while_slots_move(clustered: Pair, inbox: Inbox) -> None
     strategy, topology = clustered
     topology.settle()
     to = f"{a_name()}@example.com"
-    with Callers(strategy, to) as callers:
-        for key in KEYS[strategy.name] * 2:
-            callers.wait_for_more(20)
-            topology.move(key)
+    with topology.cluster() as cluster, Callers(strategy, to) as callers:
+        for key in KEYS[strategy.name]:
+            for move in (cluster.move_at_once, lambda key: cluster.move(key).run()):
+                callers.wait_for_more(20)
+                move(key)
         callers.wait_for_more(20)
     wait_until(lambda: arrived(inbox, to) >= callers.accepted, "every email has arrived", limit=100)
 
@@ -224,15 +223,20 @@ def test_strategy_4_counts_all_workers_and_finds_the_channel_again(inbox: Inbox,
     with running_strategy("4_remote_messages", tmp_path, **environment) as strategy:
         topology = Topology(tmp_path)
         topology.settle()
-        for change in (topology.move, topology.kill_owner):
+        for change in (move_at_once, Topology.kill_owner):
             wait_until(lambda: strategy.stats()["workers"] == 2, "both workers are subscribed", limit=60)
             to = f"{a_name()}@example.com"
             assert strategy.send(to).status == 202
             wait_until(lambda to=to: copies(inbox, to) == 2, "each worker sends a copy")  # type: ignore[misc]
             answer = wait_until(lambda to=to: waited(strategy, to), "a worker reports", limit=60)  # type: ignore[misc]
             assert answer.json["status"] == "sent"
-            change("emailz")
+            change(topology, "emailz")
         wait_until(lambda: strategy.stats()["workers"] == 2, "both workers are subscribed again", limit=60)
+
+
+def move_at_once(topology: Topology, key: str) -> None:
+    with topology.cluster() as cluster:
+        cluster.move_at_once(key)
 
 
 def copies(inbox: Inbox, to: str) -> int:

@@ -90,18 +90,9 @@ async def move_all(cluster: Cluster, at_once: bool, stop: asyncio.Event) -> int:
             if at_once:
                 await asyncio.to_thread(cluster.move_at_once, name)
             else:
-                await asyncio.to_thread(move_in_steps, cluster, name)
+                await asyncio.to_thread(cluster.move(name).run)
             moved += 1
     return moved
-
-
-def move_in_steps(cluster: Cluster, name: str) -> None:
-    move = cluster.move(name)
-    move.begin()
-    move.move_keys(2)
-    move.move_keys()
-    move.move_keys()  # those that were written at the old node meanwhile
-    move.end()
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["by one command", "step by step"])

@@ -35,9 +35,15 @@ class Cluster:
         return any(row[0] <= slot <= row[1] and row[2][1] == self.ports[number] for row in ranges)
 
     def move(self, key: str) -> "Move":
+        """To the next node that has slots."""
         slot = key_slot(key.encode())
         source = self.owner(slot)
-        return Move(self, slot, source, (source + 1) % len(self.clients))
+        others = [number for number in self.primaries() if number != source]
+        return Move(self, slot, source, next((number for number in others if number > source), others[0]))
+
+    def primaries(self) -> list[int]:
+        ranges = self.clients[0].execute_command("CLUSTER", "SLOTS")
+        return sorted({self.ports.index(row[2][1]) for row in ranges})
 
     def move_at_once(self, key: str) -> None:
         """By one command of Valkey 9, which moves a slot atomically."""
@@ -71,8 +77,15 @@ class Move:
             self._from.execute_command("MIGRATE", "127.0.0.1", port, key, 0, 1000)
 
     def end(self) -> None:
-        for client in (self._to, self._from, *self._cluster.clients):
+        """Tell both nodes; the others hear of it from them."""
+        for client in (self._to, self._from):
             client.execute_command("CLUSTER", "SETSLOT", self.slot, "NODE", self._target_id)
+
+    def run(self) -> None:
+        self.begin()
+        self.move_keys(2)
+        self.move_keys()
+        self.end()
 
 
 @contextmanager
