@@ -2,7 +2,7 @@
 
 This process starts the six servers, and starts each again when it ends, so you can kill any of them. A killed server is
 started again after RESTART_SECONDS. That is longer than the others need to notice, so the replica of a killed primary
-has taken over its slots by then, and the old primary becomes a replica.
+has taken over its slots by then, and the old primary becomes its replica. Until then the new primary has no replica.
 
 Ports and data are in DATA_DIR/cluster and stay the same from run to run, because each server remembers the addresses of
 the others. `node-1` to `node-3` began as primaries, whatever they are now.
@@ -31,7 +31,7 @@ from common.settings import Settings, read_settings
 NODES = tuple(f"node-{number}" for number in range(1, 7))
 PRIMARIES = 3  # at first; each has one replica
 SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
-RESTART_SECONDS = 6.0
+RESTART_SECONDS = 4.0
 NODE_TIMEOUT_MS = 2000  # without an answer for this time, a node holds another one to be down
 
 log = logging.getLogger(__name__)
