@@ -95,7 +95,8 @@ def key_of(words: Sequence[Any]) -> str | bytes | None:
 class ClusterRedis(Redis):
     """Has the commands and pipelines of Redis. All keys of a command must be in one slot.
 
-    Commands without a key and subscriptions go to the node that has slot 0.
+    Commands without a key and subscriptions go to the node that has slot 0. So `register_script` loads a script there
+    only: use EVALSHA, and EVAL after a NoScriptError.
     """
 
     def __init__(self, topology: Topology, options: dict[str, Any], pool: ConnectionPool) -> None:
