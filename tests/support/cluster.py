@@ -28,11 +28,11 @@ class Cluster:
         return wait_until(lambda: self._owners(slot), f"a node has slot {slot}")[0]
 
     def _owners(self, slot: int) -> list[int]:
-        return [number for number in range(len(self.ports)) if self._has(number, slot)]
+        return [number for number, client in enumerate(self.clients) if self.owner_as_seen_by(client, slot) == number]
 
-    def _has(self, number: int, slot: int) -> bool:
-        ranges = self.clients[number].execute_command("CLUSTER", "SLOTS")
-        return any(row[0] <= slot <= row[1] and row[2][1] == self.ports[number] for row in ranges)
+    def owner_as_seen_by(self, client: Any, slot: int) -> int | None:
+        ranges = client.execute_command("CLUSTER", "SLOTS")
+        return next((self.ports.index(row[2][1]) for row in ranges if row[0] <= slot <= row[1]), None)
 
     def move(self, key: str) -> "Move":
         """To the next node that has slots."""
@@ -52,7 +52,7 @@ class Cluster:
         self.clients[move.source].execute_command(
             "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", move.slot, move.slot, "NODE", target
         )
-        wait_until(lambda: self.owner(move.slot) == move.target, "the slot has moved")
+        wait_until(move.is_known, "all nodes know of the move")
 
     def _id(self, number: int) -> str:
         return str(self.clients[number].execute_command("CLUSTER", "MYID"))
@@ -77,9 +77,13 @@ class Move:
             self._from.execute_command("MIGRATE", "127.0.0.1", port, key, 0, 1000)
 
     def end(self) -> None:
-        """Tell both nodes; the others hear of it from them."""
+        """Tell both nodes, and wait until the others have heard of it: a second move before that may lose the slot."""
         for client in (self._to, self._from):
             client.execute_command("CLUSTER", "SETSLOT", self.slot, "NODE", self._target_id)
+        wait_until(self.is_known, "all nodes know of the move")
+
+    def is_known(self) -> bool:
+        return {self._cluster.owner_as_seen_by(client, self.slot) for client in self._cluster.clients} == {self.target}
 
     def run(self) -> None:
         self.begin()
