@@ -19,11 +19,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import redis
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import Connection, ConnectionPool
-from redis.connection import Connection as BlockingConnection
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -34,8 +32,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from asynckit.cluster import Address, BlockingFindsOwner, FindsOwner, Topology, slot_of
-from asynckit.connections import BlockingLeavesReplica, LeavesReplica, NotConnected, with_mixins
+from asynckit.cluster import Address, FindsOwner, Topology, slot_of
+from asynckit.connections import LeavesReplica, NotConnected, with_mixins
 
 REDIRECT_SECONDS = 2.0  # for how long a command is sent again while its slot is being moved
 PAUSE_SECONDS = 0.02
@@ -68,15 +66,6 @@ def client_of(redis: Redis, key: str) -> Redis:
 
 def is_on_cluster(redis: Redis) -> bool:
     return issubclass(redis.connection_pool.connection_class, FindsOwner)
-
-
-def blocking_cluster_client(hosts: Sequence[Address], options: dict[str, Any], key: str | None) -> redis.Redis:
-    topology = Topology(hosts, options)
-    members = {"topology": topology, "slot": slot_of(key or "")}
-    finding = with_mixins((BlockingFindsOwner, BlockingLeavesReplica), BlockingConnection, options, **members)
-    pool = redis.ConnectionPool(**finding)
-    pool.make_connection()
-    return BlockingClusterRedis(topology, options, pool) if key is None else redis.Redis(connection_pool=pool)
 
 
 def key_of(words: Sequence[Any]) -> str | bytes | None:
@@ -284,46 +273,3 @@ def _transaction(commands: Sequence[Command]) -> Callable[[Redis, bool], Awaitab
         return list(await pipeline.execute())
 
     return run
-
-
-class BlockingClusterRedis(redis.Redis):
-    """The same for a thread; it has no pipelines."""
-
-    def __init__(self, topology: Topology, options: dict[str, Any], pool: redis.ConnectionPool) -> None:
-        super().__init__(connection_pool=pool)
-        self._topology = topology
-        self._options = options
-        self._nodes: dict[Address, redis.Redis] = {}
-
-    def close(self) -> None:
-        super().close()
-        for node in self._nodes.values():
-            node.connection_pool.disconnect()
-
-    def execute_command(self, *words: Any, **options: Any) -> Any:
-        key = key_of(words)
-        if key is None:
-            return super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
-        slot, deadline = slot_of(key), time.monotonic() + REDIRECT_SECONDS
-        while True:
-            if not self._topology.is_known:
-                self._topology.ask_blocking()
-            node = self._node(self._topology.owner(slot))
-            try:
-                return node.execute_command(*words, **options)  # type: ignore[no-untyped-call]
-            except REDIRECTIONS:  # ASK, too: the slot will be at the other node soon
-                self._topology.is_known = False
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(PAUSE_SECONDS)
-            except LOST:
-                self._topology.is_known = False
-                raise
-
-    def _node(self, address: Address) -> redis.Redis:
-        if address not in self._nodes:
-            host, port = address
-            options = {**self._options, "host": host, "port": port}
-            finding = with_mixins((BlockingLeavesReplica,), BlockingConnection, options)
-            self._nodes[address] = redis.Redis(connection_pool=redis.ConnectionPool(**finding))
-        return self._nodes[address]

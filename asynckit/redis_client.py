@@ -15,7 +15,8 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, MovedError, 
 from redis.retry import Retry as BlockingRetry
 
 from asynckit.cluster import read_cluster_url
-from asynckit.cluster_client import blocking_cluster_client, cluster_client
+from asynckit.cluster_client import cluster_client
+from asynckit.cluster_thread import blocking_cluster_client
 from asynckit.connections import ANSWER_SECONDS as ANSWER_SECONDS
 from asynckit.connections import BlockingLeavesReplica, LeavesReplica, TooFewReplicas, limited, with_mixins
 from asynckit.sentinel import BlockingFindsPrimary, FindsPrimary, read_sentinel_url
