@@ -77,8 +77,11 @@ diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes compare
 break-%: $(VENV)/ready ## apply a patch of a chapter, an experiment that changes code: make break-commit_first
 	@$(PY) -m common.processes.patches break $*
 
-restore: $(VENV)/ready ## take back what make break-… has changed
-	@$(PY) -m common.processes.patches restore
+backup: $(VENV)/ready ## copy the data of the embedded Valkey, also while it runs, and check the copy
+	@exec $(PY) -m common.services.backup backup
+
+restore: $(VENV)/ready ## take back what make break-… has changed; with FILE=.data/backups/….rdb: restore a backup
+	@$(if $(FILE),exec $(PY) -m common.services.backup restore "$(FILE)",$(PY) -m common.processes.patches restore)
 
 format: $(VENV)/ready-dev ## format the code
 	$(PY) -m ruff check --fix .
@@ -133,5 +136,5 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(PIP) --quiet --require-hashes -r requirements-dev.lock
 	@touch $(VENV)/ready-jetstream $@ # it has the engines too
 
-.PHONY: help example-first-job example-links services redis-cli forget test check compare faults bench tables screenshots restore format lock clean
+.PHONY: help example-first-job example-links services redis-cli forget backup test check compare faults bench tables screenshots restore format lock clean
 .DEFAULT_GOAL := help

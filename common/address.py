@@ -29,15 +29,20 @@ def free_port(host: str, port: int) -> int:
 
 
 @contextmanager
-def reserved_port(host: str, port: int) -> Iterator[int]:
+def reserved_port(host: str, port: int, *, shared: bool = False) -> Iterator[int]:
     """Keep a port (0: any free one) for a server that another process starts, and restarts. Raises OSError.
 
     On Linux, a bound socket keeps the kernel from giving the port to another program that asks for a free one. A server
     that names this port and sets SO_REUSEADDR, as asyncio does, can still listen on it, because the bound socket does
     not listen. Other systems refuse that, so there the port is only checked.
+
+    With `shared`, several servers may listen on it with SO_REUSEPORT. The option is set only after the port is bound,
+    so that another program that sets it too does not get the port meanwhile.
     """
     with _bound_socket(host, port) as reservation:
         number: int = reservation.getsockname()[1]
+        if shared:
+            reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if sys.platform != "linux":
             reservation.close()
         yield number

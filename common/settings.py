@@ -226,6 +226,8 @@ class Settings(BaseSettings):
     role: str | None = None  # `make run-5 ROLE=worker`: only this role
     step: str | None = None  # `make run-5 STEP=pop`: one of the chapter's steps in place of the full worker
     demo: bool = False  # `make run-5 DEMO=1`: the strategy's demonstration in place of its roles
+    servers: PositiveInt = 1  # `make run-5 SERVERS=2`: the number of web server processes, on one port
+    siblings: Path | None = None  # where they find each other (common/http/siblings.py), set by `make run-N SERVERS=2`
     workers: PositiveInt = 1  # `make run-5 WORKERS=3`: the number of worker processes
     log: Literal["lua", "streams", "jetstream"] = "lua"  # strategy 6: the implementation of the log
     partition_seconds: Seconds = 60.0  # strategy 6: how long a partition of the log takes events

@@ -11,31 +11,27 @@ A strategy provides three functions, and the frame does the rest:
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.registry import Collector
 
 from asynckit.log_limit import OncePerSecond
 from asynckit.web.pages import Handler, add_assets, error_json, html_page, pretty_json
-from common.http import sources
+from common.http import metrics, sources
 from common.http.guard import HOST, PASSWORD, check_not_linked, check_origin
+from common.http.metrics import COUNTERS, GAUGES, prometheus_metrics
+from common.http.siblings import SHARES_PORT, Siblings, total
 from common.http.sources import address_of
 from common.mail.emails import BadEmail, Email, email_from_path
 from common.mail.errors import CannotAccept, InDoubt, LoginFailed, NoAnswer, Refused, SendError, TimedOut
+from common.processes.chapter import chapter_module
 from common.settings import Settings
 
 EMAIL_PATH = "/{to:[^/]*}/{subject:[^/]*}/{text:[^/]*}"
 PAGES = Path(__file__).parent / "pages"
 BODY_SECONDS = 10.0  # for the whole body of a request; our forms send less than a kilobyte
-COUNTERS = ("accepted", "sent", "failed", "retried")
-GAUGES = ("waiting", "in_flight", "oldest_wait_seconds")
 
 SETTINGS = web.AppKey("settings", Settings)
 LINKS = web.AppKey("links", list[str])
@@ -43,7 +39,7 @@ LINKS = web.AppKey("links", list[str])
 _ACCEPTED = web.AppKey("accepted", list[int])
 _EMAIL = web.RequestKey("email", Email)
 
-Stats = dict[str, Any]
+Stats = metrics.Stats
 
 log = logging.getLogger(__name__)
 _no_answer_log = OncePerSecond(log)
@@ -66,17 +62,30 @@ def web_frame(
         app[PASSWORD] = settings.page_password
     app[LINKS] = []
     app[_ACCEPTED] = [0]
+    # Without a worker role, a server process counts everything itself; else the strategy's figures are those of all.
+    only_servers = chapter_module(strategy).ROLES == ("server",)
+    siblings = None
 
-    async def all_stats(_: web.Request) -> Stats:
+    async def counted_here() -> Stats:
+        own = {"accepted": app[_ACCEPTED][0]}
+        return own | await stats(app) if only_servers else own
+
+    async def all_stats() -> tuple[Stats, dict[str, Stats]]:
+        """All figures, and those that each server process has of its own if there are several."""
         known = {"accepted": app[_ACCEPTED][0], **await stats(app)}
+        servers: dict[str, Stats | None] = {} if siblings is None else await siblings.figures()
+        if servers:
+            known |= total(list(servers.values())) | {"servers": len(servers)}
         # A figure that the strategy does not return is unknown: null, not 0.
-        return {"strategy": strategy, **dict.fromkeys(COUNTERS + GAUGES), **known}
+        every = {"strategy": strategy, **dict.fromkeys(COUNTERS + GAUGES), **known}
+        return every, {server: own for server, own in servers.items() if own is not None}
 
     async def show_stats(request: web.Request) -> web.Response:
-        return pretty_json(await all_stats(request))
+        every, _ = await all_stats()
+        return pretty_json(every)
 
     async def show_metrics(request: web.Request) -> web.Response:
-        return prometheus_metrics(await all_stats(request))
+        return prometheus_metrics(strategy, *await all_stats())
 
     async def show_health(request: web.Request) -> web.Response:
         try:
@@ -119,6 +128,11 @@ def web_frame(
     app.router.add_get("/chapter", show_chapter)
     app.router.add_get(address_of("{name:.+}"), show_source)
     add_assets(app, PAGES / "assets")
+    if settings.siblings is not None:
+        siblings = Siblings(settings.siblings, counted_here)
+        app[SHARES_PORT] = True
+        app.on_startup.append(siblings.listen)  # after the strategy's own start, on whose objects its figures depend
+        app.on_shutdown.append(siblings.close)
     app.router.add_get(EMAIL_PATH, handle_email, allow_head=False)  # a HEAD must not send mail
     return app
 
@@ -235,25 +249,3 @@ def source_page(name: str, strategy: str) -> web.StreamResponse:
         if near
     ]
     return html_page("source.html", PAGES, page=page, beside=beside, strategy=strategy)
-
-
-def prometheus_metrics(stats: Stats) -> web.Response:
-    """The figures of `/stats` in Prometheus's text format, without those that are null."""
-    registry = CollectorRegistry()
-    registry.register(_StatsCollector(stats))
-    return web.Response(body=generate_latest(registry), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
-
-
-class _StatsCollector(Collector):
-    def __init__(self, stats: Stats) -> None:
-        self._stats = stats
-
-    def collect(self) -> Iterable[Metric]:
-        labels = ("strategy",)
-        for name, value in self._stats.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                continue
-            family = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
-            metric = family(f"emails_{name}", f"{name} of /stats", labels=labels)
-            metric.add_metric([self._stats["strategy"]], value)
-            yield metric

@@ -11,6 +11,7 @@ from asynckit.web.pages import error_json
 from common.address import cannot_listen, url_of
 from common.http.connections import Connections
 from common.http.guard import PASSWORD, exposure
+from common.http.siblings import SHARES_PORT
 from common.processes.process import stop_requested
 from common.settings import exit_with_usage_error
 
@@ -45,7 +46,7 @@ async def start(app: web.Application, host: str, port: int) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=FINISH_SECONDS)
     await runner.setup()
     try:
-        await _JsonSite(runner, host, port).start()
+        await _JsonSite(runner, host, port, reuse_port=app.get(SHARES_PORT)).start()
     except OSError as error:
         await runner.cleanup()
         exit_with_usage_error(cannot_listen(host, port, error))
@@ -113,4 +114,5 @@ class _JsonSite(web.TCPSite):
             self._host,
             self._port,
             backlog=connections.backlog,
+            reuse_port=self._reuse_port,
         )

@@ -31,7 +31,7 @@ KINDS = {".css", ".html", ".js", ".json", ".lua", ".md", ".patch", ".png", ".py"
 PLAIN = {".env.example", "LICENSE", "Makefile"}  # files without a suffix that are shown
 
 # In a copy without .git: the files in the top folder, and the suffixes of code and text (not of data).
-TOP = PLAIN | {"CHANGELOG.md", "CONTRIBUTING.md", "GLOSSARY.md", "README.md", "pyproject.toml"}
+TOP = PLAIN | {"CHANGELOG.md", "CONTRIBUTING.md", "GLOSSARY.md", "README.md", "SCALING.md", "pyproject.toml"}
 CODE = {".css", ".html", ".js", ".lua", ".md", ".patch", ".png", ".py", ".svg"}
 
 _RESULTS = re.compile(r"results/(bench|compare|compare_steps|faults|steps)\.json")

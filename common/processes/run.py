@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from common.address import cannot_listen, free_port, reserved_port
 from common.processes.chapter import chapter_module
@@ -61,6 +62,10 @@ async def run(settings: Settings, package: str) -> int:
         if serves:  # with PORT=0, choose again, because another process may have taken the port since
             port = reserve_port(settings, port, stack)
         environment = {name: str(number) for s in services for name, number in s.ports.items()} | {"PORT": str(port)}
+        if settings.servers > 1:
+            environment["SIBLINGS"] = stack.enter_context(
+                TemporaryDirectory(prefix="six-ways-", ignore_cleanup_errors=True)
+            )
         pids = {role: PidFile(settings.data_dir, role) for role in roles}
         children = [Child(package, role, environment, stop, pids[role], once=settings.demo) for role in roles]
         tasks = [asyncio.create_task(child.keep_running()) for child in children]
@@ -120,8 +125,10 @@ def forget(settings: Settings) -> int:
     for name, title in keepers.items():
         if facts := running(settings.data_dir, name):
             exit_with_usage_error(f"{title} is running @ {facts['pid']}: stop the programs that use it first")
-    for name in keepers:
-        if (folder := settings.data_dir / name).exists():
+    folders = [settings.data_dir / name for name in keepers]
+    folders += settings.data_dir.glob("valkey-before-*")  # what `make restore` has replaced
+    for folder in folders:
+        if folder.exists():
             shutil.rmtree(folder)
             print(f"deleted {folder}")
     return 0
@@ -231,8 +238,11 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
         exit_with_usage_error(f"ROLE: {package} has the roles {', '.join(roles)}")
     if settings.workers > 1 and "worker" not in roles:
         exit_with_usage_error(f"WORKERS: {package} runs one process of each role")
+    if settings.servers > 1 and "server" not in roles:
+        exit_with_usage_error(f"SERVERS: {package} runs one web server, which its master starts")
     chosen = roles if settings.role is None else (settings.role,)
-    return [role for role in chosen for _ in range(settings.workers if role == "worker" else 1)]
+    processes = {"server": settings.servers, "worker": settings.workers}
+    return [role for role in chosen for _ in range(processes.get(role, 1))]
 
 
 def needed_services(settings: Settings, package: str) -> list[str]:
@@ -269,7 +279,9 @@ def reserve_port(settings: Settings, port: int, stack: ExitStack) -> int:
     Without the reservation, another program that asks for a free port could get it before the server listens on it.
     """
     try:
-        return stack.enter_context(reserved_port(settings.host, port if settings.port else 0))
+        return stack.enter_context(
+            reserved_port(settings.host, port if settings.port else 0, shared=settings.servers > 1)
+        )
     except OSError as error:
         exit_with_usage_error(cannot_listen(settings.host, settings.port, error))
 

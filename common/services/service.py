@@ -97,7 +97,7 @@ class Service:
 
     def __exit__(self, *_: object) -> None:
         assert self._users is not None
-        with self._users, _held(self._dir / f"{self.name}.lock"):
+        with self._users, exclusive(self._dir / f"{self.name}.lock"):
             if _try_exclusive(self._users) and (facts := running(self._dir, self.name)):
                 self._stop(facts["pid"])
 
@@ -111,7 +111,7 @@ class Service:
         if found := running(self._dir, self.name):
             self._remember(found)
             return False
-        with _held(self._dir / f"{self.name}.lock", self._stopped):
+        with exclusive(self._dir / f"{self.name}.lock", self._stopped):
             found = running(self._dir, self.name)  # another user may have started it meanwhile
             self._remember(found or self._start())
         return not found
@@ -247,7 +247,7 @@ def _try_exclusive(file: IO[str]) -> bool:
 
 
 @contextmanager
-def _held(path: Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def exclusive(path: Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
     with open(path, "w") as file:
         while not _try_exclusive(file):  # another user is starting or stopping the service
             if stopped():

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab.bench import accepting, batcher, burst, delivering, idle, log, mailer, queue, web
+from lab.bench import accepting, acknowledging, batcher, burst, cost, delivering, idle, log, mailer, queue, web
 from lab.harness.command import end_on_signals, files_written, refuse_env_overrides, write_results
 from lab.harness.figures import Row, Spread, format_number
 from lab.harness.machine import busy, describe_machine
@@ -43,6 +43,8 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
     "web": {"load generator": web.load_generator, "strategy 1": web.foreground},
     "burst": {"strategy 2": burst.parallel},
     "accepting": of_each(accepting.accepting, 3, 4, 5, 6),
+    "replicas": of_each(acknowledging.acknowledging, 5, 6),
+    "cost": of_each(cost.cost, 1, 2, 3, 4, 5, 6),
     "delivering": of_each(delivering.delivering, 3, 4, 5, 6),
     "idle": of_each(idle.from_idle, 1, 2, 3, 4, 5, 6),
     "queue": {"queue": queue.queue, "long queue": queue.long_queue},

@@ -45,7 +45,7 @@ SILENT_SECONDS = 3.0  # when emails are missing but not queued: how long to wait
 TOO_BUSY_MS = SEND_SECONDS / 4 * 1000
 """If the load generator itself was this late (p99), leases and limits may have expired without a fault."""
 
-NEW_SERVER = ("server-kill", "server-term", "master-kill", "all-term")
+NEW_SERVER = ("server-kill", "server-term", "master-kill", "all-term", "redis-restored")
 """After these, a new web server counts from zero."""
 
 _TAG = re.compile(r"(\w+)-([a-z0-9-]+)-\d+-\d+@")
@@ -160,10 +160,11 @@ class Cell:
         if balance is None:
             return Counters()
         master_died = self._running.subject.number == 3 and self._fault in ("master-kill", "all-term")
+        counters_are_old = master_died or self._fault == "redis-restored"
         same_server = self._fault not in NEW_SERVER and all(record[4] for record in load_facts["records"])
         return Counters(
             queued=balance.queued,
-            done=None if master_died else difference(self._before.done, balance.done),
+            done=None if counters_are_old else difference(self._before.done, balance.done),
             accepted=difference(self._before.accepted, balance.accepted) if same_server else None,
         )
 

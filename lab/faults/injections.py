@@ -8,7 +8,7 @@ import signal
 from lab.faults.fault import Fault
 from lab.faults.mail_faults import GREYLIST_SECONDS, answer_late, end_mail_server, misbehave
 from lab.faults.process_faults import end_all, exit_in_jobs, kill, nothing, second_worker, stop
-from lab.faults.redis_faults import cut_tail, fill_disk, fill_memory, set_clock_back
+from lab.faults.redis_faults import cut_tail, fill_disk, fill_memory, restore_backup, set_clock_back
 from lab.faults.running import LEASE_SECONDS, SEND_SECONDS
 
 INJECTIONS: dict[str, Fault] = {
@@ -33,6 +33,7 @@ INJECTIONS: dict[str, Fault] = {
     "redis-tail": cut_tail,
     "redis-disk": fill_disk,
     "redis-clock": set_clock_back,
+    "redis-restored": restore_backup,
     "broker-kill": kill("broker", signal.SIGKILL),
     "broker-restart": kill("broker", signal.SIGTERM),
     "broker-stop": stop("broker", 0.5, LEASE_SECONDS + 1.0),

@@ -77,8 +77,15 @@ def second_worker(running: Running, rng: random.Random) -> Injection:
 
 
 def end_all(running: Running, rng: random.Random) -> Injection:
+    begin = perf_counter_ns()
+    interrupt(running)
+    running.start()
+    return Injection(begin, perf_counter_ns())
+
+
+def interrupt(running: Running) -> None:
     """As Ctrl-C does. Raises ChildFailed when `make` does not exit with 0, or when a process is left behind."""
-    begin, make = perf_counter_ns(), running.strategy.make
+    make = running.strategy.make
     family = descendants(make.process.pid)
     os.kill(running.strategy.runner(), signal.SIGTERM)  # to the runner: make would die of it and hide the exit status
     with suppress(TimeoutExpired):
@@ -87,8 +94,6 @@ def end_all(running: Running, rng: random.Random) -> Injection:
     running.end()
     if make.process.returncode or left:
         raise ChildFailed(f"make ended with {make.process.returncode} and left {len(left)} processes behind")
-    running.start()
-    return Injection(begin, perf_counter_ns())
 
 
 def exit_in_jobs(running: Running, rng: random.Random) -> Injection:

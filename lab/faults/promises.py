@@ -122,6 +122,7 @@ FAULTS: dict[str, str] = {
     "redis-tail": "SIGKILL to Redis, and its last writes are cut off",
     "redis-disk": "the disk of Redis is full for a while",
     "redis-clock": "the clock of Redis is set back by a minute to two hours",
+    "redis-restored": "the data of Redis is replaced by a backup that was made up to a few seconds before",
     "broker-kill": "SIGKILL to RabbitMQ",
     "broker-restart": "SIGTERM to RabbitMQ",
     "broker-stop": "SIGSTOP to RabbitMQ, then SIGCONT",
@@ -153,6 +154,7 @@ LOSSES = {
     ("4", "worker-kill"): PER_FAULT,
     ("4", "redis-kill"): PER_FAULT,
     ("4", "redis-restart"): PER_FAULT,
+    **{(name, "redis-restored"): IN_FLIGHT for name in ("5", "6", "6s")},  # what was accepted after the backup
 }
 """The only cells in which emails may be lost."""
 
@@ -191,7 +193,10 @@ def faults_of(subject: Subject) -> list[str]:
     return [fault for fault in applicable if (fault, subject.number) not in WITHOUT_EFFECT]
 
 
-WITHOUT_EFFECT = {*((f"redis-{what}", 4) for what in ("tail", "full", "disk", "clock")), ("worker-second", 3)}
+WITHOUT_EFFECT = {
+    *((f"redis-{what}", 4) for what in ("tail", "full", "disk", "clock", "restored")),
+    ("worker-second", 3),
+}
 """Redis stores neither a published message nor its time, in memory or on disk; and the master of strategy 3 starts
 exactly one worker."""
 
@@ -211,6 +216,8 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
             return frozenset({"503"} | in_doubt)  # the channel has no subscriber
         case "worker", _:
             return frozenset(in_doubt | failed)
+        case "redis", "restored":
+            return frozenset({"none", "503", "504"})  # all processes are stopped and started
         case "redis", "clock":
             return frozenset()
         case "redis", "full":
@@ -237,6 +244,8 @@ def copies_bound(subject: str, fault: str) -> Bound:
     """Which emails may arrive twice."""
     number = SUBJECTS[subject].number
     if number == 4 and fault == "worker-second":  # every subscriber sends its copy
+        return IN_FLIGHT
+    if fault == "redis-restored":  # what was sent after the backup
         return IN_FLIGHT
     if number in (5, 6) and fault.startswith(
         ("redis-", "broker-", "nats-")

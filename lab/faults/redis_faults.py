@@ -1,8 +1,9 @@
-"""Faults of Redis: no memory, no disk space, a clock that is set back, and lost writes."""
+"""Faults of Redis: no memory, no disk space, a clock that is set back, lost writes, and a restored backup."""
 
 import os
 import random
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,11 @@ from redis import Redis
 
 from lab.faults.fault import NoEffect
 from lab.faults.preparations import CannotDo, write_clock
-from lab.faults.process_faults import kill_and_wait
+from lab.faults.process_faults import interrupt, kill_and_wait
 from lab.faults.running import EXIT_SECONDS, LEASE_SECONDS, Running
 from lab.harness.account import Injection
 from lab.harness.machine import alive
-from lab.harness.processes import POLL_SECONDS, ChildFailed
+from lab.harness.processes import POLL_SECONDS, ROOT, ChildFailed, python
 
 CLOCK_SECONDS = 3.0
 
@@ -106,6 +107,27 @@ def cut_tail(running: Running, rng: random.Random) -> Injection:
     finally:
         os.kill(server, signal.SIGCONT)
     return Injection(begin, perf_counter_ns())
+
+
+def restore_backup(running: Running, rng: random.Random) -> Injection:
+    """`make backup` while the strategy runs; a moment later stop everything, `make restore`, and start it again."""
+    begin = perf_counter_ns()
+    saved = copy_data(running, "backup")
+    time.sleep(rng.uniform(0.5, 2.0))
+    interrupt(running)
+    copy_data(running, "restore", saved.rpartition(": ")[2].strip())
+    running.start()
+    return Injection(begin, perf_counter_ns())
+
+
+def copy_data(running: Running, *words: str) -> str:
+    """What `make backup` or `make restore` prints. Raises ChildFailed."""
+    environment = os.environ | {"DATA_DIR": str(running.strategy.data_dir), "VALKEY_PORT": "0"}
+    command = python("common.services.backup", *words)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ChildFailed(done.stderr.strip())
+    return done.stdout
 
 
 def newest_file(folder: Path) -> Path:

