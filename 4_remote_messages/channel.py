@@ -174,9 +174,8 @@ class Subscription:
 async def count_subscribers(redis: Redis, channel: str) -> int:
     """Count the processes that are subscribed at this moment. Raises RedisError."""
     if is_on_cluster(redis):
-        await redis.exists(
-            channel
-        )  # a node that does not have the channel's slot would count 0; here it raises MovedError
+        # A node that does not have the channel's slot would count 0; here it raises MovedError.
+        await redis.exists(channel)
         [(_, number)] = await redis.pubsub_shardnumsub(channel)
     else:
         [(_, number)] = await redis.pubsub_numsub(channel)

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 class Jobs:
     """The server's side."""
 
-    def __init__(self, redis: Redis, namespace: str, job_class: str = CLASS, ack_replicas: int = 0) -> None:
+    def __init__(self, redis: Redis, job_class: str = CLASS, ack_replicas: int = 0, namespace: str = "resque") -> None:
         self._class = job_class
         self.queue = Queue(redis, namespace, ack_replicas=ack_replicas)
         self._observer = Observer(redis, self.queue.keys)

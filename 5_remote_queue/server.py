@@ -39,7 +39,7 @@ async def open_queue(app: web.Application) -> AsyncIterator[None]:
     url, settings = app[SETTINGS].redis, app[SETTINGS]
     async with redis_client(url, key=namespace_for(url)) as redis:
         await warn_if_not_durable(redis)
-        app[JOBS] = Jobs(redis, namespace_for(url), settings.email_class, settings.ack_replicas)
+        app[JOBS] = Jobs(redis, settings.email_class, settings.ack_replicas, namespace_for(url))
         yield
 
 
