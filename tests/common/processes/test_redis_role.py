@@ -1,7 +1,8 @@
 """REDIS_URL names a server that the strategies cannot write to: one clear line at the start, exit 2."""
 
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,23 +25,46 @@ def answers(port: int) -> bool:
     return False
 
 
+@contextmanager
+def a_server(folder: Path, *options: str, bus: bool = False) -> Iterator[int]:
+    """A server on a free port, which it yields."""
+    port, bus_port = free_ports(2)
+    config = folder / "redis.conf"
+    # The default is port + 10000, which may be too large.
+    bus_line = f"cluster-port {bus_port}\n" if bus else ""
+    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {folder}\n{bus_line}")
+    server = subprocess.Popen([get_binary_path(), str(config), *options], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: answers(port), "it answers")
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def refusal(folder: Path, number: str, **environment: str) -> str:
+    """The first line of a program that ends with exit status 2."""
+    settings = {"PORT": "0", "SMTP_URL": "smtp://127.0.0.1:1", "DATA_DIR": str(folder)}
+    program = Program(["make", f"run-{number}"], settings | environment)
+    assert program.process.wait(LIMIT) == 2
+    program.stop()
+    return program.lines[0]
+
+
 @pytest.mark.parametrize("number", ["4", "5", "6"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_unsupported_server_means_one_clear_line_and_exit_2(kind: str, number: str, tmp_path: Path) -> None:
     options, line = KINDS[kind]
-    port, bus = free_ports(2)
-    config = tmp_path / "redis.conf"
-    # The default is port + 10000, which may be too large.
-    bus_line = f"cluster-port {bus}\n" if kind == "cluster" else ""
-    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n{bus_line}")
-    server = subprocess.Popen([get_binary_path(), str(config), *options], stdout=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: answers(port), "it answers")
-        environment = {"PORT": "0", "SMTP_URL": "smtp://127.0.0.1:1", "DATA_DIR": str(tmp_path)}
-        program = Program(["make", f"run-{number}"], environment | {"REDIS_URL": f"redis://127.0.0.1:{port}/0"})
-        assert program.process.wait(LIMIT) == 2
-        program.stop()
-        assert program.lines[0] == f"REDIS_URL: {line}"
-    finally:
-        server.terminate()
-        server.wait()
+    with a_server(tmp_path, *options, bus=kind == "cluster") as port:
+        assert refusal(tmp_path, number, REDIS_URL=f"redis://127.0.0.1:{port}/0") == f"REDIS_URL: {line}"
+
+
+def test_a_cluster_url_of_a_single_server_means_one_clear_line(tmp_path: Path) -> None:
+    line = "REDIS_URL: is not a node of a cluster; write redis:// in place of redis+cluster://"
+    with a_server(tmp_path) as port:
+        assert refusal(tmp_path, "6", REDIS_URL=f"redis+cluster://127.0.0.1:{port}") == line
+
+
+def test_a_step_on_a_cluster_means_one_clear_line(tmp_path: Path) -> None:
+    line = "REDIS: only the full designs of strategies 4 to 6 run on a cluster"
+    assert refusal(tmp_path, "5", REDIS="cluster", STEP="pop") == line
