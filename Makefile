@@ -67,9 +67,11 @@ diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes compare
 	  test ! -f $$before/$$file || test ! -f $$after/$$file || \
 	    diff -u --label $$before/$$file --label $$after/$$file $$before/$$file $$after/$$file; \
 	done; \
-	only() { (cd $$1 && find * -type f ! -name '*.pyc' ! -name README.md) | sort -t / -k 2 | while read -r file; do \
+	only() { (cd $$1 && find * -type f ! -name '*.pyc' ! -name README.md) | \
+	  awk '{ folder = $$0; sub("[^/]*$$", "", folder); print folder "\t" $$0 }' | sort | cut -f 2 | \
+	  while read -r file; do \
 	  test -f $$2/$$file || awk -v file=$$file 'NR == 1 { first = $$0 } END { \
-	    if (first ~ /^("""|-- |\/\*|\/\/ )/) gsub(/^("""|-- |\/\*|\/\/) ?|"""$$/, "", first); else first = ""; \
+	    if (first ~ /^("""|-- |\/\*|\/\/ )/) gsub(/^("""|-- |\/\*|\/\/) ?|"""$$/, "", first); else if (file !~ /\.patch$$/) first = ""; \
 	    printf "%5d lines  %-30s  %s\n", NR, file, first }' $$1/$$file; done; }; \
 	new=$$(only $$after $$before); test -z "$$new" || printf '\nnew in %s:\n%s\n' $$after "$$new"; \
 	removed=$$(only $$before $$after); test -z "$$removed" || printf '\nonly in %s:\n%s\n' $$before "$$removed"
@@ -116,19 +118,10 @@ $(VENV)/ready: requirements.lock
 	@$(PIP) --quiet --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/ready-rabbitmq: requirements-rabbitmq.lock $(VENV)/ready
-	@echo "Adding the client of RabbitMQ"
-	@$(PIP) --quiet --require-hashes -r requirements-rabbitmq.lock
-	@touch $@
-
-$(VENV)/ready-jetstream: requirements-jetstream.lock $(VENV)/ready
-	@echo "Adding NATS"
-	@$(PIP) --quiet --require-hashes -r requirements-jetstream.lock
-	@touch $@
-
-$(VENV)/ready-examples: requirements-examples.lock $(VENV)/ready
-	@echo "Adding the packages that the examples need"
-	@$(PIP) --quiet --require-hashes -r requirements-examples.lock
+EXTRAS := $(VENV)/ready-rabbitmq $(VENV)/ready-jetstream $(VENV)/ready-examples
+$(EXTRAS): $(VENV)/ready-%: requirements-%.lock $(VENV)/ready
+	@echo "Adding the packages of requirements-$*.lock"
+	@$(PIP) --quiet --require-hashes -r requirements-$*.lock
 	@touch $@
 
 $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready

@@ -2,12 +2,10 @@
 
 import os
 
-from common.processes.process import run
+from common.processes.role import start_role
 from common.processes.steps import step_or
-from common.settings import read_settings
 
 from .master import work
 
 if __name__ == "__main__":
-    settings = read_settings()
-    run(step_or(work, settings, __package__)(settings), prefix=f"[master @ {os.getpid()}] ")
+    start_role(__doc__, prefix=f"[master @ {os.getpid()}] ", master=step_or(work, __package__))

@@ -5,10 +5,10 @@ import logging
 import multiprocessing
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from common.processes.pid_files import PidFile
+from common.processes.process import lost_output
 from common.processes.supervisor import how_it_ended
 from common.settings import USAGE_ERROR, Settings
 
@@ -18,6 +18,13 @@ from .pipe import Message, PipeEnd
 _spawn = multiprocessing.get_context("spawn")
 
 log = logging.getLogger(__name__)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        lost_output()
 
 
 class Child:
@@ -101,9 +108,11 @@ class Child:
 
     def _print(self, text: str) -> None:
         pid = self._process.pid if self._process else 0
-        with suppress(BrokenPipeError):
+        try:
             sys.stdout.write("".join([f"[{self.name} @ {pid}] {line}\n" for line in text.splitlines()]))
-            asyncio.get_running_loop().call_soon(sys.stdout.flush)
+        except OSError:
+            lost_output()
+        asyncio.get_running_loop().call_soon(_flush)
 
     def _closed(self) -> None:
         self._pipe = None

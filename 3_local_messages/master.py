@@ -114,5 +114,5 @@ class Master:
 
 
 async def work(settings: Settings) -> None:
-    """Start the others, carry their messages and keep the emails, until this process is asked to stop."""
+    """Start the others, carry their messages and keep the emails, until this process is stopped."""
     await Master(settings).run()

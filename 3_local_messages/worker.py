@@ -63,8 +63,8 @@ class Worker:
         else:
             report("sent", email_id)
 
-    def _report_pause(self, reason: str | None) -> None:
-        self._master.pipe.send("paused", reason)
+    def _report_pause(self, _: SendError | None) -> None:
+        self._master.pipe.send("paused", self._sender.paused)
 
 
 async def work(settings: Settings, connection: Connection) -> None:

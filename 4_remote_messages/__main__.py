@@ -1,20 +1,10 @@
 """`python -m 4_remote_messages [server | worker]`: read the settings and start the role."""
 
-import sys
-
-from common.http.serving import serve
-from common.processes.process import run
-from common.settings import exit_with_usage_error, read_settings
+from common.http.serving import web_role
+from common.processes.role import start_role
 
 from .server import create_app
 from .worker import work
 
 if __name__ == "__main__":
-    settings = read_settings()
-    match sys.argv[1:]:
-        case ["server"] | []:
-            run(serve(create_app(settings), settings.host, settings.port))
-        case ["worker"]:
-            run(work(settings))
-        case _:
-            exit_with_usage_error(f"usage: {__doc__}")
+    start_role(__doc__, uses_redis=True, server=web_role(create_app), worker=work)

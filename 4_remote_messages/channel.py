@@ -24,13 +24,13 @@ from typing import Self
 import orjson
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import ConnectionError
 
 from asynckit.backoff import backoff_seconds
 from asynckit.batcher import Batcher
 from asynckit.cluster_client import is_on_cluster
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.tasks import end_tasks, keep_running
 
 CHANNEL = "emailz"
@@ -93,7 +93,7 @@ class Subscription:
             try:
                 await (self._pubsub.sunsubscribe() if self._sharded else self._pubsub.unsubscribe())
                 await asyncio.wait([self._task], timeout=UNSUBSCRIBE_SECONDS)
-            except RedisError as error:
+            except CALL_ERRORS as error:
                 log.warning("could not unsubscribe from %s: %s", self._channel, describe(error))
         await end_tasks([self._task])
 
@@ -106,7 +106,7 @@ class Subscription:
                     await subscribe(self._channel)
                     await self._listen(self._pubsub)
                 return
-            except RedisError as error:
+            except CALL_ERRORS as error:
                 failures = 1 if self.live else failures + 1
                 self._lost_log.warning("not subscribed to %s: %s", self._channel, describe(error))
             except Exception:  # a broken answer of Redis, for example: a worker must not go on without a subscription

@@ -15,11 +15,10 @@ from uuid import uuid4
 import orjson
 from aiohttp import web
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from asynckit.cluster_client import is_on_cluster
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe, redis_client
+from asynckit.redis_client import CALL_ERRORS, describe, redis_client
 from asynckit.web.pages import Handler
 from common.http.frame import SETTINGS, answer, read_email
 from common.mail.emails import BadEmail, Email
@@ -150,7 +149,7 @@ class Reports:
     def _done(self, future: asyncio.Future[int]) -> None:
         self._pending.discard(future)
         error = None if future.cancelled() else future.exception()
-        if isinstance(error, RedisError):
+        if isinstance(error, CALL_ERRORS):
             self._log.warning("could not report to a server: %s", describe(error))
         elif error is not None:
             log.error("error while reporting to a server", exc_info=error)

@@ -2,9 +2,8 @@
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 from common.handover import handover_error
 from common.mail.emails import Email
 from common.mail.errors import CannotAccept
@@ -27,7 +26,7 @@ class Workers:
             members["reply_to"] = reply_to
         try:
             receivers = await self._publisher.publish(CHANNEL, orjson.dumps(members))
-        except RedisError as error:
+        except CALL_ERRORS as error:
             raise handover_error(error) from None
         if not receivers:
             raise CannotAccept("no worker is subscribed")
@@ -36,7 +35,7 @@ class Workers:
         """Raises CannotAccept if an email could not be handed over now."""
         try:
             number = await count_subscribers(self._redis, CHANNEL)
-        except RedisError as error:
+        except CALL_ERRORS as error:
             raise CannotAccept(describe(error)) from None
         if not number:
             raise CannotAccept("no worker is subscribed")
@@ -45,5 +44,5 @@ class Workers:
         """How many workers are subscribed; None if Redis cannot be reached."""
         try:
             return await count_subscribers(self._redis, CHANNEL)
-        except RedisError:
+        except CALL_ERRORS:
             return None

@@ -3,31 +3,22 @@
 To inspect and repair the queue: `python -m 5_remote_queue.commands --help`.
 """
 
-import sys
-
-from common.http.serving import serve
+from common.http.serving import web_role
 from common.processes.chapter import chapter_module
-from common.processes.process import run
+from common.processes.role import start_role
 from common.processes.steps import step_or
-from common.settings import exit_with_usage_error, read_settings
+from common.settings import Settings
 
 from .demo import demo
 from .scheduler import schedule
 from .server import create_app
 from .worker import work
 
+
+async def worker(settings: Settings) -> None:
+    on_rabbitmq = settings.queue == "rabbitmq"
+    await (chapter_module(f"{__package__}.rabbitmq").work if on_rabbitmq else step_or(work, __package__))(settings)
+
+
 if __name__ == "__main__":
-    settings = read_settings()
-    match sys.argv[1:]:
-        case ["server"] | []:
-            run(serve(create_app(settings), settings.host, settings.port))
-        case ["worker"] if settings.queue == "rabbitmq":
-            run(chapter_module(f"{__package__}.rabbitmq").work(settings))
-        case ["worker"]:
-            run(step_or(work, settings, __package__)(settings))
-        case ["scheduler"]:
-            run(schedule(settings))
-        case ["demo"]:
-            run(demo(settings))
-        case _:
-            exit_with_usage_error(f"usage: {__doc__}")
+    start_role(__doc__, uses_redis=True, server=web_role(create_app), worker=worker, scheduler=schedule, demo=demo)

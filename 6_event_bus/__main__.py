@@ -1,21 +1,11 @@
 """`python -m 6_event_bus [server | worker]`: read the settings and start the role."""
 
-import sys
-
-from common.http.serving import serve
-from common.processes.process import run
+from common.http.serving import web_role
+from common.processes.role import start_role
 from common.processes.steps import step_or
-from common.settings import exit_with_usage_error, read_settings
 
 from .server import create_app
 from .worker import work
 
 if __name__ == "__main__":
-    settings = read_settings()
-    match sys.argv[1:]:
-        case ["server"] | []:
-            run(serve(create_app(settings), settings.host, settings.port))
-        case ["worker"]:
-            run(step_or(work, settings, __package__)(settings))
-        case _:
-            exit_with_usage_error(f"usage: {__doc__}")
+    start_role(__doc__, uses_redis=True, server=web_role(create_app), worker=step_or(work, __package__))

@@ -23,10 +23,10 @@ USAGE = "usage: python -m 6_event_bus.consumers [leave NAME]"
 
 
 async def main(settings: Settings, words: Sequence[str]) -> None:
-    """Ends the program with one line and exit status 1 when it cannot be done."""
+    """Ends the program with one line and exit status 1 if Redis fails."""
     if on_jetstream(settings):
         exit_with_usage_error(
-            "LOG: this is for a log in Redis (lua, streams); JetStream has `nats consumer ls eventlog`"
+            "LOG: this command needs a log in Redis (lua or streams); for JetStream, use `nats consumer ls eventlog`"
         )
     try:
         async with redis_client(settings.redis) as redis, make_log(settings, redis) as log:

@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 from redis.asyncio import Redis
 
+from asynckit.bytes_redis import bytes_redis
 from asynckit.cluster_client import client_of
 from common.mail.emails import BadEmail, Email, email_from_json
 from common.mail.errors import SendError
@@ -20,7 +21,6 @@ from common.mail.mailer import Mailer
 from common.mail.retry import may_retry
 from common.mail.sender import PatientSender, window
 from common.settings import Settings
-from eventlog.bytes_redis import bytes_redis
 from eventlog.events import BadEvent, Event
 from eventlog.handlers import ErrorKind, Handler
 from eventlog.scripts import Scripts

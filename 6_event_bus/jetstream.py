@@ -13,14 +13,8 @@ from eventlog.jetstream import JetStreamLog
 from eventlog.nats_beats import Beats
 from eventlog.nats_client import LoginRefused, Nats
 
-from .handlers import (
-    AUDIT_COUNTS_SECONDS,
-    EMAIL_REQUESTED,
-    EmailHandler,
-    domain_of,
-    hour_of,
-)
-from .worker import Worker
+from .handlers import AUDIT_COUNTS_SECONDS, EMAIL_REQUESTED, EmailHandler, domain_of, hour_of
+from .worker import run_handlers
 
 AUDIT = "eventlog_audit"
 AUDIT_IDS_SECONDS = 2 * 3600  # how long a repeated event is recognised; the server keeps these ids in memory
@@ -49,7 +43,7 @@ class Audit:
 
 
 async def audited(nats: Nats, at: float) -> dict[str, int]:
-    """The counts of the hour that has this moment in it (unix seconds), the largest first."""
+    """The counts of the hour of this time (unix seconds), the largest first."""
     prefix = f"{AUDIT}.{hour_of(at)}."
     state = (await nats.api(f"STREAM.INFO.{AUDIT}", subjects_filter=f"{prefix}>"))["state"]
     counts = {subject.removeprefix(prefix): int(n) for subject, n in (state.get("subjects") or {}).items()}
@@ -57,7 +51,7 @@ async def audited(nats: Nats, at: float) -> dict[str, int]:
 
 
 class AuditedLog(JetStreamLog):
-    """The log and, beside it, the stream of the audit."""
+    """The log, and the stream in which the audit counts."""
 
     async def _prepare(self, nats: Nats) -> None:
         await super()._prepare(nats)
@@ -77,7 +71,7 @@ async def open_jetstream(settings: Settings) -> AsyncIterator[tuple[EventLog, Co
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[JetStreamLog]:
-    """A refused login is one line and exit status 2. A server that is down is a line in the log until it is up."""
+    """If the server refuses the login, end the program with one line and exit status 2. While it is down, try again."""
     events = AuditedLog(settings.nats, settings.lease_seconds, replicas=settings.nats_replicas)
     try:
         await events.__aenter__()
@@ -90,10 +84,10 @@ async def _opened(settings: Settings) -> AsyncIterator[JetStreamLog]:
 
 
 async def work(settings: Settings) -> None:
-    """Run the handlers until this process is asked to stop."""
+    """Run the handlers until this process is stopped."""
     async with _opened(settings) as events, Mailer(settings, patient=True) as mailer:
         email = EmailHandler(settings, mailer)
         log.info("on JetStream: the handlers email and audit; syndication needs Redis and does not run")
         with Beats(settings.nats) as beats:
-            await Worker(settings, events, [email, Audit(events.nats)]).run(beats)
+            await run_handlers(settings, events, [email, Audit(events.nats)], beats)
         await email.sender.close()

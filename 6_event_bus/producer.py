@@ -2,11 +2,12 @@
 
 from redis.exceptions import ConnectionError, RedisError
 
+from asynckit.redis_client import CALL_ERRORS
 from common.handover import handover_error
 from common.http.frame import Stats
 from common.mail.emails import Email
 from common.mail.errors import CannotAccept, NoAnswer
-from eventlog.errors import LOG_ERRORS, LogError, NotTaken, describe
+from eventlog.errors import LOG_CALL_ERRORS, LogError, NotTaken, describe
 from eventlog.events import Event
 from eventlog.interface import EventLog
 
@@ -26,7 +27,7 @@ class Producer:
         event = Event(email.id, EMAIL_REQUESTED, email.to_dict())
         try:
             await self.log.append(event, new=True)
-        except ConnectionError as error:
+        except (ConnectionError, RuntimeError) as error:
             await self._append_again(event, error)
         except RedisError as error:
             raise handover_error(error) from None
@@ -35,17 +36,17 @@ class Producer:
         except LogError as error:
             raise NoAnswer(f"{error}: the email may still be sent") from None
 
-    async def _append_again(self, event: Event, first: RedisError) -> None:
+    async def _append_again(self, event: Event, first: Exception) -> None:
         try:
             await self.log.append(event)
-        except RedisError as error:
+        except CALL_ERRORS as error:
             raise handover_error(first, error) from None
 
     async def check(self) -> None:
         """Raises CannotAccept when an event could not be appended now."""
         try:
             await self.log.check()
-        except LOG_ERRORS as error:
+        except LOG_CALL_ERRORS as error:
             raise CannotAccept(describe(error)) from None
 
     async def stats(self) -> Stats:
@@ -54,7 +55,7 @@ class Producer:
             email, audit = await self.log.lag("email"), await self.log.lag("audit")
             newest = await self.log.partitions(newest=1)
             next_attempt = await self.log.next_attempt("email")
-        except LOG_ERRORS:
+        except LOG_CALL_ERRORS:
             return {}
         lost = email.overtaken
         return {

@@ -12,10 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from redis.exceptions import RedisError
-
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.tasks import end_tasks, keep_running
 
 HUNG_SECONDS = 300.0
@@ -66,7 +64,7 @@ class Heartbeat:
                 continue
             try:
                 self._beat()
-            except RedisError as error:
+            except CALL_ERRORS as error:
                 pause = min(RETRY_SECONDS, self._seconds)
                 self._redis_log.warning("no heartbeat: %s", describe(error))
             except Exception:  # a bug here must not silently end the lease

@@ -21,6 +21,8 @@ from asynckit.connections import ANSWER_SECONDS as ANSWER_SECONDS
 from asynckit.connections import BlockingLeavesReplica, LeavesReplica, TooFewReplicas, limited, with_mixins
 from asynckit.sentinel import BlockingFindsPrimary, FindsPrimary, read_sentinel_url
 
+CALL_ERRORS = (RedisError, RuntimeError)
+"""What a call of Redis may raise. RuntimeError: the event loop has closed the connection, or is closing."""
 BAD_OPTION = "has an option that redis-py does not know"
 
 

@@ -1,6 +1,7 @@
 """Hosts and ports: what to bind, what to print, and the error message if the address cannot be bound."""
 
 import errno
+import ipaddress
 import socket
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,16 @@ def reachable(host: str) -> str:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this name or address always means this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def free_port(host: str, port: int) -> int:

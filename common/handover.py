@@ -1,13 +1,13 @@
 """What an error of Redis means for an email that the server tried to hand over."""
 
-from redis.exceptions import AuthenticationError, BusyLoadingError, MaxConnectionsError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, MaxConnectionsError, ResponseError
 
 from asynckit.connections import NotSent
 from asynckit.redis_client import describe
 from common.mail.errors import CannotAccept, NoAnswer
 
 
-def handover_error(*errors: RedisError) -> CannotAccept | NoAnswer:
+def handover_error(*errors: Exception) -> CannotAccept | NoAnswer:
     """Return what the errors of a write and of its repetition mean for the email.
 
     CannotAccept: Redis certainly does not have the email, because Redis said so or no command reached it. NoAnswer: a

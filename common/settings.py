@@ -4,14 +4,12 @@ The environment wins over `.env`; an empty value counts as unset. A bad value en
 and exit status 2. That line never repeats the value, because a URL may contain a password.
 """
 
-import ipaddress
 import re
 import sys
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -21,6 +19,7 @@ from asynckit.cluster import read_cluster_url
 from asynckit.redis_client import redis_client
 from asynckit.sentinel import read_sentinel_url
 from common.mail.emails import Address, BadEmail, read_address
+from common.smtp_url import SmtpServer, read_smtp_url
 
 MAX_PAUSE = 86_400.0  # seconds
 USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
@@ -28,64 +27,6 @@ SENTINEL_SERVICE = "sixways"  # what the embedded sentinels call their primary
 NATS_PORT = 4322  # the embedded NATS's port if NATS_PORT is not set and the port is free
 VALKEY_PORT = 6390  # the embedded Valkey's port if VALKEY_PORT is not set and the port is free
 RABBITMQ_PORT = 5690  # the same for the embedded RabbitMQ
-
-
-@dataclass(frozen=True)
-class SmtpServer:
-    """The mail server to send to. `tls` means TLS from the first byte (port 465), not STARTTLS."""
-
-    host: str
-    port: int
-    tls: bool = False
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    @property
-    def on_loopback(self) -> bool:
-        return is_loopback(self.host)
-
-    def __str__(self) -> str:
-        """The address for logs and pages, without user and password."""
-        return f"{self.host}:{self.port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this name or address always means this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def read_smtp_url(url: str) -> SmtpServer:
-    """Read `smtp://[user:password@]host[:port]` or `smtps://…`; user and password are percent-encoded.
-
-    Default ports: 465 for smtps (RFC 8314), 587 for smtp with a login (submission, RFC 6409), else 25.
-    Raises ValueError with a reason that repeats no part of the URL.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError("is not a URL; expected smtp://user:password@host:587") from None
-    if parts.scheme not in ("smtp", "smtps"):
-        raise ValueError("must begin with smtp:// or smtps://")
-    if not parts.hostname:
-        raise ValueError("names no host; expected smtp://user:password@host:587")
-    if port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("must end with the host and port; percent-encode / ? # and @ in user and password")
-    if (parts.username is None) != (parts.password is None):
-        raise ValueError("needs both user and password, or neither")
-    try:
-        parts.hostname.encode("idna")
-    except UnicodeError:
-        raise ValueError("names a host that cannot exist") from None
-    tls = parts.scheme == "smtps"
-    user = unquote(parts.username) if parts.username is not None else None
-    password = unquote(parts.password) if parts.password is not None else None
-    return SmtpServer(parts.hostname, port or (465 if tls else 587 if user else 25), tls, user, password)
 
 
 def _check_smtp_url(url: SecretStr) -> SecretStr:
@@ -263,6 +204,11 @@ class Settings(BaseSettings):
     @property
     def on_cluster(self) -> bool:
         return read_cluster_url(self.redis) is not None if self.redis_url else self.topology == "cluster"
+
+    @property
+    def own_redis(self) -> str | None:
+        """REDIS_URL if it is set and used. Never log it."""
+        return None if self.redis_url is None or self.queue == "rabbitmq" or self.log == "jetstream" else self.redis
 
     @property
     def amqp(self) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from .bytes_redis import BytesRedis, bytes_redis
+from asynckit.bytes_redis import BytesRedis, bytes_redis
+
 from .events import Event
 from .keys import PARTITIONS, key, keys, numbers
 from .scripts import Scripts

@@ -18,7 +18,7 @@ from redis.exceptions import DataError
 from asynckit.backoff import Pause, backoff_seconds
 from asynckit.tasks import background, end_tasks
 
-from .errors import LOG_ERRORS, describe
+from .errors import LOG_CALL_ERRORS, LOG_ERRORS, describe
 from .events import Claimed, Event
 from .handlers import BatchHandler, ErrorKind, Handler, OnDemandHandler, default_error_kind
 from .interface import EventLog
@@ -89,7 +89,7 @@ class Consumer:
                 claimed = await self._events.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
                 claimed = await self._put_back_early(claimed)
                 failures = 0
-            except LOG_ERRORS as error:
+            except LOG_CALL_ERRORS as error:
                 failures += 1
                 redis_log.warning("%s cannot claim events: %s", self._handler.name, describe(error))
                 await self._pause(backoff_seconds(failures, base=0.05, cap=RECONNECT_CAP_SECONDS))
@@ -108,7 +108,7 @@ class Consumer:
         A RedisError is not logged here: the other consumers log it.
         """
         while not self._stopping:
-            with suppress(*LOG_ERRORS):
+            with suppress(*LOG_CALL_ERRORS):
                 registered = handler.name in await self._events.consumers()
                 if await handler.needed():
                     if not registered:
@@ -159,7 +159,7 @@ class Consumer:
         again = [one for one in claimed if one.attempts > 1]
         try:
             delays = await self._events.delays(self.name, again)
-        except LOG_ERRORS:
+        except LOG_CALL_ERRORS:
             return list(claimed)
         due, early = [], []
         for one in claimed:

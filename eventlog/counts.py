@@ -11,11 +11,12 @@ import asyncio
 from collections import Counter, defaultdict
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, TimeoutError
+from redis.exceptions import TimeoutError
 
+from asynckit.bytes_redis import bytes_redis
+from asynckit.redis_client import CALL_ERRORS
 from asynckit.tasks import background, end_tasks
 
-from .bytes_redis import bytes_redis
 from .scripts import Scripts
 
 NAMES = ("handled", "unwanted", "retried", "overtaken", "given_up")
@@ -52,7 +53,7 @@ class Counts:
                 await self._scripts.run("add", [_key(consumer)], *words)
             except TimeoutError:  # Redis has most likely received the counts: writing them again would count twice
                 return False
-            except RedisError:  # claims log that Redis is down
+            except CALL_ERRORS:  # claims log that Redis is down
                 self._counted[consumer].update(counted)
                 taken = False
         return taken

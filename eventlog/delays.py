@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
-from .bytes_redis import bytes_redis
-from .clock import redis_now
+from asynckit.bytes_redis import bytes_redis, redis_time
+
 from .events import Claimed
 
 DELAYS_SECONDS = 2 * 86_400
@@ -29,7 +29,7 @@ class Delays:
 
     async def add(self, claimed: Claimed, seconds: float, failures: int) -> None:
         due, counts = delay_keys(claimed.consumer)
-        when = await redis_now(self._redis) + seconds
+        when = await redis_time(self._redis) + seconds
         async with self._redis.pipeline(transaction=True) as both:
             both.zadd(due, {claimed.position: when}).hset(counts, claimed.position, failures)
             both.expire(due, DELAYS_SECONDS).expire(counts, DELAYS_SECONDS)
@@ -44,7 +44,7 @@ class Delays:
         async with self._redis.pipeline(transaction=False) as both:
             both.zmscore(due, positions).hmget(counts, positions)
             dues, failures = await both.execute()
-        now = await redis_now(self._redis)
+        now = await redis_time(self._redis)
         found = zip(positions, dues, failures, strict=True)
         return {position: (when - now, int(failed or 0)) for position, when, failed in found if when is not None}
 
@@ -62,4 +62,4 @@ class Delays:
     async def next_attempt(self, consumer: str) -> float | None:
         """Seconds until the next delayed event is due; None if no event is delayed."""
         found = await self._redis.zrange(delay_keys(consumer)[0], 0, 0, withscores=True)
-        return max(0.0, float(found[0][1]) - await redis_now(self._redis)) if found else None
+        return max(0.0, float(found[0][1]) - await redis_time(self._redis)) if found else None

@@ -1,4 +1,4 @@
-"""What a log raises when it cannot do what it was asked to, on whatever engine."""
+"""What a log raises when it cannot do something, on any engine."""
 
 from redis.exceptions import RedisError
 
@@ -6,15 +6,18 @@ from asynckit import redis_client
 
 
 class LogError(Exception):
-    """The server of the log did not answer: it may have done what it was asked to do, or not."""
+    """The server of the log did not answer: it may have executed the request, or not."""
 
 
 class NotTaken(LogError):
-    """The server has certainly not done it: no connection, or a refusal."""
+    """The server has certainly not executed the request: there was no connection, or it refused."""
 
 
 LOG_ERRORS = (RedisError, LogError)
-"""RedisError of the logs in Redis, LogError of the one in JetStream."""
+"""RedisError comes from the logs in Redis, LogError from the log in JetStream."""
+
+LOG_CALL_ERRORS = (*LOG_ERRORS, *redis_client.CALL_ERRORS)
+"""What a call of a log may raise. The RuntimeError of a handler, however, is a bug of the handler."""
 
 
 def describe(error: Exception) -> str:

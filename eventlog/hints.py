@@ -10,8 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from asynckit.redis_client import CALL_ERRORS
 from asynckit.tasks import end_tasks, keep_running
 
 CHANNEL = "eventlog:appended"
@@ -60,7 +60,7 @@ class Hints:
                         message = await pubsub.get_message(timeout=None)
                         if message is not None:
                             self._receive(message["type"], message["data"])
-            except RedisError:  # claims log that Redis is down
+            except CALL_ERRORS:  # claims log that Redis is down
                 pass
             except Exception:  # such as an invalid answer
                 log.exception("error on %s", CHANNEL)

@@ -5,7 +5,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from .bytes_redis import bytes_redis
+from asynckit.bytes_redis import bytes_redis
+
 from .keys import PARTITIONS, as_number, cursor, key, leases, numbers
 from .views import Partition
 

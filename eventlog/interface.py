@@ -1,6 +1,5 @@
-"""What a consumer, a producer and the page need of a log. `log.Log` (in Redis) and `jetstream.JetStreamLog` have it.
-
-`log.Log` says what each method promises. Methods that ask the server raise one of LOG_ERRORS (errors.py).
+"""What a consumer, a producer and the page need from a log. `log.Log` (in Redis) and `jetstream.JetStreamLog` implement
+it. `log.Log` documents what each method promises. Methods that ask the server raise one of LOG_ERRORS (errors.py).
 """
 
 from collections.abc import Awaitable, Sequence

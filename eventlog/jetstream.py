@@ -1,7 +1,7 @@
 """The same log on NATS JetStream: a stream, a durable pull consumer for each handler, and the server's own leases.
 
     NAME             stream: subject NAME.events, an event as JSON. Its id is the Nats-Msg-Id, by which the server
-                     recognises a second copy
+                      recognises a second copy
     NAME_again       stream, a work queue: subject NAME.again.CONSUMER, a parked event to be handled again
     KV_NAME_parked   key-value bucket: CONSUMER.NUMBER -> a line of JSON {reason, attempts, at}, then the event as in
                      `Claimed.element`
@@ -31,22 +31,22 @@ from .jetstream_tries import Tries, TriesNotes
 from .nats_beats import Beats
 from .nats_client import ANSWER_SECONDS, Moved, Nats
 
-REMEMBER_SECONDS = 120  # in which the server drops a second event with the same id
+REMEMBER_SECONDS = 120  # the server drops a second event with the same id within this time
 LARGEST = 1000  # messages in one pull
-LOOK_SECONDS = 1.0  # between two looks for parked events that are to be handled again
+LOOK_SECONDS = 1.0  # between two checks for parked events that are to be handled again
 AGAIN_SECONDS = 0.05  # between two attempts to append
-DEATHS = 2  # an event whose owners have died so often is handled alone
+DEATHS = 2  # an event is handled alone after its owners have died this many times
 POSITION, REVISION = "Eventlog-Position", "Eventlog-Revision"  # headers of an event that is handled again
 
 
 class JetStreamLog(Inspection):
-    """An `interface.EventLog`. What asks the server raises LogError."""
+    """An `interface.EventLog`. Methods that ask the server raise LogError."""
 
     def __init__(self, url: str, lease_seconds: float, name: str = "eventlog", replicas: int = 1) -> None:
         super().__init__(Nats(url, self._prepare), lease_seconds, name)
         self._replicas = replicas
         self._tries = TriesNotes(self._notes)
-        self._looks: dict[str, float] = {}  # of each consumer, the next one: time.monotonic()
+        self._looks: dict[str, float] = {}  # consumer -> when the next check is due: time.monotonic()
         self._beaten: dict[tuple[str, str], float] = {}  # consumer, position -> its last heartbeat: time.monotonic()
         self._careful: set[str] = set()  # consumers that take one event at a time
         self._waiting: set[asyncio.Future[list[Msg]]] = set()
@@ -61,7 +61,7 @@ class JetStreamLog(Inspection):
         await self.nats.__aexit__()
 
     async def _prepare(self, nats: Nats) -> None:
-        """On each new connection, create what is not there: the server may have lost its data."""
+        """On each new connection, create what is missing: the server may have lost its data."""
         self._registered.clear()
         events = {"subjects": [f"{self.name}.events"], "duplicate_window": REMEMBER_SECONDS * 10**9}
         await nats.make_stream(self.name, num_replicas=self._replicas, **events)
@@ -73,9 +73,10 @@ class JetStreamLog(Inspection):
     # Producers
 
     def append(self, event: Event, *, new: bool = False) -> Coroutine[Any, Any, str]:
-        """Its position, when the server has stored it. Raises NotTaken when it certainly has not; ValueError at once.
+        """Returns the position of the event when the server has stored it. Raises NotTaken if the server certainly has
+        not stored it, and ValueError at once for an invalid event.
 
-        When no answer comes, publish it again until the time is over: the id makes that safe.
+        If no answer comes, this publishes the event again until the time is over: the id makes that safe.
         """
         event.check_id()
         return self._append(event)
@@ -98,7 +99,7 @@ class JetStreamLog(Inspection):
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def check(self) -> None:
-        """Write something that changes no data. It fails when the server would not take events either."""
+        """Write something that changes no data. It fails if the server would not store events either."""
         await self._notes.put("check", b"")
 
     # Consumers
@@ -128,14 +129,14 @@ class JetStreamLog(Inspection):
             if not messages and wait > 0:
                 until += min(wait, LOOK_SECONDS)
                 messages = await self._wait(self.nats.pull(self.name, name, 1, min(wait, LOOK_SECONDS)))
-        except Moved:  # by a replay: the next claim looks where it is now
+        except Moved:  # by a replay: the next claim asks again which one it is
             self._registered.pop(consumer, None)
             await asyncio.sleep(AGAIN_SECONDS)
         claimed = await asyncio.gather(*[self._claimed(consumer, message, until) for message in messages])
         return await self._without_suspects(consumer, [one for one in claimed if one is not None])
 
     async def _wait(self, pull: Coroutine[Any, Any, list[Msg]]) -> list[Msg]:
-        """[] as soon as `stop_waiting` is called."""
+        """Returns [] as soon as `stop_waiting` is called."""
         waiting = asyncio.ensure_future(pull)
         self._waiting.add(waiting)
         try:
@@ -153,7 +154,9 @@ class JetStreamLog(Inspection):
             waiting.cancel()
 
     async def _claimed(self, consumer: str, message: Msg, until: float) -> Claimed | None:
-        """None for a parked event that was discarded, or unparked again, in the meantime; and for one held here."""
+        """Returns None for a parked event that was discarded or unparked again in the meantime, and for an event that
+        this process already holds.
+        """
         about, headers = message.metadata, message.headers or {}
         position = headers.get(POSITION) or f"0-{about.sequence.stream}"
         element = b"%d %s" % (int(about.timestamp.timestamp() * 1000), message.data)
@@ -168,12 +171,14 @@ class JetStreamLog(Inspection):
             return None
         tries = await self._tries.of(consumer, position) if about.num_delivered > 1 else Tries()
         attempts = max(1, about.num_delivered - tries.untried)
-        if alone := attempts - 1 - tries.failures >= DEATHS:  # from here on only what was handled alone counts
+        if alone := attempts - 1 - tries.failures >= DEATHS:  # from here on, only attempts with this event alone count
             attempts = tries.failures + DEATHS + tries.alone + 1
         return Claimed(consumer, position, attempts, element, until, alone, parked, reply=message.reply)
 
     def _still_held(self, consumer: str, position: str) -> bool:
-        """While the server was down, the lease ended although this process holds the event. Now it is ours again."""
+        """While the server was down, the lease ended although this process holds the event. Now this process holds the
+        lease again.
+        """
         return time.monotonic() - self._beaten.get((consumer, position), -self._lease_seconds) < self._lease_seconds
 
     async def _without_suspects(self, consumer: str, claimed: list[Claimed]) -> list[Claimed]:
@@ -192,7 +197,9 @@ class JetStreamLog(Inspection):
         return others or suspects[:1]
 
     async def commit(self, claimed: Claimed) -> bool:
-        """The server confirms the ack: it does not deliver the event again. False when the consumer was removed."""
+        """When this returns, the server has confirmed the ack and does not deliver the event again. Returns False if
+        the consumer was removed.
+        """
         if claimed.parked:
             await self._parked.delete(_key(claimed.consumer, claimed.position))
         return await self._tell(claimed, b"+ACK")
@@ -201,10 +208,10 @@ class JetStreamLog(Inspection):
         return await asyncio.gather(*[self.commit(claimed) for claimed in items])
 
     def count_unwanted(self, consumer: str, number: int) -> None:
-        """The server does not count this."""
+        """Does nothing: the server does not count these events."""
 
     async def put_back(self, claimed: Claimed, pause: float, *, tried: bool = True) -> bool:
-        """The server counts every delivery. What was no attempt is noted beside it."""
+        """The server counts every delivery. The notes count the deliveries that were not attempts."""
         if not tried:
             await self._tries.count_untried(claimed.consumer, claimed.position, alone=claimed.alone)
         return await self._tell(claimed, b'-NAK {"delay": %d}' % int(pause * 1e9) if pause > 0 else b"-NAK")
@@ -223,21 +230,22 @@ class JetStreamLog(Inspection):
         await self._tries.forget(claimed)
 
     async def next_attempt(self, consumer: str) -> float | None:
-        """The server does not tell when the next delay ends."""
+        """Returns None: the server does not report when the next delay ends."""
         return None
 
     def extend(self, client: Beats, held: Sequence[Claimed]) -> int:
-        """The heartbeat, for a thread: each lease begins again. Returns 0: the server does not say which are lost."""
+        """The heartbeat, called in its thread: each lease begins again. Returns 0: the server does not report lost
+        leases.
+        """
         now = time.monotonic()
         self._beaten |= {(one.consumer, one.position): now for one in held}
         client.send([one.reply for one in held], b"+WPI")
         return 0
 
     async def _tell(self, claimed: Claimed, word: bytes) -> bool:
-        """Answer a delivery. False when its pull consumer is gone, after `leave` or a replay, or does not know it.
-
-        A server that was killed may have forgotten its last deliveries, and leaves answers to them unanswered. It
-        delivers those events again.
+        """Answer a delivery. Returns False if its pull consumer no longer exists (after `leave` or a replay) or does
+        not know the delivery. A server that was killed may have forgotten its last deliveries. It does not reply to
+        answers to them, and delivers those events again.
         """
         try:
             await self.nats.request(claimed.reply, word)
@@ -259,7 +267,7 @@ class JetStreamLog(Inspection):
         return await self._tell(claimed, b"+TERM")
 
     async def unpark(self, consumer: str, *positions: str) -> int:
-        """Publish them on the consumer's own subject. They stay parked until one of these has been handled."""
+        """Publish the events on the consumer's own subject. Each stays parked until its copy has been handled."""
         keys = [_key(consumer, position) for position in positions] or [
             f"{consumer}.{number}" for number in await self._parked.keys(consumer)
         ]

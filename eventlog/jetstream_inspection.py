@@ -1,4 +1,6 @@
-"""The log on JetStream: where its consumers stand, replay, retention and parked events, by the server's own figures."""
+"""The log on JetStream: the progress of its consumers, replay, retention and parked events, by the server's own
+figures.
+"""
 
 import asyncio
 import logging
@@ -34,9 +36,9 @@ class Inspection:
     # The consumers
 
     async def _register(self, consumer: str) -> str:
-        """The name of its pull consumer, which is created if it is not there. Raises ValueError.
+        """The name of its pull consumer, which is created if it does not exist. Raises ValueError.
 
-        Each replay has a pull consumer with a name of its own, so that an ack of before it reaches nothing any more.
+        Each replay creates a pull consumer with a new name, so that an earlier ack has no effect.
         """
         _check_name(consumer)
         if consumer in self._registered:
@@ -58,13 +60,13 @@ class Inspection:
         return int(self._lease_seconds * 1e9)
 
     async def _place(self, consumer: str) -> tuple[str, int]:
-        """The name of its pull consumer, and the number of the event at which that begins."""
+        """The name of its pull consumer, and the number of the event at which it begins."""
         replay = await self._notes.get(f"start.{consumer}")
         return (f"{consumer}+{replay[1]}", int(replay[0])) if replay else (consumer, 1)
 
     async def _create(self, stream: str, name: str, config: dict[str, Any]) -> None:
         kept = {"durable_name": name, "ack_policy": "explicit", "ack_wait": self._ack_wait}
-        unlimited = {"max_deliver": -1, "max_ack_pending": -1}  # a consumer of ours counts attempts itself
+        unlimited = {"max_deliver": -1, "max_ack_pending": -1}  # our consumers count attempts themselves
         config = config | kept | unlimited
         await self.nats.api(f"CONSUMER.CREATE.{stream}.{name}", stream_name=stream, config=config)
 
@@ -91,7 +93,7 @@ class Inspection:
         return sorted({_base(name) for name in await self._names()})
 
     async def leave(self, consumer: str) -> None:
-        """Remove it: the log keeps nothing for it, and when it comes back it begins at the beginning."""
+        """Remove the consumer: the log keeps nothing for it. If it is added again, it starts at the beginning."""
         self._registered.pop(consumer, None)
         await self._notes.delete(f"start.{consumer}")
         for name in await self._names():
@@ -99,9 +101,9 @@ class Inspection:
                 await self._delete(name)
 
     async def replay(self, consumer: str, start: str | float) -> None:
-        """Note where it is to begin, then create the pull consumer that begins there and delete the one before it.
-
-        The note decides: every process that looks afterwards goes to the same place, whichever process dies.
+        """Store the number of the event at which it begins, then create a pull consumer that begins there and delete
+        the previous one. Every process reads the stored number, so all of them agree on the beginning, even if one of
+        them dies.
         """
         _check_name(consumer)
         await self._notes.put(f"start.{consumer}", b"%d" % await self._number_of(start))
@@ -136,7 +138,7 @@ class Inspection:
         await self.nats.api(f"CONSUMER.DELETE.{self.name}.{name}")
         return int((await self._state())["last_seq"]) - int(found["num_pending"]) + 1
 
-    # What there is
+    # What the log contains
 
     async def now(self) -> float:
         return time.time()
@@ -155,7 +157,7 @@ class Inspection:
         ]
 
     async def lag(self, consumer: str) -> Lag:
-        """`handled` counts from the first event of the log, and a replay sets it back. Raises ValueError."""
+        """`handled` counts from the first event of the log; a replay sets it back. Raises ValueError."""
         _check_name(consumer)
         name, start = await self._place(consumer)
         found, parked = await self._info(name), len(await self._parked.keys(consumer))
@@ -173,7 +175,7 @@ class Inspection:
         )
 
     async def _appended(self, number: int) -> float | None:
-        """When this event, or the next one that is there, was appended: unix seconds."""
+        """When this event was appended, or the next one if this one was deleted (unix seconds)."""
         try:
             found = await self.nats.api(f"STREAM.MSG.GET.{self.name}", seq=number, next_by_subj=f"{self.name}.events")
         except Refused as error:
@@ -191,7 +193,9 @@ class Inspection:
     async def trim(
         self, older_than: float | None = None, larger_than: int | None = None, *, force: bool = False
     ) -> Trimmed:
-        """As log.Log. A limit in bytes counts all events as equally long, so it may take several steps."""
+        """As in log.Log. For a limit in bytes it assumes that all events have the same size, so it may take several
+        steps.
+        """
         trimmed = await self._trim(older_than, larger_than, force)
         events = trimmed.events
         while trimmed.events and larger_than is not None:
@@ -213,7 +217,7 @@ class Inspection:
             if floor >= bound:
                 continue
             if force:
-                log.warning("%s was overtaken: %d events were trimmed before it had done them", consumer, bound - floor)
+                log.warning("%s was overtaken: %d events were trimmed before it handled them", consumer, bound - floor)
             else:
                 bound, kept_for = floor, consumer
         if bound <= state["first_seq"]:
@@ -243,7 +247,7 @@ def _base(name: str) -> str:
 
 def _check_name(consumer: str) -> None:
     if not NAME.fullmatch(consumer):
-        raise ValueError("a consumer's name is of small letters, digits, _ and -, at most 40")
+        raise ValueError("a consumer's name must be 1 to 40 lowercase letters, digits, _ or -")
 
 
 def _parked(position: str, entry: bytes) -> Parked:

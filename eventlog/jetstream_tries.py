@@ -1,4 +1,4 @@
-"""What JetStream does not know of an event that is tried again: it counts deliveries, and no more."""
+"""What JetStream does not store about an event that is tried again. It counts only deliveries."""
 
 import asyncio
 import time
@@ -14,10 +14,10 @@ from .nats_bucket import Bucket
 @dataclass
 class Tries:
     untried: int = 0
-    """Deliveries that were no attempts."""
+    """Deliveries that were not attempts."""
     failures: int = 0
     alone: int = 0
-    """How often it was handled alone without a result: each time it may have killed its worker."""
+    """How many times the event was handled alone without a result: each time it may have killed its worker."""
     due: float = 0.0
     """When the next attempt is due: unix seconds."""
 
@@ -57,7 +57,7 @@ class TriesNotes:
         await self.put(claimed.consumer, claimed.position, tries)
 
     async def forget(self, claimed: Sequence[Claimed]) -> None:
-        """These are done."""
+        """These events are handled: forget them."""
         keys = {_key(one.consumer, one.position): one.attempts for one in claimed}
         noted = [key for key, attempts in keys.items() if attempts > 1 or key in self._written]
         self._written.difference_update(noted)

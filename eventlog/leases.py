@@ -16,8 +16,8 @@ import redis as blocking
 from redis.asyncio import Redis
 
 from asynckit.batcher import Batcher
+from asynckit.bytes_redis import bytes_redis
 
-from .bytes_redis import bytes_redis
 from .counts import Counts
 from .delays import Delays
 from .events import Claimed

@@ -56,11 +56,11 @@ from contextlib import suppress
 from typing import Self
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from asynckit.batcher import Batcher
+from asynckit.bytes_redis import redis_time
+from asynckit.redis_client import CALL_ERRORS
 
-from .clock import redis_now
 from .events import Claimed, Event
 from .leases import LARGEST, Leases
 from .parked import Parked, parked_key
@@ -98,7 +98,7 @@ class Log(Leases):
 
     async def _warn_of(self, other: "Log") -> None:
         # Neither error may prevent the start: claims log that Redis is down, and the other log may hold bad data.
-        with suppress(RedisError, ValueError):
+        with suppress(*CALL_ERRORS, ValueError):
             if undone := await other.undone():
                 log.warning(
                     "LOG was changed: %d events are left in the other log, where no worker handles them", undone
@@ -121,7 +121,7 @@ class Log(Leases):
 
     async def now(self) -> float:
         """Unix seconds, by Redis's clock."""
-        return await redis_now(self._redis)
+        return await redis_time(self._redis)
 
     @abstractmethod
     async def end(self) -> str:
@@ -248,7 +248,3 @@ class Log(Leases):
         Deletes whole partitions and never the open one. Keeps events that a consumer has not handled, unless `force`;
         then the consumer logs and counts how many events it has lost.
         """
-
-    async def _now(self) -> float:
-        """Unix seconds, by Redis's clock."""
-        return await redis_now(self._redis)

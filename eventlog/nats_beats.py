@@ -1,4 +1,4 @@
-"""The heartbeat's own connection and event loop, in a thread: it beats while the handlers' loop computes."""
+"""The heartbeat's own connection and event loop, in a thread: heartbeats continue while a handler blocks its loop."""
 
 import asyncio
 import threading
@@ -31,7 +31,7 @@ class Beats:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * ANSWER_SECONDS)
 
     def send(self, subjects: Sequence[str], payload: bytes) -> None:
-        """Called by the thread of the heartbeat. A server that is down is one line in the log."""
+        """Called in the heartbeat's thread. If the server is down, this logs one line."""
         try:
             self._run(self._nats.send(subjects, payload))
         except (LogError, TimeoutError) as error:

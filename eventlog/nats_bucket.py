@@ -20,7 +20,9 @@ class Bucket:
         return await self._nats.publish(f"$KV.{self._name}.{key}", value)
 
     async def get(self, key: str) -> tuple[bytes, int] | None:
-        """The value and its revision; None when there is none. The leader of the stream answers, so it is the last."""
+        """The value and its revision; None if there is no value. The leader of the stream answers, so the value is the
+        newest.
+        """
         try:
             found = await self._nats.api(f"STREAM.MSG.GET.{self.stream}", last_by_subj=f"$KV.{self._name}.{key}")
         except Refused as error:
@@ -30,12 +32,12 @@ class Bucket:
         return base64.b64decode(found["message"].get("data", "")), found["message"]["seq"]
 
     async def keys(self, under: str) -> list[str]:
-        """Those that begin with `under` and a dot, without that."""
+        """The keys that begin with `under` and a dot, without this beginning."""
         prefix = f"$KV.{self._name}.{under}."
         found = await self._nats.api(f"STREAM.INFO.{self.stream}", subjects_filter=f"{prefix}>")
         return [subject.removeprefix(prefix) for subject in found["state"].get("subjects") or {}]
 
     async def delete(self, key: str) -> int:
-        """How many there were: 0 or 1, or more for a key with a wildcard."""
+        """Returns how many values there were: 0 or 1, or more for a key with a wildcard."""
         found = await self._nats.api(f"STREAM.PURGE.{self.stream}", filter=f"$KV.{self._name}.{key}")
         return int(found["purged"])

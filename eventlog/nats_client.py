@@ -1,7 +1,8 @@
-"""A connection to NATS. Each request ends within a limit, and its error says whether the server may have done it.
+"""A connection to NATS. Each request ends within a limit of time, and its error says whether the server may have
+executed it.
 
-nats-py can reconnect by itself. It then sends what it has buffered, although the caller got an error long ago, and a
-pull request that waits is lost silently. So here a lost connection fails all its requests at once, and a new client
+nats-py can reconnect by itself. It then sends requests from its buffer whose callers have already got an error, and
+silently loses a waiting pull request. So here a lost connection fails all its requests at once, and a new client
 replaces the old one.
 """
 
@@ -20,23 +21,23 @@ from nats.aio.msg import Msg
 from asynckit.tasks import end_tasks, keep_running
 
 from .errors import LogError, NotTaken
-from .outcomes import redis_log as log_once  # one line a second for everything that misses the server
+from .outcomes import redis_log as log_once  # at most one line a second for all that needs the server
 
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 AGAIN_SECONDS = 0.1  # between two attempts to connect
-LOOK_SECONDS = 0.1  # between two looks whether the connection is lost
-PING_SECONDS = 2  # a server that leaves two pings unanswered is given up
-DONE = ("404", "408")  # a pull has ended: there are no messages, or its time is over
+LOOK_SECONDS = 0.1  # between two checks whether the connection is lost
+PING_SECONDS = 2  # after two unanswered pings the connection counts as lost
+DONE = ("404", "408")  # a pull has ended: there are no messages, or its time limit has passed
 NO_STREAM, NO_CONSUMER, NO_MESSAGE = 10059, 10014, 10037  # err_code in an answer of JetStream
 
 
 class LoginRefused(LogError):
-    """The server does not take the user, password or token of the URL."""
+    """The server does not accept the user, password or token of the URL."""
 
 
 class Refused(NotTaken):
-    """JetStream has answered with an error. `code` is JetStream's own number of it."""
+    """JetStream has answered with an error. `code` is JetStream's number for it."""
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(f"NATS: {error.get('description', 'an error')}")
@@ -126,7 +127,7 @@ class Nats:
             raise reasons[-1] if reasons else errors.NoServersError() from None
         except errors.Error as error:
             if isinstance(error, errors.AuthorizationError) or "authorization" in str(error).lower():
-                raise LoginRefused("NATS does not take our login") from None
+                raise LoginRefused("NATS refuses the login") from None
             raise
         return client
 
@@ -156,7 +157,7 @@ class Nats:
         headers: dict[str, str] | None = None,
         seconds: float = ANSWER_SECONDS,
     ) -> Msg:
-        """Send it and wait for the answer. Raises NotTaken, LogError."""
+        """Send a request and wait for the answer. Raises NotTaken or LogError."""
         client = self._connected()
         answer: Msg = await self._until_lost(client.request(subject, payload, timeout=seconds, headers=headers))
         return answer
@@ -172,13 +173,14 @@ class Nats:
         headers: dict[str, str] | None = None,
         seconds: float = ANSWER_SECONDS,
     ) -> int:
-        """Store it in the stream that has this subject. Its number there. Raises Refused, NotTaken, LogError."""
+        """Store a message in the stream of this subject. Returns its number there. Raises Refused, NotTaken or
+        LogError.
+        """
         return int(checked((await self.request(subject, payload, headers, seconds)).data)["seq"])
 
     async def make_stream(self, name: str, **config: Any) -> None:
-        """Create it if it is not there; one that is there keeps the limits that its operator gave it.
-
-        `discard new`: a full stream refuses new events, and never drops old ones.
+        """Create a stream if it does not exist; an existing one keeps the limits that its operator has set. `discard
+        new`: a full stream refuses new events and never drops old ones.
         """
         try:
             await self.api(f"STREAM.INFO.{name}")
@@ -241,7 +243,7 @@ class Nats:
         return self._client
 
     async def _until_lost(self, work: Awaitable[Any]) -> Any:
-        """What `work` returns; a LogError as soon as the connection is lost."""
+        """Returns the result of `work`. Raises LogError as soon as the connection is lost."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         try:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from asynckit.backoff import backoff_seconds
 from asynckit.log_limit import REDIS, OncePerSecond
 
-from .errors import LOG_ERRORS, describe
+from .errors import LOG_CALL_ERRORS, describe
 from .events import Claimed
 from .interface import EventLog
 
@@ -44,7 +44,7 @@ class Outcomes:
     ) -> None:
         self.handled += len(claimed)
         await self._report(where, commit)
-        with suppress(*LOG_ERRORS):  # delays expire
+        with suppress(*LOG_CALL_ERRORS):  # delays expire
             await self._events.forget_delays(claimed)
         self._events.count_unwanted(self._consumer, unwanted)
 
@@ -57,7 +57,7 @@ class Outcomes:
         where, attempts = claimed.position, claimed.attempts
         if await self._report(where, lambda: self._events.park(claimed, reason)):
             self.failed += 1
-            with suppress(*LOG_ERRORS):  # delays expire
+            with suppress(*LOG_CALL_ERRORS):  # delays expire
                 await self._events.forget_delays([claimed])
             log.error("%s gave up %s after %d attempt(s): %.300s", self._consumer, where, attempts, reason)
 
@@ -71,7 +71,7 @@ class Outcomes:
         try:
             for claimed in unfinished:
                 given += await self._events.put_back(claimed, 0.0, tried=False)
-        except LOG_ERRORS as error:
+        except LOG_CALL_ERRORS as error:
             line = "%s could not give back %d unfinished events: %s"
             log.warning(line, self._consumer, len(unfinished) - given, describe(error))
         if given:
@@ -83,7 +83,7 @@ class Outcomes:
         while True:
             try:
                 ours = await report()
-            except LOG_ERRORS as error:
+            except LOG_CALL_ERRORS as error:
                 failures += 1
                 redis_log.warning("%s cannot commit: %s", self._consumer, describe(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=RECONNECT_CAP_SECONDS))

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import orjson
 from redis.asyncio import Redis
 
-from .bytes_redis import bytes_redis
+from asynckit.bytes_redis import bytes_redis
+
 from .events import Claimed
 from .scripts import Scripts
 

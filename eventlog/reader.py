@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import RedisError
+from asynckit.bytes_redis import BytesRedis
+from asynckit.redis_client import CALL_ERRORS
 
-from .bytes_redis import BytesRedis
 from .counts import Counts
 from .events import Claimed
 from .keys import PARTITIONS, as_number, cursor, key, keys, leases, numbers
@@ -93,7 +93,7 @@ class Reader:
         try:
             await self._claim_along(claimed, limit)
             await self._advance()
-        except RedisError:
+        except CALL_ERRORS:
             if not claimed:
                 raise
         return claimed  # after an error too: no other process can handle these events before their leases end
@@ -140,7 +140,7 @@ class Reader:
         who = (self._owner, self._lease_ms, limit, token, unfinished.lost)
         try:
             reply = await self._scripts.run("claim", of_one, *where, *who)
-        except RedisError:
+        except CALL_ERRORS:
             unfinished.lost = unfinished.lost or token
             raise
         unfinished.lost = 0

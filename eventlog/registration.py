@@ -8,7 +8,8 @@ import time
 
 from redis.asyncio import Redis
 
-from .bytes_redis import bytes_redis
+from asynckit.bytes_redis import bytes_redis
+
 from .scripts import Scripts
 
 CONSUMERS = "eventlog:consumers"

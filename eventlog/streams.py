@@ -23,12 +23,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
+from asynckit.bytes_redis import Entry
+from asynckit.redis_client import CALL_ERRORS
 from asynckit.tasks import end_tasks
 
 from .appender import REMEMBER_SECONDS
-from .bytes_redis import Entry
 from .events import Claimed, Event, milliseconds, read_position
 from .log import BEGINNING, END, Log
 from .views import Lag, Partition, Trimmed
@@ -55,7 +56,7 @@ class StreamLog(Log):
     async def __aexit__(self, *error: object) -> None:
         await super().__aexit__(*error)
         for consumer in self._registration.known():
-            with suppress(RedisError):  # other processes remove this name after GONE_SECONDS
+            with suppress(*CALL_ERRORS):  # other processes remove this name after GONE_SECONDS
                 await self._remove_names(consumer, self.owner)
 
     # Producers
@@ -110,7 +111,7 @@ class StreamLog(Log):
         except ResponseError:  # the group does not exist: Redis was emptied
             self._registration.forget(consumer)
             raise
-        except RedisError:
+        except CALL_ERRORS:
             self._lost.setdefault(consumer, token)
             raise
         self._lost.pop(consumer, None)

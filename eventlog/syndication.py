@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import orjson
 from redis.asyncio import Redis
 
-from .bytes_redis import bytes_redis
+from asynckit.bytes_redis import bytes_redis
+
 from .events import BadEvent, Event, read_position
 from .log import Log
 

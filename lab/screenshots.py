@@ -88,7 +88,7 @@ def fill(page: str, inbox: str) -> None:
 def main() -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        sys.exit(f"this needs one of {', '.join(BROWSERS)}, such as Debian's package chromium")
+        sys.exit(f"this needs a browser, one of {', '.join(BROWSERS)}, such as Debian's package chromium")
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, running(1, Path(folder) / "data") as (page, inbox):
         for number in range(1, 6):

@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from redis.exceptions import RedisError
-
+from asynckit.redis_client import CALL_ERRORS
 from asynckit.tasks import end_tasks
 
 from .claims import Answer, Claim, Claims, LeaseLost
@@ -84,7 +83,7 @@ class ClaimingLoop:
         except LeaseLost:
             self.lose_lease()
             return None
-        except RedisError as error:
+        except CALL_ERRORS as error:
             self._failures += 1
             slots.end_claim()
             await self._outage("cannot claim jobs", error, self._failures)
@@ -133,7 +132,7 @@ class ClaimingLoop:
         try:
             await self._executor.perform(claim)
         except asyncio.CancelledError:  # the worker stops, or its lease has ended: then `release` changes nothing
-            with suppress(RedisError, TimeoutError):
+            with suppress(*CALL_ERRORS, TimeoutError):
                 async with asyncio.timeout(RELEASE_SECONDS):
                     await self._claims.release(claim)
         except Exception as error:  # a bug of ours: the job stays in its record, and this slot gets it again
@@ -167,7 +166,7 @@ class ClaimingLoop:
         while self._slots.lost:
             try:
                 await self._slots.register_again()
-            except RedisError as error:
+            except CALL_ERRORS as error:
                 failures += 1
                 await self._outage("cannot register", error, failures)
         self._hook(Started(self._slots.free[0].name))

@@ -171,15 +171,15 @@ class Claims:
         return bool(await self._scripts("give_up", names, *arguments))
 
     async def retry(self, claim: Claim, seconds: float) -> bool:
-        """Delay the job by `seconds`, rounded up to a whole second of the clock, and count an attempt."""
+        """Delay the job by `seconds`, rounded up to a whole second of Redis's clock, and count an attempt."""
         assert claim.job is not None
         keys, slot, job = self._keys, claim.slot, with_queue(claim.job)
-        second = math.ceil(time.time() + seconds)
         names = [
-            *(keys.worker(slot.id), keys.workers, keys.schedule, keys.delayed(second), keys.timestamps(job.raw)),
-            *(keys.attempts, keys.totals, self._chart()),
+            *(keys.worker(slot.id), keys.workers, keys.schedule, keys.timestamps(job.raw)),
+            *(keys.attempts, keys.totals, self._chart(), keys.counted),
         ]
-        arguments = (slot.id, claim.token, job.raw, second, job.queue, CHART_KEPT_SECONDS, claim.repeats("retry"))
+        pause, repeated = math.ceil(seconds * 1000), claim.repeats("retry")
+        arguments = (slot.id, claim.token, job.raw, pause, job.queue, CHART_KEPT_SECONDS, repeated, keys.namespace)
         return bool(await self._scripts("retry", names, *arguments))
 
     async def release(self, claim: Claim) -> bool:

@@ -20,13 +20,14 @@ from asynckit.redis_client import describe, redis_client
 
 from . import show
 from .connections import namespace_for
+from .delayed import DelayedJobs
 from .doctor import Doctor
 from .failed import ID_LENGTH, CannotRequeue, FailedList, Failure, NotThere
-from .items import Items
 from .keys import Keys
 from .observe import Observer
-from .scripts import Scripts
-from .wire import BadJob, read_job
+from .queue import Queue
+from .queues import Queues
+from .wire import BadJob
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 ALIKE = 10  # how many findings of one kind are listed
@@ -112,14 +113,15 @@ async def ask(arguments: argparse.Namespace, where: str) -> int:
 
 
 async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
-    observer = Observer(redis, keys)
-    queues, (delayed, more) = await observer.queues(), await observer.delayed()
+    observer, reader, failed = Observer(redis, keys), Queues(redis, keys), FailedList(redis, keys)
+    delayed = DelayedJobs(Queue(redis, keys.namespace))
+    queues, (count, more) = await reader.states(await reader.names()), await delayed.count()
     figures = {
         "waiting": sum(queue.length or 0 for queue in queues),
         "in_flight": await observer.in_flight(),
-        "delayed": delayed,
-        "overdue": (await observer.overdue())[0],
-        "failed_list": await observer.failed(),
+        "delayed": count,
+        "overdue": (await delayed.overdue())[0],
+        "failed_list": await failed.count(),
         "processes": await observer.processes(),
         "ever": await observer.totals(),
     }
@@ -138,7 +140,7 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
         + ", ".join(f"{count:,} {show.one_line(name)}" for name, count in (await observer.totals()).items())
     )
     print(f"delayed jobs are promoted by {show.one_line(await observer.leader() or 'no program')}")
-    for name, count in (await observer.failed_elsewhere()).items():
+    for name, count in (await failed.elsewhere()).items():
         print(f"failed in Ruby's list {show.one_line(name)}: {count:,} (its own programs retry and remove them)")
     for queue in queues:
         length = "not a list" if queue.length is None else f"{queue.length:,}"
@@ -149,10 +151,10 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
 
 
 async def peek_queue(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
-    found = await Items(redis, Scripts(redis)).read(keys.queue(arguments.queue), arguments.start, arguments.count)
+    found = await Queues(redis, keys).jobs(arguments.queue, arguments.start, arguments.count)
     for item in found:
         try:
-            job = read_job(item.text, arguments.queue) if item.whole else None
+            job = item.job(arguments.queue) if item.whole else None
         except BadJob as error:
             text = show.one_line(show.bytes_as_text(item.text), 100)
             print(f"{item.place + 1:6}  invalid: {show.one_line(str(error), 100)}: {text}")

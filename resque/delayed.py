@@ -1,16 +1,19 @@
-"""Delayed jobs: page through them by due time, run one now, or remove one."""
+"""Delayed jobs: count them, page through them by due time, run one now, or remove one."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-from redis.asyncio import Redis
+from asynckit.bytes_redis import redis_time
 
 from .answers import or_empty
 from .failed import CannotRequeue, NotThere
 from .items import Item, Items
-from .keys import Keys
 from .queue import Queue
-from .wire import BadJob, Job, read_job
+from .removal import take_delayed
+from .states import text_of
+from .wire import BadJob, Job
+
+OVERDUE_SECONDS = 15.0  # three polls of another program's leader: a delayed job that is due for longer is overdue
+MOST_SECONDS = 1000  # at most this many different seconds of delayed jobs are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,41 @@ class Page:
 class DelayedJobs:
     """Methods raise RedisError when Redis does not answer."""
 
-    def __init__(self, redis: Redis, queue: Queue) -> None:
-        self._redis: Any = redis  # its types say that answers may be str
+    def __init__(self, queue: Queue) -> None:
+        self._redis = queue.redis
         self._queue = queue
-        self._keys: Keys = queue.keys
-        self._items = Items(redis, queue.scripts)
+        self._keys = queue.keys
+        self._items = Items(queue.client, queue.scripts)
+
+    async def count(self) -> tuple[int, bool]:
+        """How many jobs are delayed; and True if there are more, due at more than MOST_SECONDS different seconds."""
+        seconds = await or_empty(self._redis.zrange(self._keys.schedule, 0, MOST_SECONDS), [])
+        pipeline = self._redis.pipeline(transaction=False)
+        for second in seconds[:MOST_SECONDS]:
+            pipeline.llen(self._keys.key("delayed", text_of(second)))
+        lengths = await pipeline.execute(raise_on_error=False)
+        return sum(length for length in lengths if isinstance(length, int)), len(seconds) > MOST_SECONDS
+
+    async def next_in(self) -> float | None:
+        """Seconds until the next delayed job is due; None if no job is delayed."""
+        found = await or_empty(self._redis.zrange(self._keys.schedule, 0, 0), [])
+        return max(0.0, float(found[0]) - await redis_time(self._redis)) if found and found[0].isdigit() else None
+
+    async def overdue(self) -> tuple[int, float]:
+        """How many delayed jobs should already have been promoted, and for how many seconds the oldest has been due.
+
+        At most MOST_SECONDS different seconds are read, as in `count`.
+        """
+        limit = await redis_time(self._redis) - OVERDUE_SECONDS
+        seconds = await or_empty(
+            self._redis.zrange(self._keys.schedule, "-inf", limit, byscore=True, offset=0, num=MOST_SECONDS), []
+        )
+        pipeline = self._redis.pipeline(transaction=False)
+        for second in seconds:
+            pipeline.llen(self._keys.key("delayed", text_of(second)))
+        lengths = [length for length in await pipeline.execute(raise_on_error=False) if isinstance(length, int)]
+        oldest = float(seconds[0]) if seconds and seconds[0].isdigit() else limit
+        return sum(lengths), limit + OVERDUE_SECONDS - oldest if sum(lengths) else 0.0
 
     async def page(self, second: int = 0, place: int = 0, count: int = 20) -> Page:
         """At most `count` jobs from there on, by due time. Not by SCAN, because other programs have other keys under
@@ -57,9 +90,10 @@ class DelayedJobs:
         keys = [delayed.job.key if delayed.job else "" for delayed in jobs]
         if not keys:
             return jobs
-        counts = await or_empty(self._redis.hmget(self._keys.attempts, keys), [None] * len(keys))
+        none: list[bytes | None] = [None] * len(keys)
+        counts = await or_empty(self._redis.hmget(self._keys.attempts, keys), none)
         return [
-            replace(one, failures=int(count)) if (count or b"").isdigit() else one
+            replace(one, failures=int(count)) if count is not None and count.isdigit() else one
             for one, count in zip(jobs, counts, strict=True)
         ]
 
@@ -91,21 +125,14 @@ class DelayedJobs:
         return item
 
     async def _take(self, second: int, item: Item, queue: str) -> int:
-        keys = self._keys
-        names = [keys.delayed(second), _timestamps(keys, item.text), keys.schedule, keys.queues, keys.queue(queue)]
-        outcome = int(await self._queue.scripts("take_delayed", names, item.text, second, queue))
+        outcome = await take_delayed(self._queue.scripts, self._keys, second, item.text, queue)
         if outcome == 0:
             raise NotThere("this job is no longer delayed")
         return outcome
 
 
-def _timestamps(keys: Keys, raw: bytes) -> str | bytes:
-    """The key for any bytes, even if they are not UTF-8."""
-    return keys.timestamps("").encode() + raw
-
-
 def _read(item: Item) -> Job | None:
     try:
-        return read_job(item.text) if item.whole else None
+        return item.job()
     except BadJob:
         return None

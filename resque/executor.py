@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from redis.exceptions import RedisError
+from asynckit.redis_client import CALL_ERRORS
 
 from .claims import Claim, Claims
 from .definition import Definition, Definitions
@@ -15,7 +15,7 @@ from .process_pool import ProcessPool
 from .reports import Report, report_of
 from .wire import BadJob
 
-Outage = Callable[[str, RedisError, int], Awaitable[None]]
+Outage = Callable[[str, Exception, int], Awaitable[None]]
 
 
 class UnknownClass(Exception):
@@ -114,6 +114,6 @@ class Executor:
         while True:
             try:
                 return await settle(claim)
-            except RedisError as error:
+            except CALL_ERRORS as error:
                 failures += 1
                 await self._outage("cannot settle a job", error, failures)

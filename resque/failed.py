@@ -11,10 +11,14 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from asynckit.bytes_redis import bytes_redis
+
+from .answers import or_empty
 from .dates import moment_of
 from .items import MOST_BYTES, Item, Items
 from .keys import Keys
 from .scripts import Scripts
+from .states import text_of
 from .wire import UNREADABLE, BadJob, Job, exact_member, job_of
 
 ID_LENGTH = 16  # hex digits of the SHA-1
@@ -64,13 +68,23 @@ class FailedList:
     """Methods raise RedisError when Redis does not answer."""
 
     def __init__(self, redis: Redis, keys: Keys, scripts: Scripts | None = None) -> None:
-        self._redis: Any = redis  # its types say that answers may be str
+        self._redis = bytes_redis(redis)
         self._keys = keys
         self._scripts = scripts or Scripts(redis)
         self._items = Items(redis, self._scripts)
 
     async def count(self) -> int:
         return await self._items.count(self._keys.failed)
+
+    async def elsewhere(self) -> dict[str, int]:
+        """The lists of Ruby's RedisMultiQueue, one for each queue, with the number of failures in each."""
+        found = await or_empty(self._redis.smembers(self._keys.failed_queues), set())
+        names = sorted(text_of(name) for name in found)
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.llen(self._keys.key(name))
+        lengths = await pipeline.execute(raise_on_error=False)
+        return {name: length for name, length in zip(names, lengths, strict=True) if isinstance(length, int) and length}
 
     async def list(self, before: int | None = None, count: int = 20) -> list[Failure]:
         """The failed jobs, the newest first. `before`: only those with a smaller number, so that pages do not shift

@@ -1,5 +1,5 @@
 """What every worker does while it runs jobs: recover the jobs of dead workers, promote delayed jobs, set invalid ones
-aside.
+aside, and forget the counts of jobs that other programs have finished.
 
 No leader is needed: each of these is one script, and the first worker that calls it has done it.
 """
@@ -14,19 +14,18 @@ from typing import Any
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from asynckit.bytes_redis import bytes_redis, redis_time
 from asynckit.heartbeat import RETRY_SECONDS
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 
 from . import show
-from .answers import redis_time
 from .dates import moment_of
 from .definition import Definitions
+from .delayed import OVERDUE_SECONDS
 from .events import CleanedWorker, Erred, Failed, Hook, Promoted
 from .keys import Keys
-from .observe import OVERDUE_SECONDS
 from .registration import BEATS
 from .scripts import Scripts
 from .wire import MAX_JOB, BadJob, encode, failed_at, failure, job_of, read_job, readable
@@ -36,6 +35,8 @@ OTHERS_EVERY_SECONDS = 5.0  # between two checks of the workers of other program
 AT_ONCE = 100  # workers or jobs in one call: a script blocks all other clients of Redis
 ROUNDS = 50  # calls in a row
 UNSEEN_SECONDS = 3 * EVERY_SECONDS  # a shorter gap is not an outage, however short the lease: a worker was busy
+GONE_SECONDS = 10.0  # a job that was due for this long and is nowhere is gone; it may be on its way in another program
+COUNTED_SECONDS = 7 * 86_400.0  # the counts of a job are forgotten after this time in any case
 LEADER = "six-ways"  # all our processes hold the lock under one name (promote.lua)
 LEADER_SECONDS = 10.0
 
@@ -61,7 +62,7 @@ class Housekeeping:
     ) -> None:
         self.leader: str | None = None
         """The program that promotes delayed jobs; LEADER if it is ours."""
-        self._redis: Any = redis  # its types do not know that answers are bytes here
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
         self._keys = keys
         self._hook = hook
@@ -73,6 +74,7 @@ class Housekeeping:
         self._grace = lease_seconds / BEATS + RETRY_SECONDS  # within this time every live worker has sent a heartbeat
         self._log = OncePerSecond(log, REDIS)
         self._silent_leader: str | None = None  # already logged
+        self._counted_at: bytes | int = 0  # the cursor of forget_counts
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -83,12 +85,13 @@ class Housekeeping:
             if time.monotonic() >= others_at:
                 others_at = time.monotonic() + OTHERS_EVERY_SECONDS
                 await self._try(self.clean_other_programs)
+                await self._try(self.forget_counts)
             await asyncio.sleep(random.uniform(0.8, 1.2) * EVERY_SECONDS)
 
     async def _try(self, task: Callable[[], Awaitable[object]]) -> None:
         try:
             await task()
-        except RedisError as error:
+        except CALL_ERRORS as error:
             self._log.warning("housekeeping: %s", describe(error))
             self._hook(Erred("housekeeping", error))
         except Exception as error:  # invalid data must not stop the housekeeping
@@ -104,6 +107,7 @@ class Housekeeping:
         names = [
             *(keys.leases, keys.workers, keys.heartbeats, keys.failed, keys.crashes),
             *(keys.attempts, keys.totals, keys.processed(), keys.failures(), keys.unreadable, keys.reaping),
+            *(keys.counted, keys.queues),
         ]
         limits = (int(self._unseen * 1000), int(self._grace * 1000))
         arguments = (keys.namespace, self._crash_limit, failed_at(time.time()), AT_ONCE, *limits)
@@ -185,6 +189,19 @@ class Housekeeping:
                 count += 1
                 self._hook(Failed("nobody", None, 0, error))
         return count
+
+    async def forget_counts(self) -> int:
+        """Forget the attempts and crashes of jobs that another program has finished or removed. Returns how many jobs.
+
+        Each call reads on where the last one ended, at most 100 jobs.
+        """
+        keys = self._keys
+        names = [keys.counted, keys.attempts, keys.crashes, keys.leases]
+        limits = (int(GONE_SECONDS), int(COUNTED_SECONDS))
+        self._counted_at, forgotten = await self._scripts(
+            "forget", names, keys.namespace, self._counted_at, AT_ONCE, *limits
+        )
+        return int(forgotten)
 
     async def clean_other_programs(self) -> int:
         """Remove workers of other programs that have sent no heartbeat for too long, and move their jobs to the failed

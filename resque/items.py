@@ -5,12 +5,14 @@ An element is identified by the SHA-1 of its exact bytes, because its index chan
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 from redis.asyncio import Redis
 
+from asynckit.bytes_redis import bytes_redis
+
 from .answers import or_empty
 from .scripts import Scripts
+from .wire import BadJob, Job, read_job
 
 MOST_BYTES = 64 << 10  # of one element
 STEP = 200  # elements read in one call
@@ -31,12 +33,18 @@ class Item:
     def whole(self) -> bool:
         return len(self.text) == self.size
 
+    def job(self, queue: str = "") -> Job:
+        """The job that it holds. `queue`: the one that it is in. Raises BadJob, also for a large element."""
+        if not self.whole:
+            raise BadJob(f"too large to read here: {self.size} bytes")
+        return read_job(self.text, queue)
+
 
 class Items:
     """Reads lists in Redis. A key that is not a list counts as empty. Methods raise RedisError."""
 
     def __init__(self, redis: Redis, scripts: Scripts) -> None:
-        self._redis: Any = redis  # its types say that answers may be str
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
 
     async def count(self, key: str | bytes) -> int:
@@ -47,11 +55,11 @@ class Items:
         found = await or_empty(self._scripts("look", [key], first, first + count - 1, most), [])
         return [Item(first + number, digest.decode(), size, text) for number, (size, digest, text) in enumerate(found)]
 
-    async def all(self, key: str | bytes, most: int = MOST_BYTES) -> AsyncIterator[Item]:
+    async def all(self, key: str | bytes) -> AsyncIterator[Item]:
         """All elements from head to tail. If other programs remove elements at the head meanwhile, some are skipped."""
         first, more = 0, True
         while more:
-            found = await self.read(key, first, STEP, most)
+            found = await self.read(key, first, STEP)
             for item in found:
                 yield item
             first, more = first + STEP, len(found) == STEP

@@ -22,7 +22,8 @@ Keys that Resque, resque-scheduler and node-resque use, too. RAW is a job's exac
     pause-all-workers        string  "true": no worker of Ruby or of ours claims a job
     delayed:last_enqueued_at hash    name of a schedule -> when it was last enqueued, as Ruby writes it
     resque_scheduler_leader_lock           string  the leader that promotes delayed jobs, for Node
-    resque:resque_scheduler_master_lock    string  the same for Ruby (the namespace occurs twice); we only read it
+    resque:resque_scheduler_master_lock    string  the same for Ruby (the namespace occurs twice); fire.lua takes it for
+                                                   a second
 
 Keys that only our programs use:
 
@@ -31,6 +32,7 @@ Keys that only our programs use:
                                      workers dead again after an outage of Redis (ms)
     py:attempts              hash    job -> how often it has failed
     py:crashes               hash    job -> how often its worker has died while running it
+    py:counted               hash    job in one of these two -> since when it may run again (TS), and its queue
     py:seen, py:seen:before  set     digests of recently enqueued ids; they expire
     py:unreadable            list    invalid jobs from the queues, which housekeeping moves to `failed`
     py:paused:QUEUE          string  why this queue is paused; a timed pause expires
@@ -39,6 +41,7 @@ Keys that only our programs use:
     py:chart:N               hash    counts and waiting times of jobs that ended in the ten seconds N; expires after 2 h
     py:totals                hash    counts of all time: succeeded, failed, retried, crashed, late
     py:written               string  how many batches of jobs have waited for replicas
+    py:guarded               string  set for ten seconds after fire.lua has taken Ruby's lock
     py:cron                  hash    name of a schedule -> the last due second for which it was enqueued, and a digest
                                      of when it is due
 """
@@ -68,12 +71,14 @@ class Keys:
         self.reaping = self.key("py:reaping")
         self.attempts = self.key("py:attempts")
         self.crashes = self.key("py:crashes")
+        self.counted = self.key("py:counted")
         self.seen = self.key("py:seen")
         self.seen_before = self.key("py:seen:before")
         self.unreadable = self.key("py:unreadable")
         self.totals = self.key("py:totals")
         self.written = self.key("py:written")
         self.cron = self.key("py:cron")
+        self.guarded = self.key("py:guarded")
 
     def key(self, *parts: str) -> str:
         return ":".join((self.namespace, *parts))

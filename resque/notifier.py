@@ -12,11 +12,11 @@ from functools import partial
 from typing import Self
 
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import OutOfMemoryError
 
 from asynckit.backoff import backoff_seconds
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.tasks import end_tasks, keep_running
 
 from .keys import Keys
@@ -62,7 +62,7 @@ class Notifier:
                     listening.clear()
                     self._wake.set()
                 failures = 0
-            except RedisError as error:  # also if the key is not a list
+            except CALL_ERRORS as error:  # also if the key is not a list
                 failures += 1
                 self._log.warning("cannot wait for jobs in %s: %s", queue, describe(error))
                 await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=PAUSE_CAP_SECONDS))

@@ -1,8 +1,8 @@
-"""The producer's side: enqueue, delay, read, pause and cancel jobs."""
+"""The producer's side: enqueue, delay and remove jobs, and pause queues. To read a queue, see queues.py."""
 
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -10,14 +10,15 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from asynckit.batcher import Batcher
+from asynckit.bytes_redis import bytes_redis
 
 from .definition import Definition, Definitions
 from .keys import Keys
+from .removal import Removal
 from .scripts import Scripts
-from .wire import BadJob, Job, digest, make_job, read_job
+from .wire import Job, digest, make_job
 
 REMEMBER_SECONDS = 3600  # the id of an enqueued job is remembered for at least this long
-PAGE = 1000  # jobs read at a time when the whole queue is searched
 
 
 class _Order(NamedTuple):
@@ -44,10 +45,12 @@ class Queue:
         ack_replicas: int = 0,
     ) -> None:
         """With `ack_replicas`, `enqueue` returns when this number of replicas has the job, or raises TooFewReplicas."""
-        self.redis: Any = redis  # its types say that answers may be str
+        self.client = redis
+        self.redis = bytes_redis(redis)
         self.keys = Keys(namespace)
         self.scripts = Scripts(redis, ack_replicas, self.keys.written)
         self._definitions = definitions or {}
+        self._removal = Removal(redis, self.keys, self.scripts, self._definitions)
         self._enqueue: Batcher[_Order, bool] = Batcher(self._enqueue_many)
 
     def enqueue(self, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None) -> Awaitable[bool]:
@@ -120,56 +123,20 @@ class Queue:
         """Add a queue to the list of queues before it has any job."""
         await self.redis.sadd(self.keys.queues, queue)
 
-    async def names(self) -> list[str]:
-        """All known queues, empty ones included."""
-        return sorted(_text(name) for name in await self.redis.smembers(self.keys.queues))
-
-    async def length(self, queue: str) -> int:
-        return int(await self.redis.llen(self.keys.queue(queue)))
-
-    async def peek(self, queue: str, start: int = 0, count: int = 20) -> list[Job | bytes]:
-        """The waiting jobs, the oldest first; an invalid job is returned as bytes."""
-        found = await self.redis.lrange(self.keys.queue(queue), start, start + count - 1)
-        return [_read(raw, queue) for raw in found]
-
-    async def delayed(self, start: int = 0, count: int = 20) -> list[tuple[int, Job | bytes]]:
-        """Delayed jobs and when they are due (unix seconds), the next first; skips `start` jobs."""
-        found: list[tuple[int, Job | bytes]] = []
-        async for second, raw in self._all_delayed():
-            if start > 0:
-                start -= 1
-            elif len(found) < count:
-                found.append((second, _read(raw, "")))
-            else:
-                break
-        return found
-
     async def cancel(self, job_id: str) -> bool:
         """Remove a waiting or delayed job. False: not found, because it is running, has run, or never existed.
 
-        This searches all jobs, so its cost grows with the queues. Delayed jobs are searched first, so a job that is
-        promoted during the search is found in its queue.
+        This searches all jobs, so its cost grows with the queues.
         """
-        async for second, raw in self._all_delayed():
-            if self._is(raw, job_id) and await self._remove_delayed(second, raw):
-                await self.forget(_read(raw, ""))
-                return True
-        for queue in await self.names():
-            async for raw in self._all(queue):
-                if self._is(raw, job_id) and await self.redis.lrem(self.keys.queue(queue), 1, raw):
-                    await self.forget(_read(raw, queue))
-                    return True
-        return False
+        return await self._removal.cancel(job_id)
 
     async def remove(self, queue: str) -> int:
         """Remove a queue and its jobs; returns how many. Their ids may be enqueued again."""
-        key = self.keys.queue(queue)
-        await self.redis.srem(self.keys.queues, queue)  # first: a job enqueued from now on adds the queue again
-        left, removed = await self.redis.llen(key), 0
-        while removed < left and (found := await self.redis.lpop(key, min(PAGE, left - removed))):
-            removed += len(found)
-            await self.forget(*(_read(raw, queue) for raw in found))
-        return removed
+        return await self._removal.remove(queue)
+
+    async def forget(self, *jobs: Job) -> None:
+        """Delete the ids, counts and locks of removed jobs, so that they may be enqueued again."""
+        await self._removal.forget(*jobs)
 
     async def pause(self, queue: str, reason: str, seconds: float | None) -> None:
         """Stop our workers from claiming jobs of this queue for `seconds`; a second call sets a new time.
@@ -183,70 +150,6 @@ class Queue:
     async def resume(self, queue: str, *, only_timed: bool = False) -> None:
         """Let workers claim jobs again. `only_timed`: keep a pause without a limit, because an operator set it."""
         await self.scripts("resume", [self.keys.paused(queue)], int(only_timed))
-
-    async def paused(self, queue: str) -> str | None:
-        """Why the queue is paused; None if it is not."""
-        if _text(await self.redis.get(self.keys.pause_all) or b"").lower() == "true":
-            return "pause-all-workers is set"
-        reason = await self.redis.get(self.keys.paused(queue))
-        return None if reason is None else _text(reason)
-
-    async def forget(self, *jobs: Job | bytes) -> None:
-        """Delete the ids, counts and locks of cancelled jobs, so that they may be enqueued again."""
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            for job in jobs:
-                if not isinstance(job, Job):
-                    continue
-                pipeline.hdel(self.keys.attempts, job.key).hdel(self.keys.crashes, job.key)
-                if job.id:
-                    pipeline.srem(self.keys.seen, digest(job.id)).srem(self.keys.seen_before, digest(job.id))
-                if lock := self._lock_of(job):
-                    pipeline.delete(self.keys.unique(lock))
-            await pipeline.execute()
-
-    def _lock_of(self, job: Job) -> str | None:
-        definition = self._definitions.get(job.name)
-        return definition.lock_or_none(job) if definition else None
-
-    async def _all(self, queue: str) -> AsyncIterator[bytes]:
-        """All elements of a queue, from the tail: workers that claim at the head meanwhile do not shift the rest."""
-        end = -1
-        while found := await self.redis.lrange(self.keys.queue(queue), end - PAGE + 1, end):
-            for raw in reversed(found):
-                yield raw
-            end -= len(found)
-
-    async def _all_delayed(self) -> AsyncIterator[tuple[int, bytes]]:
-        """All delayed jobs, the next first. Not by SCAN, because other programs have other keys under `delayed:`. By
-        score and not by rank, because jobs that are promoted meanwhile would shift the ranks.
-        """
-        after = "-inf"
-        while found := await self.redis.zrangebyscore(self.keys.schedule, after, "+inf", 0, PAGE, withscores=True):
-            after = f"({found[-1][1]!r}"
-            for second, _ in found:
-                if not second.isdigit():
-                    continue
-                for raw in await self.redis.lrange(self.keys.delayed(int(second)), 0, -1):
-                    yield int(second), raw
-
-    async def _remove_delayed(self, second: int, raw: bytes) -> bool:
-        keys, queue = self.keys, ""  # no queue: take_delayed removes the job
-        names = [keys.delayed(second), keys.timestamps(_text(raw)), keys.schedule, keys.queues, keys.queue(queue)]
-        return bool(await self.scripts("take_delayed", names, raw, second, queue))
-
-    @staticmethod
-    def _is(raw: bytes, job_id: str) -> bool:
-        if job_id.encode() not in raw:  # cheaper than parsing
-            return False
-        job = _read(raw, "")
-        return isinstance(job, Job) and job.id == job_id
-
-
-def _read(raw: bytes, queue: str) -> Job | bytes:
-    try:
-        return read_job(raw, queue)
-    except BadJob:
-        return raw
 
 
 def _text(data: bytes) -> str:

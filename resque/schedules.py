@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
+from asynckit.bytes_redis import bytes_redis, redis_time
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 
-from .answers import redis_time
 from .cron import BadSchedule, Schedule, read_schedule
 from .dates import moment_of
 from .events import Erred, Fired, Hook, ignore
@@ -42,7 +42,7 @@ class Schedules:
     def __init__(
         self, redis: Redis, scripts: Scripts, keys: Keys, own: Sequence[Schedule] = (), hook: Hook = ignore
     ) -> None:
-        self._redis: Any = redis  # its types say that answers may be str
+        self._redis = bytes_redis(redis)
         self._scripts = scripts
         self._keys = keys
         self._own = {schedule.name: schedule for schedule in own}
@@ -56,7 +56,7 @@ class Schedules:
         while True:
             try:
                 await self.fire()
-            except RedisError as error:
+            except CALL_ERRORS as error:
                 self._log.warning("schedules: %s", describe(error))
                 self._hook(Erred("schedules", error))
             except Exception as error:  # one schedule must not stop the others
@@ -93,23 +93,24 @@ class Schedules:
         if not is_read or int(second) > max(now + AHEAD_SECONDS, schedule.when.begin(now)):  # the clock was set back
             await self._step(schedule, mark, schedule.when.begin(now), "")
             return False
-        last = moment_of(others.get(schedule.name.encode())) if schedule.name in self._stored else None
+        fired = others.get(schedule.name.encode(), b"")
+        last = moment_of(fired) if schedule.name in self._stored else None
         known = last is not None and last <= now + AHEAD_SECONDS  # a later time comes from a wrong clock
         due = schedule.when.due(max(int(second), int(last)) if known and last else int(second), now)
         if due is None:
             return False
         job = make_job(schedule.queue, schedule.job, _args_of_firing(schedule.args, due))
-        if not await self._step(schedule, mark, due, job.raw):
+        if not await self._step(schedule, mark, due, job.raw, fired):
             return False
         self._hook(Fired(schedule.name, job, due))
         return True
 
-    async def _step(self, schedule: Schedule, mark: bytes, second: int, raw: str) -> bool:
+    async def _step(self, schedule: Schedule, mark: bytes, second: int, raw: str, fired: bytes = b"") -> bool:
         keys = self._keys
-        names = [keys.ruby_lock, keys.last_enqueued, keys.cron, keys.queues, keys.queue(schedule.queue)]
+        names = [keys.ruby_lock, keys.last_enqueued, keys.cron, keys.queues, keys.queue(schedule.queue), keys.guarded]
         stored = int(schedule.name in self._stored)
         new_mark = f"{second} {schedule.kind}"
-        arguments = (LEADER, schedule.name, mark, new_mark, schedule.queue, raw, started_at(second), stored)
+        arguments = (LEADER, schedule.name, mark, new_mark, schedule.queue, raw, started_at(second), stored, fired)
         return bool(await self._scripts("fire", names, *arguments))
 
     async def all(self) -> dict[str, Schedule]:

@@ -4,10 +4,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from redis.exceptions import RedisError
-
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.tasks import background
 
 from .claims import Answer, Claim, Slot
@@ -109,7 +107,7 @@ class Slots:
         if change > kept:
             try:
                 slots = await self._registration.add(change - kept)
-            except RedisError as error:
+            except CALL_ERRORS as error:
                 self._log.warning("cannot register more slots: %s", describe(error))
                 return False
             self.free += slots
@@ -124,7 +122,7 @@ class Slots:
     async def _unregister(self, slots: Sequence[Slot]) -> None:
         try:
             await self._registration.remove(slots)
-        except RedisError as error:  # their lease ends anyway
+        except CALL_ERRORS as error:  # their lease ends anyway
             self._log.warning("cannot unregister slots: %s", describe(error))
 
     async def removed(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What Observer returns, and how it is read from the keys."""
+"""What Observer and Queues return, and how it is read from the keys."""
 
 import re
 from dataclasses import dataclass

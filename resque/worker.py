@@ -8,11 +8,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from redis.exceptions import RedisError
-
 from asynckit.backoff import backoff_seconds
 from asynckit.log_limit import REDIS, OncePerSecond
-from asynckit.redis_client import describe
+from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.tasks import end_tasks
 
 from .claiming import RELEASE_SECONDS, ClaimingLoop
@@ -104,11 +102,6 @@ class Worker:
     def delay(self) -> LoopDelay:
         return self._slots.delay
 
-    @property
-    def overrun_threads(self) -> int:
-        """How many threads still run a job whose attempt has exceeded its time limit."""
-        return self._executor.threads.overrun
-
     async def run(self, stop: Callable[[], Awaitable[str]]) -> None:
         """Work until `stop` returns the reason to stop. Then claim no more jobs, let the running jobs finish within
         `drain_seconds`, release the rest, and unregister.
@@ -143,7 +136,7 @@ class Worker:
         while True:
             try:
                 await self._slots.register()
-            except RedisError as error:
+            except CALL_ERRORS as error:
                 failures += 1
                 await self._outage("cannot register", error, failures)
             else:
@@ -163,7 +156,7 @@ class Worker:
 
     async def _unregister(self) -> None:
         name = self._registration.host
-        with suppress(RedisError, TimeoutError):
+        with suppress(*CALL_ERRORS, TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
                 await self._registration.remove(list(self._registration.slots.values()))
                 await self.housekeeping.resign()
@@ -171,7 +164,7 @@ class Worker:
         self._hook(Ended(name))
         log.info("stopped")
 
-    async def _outage(self, what: str, error: RedisError, failures: int) -> None:
+    async def _outage(self, what: str, error: Exception, failures: int) -> None:
         self._log.warning("%s: %s", what, describe(error))
         self._hook(Erred(what, error))
         await asyncio.sleep(backoff_seconds(failures, base=0.05, cap=PAUSE_CAP_SECONDS))

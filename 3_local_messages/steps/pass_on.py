@@ -149,12 +149,12 @@ class Worker:
 
 
 async def work(settings: Settings) -> None:
-    """Start the others and carry their messages, until this process is asked to stop."""
+    """Start the others and carry their messages, until this process is stopped."""
     await Master(settings).run()
 
 
 async def send_all(settings: Settings, connection: Connection) -> None:
-    """Send what the master passes on, until this process is asked to stop."""
+    """Send what the master passes on, until this process is stopped."""
     await Worker(settings, connection).run()
 
 

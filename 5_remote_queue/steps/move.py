@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from asynckit.bytes_redis import bytes_redis
 from asynckit.redis_client import redis_client
 from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender
@@ -29,7 +30,7 @@ class Worker:
         self._name = os.environ.get("WORKER_NAME") or socket.gethostname()  # two workers need two names
         self._taken = TAKEN.format(self._name)
         self._domain = settings.id_domain
-        self._redis: Any = redis  # its types say that answers may be str
+        self._redis = bytes_redis(redis)
         self._sender = sender
 
     async def work_one(self, slot: int) -> bool:

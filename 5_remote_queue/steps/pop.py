@@ -8,6 +8,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from asynckit.bytes_redis import bytes_redis
 from asynckit.redis_client import redis_client
 from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender
@@ -25,7 +26,7 @@ class Worker:
     def __init__(self, settings: Settings, redis: Redis, sender: PatientSender) -> None:
         self._name = socket.gethostname()
         self._domain = settings.id_domain
-        self._redis: Any = redis  # its types say that answers may be str
+        self._redis = bytes_redis(redis)
         self._sender = sender
 
     async def work_one(self, slot: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from asynckit.bytes_redis import bytes_redis
 from asynckit.redis_client import redis_client
 from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender
@@ -24,7 +25,7 @@ class Worker:
     def __init__(self, settings: Settings, redis: Redis, sender: PatientSender) -> None:
         self._domain = settings.id_domain
         self._sender = sender
-        self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
+        self._redis = bytes_redis(redis)
 
     async def work_one(self, slot: int) -> bool:
         """Handle the next events. Returns False at the end of the log."""

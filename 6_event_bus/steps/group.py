@@ -12,6 +12,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from asynckit.bytes_redis import bytes_redis
 from asynckit.redis_client import redis_client
 from asynckit.tasks import background, end_tasks
 from common.mail.mailer import Mailer
@@ -32,7 +33,7 @@ class Worker:
         self._held: set[bytes] = set()
         self._domain = settings.id_domain
         self._sender = sender
-        self._redis: Any = redis  # redis-py's types leave open whether answers are bytes; ours are
+        self._redis = bytes_redis(redis)
 
     async def work_one(self, slot: int) -> bool:
         """Handle the next event. Returns False at the end of the stream."""

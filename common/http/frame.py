@@ -10,7 +10,6 @@ A strategy provides three functions, and the frame does the rest:
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -163,7 +162,7 @@ def answer_error(request: web.Request, error: BadEmail | SendError | CannotAccep
     email = request[_EMAIL]
     if isinstance(error, CannotAccept):
         response = pretty_json({"email": email.to_dict(), "error": {"reason": str(error)}}, status=503)
-        response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after))
+        response.headers[hdrs.RETRY_AFTER] = str(error.retry_after)
         return response
     kind = type(error).__name__
     if isinstance(error, NoAnswer):

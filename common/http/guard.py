@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from pydantic import SecretStr
 
-from common.settings import is_loopback
+from common.address import is_loopback
 
 HOST = web.AppKey("host", str)
 PASSWORD = web.AppKey("password", SecretStr)

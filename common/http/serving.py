@@ -13,7 +13,8 @@ from common.http.connections import Connections
 from common.http.guard import PASSWORD, exposure
 from common.http.siblings import SHARES_PORT
 from common.processes.process import stop_requested
-from common.settings import exit_with_usage_error
+from common.processes.role import Role
+from common.settings import Settings, exit_with_usage_error
 
 IDLE_SECONDS = 30.0  # how long a connection may take to send the headers of its first or next request
 FINISH_SECONDS = 10.0  # how long running requests may take after the stop signal
@@ -21,6 +22,11 @@ FINISH_SECONDS = 10.0  # how long running requests may take after the stop signa
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 log = logging.getLogger(__name__)
+
+
+def web_role(create_app: Callable[[Settings], web.Application]) -> Role:
+    """The role that serves this application where HOST and PORT say."""
+    return lambda settings: serve(create_app(settings), settings.host, settings.port)
 
 
 async def serve(

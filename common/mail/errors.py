@@ -54,6 +54,5 @@ class NoAnswer(InDoubt):
 class CannotAccept(Exception):
     """The email is not accepted, because a limit is reached or the process that should take it cannot be reached."""
 
-    def __init__(self, reason: str, retry_after: int = 1) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after  # seconds
+    retry_after = 1
+    """Seconds, for the header of the answer."""

@@ -14,7 +14,7 @@ from typing import Self
 
 from common.mail.emails import Address, Email, read_address
 from common.mail.errors import InDoubt, LoginFailed, SendError, SessionLost, TimedOut, TooManySessions
-from common.mail.logins import Logins
+from common.mail.logins import Logins, login_file
 from common.mail.message import build_message
 from common.mail.smtp_conversation import Limits
 from common.mail.smtp_opening import tls_context
@@ -72,7 +72,7 @@ class Mailer:
         self._growing: asyncio.TimerHandle | None = None
         self._login = asyncio.Lock()  # the first session logs in alone: if its login fails, the others do not try
         self._logged_in = settings.smtp.user is None
-        self._logins = Logins()
+        self._logins = Logins(login_file(settings))
         self._chunking = True
         self._last_sent = -BUSY_SECONDS  # time.monotonic(), seconds
         self._idle: deque[SmtpSession] = deque()  # the most recently used on the right

@@ -27,10 +27,15 @@ def window(emails_per_second: float | None) -> int:
 
 
 class PatientSender:
-    """`paused` is the reason why nothing is sent at the moment, or None; `on_pause` is called when it changes."""
+    """`paused` is the reason why nothing is sent at the moment, or None. `on_pause` is called when it changes, with the
+    error, or with None when emails are sent again.
+    """
 
     def __init__(
-        self, mailer: Mailer, emails_per_second: float | None, on_pause: Callable[[str | None], None] = lambda _: None
+        self,
+        mailer: Mailer,
+        emails_per_second: float | None,
+        on_pause: Callable[[SendError | None], None] = lambda _: None,
     ) -> None:
         self.paused: str | None = None
         self._on_pause = on_pause
@@ -80,7 +85,7 @@ class PatientSender:
         """Stop all sending until a check of the server succeeds. Logs one line, however many sends have failed."""
         if self._probe is not None:
             return
-        self._set_paused(f"{type(error).__name__}: {error}")
+        self._set_paused(error)
         log.warning("pause: %s", self.paused)
         self._ready.clear()
         self._probe = background(self._wait_for_server(), "waiting for the mail server")
@@ -93,7 +98,7 @@ class PatientSender:
             try:
                 await self._mailer.check()
             except SendError as error:
-                self._set_paused(f"{type(error).__name__}: {error}")
+                self._set_paused(error)
             except Exception:  # a bug here must not leave the worker paused forever
                 log.exception("error while checking the mail server")
             else:
@@ -103,9 +108,9 @@ class PatientSender:
         self._probe = None
         self._ready.set()
 
-    def _set_paused(self, reason: str | None) -> None:
-        self.paused = reason
-        self._on_pause(reason)
+    def _set_paused(self, error: SendError | None) -> None:
+        self.paused = None if error is None else f"{type(error).__name__}: {error}"
+        self._on_pause(error)
 
     async def close(self) -> None:
         if self._probe is not None:

@@ -79,7 +79,7 @@ class SmtpConversation(asyncio.Protocol):
     ) -> list[Reply]:
         """Send this and wait for the replies, by default as long as for MAIL. `hands_in`: it ends with a message.
 
-        After a refusal the connection may end before the other replies: the refusal then stands for those too.
+        After a refusal the connection may end before the other replies: the refusal then counts for those too.
         Raises SessionLost or TimedOut; InDoubt where the server may have taken the message.
         """
         if not self.usable:
@@ -134,7 +134,7 @@ class SmtpConversation(asyncio.Protocol):
                 self._lines.clear()
         del self._buffer[:end]
         if b"\n" in self._buffer or len(self._buffer) + sum(map(len, self._lines)) > _MAX_REPLY:
-            self._lose(ValueError("the mail server sent something that is no SMTP reply"))
+            self._lose(ValueError("the mail server sent something that is not an SMTP reply"))
         elif len(self._replies) >= self._expected or self._ended_by_server():
             self._answer()
 
@@ -156,12 +156,14 @@ class SmtpConversation(asyncio.Protocol):
             self.close()
 
     def _replies_so_far(self) -> list[Reply]:
-        """As many as are expected: the first refusal, or else a 421, stands for those that will not come."""
+        """As many replies as are expected: the first refusal, or else a 421, takes the place of those that will not
+        come.
+        """
         missing = self._expected - len(self._replies)
         return self._replies[: self._expected] + [self._refusal() or self._replies[-1]] * missing
 
     def _refusal(self) -> Reply | None:
-        """The first of the replies so far that is one; None if the server has refused nothing."""
+        """The first refusal among the replies so far; None if the server has refused nothing."""
         return next((reply for reply in self._replies if reply.code >= 400), None)
 
     def _ended_by_server(self) -> bool:
@@ -187,6 +189,6 @@ def join_lines(lines: Iterable[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """What a server says goes to logs and terminals."""
+    """Without control characters, because the text of a reply goes to logs and terminals."""
     text = " ".join(text.splitlines())
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

@@ -10,7 +10,7 @@ import aiosmtplib
 
 from common.mail.errors import LoginFailed, TimedOut, TooManySessions, Unreachable
 from common.mail.smtp_conversation import Limits, join_lines, printable
-from common.settings import SmtpServer
+from common.smtp_url import SmtpServer
 
 _LOGINS = ("plain", "login", "cram-md5")  # the first of these that is offered is used; the connection is encrypted
 _TRY_LATER = 454  # RFC 4954, 6: the server could not check the login
@@ -71,7 +71,7 @@ async def _greet(smtp: aiosmtplib.SMTP) -> None:
 
 
 async def _log_in(smtp: aiosmtplib.SMTP, user: str, password: str) -> None:
-    """With one AUTH: a server counts the failed ones, and may lock the account."""
+    """Log in with a single AUTH command: a server counts failed ones and may lock the account."""
     method = next((name for name in _LOGINS if name in smtp.supported_auth_methods), None)
     if method is None:
         raise LoginFailed("the mail server offers no login that is known here (AUTH PLAIN, LOGIN or CRAM-MD5)")

@@ -23,7 +23,7 @@ from common.mail.emails import Address
 from common.mail.errors import Refused, SessionLost, TimedOut
 from common.mail.smtp_conversation import Limits, Reply, SmtpConversation
 from common.mail.smtp_opening import open_connection
-from common.settings import SmtpServer
+from common.smtp_url import SmtpServer
 
 _MAX_FRUITLESS = 3  # refused emails and checks in a row before the session is closed; see _fruitless
 _CHUNKING_FAILS = {500, 501, 502, 503, 504}  # RFC 5321, 4.2.1: the fault of the command, not of this email
@@ -31,7 +31,9 @@ _GO_ON = 354
 
 
 class SessionSpent(SessionLost):
-    """A 4xx to MAIL, DATA or BDAT on a session that has taken emails: perhaps its limit of messages. Try a new one."""
+    """A 4xx to MAIL, DATA or BDAT on a session that has taken emails: it may have reached its limit of messages. Try a
+    new one.
+    """
 
 
 class ChunkingFailed(SessionLost):
@@ -46,7 +48,7 @@ class SmtpSession(SmtpConversation):
     ) -> None:
         super().__init__(transport, limits)
         self.emails = 0
-        """Taken by the server on this session."""
+        """Emails that the server has taken in this session."""
         self.idle_since = 0.0  # loop time, seconds; kept by the pool
         # Refused emails and checks since the last email that was taken. Servers slow down a client that makes errors:
         # Postfix waits a second per command from the 10th error on, and hangs up at the 20th or the 120th NOOP.
@@ -128,7 +130,8 @@ class SmtpSession(SmtpConversation):
     async def _check_envelope(self, replies: list[Reply]) -> None:
         """Raise what the replies to MAIL, RCPT and DATA or BDAT mean, unless each is a success.
 
-        The first that is no success decides; a 421 after a refusal ends the session, the refusal stands.
+        The first reply that is not a success decides. A 421 after a refusal ends the session, and the refusal still
+        counts.
         """
         mail, rcpt, last = replies
         data_started = last.code == _GO_ON and not self._chunking

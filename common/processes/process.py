@@ -6,47 +6,78 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 import uvloop
 
 from common.processes.log_format import PrintableFormatter
+from common.processes.redis_role import refuse_unsupported
 
 LIFELINE = "SIX_WAYS_LIFELINE"
 """Set in the environment of a child whose standard input is a pipe from its parent. It closes when the parent ends."""
 
 
-def run(main: Coroutine[Any, Any, None], prefix: str = "", *, until_stopped: bool = True) -> None:
+def run(
+    main: Coroutine[Any, Any, None], redis: str | None = None, *, prefix: str = "", until_stopped: bool = True
+) -> None:
     """Run a role on uvloop until it ends, with the log on standard output, and the prefix before each line.
 
     The role must wait for `stop_requested`, because signals have no other effect. Pass `until_stopped=False` for a
-    program that ends by itself; then signals work as usual.
+    program that ends by itself; then signals work as usual. `redis` is the URL of a Redis of the reader's own. If the
+    strategies cannot use it, the program ends with one line and exit status 2; `make run-N` has checked that before.
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Output(sys.stdout)
     handler.setFormatter(PrintableFormatter(f"{prefix}%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     gc.freeze()  # imported modules are never freed, so the garbage collector need not check them again and again
     gc.set_threshold(20_000, 20, 20)  # instead of 700 objects: few of ours are in cycles, and most live only briefly
-    uvloop.run(_listening(main) if until_stopped else main)
+    uvloop.run(_listening(main, redis) if until_stopped else main)
 
 
+class _Output(logging.StreamHandler[TextIO]):
+    """Writes the log. If standard output is closed (`| head`) or full, the process stops: see `lost_output`."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the name is logging's
+        if isinstance(sys.exc_info()[1], OSError):
+            lost_output()
+            self.stream = sys.stdout
+        else:
+            super().handleError(record)
+
+
+def lost_output() -> None:
+    """Standard output is closed or full: write nothing more to it, and stop this process in order."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if _request is not None:
+        _request("standard output is closed or full")
+
+
+_request: Callable[[str], object] | None = None
+"""Tells this process to stop, from any thread. None in a program that ends by itself."""
 _stop: ContextVar[asyncio.Future[str]] = ContextVar("_stop")
 """Done when this process is told to stop, with the reason."""
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that stop a process in order. `nohup` ignores SIGHUP, and then the process goes on."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM] + ([] if ignored else [signal.SIGHUP])
 
 
 async def stop_requested() -> str:
     """Wait until this process is told to stop, and return the reason. Only in a process that `run` runs.
 
-    The reasons: SIGTERM from the parent, Ctrl-C in the terminal, or the end of the parent. Even when the parent is
-    killed, its end of the lifeline closes, so no process stays behind without a parent.
+    The reasons: SIGTERM from the parent, Ctrl-C in the terminal, the end of the terminal (SIGHUP, unless `nohup` has
+    started the process), or the end of the parent. Even when the parent is killed, its end of the lifeline closes, so
+    no process stays behind without a parent.
     """
     return await asyncio.shield(_stop.get())
 
 
-async def _listening(main: Coroutine[Any, Any, None]) -> None:
+async def _listening(main: Coroutine[Any, Any, None], redis: str | None) -> None:
     """Handle the signals, then run `main`: a signal may come as soon as a role has logged that it is ready."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[str] = loop.create_future()
@@ -56,14 +87,25 @@ async def _listening(main: Coroutine[Any, Any, None]) -> None:
         if not stop.done():
             stop.set_result(reason)
 
+    def request_from_any_thread(reason: str) -> None:
+        loop.call_soon_threadsafe(request, reason)
+
     def read_lifeline() -> None:
         if not os.read(stdin, 1):
             loop.remove_reader(stdin)
             request("the parent has ended")
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    global _request
+    _request = request_from_any_thread
+    for number in stop_signals():
         loop.add_signal_handler(number, request, number.name)
     if LIFELINE in os.environ:
         stdin = sys.stdin.fileno()
         loop.add_reader(stdin, read_lifeline)
+    try:
+        if redis is not None and LIFELINE not in os.environ:
+            await refuse_unsupported(redis)
+    except SystemExit:
+        main.close()
+        raise
     await main

@@ -27,7 +27,7 @@ from common.address import cannot_listen, free_port, reserved_port
 from common.processes.chapter import chapter_module
 from common.processes.greeting import WEB_ROLES, address_of, greet
 from common.processes.pid_files import PidFile
-from common.processes.process import LIFELINE
+from common.processes.process import LIFELINE, stop_signals
 from common.processes.rabbitmq_role import refuse_unusable
 from common.processes.redis_role import refuse_unsupported
 from common.processes.steps import check_step
@@ -137,7 +137,7 @@ def forget(settings: Settings) -> int:
 def stop_on_signals() -> Stop:
     """Stop on SIGINT, SIGTERM and SIGHUP, and when the lifeline closes that a program which runs `make` may provide."""
     stop, loop = Stop(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in stop_signals():
         loop.add_signal_handler(number, stop.request)
 
     def read_lifeline() -> None:
@@ -240,7 +240,8 @@ def chosen_roles(settings: Settings, package: str) -> list[str]:
         exit_with_usage_error(f"WORKERS: {package} runs one process of each role")
     if settings.servers > 1 and "server" not in roles:
         exit_with_usage_error(f"SERVERS: {package} runs one web server, which its master starts")
-    chosen = roles if settings.role is None else (settings.role,)
+    idle = getattr(chapter_module(package), "NOT_NEEDED", ())
+    chosen = [role for role in roles if role not in idle] if settings.role is None else [settings.role]
     processes = {"server": settings.servers, "worker": settings.workers}
     return [role for role in chosen for _ in range(processes.get(role, 1))]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from asynckit.redis_client import describe
 from asynckit.tasks import end_tasks
 from common.processes.chapter import chapter_module
 from common.processes.process import stop_requested
+from common.processes.role import Role
 from common.settings import Settings, exit_with_usage_error
 
 SLOTS = 10
@@ -21,8 +22,6 @@ REDIS_SECONDS = 1.0  # between two attempts to reach Redis
 
 log = logging.getLogger(__name__)
 redis_log = OncePerSecond(log, REDIS)
-
-Work = Callable[[Settings], Coroutine[Any, Any, None]]
 
 
 def steps_of(package: str) -> dict[str, tuple[str, ...]]:
@@ -42,11 +41,13 @@ def check_step(settings: Settings, package: str) -> str | None:
     return settings.step
 
 
-def step_or(full: Work, settings: Settings, package: str) -> Work:
-    """What the worker runs: the step that STEP names, or else the full design."""
-    if (step := check_step(settings, package)) is None:
-        return full
-    work: Work = chapter_module(f"{package}.steps.{step}").work
+def step_or(full: Role, package: str) -> Role:
+    """The worker: it runs the step that STEP names, or else the full design."""
+
+    async def work(settings: Settings) -> None:
+        step = check_step(settings, package)
+        await (full if step is None else chapter_module(f"{package}.steps.{step}").work)(settings)
+
     return work
 
 

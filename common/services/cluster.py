@@ -24,8 +24,8 @@ from asynckit.redis_client import redis_client
 from asynckit.tasks import end_tasks, keep_running
 from common.processes.process import run
 from common.services.node import Node, kept_ports, wait_until
-from common.services.service import announce, claim, make_private, stop_or_abandoned
-from common.services.valkey import LOOPBACK
+from common.services.server_program import LOOPBACK, private_folder
+from common.services.service import announce, claim, stop_or_abandoned
 from common.settings import Settings, read_settings
 
 NODES = tuple(f"node-{number}" for number in range(1, 7))
@@ -38,10 +38,7 @@ log = logging.getLogger(__name__)
 
 
 async def main(settings: Settings) -> None:
-    folder = settings.data_dir / "cluster"
-    os.umask(0o077)  # for the servers, which inherit it
-    make_private(settings.data_dir)
-    make_private(folder)
+    folder = private_folder(settings, "cluster")
     announcement = claim(settings.data_dir, "cluster")
     ports = prepare(folder)
     nodes = [Node(name, folder, announcement.fileno(), RESTART_SECONDS) for name in NODES]

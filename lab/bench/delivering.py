@@ -39,7 +39,7 @@ def delivering(number: int, lab: Lab) -> Iterator[Row]:
         met=rounds.measured.median >= MIN_RATE and not refused and exactly_once(account, *loads),
         notes=(
             f"rounds of {EMAILS:,} emails, from the first request to the last final dot at {sink.name}",
-            describe_ids(account, *loads) + (f"; ALSO ANSWERED {', '.join(sorted(refused))}" if refused else ""),
+            describe_ids(account, *loads) + (f"; other answers: {', '.join(sorted(refused))}" if refused else ""),
         ),
         details=asdict(account),
     )

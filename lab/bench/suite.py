@@ -134,5 +134,5 @@ def report(console: Console, rows: list[Row], machine: dict[str, Any], failure: 
     console.print("[dim]{cpu}, {cores} cores, {kernel}, {python}, load {load_average}[/]".format(**machine))
     facts = {"machine": machine, "failure": failure or None, "rows": [row.to_dict() for row in rows]}
     if failure:
-        console.print("NOT ALL WAS MEASURED", style="bold red")
+        console.print("not everything was measured", style="bold red")
     console.print(f"[dim]{files_written(write_results('bench', facts, whole=whole and not failure))}[/]")

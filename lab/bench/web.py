@@ -49,7 +49,7 @@ def foreground(lab: Lab) -> Iterator[Row]:
         met=rounds.measured.median >= MIN_RATE and missing == 0 and all_200,
         notes=(
             f"{CONNECTIONS} connections, mail to {sink.name}; {rounds.times()}",
-            f"{'all answers are 200' if all_200 else 'NOT ALL ANSWERS ARE 200'}; {describe_account(missing, arrived)}",
+            f"{'all answers are 200' if all_200 else 'not all answers are 200'}; {describe_account(missing, arrived)}",
         ),
         details={"sink": sink.name, "arrived": arrived},
     )

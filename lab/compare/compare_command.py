@@ -94,7 +94,7 @@ def report(
         return
     remarks_on_run = list(remarks(plan, done))
     if failure:
-        remarks_on_run.append(f"NOT ALL WAS MEASURED: {failure}")
+        remarks_on_run.append(f"not everything was measured: {failure}")
     console.print(live_table(lines, plan.latency_ms))
     for remark in remarks_on_run:
         console.print(remark, highlight=False, markup=False)

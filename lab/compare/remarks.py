@@ -17,13 +17,13 @@ def remarks(plan: Plan, lines: list[Line]) -> Iterator[str]:
     p50, p99, cpu = (max(facts[name] for facts in generators) for name in ("late_p50_ms", "late_p99_ms", "cpu"))
     yield (
         f"the load generator was {p50:.2f} ms late at p50 and {p99:.1f} ms at p99, which the times include, "
-        f"and used {cpu:.0%} of one core" + (": IT MAY HAVE BEEN THE LIMIT" if cpu > MAX_CPU else "")
+        f"and used {cpu:.0%} of one core" + (": it may have been the limit" if cpu > MAX_CPU else "")
     )
     for line in lines:
         yield from lateness(line)
     if plan.rate > plan.max_rate:
-        limit = f"{SESSIONS} SESSIONS ACCEPT, {plan.max_rate:.0f}"
-        yield f"{plan.rate:g} emails per second are MORE THAN {limit}: they queue up"
+        limit = f"the {plan.max_rate:.0f} that the mail server accepts in {SESSIONS} sessions"
+        yield f"{plan.rate:g} emails per second are more than {limit}, so emails wait"
     for line in lines:
         yield from remarks_on(line, plan)
     yield "memory is resident memory: pages that several processes share, such as Python's own, are counted for each"
@@ -34,7 +34,7 @@ def lateness(line: Line) -> Iterator[str]:
         late, answer = line.facts["generator"][f"late_p{percent}_ms"], line.facts[f"answer_p{percent}_ms"]
         if answer is not None and late > share * answer:
             times = f"{milliseconds(late)} of the {milliseconds(answer)} ms at p{percent}"
-            yield f"{line.name}: {times} are A DELAY OF THE LOAD GENERATOR or of a busy machine"
+            yield f"{line.name}: {times} are a delay of the load generator or of a busy machine"
 
 
 def remarks_on(line: Line, plan: Plan) -> Iterator[str]:
@@ -45,6 +45,7 @@ def remarks_on(line: Line, plan: Plan) -> Iterator[str]:
         rate = f"{plan.clients * 1000 / answer:.0f} requests per second"
         yield f"{line.name}: {clients} send {rate}, which is the limit here"
     if facts["attempted"] > facts["acknowledged"]:
-        yield f"{line.name}: {facts['attempted'] - facts['acknowledged']} of {facts['attempted']} NOT ACCEPTED"
+        refused = facts["attempted"] - facts["acknowledged"]
+        yield f"{line.name}: {refused} of {facts['attempted']} requests were not accepted"
     if facts["unexpected"]:
-        yield f"{line.name}: {facts['unexpected']} SENT WITHOUT A REQUEST"
+        yield f"{line.name}: {facts['unexpected']} emails arrived without a request"

@@ -7,7 +7,7 @@ import signal
 
 from lab.faults.fault import Fault
 from lab.faults.mail_faults import GREYLIST_SECONDS, answer_late, end_mail_server, misbehave
-from lab.faults.process_faults import end_all, exit_in_jobs, kill, nothing, second_worker, stop
+from lab.faults.process_faults import end_all, exit_in_jobs, kill, kill_scheduler, nothing, second_worker, stop
 from lab.faults.redis_faults import cut_tail, fill_disk, fill_memory, restore_backup, set_clock_back
 from lab.faults.running import LEASE_SECONDS, SEND_SECONDS
 
@@ -21,7 +21,7 @@ INJECTIONS: dict[str, Fault] = {
     "worker-stop": stop("worker", LEASE_SECONDS + 0.5, LEASE_SECONDS + 1.5),
     "worker-second": second_worker,
     "master-kill": kill("master", signal.SIGKILL),
-    "scheduler-kill": kill("scheduler", signal.SIGKILL),
+    "scheduler-kill": kill_scheduler,
     "all-term": end_all,
     "redis-kill": kill("redis", signal.SIGKILL),
     "redis-restart": kill("redis", signal.SIGTERM),

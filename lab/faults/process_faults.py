@@ -76,6 +76,15 @@ def second_worker(running: Running, rng: random.Random) -> Injection:
     return Injection(begin, perf_counter_ns())
 
 
+def kill_scheduler(running: Running, rng: random.Random) -> Injection:
+    """SIGKILL to the scheduler of `make run-5 ROLE=scheduler`, as from another terminal."""
+    begin = perf_counter_ns()
+    with running.extra_process("scheduler") as scheduler:
+        pid = int(scheduler.wait_for(r"\[scheduler @ (\d+)\] .*ready"))
+        kill_and_wait(pid, signal.SIGKILL)
+    return Injection(begin, perf_counter_ns())
+
+
 def end_all(running: Running, rng: random.Random) -> Injection:
     begin = perf_counter_ns()
     interrupt(running)

@@ -73,7 +73,7 @@ SUBJECTS: dict[str, Subject] = {
     "3": Subject(3, "3 local messages", {"server": "web server", "worker": "email worker", "master": "master"}),
     "4": Subject(4, "4 remote messages", {"server": "server", "worker": "worker"}, redis=True),
     "4w": Subject(4, "4 with ?wait=5", {"server": "server", "worker": "worker"}, query="?wait=5", redis=True),
-    "5": Subject(5, "5 remote queue", {"server": "server", "worker": "worker", "scheduler": "scheduler"}, redis=True),
+    "5": Subject(5, "5 remote queue", {"server": "server", "worker": "worker"}, redis=True),
     "5r": Subject(
         5,
         "5 on RabbitMQ",
@@ -188,7 +188,7 @@ def faults_of(subject: Subject) -> list[str]:
         return [fault for fault in FAULTS if (f"{subject.number}-{subject.settings['STEP']}", fault) in STEP_PROMISES]
     targets = {"none", "all", "smtp", *subject.roles, *(["redis"] if subject.redis else [])}
     if subject.number == 5 and not subject.on_rabbitmq:
-        targets.add("job")
+        targets |= {"job", "scheduler"}
     applicable = [fault for fault in FAULTS if fault.partition("-")[0] in targets]
     return [fault for fault in applicable if (fault, subject.number) not in WITHOUT_EFFECT]
 

@@ -73,7 +73,7 @@ def set_clock_back(running: Running, rng: random.Random) -> Injection:
         seconds = round(rng.uniform(60.0, 7200.0))
         ahead = redis.time()[0] - time.time()
         write_clock(data, round(ahead) - seconds)
-        deadline = time.monotonic() + CLOCK_SECONDS  # Valkey may answer once more from a cached clock
+        deadline = time.monotonic() + CLOCK_SECONDS  # Valkey may answer one more time from a cached clock
         while redis.time()[0] - time.time() > ahead - seconds + 2:
             if time.monotonic() > deadline:
                 raise CannotDo("Redis's clock cannot be changed: preloading has no effect on this machine")

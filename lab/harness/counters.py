@@ -26,7 +26,7 @@ class Balance:
     accepted: int
     """Since its web server was started."""
     done: int | None
-    """Sent or given up; None: the strategy has no such counter that outlives a process."""
+    """Sent or given up. None: the strategy has no such counter that survives its processes."""
 
 
 def read_balance(running: Running) -> Balance:
@@ -38,10 +38,10 @@ def read_balance(running: Running) -> Balance:
     if number == 4:  # only the worker's log has the count; with ?wait= it holds no email, because it does not retry
         waits = bool(running.subject.query)
         return Balance(0 if waits else queued_at_worker(running.strategy.make.text()), accepted, None)
-    if running.subject.on_rabbitmq:  # what is in flight, and what has been, it does not tell
+    if running.subject.on_rabbitmq:  # RabbitMQ reports no emails in flight and no totals
         return Balance(int(stats["waiting"]), accepted, None)
     if stats["waiting"] is None or stats["in_flight"] is None:
-        raise OSError("the strategy does not know its own figures now")
+        raise OSError("the strategy cannot report its figures now")
     queued = int(stats["waiting"]) + int(stats["in_flight"])
     match number:
         case 3 | 5:
@@ -53,7 +53,9 @@ def read_balance(running: Running) -> Balance:
 
 
 def queued_at_worker(log: str) -> int:
-    """How many emails strategy 4's worker holds, as its log says every five seconds. 1 if it may have changed since."""
+    """How many emails strategy 4's worker holds, by the line that it logs every five seconds. 1 if this may have
+    changed since.
+    """
     *_, newest = log.rpartition("subscribed to emailz\n")
     figures = list(_FIGURES.finditer(newest))
     later = newest[figures[-1].end() :] if figures else newest

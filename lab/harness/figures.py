@@ -113,5 +113,5 @@ class Row:
 
 def describe_account(missing: int, arrived: int) -> str:
     if missing:
-        return f"THE ACCOUNT DOES NOT CLOSE: {missing:+,} between sent and arrived"
-    return f"the account closes: {arrived:,} sent, all arrived"
+        return f"the counts of sent and arrived emails differ by {missing:+,}"
+    return f"{arrived:,} emails sent, all arrived"

@@ -20,7 +20,7 @@ import resque
 from asynckit.redis_client import redis_client
 from common.settings import read_settings
 from lab.harness.figures import Facts, percentile
-from resque import events, observe
+from resque import events, keys, queues
 
 QUEUE, IDLE_QUEUE, NAME = "bench", "bench-idle", "noop"
 CALLERS = 200
@@ -31,22 +31,21 @@ PAUSE_SECONDS = 0.005
 
 async def enqueue(count: int) -> Facts:
     async with redis_client(read_settings().redis) as redis:
-        queue = resque.Queue(redis)
+        queue, reader = resque.Queue(redis), queues.Queues(redis, keys.Keys())
 
         async def call(times: int) -> None:
             for _ in range(times):
                 await queue.enqueue(QUEUE, NAME, [ARGUMENT])
 
         await call(1)
-        [job] = await queue.peek(QUEUE, -1, 1)
-        assert isinstance(job, resque.Job)
+        [item] = await reader.jobs(QUEUE, -1, 1)
         before = (await redis.info("memory"))["used_memory"]
         started = time.perf_counter()
         await asyncio.gather(*[call(count // CALLERS) for _ in range(CALLERS)])
         seconds = time.perf_counter() - started
         grown = (await redis.info("memory"))["used_memory"] - before
     jobs = count // CALLERS * CALLERS
-    return facts(jobs, seconds) | {"bytes": grown / jobs, "raw_bytes": len(job.raw)}
+    return facts(jobs, seconds) | {"bytes": grown / jobs, "raw_bytes": item.size}
 
 
 async def work(count: int) -> Facts:
@@ -102,13 +101,12 @@ async def idle(count: int) -> Facts:
 
 async def show(count: int) -> Facts:
     async with redis_client(read_settings().redis) as redis:
-        queue = resque.Queue(redis)
-        observer = observe.Observer(redis, queue.keys)
+        reader = queues.Queues(redis, keys.Keys())
         times = []
         for _ in range(count):
             started = time.perf_counter()
-            [state] = await observer.states([QUEUE])
-            await queue.peek(QUEUE, 0, 20)
+            [state] = await reader.states([QUEUE])
+            await reader.jobs(QUEUE, 0, 20)
             times.append((time.perf_counter() - started) * 1000)
     return {"count": count, "length": state.length, "p50_ms": percentile(times, 50), "p99_ms": percentile(times, 99)}
 

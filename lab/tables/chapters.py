@@ -1,4 +1,4 @@
-"""The tables of one chapter: its faults, its steps, and what it costs beside its neighbour."""
+"""The tables of one chapter: its faults, its steps, and what it costs compared with the chapter before."""
 
 from collections.abc import Iterator
 

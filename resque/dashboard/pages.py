@@ -8,7 +8,7 @@ from .. import show
 from ..housekeeping import LEADER
 from ..items import Item
 from ..states import WorkerState
-from ..wire import BadJob, Job, read_job
+from ..wire import BadJob, Job
 from . import actions, live
 from .charts import throughput, waiting_times
 from .parts import PARTS, number, page
@@ -27,7 +27,7 @@ async def overview(request: web.Request) -> web.Response:
         figures=await live.figures(parts),
         totals=await parts.observer.totals(),
         leader=await parts.observer.leader(),
-        elsewhere=await parts.observer.failed_elsewhere(),
+        elsewhere=await parts.failed.elsewhere(),
         us=LEADER,
         throughput=throughput(moments),
         waits=waiting_times(moments),
@@ -36,11 +36,11 @@ async def overview(request: web.Request) -> web.Response:
 
 async def queues(request: web.Request) -> web.Response:
     parts, start = request.app[PARTS], number(request.query.get("from"), 0)
-    names = await parts.observer.names()
+    names = await parts.queues.names()
     return page(
         request,
         "queues.html",
-        queues=await parts.observer.states(names[start : start + QUEUES_ON_A_PAGE]),
+        queues=await parts.queues.states(names[start : start + QUEUES_ON_A_PAGE]),
         start=start,
         total=len(names),
         following=start + QUEUES_ON_A_PAGE if start + QUEUES_ON_A_PAGE < len(names) else None,
@@ -52,8 +52,8 @@ async def jobs(request: web.Request) -> web.Response:
     """The jobs of one queue, the oldest first. `from` is an index, so the page shifts while workers claim jobs."""
     parts, name = request.app[PARTS], request.query.get("name", "")
     start = number(request.query.get("from"), 0)
-    [state] = await parts.observer.states([name])
-    items = await parts.items.read(parts.keys.queue(name), start, ON_A_PAGE)
+    [state] = await parts.queues.states([name])
+    items = await parts.queues.jobs(name, start, ON_A_PAGE)
     return page(
         request,
         "jobs.html",
@@ -71,7 +71,7 @@ def _job(item: Item, queue: str) -> Job | str:
     if not item.whole:
         return f"{show.size(item.size)}; this is the beginning"
     try:
-        return read_job(item.text, queue)
+        return item.job(queue)
     except BadJob as error:
         return str(error)
 
@@ -79,7 +79,7 @@ def _job(item: Item, queue: str) -> Job | str:
 async def delayed(request: web.Request) -> web.Response:
     parts, query = request.app[PARTS], request.query
     second, place = number(query.get("from"), 0), number(query.get("place"), 0)
-    count, more = await parts.observer.delayed()
+    count, more = await parts.delayed.count()
     return page(
         request,
         "delayed.html",

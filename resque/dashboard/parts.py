@@ -14,10 +14,10 @@ from asynckit.web.pages import html_page
 from .. import show
 from ..delayed import DelayedJobs
 from ..failed import FailedList
-from ..items import Items
 from ..keys import Keys
 from ..observe import Observer
 from ..queue import Queue
+from ..queues import Queues
 
 FOLDER = Path(__file__).parent
 
@@ -27,7 +27,7 @@ class Parts:
     keys: Keys
     queue: Queue
     observer: Observer
-    items: Items
+    queues: Queues
     delayed: DelayedJobs
     failed: FailedList
 
@@ -38,8 +38,8 @@ class Parts:
             queue.keys,
             queue,
             Observer(redis, queue.keys),
-            Items(redis, queue.scripts),
-            DelayedJobs(redis, queue),
+            Queues(redis, queue.keys, queue.scripts),
+            DelayedJobs(queue),
             FailedList(redis, queue.keys, queue.scripts),
         )
 

@@ -23,49 +23,56 @@ Counted = dict[str, set[bytes]]
 
 
 async def examine(examination: Examination) -> AsyncIterator[Finding]:
-    keys, seen = examination.keys, examination.seen
-    items = Items(examination.redis, Scripts(examination.redis))
+    keys = examination.keys
+    items = Items(examination.client, Scripts(examination.client))
     counted: Counted = {key: set(await examination.fields(key)) for key in (keys.attempts, keys.crashes)}
-    names, patterns = await examination.members(keys.queues), await served_queues(examination)
-    for name in sorted(seen.queues):
-        if name not in names and examination.is_sound(keys.queues):
-            yield Finding(
-                "jobs wait in a queue that is missing in queues: workers that read that list do not find it",
-                examination.name(b"queue", name),
-                "add its name to queues",
-                _naming(examination, name),
-            )
-        if not _is_served(name, patterns):
-            yield Finding("jobs wait here, and no live worker serves this queue", examination.name(b"queue", name))
-        for flaw, number in (
-            await _read_through(items, examination.key(b"queue", name), counted, bytes_as_text(name))
-        ).items():
-            yield Finding(
-                f"{things(number, 'invalid job', 'invalid jobs')} ({flaw}), which our workers set aside and Node loses",
-                examination.name(b"queue", name),
-            )
-    delayed_flaws: Counter[str] = Counter()
-    for second in sorted(seen.delayed):
-        delayed_flaws += await _read_through(items, keys.delayed(second).encode(), counted, needs_queue=True)
-    for flaw, number in delayed_flaws.items():
-        yield Finding(
-            f"{things(number, 'invalid job', 'invalid jobs')} ({flaw}), which our workers set aside and Ruby loses",
-            keys.key("delayed:…"),
-        )
-    for worker in seen.workers:
+    checks = (
+        _queues(examination, items, counted),
+        _delayed(examination, items, counted),
+        _failures(examination, items),
+    )
+    for check in checks:
+        async for finding in check:
+            yield finding
+    for worker in examination.seen.workers:
         _count_off(counted, await _held_by(examination, worker))
-    async for finding in _failures(examination, items):
-        yield finding
     for key, left in counted.items():
         if left:
-            yield Finding(
-                f"counts {things(len(left), 'job', 'jobs')} that no longer exist: finished or removed elsewhere",
-                key,
-            )
+            jobs = things(len(left), "job", "jobs")
+            yield Finding(f"counts {jobs} that no longer exist: finished or removed elsewhere", key)
     for counter in (keys.processed(), keys.failures()):
         value = await examination.redis.get(counter) if examination.is_sound(counter) else None
         if value is not None and not re.fullmatch(rb"-?\d{1,18}", value):
             yield Finding("is not a number: Ruby's workers could not settle a job", counter)
+
+
+async def _queues(examination: Examination, items: Items, counted: Counted) -> AsyncIterator[Finding]:
+    keys = examination.keys
+    names, patterns = await examination.members(keys.queues), await served_queues(examination)
+    for name in sorted(examination.seen.queues):
+        key = examination.name(b"queue", name)
+        if name not in names and examination.is_sound(keys.queues):
+            yield Finding(
+                "jobs wait in a queue that is missing in queues: workers that read that list do not find it",
+                key,
+                "add its name to queues",
+                _naming(examination, name),
+            )
+        if not _is_served(name, patterns):
+            yield Finding("jobs wait here, and no live worker serves this queue", key)
+        flaws = await _read_through(items, examination.key(b"queue", name), counted, bytes_as_text(name))
+        for flaw, number in flaws.items():
+            jobs = things(number, "invalid job", "invalid jobs")
+            yield Finding(f"{jobs} ({flaw}), which our workers set aside and Node loses", key)
+
+
+async def _delayed(examination: Examination, items: Items, counted: Counted) -> AsyncIterator[Finding]:
+    keys, flaws = examination.keys, Counter[str]()
+    for second in sorted(examination.seen.delayed):
+        flaws += await _read_through(items, keys.delayed(second).encode(), counted, needs_queue=True)
+    for flaw, number in flaws.items():
+        jobs = things(number, "invalid job", "invalid jobs")
+        yield Finding(f"{jobs} ({flaw}), which our workers set aside and Ruby loses", keys.key("delayed:…"))
 
 
 def _is_served(name: bytes, patterns: Collection[str]) -> bool:

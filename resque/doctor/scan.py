@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from redis.asyncio import Redis
 
-from ..answers import redis_time
+from asynckit.bytes_redis import bytes_redis, redis_time
+
 from ..keys import Keys
 from ..show import bytes_as_text
 
@@ -27,12 +27,14 @@ TYPES = {
     "py:reaping": "hash",
     "py:attempts": "hash",
     "py:crashes": "hash",
+    "py:counted": "hash",
     "py:seen": "set",
     "py:seen:before": "set",
     "py:unreadable": "list",
     "py:totals": "hash",
     "py:written": "string",
     "py:cron": "hash",
+    "py:guarded": "string",
 }
 FAMILIES = {
     "queue:": "list",
@@ -64,7 +66,8 @@ class Examination:
     """What the checks read: Redis, the keys that the scan found, and the time by Redis's clock."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
-        self.redis: Any = redis  # its types say that answers may be str
+        self.client = redis
+        self.redis = bytes_redis(redis)
         self.keys = keys
         self.seen = Seen()
         self.now = 0.0

@@ -3,8 +3,10 @@
 from collections.abc import AsyncIterator
 
 from ..cron import BadSchedule, read_schedule
+from ..delayed import DelayedJobs
 from ..housekeeping import LEADER
 from ..observe import Observer
+from ..queue import Queue
 from ..show import bytes_as_text
 from .finding import Finding, Repair, done
 from .scan import Examination, is_second
@@ -102,8 +104,8 @@ async def _leader(examination: Examination) -> AsyncIterator[Finding]:
     """A killed leader holds its lock until the lock expires. Until then no scheduler promotes due jobs."""
     if not examination.is_sound(examination.keys.schedule):
         return
-    observer = Observer(examination.redis, examination.keys)
-    (jobs, seconds), leader = await observer.overdue(), await observer.leader()
+    jobs, seconds = await DelayedJobs(Queue(examination.client, examination.keys.namespace)).overdue()
+    leader = await Observer(examination.client, examination.keys).leader()
     if jobs and leader not in (None, LEADER):
         what = f"{jobs:,} delayed jobs are overdue, the oldest for {seconds:.0f} s; the leader {leader} may be dead"
         yield Finding(what, examination.keys.schedule)
@@ -120,7 +122,9 @@ async def _locks(examination: Examination) -> AsyncIterator[Finding]:
 async def _cron(examination: Examination) -> AsyncIterator[Finding]:
     """Schedules that only resque-scheduler can fire, if no resque-scheduler is the leader."""
     keys = examination.keys
-    if not examination.is_sound(keys.cron_schedules) or await examination.redis.exists(keys.ruby_lock):
+    if not examination.is_sound(keys.cron_schedules):
+        return
+    if await examination.redis.get(keys.ruby_lock) not in (None, LEADER.encode()):  # ours holds it for a second only
         return
     for name, text in sorted((await examination.redis.hgetall(keys.cron_schedules)).items()):
         try:

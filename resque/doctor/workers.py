@@ -142,7 +142,7 @@ def _worker_removal(examination: Examination, worker: bytes, is_member: bool) ->
 
 async def _is_filed(examination: Examination, worker: bytes) -> bool:
     names = (bytes_as_text(worker), bytes_as_text(_name_of(worker)))
-    failures = await FailedList(examination.redis, examination.keys).list(count=FILED_AMONG)
+    failures = await FailedList(examination.client, examination.keys).list(count=FILED_AMONG)
     return any(failure.worker in names for failure in failures)
 
 

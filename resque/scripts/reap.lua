@@ -1,15 +1,16 @@
 -- Recover the jobs of dead workers: put the jobs of workers whose lease has ended back into their queues.
 --
 -- KEYS  py:leases, workers, workers:heartbeat, failed, py:crashes, py:attempts, py:totals, stat:processed, stat:failed,
---       py:unreadable, py:reaping; the others are derived from these, so all must be in one slot of a cluster
+--       py:unreadable, py:reaping, py:counted, queues; the others are derived from these, so all must be in one slot of
+--       a cluster
 -- ARGV  1: namespace   2: crashes after which a job fails   3: now, as in a failure record   4: workers at most
 --       5: a gap (ms) without any call of this script that means Redis was down   6: how long live workers then have to
 --       renew their lease (ms)
 -- Returns for each worker {ID, queue or "", what was done: "back", "failed", "filed" (another program had already put
 --       the job into `failed`) or "" (it had no job), RAW or ""}.
 -- prelude.lua is put before this.
-local leases, workers, heartbeats, failed, crashes, attempts, totals, processed, failures, unreadable, reaping =
-    unpack(KEYS)
+local leases, workers, heartbeats, failed, crashes, attempts, totals, processed, failures, unreadable, reaping, counted,
+    queues = unpack(KEYS)
 local namespace, limit, failed_at = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local FILED_AMONG = 1000 -- how many of the latest failures are searched for one that names the worker
 local CLOCK_SLACK = 1000 -- ms
@@ -52,7 +53,9 @@ local function recover(id, record)
         give_up(id, head.queue, raw, 'another program removed its worker without settling the job')
         return head.queue, 'failed', raw
     end
-    local count = redis.call('HINCRBY', crashes, job_key(head.queue, raw), 1)
+    local key = job_key(head.queue, raw)
+    local count = redis.call('HINCRBY', crashes, key, 1)
+    redis.pcall('HSET', counted, key, math.floor(now / 1000) .. ' ' .. head.queue)
     redis.pcall('HINCRBY', totals, 'crashed', 1)
     if count >= limit then
         give_up(id, head.queue, raw, 'its worker died while it ran, ' .. count .. ' times')
@@ -65,11 +68,18 @@ local function recover(id, record)
     return head.queue, 'back', raw
 end
 
--- Redis's clock was set back: no lease may last longer than one that begins now (three times ARGV 6).
-local function shorten_leases()
+-- Redis's clock was set back: no lease may last longer than one that begins now (three times ARGV 6), and a timed pause
+-- ends after the time that was left of it.
+local function after_set_back(by)
     local longest = now + 3 * ARGV[6]
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '(' .. longest, '+inf')) do
         redis.call('ZADD', leases, longest, id)
+    end
+    local names = redis.pcall('SMEMBERS', queues)
+    for _, queue in ipairs(names.err and {} or names) do
+        local paused = namespace .. ':py:paused:' .. queue
+        local left = redis.call('PTTL', paused)
+        if left > 0 then redis.call('PEXPIRE', paused, math.max(1, left - by)) end
     end
 end
 
@@ -78,7 +88,7 @@ end
 -- workers first get time to renew their leases.
 local function is_too_early()
     local looked = tonumber(redis.pcall('HGET', reaping, 'looked'))
-    if looked and looked > now + CLOCK_SLACK then shorten_leases() end
+    if looked and looked > now + CLOCK_SLACK then after_set_back(looked - now) end
     redis.pcall('HSET', reaping, 'looked', now)
     if looked and now - looked > tonumber(ARGV[5]) then redis.pcall('HSET', reaping, 'from', now + ARGV[6]) end
     local from = tonumber(redis.pcall('HGET', reaping, 'from')) or 0

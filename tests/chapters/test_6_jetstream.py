@@ -278,7 +278,7 @@ def test_nats_url_leads_to_a_server_of_your_own(inbox: Inbox, tmp_path: Path, op
             inbox.wait_for(to)
             assert running(tmp_path, "nats") is None, "the embedded one is not started"
         wrong = refused_start(tmp_path, f"nats://jo:secret@127.0.0.1:{port}")
-        assert wrong == "NATS_URL: NATS does not take our login"
+        assert wrong == "NATS_URL: NATS refuses the login"
 
 
 def test_a_server_with_tls(inbox: Inbox, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ async def test_a_consumer_that_fails_is_restarted_and_gives_back_its_events(
     with blocking_redis_client(url) as client:
         async with redis_client(url) as redis, partitions.PartitionedLog(redis, 10.0) as log, asyncio.timeout(30):
             await log.append(events.Event("<1@x>", "x", {}))
-            running = asyncio.create_task(worker.Worker(settings, log, [handler]).run(client))
+            running = asyncio.create_task(worker.run_handlers(settings, log, [handler], client))
             await until(lambda: handler.started == 1)
             stop.set()
             await running

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from common.settings import SmtpServer, is_loopback, read_smtp_url, setting_names
+from common.address import is_loopback
+from common.settings import setting_names
+from common.smtp_url import SmtpServer, read_smtp_url
 from tests.support.programs import ROOT, SETTINGS
 from tests.support.smtp_peer import settings
 

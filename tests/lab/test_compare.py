@@ -74,11 +74,11 @@ def test_a_strategy_without_problems_gets_no_remarks() -> None:
     [
         (
             {"late_p50_ms": 0.3},
-            "1_foreground: 0.3 of the 2.0 ms at p50 are A DELAY OF THE LOAD GENERATOR or of a busy machine",
+            "1_foreground: 0.3 of the 2.0 ms at p50 are a delay of the load generator or of a busy machine",
         ),
         (
             {"late_p99_ms": 2.1},
-            "1_foreground: 2.1 of the 4.0 ms at p99 are A DELAY OF THE LOAD GENERATOR or of a busy machine",
+            "1_foreground: 2.1 of the 4.0 ms at p99 are a delay of the load generator or of a busy machine",
         ),
     ],
 )
@@ -96,13 +96,13 @@ def test_a_load_generator_that_is_too_late_for_what_it_measures_gets_a_remark(
 def test_a_load_generator_that_needs_a_whole_core_gets_a_remark(cpu: float, warned: bool) -> None:
     generator = facts_of()["generator"] | {"cpu": cpu}
     first = next(remarks(PLAN, [Line(1, "1_foreground", facts=facts_of(generator=generator))]))
-    assert ("IT MAY HAVE BEEN THE LIMIT" in first) == warned
+    assert ("it may have been the limit" in first) == warned
 
 
 def test_rejected_and_unexpected_emails_get_a_remark() -> None:
     assert remarks_on(acknowledged=3, unexpected=1) == [
-        "1_foreground: 2 of 5 NOT ACCEPTED",
-        "1_foreground: 1 SENT WITHOUT A REQUEST",
+        "1_foreground: 2 of 5 requests were not accepted",
+        "1_foreground: 1 emails arrived without a request",
     ]
 
 
@@ -115,7 +115,7 @@ def test_if_the_clients_are_the_limit_there_is_a_remark() -> None:
 
 def test_a_rate_above_that_of_the_mail_server_gets_a_remark() -> None:
     assert remarks_on(Plan(emails=200, clients=10, latency_ms=500)) == [
-        "50 emails per second are MORE THAN 20 SESSIONS ACCEPT, 40: they queue up"
+        "50 emails per second are more than the 40 that the mail server accepts in 20 sessions, so emails wait"
     ]
 
 
@@ -140,7 +140,7 @@ def test_a_run_that_fails_saves_its_results_as_a_partial_run(tmp_path: Path, mon
     assert texts.keys() == {"partial/compare.json", "partial/compare.md", "partial/compare.svg"}
     facts = json.loads(texts["partial/compare.json"])
     assert [line["strategy"] for line in facts["strategies"]] == ["1_foreground"]
-    assert "- NOT ALL WAS MEASURED: make run-2: no output\n" in texts["partial/compare.md"]
+    assert "- not everything was measured: make run-2: no output\n" in texts["partial/compare.md"]
 
 
 def test_a_run_that_fails_before_its_first_result_saves_nothing(

@@ -27,6 +27,7 @@ from resque import queue as queue_module
 from resque import states, wire
 from resque.dashboard import charts, live
 from tests.support.programs import LIMIT, Valkey, nobody_s_port
+from tests.support.resque import ReadableQueue
 
 server = chapter_module("5_remote_queue.server")
 
@@ -398,7 +399,7 @@ async def test_a_queue_is_paused_until_it_is_resumed_or_for_a_time(site: Site) -
 async def test_a_timed_pause_does_not_replace_a_pause_without_a_limit(site: Site) -> None:
     """A worker whose login fails pauses its queue and resumes it when the login works again."""
     async with redis_client(site.redis_url) as redis:
-        queue = queue_module.Queue(redis)
+        queue = ReadableQueue(redis)
         await queue.pause("q", "by a person", None)
         await queue.pause("q", "LoginFailed", 5.0)
         await queue.resume("q", only_timed=True)

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -235,25 +235,30 @@ async def test_a_thread_that_exceeds_its_limit_does_not_block_other_jobs(r: Resq
         async with r.working(definitions=definitions, scaling=resque.Scaling(4, 4)) as worker:
             await until(lambda: r.events("Succeeded"))
             assert len(r.failed()) >= 17
-            assert worker.overrun_threads >= 17
+            assert worker._executor.threads.overrun >= 17
             release.set()
-            await until(lambda: worker.overrun_threads == 0)
+            await until(lambda: worker._executor.threads.overrun == 0)
     finally:
         release.set()
 
 
-async def test_a_job_that_swallows_its_cancellation_does_not_prevent_the_worker_from_stopping(r: Resque) -> None:
-    gate = asyncio.Event()
+def swallowing(gate: asyncio.Event) -> Callable[[], Awaitable[None]]:
+    """A job that swallows each cancellation until the gate is open."""
 
-    async def swallows() -> None:
+    async def swallow() -> None:
         while not gate.is_set():
             try:
                 await gate.wait()
             except asyncio.CancelledError:
                 continue
 
+    return swallow
+
+
+async def test_a_job_that_swallows_its_cancellation_does_not_prevent_the_worker_from_stopping(r: Resque) -> None:
+    gate = asyncio.Event()
     await r.queue.enqueue("q", "swallows")
-    async with r.working(definitions={"swallows": Definition(swallows)}, drain_seconds=0.05):
+    async with r.working(definitions={"swallows": Definition(swallowing(gate))}, drain_seconds=0.05):
         await until(lambda: r.events("JobStarted"))
     assert len(r.waiting()) == 1
     gate.set()
@@ -261,15 +266,7 @@ async def test_a_job_that_swallows_its_cancellation_does_not_prevent_the_worker_
 
 async def test_a_job_that_swallows_its_cancellation_fails_at_its_limit(r: Resque) -> None:
     gate = asyncio.Event()
-
-    async def swallows() -> None:
-        while not gate.is_set():
-            try:
-                await gate.wait()
-            except asyncio.CancelledError:
-                continue
-
     await r.queue.enqueue("q", "swallows")
-    async with r.working(definitions={"swallows": Definition(swallows, attempts=1, time_limit=0.05)}):
+    async with r.working(definitions={"swallows": Definition(swallowing(gate), attempts=1, time_limit=0.05)}):
         await until(r.failed)
     gate.set()

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError, ResponseError
@@ -10,7 +11,8 @@ from redis.exceptions import ConnectionError, ResponseError
 import resque
 from asynckit.ids import made_at, new_id
 from common.processes.chapter import chapter_module
-from resque import queue as queue_module
+from resque import removal
+from resque.queues import Queues
 from tests.support.programs import Valkey
 from tests.support.resque import Definition, Resque, a_resque
 
@@ -136,24 +138,24 @@ async def test_a_job_that_is_promoted_during_the_search_is_cancelled_in_its_queu
     """The job becomes due after its second was read and before it is removed."""
     r.get("RPUSH", r.keys.delayed(1), '{"class":"greet","queue":"q","args":[{"id":"one"}]}')
     r.get("ZADD", r.keys.schedule, 1, 1)
-    remove = r.queue._remove_delayed
+    take = removal.take_delayed
 
-    async def too_late(second: int, raw: bytes) -> bool:
+    async def too_late(*arguments: Any) -> int:
         assert await r.housekeeping().promote() == 1
-        return bool(await remove(second, raw))
+        return await take(*arguments)
 
-    monkeypatch.setattr(r.queue, "_remove_delayed", too_late)
+    monkeypatch.setattr(removal, "take_delayed", too_late)
     assert await r.queue.cancel("one")
     assert (r.waiting(), await r.queue.delayed()) == ([], [])
 
 
 async def test_no_delayed_job_is_skipped_while_others_become_due(r: Resque, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_module, "PAGE", 2)
+    monkeypatch.setattr(removal, "PAGE", 2)
     for second in (*range(1, 4), *range(4_000_000_001, 4_000_000_004)):
         r.get("RPUSH", r.keys.delayed(second), f'{{"class":"greet","queue":"q","args":[{second}]}}')
         r.get("ZADD", r.keys.schedule, second, second)
     found: list[int] = []
-    async for second, _ in r.queue._all_delayed():
+    async for second, _ in r.queue._removal._delayed():
         if not found:
             assert await r.housekeeping().promote() == 3
         found.append(second)
@@ -175,7 +177,7 @@ async def test_a_queue_can_be_removed_with_all_its_jobs(r: Resque) -> None:
 
 
 async def test_jobs_of_a_removed_queue_may_be_enqueued_again(r: Resque, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_module, "PAGE", 2)
+    monkeypatch.setattr(removal, "PAGE", 2)
     queue = r.new_queue(greet=Definition(print, unique=lambda person: person["name"]))
     r.get("RPUSH", r.keys.queue("q"), "invalid", '{"class":"greet","args":[1]}')  # jobs without a definition
     for name in ("Alice", "Bob", "Carol"):
@@ -188,10 +190,14 @@ async def test_jobs_of_a_removed_queue_may_be_enqueued_again(r: Resque, monkeypa
     assert await queue.remove("nowhere") == 0
 
 
-async def test_an_invalid_job_is_returned_as_bytes(r: Resque) -> None:
+async def test_an_invalid_job_is_read_as_bytes(r: Resque) -> None:
     r.get("RPUSH", r.keys.queue("q"), "invalid", '{"class":"greet"}', "[]", b"\xff")
-    first, job, *others = await r.queue.peek("q")
-    assert (first, job.name, job.args, others) == (b"invalid", "greet", [], [b"[]", b"\xff"])
+    items = await Queues(r.queue.client, r.keys).jobs("q")
+    assert [item.text for item in items] == [b"invalid", b'{"class":"greet"}', b"[]", b"\xff"]
+    assert (items[1].job("q").name, items[1].job("q").args) == ("greet", [])
+    for number in (0, 2, 3):
+        with pytest.raises(resque.BadJob):
+            items[number].job("q")
 
 
 async def test_only_one_unique_job_waits_at_a_time(r: Resque) -> None:
@@ -244,7 +250,7 @@ async def test_the_age_of_the_oldest_job_is_read_from_its_id(r: Resque) -> None:
     await r.queue.enqueue("q", "greet", [{}], early)
     await r.queue.enqueue("q", "greet", [{}])
     await r.queue.enqueue("no-ids", "greet", ["no id"])
-    [unknown, known] = await r.observer.queues()
+    [unknown, known] = await Queues(r.queue.client, r.keys).states(await r.queue.names())
     assert known.oldest_seconds
     assert 100 <= known.oldest_seconds < 160
     assert (unknown.length, unknown.oldest_seconds) == (1, None)

@@ -113,4 +113,4 @@ async def test_failures_in_the_lists_of_ruby_s_multi_queue_are_counted(r: Resque
     r.get("SADD", r.keys.key("failed_queues"), "emailQueue_failed", "none_failed", "odd")
     r.get("RPUSH", r.keys.key("emailQueue_failed"), "{}", "{}")
     r.get("SET", r.keys.key("odd"), "no list")
-    assert await r.observer.failed_elsewhere() == {"emailQueue_failed": 2}
+    assert await failed_module.FailedList(r.connections.commands, r.keys).elsewhere() == {"emailQueue_failed": 2}

@@ -22,6 +22,7 @@ from asynckit.redis_client import redis_client
 from resque import cron as cron_module
 from resque import events, housekeeping, observe, scripts
 from resque import keys as keys_module
+from resque.delayed import DelayedJobs
 from resque.doctor import Doctor
 from tests.support.programs import Program, Valkey, a_name, wait_until
 
@@ -314,7 +315,7 @@ async def test_we_promote_nothing_while_another_scheduler_leads(clockwork: Clock
 
 
 async def test_a_resque_scheduler_that_starts_beside_ours_leads_at_once(clockwork: Clockwork) -> None:
-    """It tries SETNX every five seconds, so we must never hold its lock."""
+    """It tries SETNX every five seconds, so we must not hold its lock for long."""
     keys, client = clockwork.keys, clockwork.client
     await clockwork.lead()
     assert client.setnx(keys.ruby_lock, "ruby:1")
@@ -357,6 +358,48 @@ async def test_a_schedule_that_resque_scheduler_has_fired_is_not_fired_again(
     assert last.timestamp() == clockwork.mark("tick"), "and we say when we fired, as Ruby does"
 
 
+async def test_a_second_that_resque_scheduler_fires_while_we_look_is_not_fired_again(
+    clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was the leader when we read the marks, has fired the schedule, and has released its lock since."""
+    keys, client = clockwork.keys, clockwork.client
+    clockwork.put("tick", queue="q", cron="* * * * *", **{"class": "tick"})
+    await clockwork.schedules.fire()
+    clockwork.set_back("tick", 60)
+
+    async def ruby_fires(redis: Any) -> float:
+        client.hset(keys.last_enqueued, "tick", datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S +0000"))
+        return time.time()
+
+    monkeypatch.setattr("resque.schedules.redis_time", ruby_fires)
+    assert await clockwork.schedules.fire() == 0
+    monkeypatch.undo()
+    assert (await clockwork.schedules.fire(), clockwork.jobs()) == (0, [])
+
+
+async def test_a_resque_scheduler_cannot_begin_in_the_moment_in_which_we_fire(clockwork: Clockwork) -> None:
+    """It would fire the same second, because it looks at the clock only three times a second."""
+    keys, client = clockwork.keys, clockwork.client
+    schedules = clockwork.another(resque.Schedule("ours", "q", "ours", every="1m"))
+    await schedules.fire()
+    clockwork.set_back("ours", 60)
+    assert (await schedules.fire(), client.exists(keys.ruby_lock)) == (1, 0), "Ruby does not know ours"
+    clockwork.put("tick", queue="q", cron="* * * * * *", **{"class": "tick"})
+    await schedules.fire()
+    clockwork.set_back("tick", 60)
+    assert await schedules.fire() == 1
+    assert not client.setnx(keys.ruby_lock, "ruby:1")
+    assert (await observe.Observer(clockwork.redis, keys).leader(), clockwork.housekeeping.leader) == ("six-ways",) * 2
+    wait_until(lambda: client.setnx(keys.ruby_lock, "ruby:1"), "a moment later it leads")
+    client.delete(keys.ruby_lock)
+    assert client.persist(keys.guarded)
+    for _ in range(3):
+        clockwork.set_back("tick", 60)
+        assert await schedules.fire() >= 1
+        assert client.setnx(keys.ruby_lock, "ruby:1"), "a schedule that fires each second does not keep it out"
+        client.delete(keys.ruby_lock)
+
+
 async def test_a_mark_from_a_clock_that_was_ahead_does_not_stop_a_schedule(clockwork: Clockwork) -> None:
     clockwork.put("tick", cron="* * * * *", queue="q", **{"class": "tick"})
     await clockwork.schedules.fire()
@@ -384,7 +427,8 @@ async def test_another_program_s_leader_that_moves_nothing_is_logged(
     clockwork: Clockwork, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After a kill, the lock stays for up to 180 seconds."""
-    keys, client, observer = clockwork.keys, clockwork.client, observe.Observer(clockwork.redis, clockwork.keys)
+    keys, client = clockwork.keys, clockwork.client
+    delayed = DelayedJobs(resque.Queue(clockwork.redis, keys.namespace))
     client.set(keys.ruby_lock, "ruby:1", ex=180)
     due = int(time.time()) - 100
     client.rpush(keys.delayed(due), *['{"class":"late","queue":"q","args":[]}'] * 3)
@@ -394,7 +438,7 @@ async def test_another_program_s_leader_that_moves_nothing_is_logged(
             assert await clockwork.housekeeping.promote() == 0
     [line] = caplog.messages
     assert line.startswith("the leader ruby:1 has not moved jobs that have been due for 10")
-    jobs, seconds = await observer.overdue()
+    jobs, seconds = await delayed.overdue()
     assert (jobs, 100 <= seconds < 130) == (3, True)
     doctor = Doctor(clockwork.redis, keys)
     [finding] = [finding for finding in await doctor.examine() if "overdue" in finding.what]
@@ -402,7 +446,7 @@ async def test_another_program_s_leader_that_moves_nothing_is_logged(
     assert "the leader ruby:1 may be dead" in finding.what
     client.delete(keys.ruby_lock)
     assert await clockwork.housekeeping.promote() == 3
-    assert await observer.overdue() == (0, 0.0)
+    assert await delayed.overdue() == (0, 0.0)
 
 
 async def test_our_lock_expires_soon_and_our_last_worker_releases_it(clockwork: Clockwork) -> None:

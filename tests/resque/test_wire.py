@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError
 import resque
 from resque import claims, dates, registration, scripts, wire
 from resque import keys as keys_module
+from resque.delayed import DelayedJobs
 from tests.support.node_peer import NODE, rewrite
 from tests.support.programs import Valkey, until
 from tests.support.resque import Definition, Resque, a_resque
@@ -387,7 +388,7 @@ async def test_invalid_data_in_any_key_affects_neither_the_observer_nor_the_hous
     assert no_queue["queue"] == no_queue["payload"]["queue"] == "Unreadable", "Ruby enqueues nothing without a queue"
     assert len(await r.observer.workers()) == 6
     assert [state.alive for state in await r.observer.workers()] == [False] * 6
-    assert await r.observer.delayed() == (0, False)
+    assert await DelayedJobs(r.queue).count() == (0, False)
 
 
 async def test_a_slot_that_another_program_removed_gets_no_more_jobs(r: Resque) -> None:

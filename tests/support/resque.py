@@ -8,11 +8,32 @@ from typing import Any
 import orjson
 
 import resque
-from resque import claims, housekeeping, observe, registration
+from resque import claims, delayed, housekeeping, observe, queues, registration
 from resque import keys as keys_module
 from tests.support.programs import Valkey, a_name, until
 
 Definition = resque.Definition
+
+
+class ReadableQueue(resque.Queue):
+    """A queue with short forms of what tests read."""
+
+    async def names(self) -> list[str]:
+        return await queues.Queues(self.client, self.keys).names()
+
+    async def length(self, name: str) -> int | None:
+        [state] = await queues.Queues(self.client, self.keys).states([name])
+        return state.length
+
+    async def paused(self, name: str) -> str | None:
+        [state] = await queues.Queues(self.client, self.keys).states([name])
+        return state.paused
+
+    async def peek(self, name: str, start: int = 0, count: int = 20) -> list[Any]:
+        return [item.job(name) for item in await queues.Queues(self.client, self.keys).jobs(name, start, count)]
+
+    async def delayed(self) -> list[tuple[int, Any]]:
+        return [(found.second, found.job) for found in (await delayed.DelayedJobs(self).page()).jobs]
 
 
 class Resque:
@@ -30,7 +51,7 @@ class Resque:
         """All events of the workers."""
 
     def new_queue(self, **definitions: Any) -> Any:
-        return resque.Queue(self.connections.commands, self.namespace, definitions)
+        return ReadableQueue(self.connections.commands, self.namespace, definitions)
 
     def get(self, command: str, *args: Any) -> Any:
         """Send a command to Redis."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from common.settings import Settings
@@ -187,5 +188,5 @@ async def smtp_peer(**fields: Any) -> AsyncIterator[SmtpPeer]:
 
 
 def settings(**values: Any) -> Settings:
-    """Settings from these values and the defaults. `.env` is ignored."""
-    return Settings(_env_file=None, **values)  # type: ignore[call-arg]  # pydantic-settings' own argument
+    """Settings from these values and the defaults, without a data folder. `.env` is ignored."""
+    return Settings(_env_file=None, **{"data_dir": Path(__file__) / "is no folder", **values})  # type: ignore[call-arg]  # pydantic-settings' own argument

@@ -2,17 +2,20 @@
 
 import asyncio
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from asynckit.ids import new_id
 from common.mail.emails import Email
 from common.mail.errors import LoginFailed
-from common.mail.logins import QUICK_SECONDS, QUICK_TRIES, SLOW_SECONDS, Logins
+from common.mail.logins import JITTER, PAUSES_SECONDS, PUT_OFF_SECONDS, Logins, login_file
 from common.mail.mailer import Mailer
 from common.mail.sender import PROBE_CAP_SECONDS, PatientSender
 from tests.support.programs import until
 from tests.support.smtp_peer import SmtpPeer, settings, smtp_peer
+
+LOCKED_AFTER = 5  # failed logins within an hour
 
 
 class Clock:
@@ -46,46 +49,97 @@ def refused(*, put_off: bool = False) -> LoginFailed:
     return error
 
 
-def test_the_first_tries_come_soon_and_the_others_once_a_minute() -> None:
+def test_a_login_that_fails_is_tried_soon_and_then_seldom() -> None:
     clock = Clock()
-    found = tries(Logins(clock), clock, 600, refused())
-    pauses = [later - earlier for earlier, later in pairwise(found)]
-    assert set(pauses[:QUICK_TRIES]) == {QUICK_SECONDS}
-    assert min(pauses[QUICK_TRIES:]) >= SLOW_SECONDS
-    assert len(found) <= QUICK_TRIES + 600 / SLOW_SECONDS
+    found = tries(Logins(clock=clock), clock, 86_400, refused())
+    assert found[2] <= 20, "the password may work again within seconds"
+    for window in (900, 1800, 3600):
+        assert max(sum(start <= at < start + window for at in found) for start in found) < LOCKED_AFTER
+    assert len(found) > 20, "it never gives up"
 
 
 def test_after_a_454_the_next_try_comes_a_minute_later() -> None:
     clock = Clock()
-    assert len(tries(Logins(clock), clock, 200, refused(put_off=True))) <= 4
+    found = tries(Logins(clock=clock), clock, 86_400, refused(put_off=True))
+    assert min(later - earlier for earlier, later in pairwise(found)) >= PUT_OFF_SECONDS
 
 
-def test_a_login_that_succeeded_ends_the_pauses() -> None:
-    clock = Clock()
-    logins = Logins(clock)
-    tries(logins, clock, 600, refused())
-    clock.now += 2 * SLOW_SECONDS
-    logins.succeeded()
-    assert tries(logins, clock, clock.now + 9, refused())[1:] != []
+def test_a_login_that_succeeded_ends_the_pauses(tmp_path: Path) -> None:
+    for file in (None, tmp_path / "login.json"):
+        clock = Clock()
+        logins = Logins(file, clock)
+        tries(logins, clock, 600, refused())
+        logins.succeeded()
+        assert tries(logins, clock, clock.now + 9, refused())[1:] != []
+
+
+def test_all_processes_of_a_machine_count_together(tmp_path: Path) -> None:
+    clock, file = Clock(), tmp_path / "login.json"
+    processes = [Logins(file, clock) for _ in range(3)]
+    found = []
+    while clock.now < 1800:
+        for logins in processes:
+            found += tries(logins, clock, clock.now + 1, refused())
+    assert len(found) < LOCKED_AFTER
+    assert tries(Logins(file, clock), clock, clock.now + 1, refused()), "a process that has just started tries at once"
+    processes[0].succeeded()
+    assert tries(processes[1], clock, clock.now + 1, refused()), "and all try when one has logged in"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_cannot_be_used_is_ignored(tmp_path: Path) -> None:
+    clock, file = Clock(), tmp_path / "login.json"
+    for content in ("", "[]", "{}", '{"count": 1}'):
+        file.write_text(content)
+        assert len(tries(Logins(file, clock), clock, clock.now + 3, refused())) == 1
+    unwritable = tmp_path / "file" / "below"
+    unwritable.parent.write_text("")
+    assert len(tries(Logins(unwritable, clock), clock, clock.now + 3, refused())) == 1
+
+
+def test_a_pause_from_a_clock_that_was_ahead_does_not_count(tmp_path: Path) -> None:
+    clock, file = Clock(), tmp_path / "login.json"
+    clock.now = 7200.0
+    logins = Logins(file, clock)
+    tries(logins, clock, 7300.0, refused())
+    clock.now = 0.0
+    assert tries(logins, clock, 9.0, refused())
+
+
+def test_refusals_of_long_ago_do_not_count(tmp_path: Path) -> None:
+    clock, file = Clock(), tmp_path / "login.json"
+    tries(Logins(file, clock), clock, 100.0, refused())
+    clock.now += 86_400
+    later = clock.now
+    assert len(tries(Logins(file, clock), clock, later + 20, refused())) == 3
+
+
+def test_the_name_of_the_file_depends_on_the_whole_login(tmp_path: Path) -> None:
+    urls = [f"smtp://{user}@127.0.0.1:{port}" for user in ("jo:a", "jo:b", "al:a") for port in (25, 26)]
+    files = {login_file(settings(smtp_url=url, data_dir=tmp_path)) for url in urls}
+    assert len(files) == len(urls)
+    assert login_file(settings(smtp_url="smtp://127.0.0.1:25", data_dir=tmp_path)) is None
 
 
 def test_a_worker_sends_a_few_seconds_after_the_password_works() -> None:
-    assert QUICK_SECONDS + PROBE_CAP_SECONDS <= 6
+    assert PAUSES_SECONDS[0] * JITTER + PROBE_CAP_SECONDS <= 7
 
 
 async def one_email(mailer: Mailer, sender: PatientSender) -> None:
     await sender.send(Email(new_id("example.com"), "bob@example.com", "Hello", "How are you?"))
 
 
-def mailer_with_login(peer: SmtpPeer) -> Mailer:
-    return Mailer(settings(smtp_url=f"smtp://jo:secret@127.0.0.1:{peer.port}"), patient=True)
+def mailer_with_login(peer: SmtpPeer, data_dir: Path) -> Mailer:
+    return Mailer(settings(smtp_url=f"smtp://jo:secret@127.0.0.1:{peer.port}", data_dir=data_dir), patient=True)
 
 
-async def test_a_paused_worker_asks_the_mailer_often_and_the_server_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_paused_worker_asks_the_mailer_often_and_the_server_seldom(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("common.mail.sender.backoff_seconds", lambda attempt, base, cap: 0.001)
     async with smtp_peer(extensions=["PIPELINING", "AUTH PLAIN LOGIN"]) as peer:
         peer.replies["AUTH"] = b"535 5.7.8 bad credentials"
-        async with mailer_with_login(peer) as mailer:
+        async with mailer_with_login(peer, tmp_path) as mailer:
             sender = PatientSender(mailer, None)
             sending = asyncio.create_task(one_email(mailer, sender))
             await until(lambda: sender._failures > 50)
@@ -93,6 +147,6 @@ async def test_a_paused_worker_asks_the_mailer_often_and_the_server_seldom(monke
             assert "535" in str(sender.paused)
             assert "535" in str(mailer.login_failed)
             peer.replies["AUTH"] = b"235 2.7.0 welcome"
-            mailer._logins._next = 0.0
+            mailer._logins._tried = False  # as if its pause was over
             await sending
             assert (sender.paused, mailer.login_failed) == (None, None)

@@ -8,7 +8,7 @@ import pytest
 from asynckit.ids import new_id
 from common.mail import sender as sender_module
 from common.mail.emails import Email
-from common.mail.errors import InDoubt, Refused, Unavailable, Unreachable
+from common.mail.errors import InDoubt, Refused, SendError, Unavailable, Unreachable
 from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender, window
 from tests.support.programs import until
@@ -28,7 +28,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_an_outage_raises_no_error_and_every_email_is_sent_afterwards(caplog: pytest.LogCaptureFixture) -> None:
     async with smtp_peer() as peer, Mailer(peer.settings()) as mailer:
         peer.cuts.add("connect")
-        pauses: list[str | None] = []
+        pauses: list[SendError | None] = []
         sender = PatientSender(mailer, None, pauses.append)
         sending = [asyncio.create_task(sender.send(an_email())) for _ in range(10)]
         await until(lambda: sender.paused)

@@ -17,7 +17,7 @@ from common.mail.mailer import Mailer
 from common.mail.smtp_conversation import Limits
 from common.mail.smtp_opening import tls_context
 from common.mail.smtp_session import SmtpSession
-from common.settings import SmtpServer
+from common.smtp_url import SmtpServer
 from tests.support.smtp_peer import settings
 
 # aiosmtpd warns about a login without TLS, which two of these tests use on purpose.

@@ -1,6 +1,7 @@
 """REDIS_URL names a server that the strategies cannot write to: one clear line at the start, exit 2."""
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,10 +43,10 @@ def a_server(folder: Path, *options: str, bus: bool = False) -> Iterator[int]:
         server.wait()
 
 
-def refusal(folder: Path, number: str, **environment: str) -> str:
+def first_line(command: list[str], folder: Path, **environment: str) -> str:
     """The first line of a program that ends with exit status 2."""
     settings = {"PORT": "0", "SMTP_URL": "smtp://127.0.0.1:1", "DATA_DIR": str(folder)}
-    program = Program(["make", f"run-{number}"], settings | environment)
+    program = Program(command, settings | environment)
     assert program.process.wait(LIMIT) == 2
     program.stop()
     return program.lines[0]
@@ -56,15 +57,25 @@ def refusal(folder: Path, number: str, **environment: str) -> str:
 def test_an_unsupported_server_means_one_clear_line_and_exit_2(kind: str, number: str, tmp_path: Path) -> None:
     options, line = KINDS[kind]
     with a_server(tmp_path, *options, bus=kind == "cluster") as port:
-        assert refusal(tmp_path, number, REDIS_URL=f"redis://127.0.0.1:{port}/0") == f"REDIS_URL: {line}"
+        url = f"redis://127.0.0.1:{port}/0"
+        assert first_line(["make", f"run-{number}"], tmp_path, REDIS_URL=url) == f"REDIS_URL: {line}"
+
+
+def test_a_role_that_is_started_without_make_says_the_same(tmp_path: Path) -> None:
+    roles = {"4_remote_messages": "worker", "5_remote_queue": "scheduler", "6_event_bus": "server"}
+    options, line = KINDS["replica"]
+    with a_server(tmp_path, *options) as port:
+        for package, role in roles.items():
+            command = [sys.executable, "-m", package, role]
+            assert first_line(command, tmp_path, REDIS_URL=f"redis://127.0.0.1:{port}/0") == f"REDIS_URL: {line}"
 
 
 def test_a_cluster_url_of_a_single_server_means_one_clear_line(tmp_path: Path) -> None:
     line = "REDIS_URL: is not a node of a cluster; write redis:// in place of redis+cluster://"
     with a_server(tmp_path) as port:
-        assert refusal(tmp_path, "6", REDIS_URL=f"redis+cluster://127.0.0.1:{port}") == line
+        assert first_line(["make", "run-6"], tmp_path, REDIS_URL=f"redis+cluster://127.0.0.1:{port}") == line
 
 
 def test_a_step_on_a_cluster_means_one_clear_line(tmp_path: Path) -> None:
     line = "REDIS: only the full designs of strategies 4 to 6 run on a cluster"
-    assert refusal(tmp_path, "5", REDIS="cluster", STEP="pop") == line
+    assert first_line(["make", "run-5"], tmp_path, REDIS="cluster", STEP="pop") == line

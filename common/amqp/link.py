@@ -1,7 +1,7 @@
-"""A connection to RabbitMQ that comes back, and RabbitMQ's errors in words.
+"""A connection to RabbitMQ that is opened again after it broke, and RabbitMQ's errors as text.
 
-Needs aio-pika, which the extra `rabbitmq` installs. Its "robust" connections are not used: they publish into a closed
-connection while they reconnect, and do not restore a consumer that RabbitMQ has cancelled.
+aio-pika's "robust" connections are not used: they publish into a closed connection while they reconnect, and do not
+restore a consumer that RabbitMQ has cancelled.
 """
 
 import asyncio
@@ -21,21 +21,21 @@ from common.mail.errors import CannotAccept
 CONNECT_SECONDS = 2.0  # for TCP, TLS and the login together
 ANSWER_SECONDS = 2.0
 DECLARE_SECONDS = 10.0  # for all queues: each new quorum queue elects a leader
-CLOSE_SECONDS = 0.5  # a frozen RabbitMQ does not answer a farewell either
-HEARTBEAT_SECONDS = 10  # both sides take a silent connection for dead after two or three of them
+CLOSE_SECONDS = 0.5  # a suspended RabbitMQ does not answer the close either
+HEARTBEAT_SECONDS = 10  # both sides close a connection that is silent for two or three times this
 BROKEN = (AMQPError, OSError, RuntimeError, TimeoutError)  # aiormq raises RuntimeError on a closed channel
 
-# They write a line or a traceback of their own for each error that they also raise.
+# These libraries also log each error that they raise, some with a traceback.
 for _name in ("aio_pika", "aiormq"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class CannotConnect(Exception):
-    """There is no connection, and nothing was handed over. The reason is one line and names no user and no password."""
+    """There is no connection, and nothing was handed over. The message is one line, without user and password."""
 
 
 class Misconfigured(CannotConnect):
-    """RabbitMQ is there and does not accept the login or the virtual host: waiting does not help."""
+    """RabbitMQ answers and does not accept the login or the virtual host: trying again does not help."""
 
 
 async def connect(url: str) -> AbstractConnection:
@@ -64,12 +64,12 @@ def describe(error: BaseException) -> str:
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """Printable, and at most this long: what other programs wrote may hold anything."""
+    """The text without control characters, and at most this long: other programs may have written anything."""
     return "".join(c if c.isprintable() else " " for c in text)[:limit].strip()
 
 
 class Link:
-    """A connection with one channel. It is made when it is needed, and again when it is needed after it broke."""
+    """A connection with one channel. It is opened at the first use, and again at the first use after it broke."""
 
     def __init__(self, url: str, declare: Callable[[AbstractChannel], Awaitable[None]]) -> None:
         """`declare` creates the queues that do not exist yet; it is called on each new channel."""
@@ -85,7 +85,8 @@ class Link:
             return self._channel
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._open())
-            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())  # no caller may be left
+            # If all callers were cancelled, nothing else retrieves the exception.
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._opening)
 
     async def _open(self) -> AbstractChannel:
@@ -93,7 +94,7 @@ class Link:
         try:
             self._connection = await connect(self._url)
             async with asyncio.timeout(DECLARE_SECONDS):
-                # Each message is confirmed, and one that no queue takes is an error.
+                # RabbitMQ confirms each message, and a message that reaches no queue is an error.
                 channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
                 await self._declare(channel)
         except CannotConnect as error:
@@ -106,7 +107,7 @@ class Link:
         return channel
 
     async def count(self, queue: str) -> tuple[int, int]:
-        """How many messages of the queue wait, and how many consumers it has. Raises CannotAccept."""
+        """How many messages wait in the queue, and how many consumers it has. Raises CannotAccept."""
         channel = await self.channel()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -117,7 +118,7 @@ class Link:
         return found.message_count or 0, found.consumer_count or 0
 
     async def wait_while_blocked(self, seconds: float = ANSWER_SECONDS) -> None:
-        """Wait a little for the end of an alarm: RabbitMQ then reads nothing from connections that publish.
+        """Wait for the end of an alarm. During an alarm RabbitMQ reads nothing from connections that publish.
 
         Raises CannotAccept.
         """
@@ -129,7 +130,7 @@ class Link:
             raise CannotAccept("RabbitMQ accepts no messages now: its memory or its disk is nearly full") from None
 
     async def drop(self, channel: AbstractChannel) -> None:
-        """Leave a connection that is silent, so that the next call gets another. A blocked one stays."""
+        """Close a connection that does not answer, so that the next call opens another. A blocked one stays open."""
         try:
             await self.wait_while_blocked(0.01)
         except CannotAccept:
@@ -138,7 +139,7 @@ class Link:
             await self.close()
 
     async def close(self) -> None:
-        """What was delivered on this connection and is not acknowledged goes back to its queue."""
+        """Close the connection. RabbitMQ puts the unacknowledged messages of this connection back into their queue."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
             closing = background(_close(connection), "closing a connection to RabbitMQ")
