@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from asynckit.batcher import Batcher
-from asynckit.redis_client import NotSent
+from asynckit.connections import NotSent
 from common.mail.emails import Email
 from common.mail.errors import CannotAccept, NoAnswer
 

@@ -9,6 +9,10 @@ how many there were. These are the channels and their messages (compact JSON in 
                         {"id", "status": "failed", "kind", "reason"}    kind: a class of common/mail/errors.py
 
 Readers ignore members that they do not know, so a program that knows only to, subject and text can take part.
+
+In a Redis Cluster, PUBLISH counts only the subscribers of one node. So all programs use sharded channels there (Redis 7
+and later): SPUBLISH and SSUBSCRIBE, at the node that has the channel's slot. The channels of reports begin with
+`{emailz}`: a hash tag, so that they are in the same slot.
 """
 
 import asyncio
@@ -24,6 +28,7 @@ from redis.exceptions import ConnectionError
 
 from asynckit.backoff import backoff_seconds
 from asynckit.batcher import Batcher
+from asynckit.cluster_client import is_on_cluster
 from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.tasks import end_tasks, keep_running
@@ -41,6 +46,7 @@ class Publisher:
 
     def __init__(self, redis: Redis) -> None:
         self._script = redis.register_script(Path(__file__).with_name("publish.lua").read_bytes())
+        self._sharded = is_on_cluster(redis)
         self._publish = Batcher(self._publish_many)
 
     def publish(self, channel: str, message: bytes) -> asyncio.Future[int]:
@@ -54,7 +60,8 @@ class Publisher:
     async def _publish_many(self, messages: Sequence[tuple[str, bytes]]) -> Sequence[int]:
         # One argument of JSON, because a hundred arguments would take redis-py longer than the rest of the call.
         words = [word for channel, message in messages for word in (channel, message.decode())]
-        receivers: list[int] = await self._script(args=[orjson.dumps(words)])
+        command, keys = ("SPUBLISH", words[:1]) if self._sharded else ("PUBLISH", [])
+        receivers: list[int] = await self._script(keys=keys, args=[orjson.dumps(words), command])
         return receivers
 
 
@@ -65,8 +72,10 @@ class Subscription:
         self.live = False
         self.times = 0  # how often it has subscribed: once, and again after each connection that died
         self._redis = redis
+        self._sharded = is_on_cluster(redis)
         self._channel = channel
         self._receive = receive
+        self._leaving = False
         self._heard = False  # whether anything was received since _ping looked last
         self._pubsub: PubSub | None = None
         self._task: asyncio.Task[None]
@@ -80,8 +89,9 @@ class Subscription:
     async def __aexit__(self, *_: object) -> None:
         """Unsubscribe. Messages that were published before Redis unsubscribes us are still received."""
         if self.live and self._pubsub is not None:
+            self._leaving = True
             try:
-                await self._pubsub.unsubscribe()
+                await (self._pubsub.sunsubscribe() if self._sharded else self._pubsub.unsubscribe())
                 await asyncio.wait([self._task], timeout=UNSUBSCRIBE_SECONDS)
             except CALL_ERRORS as error:
                 log.warning("could not unsubscribe from %s: %s", self._channel, describe(error))
@@ -92,7 +102,8 @@ class Subscription:
         while True:
             try:
                 async with self._redis.pubsub() as self._pubsub:
-                    await self._pubsub.subscribe(self._channel)
+                    subscribe = self._pubsub.ssubscribe if self._sharded else self._pubsub.subscribe
+                    await subscribe(self._channel)
                     await self._listen(self._pubsub)
                 return
             except CALL_ERRORS as error:
@@ -125,12 +136,15 @@ class Subscription:
             self._heard = True
             if message is None:
                 continue
-            if message["type"] == "message":
-                self._pass_on(message["data"])
-            elif message["type"] == "subscribe":
-                self._subscribed()
-            elif message["type"] == "unsubscribe":
-                return
+            match message["type"].removeprefix("s") if self._sharded else message["type"]:
+                case "message":
+                    self._pass_on(message["data"])
+                case "subscribe":
+                    self._subscribed()
+                case "unsubscribe" if self._leaving:
+                    return
+                case "unsubscribe":
+                    raise ConnectionError("the channel has moved to another node")
 
     async def _ping(self, pubsub: PubSub) -> None:
         pinged, self._heard = False, False
@@ -159,5 +173,10 @@ class Subscription:
 
 async def count_subscribers(redis: Redis, channel: str) -> int:
     """Count the processes that are subscribed at this moment. Raises RedisError."""
-    [(_, number)] = await redis.pubsub_numsub(channel)
+    if is_on_cluster(redis):
+        # A node that does not have the channel's slot would count 0; here it raises MovedError.
+        await redis.exists(channel)
+        [(_, number)] = await redis.pubsub_shardnumsub(channel)
+    else:
+        [(_, number)] = await redis.pubsub_numsub(channel)
     return int(number)

@@ -13,6 +13,7 @@ from uuid import uuid4
 from aiohttp import web
 from redis.asyncio import Redis
 
+from asynckit.cluster_client import is_on_cluster
 from asynckit.redis_client import redis_client
 from asynckit.web.pages import Handler
 from common.http.frame import SETTINGS, answer, read_email
@@ -42,7 +43,7 @@ class Replies(Subscription):
     """The server's side: it subscribes to its reply channel and wakes the request that waits for an email."""
 
     def __init__(self, redis: Redis) -> None:
-        self._name = f"{CHANNEL}:replies:{uuid4().hex}"
+        self._name = f"{f'{{{CHANNEL}}}' if is_on_cluster(redis) else CHANNEL}:replies:{uuid4().hex}"
         self._workers = Workers(redis)
         self._expected: dict[str, Report] = {}
         super().__init__(redis, self._name, self._received)
@@ -111,7 +112,7 @@ async def handle_and_wait(request: web.Request) -> web.Response:
 
 
 async def open_replies(app: web.Application) -> AsyncIterator[None]:
-    async with redis_client(app[SETTINGS].redis) as redis, Replies(redis) as app[REPLIES]:
+    async with redis_client(app[SETTINGS].redis, key=CHANNEL) as redis, Replies(redis) as app[REPLIES]:
         yield
 
 

@@ -8,6 +8,7 @@ from asynckit.redis_client import redis_client
 from common.http.frame import SETTINGS, Stats, answer, read_email, web_frame
 from common.settings import Settings
 
+from .channel import CHANNEL
 from .replies import open_replies, or_wait
 from .workers import Workers
 
@@ -28,7 +29,7 @@ def create_app(settings: Settings) -> web.Application:
 
 
 async def open_workers(app: web.Application) -> AsyncIterator[None]:
-    async with redis_client(app[SETTINGS].redis) as redis:
+    async with redis_client(app[SETTINGS].redis, key=CHANNEL) as redis:
         app[WORKERS] = Workers(redis)
         yield
 

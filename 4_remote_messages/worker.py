@@ -118,5 +118,5 @@ class Worker:
 
 async def work(settings: Settings) -> None:
     """Receive emails from the channel and send them, until this process is told to stop."""
-    async with redis_client(settings.redis) as redis, Mailer(settings, patient=True) as mailer:
+    async with redis_client(settings.redis, key=CHANNEL) as redis, Mailer(settings, patient=True) as mailer:
         await Worker(settings, redis, mailer).run()

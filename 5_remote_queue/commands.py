@@ -12,7 +12,8 @@ HINT = " (no REDIS_URL is set; `make services` starts the embedded Valkey)"
 
 
 def main(words: Sequence[str]) -> int:
-    settings = find_running(read_settings(), "valkey")
+    settings = read_settings()
+    settings = find_running(settings, "valkey" if settings.topology == "single" else settings.topology)
     return execute(words, settings.redis, "python -m 5_remote_queue.commands", "" if settings.redis_url else HINT)
 
 

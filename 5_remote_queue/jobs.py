@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)  # for your own jobs
 class Jobs:
     """The server's side."""
 
-    def __init__(self, redis: Redis, job_class: str = CLASS, ack_replicas: int = 0) -> None:
+    def __init__(self, redis: Redis, job_class: str = CLASS, ack_replicas: int = 0, namespace: str = "resque") -> None:
         self._class = job_class
-        self.queue = Queue(redis, ack_replicas=ack_replicas)
+        self.queue = Queue(redis, namespace, ack_replicas=ack_replicas)
 
     async def enqueue(self, email: Email) -> None:
         """When this returns, the job is in Redis. Raises CannotAccept if it is not, NoAnswer if it may be.

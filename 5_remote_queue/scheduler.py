@@ -11,7 +11,7 @@ from asynckit.redis_client import CALL_ERRORS, redis_client
 from asynckit.tasks import end_tasks, keep_running
 from common.processes.process import stop_requested
 from common.settings import Settings
-from resque import Schedules
+from resque import Schedules, namespace_for
 from resque.event_log import LogEvents
 from resque.housekeeping import Housekeeping
 from resque.keys import Keys
@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 
 async def schedule(settings: Settings) -> None:
     """Enqueue due jobs until this process is stopped."""
-    async with redis_client(settings.redis) as redis:
-        scripts, keys, hook = Scripts(redis), Keys(), LogEvents(log)
+    namespace = namespace_for(settings.redis)
+    async with redis_client(settings.redis, key=namespace) as redis:
+        scripts, keys, hook = Scripts(redis), Keys(namespace), LogEvents(log)
         housekeeping = Housekeeping(
             redis, scripts, keys, hook, crash_limit=CRASH_LIMIT, lease_seconds=settings.lease_seconds
         )

@@ -10,6 +10,7 @@ from common.http.frame import LINKS, SETTINGS, Stats, answer, read_email, web_fr
 from common.processes.chapter import chapter_module
 from common.processes.steps import known
 from common.settings import Settings
+from resque import namespace_for
 from resque.dashboard import dashboard
 
 from .jobs import Jobs
@@ -35,9 +36,10 @@ def create_app(settings: Settings) -> web.Application:
 
 
 async def open_queue(app: web.Application) -> AsyncIterator[None]:
-    async with redis_client(app[SETTINGS].redis) as redis:
+    url, settings = app[SETTINGS].redis, app[SETTINGS]
+    async with redis_client(url, key=namespace_for(url)) as redis:
         await warn_if_not_durable(redis)
-        app[JOBS] = Jobs(redis, app[SETTINGS].email_class, app[SETTINGS].ack_replicas)
+        app[JOBS] = Jobs(redis, settings.email_class, settings.ack_replicas, namespace_for(url))
         yield
 
 

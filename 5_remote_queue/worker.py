@@ -6,7 +6,7 @@ from common.mail.mailer import Mailer
 from common.mail.sender import window
 from common.processes.process import stop_requested
 from common.settings import Settings
-from resque import Queue, Scaling, Worker, open_connections
+from resque import Queue, Scaling, Worker, namespace_for, open_connections
 from resque.event_log import LogEvents
 
 from .jobs import QUEUE, SendEmail, definitions
@@ -20,12 +20,14 @@ log = logging.getLogger(__name__)
 async def work(settings: Settings) -> None:
     """Run jobs of the queue until this process is stopped."""
     most = window(settings.emails_per_second)
+    namespace = namespace_for(settings.redis)
     async with open_connections(settings.redis) as connections, Mailer(settings, patient=True) as mailer:
-        send_email = SendEmail(settings, mailer, Queue(connections.commands))
+        send_email = SendEmail(settings, mailer, Queue(connections.commands, namespace))
         worker = Worker(
             connections,
             [QUEUE],
             definitions(send_email, settings),
+            namespace=namespace,
             scaling=Scaling(min(10, most), most, MAX_DELAY),
             lease_seconds=settings.lease_seconds,
             drain_seconds=settings.drain_seconds,

@@ -7,9 +7,9 @@ What can be lost            Nothing if the server, a worker or Redis is killed, 
                             event to its file. An email that the mail server refuses is parked with the reason.
 What can come twice         The emails that were in flight when a worker was killed, at most 50 for each kill; and
                             the emails that you replay.
-How it scales               Any number of servers and workers on one Redis. The keys of the log allow its partitions to
-                            spread over a Redis Cluster. History costs memory, so the log deletes old events that
-                            every consumer has handled.
+How it scales               Any number of servers and workers. On a Redis Cluster the partitions of the log spread over
+                            the nodes. History costs memory, so the log deletes old events that every consumer has
+                            handled.
 What to try                 make run-6, send ten, open /log, and replay the audit from the beginning.
 """
 

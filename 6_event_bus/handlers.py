@@ -14,6 +14,7 @@ import orjson
 from redis.asyncio import Redis
 
 from asynckit.bytes_redis import bytes_redis
+from asynckit.cluster_client import client_of
 from common.mail.emails import BadEmail, Email, email_from_json
 from common.mail.errors import SendError
 from common.mail.mailer import Mailer
@@ -24,7 +25,7 @@ from eventlog.events import BadEvent, Event
 from eventlog.handlers import ErrorKind, Handler
 from eventlog.scripts import Scripts
 from eventlog.syndication import Syndication
-from resque import Queue
+from resque import Queue, namespace_for
 
 EMAIL_REQUESTED = "email_requested"
 
@@ -99,10 +100,11 @@ async def audited(redis: Redis, at: float) -> dict[str, int]:
 
 def make_handlers(settings: Settings, redis: Redis, mailer: Mailer) -> list[Handler]:
     """The handlers that a worker runs."""
+    namespace = namespace_for(settings.redis)
     return [
         EmailHandler(settings, mailer),
         Audit(redis),
-        Syndication(redis, Queue(redis)),
+        Syndication(redis, Queue(client_of(redis, namespace), namespace)),
     ]
 
 

@@ -1,7 +1,7 @@
 """What the engines and the chapters share on asyncio and Redis. It has nothing to do with jobs, events or email.
 
 batcher       group commit: the calls of many tasks become one command
-redis_client  connections to Redis that repeat no command and do not hang
+redis_client  connections to Redis that repeat no command and do not hang; sentinel and cluster find the primaries
 heartbeat     a heartbeat from a thread, which a busy event loop cannot delay
 tasks         background tasks whose errors are logged, and how to stop them
 backoff       the pause before a retry

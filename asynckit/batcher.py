@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from asynckit.redis_client import NotSent
+from asynckit.connections import NotSent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

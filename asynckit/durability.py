@@ -5,6 +5,7 @@ import logging
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from asynckit.cluster_client import ClusterRedis
 from asynckit.redis_client import describe
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,10 @@ async def shortcomings(redis: Redis) -> list[str]:
 
 
 async def warn_if_not_durable(redis: Redis) -> None:
-    """Log one warning if a crash could lose data, or if Redis cannot be reached."""
+    """Log one warning if a crash could lose data, or if Redis cannot be reached. In a cluster, asks every primary."""
     try:
-        found = await shortcomings(redis)
+        nodes = await redis.primaries() if isinstance(redis, ClusterRedis) else [redis]
+        found = dict.fromkeys([line for node in nodes for line in await shortcomings(node)])
     except RedisError as error:
         where = redis.connection_pool.connection_kwargs
         place = where.get("path") or f"{where.get('host')}:{where.get('port', 6379)}"

@@ -2,7 +2,8 @@
 
 from redis.exceptions import AuthenticationError, BusyLoadingError, MaxConnectionsError, ResponseError
 
-from asynckit.redis_client import NotSent, describe
+from asynckit.connections import NotSent
+from asynckit.redis_client import describe
 from common.mail.errors import CannotAccept, NoAnswer
 
 

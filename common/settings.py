@@ -26,6 +26,7 @@ VALKEY_PORT = 6390  # the embedded Valkey's port if VALKEY_PORT is not set and t
 PORTS = (
     "port", "inbox_port", "inbox_smtp_port", "valkey_port", "rabbitmq_port", "nats_port",
     "sentinel_1_port", "sentinel_2_port", "sentinel_3_port", "postgres_port",
+    "cluster_1_port", "cluster_2_port", "cluster_3_port",
 )  # fmt: skip
 """In the order in which PORT_BASE numbers them."""
 RABBITMQ_PORT = 5690  # the same for the embedded RabbitMQ
@@ -40,10 +41,11 @@ def _check_smtp_url(url: SecretStr) -> SecretStr:
 
 def _check_redis_url(url: SecretStr) -> SecretStr:
     """Raises ValueError with a reason that repeats no part of the URL."""
-    from asynckit.redis_client import redis_client  # here, because a program without a REDIS_URL starts faster without
+    from asynckit.cluster import read_cluster_url
+    from asynckit.redis_client import redis_client  # here: without a REDIS_URL a program starts faster
     from asynckit.sentinel import read_sentinel_url
 
-    if read_sentinel_url(url.get_secret_value()) is not None:
+    if read_sentinel_url(url.get_secret_value()) or read_cluster_url(url.get_secret_value()):
         redis_client(url.get_secret_value())
         return url
     try:
@@ -52,7 +54,7 @@ def _check_redis_url(url: SecretStr) -> SecretStr:
     except ValueError:
         raise ValueError("is not a URL; expected redis://user:password@host:6379/0") from None
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("must begin with redis://, rediss://, unix:// or redis+sentinel://")
+        raise ValueError("must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
     if parts.scheme == "unix":
         if not parts.path:
             raise ValueError("names no socket; expected unix:///path/to/socket?db=0")
@@ -158,10 +160,15 @@ class Settings(BaseSettings):
     smtp_answer_seconds: Seconds = 600.0
     email_from: Annotated[str, AfterValidator(_check_sender)] = "workshop@example.com"
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
-    topology: Annotated[Literal["single", "sentinel"], Field(validation_alias="REDIS")] = "single"  # the embedded Redis
+    topology: Annotated[  # of the embedded Redis
+        Literal["single", "sentinel", "cluster"], Field(validation_alias="REDIS")
+    ] = "single"
     sentinel_1_port: Port | None = None  # of the embedded sentinels, set by `make run-N REDIS=sentinel`
     sentinel_2_port: Port | None = None
     sentinel_3_port: Port | None = None
+    cluster_1_port: Port | None = None  # of three nodes of the embedded cluster, set by `make run-N REDIS=cluster`
+    cluster_2_port: Port | None = None
+    cluster_3_port: Port | None = None
     ack_replicas: Annotated[int, Field(ge=0, le=10)] = 0  # strategies 5 and 6: replicas that a 2xx waits for
     nats_url: Annotated[SecretStr, AfterValidator(_check_nats_url)] | None = None  # strategy 6 with LOG=jetstream
     nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1  # how many nodes of a cluster keep each event
@@ -222,7 +229,16 @@ class Settings(BaseSettings):
             ports = (self.sentinel_1_port, self.sentinel_2_port, self.sentinel_3_port)
             hosts = ",".join(f"127.0.0.1:{port}" for port in ports if port is not None)
             return f"redis+sentinel://{hosts}/{SENTINEL_SERVICE}/0"
+        if self.topology == "cluster":
+            ports = (self.cluster_1_port, self.cluster_2_port, self.cluster_3_port)
+            return f"redis+cluster://{','.join(f'127.0.0.1:{port}' for port in ports if port is not None)}"
         return f"redis://127.0.0.1:{self.valkey_port or VALKEY_PORT}/0"
+
+    @property
+    def on_cluster(self) -> bool:
+        from asynckit.cluster import read_cluster_url  # here: see _check_redis_url
+
+        return read_cluster_url(self.redis) is not None if self.redis_url else self.topology == "cluster"
 
     @property
     def own_redis(self) -> str | None:

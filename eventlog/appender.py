@@ -65,12 +65,13 @@ class Appender:
         pipeline = self._redis.pipeline(transaction=False)
         for number in sealed:
             pipeline.hmget(key(number, "ids"), ids)
-        return {
-            event_id: f"{number}-{int(index)}"
-            for number, indexes in zip(sealed, await pipeline.execute(), strict=True)
-            for event_id, index in zip(ids, indexes, strict=True)
-            if index is not None
-        }
+        found: dict[str, str] = {}
+        for number, indexes in zip(sealed, await pipeline.execute(), strict=True):
+            here = {i: f"{number}-{int(index)}" for i, index in zip(ids, indexes, strict=True) if index is not None}
+            if here:  # the partition may be on another node than the open one
+                await self._scripts.acknowledge(key(number, "ids"))
+            found |= here
+        return found
 
     async def _follow(self, number: bytes, first: int, sealed_at: bytes) -> None:
         """Open the partition that a seal names, then list it: so every listed partition is open for appends.

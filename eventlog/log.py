@@ -18,7 +18,8 @@ append finds the id. If it dies between seal and opening, the next producer open
 dies, another process claims its events when the lease has ended. Redis keeps what it has written to its file.
 
 The keys. All keys of one partition have its number N in braces, so that Redis Cluster keeps them on one node and
-spreads the partitions. Each script uses keys of one partition only, or of one consumer. NAME is a consumer.
+spreads the partitions. Each script uses keys of one partition only, or of one consumer. NAME is a consumer. reader.py
+says what a failover of one node can do to the chain.
 
     eventlog:partitions            zset    the numbers of the partitions; producers look for the last one here
     eventlog:partitions:{N}        list    the events: "<ms when appended> <the event as JSON>"
@@ -32,6 +33,7 @@ spreads the partitions. Each script uses keys of one partition only, or of one c
 
     eventlog:cursor:{NAME}         hash    partition, first, index, epoch: every event before this partition is done.
                                          A replay starts a new epoch, and partitions ignore data of older epochs
+    eventlog:written:{N}           string  written before each WAIT; expires
     eventlog:consumers             see registration.py
     eventlog:counts:{NAME}         see counts.py
     eventlog:due:{NAME}, eventlog:failures:{NAME}    see delays.py

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
+from asynckit.cluster_client import ClusterRedis
+
 from .appender import TOMBSTONE_SECONDS, Appender, last_known, open_first
 from .events import Claimed, Event, milliseconds, read_position
 from .hints import Hints
@@ -26,16 +28,14 @@ class PartitionedLog(Log):
         lease_seconds: float,
         partition_seconds: float = 60.0,
         partition_events: int = PARTITION_EVENTS,
-        hints: Redis | None = None,
         ack_replicas: int = 0,
     ) -> None:
-        """`hints` is the client that subscribes to hints, if `redis` cannot, as the client of a cluster."""
         super().__init__(redis, lease_seconds, ack_replicas=ack_replicas)
         self.limits = partition_seconds, partition_events
         self._appender = Appender(redis, self._scripts, int(partition_seconds * 1000), partition_events)
         self._inspection = Inspection(redis)
         self._reader_of: dict[str, Reader] = {}
-        self._hints = Hints(hints or redis, self._rewound)
+        self._hints = Hints(redis, self._rewound)
 
     async def __aexit__(self, *error: object) -> None:
         await super().__aexit__(*error)
@@ -75,8 +75,8 @@ class PartitionedLog(Log):
 
     def _reader(self, consumer: str) -> Reader:
         if consumer not in self._reader_of:
-            parts = (self._redis, self._scripts, self._counts)
-            self._reader_of[consumer] = Reader(*parts, consumer, self.owner, self._lease_ms, self._tokens)
+            parts = (self._redis, self._scripts, self._counts, consumer, self.owner, self._lease_ms, self._tokens)
+            self._reader_of[consumer] = Reader(*parts, spread=isinstance(self._redis, ClusterRedis))
         return self._reader_of[consumer]
 
     async def _wait(self, consumer: str, seconds: float) -> None:

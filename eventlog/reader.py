@@ -2,6 +2,14 @@
 
 A reader visits the partitions in which the consumer is not done, oldest first. New events are in the last of them. In
 the others events are pending, and the reader visits them again when the next of these events is due.
+
+In a cluster the partitions, their list and the cursor are on several nodes. When one of these nodes fails, it may lose
+its last writes, and the others keep what was written after them. So a reader there does not rely on a seal alone:
+
+- A partition is not sealed, but a later one is listed: the seal is lost, and the reader seals the partition again.
+- A partition is listed between this one and the next one that its seal names: the seal was lost, and a producer that
+  did not know of this has sealed the partition a second time. The reader visits the listed partition first.
+- A partition has seen a later epoch than the cursor has: a replay is lost. The reader raises the cursor's epoch.
 """
 
 import logging
@@ -44,7 +52,10 @@ class Reader:
         owner: str,
         lease_ms: int,
         tokens: Iterator[int],
+        *,
+        spread: bool = False,
     ) -> None:
+        """`spread`: the keys are on several nodes of a cluster."""
         self.hints = 0  # how many hints had arrived before the last claim
         self._redis = redis
         self._scripts = scripts
@@ -53,7 +64,9 @@ class Reader:
         self._owner = owner
         self._lease_ms = lease_ms
         self._tokens = tokens
+        self._spread = spread
         self._epoch = 0
+        self._latest_epoch = 0  # that a partition has seen
         self._cursor = -1  # the partition of the consumer's cursor
         self._unfinished: list[Unfinished] = []
         self._next_look = 0.0  # when to read the cursor again: time.monotonic()
@@ -101,6 +114,7 @@ class Reader:
         what, *reply = await self._run_claim(unfinished, limit, token)
         match what:
             case b"stale":  # a replay has started a new epoch
+                [self._latest_epoch] = reply
                 self._unfinished.clear()
                 self.look_now()
                 return []
@@ -115,7 +129,7 @@ class Reader:
         unfinished.due = now + due / 1000 if pending else 0.0
         if following and not new:
             if unfinished is self._unfinished[-1]:
-                self._unfinished.append(Unfinished(int(following), first))
+                self._unfinished.append(await self._next(unfinished.number, int(following), first))
             if not pending:
                 self._unfinished.remove(unfinished)
         return self._claims(unfinished, words, now + self._lease_ms / 1000, alone=bool(alone), token=token)
@@ -141,12 +155,32 @@ class Reader:
             for index, attempts, element in zip(triples, triples, triples, strict=True)
         ]
 
+    async def _next(self, number: int, following: int, first: int) -> Unfinished:
+        """The partition after a sealed one: the one that the seal names, unless an earlier one is listed."""
+        if self._spread and (listed := await self._listed_after(number)) is not None and listed < following:
+            return Unfinished(listed, as_number(await self._redis.hget(key(listed, "state"), "first")))
+        return Unfinished(following, first)
+
+    async def _listed_after(self, number: int) -> int | None:
+        found = await self._redis.zrangebyscore(PARTITIONS, f"({number}", "+inf", start=0, num=1)
+        return next(iter(numbers(found)), None)
+
+    async def _seal_again(self) -> None:
+        """Seal the last partition if a later one is listed. It changes nothing if the seal has come in the meantime."""
+        number = self._unfinished[-1].number
+        if (listed := await self._listed_after(number)) is not None:
+            await self._scripts.run("seal", keys(number, "partitions", "state"), listed)
+
     async def _find_the_way(self, missing: Unfinished) -> None:
         """A partition has no data: it is not open yet, its tombstone has expired, or Redis has lost its last writes.
 
         Because of the last case, this process forgets what it knows and begins at the cursor again. If the cursor
-        itself is in the missing partition, only the list of partitions says where the log goes on.
+        itself is in the missing partition, only the list of partitions says where the log goes on. In a cluster that
+        list may be newer than the lost writes.
         """
+        if self._spread and await self._listed_after(missing.number) is not None:
+            await self._skip_to_the_next(missing)
+            return
         self._unfinished.clear()
         if await self._read_cursor() and self._unfinished[0].number == missing.number:
             await self._skip_to_the_next(self._unfinished[0])
@@ -155,13 +189,13 @@ class Reader:
             self.look_now()
 
     async def _skip_to_the_next(self, unfinished: Unfinished) -> None:
-        later = await self._redis.zrangebyscore(PARTITIONS, f"({unfinished.number}", "+inf", start=0, num=1)
-        if not (found := numbers(later)):
+        listed = await self._listed_after(unfinished.number)
+        if listed is None:
             self._unfinished.clear()
             return
-        first = as_number(await self._redis.hget(key(found[0], "state"), "first"))
+        first = as_number(await self._redis.hget(key(listed, "state"), "first"))
         lost = first - unfinished.first - unfinished.index if unfinished.number else 0
-        self._leave(unfinished, Unfinished(found[0], first), max(0, lost))
+        self._leave(unfinished, Unfinished(listed, first), max(0, lost))
 
     def _leave(self, unfinished: Unfinished, following: Unfinished, lost: int) -> None:
         if unfinished is self._unfinished[-1]:
@@ -179,6 +213,9 @@ class Reader:
             return False
         self._next_look = time.monotonic() + LOOK_SECONDS
         partition, first, index, epoch = (int(word or 0) for word in words)
+        if epoch < self._latest_epoch:
+            await self._scripts.run("renew", [cursor(self._consumer)], self._latest_epoch)
+            epoch = self._latest_epoch
         begin = Unfinished(partition, first, index)
         if epoch != self._epoch or partition < self._cursor or not self._unfinished:
             # This is the first look, or a replay has moved the cursor, or Redis has lost its last writes.
@@ -186,6 +223,8 @@ class Reader:
         else:  # other processes of this consumer may have finished the first partitions
             self._unfinished = [one for one in self._unfinished if one.number >= partition] or [begin]
         self._cursor = partition
+        if self._spread:
+            await self._seal_again()
         return True
 
     async def _advance(self) -> None:

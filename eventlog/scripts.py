@@ -15,10 +15,10 @@ import redis as blocking
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from asynckit.redis_client import WAIT_MS, TooFewReplicas
+from asynckit.connections import WAIT_MS, TooFewReplicas
 
 FOLDER = Path(__file__).parent / "lua"
-WRITTEN = "eventlog:written"  # string: how many appends have waited for replicas
+WRITTEN_SECONDS = 60
 
 
 @lru_cache
@@ -29,8 +29,8 @@ def source(name: str, folder: Path = FOLDER) -> bytes:
 class Scripts:
     """Calls each script by its hash, and sends its source only if Redis does not know it.
 
-    A script that Redis does not know has not run, so the second call repeats nothing. With a RedisCluster, the keys
-    determine the node.
+    A script that Redis does not know has not run, so the second call repeats nothing. In a cluster, the keys determine
+    the node.
     """
 
     def __init__(self, redis: Redis, folder: Path = FOLDER, ack_replicas: int = 0) -> None:
@@ -51,24 +51,37 @@ class Scripts:
         """The same, but returns when `ack_replicas` replicas have the write. Else raises TooFewReplicas.
 
         WAIT counts the writes of its own connection, so all go out on one. A script that finds its event there already
-        writes nothing; the counter is a write, and WAIT covers all that came before it.
+        writes nothing; the SET is a write, and WAIT covers all that came before it.
         """
         if not self._ack_replicas:
             return await self.run(name, keys, *values)
-        for _ in range(2):
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.execute_command("EVALSHA", self._sha(name), len(keys), *keys, *values)
-            pipeline.incr(WRITTEN)
-            pipeline.execute_command("WAIT", self._ack_replicas, WAIT_MS)
-            answer, _, acknowledged = await pipeline.execute(raise_on_error=False)
-            if not isinstance(answer, NoScriptError):
-                break
-            await self._redis.script_load(source(name, self._folder).decode())
+        words = (len(keys), *keys, *values)
+        [answer] = await self._acknowledged(keys[0], ("EVALSHA", self._sha(name), *words))
+        if isinstance(answer, NoScriptError):
+            [answer] = await self._acknowledged(keys[0], ("EVAL", source(name, self._folder), *words))
         if isinstance(answer, Exception):
             raise answer
-        if not isinstance(acknowledged, int) or acknowledged < self._ack_replicas:
-            raise TooFewReplicas(self._ack_replicas, acknowledged if isinstance(acknowledged, int) else 0)
         return answer
+
+    async def acknowledge(self, key: str) -> None:
+        """Return when `ack_replicas` replicas have all earlier writes to this key. Else raises TooFewReplicas."""
+        if self._ack_replicas:
+            await self._acknowledged(key)
+
+    async def _acknowledged(self, key: str, *commands: Sequence[Any]) -> list[Any]:
+        """The answers of these commands, which may be exceptions. In a cluster all go to the node of the key."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for words in commands:
+            pipeline.execute_command(*words)
+        pipeline.set(written_key(key), 1, ex=WRITTEN_SECONDS)
+        pipeline.execute_command("WAIT", self._ack_replicas, WAIT_MS)
+        *answers, written, acknowledged = await pipeline.execute(raise_on_error=False)
+        if any(isinstance(answer, Exception) for answer in answers):
+            return answers
+        got = 0 if isinstance(written, Exception) or isinstance(acknowledged, Exception) else int(acknowledged)
+        if got < self._ack_replicas:
+            raise TooFewReplicas(self._ack_replicas, got)
+        return answers
 
     def _execute(self, *words: Any) -> Awaitable[Any]:
         reply: Awaitable[Any] = self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
@@ -87,3 +100,8 @@ class Scripts:
         if name not in self._shas:
             self._shas[name] = sha1(source(name, self._folder), usedforsecurity=False).hexdigest()
         return self._shas[name]
+
+
+def written_key(key: str) -> str:
+    """In the slot of this key. A string that expires: written before each WAIT."""
+    return f"eventlog:written:{key[key.index('{') : key.index('}') + 1]}"

@@ -29,7 +29,7 @@ The files, from the interface inwards:
     keys            every key in Redis                       connections     the connections of a worker
 """
 
-from .connections import Connections, open_connections
+from .connections import Connections, namespace_for, open_connections
 from .cron import BadSchedule, Schedule
 from .definition import Definition, Definitions, Permanent, WaitAndRepeat
 from .plugins import Plugin
@@ -54,5 +54,6 @@ __all__ = [
     "Schedules",
     "WaitAndRepeat",
     "Worker",
+    "namespace_for",
     "open_connections",
 ]

@@ -19,6 +19,7 @@ from asynckit.printing import exit_after
 from asynckit.redis_client import describe, redis_client
 
 from . import show
+from .connections import namespace_for
 from .delayed import DelayedJobs
 from .doctor import Doctor
 from .failed import ID_LENGTH, CannotRequeue, FailedList, Failure, NotThere
@@ -50,7 +51,8 @@ def parser(program: str, url: str) -> argparse.ArgumentParser:
     parser.add_argument("--redis", metavar="URL", default=url, help="where Redis is, such as redis://127.0.0.1:6379/0")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--namespace", default="resque", help="the prefix of every key (default: resque)")
+    text = "the prefix of every key (default: resque, in a cluster {resque})"
+    common.add_argument("--namespace", default=None, help=text)
 
     def add(
         to: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, command: Command, text: str
@@ -97,13 +99,14 @@ def whole(text: str) -> int:
 
 async def ask(arguments: argparse.Namespace, where: str) -> int:
     try:
-        client = redis_client(arguments.redis)
+        namespace = arguments.namespace or namespace_for(arguments.redis)
+        client = redis_client(arguments.redis, key=namespace)
     except ValueError as error:
         print(f"--redis: {error}", file=sys.stderr)
         return 2
     async with client as redis:
         try:
-            return int(await arguments.command(redis, Keys(arguments.namespace), arguments))
+            return int(await arguments.command(redis, Keys(namespace), arguments))
         except RedisError as error:
             print(f"{describe(error)}{where}", file=sys.stderr)
             return 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import redis
 from redis.asyncio import Redis
 
+from asynckit.cluster import read_cluster_url
 from asynckit.redis_client import ANSWER_SECONDS, blocking_redis_client, redis_client
 
 from .notifier import WAIT_SECONDS
@@ -23,11 +24,20 @@ class Connections:
 
 
 @asynccontextmanager
-async def open_connections(url: str) -> AsyncIterator[Connections]:
-    """Open the connections for a URL such as `redis://127.0.0.1:6379/0`, and close them at the end."""
-    async with redis_client(url) as commands, redis_client(url, WAIT_SECONDS + ANSWER_SECONDS) as waiting:
-        with blocking_redis_client(url) as thread:
+async def open_connections(url: str, namespace: str | None = None) -> AsyncIterator[Connections]:
+    """Open the connections for a URL such as `redis://127.0.0.1:6379/0`, and close them at the end.
+
+    In a cluster they lead to the node that has the keys of the namespace, which must be a hash tag.
+    """
+    key, seconds = namespace or namespace_for(url), WAIT_SECONDS + ANSWER_SECONDS
+    async with redis_client(url, key=key) as commands, redis_client(url, seconds, key=key) as waiting:
+        with blocking_redis_client(url, key=key) as thread:
             yield Connections(commands, waiting, thread)
+
+
+def namespace_for(url: str) -> str:
+    """The default namespace: `resque`; in a cluster `{resque}`, a hash tag, so that all keys are in one slot."""
+    return "{resque}" if read_cluster_url(url) else "resque"
 
 
 def limit_answers(client: redis.Redis, seconds: float) -> None:

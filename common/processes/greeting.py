@@ -39,13 +39,15 @@ def address_of(service: Service) -> str:
         return url_of("127.0.0.1", service.ports["INBOX_PORT"])
     if service.name == "rabbitmq":
         return f"amqp://127.0.0.1:{service.ports['RABBITMQ_PORT']}/"
+    hosts = ",".join(f"127.0.0.1:{port}" for port in service.ports.values())
     if service.name == "nats":
         return f"nats://127.0.0.1:{service.ports['NATS_PORT']}"
     if service.name == "postgres":
         return f"postgresql://{POSTGRES_USER}@127.0.0.1:{service.ports['POSTGRES_PORT']}/postgres"
     if service.name == "sentinel":
-        hosts = ",".join(f"127.0.0.1:{port}" for port in service.ports.values())
         return f"redis+sentinel://{hosts}/{SENTINEL_SERVICE}/0"
+    if service.name == "cluster":
+        return f"redis+cluster://{hosts}"
     return f"redis://127.0.0.1:{service.ports['VALKEY_PORT']}/0"
 
 

@@ -48,6 +48,8 @@ async def run(settings: Settings, package: str) -> int:
     serves = bool(WEB_ROLES & set(roles))
     port = checked_port(settings) if serves else settings.port
     _, services_of_all = roles_and_services(settings, package)
+    if settings.on_cluster and "valkey" in services_of_all:
+        refuse_on_cluster(settings, package)
     if settings.redis_url is not None and "valkey" in services_of_all:
         await refuse_unsupported(settings.redis)
     if "rabbitmq" in services_of_all:
@@ -116,6 +118,7 @@ def forget(settings: Settings) -> int:
     keepers = {
         "valkey": "Valkey",
         "sentinel": "Sentinel",
+        "cluster": "Redis Cluster",
         "rabbitmq": "RabbitMQ",
         "nats": "NATS",
         "postgres": "Postgres",
@@ -255,7 +258,14 @@ def needed_services(settings: Settings, package: str) -> list[str]:
     }
     _, services = roles_and_services(settings, package)
     needed = [name for name in services if own[name] is None]
-    return ["sentinel" if name == "valkey" and settings.topology == "sentinel" else name for name in needed]
+    return [settings.topology if name == "valkey" and settings.topology != "single" else name for name in needed]
+
+
+def refuse_on_cluster(settings: Settings, package: str) -> None:
+    """The steps, the demonstration and the examples use keys of several slots."""
+    if settings.step or settings.demo or package.startswith("examples."):
+        name = "REDIS" if settings.redis_url is None else "REDIS_URL"
+        exit_with_usage_error(f"{name}: only the full designs of strategies 4 to 6 run on a cluster")
 
 
 def checked_port(settings: Settings) -> int:

@@ -2,7 +2,7 @@
 -- KEYS: 1 events (list)  2 state (hash)  3 counters (hash)  4 pending (zset)  5 holders (hash), all of one partition
 -- ARGV: 1 consumer  2 epoch  3 index at which the consumer begins here  4 owner  5 ms of a lease  6 limit
 --       7 token of this claim  8 token of the owner's first claim here whose answer was lost, or 0
--- Returns one of {'missing'}; {'stale'} if the consumer is in a later epoch; {'trimmed', number of undone events, next,
+-- Returns one of {'missing'}; {'stale', epoch} if the consumer is in this later epoch; {'trimmed', number of undone events, next,
 -- first of next}; {'claimed', next or '', first of next, number of new events left, number of pending events, ms until
 -- the first of these is due, 1 if the event must be handled alone, index, attempts, event, …}.
 redis.call('PERSIST', KEYS[4]) -- changes nothing, but a full Redis then allows the next writes: see scripts.py
@@ -16,7 +16,7 @@ if first_visit then -- in this epoch: forget what was claimed before
     redis.call('DEL', KEYS[4], KEYS[5])
     counter = ARGV[3]
 elseif tonumber(epoch) > tonumber(ARGV[2]) then
-    return {'stale'}
+    return {'stale', tonumber(epoch)}
 end
 if trimmed then
     local length = tonumber(redis.call('HGET', KEYS[2], 'length'))

@@ -11,18 +11,19 @@ from asynckit.redis_client import describe, redis_client
 from asynckit.web.event_stream import enable_event_streams
 from asynckit.web.pages import Handler, add_assets
 
+from ..connections import namespace_for
 from . import actions, live, pages
 from .parts import FOLDER, PARTS, PATH, Parts, page
 
 log = OncePerSecond(logging.getLogger(__name__), REDIS)
 
 
-def dashboard(url: str, namespace: str = "resque", path: str = "/resque") -> web.Application:
+def dashboard(url: str, namespace: str | None = None, path: str = "/resque") -> web.Application:
     """The pages. Mount this at `path` of an application that rejects cross-site requests (common/http/guard.py)."""
     app = web.Application(middlewares=[_answer_redis_error])
     app[PATH] = path
     enable_event_streams(app)
-    app.cleanup_ctx.append(_connected(url, namespace))
+    app.cleanup_ctx.append(_connected(url, namespace or namespace_for(url)))
     get, post = app.router.add_get, app.router.add_post
     get("", pages.overview)
     get("/queues", pages.queues)
@@ -45,7 +46,7 @@ def dashboard(url: str, namespace: str = "resque", path: str = "/resque") -> web
 
 def _connected(url: str, namespace: str) -> Callable[[web.Application], AsyncIterator[None]]:
     async def connect(app: web.Application) -> AsyncIterator[None]:
-        async with redis_client(url) as redis:
+        async with redis_client(url, key=namespace) as redis:
             app[PARTS] = Parts.of(redis, namespace)
             yield
 

@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from asynckit.batcher import Batcher
-from asynckit.redis_client import ANSWER_SECONDS, WAIT_MS, TooFewReplicas
+from asynckit.connections import ANSWER_SECONDS, WAIT_MS, TooFewReplicas
 
 FOLDER = Path(__file__).parent
 ACKNOWLEDGED = {"enqueue"}

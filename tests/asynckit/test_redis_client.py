@@ -15,7 +15,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import resque
 from asynckit.batcher import NotTried
-from asynckit.redis_client import NotConnected, NotSent, blocking_redis_client, redis_client
+from asynckit.connections import NotConnected, NotSent
+from asynckit.redis_client import blocking_redis_client, redis_client
 from common.handover import handover_error
 from common.mail.errors import CannotAccept, NoAnswer
 from tests.support.programs import Valkey, nobody_s_port, running_valkey, until

