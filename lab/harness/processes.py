@@ -95,8 +95,8 @@ class Child:
 
     def tail(self, size: int) -> str:
         """The last `size` bytes; the first line may be incomplete."""
-        with open(self.output, "rb") as file:
-            file.seek(max(0, self.output.stat().st_size - size))
+        with open(self.file, "rb") as file:
+            file.seek(max(0, self.file.stat().st_size - size))
             return file.read().decode(errors="replace")
 
     def wait_for(self, pattern: str) -> str:

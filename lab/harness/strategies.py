@@ -40,7 +40,7 @@ class Strategy:
 
     @cached_property
     def _named(self) -> LogScan:
-        return LogScan(self.make.output, _NAMED)
+        return LogScan(self.make.file, _NAMED)
 
     def pids(self) -> list[int]:
         """The pids of all processes that `make` has started: the runner, the roles, and the embedded services."""
