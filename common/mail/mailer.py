@@ -8,7 +8,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -70,7 +71,8 @@ class Mailer:
         self._withheld = 0  # places of sessions that the server has refused
         self._opening = 0
         self._growing: asyncio.TimerHandle | None = None
-        self._login = asyncio.Lock()  # the first session logs in alone: if its login fails, the others do not try
+        self._first = asyncio.Lock()  # held by the first session until it is open, and again after a refused login
+        self._turn = asyncio.Lock()  # held during a login
         self._logged_in = settings.smtp.user is None
         self._logins = Logins(login_file(settings))
         self._chunking = True
@@ -237,26 +239,40 @@ class Mailer:
     async def _open(self) -> SmtpSession:
         """Raises LoginFailed without asking the server while `Logins` allows no further try."""
         if self._logged_in:
-            return await self._open_now()
-        async with self._login:
+            return await self._open_now(again=True)
+        async with self._first:
             self._logins.check()
-            return await self._open_now()
+            return await self._open_now(again=False)
 
-    async def _open_now(self) -> SmtpSession:
+    async def _open_now(self, *, again: bool) -> SmtpSession:
         self._opening += 1
         try:
-            session = await SmtpSession.open(self._server, self._tls, self._limits, chunking=self._chunking)
-        except LoginFailed as error:
-            self._logged_in = False
-            self._logins.failed(error)
-            raise
+            login = self._login(again=again)
+            session = await SmtpSession.open(self._server, self._tls, self._limits, login, chunking=self._chunking)
         finally:
             self._opening -= 1
         self._logged_in = True
-        self._logins.succeeded()
         self._open_sessions.add(session)
         session.closed.add_done_callback(lambda _: self._open_sessions.discard(session))
         return session
+
+    @asynccontextmanager
+    async def _login(self, *, again: bool) -> AsyncIterator[None]:
+        """One login at a time: if the server refuses one, the others do not try, because it may lock the account.
+
+        `again`: an earlier login had succeeded when this session began to open.
+        """
+        async with self._turn:
+            if again and not self._logged_in:
+                self._logins.check()
+            try:
+                yield
+            except LoginFailed as error:
+                self._logged_in = False
+                self._logins.failed(error)
+                raise
+            self._logged_in = True
+            self._logins.succeeded()
 
     def _take_idle(self) -> SmtpSession | None:
         self._quit_idle()

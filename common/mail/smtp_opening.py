@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, cast
 
 import aiohappyeyeballs
@@ -22,9 +23,12 @@ class Opened(NamedTuple):
     """What the server offered in its answer to EHLO, in lower case."""
 
 
-async def open_connection(server: SmtpServer, tls: ssl.SSLContext, limits: Limits) -> Opened:
+async def open_connection(
+    server: SmtpServer, tls: ssl.SSLContext, limits: Limits, login: AbstractAsyncContextManager[None]
+) -> Opened:
     """Connect, encrypt and log in. Raises Unreachable, TooManySessions, TimedOut or LoginFailed.
 
+    `login` is entered for the login only, if there is one.
     STARTTLS is used where it is offered, and demanded where a password would cross a network without it.
     """
     demand_tls = server.password is not None and not server.on_loopback
@@ -43,7 +47,8 @@ async def open_connection(server: SmtpServer, tls: ssl.SSLContext, limits: Limit
             if smtp.is_ehlo_or_helo_needed:
                 await _greet(smtp)
             if server.user is not None:
-                await _log_in(smtp, server.user, server.password or "")
+                async with login:
+                    await _log_in(smtp, server.user, server.password or "")
     except TimeoutError:
         _abort(smtp)
         raise TimedOut(f"no session with {server} within {limits.greeting:g} s") from None

@@ -16,7 +16,7 @@ With PIPELINING alone it takes two, and without either, four:
 import asyncio
 import select
 import ssl
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Self
 
 from common.mail.emails import Address
@@ -58,12 +58,20 @@ class SmtpSession(SmtpConversation):
         self._smtputf8 = "smtputf8" in extensions
 
     @classmethod
-    async def open(cls, server: SmtpServer, tls: ssl.SSLContext, limits: Limits, *, chunking: bool = True) -> Self:
+    async def open(
+        cls,
+        server: SmtpServer,
+        tls: ssl.SSLContext,
+        limits: Limits,
+        login: AbstractAsyncContextManager[None],
+        *,
+        chunking: bool = True,
+    ) -> Self:
         """Connect, encrypt and log in. Raises Unreachable, TooManySessions, TimedOut or LoginFailed.
 
-        `chunking`: use CHUNKING where the server offers it.
+        `login` is entered for the login only. `chunking`: use CHUNKING where the server offers it.
         """
-        transport, extensions = await open_connection(server, tls, limits)
+        transport, extensions = await open_connection(server, tls, limits, login)
         session = cls(transport, extensions, limits, chunking=chunking)
         transport.set_protocol(session)
         return session

@@ -125,12 +125,29 @@ def test_a_worker_sends_a_few_seconds_after_the_password_works() -> None:
     assert PAUSES_SECONDS[0] * JITTER + PROBE_CAP_SECONDS <= 7
 
 
+def an_email() -> Email:
+    return Email(new_id("example.com"), "bob@example.com", "Hello", "How are you?")
+
+
 async def one_email(mailer: Mailer, sender: PatientSender) -> None:
-    await sender.send(Email(new_id("example.com"), "bob@example.com", "Hello", "How are you?"))
+    await sender.send(an_email())
 
 
 def mailer_with_login(peer: SmtpPeer, data_dir: Path) -> Mailer:
     return Mailer(settings(smtp_url=f"smtp://jo:secret@127.0.0.1:{peer.port}", data_dir=data_dir), patient=True)
+
+
+async def test_a_login_that_stops_working_is_tried_once_however_many_emails_wait(tmp_path: Path) -> None:
+    async with smtp_peer(extensions=["PIPELINING", "AUTH PLAIN LOGIN"]) as peer:
+        peer.replies["AUTH"] = b"235 welcome"
+        async with mailer_with_login(peer, tmp_path) as mailer:
+            await asyncio.gather(*[mailer.send(an_email()) for _ in range(10)])
+            peer.replies["AUTH"] = b"535 no"
+            peer.drop_connections()
+            before = peer.commands.count("AUTH")
+            found = await asyncio.gather(*[mailer.send(an_email()) for _ in range(10)], return_exceptions=True)
+    assert [type(error) for error in found] == [LoginFailed] * 10
+    assert peer.commands.count("AUTH") == before + 1
 
 
 async def test_a_paused_worker_asks_the_mailer_often_and_the_server_seldom(

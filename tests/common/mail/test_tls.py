@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -119,7 +119,7 @@ async def test_over_a_network_a_password_is_never_sent_without_tls(monkeypatch: 
     async with mail_server(keeper, starttls=False, auth_required=True, auth_require_tls=False) as port:
         server = SmtpServer("127.0.0.1", port, False, USER, PASSWORD)
         with pytest.raises(Unavailable, match="STARTTLS"):
-            await SmtpSession.open(server, tls_context(server), Limits())
+            await SmtpSession.open(server, tls_context(server), Limits(), nullcontext())
     assert keeper.kept == []
 
 
@@ -128,7 +128,7 @@ async def test_over_a_network_a_certificate_is_checked(monkeypatch: pytest.Monke
     async with mail_server(Keeper()) as port:
         server = SmtpServer("127.0.0.1", port)
         with pytest.raises(Unavailable, match=r"(?i)certificate verify failed"):
-            await SmtpSession.open(server, tls_context(server), Limits())
+            await SmtpSession.open(server, tls_context(server), Limits(), nullcontext())
 
 
 async def test_a_wrong_password_raises_login_failed_and_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
