@@ -60,7 +60,10 @@ async def page(opened: Opened) -> AsyncIterator[Page]:
     page = opened.page
     await page.wait_for(SETTLED)
     await page.evaluate("document.getElementById('dialog').close()")
+    epochs = "window.lab.frame.lanes.map(lane => lane.epoch)"
+    before = json.dumps(await page.evaluate(epochs))
     await page.click("#heal")
+    await page.wait_for(f"{epochs}.every((epoch, number) => epoch > {before}[number])")
     await page.wait_for(f"{SETTLED} && window.lab.frame.lanes.every(lane => lane.numbers.asked === 0)")
     yield page
     assert page.errors == []
