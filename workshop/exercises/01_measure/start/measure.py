@@ -1,4 +1,4 @@
-"""Yours: how long callers wait for the answers of a web server.
+"""Your file: how long callers wait for the answers of a web server.
 
 `measure.py URL COUNT CALLERS` requests COUNT emails from the server at URL, with CALLERS callers at the same time, and
 prints one line of JSON: {"p50_ms", "p99_ms", "max_ms"}.

@@ -1,4 +1,4 @@
-"""Yours: tasks that send emails after the answer."""
+"""Your file: tasks that send emails after the answer."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Yours: tasks that send emails after the answer, and finish on SIGTERM."""
+"""Your file: tasks that send emails after the answer, and finish on SIGTERM."""
 
 import asyncio
 

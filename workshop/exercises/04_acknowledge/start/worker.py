@@ -1,4 +1,4 @@
-"""Yours: an email worker of strategy 3. The master keeps each email until this worker acknowledges it.
+"""Your file: an email worker of strategy 3. The master keeps each email until this worker acknowledges it.
 
 The two send each other lines of JSON through a Unix socket, whose path is in the environment variable MASTER:
 

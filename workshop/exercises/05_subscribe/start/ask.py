@@ -1,4 +1,4 @@
-"""Yours: ask the worker of strategy 4 to send emails, and wait for its answers.
+"""Your file: ask the worker of strategy 4 to send emails, and wait for its answers.
 
 `ask.py TO …` publishes an email to each address, one after the other, and prints one line for each:
 

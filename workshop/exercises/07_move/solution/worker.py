@@ -1,4 +1,4 @@
-"""Yours: a worker of strategy 5, as the step `pop`. It sends one email after the other.
+"""Your file: a worker of strategy 5, as the step `pop`. It sends one email after the other.
 
 exercise:queue          list   the waiting jobs, the oldest at the head: {"id", "to", "subject", "text"}
 exercise:working:NAME   list   yours to use: the job on which the worker NAME works

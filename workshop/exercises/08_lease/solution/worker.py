@@ -1,4 +1,4 @@
-"""Yours: a worker of strategy 5 that claims jobs under a lease. It sends one email after the other."""
+"""Your file: a worker of strategy 5 that claims jobs under a lease. It sends one email after the other."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Yours: how often an email is tried, and how long it waits between two attempts."""
+"""Your file: how often an email is tried, and how long it waits between two attempts."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Yours: the job of a dead-link checker. One job checks one URL.
+"""Your file: the job of a dead-link checker. One job checks one URL.
 
 links:status   hash   URL -> the status of the answer; 0 if there was none
 """

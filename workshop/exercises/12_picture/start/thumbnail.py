@@ -1,4 +1,4 @@
-"""Yours: the job that makes the thumbnail of a picture.
+"""Your file: the job that makes the thumbnail of a picture.
 
 pictures:status   hash   name of the picture -> "done", or "failed: REASON"
 """

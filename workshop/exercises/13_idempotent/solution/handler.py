@@ -1,4 +1,4 @@
-"""Yours: a handler of strategy 6. It counts the emails that were sent to each domain.
+"""Your file: a handler of strategy 6. It counts the emails that were sent to each domain.
 
 exercise:sent      hash   domain -> how many emails were sent to it
 exercise:handled   set    the ids of the events that have been counted

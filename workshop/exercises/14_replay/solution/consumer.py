@@ -1,4 +1,4 @@
-"""Yours: a new consumer of strategy 6, which counts the emails of each domain. The consumer `email` runs already.
+"""Your file: a new consumer of strategy 6, which counts the emails of each domain. The consumer `email` runs already.
 
 exercise:sent      hash   domain -> how many emails were requested for it
 exercise:handled   set    the ids of the events that have been counted
