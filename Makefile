@@ -37,7 +37,7 @@ redis-cli: $(VENV)/ready ## type commands for the Redis of the running strategie
 	@exec $(PY) -m common.services.redis_prompt
 
 forget: $(VENV)/ready ## delete the data that the embedded Valkey, RabbitMQ, NATS and Postgres keep between runs
-	@exec $(PY) -m common.processes.run forget
+	@exec $(PY) -m common.services.forget
 
 wheelhouse: $(VENV)/ready ## collect the packages in wheelhouse/, for machines without a network: make run-1 WHEELHOUSE=wheelhouse
 	@$(PY) -m pip --disable-pip-version-check --no-input download --quiet --require-hashes --dest wheelhouse $(WHEELS)

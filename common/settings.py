@@ -4,12 +4,10 @@ The environment wins over `.env`; an empty value counts as unset. A bad value en
 and exit status 2. That line never repeats the value, because a URL may contain a password.
 """
 
-import re
 import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -17,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from asynckit.backoff import scheduled_pause
 from common.mail.emails import Address, BadEmail, read_address
 from common.smtp_url import SmtpServer, read_smtp_url
+from common.url_checks import check_amqp_url, check_database_url, check_nats_url, check_redis_url, check_smtp_url
 
 MAX_PAUSE = 86_400.0  # seconds
 USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
@@ -32,83 +31,6 @@ PORTS = (
 RABBITMQ_PORT = 5690  # the same for the embedded RabbitMQ
 POSTGRES_PORT = 5490  # the same for the embedded Postgres
 POSTGRES_USER = "postgres"
-
-
-def _check_smtp_url(url: SecretStr) -> SecretStr:
-    read_smtp_url(url.get_secret_value())
-    return url
-
-
-def _check_redis_url(url: SecretStr) -> SecretStr:
-    """Raises ValueError with a reason that repeats no part of the URL."""
-    from asynckit.cluster import read_cluster_url
-    from asynckit.redis_client import redis_client  # here: without a REDIS_URL a program starts faster
-    from asynckit.sentinel import read_sentinel_url
-
-    if read_sentinel_url(url.get_secret_value()) or read_cluster_url(url.get_secret_value()):
-        redis_client(url.get_secret_value())
-        return url
-    try:
-        parts = urlsplit(url.get_secret_value())
-        port = parts.port
-    except ValueError:
-        raise ValueError("is not a URL; expected redis://user:password@host:6379/0") from None
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
-    if parts.scheme == "unix":
-        if not parts.path:
-            raise ValueError("names no socket; expected unix:///path/to/socket?db=0")
-    elif not parts.hostname:
-        raise ValueError("names no host; expected redis://user:password@host:6379/0")
-    elif port == 0 or parts.fragment or not re.fullmatch("/?[0-9]*", parts.path):
-        raise ValueError("must end with host, port and number; percent-encode / ? # and @ in user and password")
-    redis_client(url.get_secret_value())  # raises ValueError for an option that redis-py does not know
-    return url
-
-
-def _check_amqp_url(url: SecretStr) -> SecretStr:
-    """Raises ValueError with a reason that names no part of the URL."""
-    try:
-        parts = urlsplit(url.get_secret_value())
-        port = parts.port
-    except ValueError:
-        raise ValueError("is not a URL; expected amqp://user:password@host:5672/virtual-host") from None
-    if parts.scheme not in ("amqp", "amqps"):
-        raise ValueError("must begin with amqp:// or amqps://")
-    if not parts.hostname:
-        raise ValueError("names no host; expected amqp://user:password@host:5672/virtual-host")
-    if port == 0 or parts.fragment or parts.path.count("/") > 1:
-        raise ValueError("must end with host, port and virtual host; percent-encode / ? # and @ in its parts")
-    return url
-
-
-def _check_database_url(url: SecretStr) -> SecretStr:
-    """Raises ValueError with a reason that names no part of the URL."""
-    try:
-        parts = urlsplit(url.get_secret_value())
-        _ = parts.port
-    except ValueError:
-        raise ValueError("is not a URL; expected postgresql://user:password@host:5432/database") from None
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise ValueError("must begin with postgresql://")
-    return url
-
-
-def _check_nats_url(url: SecretStr) -> SecretStr:
-    """One server, or several of a cluster, separated by commas. Raises ValueError with a reason that names no part."""
-    for one in url.get_secret_value().split(","):
-        try:
-            parts = urlsplit(one.strip())
-            port = parts.port
-        except ValueError:
-            raise ValueError("is not a URL; expected nats://user:password@host:4222") from None
-        if parts.scheme not in ("nats", "tls"):
-            raise ValueError("must begin with nats:// or tls://")
-        if not parts.hostname:
-            raise ValueError("names no host; expected nats://user:password@host:4222")
-        if port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
-            raise ValueError("must end with host and port; percent-encode / ? # and @ in user and password")
-    return url
 
 
 def _check_sender(text: str) -> str:
@@ -150,7 +72,7 @@ class Settings(BaseSettings):
     port_base: Annotated[int, Field(ge=1024, le=65500)] | None = None  # moves all ports that are not set themselves
     port: Port = 8080
     page_password: SecretStr | None = None  # the password for changes on the pages
-    smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)] | None = None
+    smtp_url: Annotated[SecretStr, AfterValidator(check_smtp_url)] | None = None
     smtp_sessions: PositiveInt = 20
     smtp_connect_seconds: Seconds = 5.0
     smtp_send_seconds: Seconds = 20.0  # strategy 1: for a whole send, because its caller waits
@@ -159,7 +81,7 @@ class Settings(BaseSettings):
     smtp_data_seconds: Seconds = 120.0
     smtp_answer_seconds: Seconds = 600.0
     email_from: Annotated[str, AfterValidator(_check_sender)] = "workshop@example.com"
-    redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
+    redis_url: Annotated[SecretStr, AfterValidator(check_redis_url)] | None = None
     topology: Annotated[  # of the embedded Redis
         Literal["single", "sentinel", "cluster"], Field(validation_alias="REDIS")
     ] = "single"
@@ -170,7 +92,7 @@ class Settings(BaseSettings):
     cluster_2_port: Port | None = None
     cluster_3_port: Port | None = None
     ack_replicas: Annotated[int, Field(ge=0, le=10)] = 0  # strategies 5 and 6: replicas that a 2xx waits for
-    nats_url: Annotated[SecretStr, AfterValidator(_check_nats_url)] | None = None  # strategy 6 with LOG=jetstream
+    nats_url: Annotated[SecretStr, AfterValidator(check_nats_url)] | None = None  # strategy 6 with LOG=jetstream
     nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1  # how many nodes of a cluster keep each event
     emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     attempts: PositiveInt = 31  # with the pauses below they last about a day
@@ -182,10 +104,10 @@ class Settings(BaseSettings):
     inbox_port: Port = 8025
     valkey_port: Port | None = None  # unset: VALKEY_PORT or the next free one
     queue: Literal["resque", "rabbitmq"] = "resque"  # strategy 5: on which engine
-    amqp_url: Annotated[SecretStr, AfterValidator(_check_amqp_url)] | None = None
+    amqp_url: Annotated[SecretStr, AfterValidator(check_amqp_url)] | None = None
     rabbitmq_port: Port | None = None  # unset: RABBITMQ_PORT or the next free one
     nats_port: Port | None = None  # unset: NATS_PORT or the next free one
-    database_url: Annotated[SecretStr, AfterValidator(_check_database_url)] | None = None  # examples/pictures
+    database_url: Annotated[SecretStr, AfterValidator(check_database_url)] | None = None  # examples/pictures
     postgres_port: Port | None = None  # unset: POSTGRES_PORT or the next free one
     data_dir: Path = Path(".data")
     role: str | None = None  # `make run-5 ROLE=worker`: only this role
@@ -236,7 +158,7 @@ class Settings(BaseSettings):
 
     @property
     def on_cluster(self) -> bool:
-        from asynckit.cluster import read_cluster_url  # here: see _check_redis_url
+        from asynckit.cluster import read_cluster_url  # here: see check_redis_url
 
         return read_cluster_url(self.redis) is not None if self.redis_url else self.topology == "cluster"
 

@@ -57,14 +57,7 @@ class Mailer:
         """What the server said when it last refused our login; None after an email or a check that succeeded."""
         self._server = settings.smtp
         self._sender = settings.sender
-        self._limits = Limits(
-            connect=settings.smtp_connect_seconds,
-            # Some servers delay their greeting on purpose: Postfix's postscreen by 6 s.
-            greeting=settings.smtp_greeting_seconds if patient else settings.smtp_send_seconds,
-            command=settings.smtp_command_seconds,
-            data=settings.smtp_data_seconds,
-            answer=settings.smtp_answer_seconds,
-        )
+        self._limits = Limits.of(settings, patient=patient)
         self._send_seconds = None if patient else settings.smtp_send_seconds
         self._tls = tls_context(self._server)
         self._places = asyncio.Semaphore(settings.smtp_sessions)
@@ -251,7 +244,6 @@ class Mailer:
             session = await SmtpSession.open(self._server, self._tls, self._limits, login, chunking=self._chunking)
         finally:
             self._opening -= 1
-        self._logged_in = True
         self._open_sessions.add(session)
         session.closed.add_done_callback(lambda _: self._open_sessions.discard(session))
         return session

@@ -4,9 +4,10 @@ import asyncio
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, SessionLost, TimedOut, Unavailable
+from common.settings import Settings
 
 _REPLY_LINE = re.compile(rb"(\d{3})(?:([ -])([^\n]*?))?\r?\n")
 _MAX_REPLY = 64 * 1024  # bytes; a server that sends more without completing a reply does not speak SMTP
@@ -25,6 +26,18 @@ class Limits:
     data: float = 120.0
     answer: float = 600.0
     """For the answer to the message. A client that gives up earlier makes copies: the server may have taken it."""
+
+    @classmethod
+    def of(cls, settings: Settings, *, patient: bool) -> Self:
+        """`patient`: as long as RFC 5321 says, because no caller waits."""
+        return cls(
+            connect=settings.smtp_connect_seconds,
+            # Some servers delay their greeting on purpose: Postfix's postscreen by 6 s.
+            greeting=settings.smtp_greeting_seconds if patient else settings.smtp_send_seconds,
+            command=settings.smtp_command_seconds,
+            data=settings.smtp_data_seconds,
+            answer=settings.smtp_answer_seconds,
+        )
 
 
 class Reply(NamedTuple):

@@ -2,7 +2,7 @@
 
 Each role is a child process; its lines are prefixed with `[role @ pid]`. A child that ends by itself is started again
 after a second. Ctrl-C stops everything in order: first the roles in the order of their package's ROLES, then the
-services that no other terminal uses. `make services` runs the services alone, `make forget` deletes their data.
+services that no other terminal uses. `make services` runs the services alone.
 """
 
 import signal
@@ -15,7 +15,6 @@ if __name__ == "__main__":
 import asyncio
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -33,7 +32,7 @@ from common.processes.redis_role import refuse_unsupported
 from common.processes.steps import check_step
 from common.processes.supervisor import Child, Stop, say
 from common.processes.terminal import own_terminal
-from common.services.service import CHECK_SECONDS, CannotStart, Service, StartStopped, running
+from common.services.service import CHECK_SECONDS, CannotStart, Service, StartStopped
 from common.settings import Settings, exit_with_usage_error, read_settings
 
 STOP_SECONDS = 20.0  # plus DRAIN_SECONDS: longer than any role needs to stop; after that it is killed
@@ -111,28 +110,6 @@ async def start_services(settings: Settings, names: Iterable[str], stack: ExitSt
     if stop.requested.is_set():
         raise StartStopped
     return services
-
-
-def forget(settings: Settings) -> int:
-    """Delete the data of the embedded Valkey, RabbitMQ, NATS and Postgres. The inbox stores nothing on disk."""
-    keepers = {
-        "valkey": "Valkey",
-        "sentinel": "Sentinel",
-        "cluster": "Redis Cluster",
-        "rabbitmq": "RabbitMQ",
-        "nats": "NATS",
-        "postgres": "Postgres",
-    }
-    for name, title in keepers.items():
-        if facts := running(settings.data_dir, name):
-            exit_with_usage_error(f"{title} is running @ {facts['pid']}: stop the programs that use it first")
-    folders = [settings.data_dir / name for name in keepers]
-    folders += settings.data_dir.glob("valkey-before-*")  # what `make restore` has replaced
-    for folder in folders:
-        if folder.exists():
-            shutil.rmtree(folder)
-            print(f"deleted {folder}")
-    return 0
 
 
 def stop_on_signals() -> Stop:
@@ -291,11 +268,9 @@ def reserve_port(settings: Settings, port: int, stack: ExitStack) -> int:
 
 def main() -> None:
     if len(sys.argv) != 2:
-        exit_with_usage_error("usage: python -m common.processes.run [1 to 6 | services | forget]")
+        exit_with_usage_error("usage: python -m common.processes.run [1 to 6 | services]")
     [what] = sys.argv[1:]
     settings = read_settings()
-    if what == "forget":
-        sys.exit(forget(settings))
     with own_terminal():
         sys.exit(asyncio.run(run_services(settings) if what == "services" else run(settings, find_package(what))))
 

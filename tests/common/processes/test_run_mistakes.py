@@ -87,4 +87,4 @@ def test_an_unknown_role_is_refused(package: str, tmp_path: Path) -> None:
 
 def test_without_an_argument_it_prints_one_usage_line_and_exits_with_2(tmp_path: Path) -> None:
     status, lines = run_to_its_end([sys.executable, "-m", "common.processes.run"], tmp_path)
-    assert (status, lines) == (2, ["usage: python -m common.processes.run [1 to 6 | services | forget]"])
+    assert (status, lines) == (2, ["usage: python -m common.processes.run [1 to 6 | services]"])

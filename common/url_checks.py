@@ -1,0 +1,85 @@
+"""Checks of the URLs in the settings: each returns the URL, or raises ValueError with a reason that repeats none of it.
+
+pydantic puts the reason into the line that a bad setting ends the program with. A URL may contain a password.
+"""
+
+import re
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from common.smtp_url import read_smtp_url
+
+
+def check_smtp_url(url: SecretStr) -> SecretStr:
+    read_smtp_url(url.get_secret_value())
+    return url
+
+
+def check_redis_url(url: SecretStr) -> SecretStr:
+    from asynckit.cluster import read_cluster_url
+    from asynckit.redis_client import redis_client  # here: without a REDIS_URL a program starts faster
+    from asynckit.sentinel import read_sentinel_url
+
+    if read_sentinel_url(url.get_secret_value()) or read_cluster_url(url.get_secret_value()):
+        redis_client(url.get_secret_value())
+        return url
+    try:
+        parts = urlsplit(url.get_secret_value())
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL; expected redis://user:password@host:6379/0") from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise ValueError("names no socket; expected unix:///path/to/socket?db=0")
+    elif not parts.hostname:
+        raise ValueError("names no host; expected redis://user:password@host:6379/0")
+    elif port == 0 or parts.fragment or not re.fullmatch("/?[0-9]*", parts.path):
+        raise ValueError("must end with host, port and number; percent-encode / ? # and @ in user and password")
+    redis_client(url.get_secret_value())  # raises ValueError for an option that redis-py does not know
+    return url
+
+
+def check_amqp_url(url: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(url.get_secret_value())
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL; expected amqp://user:password@host:5672/virtual-host") from None
+    if parts.scheme not in ("amqp", "amqps"):
+        raise ValueError("must begin with amqp:// or amqps://")
+    if not parts.hostname:
+        raise ValueError("names no host; expected amqp://user:password@host:5672/virtual-host")
+    if port == 0 or parts.fragment or parts.path.count("/") > 1:
+        raise ValueError("must end with host, port and virtual host; percent-encode / ? # and @ in its parts")
+    return url
+
+
+def check_database_url(url: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(url.get_secret_value())
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL; expected postgresql://user:password@host:5432/database") from None
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ValueError("must begin with postgresql://")
+    return url
+
+
+def check_nats_url(url: SecretStr) -> SecretStr:
+    """One server, or several of a cluster, separated by commas."""
+    for one in url.get_secret_value().split(","):
+        try:
+            parts = urlsplit(one.strip())
+            port = parts.port
+        except ValueError:
+            raise ValueError("is not a URL; expected nats://user:password@host:4222") from None
+        if parts.scheme not in ("nats", "tls"):
+            raise ValueError("must begin with nats:// or tls://")
+        if not parts.hostname:
+            raise ValueError("names no host; expected nats://user:password@host:4222")
+        if port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError("must end with host and port; percent-encode / ? # and @ in user and password")
+    return url
