@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from common.services.service import running
+from eventlog.nats_client import Refused
 from tests.support.event_bus import asked, on_jetstream, settled, someone
 from tests.support.load import Load, account
 from tests.support.programs import (
@@ -150,8 +151,12 @@ def test_an_event_that_kills_its_worker_is_parked_in_the_end(inbox: Inbox, tmp_p
 
 
 def deliveries(data_dir: Path) -> int:
-    """How often JetStream has delivered an event to the consumer `email`."""
-    return int(asked(nats_of(data_dir).port, "CONSUMER.INFO.eventlog.email")["delivered"]["consumer_seq"])
+    """How often JetStream has delivered an event to the consumer `email`; 0 before the first worker creates it."""
+    try:
+        facts = asked(nats_of(data_dir).port, "CONSUMER.INFO.eventlog.email")
+    except Refused:
+        return 0
+    return int(facts["delivered"]["consumer_seq"])
 
 
 def test_while_the_mail_server_is_down_no_attempt_is_lost_nor_by_a_stop(inbox: Inbox, tmp_path: Path) -> None:

@@ -521,7 +521,7 @@ def test_children_have_default_settings(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_sink_listens_on_loopback_only(lab: Lab) -> None:
     with lab_sink(lab) as sink:
-        sink_process = psutil.Process().children()[-1]
+        [sink_process] = [child for child in psutil.Process().children() if "lab.harness.sink" in child.cmdline()]
         addresses = {c.laddr.ip for c in sink_process.net_connections() if c.status == psutil.CONN_LISTEN}
     assert addresses == {"127.0.0.1"}
     assert isinstance(sink, LabSink)
