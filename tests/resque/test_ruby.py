@@ -93,6 +93,31 @@ async def test_ruby_retries_all_and_we_send_no_email_twice(r: Resque) -> None:
     assert await failed.count() == 0
 
 
+async def test_ruby_moves_the_job_of_a_worker_of_ours_that_is_dead_for_long_to_the_failed_list(r: Resque) -> None:
+    job = '{"class":"note","queue":"q","args":[1]}'
+    r.get("RPUSH", r.keys.queue("q"), job)
+    [slot] = await r.slots(lease_seconds=0.02)
+    assert (await r.claims().take([slot], busy=False)).claims
+    [worker] = r.get("SMEMBERS", r.keys.workers)
+    ruby(r, "prune")
+    assert r.failed() == [], "it is not dead for long"
+    r.get(
+        "HSET",
+        r.keys.heartbeats,
+        worker,
+        (datetime.now(UTC) - timedelta(minutes=6)).strftime("%Y-%m-%dT%H:%M:%S+00:00"),
+    )
+    ruby(r, "prune")
+    await until(r.housekeeping().reap)
+    assert [(failed["worker"], failed["exception"]) for failed in r.failed()] == [
+        (worker, "Resque::PruneDeadWorkerDirtyExit")
+    ]
+    assert r.waiting() == [], "it is not in the queue as well"
+    assert await failed_module.FailedList(r.connections.commands, r.keys).requeue_all() == (1, 0)
+    assert r.waiting() == [job]
+    assert await r.observer.in_flight() == 0
+
+
 async def test_a_dead_worker_of_ruby_is_removed_and_its_job_fails(r: Resque) -> None:
     dead, alive, job = "ruby:1:q", "ruby:2:q", '{"class":"note","args":[1]}'
     now = datetime.now(UTC)
