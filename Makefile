@@ -52,7 +52,9 @@ check: $(VENV)/ready-dev ## check format, lint and types, and run the tests: wha
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST) || { \
+	  test $$? = 1 && echo "The tests that failed are repeated alone, because four at a time can be too much for two cores." && \
+	  $(PY) -m pytest --last-failed --last-failed-no-failures none $(PYTEST); }
 
 compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5", STEPS=1
 	@exec $(PY) -m lab.compare
