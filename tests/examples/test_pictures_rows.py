@@ -192,16 +192,17 @@ async def test_the_outbox_keeps_what_the_queue_did_not_take(site: Site) -> None:
 
 async def test_two_relays_do_not_send_the_same_row_at_the_same_time(site: Site) -> None:
     await site.upload()
-    sent, going = [], asyncio.Event()
+    sent, going, second_is_done = [], asyncio.Event(), asyncio.Event()
 
     async def slow(order: Order) -> None:
         sent.append(order)
         going.set()
-        await asyncio.sleep(0.2)
+        await second_is_done.wait()
 
     first = asyncio.create_task(Relay(site.database, slow).move())
     await going.wait()
     assert await Relay(site.database, slow).move() == 0
+    second_is_done.set()
     assert (await first, len(sent)) == (1, 1)
 
 

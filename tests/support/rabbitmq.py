@@ -152,7 +152,7 @@ def running_rabbitmq(data_dir: Path) -> Iterator[RabbitMq]:
             program.stop()
 
 
-WINDOW = 50  # the most emails that a worker has in its hands
+WINDOW = 50  # the most emails that a worker holds at a time
 
 
 def someone() -> str:

@@ -18,7 +18,7 @@ from tests.support.programs import (
 
 KILLS = int(os.environ.get("KILLS", "2"))  # of each kind; KILLS=100 takes half an hour
 CLIENTS = 4 if KILLS < 10 else 1  # the inbox must be able to count them all
-SLOTS = 50  # the most emails that a worker has in its hands
+SLOTS = 50  # the most emails that a worker holds at a time
 LEASE = "1"  # seconds
 QUEUE = "resque:queue:emailQueue"
 FAILED = "resque:failed"

@@ -34,7 +34,7 @@ export class LaneModel {
     }
   }
 
-  /** Keep the newest of those that stay for ever. */
+  /** Keep the newest of those that stay forever. */
   #limit(state) {
     const staying = [...this.emails.values()].filter((email) => email.state === state);
     for (const { number } of staying.slice(0, Math.max(0, staying.length - MOST_SHOWN))) this.emails.delete(number);
