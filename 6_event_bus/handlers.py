@@ -10,12 +10,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
 from redis.asyncio import Redis
 
 from asynckit.bytes_redis import bytes_redis
 from asynckit.cluster_client import client_of
-from common.mail.emails import BadEmail, Email, email_from_json
+from common.mail.emails import BadEmail, Email, email_from_members
 from common.mail.errors import SendError
 from common.mail.mailer import Mailer
 from common.mail.retry import may_retry
@@ -110,7 +109,7 @@ def make_handlers(settings: Settings, redis: Redis, mailer: Mailer) -> list[Hand
 
 def email_of(event: Event, domain: str) -> Email:
     """Validates the event, because any program can write to the log. Raises BadEmail."""
-    return email_from_json(orjson.dumps({**event.data, "id": event.id}), domain)
+    return email_from_members({**event.data, "id": event.id}, domain)
 
 
 def hour_of(at: float) -> str:

@@ -27,13 +27,24 @@ class Batcher(Generic[Item, Result]):
     One commit at a time. When `commit` raises, every call of that batch raises the same error. After a TimeoutError
     (Python's or redis-py's), the calls that wait for the next batch raise NotTried: each batch would take as long, and
     ever more calls would wait. A result that is an exception is raised only by its own call.
+
+    With `is_enough`, a batch waits for more calls while `is_enough(number of its calls)` is false, but at most for
+    `gather_seconds`. Use it where more calls certainly come soon: fewer and larger commits cost less.
     """
 
     def __init__(
-        self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]], largest: int = 1000
+        self,
+        commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        largest: int = 1000,
+        *,
+        is_enough: Callable[[int], bool] = lambda _: True,
+        gather_seconds: float = 0.0,
     ) -> None:
         self._commit = commit
         self._largest = largest  # items in one commit, so that one script or one write stays small
+        self._is_enough = is_enough
+        self._gather_seconds = gather_seconds
+        self._gathered: asyncio.Future[None] | None = None  # done when the next batch is large enough
         self._items: list[Item] = []
         self._futures: list[asyncio.Future[Result]] = []
         self._task: asyncio.Task[None] | None = None
@@ -46,16 +57,30 @@ class Batcher(Generic[Item, Result]):
         self._futures.append(future)
         if self._task is None:
             self._task = loop.create_task(self._commit_all())
+        elif self._gathered is not None and self._is_enough(len(self._items)):
+            _end(self._gathered)
         return future
 
     async def _commit_all(self) -> None:
         try:
             while self._items:
+                if not self._is_enough(len(self._items)):
+                    await self._gather()
                 items, self._items = self._items[: self._largest], self._items[self._largest :]
                 futures, self._futures = self._futures[: self._largest], self._futures[self._largest :]
                 await self._commit_one(items, futures)
         finally:
             self._task = None
+
+    async def _gather(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._gathered = loop.create_future()
+        timer = loop.call_later(self._gather_seconds, _end, self._gathered)
+        try:
+            await self._gathered
+        finally:
+            timer.cancel()
+            self._gathered = None
 
     async def _commit_one(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
         try:
@@ -86,3 +111,8 @@ def _fail(futures: Sequence[asyncio.Future[Result]], error: Exception) -> None:
     for future in futures:
         if not future.done():  # its caller may have cancelled it
             future.set_exception(error)
+
+
+def _end(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

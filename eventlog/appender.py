@@ -29,7 +29,7 @@ class Appender:
 
     async def append(self, items: Sequence[tuple[Event, bool]]) -> list[str]:
         """Return the position of each event. True: the id is certainly new. Raises RedisError."""
-        lines = [b"%s %s\n" % (event.id.encode(), event.to_json()) for event, _ in items]
+        words = [word for event, _ in items for word in (event.id, event.to_json())]
         old = [event.id for event, new in items if not new]
         known: dict[str, str] = {}
         searched: set[int] = set()
@@ -39,8 +39,8 @@ class Appender:
                 known |= await self._search([n for n in sealed if n not in searched], old)
                 searched.update(sealed)
                 # An event that a sealed partition has must not be appended again: the open partition lacks its id.
-                lines = [b"%s %s\n" % (e.id.encode(), e.to_json()) for e, _ in items if e.id not in known]
-            what, *rest = await self._append_to(number, lines)
+                words = [word for e, _ in items if e.id not in known for word in (e.id, e.to_json())]
+            what, *rest = await self._append_to(number, words)
             if what == b"appended":
                 positions = [f"{number}-{index}" for index in rest]
                 if not known:
@@ -54,9 +54,9 @@ class Appender:
                 await self._redis.zrem(PARTITIONS, number)
         raise RedisError(f"could not append: the open partition has changed {TRIES} times")
 
-    async def _append_to(self, number: int, lines: Sequence[bytes]) -> Any:
+    async def _append_to(self, number: int, words: Sequence[str | bytes]) -> Any:
         of_one = keys(number, "partitions", "state", "ids", "counters")
-        return await self._scripts.run_acknowledged("append", of_one, number, *self._limits, b"".join(lines))
+        return await self._scripts.run_acknowledged("append", of_one, number, *self._limits, *words)
 
     async def _search(self, sealed: Sequence[int], ids: Sequence[str]) -> dict[str, str]:
         """The positions of these ids in sealed partitions, which get no new ids."""

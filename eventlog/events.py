@@ -62,11 +62,16 @@ class Claimed(NamedTuple):
             at = int(stamp) / 1000
         except ValueError as error:
             raise BadEvent(f"not a valid event: {error}") from None
-        match members:
-            case {"id": str(event_id), "name": str(name), "data": dict(data)} if _ID.fullmatch(event_id):
+        if isinstance(members, dict):
+            event_id, name, data = members.get("id"), members.get("name"), members.get("data")
+            if (
+                isinstance(event_id, str)
+                and isinstance(name, str)
+                and isinstance(data, dict)
+                and _ID.fullmatch(event_id)
+            ):
                 return Event(event_id, name, data, at, self.position)
-            case _:
-                raise BadEvent("not a valid event: it must be an object with id (without spaces), name and data")
+        raise BadEvent("not a valid event: it must be an object with id (without spaces), name and data")
 
 
 def read_position(text: str) -> tuple[int, int]:

@@ -5,17 +5,20 @@ after the first. A full log can be trimmed only when consumers commit, so the sc
 that needs no memory and changes nothing (PERSIST). The scripts of producers do not, so a full Redis refuses new events.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
 import redis as blocking
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from asynckit.cluster_client import ClusterRedis
 from asynckit.connections import WAIT_MS, TooFewReplicas
+from asynckit.own_connection import OwnConnection
 
 FOLDER = Path(__file__).parent / "lua"
 WRITTEN_SECONDS = 60
@@ -39,6 +42,7 @@ class Scripts:
         self._folder = folder
         self._ack_replicas = ack_replicas
         self._shas: dict[str, str] = {}
+        self._idle: list[OwnConnection] = []
 
     async def run(self, name: str, keys: Sequence[str], *values: str | bytes | int | float) -> Any:
         words = (len(keys), *keys, *values)
@@ -46,6 +50,18 @@ class Scripts:
             return await self._execute("EVALSHA", self._sha(name), *words)
         except NoScriptError:
             return await self._execute("EVAL", source(name, self._folder), *words)
+
+    async def _execute(self, *words: Any) -> Any:
+        if isinstance(self._redis, ClusterRedis):  # it finds the node
+            return await self._redis.execute_command(*words)
+        connection = self._idle.pop() if self._idle else OwnConnection(self._redis)
+        try:
+            [answer] = await connection.send([pack_command(words)])
+        finally:
+            self._idle.append(connection)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def run_acknowledged(self, name: str, keys: Sequence[str], *values: str | bytes | int | float) -> Any:
         """The same, but returns when `ack_replicas` replicas have the write. Else raises TooFewReplicas.
@@ -82,10 +98,6 @@ class Scripts:
         if got < self._ack_replicas:
             raise TooFewReplicas(self._ack_replicas, got)
         return answers
-
-    def _execute(self, *words: Any) -> Awaitable[Any]:
-        reply: Awaitable[Any] = self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
-        return reply
 
     def run_blocking(self, client: blocking.Redis, name: str, keys: Sequence[str], *values: str | bytes | int) -> Any:
         """Like `run`, for a thread with its own client."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from asynckit.redis_client import CALL_ERRORS
 from asynckit.tasks import end_tasks
 
-from .claims import Answer, Claim, Claims, LeaseLost
+from .claims import LINGER_SECONDS, Answer, Claim, Claims, LeaseLost
 from .events import Erred, Hook, Paused, Polled, Started
 from .executor import Executor, Outage
 from .notifier import Notifier
@@ -18,8 +18,6 @@ from .slots import Slots
 IDLE_ASK_SECONDS = 5.0  # between two claims of an idle worker that no queue wakes
 RELEASE_SECONDS = 2.0
 BUG_PAUSE_SECONDS = 1.0
-LINGER_SHARE = 4  # a fourth of the slots
-LINGER_SECONDS = 0.003
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +145,7 @@ class ClaimingLoop:
 
     def _claim_soon(self) -> None:
         """At once if enough slots are free; otherwise a few ms later, so that one call claims several jobs."""
-        if len(self._slots.free) * LINGER_SHARE >= self._slots.count:
+        if self._slots.are_enough_free():
             self._wake.set()
         elif self._linger is None:
             self._linger = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._wake.set)

@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -23,6 +23,9 @@ from asynckit.ids import made_at
 from .keys import CHART_KEPT_SECONDS, CHART_SECONDS, Keys
 from .scripts import Scripts, is_lost
 from .wire import MAX_JOB, BadJob, Job, failure, read_job, with_queue, working_since
+
+
+LINGER_SECONDS = 0.003  # how long a call waits for more slots to be free, or for more jobs to be done
 
 
 class LeaseLost(Exception):
@@ -82,8 +85,18 @@ class Answer:
 class Claims:
     """The scripts that claim and settle jobs. All methods raise RedisError when Redis does not answer."""
 
-    def __init__(self, scripts: Scripts, keys: Keys, queues: Sequence[str], per_second: float | None = None) -> None:
-        """All workers with the same `per_second` together take that many jobs per second from each queue."""
+    def __init__(
+        self,
+        scripts: Scripts,
+        keys: Keys,
+        queues: Sequence[str],
+        per_second: float | None = None,
+        are_enough_done: Callable[[int], bool] = lambda _: True,
+    ) -> None:
+        """All workers with the same `per_second` together take that many jobs per second from each queue.
+
+        `are_enough_done`: whether to acknowledge this number of jobs now, or to wait LINGER_SECONDS for more.
+        """
         self._scripts = scripts
         self._keys = keys
         self._queues = list(queues)
@@ -94,7 +107,7 @@ class Claims:
         ]
         self._tokens = count()
         self._random = secrets.token_hex(4)
-        self._acknowledge = Batcher(self._acknowledge_many)
+        self._acknowledge = Batcher(self._acknowledge_many, is_enough=are_enough_done, gather_seconds=LINGER_SECONDS)
 
     async def take(self, slots: Sequence[Slot], *, busy: bool) -> Answer:
         """Claim a job for each of these free slots. Raises LeaseLost.

@@ -15,6 +15,7 @@ from .registration import Registration
 from .scaling import LOOK_SECONDS, Scaling
 
 ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
+SHARE = 4  # a fourth of the slots is enough for one call that claims or acknowledges
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,14 @@ class Slots:
     @property
     def count(self) -> int:
         return len(self.running) + len(self.free) + len(self.claiming) - self.surplus
+
+    def are_enough_free(self) -> bool:
+        """Whether to claim now, or to wait a few ms for more free slots: one call for many costs less than many."""
+        return len(self.free) * SHARE >= self.count
+
+    def are_enough_done(self, number: int) -> bool:
+        """The same for acknowledging this number of jobs, which still occupy their slots."""
+        return number * SHARE >= self.count or number >= len(self.running)
 
     async def register(self) -> None:
         """Register the minimum. Raises RedisError."""

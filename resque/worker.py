@@ -66,7 +66,7 @@ class Worker:
         limit_answers(connections.thread, lease_seconds / BEATS / 2)
         scripts = Scripts(connections.commands)
         wake = asyncio.Event()
-        self._claims = Claims(scripts, self.keys, queues, per_second)
+        self._claims = Claims(scripts, self.keys, queues, per_second, lambda done: self._slots.are_enough_done(done))
         self._executor = Executor(self._claims, definitions, hook, self._outage, processes)
         self._notifier = Notifier(connections.waiting, self.keys, queues, wake)
         self._registration = Registration(

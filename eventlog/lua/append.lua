@@ -1,7 +1,7 @@
 -- Append events to an open partition. If its time is over, seal it and return the number of the next partition.
 -- KEYS: 1 events (list)  2 state (hash)  3 ids (hash)  4 counters (hash), all of one partition
 -- ARGV: 1 number of the partition  2 ms for which it is open  3 how many events it holds at most
---       4 seconds for which ids are remembered  5 "id event\nid event\n…"
+--       4 seconds for which ids are remembered  5 id  6 event  7 id  8 event …
 -- Returns {'appended', index, …}, where an id that exists keeps its index; {'sealed', next, first of the next, ms now};
 -- {'missing'} if the partition does not exist.
 local time = redis.call('TIME')
@@ -21,17 +21,30 @@ if following then
     return {'sealed', following, first + redis.call('HGET', KEYS[2], 'length'), string.format('%.0f', now)}
 end
 local stamp = string.format('%.0f', math.max(now, last or ARGV[1]))
-local reply, fresh, bytes = {'appended'}, {}, 0
-for id, event in string.gmatch(ARGV[5], '(%S+) ([^\n]*)\n') do
-    if redis.call('HSETNX', KEYS[3], id, length + #fresh) == 1 then
-        fresh[#fresh + 1] = stamp .. ' ' .. event
+local ids = {}
+for number = 5, #ARGV, 2 do
+    ids[#ids + 1] = ARGV[number]
+end
+if #ids == 0 then -- the log has all of them in earlier partitions
+    return {'appended'}
+end
+local reply, fresh, places, bytes = {'appended'}, {}, {}, 0
+local here = {} -- the ids of this call -> index: it may have one twice
+for number, index in ipairs(redis.call('HMGET', KEYS[3], unpack(ids))) do
+    local id = ids[number]
+    index = index or here[id]
+    if not index then
+        index = length + #fresh
+        here[id] = index
+        fresh[#fresh + 1] = stamp .. ' ' .. ARGV[4 + 2 * number]
         bytes = bytes + #fresh[#fresh]
-        reply[#reply + 1] = length + #fresh - 1
-    else
-        reply[#reply + 1] = tonumber(redis.call('HGET', KEYS[3], id))
+        places[#places + 1] = id
+        places[#places + 1] = index
     end
+    reply[#reply + 1] = tonumber(index)
 end
 if #fresh > 0 then
+    redis.call('HSET', KEYS[3], unpack(places))
     redis.call('RPUSH', KEYS[1], unpack(fresh))
     redis.call('HSET', KEYS[2], 'last', stamp)
     redis.call('HINCRBY', KEYS[2], 'bytes', bytes)

@@ -29,14 +29,12 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local length, limit = redis.call('LLEN', KEYS[1]), tonumber(ARGV[6])
 counter = math.min(counter, length)
 local reply, leases, holders = {}, {}, {}
+local lease_end, holder = string.format('%.0f', now + ARGV[5]), ' ' .. ARGV[7] .. ' ' .. ARGV[4]
 local function take(index, attempts, event)
-    for _, value in ipairs({index, attempts, event}) do
-        reply[#reply + 1] = value
-    end
-    leases[#leases + 1] = string.format('%.0f', now + ARGV[5])
-    leases[#leases + 1] = index
-    holders[#holders + 1] = index
-    holders[#holders + 1] = attempts .. ' ' .. ARGV[7] .. ' ' .. ARGV[4]
+    local replied, taken = #reply, #leases
+    reply[replied + 1], reply[replied + 2], reply[replied + 3] = index, attempts, event
+    leases[taken + 1], leases[taken + 2] = lease_end, index
+    holders[taken + 1], holders[taken + 2] = index, attempts .. holder
 end
 
 -- The owner lost an answer, so it does not know these leases: they are due now.

@@ -4,18 +4,17 @@ Redis runs a script atomically: no other command runs in between, so a job is ne
 file says at its top which keys it gets and what it returns.
 """
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hiredis import pack_command
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, RedisError
 
 from asynckit.batcher import Batcher
-from asynckit.connections import ANSWER_SECONDS, WAIT_MS, TooFewReplicas
+from asynckit.connections import WAIT_MS, TooFewReplicas
+from asynckit.own_connection import OwnConnection
 
 FOLDER = Path(__file__).parent
 ACKNOWLEDGED = {"enqueue"}
@@ -49,10 +48,9 @@ class Scripts:
         self._redis = redis
         self._ack_replicas = ack_replicas
         self._written = written
-        self._pool: Any = redis.connection_pool
         self._scripts = {path.stem: redis.register_script(source(path.stem)) for path in FOLDER.glob("*.lua")}
         self._call: Batcher[Call, Any] = Batcher(self._call_many)
-        self._connection: Any = None  # used by one batch at a time; the client's pool closes it
+        self._connection = OwnConnection(redis)  # used by one batch at a time
 
     async def __call__(self, name: str, keys: Sequence[str | bytes], *args: str | int | bytes) -> Any:
         return await self._call(Call(name, keys, args))
@@ -68,7 +66,6 @@ class Scripts:
         return results
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
-        """Send on our own connection, with one time limit for all calls: redis-py's pipeline takes twice the time."""
         packed = [
             pack_command(("EVALSHA", self._scripts[name].sha, len(keys), *keys, *args)) for name, keys, args in calls
         ]
@@ -76,42 +73,16 @@ class Scripts:
         if wait:
             more: list[Any] = [("INCR", self._written), ("WAIT", self._ack_replicas, WAIT_MS)]
             packed += [pack_command(command) for command in more]
-        connection = await self._connected()
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await connection.send_packed_command(packed)
-                results = [await self._answer(connection) for _ in calls]
-                if wait:
-                    await self._check_replicas(connection)
-                return results
-        except BaseException as error:
-            await connection.disconnect(nowait=True)  # an answer may still arrive
-            if isinstance(error, TimeoutError):
-                raise RedisTimeoutError("no answer") from None
-            raise
+        answers = await self._connection.send(packed)
+        if wait:
+            [*answers, _, acknowledged] = answers
+            self._check_replicas(acknowledged)
+        return answers
 
-    async def _connected(self) -> Any:
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = await self._pool.get_connection()
-            connection.socket_timeout = None
-        elif connection.is_connected and await connection.can_read():  # the other side has closed it
-            await connection.disconnect(nowait=True)
-        return connection
-
-    async def _check_replicas(self, connection: Any) -> None:
-        """Read the answers of INCR and WAIT."""
-        await self._answer(connection)
-        acknowledged = await self._answer(connection)
+    def _check_replicas(self, acknowledged: Any) -> None:
+        """Check the answer of WAIT."""
         if not isinstance(acknowledged, int) or acknowledged < self._ack_replicas:
             raise TooFewReplicas(self._ack_replicas, acknowledged if isinstance(acknowledged, int) else 0)
-
-    @staticmethod
-    async def _answer(connection: Any) -> Any:
-        try:
-            return await connection.read_response()
-        except ResponseError as error:
-            return error
 
     async def _load(self) -> None:
         for script in self._scripts.values():

@@ -31,7 +31,9 @@ local function hand_out(slot, its_token, queue, raw)
     local key = (any_failed or any_crashed) and job_key(queue, raw) or ''
     local failed = any_failed and count(attempts, key) or 0
     local crashed = any_crashed and count(crashes, key) or 0
-    for _, value in ipairs({slot - 1, its_token, queue, raw, key, failed, crashed}) do jobs[#jobs + 1] = value end
+    local last = #jobs
+    jobs[last + 1], jobs[last + 2], jobs[last + 3], jobs[last + 4] = slot - 1, its_token, queue, raw
+    jobs[last + 5], jobs[last + 6], jobs[last + 7] = key, failed, crashed
 end
 
 local function take(slot, queue, raw)
@@ -101,7 +103,8 @@ end
 -- Only free slots claim. If a slot's record has a job, the answer that handed it out was lost: hand it out again.
 for i in ipairs(slots) do
     local record = redis.call('GET', KEYS[first + i])
-    local head, raw = split(record or '')
+    local head, raw
+    if record then head, raw = split(record) end
     if head then
         hand_out(i, head.token, head.queue, raw)
     else

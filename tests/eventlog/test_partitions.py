@@ -148,17 +148,21 @@ async def test_a_producer_may_be_suspended_before_any_of_its_commands(new_log: A
         await append(suspended, 5)  # the next append finds a full partition
     before = await claim_all(consumer, "email")
     asleep, wake = asyncio.Event(), asyncio.Event()
-    execute, count = suspended._redis.execute_command, 0
+    count = 0
 
-    async def execute_late(*words: Any, **options: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == command // 2 + 1:
-            asleep.set()
-            await wake.wait()
-        return await execute(*words, **options)
+    def late(execute: Callable[..., Any]) -> Callable[..., Any]:
+        async def execute_late(*words: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == command // 2 + 1:
+                asleep.set()
+                await wake.wait()
+            return await execute(*words, **options)
 
-    suspended._redis.execute_command = execute_late
+        return execute_late
+
+    suspended._redis.execute_command = late(suspended._redis.execute_command)
+    suspended._scripts._execute = late(suspended._scripts._execute)
     appending = asyncio.ensure_future(suspended.append(an_event(1000), new=True))
     await asyncio.wait([appending, asyncio.create_task(asleep.wait())], return_when=asyncio.FIRST_COMPLETED)
     await append(busy, 100, 123)
