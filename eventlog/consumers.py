@@ -16,6 +16,7 @@ from typing import Any
 from redis.exceptions import DataError
 
 from asynckit.backoff import Pause, backoff_seconds
+from asynckit.batcher import Batcher
 from asynckit.tasks import background, end_tasks
 
 from .errors import LOG_CALL_ERRORS, LOG_ERRORS, describe
@@ -30,6 +31,8 @@ CRASH_LIMIT = 5  # an event is parked when more workers than this have died whil
 EARLY_SECONDS = 0.05  # an event that is due within this time is handled now
 CLAIM_SECONDS = 5.0  # how long one claim waits for events
 CHECK_SECONDS = 1.0  # between two checks whether a handler is needed, and after an unexpected error
+SHARE = 3  # a third of the window is enough for one claim or one commit
+GATHER_SECONDS = 0.003  # how long a commit waits for more events
 PAUSE_CAP_SECONDS = 2.0  # the longest pause of a handler that needs a Redis that is down or full
 
 log = logging.getLogger(__name__)
@@ -50,6 +53,9 @@ class Consumer:
         self.name = handler.name
         self._events = events
         self._handler = handler
+        # A runtime check of a protocol takes as long as handling an event.
+        self._batches = handler if isinstance(handler, BatchHandler) else None
+        self._on_demand = handler if isinstance(handler, OnDemandHandler) else None
         self._attempts = attempts
         self._pause_after = pause
         self._error_kind = error_kind
@@ -57,6 +63,7 @@ class Consumer:
         # handled alone. Only then can it be blamed for a crash, so the limit is at least 2.
         self._crashes = min(max(attempts, 2), CRASH_LIMIT)
         self._outcomes = Outcomes(events, handler.name)
+        self._commit = Batcher(self._commit_many, is_enough=self._are_enough, gather_seconds=GATHER_SECONDS)
         self._failures: dict[str, int] = {}  # position -> how often an event that is held has failed
         self._held: dict[int, Claimed] = {}  # by id(), because after a replay the same event may be held twice
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,8 +89,8 @@ class Consumer:
         """Claim and handle events until `stop`."""
         failures = 0
         while not self._stopping:
-            if isinstance(self._handler, OnDemandHandler):
-                await self._wait_until_needed(self._handler)
+            if self._on_demand is not None:
+                await self._wait_until_needed(self._on_demand)
             room = await self._room()
             try:
                 claimed = await self._events.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
@@ -99,8 +106,8 @@ class Consumer:
                 await self._pause(CHECK_SECONDS)
                 continue
             self._begin(claimed)
-            if isinstance(self._handler, BatchHandler) and claimed:
-                await self._pause(self._handler.gather_seconds)
+            if self._batches is not None and claimed:
+                await self._pause(self._batches.gather_seconds)
 
     async def _wait_until_needed(self, handler: OnDemandHandler) -> None:
         """Until then this is not a registered consumer, so the log keeps no events for it. It starts at the beginning.
@@ -127,13 +134,13 @@ class Consumer:
     async def _room(self) -> int:
         """Wait for free places in the window and return their number; 0 after `stop`.
 
-        Waits for a quarter of the window, because one claim of many events costs no more than a claim of one. While an
+        Waits for a part of the window, because one claim of many events costs no more than a claim of one. While an
         event is handled alone, or the handler's Redis is down, waits until no event is held.
         """
         while not self._stopping:
             room = self._handler.window - len(self._held)
             needs_all = self._redis_failures > 0 or (self._alone is not None and not self._alone.done())
-            enough = self._handler.window if needs_all else max(1, self._handler.window // 4)
+            enough = self._handler.window if needs_all else max(1, self._handler.window // SHARE)
             if (pause := self._paused_until - time.monotonic()) > 0:
                 await self._pause(pause)
             elif room >= enough:
@@ -187,8 +194,8 @@ class Consumer:
                 self._start(self._outcomes.park(one, reason), [one])
             else:
                 (isolated if one.alone else ordinary).append(one)
-        if isinstance(self._handler, BatchHandler) and ordinary:
-            self._start(self._handle_many(self._handler, ordinary), ordinary)
+        if self._batches is not None and ordinary:
+            self._start(self._handle_many(self._batches, ordinary), ordinary)
         else:
             for one in ordinary:
                 self._start(self._handle(one), [one])
@@ -248,7 +255,16 @@ class Consumer:
             await self._failed(claimed, error)
         else:
             self._redis_failures = 0
-            await self._outcomes.commit(claimed, unwanted=event is None)
+            await self._commit((claimed, event is None))
+
+    async def _commit_many(self, done: Sequence[tuple[Claimed, bool]]) -> Sequence[None]:
+        """Commit these events; True: the handler does not ask for it."""
+        await self._outcomes.commit_many([claimed for claimed, _ in done], sum(unwanted for _, unwanted in done))
+        return [None] * len(done)
+
+    def _are_enough(self, done: int) -> bool:
+        """Whether to commit this number of events now, or to wait for others that are being handled."""
+        return done * SHARE >= self._handler.window or done >= len(self._held)
 
     def _wanted(self, claimed: Claimed) -> Event | None:
         """The event; None if the handler does not ask for it. Raises BadEvent."""

@@ -27,35 +27,29 @@ class Outcomes:
         self._consumer = consumer
         self._retry_log = OncePerSecond(log)
 
-    async def commit(self, claimed: Claimed, *, unwanted: bool) -> None:
-        """`unwanted`: the handler does not ask for this event."""
-        await self._commit([claimed], int(unwanted), claimed.position, lambda: self._events.commit(claimed))
-
     async def commit_many(self, claimed: Sequence[Claimed], unwanted: int) -> None:
         """`unwanted`: how many of these events the handler does not ask for."""
+        lost: list[str] = []
 
         async def commit() -> bool:
-            return all(await self._events.commit_many(claimed))
+            ours = await self._events.commit_many(claimed)
+            lost[:] = [one.position for one, it_is in zip(claimed, ours, strict=True) if not it_is]
+            return not lost
 
-        await self._commit(claimed, unwanted, f"one of {len(claimed)} from {claimed[0].position} on", commit)
-
-    async def _commit(
-        self, claimed: Sequence[Claimed], unwanted: int, where: str, commit: Callable[[], Awaitable[bool]]
-    ) -> None:
         self.handled += len(claimed)
-        await self._report(where, commit)
+        await self._report(lost, commit)
         with suppress(*LOG_CALL_ERRORS):  # delays expire
             await self._events.forget_delays(claimed)
         self._events.count_unwanted(self._consumer, unwanted)
 
     async def delay(self, claimed: Claimed, pause: float, failures: int, reason: str) -> None:
-        if await self._report(claimed.position, lambda: self._events.delay(claimed, pause, failures)):
+        if await self._report([claimed.position], lambda: self._events.delay(claimed, pause, failures)):
             line = "%s: %s is tried again in %.1f s: %s"
             self._retry_log.warning(line, self._consumer, claimed.position, pause, reason)
 
     async def park(self, claimed: Claimed, reason: str) -> None:
         where, attempts = claimed.position, claimed.attempts
-        if await self._report(where, lambda: self._events.park(claimed, reason)):
+        if await self._report([where], lambda: self._events.park(claimed, reason)):
             self.failed += 1
             with suppress(*LOG_CALL_ERRORS):  # delays expire
                 await self._events.forget_delays([claimed])
@@ -63,7 +57,7 @@ class Outcomes:
 
     async def put_back(self, claimed: Claimed) -> None:
         """Make the event available at once, without counting the attempt."""
-        await self._report(claimed.position, lambda: self._events.put_back(claimed, 0.0, tried=False))
+        await self._report([claimed.position], lambda: self._events.put_back(claimed, 0.0, tried=False))
 
     async def give_back(self, unfinished: Sequence[Claimed]) -> None:
         """Put these events back when the process stops. After the first error the rest waits for its leases to end."""
@@ -77,8 +71,8 @@ class Outcomes:
         if given:
             log.warning("%s gave back %d unfinished events", self._consumer, given)
 
-    async def _report(self, where: str, report: Callable[[], Awaitable[bool]]) -> bool:
-        """Returns False when another process certainly has the lease."""
+    async def _report(self, positions: Sequence[str], report: Callable[[], Awaitable[bool]]) -> bool:
+        """Returns False when another process certainly has the lease of these events."""
         failures = 0
         while True:
             try:
@@ -90,5 +84,7 @@ class Outcomes:
             else:
                 if ours or failures > 0:  # a report that raised an error may have reached Redis
                     return True
-                log.warning("%s: another process has taken over %s; it may be handled twice", self._consumer, where)
+                for position in positions:
+                    line = "%s: another process has taken over %s; it may be handled twice"
+                    log.warning(line, self._consumer, position)
                 return False

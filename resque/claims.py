@@ -24,7 +24,6 @@ from .keys import CHART_KEPT_SECONDS, CHART_SECONDS, Keys
 from .scripts import Scripts, is_lost
 from .wire import MAX_JOB, BadJob, Job, failure, read_job, with_queue, working_since
 
-
 LINGER_SECONDS = 0.003  # how long a call waits for more slots to be free, or for more jobs to be done
 
 

@@ -15,7 +15,7 @@ from .registration import Registration
 from .scaling import LOOK_SECONDS, Scaling
 
 ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
-SHARE = 4  # a fourth of the slots is enough for one call that claims or acknowledges
+SHARE = 3  # a third of the slots is enough for one call that claims or acknowledges
 
 log = logging.getLogger(__name__)
 

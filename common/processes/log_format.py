@@ -9,6 +9,16 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tupl
 class PrintableFormatter(logging.Formatter):
     """Escapes every character that is not printable. Only a traceback has several lines."""
 
+    _second = -1
+    _formatted = ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """Formats each second once: a busy worker writes thousands of lines in a second."""
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._formatted = second, super().formatTime(record, datefmt)
+        return self._formatted
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name is logging's
         return printable(super().formatMessage(record))
 

@@ -29,6 +29,7 @@ def run(
     strategies cannot use it, the program ends with one line and exit status 2; `make run-N` has checked that before.
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
+    logging._srcfile = None  # nor is the line of code that logs
     handler = _Output(sys.stdout)
     handler.setFormatter(PrintableFormatter(f"{prefix}%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
@@ -38,7 +39,36 @@ def run(
 
 
 class _Output(logging.StreamHandler[TextIO]):
-    """Writes the log. If standard output is closed (`| head`) or full, the process stops: see `lost_output`."""
+    """Writes the log: informative lines together, at the end of the tick of the event loop; all others at once.
+
+    If standard output is closed (`| head`) or full, the process stops: see `lost_output`.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(f"{self.format(record)}\n")
+        except Exception:
+            self.handleError(record)
+        if record.levelno > logging.INFO or (loop := _running_loop()) is None:
+            self.flush()
+        elif len(self._lines) == 1:
+            loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write the lines that are waiting. `logging` calls it when the process exits, too."""
+        self.acquire()
+        try:
+            lines, self._lines = self._lines, []
+            self.stream.write("".join(lines))
+            self.stream.flush()
+        except Exception:
+            self.handleError(logging.makeLogRecord({"msg": "cannot write the log"}))
+        finally:
+            self.release()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the name is logging's
         if isinstance(sys.exc_info()[1], OSError):
@@ -46,6 +76,13 @@ class _Output(logging.StreamHandler[TextIO]):
             self.stream = sys.stdout
         else:
             super().handleError(record)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def lost_output() -> None:
