@@ -102,14 +102,14 @@ class Queue:
     def _as_arguments(self, order: _Order, keys: dict[str, int]) -> tuple[str | int, ...]:
         """The job as enqueue.lua expects it; adds the keys that it refers to to `keys`."""
         job, second, lock, lock_ms = order
+        job_id = job.id
+        first = (job.raw, digest(job_id) if job_id else "")
+        if not second and not lock:
+            return *first, keys.setdefault(self.keys.queue(job.queue), len(keys) + 1)
 
         def number(key: str) -> int:
             return keys.setdefault(key, len(keys) + 1)
 
-        job_id = job.id
-        first = (job.raw, digest(job_id) if job_id else "")
-        if not second and not lock:
-            return *first, number(self.keys.queue(job.queue))
         place = self.keys.delayed(second) if second else self.keys.queue(job.queue)
         timestamps = number(self.keys.timestamps(job.raw)) if second else 0
         unique = number(self.keys.unique(lock)) if lock else 0

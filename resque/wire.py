@@ -82,7 +82,8 @@ def make_job(queue: str, name: str, args: Sequence[Any], job_id: str | None = No
     elif job_id is not None:
         raise BadJob("a job with an id needs an object as its first argument")
     raw = f"{_head(name, queue)}{encode(arguments)}}}"
-    if (size := len(raw.encode())) > MAX_JOB:  # claim.lua would set it aside
+    # A character has at most 4 bytes. claim.lua would set a larger job aside.
+    if 4 * len(raw) > MAX_JOB and (size := len(raw.encode())) > MAX_JOB:
         raise BadJob(f"larger than {MAX_JOB} bytes: {size}")
     return Job(name, queue, arguments, raw)
 

@@ -30,7 +30,7 @@ def run(
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
     logging._srcfile = None  # nor is the line of code that logs
-    handler = _Output(sys.stdout)
+    handler = Output(sys.stdout)
     handler.setFormatter(PrintableFormatter(f"{prefix}%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     gc.freeze()  # imported modules are never freed, so the garbage collector need not check them again and again
@@ -38,7 +38,7 @@ def run(
     uvloop.run(_listening(main, redis) if until_stopped else main)
 
 
-class _Output(logging.StreamHandler[TextIO]):
+class Output(logging.StreamHandler[TextIO]):
     """Writes the log: informative lines together, at the end of the tick of the event loop; all others at once.
 
     If standard output is closed (`| head`) or full, the process stops: see `lost_output`.

@@ -15,13 +15,14 @@ from lab.harness.sinks import lab_sink, url_of
 from lab.harness.strategies import Strategy, strategy
 from lab.load.http import TEXT
 
-ROUNDS = 5
-REQUESTS = 20_000  # in a round, on either side
+ROUNDS = 7
+REQUESTS = 15_000  # in a round, on either side
 WARM_UP = 2000
 
 MIN_RATIO = 0.6
+MIN_RATIO_OF = {5: 0.65}  # where it differs
 # The CPU time of a request in the last round / that in the first. Other programs on the machine alone can make it 1.3.
-# A cost that grows with the queue's length would make it far larger, with 80,000 emails between the two rounds.
+# A cost that grows with the queue's length would make it far larger, with 75,000 emails between the two rounds.
 MAX_SLOWDOWN = 1.5
 MAX_MEGABYTES = 100  # 10^6 bytes for 100,000 emails with 200 bytes of text
 
@@ -29,7 +30,7 @@ QUEUE_ROLE = {3: "master"}  # the role that has the waiting emails in its memory
 
 
 def accepting(number: int, lab: Lab) -> Iterator[Row]:
-    """Rounds of 20,000 requests, in turns with the bare handler, until 100,000 emails wait."""
+    """Rounds of 15,000 requests, in turns with the bare handler, until 105,000 emails wait."""
     throttled = {"EMAILS_PER_SECOND": 1, "DRAIN_SECONDS": 0.1}
     with (
         lab_sink(lab) as sink,
@@ -54,15 +55,17 @@ def accepting(number: int, lab: Lab) -> Iterator[Row]:
 
 
 def rate(number: int, rounds: Rounds, *, all_202: bool) -> Row:
+    minimum = MIN_RATIO_OF.get(number, MIN_RATIO)
     return Row(
         name=f"strategy {number} accepts",
         unit="requests/s",
         rounds=rounds,
         against="bare aiohttp",
-        target=f"ratio ≥ {MIN_RATIO:g}",
-        met=rounds.ratio.median >= MIN_RATIO and all_202,
+        target=f"ratio ≥ {minimum:g}",
+        met=rounds.ratio.median >= minimum and all_202,
         notes=(
-            f"{CONNECTIONS} connections; {rounds.times()}; {'all' if all_202 else 'NOT ALL'} answers are 202",
+            f"{ROUNDS} rounds, {CONNECTIONS} connections; {rounds.times()}; "
+            f"{'all' if all_202 else 'NOT ALL'} answers are 202",
             f"CPU time of a request: {cpu_by_role(rounds.ours)}; {cpu_by_role(rounds.bare)}",
         ),
     )
@@ -76,7 +79,7 @@ def backlog(number: int, rounds: Rounds) -> Row:
         name=f"strategy {number} with a backlog",
         unit="CPU µs/request",
         rounds=cpu,
-        against="the first fifth",
+        against="the first round",
         target=f"ratio ≤ {MAX_SLOWDOWN:g}",
         met=cpu.ratio.median <= MAX_SLOWDOWN,
         notes=(

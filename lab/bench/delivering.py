@@ -1,5 +1,7 @@
 """Delivering: emails per second from the first request to the last email at a fast mail server, each exactly once."""
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -16,6 +18,11 @@ WARM_UP = 1000
 BARE_SECONDS = 1.0
 
 MIN_RATE = 4000  # emails per second
+WAITING = 10_000  # emails that wait when a worker begins
+MIN_OF_STRATEGY_3 = 0.7
+
+WORKERS = {3: "email worker", 5: "worker", 6: "worker"}
+"""The role that sends."""
 
 
 def delivering(number: int, lab: Lab) -> Iterator[Row]:
@@ -53,3 +60,56 @@ def deliver(lab: Lab, server: Strategy, sink: LabSink, count: int) -> Facts:
     last = max((moment for _, moment in sink.arrivals()[before:]), default=0)
     seconds = (last - min(facts.pop("asked_ns"), default=0)) / 1e9
     return facts | {"accepting_rate": facts["rate"], "seconds": seconds, "rate": (sink.count() - before) / seconds}
+
+
+def one_worker(number: int, lab: Lab) -> Iterator[Row]:
+    """The rate of one worker process that finds its emails waiting, beside a worker of strategy 3, in turns."""
+    own, other = Lab(lab.folder / "own", lab.say), Lab(lab.folder / "other", lab.say)
+    for each in (own, other):
+        each.folder.mkdir()
+    with (
+        lab_sink(own) as sink,
+        lab_sink(other) as other_sink,
+        strategy(own, number, url_of(sink)) as ours,
+        strategy(other, 3, url_of(other_sink)) as reference,
+    ):
+        lab.say("warming up")
+        warm_ups = [deliver(own, ours, sink, WARM_UP), deliver(other, reference, other_sink, WARM_UP)]
+        rounds = in_turns(
+            lab.say,
+            lambda: deliver_waiting(own, ours, sink),
+            lambda: deliver_waiting(other, reference, other_sink),
+        )
+        loads = [*warm_ups, *rounds.ours, *rounds.bare]
+        delivered = sink.ids() + other_sink.ids()
+        account = compare_ids([email_id for facts in loads for email_id in facts.pop("ids")], delivered)
+    yield Row(
+        name=f"a worker of strategy {number}",
+        unit="emails/s",
+        rounds=rounds,
+        against="a worker of strategy 3",
+        target=f"ratio ≥ {MIN_OF_STRATEGY_3:g}",
+        met=rounds.ratio.median >= MIN_OF_STRATEGY_3 and exactly_once(account, *loads),
+        notes=(
+            f"rounds of {WAITING:,} emails that wait when the worker begins, from its first to its last",
+            describe_ids(account, *loads),
+        ),
+        details=asdict(account),
+    )
+
+
+def deliver_waiting(lab: Lab, server: Strategy, sink: LabSink) -> Facts:
+    """The facts of the load, sent while the worker is stopped; `rate` and `seconds` are those of the delivery."""
+    pid, before = server.pid(WORKERS[server.number]), sink.count()
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        facts = request_emails(lab, server.port, WAITING)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for_mail(sink, before + len(facts["ids"]))
+    server.wait_until_empty()
+    del facts["asked_ns"]
+    times = [moment for _, moment in sink.arrivals()[before:]]
+    seconds = (times[-1] - times[0]) / 1e9
+    return facts | {"accepting_rate": facts["rate"], "seconds": seconds, "rate": len(times) / seconds}

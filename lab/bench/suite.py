@@ -22,17 +22,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab.bench import accepting, acknowledging, batcher, burst, cost, delivering, idle, log, mailer, queue, web
+from lab.bench import accepting, acknowledging, batcher, burst, cost, delivering, idle, log, mailer, parts, queue, web
+from lab.bench.parts import Breakdown
 from lab.harness.command import end_on_signals, files_written, refuse_env_overrides, write_results
 from lab.harness.figures import Row, Spread, format_number
 from lab.harness.machine import busy, describe_machine
 from lab.harness.processes import ChildFailed, Lab
 from lab.harness.strategies import strategies
 
-Benchmark = Callable[[Lab], Iterator[Row]]
+Benchmark = Callable[[Lab], Iterator[Row | Breakdown]]
 
 
-def of_each(benchmark: Callable[[int, Lab], Iterator[Row]], *numbers: int) -> dict[str, Benchmark]:
+def of_each(benchmark: Callable[[int, Lab], Iterator[Row | Breakdown]], *numbers: int) -> dict[str, Benchmark]:
     """The same benchmark for each of these strategies that exists."""
     name = benchmark.__name__.replace("_", " ")
     return {f"strategy {number} {name}": partial(benchmark, number) for number in strategies(*numbers)}
@@ -45,7 +46,8 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
     "accepting": of_each(accepting.accepting, 3, 4, 5, 6),
     "replicas": of_each(acknowledging.acknowledging, 5, 6),
     "cost": of_each(cost.cost, 1, 2, 3, 4, 5, 6),
-    "delivering": of_each(delivering.delivering, 3, 4, 5, 6),
+    "delivering": {**of_each(delivering.delivering, 3, 4, 5, 6), **of_each(delivering.one_worker, 5, 6)},
+    "parts": {**of_each(parts.accepting_parts, 5, 6), **of_each(parts.delivering_parts, 3, 5, 6)},
     "idle": of_each(idle.from_idle, 1, 2, 3, 4, 5, 6),
     "queue": {"queue": queue.queue, "long queue": queue.long_queue},
     "log": {"log": log.log},
@@ -53,8 +55,8 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
 }
 
 
-def measure(benchmarks: dict[str, Benchmark], rows: list[Row], console: Console) -> None:
-    """Run the benchmarks one after the other, and add their rows. Raises ChildFailed; the rows so far are kept.
+def measure(benchmarks: dict[str, Benchmark], found: list[Row | Breakdown], console: Console) -> None:
+    """Run the benchmarks one after the other, and add their results. Raises ChildFailed; the results so far are kept.
 
     In every case all processes are ended and all files removed.
     """
@@ -69,7 +71,7 @@ def measure(benchmarks: dict[str, Benchmark], rows: list[Row], console: Console)
             progress.update(task, description=name, step="starting")
             own = Path(folder, str(number))  # so that no benchmark sees what another has left in Redis
             own.mkdir()
-            rows.extend(benchmark(Lab(own, lambda step: progress.update(task, step=step))))
+            found.extend(benchmark(Lab(own, lambda step: progress.update(task, step=step))))
             progress.advance(task)
 
 
@@ -113,26 +115,34 @@ def main() -> None:
     machine = describe_machine() | {"warning": busy()}
     if machine["warning"]:
         console.print(f"[yellow]{machine['warning']}[/]")
-    rows: list[Row] = []
+    found: list[Row | Breakdown] = []
     failure = ""
     try:
-        measure(chosen(only), rows, console)
+        measure(chosen(only), found, console)
     except ChildFailed as reason:
         failure = str(reason)
-    report(console, rows, machine, failure, whole=not only)
-    sys.exit(failure or (0 if all(row.met for row in rows) else 1))
+    report(console, found, machine, failure, whole=not only)
+    sys.exit(failure or (0 if all(row.met for row in found if isinstance(row, Row)) else 1))
 
 
-def report(console: Console, rows: list[Row], machine: dict[str, Any], failure: str, *, whole: bool) -> None:
+def report(
+    console: Console, found: Sequence[Row | Breakdown], machine: dict[str, Any], failure: str, *, whole: bool
+) -> None:
     """Show and save what has been measured. After a failure it is saved as a partial run, with the reason."""
-    if not rows:
+    if not found:
         return
-    console.print(table(rows))
+    rows = [row for row in found if isinstance(row, Row)]
+    breakdowns = [one for one in found if isinstance(one, Breakdown)]
+    if rows:
+        console.print(table(rows))
+    for breakdown in breakdowns:
+        console.print(parts.table(breakdown))
     for row in rows:
         for note in row.notes:
             console.print(f"[bold]{row.name}[/]: {note}", highlight=False)
     console.print("[dim]{cpu}, {cores} cores, {kernel}, {python}, load {load_average}[/]".format(**machine))
     facts = {"machine": machine, "failure": failure or None, "rows": [row.to_dict() for row in rows]}
+    facts["parts"] = [breakdown.to_dict() for breakdown in breakdowns]
     if failure:
         console.print("not everything was measured", style="bold red")
     console.print(f"[dim]{files_written(write_results('bench', facts, whole=whole and not failure))}[/]")

@@ -110,3 +110,19 @@ def bench() -> Iterator[str]:
         )
     yield ""
     yield f"({machine_of(results('bench'))}. Medians; all rounds are in [`bench.json`](bench.json).)"
+
+
+def parts() -> Iterator[str]:
+    """Where the time of one request or email goes. Results of an earlier version of `make bench` have no parts."""
+    facts = results("bench")
+    breakdowns = facts.get("parts", [])
+    if not breakdowns:
+        yield "(Not measured yet: `make bench`.)"
+        return
+    for breakdown in breakdowns:
+        names, times = breakdown["parts"].keys(), [*breakdown["parts"].values()]
+        yield f"| {breakdown['name']} | {' | '.join(names)} | in all |"
+        yield "|---" * (len(times) + 2) + "|"
+        yield f"| CPU µs | {' | '.join(f'{time:.1f}' for time in (*times, sum(times)))} |"
+        yield ""
+    yield f"({machine_of(facts)}. Medians; see [`lab/bench/parts.py`](../lab/bench/parts.py).)"

@@ -13,7 +13,7 @@ from pathlib import Path
 from lab.harness.command import RESULTS
 from lab.harness.processes import ROOT
 from lab.tables.chapters import costs_of_the_log, costs_of_the_queue, measured_faults, measured_steps, staircase
-from lab.tables.overview import bench, compared, ladder, matrix
+from lab.tables.overview import bench, compared, ladder, matrix, parts
 from lab.tables.saved import NotMeasured
 
 _BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$")
@@ -25,6 +25,7 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "compare-steps": partial(compared, "compare_steps"),
     "matrix": matrix,
     "bench": bench,
+    "parts": parts,
     "faults-1": partial(measured_faults, "1"),
     "faults-2": partial(measured_faults, "2"),
     "faults-3": partial(measured_faults, "3"),

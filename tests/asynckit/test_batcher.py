@@ -56,6 +56,24 @@ async def test_a_single_call_does_not_wait_for_others() -> None:
     assert commits.batches == [[1], [2]]
 
 
+async def test_a_batch_that_is_not_large_enough_waits_for_more_calls() -> None:
+    commits = Commits()
+    double = Batcher(commits, is_enough=lambda number: number >= 3, gather_seconds=LIMIT)
+    first = [double(n) for n in (1, 2)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert commits.batches == []
+    assert await asyncio.gather(*first, double(3)) == [2, 4, 6]
+    assert commits.batches == [[1, 2, 3]]
+
+
+async def test_a_batch_waits_for_more_calls_only_for_a_limited_time() -> None:
+    commits = Commits()
+    double = Batcher(commits, is_enough=lambda number: number >= 3, gather_seconds=0.001)
+    assert [await double(1), await double(2)] == [2, 4]
+    assert commits.batches == [[1], [2]]
+
+
 async def test_a_batch_has_a_largest_size() -> None:
     commits = Commits()
     double = Batcher(commits, largest=2)

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,7 @@ from rich.console import Console
 from lab.bench.accepting import cpu_by_role, load_by_role
 from lab.bench.idle import compare_moments
 from lab.bench.mailer import send
+from lab.bench.parts import Breakdown, breakdown
 from lab.bench.suite import BENCHMARKS, Benchmark, chosen, measure, report
 from lab.harness import command, processes, sinks
 from lab.harness.account import IdAccount, compare_ids
@@ -105,6 +107,14 @@ def test_a_row_with_one_round_says_so() -> None:
     assert row("mailer", 7.0, 8.0).to_dict()["against"] == "bare SMTP"
 
 
+def test_the_time_of_a_part_is_the_difference_that_it_makes(tmp_path: Path) -> None:
+    figures = {"bare": 10.0, "with one": 13.0, "whole": 20.0}
+    programs = [partial(figures.__getitem__, name) for name in figures]
+    found = breakdown(Lab(tmp_path), "a request", ("bare", "one"), programs)
+    assert found == Breakdown("a request", {"bare": 10.0, "one": 3.0, "the rest": 7.0})
+    assert found.total == 20.0
+
+
 def test_if_a_benchmark_fails_the_rows_before_it_are_saved_as_a_partial_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,14 +122,15 @@ def test_if_a_benchmark_fails_the_rows_before_it_are_saved_as_a_partial_run(
     monkeypatch.setattr(command, "PARTIAL", tmp_path / "partial")
     console = Console(file=io.StringIO())
 
-    def works(lab: Lab) -> Iterator[Row]:
+    def works(lab: Lab) -> Iterator[Row | Breakdown]:
         yield row("one", 7.0)
 
-    def fails(lab: Lab) -> Iterator[Row]:
+    def fails(lab: Lab) -> Iterator[Row | Breakdown]:
         yield row("two", 8.0)
+        yield Breakdown("three", {"first": 1.0, "second": 2.0})
         raise ChildFailed("sink: no output")
 
-    rows: list[Row] = []
+    rows: list[Row | Breakdown] = []
     benchmarks: dict[str, Benchmark] = {"works": works, "fails": fails, "not reached": works}
     with pytest.raises(ChildFailed):
         measure(benchmarks, rows, console)
@@ -128,6 +139,7 @@ def test_if_a_benchmark_fails_the_rows_before_it_are_saved_as_a_partial_run(
     facts = json.loads(path.read_text())
     assert path == tmp_path / "partial" / "bench.json"
     assert ([found["name"] for found in facts["rows"]], facts["failure"]) == (["one", "two"], "sink: no output")
+    assert facts["parts"] == [{"name": "three", "parts": {"first": 1.0, "second": 2.0}}]
     # and a complete run is saved as the result
     report(console, rows, describe_machine(), "", whole=True)
     assert (tmp_path / "bench.json").exists()

@@ -7,7 +7,7 @@ import pytest
 
 from lab.compare.rounds import all_delivered_once
 from lab.faults.promises import STEPS, SUBJECTS, faults_of, promise
-from lab.tables import saved
+from lab.tables import overview, saved
 from lab.tables.overview import lost_and_twice
 from lab.tables.render import BLOCKS, NoSuchBlock, readmes, render
 from lab.tables.saved import NotMeasured, bench_row, measured_cell, results
@@ -33,6 +33,22 @@ def test_an_edited_block_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None
     text = "a\n<!-- measured: seven -->\n| 8 |\n<!-- end -->\nb\n"
     assert render(text) == text.replace("8", "7")
     assert render(render(text)) == render(text)
+
+
+def test_parts_that_are_not_among_the_results_are_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "results", lambda name: {"rows": []})
+    assert list(overview.parts()) == ["(Not measured yet: `make bench`.)"]
+
+
+def test_parts_are_shown_with_their_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {
+        "parts": [{"name": "a request", "parts": {"first": 1.04, "second": 2.0}}],
+        "machine": results("bench")["machine"],
+    }
+    monkeypatch.setattr(overview, "results", lambda name: facts)
+    head, _, line, *_ = overview.parts()
+    assert head == "| a request | first | second | in all |"
+    assert line == "| CPU µs | 1.0 | 2.0 | 3.0 |"
 
 
 def test_an_unknown_block_is_an_error() -> None:
