@@ -31,7 +31,8 @@ CRASH_LIMIT = 5  # an event is parked when more workers than this have died whil
 EARLY_SECONDS = 0.05  # an event that is due within this time is handled now
 CLAIM_SECONDS = 5.0  # how long one claim waits for events
 CHECK_SECONDS = 1.0  # between two checks whether a handler is needed, and after an unexpected error
-SHARE = 3  # a third of the window is enough for one claim or one commit
+FREE_SHARE = 4  # a fourth of the window is enough for one claim
+DONE_SHARE = 2  # half of it for one commit: meanwhile the other half is being handled
 GATHER_SECONDS = 0.003  # how long a commit waits for more events
 PAUSE_CAP_SECONDS = 2.0  # the longest pause of a handler that needs a Redis that is down or full
 
@@ -134,13 +135,13 @@ class Consumer:
     async def _room(self) -> int:
         """Wait for free places in the window and return their number; 0 after `stop`.
 
-        Waits for a part of the window, because one claim of many events costs no more than a claim of one. While an
+        Waits for a quarter of the window, because one claim of many events costs no more than a claim of one. While an
         event is handled alone, or the handler's Redis is down, waits until no event is held.
         """
         while not self._stopping:
             room = self._handler.window - len(self._held)
             needs_all = self._redis_failures > 0 or (self._alone is not None and not self._alone.done())
-            enough = self._handler.window if needs_all else max(1, self._handler.window // SHARE)
+            enough = self._handler.window if needs_all else max(1, self._handler.window // FREE_SHARE)
             if (pause := self._paused_until - time.monotonic()) > 0:
                 await self._pause(pause)
             elif room >= enough:
@@ -264,7 +265,7 @@ class Consumer:
 
     def _are_enough(self, done: int) -> bool:
         """Whether to commit this number of events now, or to wait for others that are being handled."""
-        return done * SHARE >= self._handler.window or done >= len(self._held)
+        return done * DONE_SHARE >= self._handler.window or done >= len(self._held)
 
     def _wanted(self, claimed: Claimed) -> Event | None:
         """The event; None if the handler does not ask for it. Raises BadEvent."""

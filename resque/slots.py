@@ -15,7 +15,8 @@ from .registration import Registration
 from .scaling import LOOK_SECONDS, Scaling
 
 ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
-SHARE = 3  # a third of the slots is enough for one call that claims or acknowledges
+FREE_SHARE = 4  # a fourth of the slots is enough for one claim
+DONE_SHARE = 2  # half of them for one acknowledgement: meanwhile the other half works
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,11 @@ class Slots:
 
     def are_enough_free(self) -> bool:
         """Whether to claim now, or to wait a few ms for more free slots: one call for many costs less than many."""
-        return len(self.free) * SHARE >= self.count
+        return len(self.free) * FREE_SHARE >= self.count
 
     def are_enough_done(self, number: int) -> bool:
         """The same for acknowledging this number of jobs, which still occupy their slots."""
-        return number * SHARE >= self.count or number >= len(self.running)
+        return number * DONE_SHARE >= self.count or number >= len(self.running)
 
     async def register(self) -> None:
         """Register the minimum. Raises RedisError."""
