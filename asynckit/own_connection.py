@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .connections import ANSWER_SECONDS
+from asynckit.connections import ANSWER_SECONDS
 
 
 class OwnConnection:

@@ -1,0 +1,32 @@
+"""When the slots of a worker are worth a call of Redis."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from resque.claims import Slot
+from resque.slots import Slots
+
+
+def slots(free: int, running: int) -> Slots:
+    unused: Any = None
+    found = Slots(unused, unused, lambda _: None, asyncio.Event())
+    found.free = [Slot(number, "", "") for number in range(free)]
+    found.running = {Slot(number, "", ""): unused for number in range(running)}
+    return found
+
+
+@pytest.mark.parametrize(("free", "enough"), [(1, False), (2, False), (3, True), (10, True)])
+def test_a_fourth_of_the_slots_is_enough_for_a_claim(free: int, enough: bool) -> None:
+    assert slots(free, 10 - free).are_enough_free() is enough
+
+
+@pytest.mark.parametrize(("done", "enough"), [(1, False), (4, False), (5, True)])
+def test_half_of_the_slots_are_enough_for_an_acknowledgement(done: int, enough: bool) -> None:
+    assert slots(0, 10).are_enough_done(done) is enough
+
+
+def test_a_job_beside_which_none_is_running_is_acknowledged_at_once() -> None:
+    assert slots(9, 1).are_enough_done(1)
+    assert not slots(8, 2).are_enough_done(1)
