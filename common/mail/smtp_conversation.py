@@ -25,6 +25,8 @@ class Limits:
     command: float = 300.0
     """For MAIL and RCPT."""
     data: float = 120.0
+    ahead: float = 10.0
+    """For an envelope that was sent ahead, after the answer to the message before it: see smtp_session.py."""
     answer: float = 600.0
     """For the answer to the message. A client that gives up earlier makes copies: the server may have taken it."""
 
@@ -37,6 +39,7 @@ class Limits:
             greeting=settings.smtp_greeting_seconds if patient else settings.smtp_send_seconds,
             command=settings.smtp_command_seconds,
             data=settings.smtp_data_seconds,
+            ahead=cls.ahead if patient else min(cls.ahead, settings.smtp_send_seconds / 2),
             answer=settings.smtp_answer_seconds,
         )
 

@@ -37,7 +37,6 @@ _CHUNKING_FAILS = {500, 501, 502, 503, 504}  # RFC 5321, 4.2.1: the fault of the
 _OUT_OF_STEP = {500, 502, 503}  # what a server says to RCPT if it has not understood the MAIL before it
 _GO_ON = 354
 _QUICK_SECONDS = 1.0  # a server that takes longer for its answer to a message is not kept waiting for a round trip
-_AHEAD_SECONDS = 10.0  # how long the answer to an envelope that was sent ahead may take after that to the message
 
 
 class SessionSpent(SessionLost):
@@ -147,7 +146,7 @@ class SmtpSession(SmtpConversation):
         if attempt.envelope is None:
             return await self._exchange_each(attempt.mail, attempt.rcpt, b"DATA\r\n")
         try:
-            return await self.wait_for(attempt.envelope, min(_AHEAD_SECONDS, self.limits.command))
+            return await self.wait_for(attempt.envelope, self.limits.ahead)
         except (SessionLost, TimedOut) as error:
             raise AheadFailed(str(error)) from None
 

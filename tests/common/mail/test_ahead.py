@@ -13,6 +13,7 @@ from common.mail import smtp_session as session_module
 from common.mail.emails import Email
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, SessionLost, TimedOut, Unavailable
 from common.mail.mailer import Mailer
+from common.mail.smtp_conversation import Limits
 from common.services.inbox.faults import Dial
 from common.services.inbox.smtp import Handler, SmtpServer
 from common.services.inbox.store import Store
@@ -146,7 +147,7 @@ async def test_a_session_that_ends_leaves_in_doubt_only_a_message_that_is_handed
 async def test_a_server_that_fails_at_it_is_remembered_and_takes_each_email_once(
     ahead: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "_AHEAD_SECONDS", 0.3)
+    monkeypatch.setattr(Limits, "ahead", 0.3)
     async with smtp_peer(ahead=ahead) as peer, a_mailer(peer, sessions=3) as mailer:
         await send_all(mailer, *[an_email() for _ in range(3)])
         emails = [an_email() for _ in range(30)]

@@ -79,6 +79,7 @@ def statuses(answers: list[Answer]) -> set[int]:
         "messages per session, at MAIL",
         "messages per session, at BDAT",
         "chunking that fails",
+        "pipelining that drops commands",
         "pipelining that closes",
         "pipelining that refuses",
     ],
