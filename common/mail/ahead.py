@@ -44,7 +44,7 @@ class Ahead:
         """
         self._works = False
         if attempt.on_trial and not self._fails:
-            log.warning("the mail server offers PIPELINING and fails at it, so no envelope is sent ahead: %s", reason)
+            log.warning("a session failed when an envelope was sent ahead with PIPELINING, so no more are: %s", reason)
             self._fails = True
 
     def end(self, attempt: Attempt) -> None:
