@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -24,6 +25,8 @@ class Limits:
     command: float = 300.0
     """For MAIL and RCPT."""
     data: float = 120.0
+    ahead: float = 10.0
+    """For an envelope that was sent ahead, after the answer to the message before it: see smtp_session.py."""
     answer: float = 600.0
     """For the answer to the message. A client that gives up earlier makes copies: the server may have taken it."""
 
@@ -36,6 +39,7 @@ class Limits:
             greeting=settings.smtp_greeting_seconds if patient else settings.smtp_send_seconds,
             command=settings.smtp_command_seconds,
             data=settings.smtp_data_seconds,
+            ahead=cls.ahead if patient else min(cls.ahead, settings.smtp_send_seconds / 2),
             answer=settings.smtp_answer_seconds,
         )
 
@@ -64,8 +68,52 @@ class Reply(NamedTuple):
         return Refused(str(self)) if self.code >= 500 else Unavailable(str(self))
 
 
+class Exchange:
+    """Commands that were sent together, and the replies that have come so far."""
+
+    def __init__(self, count: int, *, hands_in: bool = False) -> None:
+        """`count`: the replies that are expected. `hands_in`: the commands end with a message."""
+        self.count = count
+        self.hands_in = hands_in
+        self.replies: list[Reply] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.abandoned = False
+        self._lost: SendError | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the server may have taken a message: not if it has refused an earlier command of the exchange."""
+        return self.hands_in and self._refusal() is None
+
+    def finish(self, lost: SendError | None = None) -> None:
+        """`lost`: why no further replies will come."""
+        self._lost = self._lost or lost
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def result(self) -> list[Reply]:
+        """As many replies as are expected: the first refusal takes the place of those that will not come.
+
+        Raises the reason if replies are missing and none is a refusal; InDoubt if the server may have the message.
+        """
+        missing = self.count - len(self.replies)
+        if missing <= 0:
+            return self.replies
+        if refusal := self._refusal():
+            return self.replies + [refusal] * missing
+        assert self._lost is not None
+        raise InDoubt(str(self._lost)) if self.hands_in else self._lost
+
+    def _refusal(self) -> Reply | None:
+        """The first refusal among the replies so far; None if the server has refused nothing."""
+        return next((reply for reply in self.replies if reply.code >= 400), None)
+
+
 class SmtpConversation(asyncio.Protocol):
-    """Use it for one exchange at a time. Once `usable` is false it stays so, and the connection is closed."""
+    """Several exchanges may be open: replies come in the order of the commands.
+
+    Once `usable` is false it stays so, and the connection is closed, at the latest after the open exchanges.
+    """
 
     def __init__(self, transport: asyncio.Transport, limits: Limits) -> None:
         self.usable = True
@@ -74,50 +122,46 @@ class SmtpConversation(asyncio.Protocol):
         self._transport = transport
         self._buffer = bytearray()
         self._lines: list[str] = []  # of the reply that is not complete yet
-        self._replies: list[Reply] = []
-        self._expected = 0
-        self._hands_in = False
-        self._waiter: asyncio.Future[list[Reply]] | None = None
+        self._open: deque[Exchange] = deque()  # oldest first
 
-    @property
-    def in_doubt(self) -> bool:
-        """Whether a message is handed in and not answered: the server may have taken it.
+    async def exchange(self, data: bytes, replies: int = 1, limit: float | None = None) -> list[Reply]:
+        """Send this and wait for the replies, as `wait_for` does."""
+        exchange = Exchange(replies)
+        self.write(data, exchange)
+        return await self.wait_for(exchange, limit)
 
-        If the server has refused an earlier command of the same write, it has not.
-        """
-        return self._hands_in and self._refusal() is None
+    def write(self, data: bytes, *exchanges: Exchange) -> None:
+        """Send the commands of these exchanges. Raises SessionLost."""
+        if not self.usable:
+            raise SessionLost("the mail server closed the session")
+        self._open += exchanges
+        self._transport.write(data)
 
-    async def exchange(
-        self, data: bytes, replies: int = 1, limit: float | None = None, *, hands_in: bool = False
-    ) -> list[Reply]:
-        """Send this and wait for the replies, by default as long as for MAIL. `hands_in`: it ends with a message.
+    async def wait_for(self, exchange: Exchange, limit: float | None = None) -> list[Reply]:
+        """Wait for the replies, by default as long as for MAIL.
 
         After a refusal the connection may end before the other replies: the refusal then counts for those too.
         Raises SessionLost or TimedOut; InDoubt where the server may have taken the message.
         """
-        if not self.usable:
-            raise SessionLost("the mail server closed the session")
         seconds = limit or self.limits.command
-        self._expected = replies
-        self._waiter = asyncio.get_running_loop().create_future()
-        self._hands_in = hands_in
-        self._transport.write(data)
         try:
             async with asyncio.timeout(seconds):
-                answers = await self._waiter
+                await exchange.done
         except TimeoutError:
             self.abort()
-            if self._refusal():
-                return self._replies_so_far()
-            reason = f"no answer from the mail server within {seconds:g} s"
-            raise (InDoubt if hands_in else TimedOut)(reason) from None
+            exchange.finish(TimedOut(f"no answer from the mail server within {seconds:g} s"))
         except asyncio.CancelledError:  # replies that are still to come must not meet the next email
-            self.abort()
+            self.abandon(exchange)
             raise
-        finally:
-            self._waiter = None
-        self._hands_in = False  # not before this line: a cancelled wait may lose a reply that has come
-        return answers
+        return exchange.result()
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Take no replies to this exchange: the connection ends, but not before the exchanges before it are done."""
+        self.usable = False
+        if exchange in self._open and exchange is not self._open[0]:
+            exchange.abandoned = True
+        else:
+            self.abort()
 
     def quit(self) -> None:
         """Say goodbye without waiting for the answer."""
@@ -134,62 +178,51 @@ class SmtpConversation(asyncio.Protocol):
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:  # most likely "421 shutting down": no reply is expected
-            self.close()
-            return
         self._buffer += data
         end = 0
-        while line := _REPLY_LINE.match(self._buffer, end):
+        while self._open and (line := _REPLY_LINE.match(self._buffer, end)):
             end = line.end()
             self._lines.append(printable((line[3] or b"").decode(errors="replace")))
             if line[2] != b"-":  # else more lines of this reply follow (RFC 5321, 4.2.1)
-                self._replies.append(Reply(int(line[1]), join_lines(self._lines)))
+                self._take(Reply(int(line[1]), join_lines(self._lines)))
                 self._lines.clear()
         del self._buffer[:end]
-        if b"\n" in self._buffer or len(self._buffer) + sum(map(len, self._lines)) > _MAX_REPLY:
-            self._lose(ValueError("the mail server sent something that is not an SMTP reply"))
-        elif len(self._replies) >= self._expected or self._ended_by_server():
-            self._answer()
+        if not self._open:
+            if self._buffer:  # most likely "421 shutting down": no reply is expected
+                self.close()
+        elif b"\n" in self._buffer or len(self._buffer) + sum(map(len, self._lines)) > _MAX_REPLY:
+            self._lose("the mail server sent something that is not an SMTP reply")
+
+    def _take(self, reply: Reply) -> None:
+        exchange = self._open[0]
+        exchange.replies.append(reply)
+        if reply.code == 421:
+            self._end(reply)
+        elif len(exchange.replies) == exchange.count:
+            self._open.popleft().finish()
+            if self._open and self._open[0].abandoned:
+                self.abort()
+
+    def _end(self, reply: Reply) -> None:
+        """The server has ended the session with this 421 (RFC 5321, 3.8): it answers everything that is open."""
+        self._open.popleft().finish()
+        while self._open:
+            self._open[0].replies.append(reply)
+            self._open.popleft().finish()
+        self.close()
 
     def eof_received(self) -> None:
-        self._lose(None)
+        self._lose()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lose(exc)
+        self._lose(str(exc or ""))
         if not self.closed.done():
             self.closed.set_result(None)
 
-    def _answer(self) -> None:
-        surplus = len(self._replies) > self._expected
-        ended = any(reply.code == 421 for reply in self._replies)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(self._replies_so_far())
-        self._replies = []
-        if surplus or ended:
-            self.close()
-
-    def _replies_so_far(self) -> list[Reply]:
-        """As many replies as are expected: the first refusal, or else a 421, takes the place of those that will not
-        come.
-        """
-        missing = self._expected - len(self._replies)
-        return self._replies[: self._expected] + [self._refusal() or self._replies[-1]] * missing
-
-    def _refusal(self) -> Reply | None:
-        """The first refusal among the replies so far; None if the server has refused nothing."""
-        return next((reply for reply in self._replies if reply.code >= 400), None)
-
-    def _ended_by_server(self) -> bool:
-        """After a 421 no further reply of a pipelined group will come."""
-        return bool(self._replies) and self._replies[-1].code == 421
-
-    def _lose(self, cause: Exception | None) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            if self._refusal():
-                self._waiter.set_result(self._replies_so_far())
-            else:
-                reason = f"the connection to the mail server broke{f': {cause}' if cause else ''}"
-                self._waiter.set_exception((InDoubt if self._hands_in else SessionLost)(reason))
+    def _lose(self, cause: str = "") -> None:
+        while self._open:
+            reason = f"the connection to the mail server broke{f': {cause}' if cause else ''}"
+            self._open.popleft().finish(SessionLost(reason))
         self.close()  # last: over TLS it may call connection_lost at once
 
 

@@ -13,6 +13,8 @@ LATENCY_MS = 50.0
 
 MIN_RATE = 5000  # emails per second
 MAX_ROUND_TRIPS = 1.2  # one, and some tolerance for timers
+MAX_BUSY_ROUND_TRIPS = 1.1
+BUSY_SECONDS = 4.0
 
 
 def mailer(lab: Lab) -> Iterator[Row]:
@@ -62,9 +64,36 @@ def round_trips(lab: Lab) -> Iterator[Row]:
     )
 
 
-def send(lab: Lab, sink: CountingSink, senders: int, seconds: float) -> Facts:
+def busy_round_trips(lab: Lab) -> Iterator[Row]:
+    """The time of one email in a session that always has a next one, divided by the time of a round trip.
+
+    The server offers PIPELINING without CHUNKING. The reference sends one email after the other: two round trips.
+    """
+    with lab_sink(lab, LATENCY_MS, chunking=False) as sink:
+        lab.say(f"ten senders share one session without CHUNKING, {LATENCY_MS:g} ms each round trip")
+        found = in_turns(
+            lab.say,
+            lambda: send(lab, sink, 10, BUSY_SECONDS, sessions=1),
+            lambda: converse(lab, sink, 1, 1.0),
+        )
+        arrived = sink.count()
+    missing = sum(facts["sent"] for facts in found.ours + found.bare) - arrived
+    rounds = Rounds(found.ours, found.bare, figure=lambda facts: 1000 / float(facts["rate"]) / LATENCY_MS)
+    yield Row(
+        name="round trips, busy, without CHUNKING",
+        unit="per email",
+        rounds=rounds,
+        against="bare SMTP",
+        target=f"≤ {MAX_BUSY_ROUND_TRIPS:g}",
+        met=rounds.measured.median <= MAX_BUSY_ROUND_TRIPS and missing == 0,
+        notes=(f"{LATENCY_MS:g} ms each, by {sink.name}", describe_account(missing, arrived)),
+        details={"sink": sink.name, "latency_ms": LATENCY_MS, "arrived": arrived},
+    )
+
+
+def send(lab: Lab, sink: CountingSink, senders: int, seconds: float, sessions: int = SESSIONS) -> Facts:
     options = ("--senders", senders, "--seconds", seconds)
-    return lab.measure("lab.load.mailer", *options, SMTP_URL=url_of(sink))
+    return lab.measure("lab.load.mailer", *options, SMTP_URL=url_of(sink), SMTP_SESSIONS=sessions)
 
 
 def converse(lab: Lab, sink: CountingSink, sessions: int, seconds: float) -> Facts:

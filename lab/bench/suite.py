@@ -40,7 +40,11 @@ def of_each(benchmark: Callable[[int, Lab], Iterator[Row | Breakdown]], *numbers
 
 
 BENCHMARKS: dict[str, dict[str, Benchmark]] = {
-    "mailer": {"mailer": mailer.mailer, "round trips": mailer.round_trips},
+    "mailer": {
+        "mailer": mailer.mailer,
+        "round trips": mailer.round_trips,
+        "busy round trips": mailer.busy_round_trips,
+    },
     "web": {"load generator": web.load_generator, "strategy 1": web.foreground},
     "burst": {"strategy 2": burst.parallel},
     "accepting": of_each(accepting.accepting, 3, 4, 5, 6),

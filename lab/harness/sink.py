@@ -14,9 +14,8 @@ from typing import cast
 
 from common.processes.process import run, stop_requested
 
-HELLO = b"250-lab.harness.sink\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+EXTENSIONS = ("PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8")
 REPLIES = {
-    b"EHLO": HELLO,
     b"HELO": b"250 lab.harness.sink\r\n",
     b"MAIL": b"250 ok\r\n",
     b"RCPT": b"250 ok\r\n",
@@ -31,8 +30,11 @@ _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(\S+)", re.IGNORECASE | re.MULTILI
 class Sink:
     """What all sessions share. `latency` (seconds) is added to each reply, and so to each round trip."""
 
-    def __init__(self, latency: float = 0.0) -> None:
+    def __init__(self, latency: float = 0.0, *, chunking: bool = True) -> None:
         self.latency = latency
+        offered = [name for name in EXTENSIONS if chunking or name != "CHUNKING"]
+        lines = [b"250-%s\r\n" % name.encode() for name in ("lab.harness.sink", *offered)]
+        self.hello = b"".join([*lines[:-1], lines[-1].replace(b"-", b" ", 1)])
         self.ids: list[bytes] = []
         """The Message-ID of each message, in the order of arrival; empty if it has none."""
         self.times = array("q")
@@ -105,6 +107,8 @@ class SinkSession(asyncio.Protocol):
             _, size, *last = line.split()
             self._chunk_left, self._last = int(size), bool(last)
             return self._reply_to_chunk()
+        if verb == b"EHLO":
+            return self._sink.hello
         if verb == b"MAIL":
             self._chunks.clear()
         if verb == b"DATA":
@@ -130,8 +134,8 @@ class SinkSession(asyncio.Protocol):
                 self._transport.close()
 
 
-async def serve(port: int, latency: float) -> None:
-    server = await Sink(latency).listen(port)
+async def serve(port: int, sink: Sink) -> None:
+    server = await sink.listen(port)
     print(server.sockets[0].getsockname()[1], flush=True)
     await stop_requested()
     server.close()
@@ -141,8 +145,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="An SMTP server that counts every email and drops it.")
     parser.add_argument("--port", type=int, default=0, help="0: any free port, which is printed")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="added to each round trip")
+    parser.add_argument("--no-chunking", action="store_true", help="do not offer CHUNKING")
     options = parser.parse_args()
-    run(serve(options.port, options.latency_ms / 1000))
+    run(serve(options.port, Sink(options.latency_ms / 1000, chunking=not options.no_chunking)))
 
 
 if __name__ == "__main__":

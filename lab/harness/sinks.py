@@ -84,8 +84,9 @@ class PostfixSink:
 
 
 @contextmanager
-def lab_sink(lab: Lab, latency_ms: float = 0.0) -> Iterator[LabSink]:
-    with lab.child(python("lab.harness.sink", "--latency-ms", latency_ms), "sink") as child:
+def lab_sink(lab: Lab, latency_ms: float = 0.0, *, chunking: bool = True) -> Iterator[LabSink]:
+    options = ["--latency-ms", latency_ms, *([] if chunking else ["--no-chunking"])]
+    with lab.child(python("lab.harness.sink", *options), "sink") as child:
         yield LabSink(int(child.wait_for(r"(\d+)\n")))
 
 

@@ -29,6 +29,9 @@ ODD_SERVERS: dict[str, dict[str, Any]] = {
         "over_most_messages": ("BDAT", b"452 4.4.5 Maximum number of messages per session exceeded"),
     },
     "chunking that fails": {"extensions": CHUNKING, "knows_bdat": False},
+    "pipelining that drops commands": {"ahead": "drop"},
+    "pipelining that closes": {"ahead": "cut"},
+    "pipelining that refuses": {"ahead": "refuse"},
     "three connections": {"most_sessions": 3, "pause": 0.05},  # Microsoft 365
     "slow 250": {"pause": SLOW_SECONDS},  # a server that scans each message; in reality 25 s
     "slow 250 to BDAT": {"extensions": CHUNKING, "pause": SLOW_SECONDS},

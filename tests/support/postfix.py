@@ -35,6 +35,8 @@ SERVICES = {
     "smtps": "-o smtpd_tls_wrappermode=yes",
     "impatient": "-o smtpd_timeout=2s -o syslog_name=impatient",
     "counted": "-o syslog_name=counted",
+    "no chunking": "-o smtpd_discard_ehlo_keywords=chunking -o syslog_name=data",
+    "no chunking, strict": "-o smtpd_discard_ehlo_keywords=chunking -o smtpd_hard_error_limit=2",
     "strict": "-o smtpd_hard_error_limit=1",
     "strict at the end": "-o smtpd_hard_error_limit=2",
     "slow after errors": "-o smtpd_error_sleep_time=30s",

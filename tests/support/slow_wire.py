@@ -40,7 +40,9 @@ async def slow_wire(port: int, seconds: float) -> AsyncIterator[Wire]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 20):
             loop.call_later(seconds, deliver, writer, data)  # pieces do not wait for each other
-        loop.call_later(seconds, writer.close)
+        await asyncio.sleep(seconds)
+        writer.close()
+        await writer.wait_closed()
 
     def deliver(writer: asyncio.StreamWriter, data: bytes) -> None:
         wire.delivered = True

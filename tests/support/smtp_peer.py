@@ -30,6 +30,15 @@ class SmtpPeer:
     replies: dict[str, bytes] = field(default_factory=lambda: ENVELOPE | CHUNKS | OTHERS)
     cuts: set[str] = field(default_factory=set)
     once: dict[str, bytes] = field(default_factory=dict)
+    at: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    """Its reply to the nth such command of all its sessions, from 1. With an empty reply it closes the connection."""
+    ahead: str | None = None
+    """What it does with commands that it has read together with the end of a message: "drop" them, "cut" the connection
+    after its answer to the message or "cut before" it, "refuse" the next command, or "refuse the message".
+    """
+    hold: bytes | None = None
+    """It answers a message that contains this only when `held` is set."""
+    held: asyncio.Event = field(default_factory=asyncio.Event)
     cut_after: set[str] = field(default_factory=set)
     """After its reply to these commands it closes the connection."""
     greeting_pause: float = 0.0
@@ -58,6 +67,8 @@ class SmtpPeer:
     connections: int = 0
     reads: int = 0
     """How often it waited for the client: once per round trip."""
+    sent_ahead: int = 0
+    """How often commands came together with the end of a message."""
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     sessions: set[asyncio.StreamWriter] = field(default_factory=set)
     conversations: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -114,12 +125,28 @@ class SmtpPeer:
                     while b"\r\n.\r\n" not in buffer:
                         buffer += await self._read(reader)
                     message, _, buffer = buffer.partition(b"\r\n.\r\n")
-                    await self._answer(writer, ".")
-                    if self.replies["."].startswith(b"2") and not refused:
+                    buffer = self._read_ahead(buffer)
+                    if self.hold and self.hold in message:
+                        await self.held.wait()
+                    reply = await self._answer(writer, ".") or self.replies["."]
+                    if reply.startswith(b"2") and not refused:
                         self.messages.append(message[2:] + b"\r\n")
                         taken += 1
+                    if buffer and self.ahead == "cut":
+                        raise _Cut
         self.sessions.discard(writer)
         writer.close()
+
+    def _read_ahead(self, buffer: bytes) -> bytes:
+        """What it goes on with of the commands that came with the end of a message."""
+        self.sent_ahead += bool(buffer)
+        if not buffer or self.ahead is None:
+            return buffer
+        if self.ahead == "cut before":
+            raise _Cut
+        if self.ahead.startswith("refuse"):
+            self.once["MAIL" if self.ahead == "refuse" else "."] = b"554 5.5.0 synchronization error"
+        return b"" if self.ahead == "drop" else buffer
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
         data = await reader.read(1 << 20)
@@ -148,6 +175,8 @@ class SmtpPeer:
         self.commands.append(command)
         if command in (".", "BDAT LAST") and self.pause:
             await asyncio.sleep(self.pause)
+        if (nth := self.at.get((command, self.commands.count(command)))) is not None:
+            self.once[command] = nth
         if command in self.cuts or self.once.get(command) == b"":
             self.once.pop(command, None)
             raise _Cut

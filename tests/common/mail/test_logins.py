@@ -164,6 +164,6 @@ async def test_a_paused_worker_asks_the_mailer_often_and_the_server_seldom(
             assert "535" in str(sender.paused)
             assert "535" in str(mailer.login_failed)
             peer.replies["AUTH"] = b"235 2.7.0 welcome"
-            mailer._logins._tried = False  # as if its pause was over
+            mailer._pool._logins._tried = False  # as if its pause was over
             await sending
             assert (sender.paused, mailer.login_failed) == (None, None)

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from asynckit.ids import new_id
-from common.mail import mailer as mailer_module
+from common.mail import places as places_module
+from common.mail import smtp_pool as pool_module
 from common.mail.emails import Email
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
 from common.mail.mailer import Mailer
@@ -99,7 +100,7 @@ async def test_a_session_that_ends_at_mail_is_replaced_within_the_same_attempt(
 async def test_the_mailer_closes_an_idle_session_before_the_server_does(
     peer: SmtpPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailer_module, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.01)
     async with Mailer(peer.settings()) as mailer:
         await mailer.send(an_email())
         await until(lambda: "QUIT" in peer.commands)
@@ -324,7 +325,7 @@ async def test_check_of_an_impatient_mailer_has_a_limit(peer: SmtpPeer, command:
     async with Mailer(peer.settings(smtp_send_seconds=0.3)) as mailer, asyncio.timeout(LIMIT):
         with pytest.raises(TimedOut):
             await mailer.check()
-        assert not mailer._idle, "a session that still owes an answer is not used again"
+        assert not mailer._pool._idle, "a session that still owes an answer is not used again"
 
 
 async def test_a_session_at_its_limit_of_messages_is_replaced(peer: SmtpPeer, mailer: Mailer) -> None:
@@ -353,10 +354,10 @@ async def test_the_pool_learns_how_many_sessions_the_server_accepts(monkeypatch:
         refused = peer.connections
         await asyncio.gather(*[mailer.send(an_email()) for _ in range(100)])
         assert peer.connections == refused, "the pool keeps its size"
-        monkeypatch.setattr(mailer_module, "GROW_SECONDS", 0.0)
+        monkeypatch.setattr(places_module, "GROW_SECONDS", 0.0)
         peer.most_sessions = 20
-        mailer._grow()
-        await until(lambda: mailer._withheld == 0)
+        mailer._places.grow()
+        await until(lambda: mailer._places.withheld == 0)
 
 
 async def test_a_server_that_accepts_no_session_at_all_is_unreachable() -> None:

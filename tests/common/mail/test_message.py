@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from common.mail.attempt import Attempt
 from common.mail.emails import BadEmail, Email, email_from_path, read_address
 from common.mail.errors import Refused
 from common.mail.message import HEADERS, build_message
@@ -202,7 +203,7 @@ def on_the_wire(email: Email, extensions: set[str] = frozenset({"pipelining", "s
         session = SmtpSession(cast(asyncio.Transport, transport), extensions, Limits())
         transport.replies = lambda data: session.data_received(data)
         recipient = read_address(email.to)
-        await session.send(SENDER, recipient, build_message(email, SENDER, recipient))
+        await session.send(Attempt(SENDER, recipient, build_message(email, SENDER, recipient)))
         return Sent(transport.written)
 
     return asyncio.run(send())

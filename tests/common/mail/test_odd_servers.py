@@ -79,6 +79,9 @@ def statuses(answers: list[Answer]) -> set[int]:
         "messages per session, at MAIL",
         "messages per session, at BDAT",
         "chunking that fails",
+        "pipelining that drops commands",
+        "pipelining that closes",
+        "pipelining that refuses",
     ],
 )
 def test_no_caller_sees_what_waiting_or_another_session_solves(facing: Facing, odd: str) -> None:

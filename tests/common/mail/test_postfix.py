@@ -36,8 +36,8 @@ async def mailer(postfix: Postfix) -> AsyncIterator[Mailer]:
         yield mailer
 
 
-def a_mailer(url: str, **more: Any) -> Mailer:
-    return Mailer(settings(smtp_url=url, **more))
+def a_mailer(url: str, *, patient: bool = False, **more: Any) -> Mailer:
+    return Mailer(settings(smtp_url=url, **more), patient=patient)
 
 
 def an_email(to: str = "bob@example.com", subject: str = "Hello", text: str = "How are you?") -> Email:
@@ -68,6 +68,35 @@ async def test_an_email_takes_one_round_trip_on_a_warm_session(postfix: Postfix)
                 await mailer.send(email)
             assert wire.round_trips - before == len(emails[1:])
     await arrived_all(postfix, emails)
+
+
+async def test_without_chunking_an_email_takes_one_round_trip_if_another_waits(postfix: Postfix) -> None:
+    port = postfix.port("no chunking")
+    emails = [an_email(text=".\nAll work and no play makes Jack a dull boy.\n" * count) for count in range(30)]
+    async with slow_wire(port, LATENCY / 2) as wire:
+        url = postfix.url("no chunking").replace(f":{port}", f":{wire.port}")
+        async with a_mailer(url, patient=True, smtp_sessions=1) as mailer:
+            await mailer.send(emails[0])
+            before = wire.round_trips
+            await asyncio.gather(*map(mailer.send, emails[1:]))
+            assert wire.round_trips - before <= 1.1 * len(emails[1:])
+    await arrived_all(postfix, emails)
+    assert said(postfix, "data", "connect from") == 1
+    await until(lambda: "mail=30 rcpt=30 data=30 quit=1 commands=" in postfix.log)
+
+
+@pytest.mark.parametrize("service", ["no chunking", "no chunking, strict"])
+async def test_unknown_recipients_among_envelopes_sent_ahead_affect_no_other_email(
+    postfix: Postfix, service: str
+) -> None:
+    """The strict one ends the session at the second error."""
+    emails = [an_email(UNKNOWN if number % 3 == 2 else "bob@example.com") for number in range(60)]
+    async with a_mailer(postfix.url(service), patient=True, smtp_sessions=3) as mailer:
+        results = await asyncio.gather(*map(mailer.send, emails), return_exceptions=True)
+    assert {type(result) for result in results[2::3]} == {Refused}
+    assert {str(result)[:9] for result in results[2::3]} == {"550 5.1.1"}
+    assert [result for number, result in enumerate(results) if number % 3 != 2] == [None] * 40
+    await arrived_all(postfix, [email for email in emails if email.to != UNKNOWN])
 
 
 async def test_emails_arrive_over_starttls_with_a_login(postfix: Postfix, mailer: Mailer) -> None:
@@ -232,7 +261,7 @@ async def test_a_limit_of_sessions_costs_no_email(postfix: Postfix) -> None:
     async with a_mailer(postfix.url("crowded")) as mailer:
         await asyncio.gather(*map(mailer.send, emails))
         assert mailer.failed == 0
-        assert mailer._withheld > 0
+        assert mailer._places.withheld > 0
     await arrived_all(postfix, emails)
 
 
