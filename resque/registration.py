@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any, Self
 
@@ -29,6 +29,7 @@ from .scripts import Scripts, source
 from .wire import heartbeat_at, ping, started_at
 
 BEATS = 3  # heartbeats in one lease: two may fail
+AT_ONCE = 200  # slots in one call: a script blocks all other clients of Redis, and packing its keys the event loop
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,10 @@ class Registration:
         return slots
 
     async def _register(self, slots: Sequence[Slot]) -> None:
+        for some in batches(slots):
+            await self._register_some(some)
+
+    async def _register_some(self, slots: Sequence[Slot]) -> None:
         keys, now = self._keys, time.time() + self._ahead
         names = [keys.heartbeats, keys.leases, keys.workers]
         for slot in slots:
@@ -111,6 +116,10 @@ class Registration:
         self._ahead = float(await self._scripts("register", names, *arguments)) - time.time()
 
     async def _unregister(self, slots: Sequence[Slot]) -> None:
+        for some in batches(slots):
+            await self._unregister_some(some)
+
+    async def _unregister_some(self, slots: Sequence[Slot]) -> None:
         keys = self._keys
         names = [keys.heartbeats, keys.leases, keys.workers]
         for slot in slots:
@@ -122,8 +131,12 @@ class Registration:
         """Renew the leases. The heartbeat's thread calls it."""
         with self._lock:
             slots = list(self.slots.values())
-        if not slots or self._lost:
-            return
+        for some in batches(slots):
+            if self._lost:
+                return
+            self._send_beat_of(some)
+
+    def _send_beat_of(self, slots: Sequence[Slot]) -> None:
         keys, now = self._keys, time.time() + self._ahead
         names = [keys.heartbeats, keys.leases, keys.workers, *(keys.ping(slot.name) for slot in slots)]
         ids = orjson.dumps([slot.id for slot in slots])
@@ -155,3 +168,7 @@ class Registration:
         """
         machine = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "localhost"
         return f"{machine}.{secrets.token_hex(4)}"
+
+
+def batches(slots: Sequence[Slot]) -> Iterator[Sequence[Slot]]:
+    return (slots[first : first + AT_ONCE] for first in range(0, len(slots), AT_ONCE))

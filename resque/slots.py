@@ -15,6 +15,7 @@ from .registration import Registration
 from .scaling import LOOK_SECONDS, Scaling
 
 ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
+CLAIM_MOST = 200  # jobs in one call: the event loop starts them all before it does anything else
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class Slots:
         self.lost = False
 
     def begin_claim(self) -> Sequence[Slot]:
-        """Set the free slots apart, so that scaling does not remove them during the call."""
-        self.claiming, self.free = self.free, []
+        """Set free slots apart, so that scaling does not remove them during the call."""
+        self.claiming, self.free = self.free[:CLAIM_MOST], self.free[CLAIM_MOST:]
         return self.claiming
 
     def end_claim(self) -> None:
