@@ -58,7 +58,7 @@ class Registration:
         self._lost = False
         self._beat = thread_redis.register_script(source("beat"))
         self._numbers = count(1)
-        self._heartbeat = Heartbeat(self._send_beat, lease_seconds / BEATS)
+        self._heartbeat = Heartbeat(self._send_beats, lease_seconds / BEATS)
         self.host = self._new_host()
 
     async def __aenter__(self) -> Self:
@@ -71,10 +71,12 @@ class Registration:
         self._redis.close()
 
     async def add(self, count: int) -> list[Slot]:
-        """Register `count` more slots. Raises RedisError; then no slot was added."""
+        """Register `count` more slots. Raises RedisError; then no slot was added, and the lease of those
+        that Redis has registered ends.
+        """
         slots = [self._new_slot(next(self._numbers)) for _ in range(count)]
         try:
-            await self._register(slots)
+            await self._register_all(slots)
         except asyncio.CancelledError:
             self._record(slots)  # Redis may have registered them, so they must be removed with the others
             raise
@@ -90,23 +92,23 @@ class Registration:
         with self._lock:
             for slot in slots:
                 self.slots.pop(slot.number, None)
-        await self._unregister(slots)
+        await self._unregister_all(slots)
 
     async def register_again(self) -> list[Slot]:
         """Replace all slots by new ones under a new name: the old ones are lost. Raises RedisError; then call again."""
         self.host = self._new_host()
         slots = [self._new_slot(next(self._numbers)) for _ in self.slots]
-        await self._register(slots)
+        await self._register_all(slots)
         with self._lock:
             self.slots = {slot.number: slot for slot in slots}
             self._lost = False
         return slots
 
-    async def _register(self, slots: Sequence[Slot]) -> None:
+    async def _register_all(self, slots: Sequence[Slot]) -> None:
         for some in batches(slots):
-            await self._register_some(some)
+            await self._register(some)
 
-    async def _register_some(self, slots: Sequence[Slot]) -> None:
+    async def _register(self, slots: Sequence[Slot]) -> None:
         keys, now = self._keys, time.time() + self._ahead
         names = [keys.heartbeats, keys.leases, keys.workers]
         for slot in slots:
@@ -115,11 +117,11 @@ class Registration:
         arguments = (self._lease, ids, heartbeat_at(now), started_at(now), self._pings(slots, now))
         self._ahead = float(await self._scripts("register", names, *arguments)) - time.time()
 
-    async def _unregister(self, slots: Sequence[Slot]) -> None:
+    async def _unregister_all(self, slots: Sequence[Slot]) -> None:
         for some in batches(slots):
-            await self._unregister_some(some)
+            await self._unregister(some)
 
-    async def _unregister_some(self, slots: Sequence[Slot]) -> None:
+    async def _unregister(self, slots: Sequence[Slot]) -> None:
         keys = self._keys
         names = [keys.heartbeats, keys.leases, keys.workers]
         for slot in slots:
@@ -127,16 +129,16 @@ class Registration:
             names += (keys.processed(slot.id), keys.failures(slot.id))
         await self._scripts("unregister", names, orjson.dumps([slot.id for slot in slots]), keys.queue(""))
 
-    def _send_beat(self) -> None:
+    def _send_beats(self) -> None:
         """Renew the leases. The heartbeat's thread calls it."""
         with self._lock:
             slots = list(self.slots.values())
         for some in batches(slots):
             if self._lost:
                 return
-            self._send_beat_of(some)
+            self._send_beat(some)
 
-    def _send_beat_of(self, slots: Sequence[Slot]) -> None:
+    def _send_beat(self, slots: Sequence[Slot]) -> None:
         keys, now = self._keys, time.time() + self._ahead
         names = [keys.heartbeats, keys.leases, keys.workers, *(keys.ping(slot.name) for slot in slots)]
         ids = orjson.dumps([slot.id for slot in slots])

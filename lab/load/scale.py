@@ -1,10 +1,10 @@
-"""`python -m lab.load.scale`: one worker of strategy 5's queue with very many queues or slots, in the Redis of REDIS_URL.
-Prints JSON.
+"""`python -m lab.load.scale`: a worker with very many queues or slots, in the Redis of REDIS_URL. Prints JSON.
 
 queues   a worker that listens to COUNT queues, idle, is given single jobs by another program (a plain RPUSH): the time
          from the push to the start of the job, for the first 16 queues and for the others, and the worker's connections
 slots    a worker with COUNT slots is given as many jobs that sleep: the resident memory of its process, and the longest
          stall of its event loop while it claims them, while it sends two heartbeats, and while all of them end
+idle     the longest stall of an event loop that does nothing for COUNT seconds: what other programs cause
 """
 
 import argparse
@@ -70,9 +70,7 @@ async def working(
     async with resque.open_connections(read_settings().redis) as connections:
         definitions = {NAME: resque.Definition(perform)}
         scaling = resque.Scaling(slots, slots)
-        worker = resque.Worker(
-            connections, names, definitions, scaling=scaling, hook=hook, lease_seconds=LEASE_SECONDS
-        )
+        worker = resque.Worker(connections, names, definitions, scaling=scaling, hook=hook, lease_seconds=LEASE_SECONDS)
         running = asyncio.create_task(worker.run(stop))
         try:
             yield
@@ -106,14 +104,13 @@ async def queues(count: int) -> Facts:
             return (await begun[number] - started) * 1000
 
         first = [await push(names[number % FIRST]) for number in range(PUSHES)]
-        others = [await push(random.choice(names[FIRST:])) for _ in range(PUSHES)]
+        others = [await push(random.choice(names[FIRST:])) for _ in range(PUSHES if count > FIRST else 0)]
         connections = [client for client in await redis.client_list() if client["name"] != LOAD_NAME]
-    return {
-        "connections": len(connections),
-        "first": {"p50_ms": percentile(first, 50), "worst_ms": max(first)},
-        "others": {"p50_ms": percentile(others, 50), "worst_ms": max(others)},
-        "jobs": len(begun),
-    }
+    return {"connections": len(connections), "first": spread(first), "others": spread(others), "jobs": len(begun)}
+
+
+def spread(times: list[float]) -> Facts:
+    return {"p50_ms": percentile(times, 50), "worst_ms": percentile(times, 100)}
 
 
 async def slots(count: int) -> Facts:
@@ -163,6 +160,14 @@ async def slots(count: int) -> Facts:
     }
 
 
+async def idle(count: int) -> Facts:
+    stalls = Stalls()
+    probe = asyncio.create_task(stalls.run())
+    await asyncio.sleep(count)
+    await end_tasks([probe])
+    return {"idle": stalls.read()}
+
+
 async def fill(redis: Redis, count: int) -> None:
     queue: Any = resque.Queue(redis)
     for first in range(0, count, 1000):
@@ -170,7 +175,7 @@ async def fill(redis: Redis, count: int) -> None:
         await asyncio.gather(*calls)
 
 
-COMMANDS: dict[str, Callable[[int], Awaitable[Facts]]] = {"queues": queues, "slots": slots}
+COMMANDS: dict[str, Callable[[int], Awaitable[Facts]]] = {"queues": queues, "slots": slots, "idle": idle}
 
 
 def main() -> None:
