@@ -102,8 +102,8 @@ class Watcher:
             keys = self._watched if everything else self._watched - self._armed
             if self.tracked:
                 self._armed |= keys
-            # PING: only to see that the connection is alive.
-            await connection.send_packed_command([pack_command(("EXISTS", *keys) if keys else ("PING",))])
+            words: Any = ("EXISTS", *keys) if keys else ("PING",)  # PING: only to see that the connection is alive
+            await connection.send_packed_command([pack_command(words)])
             everything = False
             try:
                 async with asyncio.timeout(seconds):
