@@ -1,6 +1,7 @@
 """Measures one peer: its rates, its delay from idle, and what a `kill -9` of its worker loses or repeats."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +48,10 @@ class Subject:
     def enqueue(self, first: int, jobs: int, callers: int = CALLERS, pause_ms: int = 0) -> Facts:
         command = [*self._command, "enqueue", *map(str, (first, jobs, callers, pause_ms))]
         with self._lab.child(command, f"{self._peer.name}-enqueue", False, END_SECONDS, **self._settings) as child:
-            return child.result(SECONDS)
+            try:
+                return child.result(SECONDS)
+            except ChildFailed as failure:
+                raise with_reason(failure, child) from None
 
     @contextmanager
     def working(self, job_ms: int = 0) -> Iterator[Child]:
@@ -60,11 +64,17 @@ class Subject:
         deadline = time.monotonic() + seconds
         while not done(len({number for number, _ in read_runs(self.record)})):
             if worker.process.poll() is not None:
-                raise worker.failure()
+                raise with_reason(worker.failure(), worker)
             if time.monotonic() > deadline:
                 return False
             time.sleep(POLL_SECONDS)
         return True
+
+
+def with_reason(failure: ChildFailed, child: Child) -> ChildFailed:
+    """Node writes the error first, and its own version into the last line."""
+    errors = [line for line in child.lines if re.match(r"\w*Error\b", line)]
+    return ChildFailed(f"{child.name}: {errors[-1]}") if errors else failure
 
 
 @contextmanager
