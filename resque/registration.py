@@ -29,7 +29,7 @@ from .scripts import Scripts, source
 from .wire import heartbeat_at, ping, started_at
 
 BEATS = 3  # heartbeats in one lease: two may fail
-AT_ONCE = 200  # slots in one call: a script blocks all other clients of Redis, and packing its keys the event loop
+AT_ONCE = 500  # slots in one call: a script blocks all other clients of Redis, and packing its keys the event loop
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Registration:
         self._ahead = 0.0  # seconds by which Redis's clock is ahead of ours
         self._lock = threading.Lock()  # guards `slots`, which the heartbeat's thread reads
         self._lost = False
+        self._next_beat = 0  # the number of a slot
         self._beat = thread_redis.register_script(source("beat"))
         self._numbers = count(1)
         self._heartbeat = Heartbeat(self._send_beats, lease_seconds / BEATS)
@@ -118,8 +119,8 @@ class Registration:
         self._ahead = float(await self._scripts("register", names, *arguments)) - time.time()
 
     async def _unregister_all(self, slots: Sequence[Slot]) -> None:
-        for some in batches(slots):
-            await self._unregister(some)
+        """All calls are sent at once, because a worker that stops does not wait long for the answers."""
+        await asyncio.gather(*[self._unregister(some) for some in batches(slots)])
 
     async def _unregister(self, slots: Sequence[Slot]) -> None:
         keys = self._keys
@@ -133,10 +134,13 @@ class Registration:
         """Renew the leases. The heartbeat's thread calls it."""
         with self._lock:
             slots = list(self.slots.values())
-        for some in batches(slots):
+        later = [slot for slot in slots if slot.number >= self._next_beat]
+        for some in batches(later + slots[: len(slots) - len(later)]):
             if self._lost:
                 return
+            self._next_beat = some[0].number  # after an error the next call continues here
             self._send_beat(some)
+        self._next_beat = 0
 
     def _send_beat(self, slots: Sequence[Slot]) -> None:
         keys, now = self._keys, time.time() + self._ahead

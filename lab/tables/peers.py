@@ -27,10 +27,10 @@ def peers() -> Iterator[str]:
     yield ""
     yield (
         f"(Medians of {settings['rounds']} rounds of {settings['jobs']:,} no-op jobs, and in brackets the ratio to "
-        f"ours in the same round. Every write is on disk before its answer (`appendfsync {settings['appendfsync']}`), there "
-        "is one worker process, and 200 callers enqueue, each with one call in flight; dramatiq and huey have no "
-        "asyncio, so theirs enqueue one job after the other. *From idle*: from the call to the job, p50. Before the "
-        f"kill, jobs take {settings['job_ms']} ms each. {machine_of(saved)})"
+        f"ours in the same round. Every write is on disk before its answer (`appendfsync {settings['appendfsync']}`), "
+        "there is one worker process, and 200 callers enqueue, each with one call in flight; dramatiq and huey have "
+        "no asyncio, so theirs enqueue one job after the other. *From idle*: from the call to the job, p50. Before "
+        f"the kill, jobs take {settings['job_ms']} ms each. {machine_of(saved)})"
     )
     yield ""
     yield "What happens to a job whose worker is killed, with the settings of the table:"

@@ -3,13 +3,14 @@
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import resque
-from resque import claiming, notifier, slots, watcher
+from resque import claiming, claims, notifier, registration, slots, watcher
 from tests.support.programs import Valkey, a_name, until
 from tests.support.resque import Definition, Resque, a_resque
 
@@ -146,7 +147,8 @@ async def test_ten_thousand_slots_run_ten_thousand_jobs(r: Resque) -> None:
 
     jobs = [json.dumps({"class": "wait", "args": [number]}) for number in range(count)]
     r.get("RPUSH", r.keys.queue("q"), *jobs)
-    async with r.working(definitions={"wait": Definition(wait)}, scaling=resque.Scaling(count, count)) as worker:
+    definitions, scaling = {"wait": Definition(wait)}, resque.Scaling(count, count)
+    async with r.working(definitions=definitions, scaling=scaling, lease_seconds=15.0) as worker:
         await until(lambda: running == count, "all jobs run", 60)
         assert max(event.jobs for event in r.events("Polled")) <= slots.CLAIM_MOST
         assert (worker.busy, r.waiting()) == (count, [])
@@ -156,4 +158,26 @@ async def test_ten_thousand_slots_run_ten_thousand_jobs(r: Resque) -> None:
         gate.set()
         await until(lambda: len(r.events("Succeeded")) == count, "all jobs are done", 60)
     assert (r.failed(), r.waiting(), gc.get_freeze_count()) == ([], [], 0)
-    assert not any(key.startswith("worker") for key in r.all_keys())
+    await until(lambda: not any(key.startswith("worker") for key in r.all_keys()), "all slots are unregistered")
+
+
+async def test_a_heartbeat_that_failed_continues_with_the_slots_that_it_left_out(
+    r: Resque, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise, in a slow Redis, the last of many slots would never be renewed."""
+    monkeypatch.setattr(registration, "AT_ONCE", 1)
+    own = registration.Registration(r.scripts, r.connections.thread, r.keys, ["q"], 60.0, lambda: None)
+    await own.add(3)
+    beats: list[int] = []
+
+    def beat(some: Sequence[claims.Slot]) -> None:
+        beats.append(some[0].number)
+        if len(beats) == 2:
+            raise RedisTimeoutError("no answer")
+
+    monkeypatch.setattr(own, "_send_beat", beat)
+    with pytest.raises(RedisTimeoutError):
+        own._send_beats()
+    own._send_beats()
+    own._send_beats()
+    assert beats == [1, 2, 2, 3, 1, 1, 2, 3]
