@@ -22,6 +22,7 @@ import orjson
 import redis
 
 from asynckit.heartbeat import Heartbeat
+from asynckit.redis_client import CALL_ERRORS
 
 from .claims import Slot
 from .keys import Keys
@@ -72,17 +73,24 @@ class Registration:
         self._redis.close()
 
     async def add(self, count: int) -> list[Slot]:
-        """Register `count` more slots. Raises RedisError; then no slot was added, and the lease of those
-        that Redis has registered ends.
+        """Register up to `count` more slots. Raises RedisError if none was added.
+
+        A slot whose registration got no answer is not used: its lease ends.
         """
-        slots = [self._new_slot(next(self._numbers)) for _ in range(count)]
-        try:
-            await self._register_all(slots)
-        except asyncio.CancelledError:
-            self._record(slots)  # Redis may have registered them, so they must be removed with the others
-            raise
-        self._record(slots)
-        return slots
+        added: list[Slot] = []
+        for some in batches([self._new_slot(next(self._numbers)) for _ in range(count)]):
+            try:
+                await self._register(some)
+            except asyncio.CancelledError:
+                self._record(some)  # Redis may have registered them, so they must be removed with the others
+                raise
+            except CALL_ERRORS:
+                if not added:
+                    raise
+                break
+            self._record(some)
+            added += some
+        return added
 
     def _record(self, slots: Sequence[Slot]) -> None:
         with self._lock:
@@ -99,15 +107,12 @@ class Registration:
         """Replace all slots by new ones under a new name: the old ones are lost. Raises RedisError; then call again."""
         self.host = self._new_host()
         slots = [self._new_slot(next(self._numbers)) for _ in self.slots]
-        await self._register_all(slots)
+        for some in batches(slots):
+            await self._register(some)
         with self._lock:
             self.slots = {slot.number: slot for slot in slots}
             self._lost = False
         return slots
-
-    async def _register_all(self, slots: Sequence[Slot]) -> None:
-        for some in batches(slots):
-            await self._register(some)
 
     async def _register(self, slots: Sequence[Slot]) -> None:
         keys, now = self._keys, time.time() + self._ahead
@@ -119,8 +124,8 @@ class Registration:
         self._ahead = float(await self._scripts("register", names, *arguments)) - time.time()
 
     async def _unregister_all(self, slots: Sequence[Slot]) -> None:
-        """All calls are sent at once, because a worker that stops does not wait long for the answers."""
-        await asyncio.gather(*[self._unregister(some) for some in batches(slots)])
+        for some in batches(slots):
+            await self._unregister(some)
 
     async def _unregister(self, slots: Sequence[Slot]) -> None:
         keys = self._keys

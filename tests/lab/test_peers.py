@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from lab.harness.processes import ChildFailed, Lab
-from lab.peers import environments
 from lab.peers.account import account, idle_times, rate_of, read_runs
 from lab.peers.catalogue import OURS, PEERS, PROGRAMS, Peer
 from lab.peers.command import measure_all
@@ -65,7 +65,7 @@ def test_our_queue_is_measured_and_a_peer_that_fails_is_named() -> None:
 
 
 def test_without_node_its_peers_are_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environments.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     for peer in PEERS:
         if peer.is_node:
             with pytest.raises(NotInstalled, match="Node with npm is not installed"):
