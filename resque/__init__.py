@@ -14,7 +14,8 @@ The files, from the interface inwards:
     slots           the slots of a worker                    scaling         how many slots (by the loop_delay)
     registration    registered workers and their lease       housekeeping    dead workers, due jobs, invalid jobs
     process_pool    processes for CPU-bound jobs             isolation       runs the code of a job in isolation
-    notifier        wakes an idle worker                     answers         keys of the wrong type
+    notifier        wakes an idle worker                     watcher         the same for very many queues
+    collector       short garbage collections                answers         keys of the wrong type
     events          what happened, passed to a hook          event_log       writes the events to a log
     plugins         code before and after a job              reports         what a job raised, as strings
     schedules       cron: fires recurring jobs               cron            the format of one schedule

@@ -10,6 +10,7 @@ from asynckit.redis_client import CALL_ERRORS
 from asynckit.tasks import end_tasks
 
 from .claims import LINGER_SECONDS, Answer, Claim, Claims, LeaseLost
+from .collector import Collector
 from .events import Erred, Hook, Paused, Polled, Started
 from .executor import Executor, Outage
 from .notifier import Notifier
@@ -47,12 +48,20 @@ class ClaimingLoop:
         self._lease_seconds = lease_seconds
         self._hook = hook
         self._outage = outage
+        self._collector = Collector()
         self._linger: asyncio.TimerHandle | None = None
         self._paused = ""
         self._failures = 0  # claim calls in a row that Redis did not answer
 
     async def run(self) -> None:
         """Claim jobs until cancelled."""
+        self._collector.start(self._slots.count)
+        try:
+            await self._claim_forever()
+        finally:
+            self._collector.end()
+
+    async def _claim_forever(self) -> None:
         slots = self._slots
         while True:
             self._wake.clear()
@@ -101,6 +110,7 @@ class ClaimingLoop:
         for claim in answer.claims:
             self._slots.occupy(claim, asyncio.create_task(self._work(claim)))
         self._slots.end_claim()
+        self._collector.adjust(len(self._slots.running))
 
     async def _wait(self, answer: Answer) -> None:
         """Wait until there may be a job: a queue is no longer empty, a throttle allows the next job, or a pause may

@@ -99,8 +99,7 @@ class Claims:
         self._scripts = scripts
         self._keys = keys
         self._queues = list(queues)
-        interval = 1000 / per_second if per_second else 0
-        self._asked = orjson.dumps([(queue, interval) for queue in queues])
+        self._options = (str(1000 / per_second if per_second else 0), keys.queue(""), keys.worker(""))
         self._queue_keys = [
             key for queue in queues for key in (keys.queue(queue), keys.paused(queue), keys.throttle(queue))
         ]
@@ -117,10 +116,10 @@ class Claims:
         names = [keys.leases, keys.workers, keys.pause_all, keys.attempts, keys.crashes, keys.unreadable]
         names += (*self._queue_keys, *(keys.worker(slot.id) for slot in slots))
         run_at = working_since(time.time())
-        heads = orjson.dumps([(slot.id, f'{run_at},"worker":"{slot.name}"') for slot in slots])
+        heads = orjson.dumps([f'{run_at},"worker":"{slot.name}"' for slot in slots])
         token = f"{self._random}{next(self._tokens):x}"
         try:
-            answer = await self._scripts("claim", names, self._asked, heads, token, int(busy), MAX_JOB)
+            answer = await self._scripts("claim", names, heads, token, int(busy), MAX_JOB, *self._options)
         except RedisError as error:
             if is_lost(error):
                 raise LeaseLost from None

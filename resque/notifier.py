@@ -2,7 +2,8 @@
 
 `BLMOVE list list LEFT LEFT` waits until a list has an element and then moves its head to its own head: the list stays
 the same, and no job is lost if the answer is. (BLPOP would remove the job from Redis before a worker has claimed it.)
-Each queue has its own waiting connection, because BLMOVE waits for one list.
+BLMOVE waits for one list, so each of the first MOST_WAITING queues has its own waiting connection. All others share one
+(watcher.py).
 """
 
 import asyncio
@@ -20,8 +21,10 @@ from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.tasks import end_tasks, keep_running
 
 from .keys import Keys
+from .watcher import Watcher
 
 WAIT_SECONDS = 1.0  # of one BLMOVE; the client's answer limit, which detects a dead connection, must be longer
+MOST_WAITING = 8  # connections
 PAUSE_CAP_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
@@ -35,7 +38,10 @@ class Notifier:
         self._wake = wake
         self._redis = waiting_redis
         self._keys = keys
-        self._listening = {queue: asyncio.Event() for queue in queues}
+        names = list(queues)
+        self._listening = {queue: asyncio.Event() for queue in names[:MOST_WAITING]}
+        others = names[MOST_WAITING:]
+        self._watcher = Watcher(waiting_redis, keys, others, wake) if others else None
         self._tasks: list[asyncio.Task[None]] = []
         self._log = OncePerSecond(log, REDIS)
 
@@ -43,6 +49,8 @@ class Notifier:
         self._tasks = [
             keep_running(partial(self._wait_for, queue), f"waiting for jobs in {queue!r}") for queue in self._listening
         ]
+        if self._watcher:
+            self._tasks.append(keep_running(self._watcher.run, "waiting for jobs in the other queues"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -50,8 +58,14 @@ class Notifier:
 
     def listen(self, queues: Iterable[str]) -> None:
         """Set `wake` when one of these has a job; once for each queue."""
+        others = []
         for queue in queues:
-            self._listening[queue].set()
+            if queue in self._listening:
+                self._listening[queue].set()
+            else:
+                others.append(queue)
+        if self._watcher:
+            self._watcher.watch(others)
 
     async def _wait_for(self, queue: str) -> None:
         key, listening, failures = self._keys.queue(queue), self._listening[queue], 0

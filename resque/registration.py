@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ import orjson
 import redis
 
 from asynckit.heartbeat import Heartbeat
+from asynckit.redis_client import CALL_ERRORS
 
 from .claims import Slot
 from .keys import Keys
@@ -29,6 +30,7 @@ from .scripts import Scripts, source
 from .wire import heartbeat_at, ping, started_at
 
 BEATS = 3  # heartbeats in one lease: two may fail
+AT_ONCE = 500  # slots in one call: a script blocks all other clients of Redis, and packing its keys the event loop
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +57,10 @@ class Registration:
         self._ahead = 0.0  # seconds by which Redis's clock is ahead of ours
         self._lock = threading.Lock()  # guards `slots`, which the heartbeat's thread reads
         self._lost = False
+        self._next_beat = 0  # the number of a slot
         self._beat = thread_redis.register_script(source("beat"))
         self._numbers = count(1)
-        self._heartbeat = Heartbeat(self._send_beat, lease_seconds / BEATS)
+        self._heartbeat = Heartbeat(self._send_beats, lease_seconds / BEATS)
         self.host = self._new_host()
 
     async def __aenter__(self) -> Self:
@@ -70,15 +73,24 @@ class Registration:
         self._redis.close()
 
     async def add(self, count: int) -> list[Slot]:
-        """Register `count` more slots. Raises RedisError; then no slot was added."""
-        slots = [self._new_slot(next(self._numbers)) for _ in range(count)]
-        try:
-            await self._register(slots)
-        except asyncio.CancelledError:
-            self._record(slots)  # Redis may have registered them, so they must be removed with the others
-            raise
-        self._record(slots)
-        return slots
+        """Register up to `count` more slots. Raises RedisError if none was added.
+
+        A slot whose registration got no answer is not used: its lease ends.
+        """
+        added: list[Slot] = []
+        for some in batches([self._new_slot(next(self._numbers)) for _ in range(count)]):
+            try:
+                await self._register(some)
+            except asyncio.CancelledError:
+                self._record(some)  # Redis may have registered them, so they must be removed with the others
+                raise
+            except CALL_ERRORS:
+                if not added:
+                    raise
+                break
+            self._record(some)
+            added += some
+        return added
 
     def _record(self, slots: Sequence[Slot]) -> None:
         with self._lock:
@@ -89,13 +101,14 @@ class Registration:
         with self._lock:
             for slot in slots:
                 self.slots.pop(slot.number, None)
-        await self._unregister(slots)
+        await self._unregister_all(slots)
 
     async def register_again(self) -> list[Slot]:
         """Replace all slots by new ones under a new name: the old ones are lost. Raises RedisError; then call again."""
         self.host = self._new_host()
         slots = [self._new_slot(next(self._numbers)) for _ in self.slots]
-        await self._register(slots)
+        for some in batches(slots):
+            await self._register(some)
         with self._lock:
             self.slots = {slot.number: slot for slot in slots}
             self._lost = False
@@ -110,6 +123,10 @@ class Registration:
         arguments = (self._lease, ids, heartbeat_at(now), started_at(now), self._pings(slots, now))
         self._ahead = float(await self._scripts("register", names, *arguments)) - time.time()
 
+    async def _unregister_all(self, slots: Sequence[Slot]) -> None:
+        for some in batches(slots):
+            await self._unregister(some)
+
     async def _unregister(self, slots: Sequence[Slot]) -> None:
         keys = self._keys
         names = [keys.heartbeats, keys.leases, keys.workers]
@@ -118,12 +135,19 @@ class Registration:
             names += (keys.processed(slot.id), keys.failures(slot.id))
         await self._scripts("unregister", names, orjson.dumps([slot.id for slot in slots]), keys.queue(""))
 
-    def _send_beat(self) -> None:
+    def _send_beats(self) -> None:
         """Renew the leases. The heartbeat's thread calls it."""
         with self._lock:
             slots = list(self.slots.values())
-        if not slots or self._lost:
-            return
+        later = [slot for slot in slots if slot.number >= self._next_beat]
+        for some in batches(later + slots[: len(slots) - len(later)]):
+            if self._lost:
+                return
+            self._next_beat = some[0].number  # after an error the next call continues here
+            self._send_beat(some)
+        self._next_beat = 0
+
+    def _send_beat(self, slots: Sequence[Slot]) -> None:
         keys, now = self._keys, time.time() + self._ahead
         names = [keys.heartbeats, keys.leases, keys.workers, *(keys.ping(slot.name) for slot in slots)]
         ids = orjson.dumps([slot.id for slot in slots])
@@ -155,3 +179,7 @@ class Registration:
         """
         machine = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "localhost"
         return f"{machine}.{secrets.token_hex(4)}"
+
+
+def batches(slots: Sequence[Slot]) -> Iterator[Sequence[Slot]]:
+    return (slots[first : first + AT_ONCE] for first in range(0, len(slots), AT_ONCE))

@@ -17,6 +17,7 @@ from .scaling import LOOK_SECONDS, Scaling
 ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
 FREE_SHARE = 4  # a fourth of the slots is enough for one claim
 DONE_SHARE = 2  # half of them for one acknowledgement: meanwhile the other half works
+CLAIM_MOST = 200  # jobs in one call: the event loop starts them all before it does anything else
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ class Slots:
         self.lost = False
 
     def begin_claim(self) -> Sequence[Slot]:
-        """Set the free slots apart, so that scaling does not remove them during the call."""
-        self.claiming, self.free = self.free, []
+        """Set free slots apart, so that scaling does not remove them during the call."""
+        self.claiming, self.free = self.free[:CLAIM_MOST], self.free[CLAIM_MOST:]
         return self.claiming
 
     def end_claim(self) -> None:

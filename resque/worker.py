@@ -24,7 +24,7 @@ from .isolation import job_task
 from .keys import Keys
 from .loop_delay import LoopDelay
 from .notifier import Notifier
-from .registration import BEATS, Registration
+from .registration import AT_ONCE, BEATS, Registration
 from .scaling import Scaling
 from .scripts import Scripts
 from .slots import Slots
@@ -155,10 +155,10 @@ class Worker:
             await end_tasks(left, RELEASE_SECONDS)
 
     async def _unregister(self) -> None:
-        name = self._registration.host
+        name, slots = self._registration.host, list(self._registration.slots.values())
         with suppress(*CALL_ERRORS, TimeoutError):
-            async with asyncio.timeout(RELEASE_SECONDS):
-                await self._registration.remove(list(self._registration.slots.values()))
+            async with asyncio.timeout(RELEASE_SECONDS * (1 + len(slots) // AT_ONCE)):
+                await self._registration.remove(slots)
                 await self.housekeeping.resign()
         await self._slots.removed(RELEASE_SECONDS)
         self._hook(Ended(name))

@@ -1,11 +1,14 @@
 """The log of strategy 6 from one process: partitions with Lua, beside the same log on Redis Streams.
 
-It also checks that the cost of an event does not grow with the log, up to LOG_EVENTS events, a million by default.
-`LOG_EVENTS=10000000 make bench BENCH_ONLY=log` takes some minutes and 4 GB of memory.
+The group `scale` also checks that the cost of an event does not grow with the log, up to LOG_EVENTS events. By default
+these are ten million, which need some minutes and 4 GB of memory, and a million where less than MEMORY is free. The row
+names the number.
 """
 
 import os
 from collections.abc import Iterator
+
+import psutil
 
 from lab.harness.figures import Facts, Rounds, Row, in_turns
 from lab.harness.processes import Lab, python
@@ -15,7 +18,8 @@ from lab.harness.valkey import valkey
 EVENTS = 50_000  # in a round
 BATCH = 1000
 CURVE_SECONDS = 1200.0
-SMALLEST, LARGEST = 1000, int(os.environ.get("LOG_EVENTS", 1_000_000))
+SMALLEST, LARGE, LARGEST = 1000, 1_000_000, 10_000_000
+MEMORY = 8 << 30  # bytes that must be free for the largest log: Redis, its copy in the page cache, and some room
 
 KINDS = ("appending", "end", "middle", "plain")
 
@@ -56,17 +60,25 @@ def log(lab: Lab) -> Iterator[Row]:
             f"{rounds.ours[0]['bytes_of_ids']:.0f} more bytes, on Streams in {rounds.bare[0]['bytes_of_ids']:.0f}",
         ),
     )
-    yield growth(lab)
 
 
-def growth(lab: Lab) -> Row:
-    points = curve(lab)
+def long_log(lab: Lab) -> Iterator[Row]:
+    if strategies(6):
+        yield growth(curve(lab, largest()))
+
+
+def largest() -> int:
+    free = psutil.virtual_memory().available
+    return int(os.environ.get("LOG_EVENTS", LARGEST if free >= MEMORY else LARGE))
+
+
+def growth(points: list[Facts]) -> Row:
     first, last = points[0], points[-1]
     cost = Rounds([cost_of(last)], [cost_of(first)])
     costs = "; ".join(f"{p['events']:,}: {times(p)}" for p in points)
     rates = "; ".join(f"{p['events']:,}: {p['appending']['rate']:,.0f}, {p['end']['rate']:,.0f}" for p in points)
     return Row(
-        name="the log grows",
+        name=f"the log grows to {last['events']:,} events",
         unit="times plain commands",
         rounds=cost,
         against=f"with {first['events']:,} events",
@@ -98,9 +110,9 @@ def measure(lab: Lab, kind: str) -> Facts:
         return lab.measure("lab.load.log", kind, "--count", EVENTS, "--batch", BATCH, REDIS_URL=url)
 
 
-def curve(lab: Lab) -> list[Facts]:
+def curve(lab: Lab, most: int) -> list[Facts]:
     sizes = [SMALLEST]
-    while sizes[-1] * 10 <= LARGEST:
+    while sizes[-1] * 10 <= most:
         sizes.append(sizes[-1] * 10)
     lab.say(f"up to {sizes[-1]:,} events")
     with valkey(lab) as url:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab.bench import accepting, acknowledging, batcher, burst, cost, delivering, idle, log, mailer, parts, queue, web
+from lab.bench import accepting, acknowledging, batcher, burst, cost, delivering, idle, log, mailer, parts, queue, scale, web
 from lab.bench.parts import Breakdown
 from lab.harness.command import end_on_signals, files_written, refuse_env_overrides, write_results
 from lab.harness.figures import Row, Spread, format_number
@@ -53,9 +53,15 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
     "delivering": {**of_each(delivering.delivering, 3, 4, 5, 6), **of_each(delivering.one_worker, 5, 6)},
     "parts": {**of_each(parts.accepting_parts, 5, 6), **of_each(parts.delivering_parts, 3, 5, 6)},
     "idle": of_each(idle.from_idle, 1, 2, 3, 4, 5, 6),
-    "queue": {"queue": queue.queue, "long queue": queue.long_queue},
+    "queue": {"queue": queue.queue},
     "log": {"log": log.log},
     "batcher": {"batcher": batcher.batcher},
+    "scale": {
+        "many queues": scale.many_queues,
+        "many slots": scale.many_slots,
+        "long queue": queue.long_queue,
+        "long log": log.long_log,
+    },
 }
 
 

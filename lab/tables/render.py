@@ -14,6 +14,7 @@ from lab.harness.command import RESULTS
 from lab.harness.processes import ROOT
 from lab.tables.chapters import costs_of_the_log, costs_of_the_queue, measured_faults, measured_steps, staircase
 from lab.tables.overview import bench, compared, ladder, matrix, parts
+from lab.tables.peers import peers, peers_in_short
 from lab.tables.saved import NotMeasured
 
 _BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$")
@@ -26,6 +27,8 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "matrix": matrix,
     "bench": bench,
     "parts": parts,
+    "peers": peers,
+    "peers-short": peers_in_short,
     "faults-1": partial(measured_faults, "1"),
     "faults-2": partial(measured_faults, "2"),
     "faults-3": partial(measured_faults, "3"),
@@ -56,7 +59,12 @@ def render(text: str) -> str:
 
 
 def readmes() -> list[Path]:
-    return [ROOT / "README.md", *sorted(ROOT.glob("[1-9]_*/README.md")), RESULTS / "README.md"]
+    return [
+        ROOT / "README.md",
+        *sorted(ROOT.glob("[1-9]_*/README.md")),
+        ROOT / "resque" / "README.md",
+        RESULTS / "README.md",
+    ]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The saved results: results/compare.json, faults.json, steps.json and bench.json."""
+"""The saved results: results/compare.json, faults.json, steps.json, bench.json and peers.json."""
 
 import json
 from functools import cache

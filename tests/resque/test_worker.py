@@ -657,7 +657,7 @@ async def test_after_an_outage_of_redis_live_workers_renew_before_dead_ones_are_
     assert await housekeeping.reap() == 0
     looked, first = r.get("HMGET", r.keys.reaping, "looked", "from")
     assert int(first) - int(looked) == 1000 // 3 + 250, "a third of the lease, and a try more"
-    here._send_beat()
+    here._send_beats()
     await until(housekeeping.reap, "a moment later")
     assert [event.outcome for event in r.events("CleanedWorker")] == ["its job is back in q"]
     assert (len(r.waiting()), r.get("HLEN", r.keys.crashes)) == (1, 1)
