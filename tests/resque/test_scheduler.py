@@ -174,8 +174,8 @@ def test_the_supported_formats_of_resque_scheduler_are_read() -> None:
         assert read("x", f'{{"every":"1h","queue":"q","args":{text}}}').args == args
     for every in (["1h"], ["1h", "2h"], ["1h", {"first_in": "5m"}, 3]):
         assert read("x", json.dumps({"every": every, "queue": "q"})).when == cron_module.Every(3600, 3600)
-    for cron, every in (("0 0 * * *", "1h"), ("0 0 * * *", "invalid"), ("0 0 * * *", "")):
-        schedule = read("x", json.dumps({"cron": cron, "every": every, "queue": "q"}))
+    for cron, other in (("0 0 * * *", "1h"), ("0 0 * * *", "invalid"), ("0 0 * * *", "")):
+        schedule = read("x", json.dumps({"cron": cron, "every": other, "queue": "q"}))
         assert isinstance(schedule.when, cron_module.Cron), "a cron counts, whatever the `every`"
     assert read("x", '{"cron":"","every":"1h","queue":"q"}').when == cron_module.Every(3600, 3600)
     assert read("x", '{"every":"1h","queue":"q","class":""}').job == "x"
