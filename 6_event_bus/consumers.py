@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from asynckit.redis_client import describe, redis_client
+from asynckit.redis_client import describe_for, redis_client
 from common.mail.mailer import Mailer
 from common.processes.log_format import printable
 from common.processes.process import run
@@ -38,7 +38,7 @@ async def main(settings: Settings, words: Sequence[str]) -> None:
                 lag = await log.lag(name)
                 print(printable(f"{name}: {lag.waiting} waiting, {lag.pending} in flight, {lag.parked} parked"))
     except RedisError as error:
-        sys.exit(describe(error))
+        sys.exit(describe_for(settings.redis, error))
 
 
 async def leave(log: Log, name: str, settings: Settings, redis: Redis) -> None:

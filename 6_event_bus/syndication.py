@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
-from asynckit.redis_client import describe, redis_client
+from asynckit.redis_client import describe_for, redis_client
 from common.processes.log_format import printable
 from common.processes.process import run
 from common.services.service import find_running_redis
@@ -26,7 +26,7 @@ async def main(settings: Settings, words: Sequence[str]) -> None:
     try:
         await _change(settings, words)
     except RedisError as error:
-        sys.exit(describe(error))
+        sys.exit(describe_for(settings.redis, error))
 
 
 async def _change(settings: Settings, words: Sequence[str]) -> None:

@@ -11,7 +11,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.connection import Connection as BlockingConnection
 from redis.connection import parse_url as parse_blocking_url
-from redis.exceptions import AuthenticationError, BusyLoadingError, MovedError, RedisError, TimeoutError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    RedisError,
+    TimeoutError,
+)
 from redis.retry import Retry as BlockingRetry
 
 from asynckit.cluster import ClusterUrl, read_cluster_url
@@ -92,3 +99,10 @@ def describe(error: Exception) -> str:
             return "Redis has moved the keys to another node"
         case _:
             return f"Redis: {error}"
+
+
+def describe_for(url: str, error: Exception) -> str:
+    """The same for a command line, which can say what is wrong with its URL."""
+    if isinstance(error, (MovedError, ClusterDownError)) and read_cluster_url(url) is None:
+        return "the URL names a node of a cluster; write redis+cluster:// in place of redis://"
+    return describe(error)
