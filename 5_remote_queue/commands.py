@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from asynckit.printing import exit_after
-from common.services.service import find_running
+from common.services.service import find_running_redis
 from common.settings import read_settings
 from resque.commands import execute
 
@@ -12,8 +12,7 @@ HINT = " (no REDIS_URL is set; `make services` starts the embedded Valkey)"
 
 
 def main(words: Sequence[str]) -> int:
-    settings = read_settings()
-    settings = find_running(settings, "valkey" if settings.topology == "single" else settings.topology)
+    settings = find_running_redis(read_settings())
     return execute(words, settings.redis, "python -m 5_remote_queue.commands", "" if settings.redis_url else HINT)
 
 

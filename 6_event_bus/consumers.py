@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from asynckit.redis_client import describe, redis_client
+from asynckit.redis_client import describe_for, redis_client
 from common.mail.mailer import Mailer
+from common.processes.log_format import printable
 from common.processes.process import run
+from common.services.service import find_running_redis
 from common.settings import Settings, exit_with_usage_error, read_settings
 from eventlog.log import Log
 
@@ -34,9 +36,9 @@ async def main(settings: Settings, words: Sequence[str]) -> None:
                 await leave(log, words[-1], settings, redis)
             for name in await log.consumers():
                 lag = await log.lag(name)
-                print(f"{name}: {lag.waiting} waiting, {lag.pending} in flight, {lag.parked} parked")
+                print(printable(f"{name}: {lag.waiting} waiting, {lag.pending} in flight, {lag.parked} parked"))
     except RedisError as error:
-        sys.exit(describe(error))
+        sys.exit(describe_for(settings.redis, error))
 
 
 async def leave(log: Log, name: str, settings: Settings, redis: Redis) -> None:
@@ -44,7 +46,7 @@ async def leave(log: Log, name: str, settings: Settings, redis: Redis) -> None:
     if name in {handler.name for handler in make_handlers(settings, redis, Mailer(settings))}:
         sys.exit(f"{name} has a handler: take it out of make_handlers, and restart the workers, before you remove it")
     if name not in await log.consumers():
-        sys.exit(f"there is no consumer {name}; there are {', '.join(await log.consumers())}")
+        sys.exit(printable(f"there is no consumer {name}; there are {', '.join(await log.consumers())}"))
     await log.leave(name)
     print(f"{name} is removed")
 
@@ -54,6 +56,6 @@ if __name__ == "__main__":
         case ["-h" | "--help"]:
             print(USAGE)
         case [] | ["leave", _]:
-            run(main(read_settings(), sys.argv[1:]), until_stopped=False)
+            run(main(find_running_redis(read_settings()), sys.argv[1:]), until_stopped=False)
         case _:
             exit_with_usage_error(USAGE)

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
-from asynckit.redis_client import describe, redis_client
+from asynckit.redis_client import describe_for, redis_client
+from common.processes.log_format import printable
 from common.processes.process import run
+from common.services.service import find_running_redis
 from common.settings import Settings, exit_with_usage_error, read_settings
 from eventlog.syndication import subscribe, subscriptions, unsubscribe
 
@@ -20,11 +22,11 @@ USAGE = "usage: python -m 6_event_bus.syndication APPLICATION EVENT [QUEUE CLASS
 
 
 async def main(settings: Settings, words: Sequence[str]) -> None:
-    """If Redis fails, end the program with one line and exit status 1."""
+    """If Redis fails, or there is no such subscription to end, end the program with one line and exit status 1."""
     try:
         await _change(settings, words)
     except RedisError as error:
-        sys.exit(describe(error))
+        sys.exit(describe_for(settings.redis, error))
 
 
 async def _change(settings: Settings, words: Sequence[str]) -> None:
@@ -32,12 +34,16 @@ async def _change(settings: Settings, words: Sequence[str]) -> None:
         exit_with_usage_error("LOG: syndication needs a log in Redis: lua or streams")
     async with redis_client(settings.redis) as redis, make_log(settings, redis) as log:
         if len(words) == 4:
-            await subscribe(log, redis, *words)
+            try:
+                await subscribe(log, redis, *words)
+            except ValueError as error:
+                exit_with_usage_error(str(error))
+        elif await unsubscribe(log, redis, *words):
+            print(printable(f"{words[0]}: {words[1]} is no longer made into jobs"))
         else:
-            await unsubscribe(log, redis, *words)
-            print(f"{words[0]}: {words[1]} is no longer made into jobs")
+            sys.exit(printable(f"{words[0]} is not subscribed to {words[1]}"))
         for one in await subscriptions(redis):
-            print(f"{one.application}: {one.event} becomes {one.job_class} in {one.queue}")
+            print(printable(f"{one.application}: {one.event} becomes {one.job_class} in {one.queue}"))
 
 
 if __name__ == "__main__":
@@ -46,4 +52,4 @@ if __name__ == "__main__":
         sys.exit()
     if len(sys.argv) not in (3, 5):
         exit_with_usage_error(USAGE)
-    run(main(read_settings(), sys.argv[1:]), until_stopped=False)
+    run(main(find_running_redis(read_settings()), sys.argv[1:]), until_stopped=False)

@@ -26,6 +26,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from asynckit.redis_url import split_url
+
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 NODE_PORT = 6379
 SLOTS = 16_384
@@ -43,7 +45,7 @@ class ClusterUrl(NamedTuple):
 
 def read_cluster_url(url: str) -> ClusterUrl | None:
     """None if the URL is of another kind. Raises ValueError with a reason that names no part of the URL."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.scheme not in SCHEMES:
         return None
     login, at, addresses = parts.netloc.rpartition("@")

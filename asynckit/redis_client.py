@@ -11,15 +11,23 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.connection import Connection as BlockingConnection
 from redis.connection import parse_url as parse_blocking_url
-from redis.exceptions import AuthenticationError, BusyLoadingError, MovedError, RedisError, TimeoutError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    RedisError,
+    TimeoutError,
+)
 from redis.retry import Retry as BlockingRetry
 
-from asynckit.cluster import read_cluster_url
+from asynckit.cluster import ClusterUrl, read_cluster_url
 from asynckit.cluster_client import cluster_client
 from asynckit.cluster_thread import blocking_cluster_client
 from asynckit.connections import ANSWER_SECONDS as ANSWER_SECONDS
 from asynckit.connections import BlockingLeavesReplica, LeavesReplica, TooFewReplicas, limited, with_mixins
-from asynckit.sentinel import BlockingFindsPrimary, FindsPrimary, read_sentinel_url
+from asynckit.redis_url import check_redis_url
+from asynckit.sentinel import BlockingFindsPrimary, FindsPrimary, SentinelUrl, read_sentinel_url
 
 CALL_ERRORS = (RedisError, RuntimeError)
 """What a call of Redis may raise. RuntimeError: the event loop has closed the connection, or is closing."""
@@ -33,10 +41,10 @@ def redis_client(url: str, answer_seconds: float = ANSWER_SECONDS, *, key: str |
     A command fails at the latest `answer_seconds` after it was sent; a blocking read needs a client of its own with a
     longer limit. In a cluster the client sends each command to the node of its key (cluster_client.py); with `key`, it
     sends all commands to the node of that key, for programs whose keys have one hash tag. Commands raise RedisError.
-    Raises ValueError when the URL has an option that redis-py does not know; the message does not repeat the URL, which
-    may hold a password.
+    Raises ValueError when the URL is wrong or has an option that redis-py does not know; the message does not repeat
+    the URL, which may hold a password.
     """
-    sentinels, cluster = read_sentinel_url(url), read_cluster_url(url)
+    sentinels, cluster = _read_url(url)
     retry = Retry(NoBackoff(), 0)
     try:
         if cluster:
@@ -52,7 +60,7 @@ def redis_client(url: str, answer_seconds: float = ANSWER_SECONDS, *, key: str |
 
 def blocking_redis_client(url: str, answer_seconds: float = ANSWER_SECONDS, *, key: str | None = None) -> redis.Redis:
     """A blocking client for a thread of its own. Never use it on the event loop."""
-    sentinels, cluster = read_sentinel_url(url), read_cluster_url(url)
+    sentinels, cluster = _read_url(url)
     retry = BlockingRetry(NoBackoff(), 0)
     try:
         if cluster:
@@ -66,6 +74,14 @@ def blocking_redis_client(url: str, answer_seconds: float = ANSWER_SECONDS, *, k
     except (TypeError, ValueError, RedisError):
         raise ValueError(BAD_OPTION) from None
     return redis.Redis(connection_pool=pool)
+
+
+def _read_url(url: str) -> tuple[SentinelUrl | None, ClusterUrl | None]:
+    """Both are None for a single Redis. Raises ValueError."""
+    sentinels, cluster = read_sentinel_url(url), read_cluster_url(url)
+    if not sentinels and not cluster:
+        check_redis_url(url)
+    return sentinels, cluster
 
 
 def describe(error: Exception) -> str:
@@ -83,3 +99,10 @@ def describe(error: Exception) -> str:
             return "Redis has moved the keys to another node"
         case _:
             return f"Redis: {error}"
+
+
+def describe_for(url: str, error: Exception) -> str:
+    """The same for a command line, which can say what is wrong with its URL."""
+    if isinstance(error, (MovedError, ClusterDownError)) and read_cluster_url(url) is None:
+        return "the URL names a node of a cluster; write redis+cluster:// in place of redis://"
+    return describe(error)

@@ -17,6 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
 from redis.retry import Retry as BlockingRetry
 
+from asynckit.redis_url import split_url
+
 SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 SENTINEL_PORT = 26379
 SENTINEL_SECONDS = 0.5  # how long one sentinel may take to answer
@@ -34,7 +36,7 @@ class SentinelUrl(NamedTuple):
 
 def read_sentinel_url(url: str) -> SentinelUrl | None:
     """None if the URL is of another kind. Raises ValueError with a reason that names no part of the URL."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.scheme not in SCHEMES:
         return None
     login, at, addresses = parts.netloc.rpartition("@")

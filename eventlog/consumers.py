@@ -27,7 +27,7 @@ from .leases import LONGEST_PAUSE
 from .log import BEGINNING
 from .outcomes import RECONNECT_CAP_SECONDS, Outcomes, redis_log
 
-CRASH_LIMIT = 5  # an event is parked when more workers than this have died while handling it
+CRASH_LIMIT = 5  # an event is parked when this many workers have died while handling it
 EARLY_SECONDS = 0.05  # an event that is due within this time is handled now
 CLAIM_SECONDS = 5.0  # how long one claim waits for events
 CHECK_SECONDS = 1.0  # between two checks whether a handler is needed, and after an unexpected error
@@ -61,8 +61,8 @@ class Consumer:
         self._pause_after = pause
         self._error_kind = error_kind
         # A worker that is killed leaves all events that it held unfinished. From its third claim on, such an event is
-        # handled alone. Only then can it be blamed for a crash, so the limit is at least 2.
-        self._crashes = min(max(attempts, 2), CRASH_LIMIT)
+        # handled alone. Only then can it be blamed for a crash, so the limit is at least 3.
+        self._crashes = min(max(attempts, 3), CRASH_LIMIT)
         self._outcomes = Outcomes(events, handler.name)
         self._commit = Batcher(self._commit_many, is_enough=self._are_enough, gather_seconds=GATHER_SECONDS)
         self._failures: dict[str, int] = {}  # position -> how often an event that is held has failed
@@ -190,7 +190,7 @@ class Consumer:
         ordinary: list[Claimed] = []
         isolated: list[Claimed] = []
         for one in claimed:
-            if one.attempts - 1 - self._failures.get(one.position, 0) > self._crashes:
+            if one.attempts - 1 - self._failures.get(one.position, 0) >= self._crashes:
                 reason = f"claimed {one.attempts - 1} times and never finished: it may kill its worker"
                 self._start(self._outcomes.park(one, reason), [one])
             else:

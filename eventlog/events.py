@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 
 _ID = re.compile(r"[!-~]{1,250}")  # printable ASCII without spaces
+LATEST_MS = 253_402_300_799_999  # the end of the year 9999, after which Python has no dates
 _POSITION = re.compile(r"(\d{1,20})-(\d{1,20})", re.ASCII)
 
 
@@ -58,8 +59,9 @@ class Claimed(NamedTuple):
         """Raises BadEvent."""
         stamp, _, text = self.element.partition(b" ")
         try:
-            members = orjson.loads(text)
-            at = int(stamp) / 1000
+            members, stamped = orjson.loads(text), int(stamp)
+            if not 0 <= stamped <= LATEST_MS:
+                raise ValueError("its time is not a date")
         except ValueError as error:
             raise BadEvent(f"not a valid event: {error}") from None
         if isinstance(members, dict):
@@ -70,7 +72,7 @@ class Claimed(NamedTuple):
                 and isinstance(data, dict)
                 and _ID.fullmatch(event_id)
             ):
-                return Event(event_id, name, data, at, self.position)
+                return Event(event_id, name, data, stamped / 1000, self.position)
         raise BadEvent("not a valid event: it must be an object with id (without spaces), name and data")
 
 

@@ -80,16 +80,25 @@ class Syndication:
 
 
 async def subscribe(log: Log, redis: Redis, application: str, event: str, queue: str, job_class: str) -> None:
-    """Subscribe from now on. A second call replaces queue and class, and starts the subscription again."""
+    """Subscribe from now on. A second call replaces queue and class, and starts the subscription again.
+
+    Raises ValueError for a name that is empty or has control characters, and for an application with a space.
+    """
+    for what, name in {"application": application, "event": event, "queue": queue, "class": job_class}.items():
+        if not name or not name.isprintable() or (what == "application" and " " in name):
+            raise ValueError(f"not a valid name of the {what}")
     subscription = {"event": event, "queue": queue, "class": job_class, "since": await log.end()}
     await redis.hset(SUBSCRIPTIONS, f"{application} {event}", orjson.dumps(subscription))
 
 
-async def unsubscribe(log: Log, redis: Redis, application: str, event: str) -> None:
-    """End a subscription. With the last one the consumer leaves the log, which then keeps no events for it."""
-    await redis.hdel(SUBSCRIPTIONS, f"{application} {event}")
+async def unsubscribe(log: Log, redis: Redis, application: str, event: str) -> bool:
+    """End a subscription; False: there was none. With the last one the consumer leaves the log, which then keeps no
+    events for it.
+    """
+    ended = bool(await redis.hdel(SUBSCRIPTIONS, f"{application} {event}"))
     if not await subscriptions(redis):
         await log.leave(Syndication.name)
+    return ended
 
 
 async def subscriptions(redis: Redis) -> list[Subscription]:

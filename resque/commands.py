@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from asynckit.printing import exit_after
-from asynckit.redis_client import describe, redis_client
+from asynckit.redis_client import describe_for, redis_client
 
 from . import show
 from .connections import namespace_for
@@ -108,7 +108,7 @@ async def ask(arguments: argparse.Namespace, where: str) -> int:
         try:
             return int(await arguments.command(redis, Keys(namespace), arguments))
         except RedisError as error:
-            print(f"{describe(error)}{where}", file=sys.stderr)
+            print(f"{describe_for(arguments.redis, error)}{where}", file=sys.stderr)
             return 1
 
 

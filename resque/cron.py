@@ -7,12 +7,15 @@ Schedules are given in code or stored in the hash `persistent_schedules`, in the
                      or @hourly, @daily, @weekly, @monthly, @yearly, @noon
     every            "30s", "15m", "15 mins", "1h30m", "2 days", "1w"; or ["1h", {"first_in": "5m"}]. It counts
                      from the time at which a scheduler first read it; it is first due one interval later, or after
-                     `first_in`
+                     `first_in`. If there is a `cron`, `every` is ignored
     queue, class     of the job; the default class is the schedule's name
-    args             of the job; a value that is not a list is its only argument
+    args             of the job; a value that is not a list is its only argument; null and false mean no arguments
     description      for readers; `persist` and `parameters` are ignored, too
 
-Each schedule has either `cron` or `every`. Only resque-scheduler can fire a schedule without a queue, because only Ruby
+A schedule whose `cron` and `every` are both missing or empty is never due: in the pages of resque-scheduler it is a
+button that enqueues the job. All this is as in resque-scheduler, with one exception: it documents the schedule's name
+as the default class, but for an entry in Redis without a class it enqueues Ruby's class `Object`, which no worker can
+run. We use the name. Only resque-scheduler can fire a schedule without a queue, because only Ruby
 knows the queue of its class, and one with `rails_env` or `custom_job_class`, which depends on the Ruby program. The log
 and `doctor` name these schedules and those that cannot be read; our scheduler skips them.
 """
@@ -52,6 +55,10 @@ _DURATION = re.compile(rf"(?:\s*{_PART})+\s*", re.ASCII)
 
 class BadSchedule(ValueError):
     """Not a valid schedule, or one that only resque-scheduler can fire."""
+
+
+class NeverDue(BadSchedule):
+    """It has neither `cron` nor `every`, so no scheduler fires it."""
 
 
 class When(Protocol):
@@ -114,6 +121,8 @@ def read_cron(text: str) -> Cron:
 
 def read_every(value: Any) -> Every:
     """Parse the value of `every`. Raises BadSchedule."""
+    if isinstance(value, list) and value and (len(value) > 2 or not isinstance(value[-1], dict)):
+        value = value[0]  # resque-scheduler ignores the rest
     text, options = value if isinstance(value, list) and len(value) == 2 else (value, {})
     if not isinstance(options, dict) or options.keys() - {"first_in"}:
         raise BadSchedule(f"every {value!r}: the only known option is first_in")
@@ -196,9 +205,12 @@ def read_schedule(name: str, text: bytes | str) -> Schedule:
     texts = {member: members.get(member) for member in ("cron", "queue", "class", "description")}
     if wrong := [member for member, value in texts.items() if value is not None and not isinstance(value, str)]:
         raise BadSchedule(f"{wrong[0]} is not a string")
+    if not texts["cron"] and not members.get("every"):
+        raise NeverDue("has neither cron nor every")
     if not texts["queue"]:
         raise BadSchedule("names no queue: only Ruby knows the queue of its class")
     args = members.get("args")
-    args = args if isinstance(args, list) else [] if args is None else [args]
+    args = args if isinstance(args, list) else [] if args is None or args is False else [args]
     job, queue, description = texts["class"] or name, texts["queue"] or "", texts["description"] or ""
-    return Schedule(name, queue, job, args, texts["cron"], members.get("every"), description)
+    every = None if texts["cron"] else members["every"]
+    return Schedule(name, queue, job, args, texts["cron"] or None, every, description)

@@ -33,7 +33,8 @@ class Definition:
     """How workers run the jobs of one class.
 
     `perform` is called with the job's arguments and may be a coroutine function. An exception is a failed attempt.
-    After `attempts` failed attempts, or one that raised Permanent, the job moves to the failed list. Until then it is
+    After `attempts` failed attempts, or one that raised Permanent, the job moves to the failed list; at once if it has
+    too few or too many arguments. Until then it is
     retried after a pause that doubles from `base_seconds` to `cap_seconds`, with jitter. Delayed jobs are due at whole
     seconds, so the pause is rounded up.
     """
@@ -56,6 +57,22 @@ class Definition:
     `lambda email: email["to"]`."""
     unique_seconds: float = 3600.0
     """How long the lock lasts if no worker releases it, for example because another program deleted the job."""
+
+    @cached_property
+    def _signature(self) -> inspect.Signature | None:
+        try:
+            return inspect.signature(self.perform)
+        except (TypeError, ValueError):  # some functions written in C have none
+            return None
+
+    def misfit(self, args: Sequence[Any]) -> str:
+        """Why `perform` cannot be called with these arguments; "" if it can."""
+        try:
+            if self._signature is not None:
+                self._signature.bind(*args)
+        except TypeError as error:
+            return str(error)
+        return ""
 
     @cached_property
     def is_async(self) -> bool:

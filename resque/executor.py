@@ -22,6 +22,10 @@ class UnknownClass(Exception):
     """The worker has no definition for the job's class."""
 
 
+class BadArguments(Exception):
+    """The job has fewer or more arguments than its code takes, so no attempt can succeed."""
+
+
 class Executor:
     """`outage` is awaited when Redis did not answer: it logs the error and waits before the next try."""
 
@@ -48,6 +52,8 @@ class Executor:
         definition = self._definitions.get(job.name)
         if definition is None:
             return await self._give_up(claim, UnknownClass(f'no definition for the class "{job.name}"'))
+        if misfit := definition.misfit(job.args):
+            return await self._give_up(claim, BadArguments(misfit))
         self._hook(JobStarted(claim.slot.name, job, claim.failed + 1, claim.waited))
         try:
             claim.lock = definition.lock(job)

@@ -20,7 +20,7 @@ from asynckit.bytes_redis import bytes_redis, redis_time
 from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import CALL_ERRORS, describe
 
-from .cron import BadSchedule, Schedule, read_schedule
+from .cron import BadSchedule, NeverDue, Schedule, read_schedule
 from .dates import moment_of
 from .events import Erred, Fired, Hook, ignore
 from .housekeeping import LEADER
@@ -114,12 +114,16 @@ class Schedules:
         return bool(await self._scripts("fire", names, *arguments))
 
     async def all(self) -> dict[str, Schedule]:
-        """All schedules by name. One that only resque-scheduler can fire is logged once."""
+        """All schedules by name, without those that are never due. One that only resque-scheduler can fire is logged
+        once.
+        """
         found = await self._redis.hgetall(self._keys.cron_schedules)
         schedules, named = dict(self._own), {}
         for name, text in ((name.decode(errors="replace"), text) for name, text in sorted(found.items())):
             try:
                 schedules[name] = read_schedule(name, text)
+            except NeverDue:
+                schedules.pop(name, None)
             except BadSchedule as error:
                 schedules.pop(name, None)
                 named[name] = str(error)

@@ -10,6 +10,7 @@ from .wire import Job
 
 ACTIVE_JOB = "ActiveJob::QueueAdapters::ResqueAdapter::JobWrapper"
 
+_WHITE = re.compile(r"[\t-\r\x85\u2028\u2029]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -46,8 +47,8 @@ def clip(text: str, most: int = 300) -> str:
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """For a terminal: control and text-direction characters are replaced by question marks."""
-    return clip(_CONTROL.sub("?", text[: most + 1]), most)
+    """For a terminal: line breaks and tabs become spaces, other control and direction characters question marks."""
+    return clip(_CONTROL.sub("?", _WHITE.sub(" ", text[: most + 1])), most)
 
 
 def bytes_as_text(data: bytes) -> str:

@@ -233,6 +233,11 @@ def find_running(settings: Settings, name: str) -> Settings:
     return settings.model_copy(update={setting: port for setting, port in facts.items() if setting != "pid"})
 
 
+def find_running_redis(settings: Settings) -> Settings:
+    """The same for the embedded Redis of `settings`: Valkey, its Sentinel set-up, or its cluster."""
+    return find_running(settings, "valkey" if settings.topology == "single" else settings.topology)
+
+
 async def stop_or_abandoned(data_dir: Path, name: str) -> str:
     """Called by a service: wait until it is told to stop or no terminal uses it any more. Returns the reason."""
     stop = asyncio.create_task(stop_requested())

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from ..cron import BadSchedule, read_schedule
+from ..cron import BadSchedule, NeverDue, read_schedule
 from ..delayed import DelayedJobs
 from ..housekeeping import LEADER
 from ..observe import Observer
@@ -129,6 +129,8 @@ async def _cron(examination: Examination) -> AsyncIterator[Finding]:
     for name, text in sorted((await examination.redis.hgetall(keys.cron_schedules)).items()):
         try:
             read_schedule(bytes_as_text(name), text)
+        except NeverDue:
+            continue
         except BadSchedule as error:
             what = f"only resque-scheduler can fire this schedule, and none is the leader: {error}"
             yield Finding(what, f"{keys.cron_schedules} {bytes_as_text(name)!r}")

@@ -69,7 +69,7 @@ local function serve(name, list, throttle)
         if not raw then break end
         if type(raw) == 'table' then return PAUSED end -- an error: the key is not a list
         local readable = pcall(cjson.decode, #raw <= largest and raw or '')
-        if not readable or string.sub(raw, 1, 1) ~= '{' then
+        if not readable or not string.find(raw, '^%s*{') then
             -- not a list either: the job stays in its queue
             if type(redis.pcall('RPUSH', unreadable, name, raw)) == 'table' then
                 redis.call('LPUSH', list, raw)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, MovedError, ResponseError
+from redis.exceptions import ClusterDownError, MovedError, ResponseError, TryAgainError
 
+from asynckit import cluster_client
 from asynckit.cluster import Topology, read_cluster_url
 from asynckit.cluster_client import ClusterRedis, key_of
 from asynckit.connections import NotConnected
@@ -15,7 +16,7 @@ from asynckit.redis_client import blocking_redis_client, describe, redis_client
 from common.handover import handover_error
 from common.mail.errors import CannotAccept
 from tests.support.cluster import Cluster, a_cluster
-from tests.support.programs import a_name, nobody_s_port
+from tests.support.programs import LIMIT, a_name, nobody_s_port
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,18 @@ async def test_a_key_that_has_moved_is_found_by_asking_on_the_same_connection(cl
         assert await redis.get(f"{tag}new19") == b"19"
 
 
-async def test_a_script_waits_until_all_its_keys_are_at_one_node(cluster: Cluster) -> None:
+async def test_a_script_waits_until_all_its_keys_are_at_one_node(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = asyncio.Event()
+
+    async def redirected(self: Any, slot: int, node: Any, error: Any) -> Any:
+        if isinstance(error, TryAgainError):
+            refused.set()
+        return await follow(self, slot, node, error)
+
+    follow = cluster_client.ClusterRedis._redirected
+    monkeypatch.setattr(cluster_client.ClusterRedis, "_redirected", redirected)
     tag = f"{{{a_name()}}}"
     async with redis_client(cluster.url) as redis:
         keys = [f"{tag}{number}" for number in range(2)]
@@ -139,8 +151,10 @@ async def test_a_script_waits_until_all_its_keys_are_at_one_node(cluster: Cluste
         move.move_keys(1)
         script = "return redis.call('INCR', KEYS[1]) + redis.call('INCR', KEYS[2])"
         running = asyncio.ensure_future(redis.eval(script, 2, *keys))
-        await asyncio.sleep(0.1)
-        assert not running.done()
+        await asyncio.wait_for(refused.wait(), LIMIT)
+        refused.clear()
+        await asyncio.wait_for(refused.wait(), LIMIT)
+        assert not running.done(), "it has been refused twice, and is still tried"
         move.move_keys()
         move.end()
         assert await running == 4

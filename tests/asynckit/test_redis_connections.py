@@ -136,7 +136,20 @@ def test_an_unknown_option_means_one_line_and_exit_2(
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://", "redis://:6379", "redis://u:p/w@host", "redis://host/horse", "redis://host:x", "unix://", "x://y"],
+    [
+        *(
+            "redis://",
+            "redis://:6379",
+            "redis://u:p/w@host",
+            "redis://host/horse",
+            "redis://host:x",
+            "unix://",
+            "x://y",
+        ),
+        # the errors of urllib repeat the password of the first
+        *("redis://u:horse\u2100@host", "redis+sentinel://u:horse\u2100@h/s", "redis+cluster://u:horse\u2100@h"),
+        "redis://u:horse@[::1",
+    ],
 )
 def test_an_invalid_url_is_refused_without_repeating_it(url: str) -> None:
     from pydantic import ValidationError

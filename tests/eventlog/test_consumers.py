@@ -190,11 +190,21 @@ async def test_a_bug_logs_a_traceback_and_the_consumer_continues(log: Any, caplo
 async def test_a_handler_that_blocks_for_longer_than_a_lease_keeps_the_lease(valkey: Valkey) -> None:
     """The heartbeat has its own thread, because the handler blocks the event loop."""
     valkey.client.flushall()
-    handler = Listener(lambda number: time.sleep(1.9))  # more than a lease, and less than a client waits for an answer
-    client = blocking_redis_client(valkey.url)
-    async with a_log(valkey, 1.5) as log:
+    client, lease, extended = blocking_redis_client(valkey.url), 1.0, [0.0]
+
+    def block(number: int) -> None:
+        lease_ended, limit = time.monotonic() + lease, time.monotonic() + LIMIT
+        while extended[-1] < lease_ended and time.monotonic() < limit:
+            time.sleep(0.01)
+
+    def beat() -> None:
+        if log.extend(client, consumer.held()):
+            extended.append(time.monotonic())
+
+    handler = Listener(block)
+    async with a_log(valkey, lease) as log:
         await append(log, 0)
-        async with consuming(log, handler) as consumer, Heartbeat(lambda: log.extend(client, consumer.held()), 0.1):
+        async with consuming(log, handler) as consumer, Heartbeat(beat, 0.1):
             await all_done(log, 1)
     assert handler.began == [0]
     client.close()
@@ -316,6 +326,18 @@ async def killed(log: Any, expected: int) -> None:
         while len(claimed) < expected:
             claimed += await other.claim("listener", 10, wait=5.0)
     assert len(claimed) == expected
+
+
+async def test_an_event_whose_workers_died_as_often_as_the_limit_is_parked(log: Any) -> None:
+    handler = Listener()
+    await append(log, 0)
+    for _ in range(consumers.CRASH_LIMIT):
+        await killed(log, 1)
+    async with consuming(log, handler, attempts=31):
+        await all_done(log, 0, parked=1)
+    [parked] = await log.parked("listener")
+    assert parked.reason == "claimed 5 times and never finished: it may kill its worker"
+    assert handler.began == []
 
 
 async def test_kills_park_only_an_event_that_was_handled_alone_for_any_attempts(log: Any) -> None:

@@ -323,11 +323,19 @@ async def test_an_idle_consumer_sends_few_commands(log: Any, valkey: Valkey) -> 
     assert valkey.client.info("stats")["total_commands_processed"] - before < 60
 
 
-async def test_stop_waiting_ends_a_claim_that_waits(log: Any) -> None:
+async def test_stop_waiting_ends_a_claim_that_waits(log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, wait = asyncio.Event(), log._wait
+
+    async def begin_to_wait(*arguments: Any) -> Any:
+        begun.set()
+        return await wait(*arguments)
+
+    monkeypatch.setattr(log, "_wait", begin_to_wait)
     waiting = asyncio.create_task(log.claim("email", 1, wait=600.0))
-    await asyncio.sleep(0.1)  # usually it waits by then; the call must have the same effect before
+    await asyncio.wait_for(begun.wait(), LIMIT)
     log.stop_waiting()
     assert await asyncio.wait_for(waiting, LIMIT) == []
+    assert await asyncio.wait_for(log.claim("email", 1, wait=600.0), LIMIT) == [], "and one that begins later"
 
 
 # Failures

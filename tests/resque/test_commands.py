@@ -149,6 +149,11 @@ def test_the_failed_list_is_shown_with_numbers_and_ids(run: Terminal) -> None:
     assert [line.split()[0] for line in run("failed", "list", "--before", "2")] == ["1", "3"]
 
 
+def test_an_error_of_several_lines_is_shown_in_one(run: Terminal) -> None:
+    run.fail("no such mailbox\n  (as of today)\r\n\task the owner\u2028\x85\x1b[2J")
+    assert run("failed", "list")[0].endswith("  Refused: no such mailbox   (as of today) ask the owner ?[2J")
+
+
 @pytest.mark.parametrize("by", ["id", "number"])
 def test_one_failed_job_is_requeued_or_removed_by_its_id_or_number(run: Terminal, by: str) -> None:
     run.fail("one", "two", "three")
@@ -241,6 +246,20 @@ def test_without_a_url_the_commands_use_the_valkey_of_this_checkout(
         services.announce(announcement, pid=valkey.pid, valkey_port=valkey.port)
         assert run("peek", "q") == ['     1  sendEmail [{"to":"a@example.com"}]']
     services._announcements.remove(announcement)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://127.0.0.1:1/secret", "must end with host, port and number"),
+        ("http://secret@127.0.0.1", "must begin with redis://"),
+        ("redis://127.0.0.1:1/0?secret=1", "has an option that redis-py does not know"),
+    ],
+)
+def test_a_wrong_url_is_one_line_and_exits_with_2(run: Terminal, url: str, reason: str) -> None:
+    [line] = run("--redis", url, "stats", status=2)
+    assert line.startswith(f"--redis: {reason}")
+    assert "secret" not in line
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,15 @@ def test_the_supported_formats_of_resque_scheduler_are_read() -> None:
     )
     assert (schedule.job, schedule.args, schedule.when.fields) == ("DoIt", [{"a": 1}], "*/15 8-18 * * mon-fri")
     assert read("x", '{"every":"1h30m","queue":"q","args":null}').when == cron_module.Every(5400, 5400)
+    for text, args in {"null": [], "false": [], "0": [0], '""': [""], "{}": [{}], "[false]": [False]}.items():
+        assert read("x", f'{{"every":"1h","queue":"q","args":{text}}}').args == args
+    for every in (["1h"], ["1h", "2h"], ["1h", {"first_in": "5m"}, 3]):
+        assert read("x", json.dumps({"every": every, "queue": "q"})).when == cron_module.Every(3600, 3600)
+    for cron, other in (("0 0 * * *", "1h"), ("0 0 * * *", "invalid"), ("0 0 * * *", "")):
+        schedule = read("x", json.dumps({"cron": cron, "every": other, "queue": "q"}))
+        assert isinstance(schedule.when, cron_module.Cron), "a cron counts, whatever the `every`"
+    assert read("x", '{"cron":"","every":"1h","queue":"q"}').when == cron_module.Every(3600, 3600)
+    assert read("x", '{"every":"1h","queue":"q","class":""}').job == "x"
     assert read("x", '{"every":["1w",{"first_in":"5m"}],"queue":"q"}').when == cron_module.Every(604800, 300)
     for text, seconds in {"15m": 900, "15mins": 900, "2 hours": 7200, "1 month": 2592000, "1M": 2592000}.items():
         assert read("x", json.dumps({"every": text, "queue": "q"})).when.seconds == seconds
@@ -188,8 +197,6 @@ def test_the_supported_formats_of_resque_scheduler_are_read() -> None:
         ('{"cron":"0 0 * * *","queue":"q","custom_job_class":"X"}', "has custom_job_class, which is not supported"),
         ('{"cron":"0 0 * * *","class":"X"}', "names no queue"),
         ('{"cron":"0 0 * * *","queue":7}', "queue is not a string"),
-        ('{"cron":"0 0 * * *","every":"1h","queue":"q"}', "needs either cron or every"),
-        ('{"queue":"q"}', "needs either cron or every"),
         ('{"cron":"every day at noon","queue":"q"}', "cron 'every day at noon'"),
         ('{"cron":"61 * * * *","queue":"q"}', "Bad minute"),
         ('{"cron":"0 0 30 2 *","queue":"q"}', "Bad day-of-month"),
@@ -216,6 +223,20 @@ async def test_an_unsupported_schedule_is_logged_once_and_skipped(
     assert line.startswith("the schedule 'odd' is left to resque-scheduler: ")
     assert reason in line
     assert clockwork.client.hget(clockwork.keys.cron_schedules, "odd") == text
+
+
+@pytest.mark.parametrize("members", [{}, {"cron": ""}, {"every": "", "cron": None}, {"cron": "", "every": []}])
+async def test_a_schedule_that_is_only_a_button_in_ruby_s_pages_is_no_fault(
+    clockwork: Clockwork, caplog: pytest.LogCaptureFixture, members: dict[str, Any]
+) -> None:
+    clockwork.put("button", queue="q", **{"class": "Press"}, **members)
+    clockwork.put("tick", every="1m", queue="q", **{"class": "tick"})
+    await clockwork.schedules.fire()
+    clockwork.set_back("tick", 60)
+    assert await clockwork.schedules.fire() == 1
+    assert [job["class"] for job in clockwork.jobs()] == ["tick"]
+    found = await Doctor(clockwork.redis, clockwork.keys).examine()
+    assert (caplog.messages, [finding for finding in found if "schedule" in finding.what]) == ([], [])
 
 
 async def test_a_queue_that_is_not_a_list_affects_no_other_schedule(

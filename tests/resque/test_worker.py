@@ -179,9 +179,30 @@ async def test_jobs_of_other_programs_are_run(r: Resque, jobs: Jobs) -> None:
     for raw in ('{"class":"note","args":[1]}', '{"args":{"a":1},"class":"note","id":"php"}', '{"class":"note"}'):
         r.get("RPUSH", r.keys.queue("q"), raw)
     r.get("RPUSH", r.keys.queue("q"), '{"class": "note", "queue": "q", "args": null}')
+    r.get("RPUSH", r.keys.queue("q"), ' \t\r\n{\n "class": "note",\n "args": [2]\n}\n')
     async with r.working(definitions=jobs.definitions()):
-        await until(lambda: len(jobs.done) == 4)
-    assert jobs.done == [(1,), ({"a": 1},), (), ()]
+        await until(lambda: len(jobs.done) == 5)
+    assert jobs.done == [(1,), ({"a": 1},), (), (), (2,)]
+    assert r.failed() == []
+
+
+async def test_arguments_that_do_not_fit_are_not_tried_again(r: Resque) -> None:
+    async def send(to: str, subject: str = "") -> None:
+        raise TypeError("an error of the job itself")
+
+    for args in ([], ["a", "b", "c"], ["a"]):
+        await r.queue.enqueue("q", "send", args)
+    send_definition = Definition(send, attempts=2, base_seconds=0.01, cap_seconds=0.01)
+    async with r.working(definitions={"send": send_definition, "max": Definition(max, attempts=1)}):
+        await r.queue.enqueue("q", "max", [[1, 2]])  # a function of C without a signature
+        await until(lambda: len(r.events("Failed")) == 3 and r.events("Succeeded"))
+    failed = {len(one["payload"]["args"]): (one["exception"], one["error"]) for one in r.failed()}
+    assert failed == {
+        0: ("BadArguments", "missing a required argument: 'to'"),
+        3: ("BadArguments", "too many positional arguments"),
+        1: ("TypeError", "an error of the job itself"),
+    }
+    assert len(r.events("Reenqueued")) == 1
 
 
 async def test_a_job_has_a_time_limit(r: Resque, jobs: Jobs) -> None:

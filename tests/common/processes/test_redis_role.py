@@ -1,5 +1,6 @@
 """REDIS_URL names a server that the strategies cannot write to: one clear line at the start, exit 2."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,3 +80,15 @@ def test_a_cluster_url_of_a_single_server_means_one_clear_line(tmp_path: Path) -
 def test_a_step_on_a_cluster_means_one_clear_line(tmp_path: Path) -> None:
     line = "REDIS: only the full designs of strategies 4 to 6 run on a cluster"
     assert first_line(["make", "run-5"], tmp_path, REDIS="cluster", STEP="pop") == line
+
+
+@pytest.mark.parametrize(
+    "words", ["5_remote_queue.commands stats", "6_event_bus.consumers", "6_event_bus.syndication a e"]
+)
+def test_the_commands_name_a_node_of_a_cluster_too(words: str, tmp_path: Path) -> None:
+    options, line = KINDS["cluster"]
+    with a_server(tmp_path, *options, bus=True) as port:
+        environment = os.environ | {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+        command = [sys.executable, "-m", *words.split()]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"the URL {line.replace('is', 'names', 1)}\n")

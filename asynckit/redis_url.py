@@ -1,0 +1,32 @@
+"""Checks `redis://`, `rediss://` and `unix://` URLs. redis-py is lenient: `redis://host/abc` would mean database 0."""
+
+import re
+from urllib.parse import SplitResult, urlsplit
+
+EXPECTED = "expected redis://user:password@host:6379/0"
+
+
+def split_url(url: str) -> SplitResult:
+    """Like urlsplit, whose own ValueErrors may repeat the user and the password."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise ValueError(f"is not a URL; {EXPECTED}") from None
+
+
+def check_redis_url(url: str) -> None:
+    """Raises ValueError with a reason that repeats no part of the URL, which may hold a password."""
+    parts = split_url(url)
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"is not a URL; {EXPECTED}") from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise ValueError("names no socket; expected unix:///path/to/socket?db=0")
+    elif not parts.hostname:
+        raise ValueError(f"names no host; {EXPECTED}")
+    elif port == 0 or parts.fragment or not re.fullmatch("/?[0-9]*", parts.path):
+        raise ValueError("must end with host, port and number; percent-encode / ? # and @ in user and password")
