@@ -71,7 +71,7 @@ async def open_jetstream(settings: Settings) -> AsyncIterator[tuple[EventLog, Co
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[JetStreamLog]:
     """If the server refuses the login, end the program with one line and exit status 2. While it is down, try again."""
-    events = AuditedLog(settings.nats, settings.lease_seconds, replicas=settings.nats_replicas)
+    events = AuditedLog(settings.nats, settings.lease_seconds, replicas=settings.event_replicas)
     try:
         await events.__aenter__()
     except LoginRefused as error:
