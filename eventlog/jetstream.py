@@ -101,6 +101,7 @@ class JetStreamLog(Inspection):
     async def check(self) -> None:
         """Write something that changes no data. It fails if the server would not store events either."""
         await self._notes.put("check", b"")
+        await self._check_limits()
 
     # Consumers
 

@@ -83,12 +83,16 @@ async def test_without_a_connection_nothing_is_taken(new_log: Any) -> None:
             await call
 
 
-async def test_a_full_stream_refuses_and_never_drops(log: Any) -> None:
+@pytest.mark.parametrize(("limit", "reached"), [("max_msgs", "messages"), ("max_bytes", "bytes")])
+async def test_a_full_stream_refuses_and_never_drops(log: Any, limit: str, reached: str) -> None:
     await append(log, 3)
+    await log.check()
     found = await log.nats.api(f"STREAM.INFO.{log.name}")
-    await log.nats.api(f"STREAM.UPDATE.{log.name}", **found["config"] | {"max_msgs": 3})
-    with pytest.raises(NotTaken, match="maximum messages exceeded"):
+    await log.nats.api(f"STREAM.UPDATE.{log.name}", **found["config"] | {limit: found["state"][reached]})
+    with pytest.raises(NotTaken, match=f"maximum {reached} exceeded"):
         await log.append(an_event(3))
+    with pytest.raises(NotTaken, match="has reached its limit"):
+        await log.check()
     assert await claim_all(log, "email") == [0, 1, 2]
 
 
