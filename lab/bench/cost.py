@@ -46,11 +46,11 @@ def cost(number: int, lab: Lab) -> Iterator[Row]:
     )
 
 
-def cpu_of_delivery(lab: Lab, server: Strategy, sink: LabSink) -> Facts:
+def cpu_of_delivery(lab: Lab, server: Strategy, sink: LabSink, count: int = EMAILS) -> Facts:
     """The facts of a delivery, and in `cpu_us` the CPU time that each role spent on an accepted email, in µs."""
     roles = server.roles()
     before = {pid: cpu_seconds(pid) for pid in roles}
-    facts = deliver(lab, server, sink, EMAILS)
+    facts = deliver(lab, server, sink, count)
     server.wait_until_empty()
     spent: dict[str, float] = dict.fromkeys(roles.values(), 0.0)
     for pid, role in roles.items():

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab.bench import accepting, acknowledging, batcher, burst, cost, delivering, idle, log, mailer, queue, web
+from lab.bench import accepting, acknowledging, batcher, burst, cost, delivering, engines, idle, log, mailer, queue, web
 from lab.harness.command import end_on_signals, files_written, refuse_env_overrides, write_results
 from lab.harness.figures import Row, Spread, format_number
 from lab.harness.machine import busy, describe_machine
@@ -47,6 +47,7 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
     "cost": of_each(cost.cost, 1, 2, 3, 4, 5, 6),
     "delivering": of_each(delivering.delivering, 3, 4, 5, 6),
     "idle": of_each(idle.from_idle, 1, 2, 3, 4, 5, 6),
+    "engines": {**engines.benchmarks()},
     "queue": {"queue": queue.queue, "long queue": queue.long_queue},
     "log": {"log": log.log},
     "batcher": {"batcher": batcher.batcher},
@@ -119,7 +120,10 @@ def main() -> None:
         measure(chosen(only), rows, console)
     except ChildFailed as reason:
         failure = str(reason)
-    report(console, rows, machine, failure, whole=not only)
+    skipped = engines.skipped() if not only or "engines" in only else []
+    for line in skipped:
+        console.print(f"[yellow]{line}[/]")
+    report(console, rows, machine, failure, whole=not only and not skipped)
     sys.exit(failure or (0 if all(row.met for row in rows) else 1))
 
 

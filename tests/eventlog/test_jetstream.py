@@ -130,6 +130,19 @@ async def test_a_lease_that_ended_while_the_server_did_not_hear_the_heartbeat_is
     assert await other.claim("email", 1, wait=1.0) == []
 
 
+async def test_an_event_whose_lease_has_ended_is_not_given_back_or_parked(new_log: Any) -> None:
+    """The server would accept both, although the event has another owner by now."""
+    first, second = await new_log(lease=0.5), await new_log(lease=0.5)
+    await append(first, 1)
+    [claimed] = await first.claim("email", 10)
+    [taken_over] = await until(lambda: second.claim("email", 10), "the lease has ended")
+    assert not await first.put_back(claimed, 0.0)
+    assert not await first.park(claimed, "refused")
+    assert await first.parked("email") == []
+    assert await second.commit(taken_over)
+    assert await first.commit(claimed), "JetStream has no fencing token"
+
+
 async def test_what_is_given_back_counts_no_attempt_however_often(log: Any) -> None:
     await append(log, 1)
     for _ in range(5):
