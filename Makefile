@@ -56,7 +56,7 @@ check: $(VENV)/ready-dev ## check format, lint and types, and run the tests: wha
 	  test $$? = 1 && echo "The tests that failed are repeated alone, because four at a time can be too much for two cores." && \
 	  $(PY) -m pytest --last-failed --last-failed-no-failures none $(PYTEST); }
 
-compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5", STEPS=1
+compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5", STEPS=1, ENGINES=1
 	@exec $(PY) -m lab.compare
 
 faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, LANES=6, STEPS=1
