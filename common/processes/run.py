@@ -53,6 +53,8 @@ async def run(settings: Settings, package: str) -> int:
         await refuse_unsupported(settings.redis)
     if "rabbitmq" in services_of_all:
         await refuse_unusable(settings)
+    if settings.nats_url is not None and "nats" in services_of_all:
+        await chapter_module(f"{package}.jetstream").refuse_unusable(settings)
     with ExitStack() as stack:
         try:
             services = await start_services(settings, needed_services(settings, package), stack, stop)

@@ -57,6 +57,11 @@ def test_nats_url_leads_to_a_server_of_your_own(inbox: Inbox, tmp_path: Path, op
             assert running(tmp_path, "nats") is None, "the embedded one is not started"
         wrong = refused_start(tmp_path, f"nats://jo:secret@127.0.0.1:{port}")
         assert wrong == "NATS_URL: NATS refuses the login"
+        made = Program(["make", "-s", "run-6"], {"LOG": "jetstream", "NATS_URL": f"nats://jo:no@127.0.0.1:{port}"})
+        assert made.process.wait(LIMIT) == 2
+        assert [line for line in made.lines if not line.startswith("make: ")] == [wrong], (
+            "one line, not one of each role"
+        )
 
 
 def test_a_server_with_tls(inbox: Inbox, tmp_path: Path) -> None:
