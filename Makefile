@@ -30,7 +30,7 @@ example-links: $(VENV)/ready-examples ## check the links of a site: make example
 example-pictures: $(VENV)/ready-examples ## upload pictures on a page; a worker makes thumbnails; QUEUE=rabbitmq
 	@exec $(PY) -m common.processes.run examples.pictures
 
-services: $(VENV)/ready ## start only the embedded services
+services: $(VENV)/ready $(ENGINE) ## start only the embedded services
 	@exec $(PY) -m common.processes.run services
 
 redis-cli: $(VENV)/ready ## type commands for the Redis of the running strategies: KEYS *, LRANGE …, help LRANGE
