@@ -72,6 +72,9 @@ class Subject:
         return self.settings.get("QUEUE") == "rabbitmq"
 
 
+ROLES = {"server": "server", "worker": "worker"}
+ON_RABBITMQ, ON_JETSTREAM = {"QUEUE": "rabbitmq", "RABBITMQ_PORT": "0"}, {"LOG": "jetstream"}
+
 SUBJECTS: dict[str, Subject] = {
     "1": Subject(1, "1 foreground", {"server": "server"}),
     "2": Subject(2, "2 parallel", {"server": "server"}),
@@ -79,25 +82,15 @@ SUBJECTS: dict[str, Subject] = {
     "4": Subject(4, "4 remote messages", {"server": "server", "worker": "worker"}, redis=True),
     "4w": Subject(4, "4 with ?wait=5", {"server": "server", "worker": "worker"}, query="?wait=5", redis=True),
     "5": Subject(5, "5 remote queue", {"server": "server", "worker": "worker"}, redis=True),
-    "5r": Subject(
-        5,
-        "5 on RabbitMQ",
-        {"server": "server", "worker": "worker", "broker": "rabbitmq"},
-        settings={"QUEUE": "rabbitmq", "RABBITMQ_PORT": "0"},
-    ),
+    "5r": Subject(5, "5 on RabbitMQ", {**ROLES, "broker": "rabbitmq"}, settings=ON_RABBITMQ),
     "6": Subject(6, "6 event bus", {"server": "server", "worker": "worker"}, redis=True),
     "6s": Subject(6, "6 on Streams", {"server": "server", "worker": "worker"}, settings={"LOG": "streams"}, redis=True),
-    "6j": Subject(
-        6,
-        "6 on JetStream",
-        {"server": "server", "worker": "worker", "nats": "nats"},
-        settings={"LOG": "jetstream"},
-    ),
+    "6j": Subject(6, "6 on JetStream", {**ROLES, "nats": "nats"}, settings=ON_JETSTREAM),
     "6jc": Subject(
         6,
         "6 on three nodes of JetStream",
-        {"server": "server", "worker": "worker", "node": "node"},
-        settings={"LOG": "jetstream", "NATS": "cluster"},
+        {**ROLES, "node": "node"},
+        settings=ON_JETSTREAM | {"NATS": "cluster"},
         only=frozenset({"none", "worker-kill", "node-kill", "all-term"}),
     ),
 }
