@@ -30,7 +30,7 @@ example-links: $(VENV)/ready-examples ## check the links of a site: make example
 example-pictures: $(VENV)/ready-examples ## upload pictures on a page; a worker makes thumbnails; QUEUE=rabbitmq
 	@exec $(PY) -m common.processes.run examples.pictures
 
-services: $(VENV)/ready ## start only the embedded services
+services: $(VENV)/ready $(ENGINE) ## start only the embedded services
 	@exec $(PY) -m common.processes.run services
 
 redis-cli: $(VENV)/ready ## type commands for the Redis of the running strategies: KEYS *, LRANGE …, help LRANGE
@@ -56,7 +56,7 @@ check: $(VENV)/ready-dev ## check format, lint and types, and run the tests: wha
 	  test $$? = 1 && echo "The tests that failed are repeated alone, because four at a time can be too much for two cores." && \
 	  $(PY) -m pytest --last-failed --last-failed-no-failures none $(PYTEST); }
 
-compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5", STEPS=1
+compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5", STEPS=1, ENGINES=1
 	@exec $(PY) -m lab.compare
 
 faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, LANES=6, STEPS=1

@@ -17,9 +17,10 @@ from typing import Any
 
 import orjson
 
-from asynckit.tasks import end_tasks
+from asynckit.tasks import end_tasks, keep_running
 from common.amqp.consumer import Consumer, Handler, PutOff
 from common.amqp.failed import main
+from common.amqp.limit import SharedLimit
 from common.amqp.queues import WorkQueue, make_message
 from common.mail.emails import BadEmail, Email, email_from_members
 from common.mail.errors import Refused, SendError
@@ -74,10 +75,26 @@ async def send(sender: PatientSender, domain: str, body: bytes) -> None:
         await end_tasks([sending])
 
 
+@asynccontextmanager
+async def shared_limit(settings: Settings) -> AsyncIterator[SharedLimit | None]:
+    """EMAILS_PER_SECOND, for all workers together."""
+    if settings.emails_per_second is None:
+        yield None
+        return
+    queue = open_queue(settings)  # with a connection of its own
+    limit = SharedLimit(queue, settings.emails_per_second)
+    sharing = keep_running(limit.keep_share, "sharing the limit")
+    try:
+        yield limit
+    finally:
+        await end_tasks([sharing])
+        await queue.link.close()
+
+
 async def work(settings: Settings) -> None:
     """Take messages from the queue until this process is stopped."""
-    async with Mailer(settings, patient=True) as mailer:
-        sender = PatientSender(mailer, settings.emails_per_second)
+    async with Mailer(settings, patient=True) as mailer, shared_limit(settings) as limit:
+        sender = PatientSender(mailer, None, throttle=limit)
         handler = Handler(
             lambda body: send(sender, settings.id_domain, body),
             final=(BadEmail, orjson.JSONDecodeError, Refused),

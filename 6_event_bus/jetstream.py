@@ -68,10 +68,19 @@ async def open_jetstream(settings: Settings) -> AsyncIterator[tuple[EventLog, Co
         yield events, counted
 
 
+async def refuse_unusable(settings: Settings) -> None:
+    """End the program with one line and exit status 2 if the server at NATS_URL refuses the login."""
+    try:
+        async with Nats(settings.nats):
+            pass
+    except LoginRefused as error:
+        exit_with_usage_error(f"NATS_URL: {error}")
+
+
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[JetStreamLog]:
     """If the server refuses the login, end the program with one line and exit status 2. While it is down, try again."""
-    events = AuditedLog(settings.nats, settings.lease_seconds, replicas=settings.nats_replicas)
+    events = AuditedLog(settings.nats, settings.lease_seconds, replicas=settings.event_replicas)
     try:
         await events.__aenter__()
     except LoginRefused as error:

@@ -26,6 +26,7 @@ PORTS = (
     "port", "inbox_port", "inbox_smtp_port", "valkey_port", "rabbitmq_port", "nats_port",
     "sentinel_1_port", "sentinel_2_port", "sentinel_3_port", "postgres_port",
     "cluster_1_port", "cluster_2_port", "cluster_3_port",
+    "nats_1_port", "nats_2_port", "nats_3_port",
 )  # fmt: skip
 """In the order in which PORT_BASE numbers them."""
 RABBITMQ_PORT = 5690  # the same for the embedded RabbitMQ
@@ -93,7 +94,13 @@ class Settings(BaseSettings):
     cluster_3_port: Port | None = None
     ack_replicas: Annotated[int, Field(ge=0, le=10)] = 0  # strategies 5 and 6: replicas that a 2xx waits for
     nats_url: Annotated[SecretStr, AfterValidator(check_nats_url)] | None = None  # strategy 6 with LOG=jetstream
-    nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1  # how many nodes of a cluster keep each event
+    nats_topology: Annotated[  # of the embedded NATS
+        Literal["single", "cluster"], Field(validation_alias="NATS")
+    ] = "single"
+    nats_1_port: Port | None = None  # of the embedded cluster, set by `make run-6 LOG=jetstream NATS=cluster`
+    nats_2_port: Port | None = None
+    nats_3_port: Port | None = None
+    nats_replicas: Annotated[int, Field(ge=1, le=5)] | None = None  # how many nodes of a cluster keep each event
     emails_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     attempts: PositiveInt = 31  # with the pauses below they last about a day
     retry_pauses_seconds: Annotated[str, AfterValidator(_check_pauses)] = "1 5 30 120 300 900 1800 3600"
@@ -179,7 +186,16 @@ class Settings(BaseSettings):
         """NATS_URL, or else the URL of the embedded NATS. Never log it, because it may contain a password."""
         if self.nats_url is not None:
             return self.nats_url.get_secret_value()
+        if self.nats_topology == "cluster":
+            ports = (self.nats_1_port, self.nats_2_port, self.nats_3_port)
+            return ",".join(f"nats://127.0.0.1:{port}" for port in ports if port is not None)
         return f"nats://127.0.0.1:{self.nats_port or NATS_PORT}"
+
+    @property
+    def event_replicas(self) -> int:
+        """How many nodes of NATS keep each event: NATS_REPLICAS, or else all three of the embedded cluster."""
+        embedded_cluster = self.nats_topology == "cluster" and self.nats_url is None
+        return self.nats_replicas or (3 if embedded_cluster else 1)
 
     @property
     def database(self) -> str:

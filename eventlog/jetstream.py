@@ -13,7 +13,8 @@ is +WPI ("work in progress"), a pause is a nak with a delay, and the cursor is t
 an event is `0-NUMBER`, its number in the stream.
 
 JetStream has no fencing token: the ack of a worker that was suspended for longer than its lease counts, although
-another worker may be handling the event a second time.
+another worker may be handling the event a second time. What such a worker has handled stays handled; but it does not
+give an event back or park it when its lease has ended by its own clock.
 """
 
 import asyncio
@@ -101,6 +102,7 @@ class JetStreamLog(Inspection):
     async def check(self) -> None:
         """Write something that changes no data. It fails if the server would not store events either."""
         await self._notes.put("check", b"")
+        await self._check_limits()
 
     # Consumers
 
@@ -175,10 +177,12 @@ class JetStreamLog(Inspection):
             attempts = tries.failures + DEATHS + tries.alone + 1
         return Claimed(consumer, position, attempts, element, until, alone, parked, reply=message.reply)
 
+    def _holds(self, claimed: Claimed) -> bool:
+        """Whether its lease has not ended. If it has, another worker may be handling the event."""
+        return time.monotonic() < claimed.until or self._still_held(claimed.consumer, claimed.position)
+
     def _still_held(self, consumer: str, position: str) -> bool:
-        """While the server was down, the lease ended although this process holds the event. Now this process holds the
-        lease again.
-        """
+        """Whether a heartbeat was tried within the last lease: while the server is down, a lease ends at the server."""
         return time.monotonic() - self._beaten.get((consumer, position), -self._lease_seconds) < self._lease_seconds
 
     async def _without_suspects(self, consumer: str, claimed: list[Claimed]) -> list[Claimed]:
@@ -212,11 +216,15 @@ class JetStreamLog(Inspection):
 
     async def put_back(self, claimed: Claimed, pause: float, *, tried: bool = True) -> bool:
         """The server counts every delivery. The notes count the deliveries that were not attempts."""
+        if not self._holds(claimed):
+            return False
         if not tried:
             await self._tries.count_untried(claimed.consumer, claimed.position, alone=claimed.alone)
         return await self._tell(claimed, b'-NAK {"delay": %d}' % int(pause * 1e9) if pause > 0 else b"-NAK")
 
     async def delay(self, claimed: Claimed, seconds: float, failures: int) -> bool:
+        if not self._holds(claimed):
+            return False
         await self._tries.count_failure(claimed, seconds, failures)
         return await self.put_back(claimed, seconds)
 
@@ -262,6 +270,8 @@ class JetStreamLog(Inspection):
     # Parked events: `parked` and `discard` are in Inspection
 
     async def park(self, claimed: Claimed, reason: str) -> bool:
+        if not self._holds(claimed):
+            return False
         about = orjson.dumps({"reason": reason, "attempts": claimed.attempts, "at": time.time()})
         await self._parked.put(_key(claimed.consumer, claimed.position), about + b"\n" + claimed.element)
         return await self._tell(claimed, b"+TERM")

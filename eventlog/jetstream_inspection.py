@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import orjson
 
+from .errors import NotTaken
 from .events import read_position
 from .nats_bucket import Bucket
 from .nats_client import NO_CONSUMER, NO_MESSAGE, Nats, Refused
@@ -183,6 +184,14 @@ class Inspection:
                 return None
             raise
         return datetime.fromisoformat(found["message"]["time"]).timestamp()
+
+    async def _check_limits(self) -> None:
+        """Raises NotTaken if the stream has no room for one more event in the limits that its operator has set."""
+        found = await self.nats.api(f"STREAM.INFO.{self.name}")
+        limits, state = found["config"], found["state"]
+        one = state["bytes"] / state["messages"] if state["messages"] else 0
+        if 0 < limits["max_bytes"] < state["bytes"] + one or 0 < limits["max_msgs"] <= state["messages"]:
+            raise NotTaken(f"NATS: the stream {self.name} has reached its limit")
 
     async def _state(self) -> dict[str, Any]:
         found: dict[str, Any] = (await self.nats.api(f"STREAM.INFO.{self.name}"))["state"]

@@ -17,6 +17,8 @@ hypothesis_settings.load_profile("six-ways")
 
 STRATEGIES = sorted(path.parent.name for path in ROOT.glob("[1-9]_*/__main__.py"))
 ON_RABBITMQ = pytest.param("5_remote_queue on rabbitmq", marks=pytest.mark.skipif(not INSTALLED, reason=REASON))
+SETTING_OF = {"rabbitmq": "QUEUE", "jetstream": "LOG"}
+ON_JETSTREAM = "6_event_bus on jetstream"
 
 
 @pytest.fixture(scope="session")
@@ -59,13 +61,13 @@ def reset_dial(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("inbox").dial(latency_ms=0, refuse_rate=0, hang_rate=0, lose_reply_rate=0)
 
 
-@pytest.fixture(scope="module", params=[*STRATEGIES, ON_RABBITMQ])
+@pytest.fixture(scope="module", params=[*STRATEGIES, ON_RABBITMQ, ON_JETSTREAM])
 def strategy(
     request: pytest.FixtureRequest, inbox: Inbox, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Strategy]:
     """Each strategy in turn, and its other engines, started by `make run-N`, sending to `inbox`."""
     name, _, engine = request.param.partition(" on ")
-    settings = {"SMTP_URL": inbox.smtp_url} | ({"QUEUE": engine} if engine else {})
+    settings = {"SMTP_URL": inbox.smtp_url} | ({SETTING_OF[engine]: engine} if engine else {})
     with running_strategy(name, tmp_path_factory.mktemp(name), **settings) as strategy:
         yield strategy
     assert "Traceback" not in strategy.program.output

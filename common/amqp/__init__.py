@@ -3,5 +3,6 @@
 link      a connection that is opened again after it broke
 queues    the queues of one kind of work; publishing with a confirm
 consumer  the worker: it handles messages, acknowledges them, retries them, and gives them up
+limit     one limit of emails per second for all workers
 failed    the failed list on the command line
 """

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 from aiolimiter import AsyncLimiter
 
@@ -26,6 +27,11 @@ def window(emails_per_second: float | None) -> int:
     return WINDOW if emails_per_second is None else max(1, min(WINDOW, math.ceil(emails_per_second)))
 
 
+class Throttle(Protocol):
+    async def acquire(self) -> None:
+        """Wait until one more email may be sent."""
+
+
 class PatientSender:
     """`paused` is the reason why nothing is sent at the moment, or None. `on_pause` is called when it changes, with the
     error, or with None when emails are sent again.
@@ -36,12 +42,16 @@ class PatientSender:
         mailer: Mailer,
         emails_per_second: float | None,
         on_pause: Callable[[SendError | None], None] = lambda _: None,
+        throttle: Throttle | None = None,
     ) -> None:
+        """`throttle`: in place of a limit of `emails_per_second` for this process."""
         self.paused: str | None = None
         self._on_pause = on_pause
         self._mailer = mailer
         # One email every 1/rate seconds: a limiter of `rate` emails a second would send all of them at once.
-        self._throttle = AsyncLimiter(1, 1 / emails_per_second) if emails_per_second else None
+        self._throttle = throttle
+        if throttle is None and emails_per_second:
+            self._throttle = AsyncLimiter(1, 1 / emails_per_second)
         self._ready = asyncio.Event()
         self._ready.set()
         self._failures = 0  # consecutive failures of the server

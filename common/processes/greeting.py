@@ -42,6 +42,8 @@ def address_of(service: Service) -> str:
     hosts = ",".join(f"127.0.0.1:{port}" for port in service.ports.values())
     if service.name == "nats":
         return f"nats://127.0.0.1:{service.ports['NATS_PORT']}"
+    if service.name == "nats_cluster":
+        return ",".join(f"nats://127.0.0.1:{port}" for port in service.ports.values())
     if service.name == "postgres":
         return f"postgresql://{POSTGRES_USER}@127.0.0.1:{service.ports['POSTGRES_PORT']}/postgres"
     if service.name == "sentinel":

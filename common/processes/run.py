@@ -53,6 +53,8 @@ async def run(settings: Settings, package: str) -> int:
         await refuse_unsupported(settings.redis)
     if "rabbitmq" in services_of_all:
         await refuse_unusable(settings)
+    if settings.nats_url is not None and "nats" in services_of_all:
+        await chapter_module(f"{package}.jetstream").refuse_unusable(settings)
     with ExitStack() as stack:
         try:
             services = await start_services(settings, needed_services(settings, package), stack, stop)
@@ -192,6 +194,8 @@ def roles_and_services(settings: Settings, package: str) -> tuple[tuple[str, ...
     chapter = chapter_module(package)
     if settings.queue != "rabbitmq" or not hasattr(chapter, "ON_RABBITMQ"):
         engines: dict[str, tuple[str, ...]] = getattr(chapter, "ENGINES", {})
+        if engines and settings.nats_topology != "single" and (settings.log != "jetstream" or settings.step):
+            exit_with_usage_error(f"NATS: {settings.nats_topology} needs LOG=jetstream")
         return chapter.ROLES, chapter.SERVICES if settings.step else engines.get(settings.log, chapter.SERVICES)
     if settings.step or settings.demo:
         exit_with_usage_error(f"QUEUE: the steps and the demonstration of {package} run on its own engine only")
@@ -200,8 +204,9 @@ def roles_and_services(settings: Settings, package: str) -> tuple[tuple[str, ...
 
 
 def all_services(settings: Settings) -> list[str]:
-    """What `make services` starts: RabbitMQ only where the settings choose it."""
-    return ["inbox", "valkey"] + (["rabbitmq"] if settings.queue == "rabbitmq" else [])
+    """What `make services` starts: RabbitMQ and NATS only where the settings choose them."""
+    rabbitmq = ["rabbitmq"] if settings.queue == "rabbitmq" else []
+    return ["inbox", "valkey", *rabbitmq, *([in_topology(settings, "nats")] if settings.log == "jetstream" else [])]
 
 
 def chosen_roles(settings: Settings, package: str) -> list[str]:
@@ -235,7 +240,14 @@ def needed_services(settings: Settings, package: str) -> list[str]:
     }
     _, services = roles_and_services(settings, package)
     needed = [name for name in services if own[name] is None]
-    return [settings.topology if name == "valkey" and settings.topology != "single" else name for name in needed]
+    return [in_topology(settings, name) for name in needed]
+
+
+def in_topology(settings: Settings, name: str) -> str:
+    """The service, or the one with several servers that REDIS or NATS chooses in its place."""
+    if name == "valkey" and settings.topology != "single":
+        return settings.topology
+    return f"nats_{settings.nats_topology}" if name == "nats" and settings.nats_topology != "single" else name
 
 
 def refuse_on_cluster(settings: Settings, package: str) -> None:

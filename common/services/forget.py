@@ -11,6 +11,7 @@ KEEPERS = {
     "cluster": "Redis Cluster",
     "rabbitmq": "RabbitMQ",
     "nats": "NATS",
+    "nats_cluster": "the NATS cluster",
     "postgres": "Postgres",
 }
 

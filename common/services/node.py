@@ -30,6 +30,9 @@ class Node:
         self._arguments = arguments
         self._started = False
 
+    def command(self, configuration: Path) -> list[str]:
+        return [str(get_binary_path()), str(configuration), *self._arguments]
+
     async def keep_running(self) -> None:
         while True:
             if self._started:
@@ -37,9 +40,7 @@ class Node:
             self._started = True
             with open(self._folder / f"{self.name}.log", "ab") as output:  # noqa: ASYNC230  a local file
                 self.process = await asyncio.create_subprocess_exec(
-                    get_binary_path(),
-                    str(self._folder / f"{self.name}.conf"),
-                    *self._arguments,
+                    *self.command(self._folder / f"{self.name}.conf"),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

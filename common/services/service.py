@@ -30,8 +30,8 @@ from common.processes.process import LIFELINE, stop_requested
 from common.settings import Settings, exit_with_usage_error
 
 START_SECONDS = 20.0
-# Seconds: on an idle machine an Erlang node takes 5, and creating a Postgres 3.
-SLOW_STARTS = {"rabbitmq": 90.0, "postgres": 60.0, "cluster": 60.0}
+# Seconds: on an idle machine an Erlang node takes 5, creating a Postgres 3, and NATS nodes elect a leader in up to 9.
+SLOW_STARTS = {"rabbitmq": 90.0, "postgres": 60.0, "cluster": 60.0, "nats_cluster": 90.0}
 STOP_SECONDS = 10.0
 ANNOUNCEMENT_BYTES = 512
 CHECK_SECONDS = 1.0  # how often a service checks for users, and a user checks its service
@@ -44,6 +44,7 @@ PORTS = {
     "postgres": ("POSTGRES_PORT",),
     "sentinel": ("SENTINEL_1_PORT", "SENTINEL_2_PORT", "SENTINEL_3_PORT"),
     "cluster": ("CLUSTER_1_PORT", "CLUSTER_2_PORT", "CLUSTER_3_PORT"),
+    "nats_cluster": ("NATS_1_PORT", "NATS_2_PORT", "NATS_3_PORT"),
 }
 
 Facts = dict[str, int]

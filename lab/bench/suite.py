@@ -22,7 +22,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab.bench import accepting, acknowledging, batcher, burst, cost, delivering, idle, log, mailer, parts, queue, scale, web
+from lab.bench import (
+    accepting,
+    acknowledging,
+    batcher,
+    burst,
+    cost,
+    delivering,
+    engines,
+    idle,
+    log,
+    mailer,
+    parts,
+    queue,
+    scale,
+    web,
+)
 from lab.bench.parts import Breakdown
 from lab.harness.command import end_on_signals, files_written, refuse_env_overrides, write_results
 from lab.harness.figures import Row, Spread, format_number
@@ -53,6 +68,7 @@ BENCHMARKS: dict[str, dict[str, Benchmark]] = {
     "delivering": {**of_each(delivering.delivering, 3, 4, 5, 6), **of_each(delivering.one_worker, 5, 6)},
     "parts": {**of_each(parts.accepting_parts, 5, 6), **of_each(parts.delivering_parts, 3, 5, 6)},
     "idle": of_each(idle.from_idle, 1, 2, 3, 4, 5, 6),
+    "engines": {**engines.benchmarks()},
     "queue": {"queue": queue.queue},
     "log": {"log": log.log},
     "batcher": {"batcher": batcher.batcher},
@@ -131,7 +147,10 @@ def main() -> None:
         measure(chosen(only), found, console)
     except ChildFailed as reason:
         failure = str(reason)
-    report(console, found, machine, failure, whole=not only)
+    skipped = engines.skipped() if not only or "engines" in only else []
+    for line in skipped:
+        console.print(f"[yellow]{line}[/]")
+    report(console, found, machine, failure, whole=not only and not skipped)
     sys.exit(failure or (0 if all(row.met for row in found if isinstance(row, Row)) else 1))
 
 

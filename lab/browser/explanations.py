@@ -23,6 +23,7 @@ STEP_ANCHORS = {
     "6-group": "step-3-group",
     "6s": "todays-redis-the-same-on-streams",
     "6j": "the-same-on-jetstream",
+    "6jc": "three-nodes",
     "5r": "what-it-promises-on-rabbitmq",
 }
 

@@ -41,7 +41,8 @@ class CannotAct(Exception):
 
 def subjects() -> dict[str, list[str]]:
     """What each lane can run on this machine."""
-    there = {name: subject.number for name, subject in (SUBJECTS | STEPS).items() if name not in _missing()}
+    there = {name: subject.number for name, subject in (SUBJECTS | STEPS).items() if not subject.only}
+    there = {name: number for name, number in there.items() if name not in _missing()}
     return {lane: [name for name, number in there.items() if str(number) == lane] for lane in "123456"}
 
 

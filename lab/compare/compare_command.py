@@ -11,12 +11,13 @@ An email is in the inbox when the mail server has read it. Its 250 comes LATENCY
 
     make compare [N=200] [CLIENTS=10] [LATENCY_MS=100] [STRATEGIES="1 5"]
 
-STEPS=1 measures the steps of chapters 3, 5 and 6 instead of the strategies (STRATEGIES="5-pop 5-move").
+STEPS=1 measures the steps of chapters 3, 5 and 6 instead of the strategies (STRATEGIES="5-pop 5-move"). ENGINES=1
+measures strategies 5 and 6 on each of their engines (STRATEGIES="5 5r"); an engine that is not installed is skipped.
 
-A run with none of these set writes results/compare.json, .md and .svg, which the README shows. With STEPS=1 alone it
-writes results/compare_steps.json, .md and .svg. Any other run, and one
-in which a strategy failed to run, writes the same files into results/partial. The exit status is 1 when an email was
-not accepted, did not arrive, or arrived twice.
+A run with none of these set writes results/compare.json, .md and .svg, which the README shows. With STEPS=1 or
+ENGINES=1 alone it writes results/compare_steps or compare_engines.json, .md and .svg. Any other run, and one in which a
+strategy failed to run or an engine was skipped, writes the same files into results/partial. The exit status is 1 when
+an email was not accepted, did not arrive, or arrived twice.
 """
 
 import argparse
@@ -37,13 +38,15 @@ from lab.compare.compare_report import markdown, milliseconds, picture, sizes_of
 from lab.compare.plan import Plan, read_plan
 from lab.compare.remarks import remarks
 from lab.compare.rounds import Line, all_delivered_once, compare
-from lab.faults.promises import STEPS
+from lab.faults.promises import STEPS, SUBJECTS
 from lab.harness.command import end_on_signals, files_written, names_from, refuse_env_overrides, write_results
+from lab.harness.engines import missing
 from lab.harness.machine import busy, describe_machine
 from lab.harness.processes import ChildFailed, Lab
 from lab.harness.strategies import strategies
 
 REFRESH = 10  # times per second
+ENGINES = ("5", "5r", "6", "6s", "6j")  # the subjects of ENGINES=1
 
 
 def live_table(lines: list[Line], latency_ms: int) -> Group:
@@ -119,15 +122,26 @@ def strategy_lines() -> dict[str, Line]:
 
 def step_lines() -> dict[str, Line]:
     """By the names of `make faults STEPS=1`, such as 5-pop."""
-    return {name: Line(step.number, name, step=step.settings["STEP"]) for name, step in STEPS.items()}
+    return {name: Line(step.number, name, settings=step.settings) for name, step in STEPS.items()}
+
+
+def engine_lines() -> dict[str, Line]:
+    """By the names of `make faults`, such as 5r."""
+    return {name: Line(SUBJECTS[name].number, name, settings=SUBJECTS[name].settings) for name in ENGINES}
+
+
+def chosen_lines() -> tuple[str, dict[str, Line]]:
+    """The name of the results, and all lines that it can have."""
+    if os.environ.get("ENGINES"):
+        return "compare_engines", engine_lines()
+    return ("compare_steps", step_lines()) if os.environ.get("STEPS") else ("compare", strategy_lines())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     refuse_env_overrides(parser)
-    steps = bool(os.environ.get("STEPS"))
-    lines_of = step_lines() if steps else strategy_lines()
+    name, lines_of = chosen_lines()
     available = list(lines_of)
     plan, chosen = read_plan(parser), names_from(parser, "STRATEGIES", available)
     end_on_signals()
@@ -135,7 +149,11 @@ def main() -> None:
     machine = describe_machine() | {"warning": busy()}
     if machine["warning"]:
         console.print(f"[yellow]{machine['warning']}[/]")
-    lines = [lines_of[name] for name in chosen]
+    reasons = {subject: missing(lines_of[subject].settings) for subject in chosen}
+    for subject, reason in reasons.items():
+        if reason:
+            console.print(f"[yellow]{subject} is skipped: {reason}[/]")
+    lines = [lines_of[subject] for subject, reason in reasons.items() if not reason]
     failure = ""
     try:
         with (
@@ -145,6 +163,6 @@ def main() -> None:
             compare(Lab(Path(folder)), plan, lines, lambda: live.update(live_table(lines, plan.latency_ms)))
     except ChildFailed as reason:
         failure = str(reason)
-    name = "compare_steps" if steps else "compare"
-    report(console, plan, lines, machine, failure, name, whole=(chosen, plan) == (available, Plan()))
+    whole = (chosen, plan) == (available, Plan()) and len(lines) == len(chosen)
+    report(console, plan, lines, machine, failure, name, whole=whole)
     sys.exit(failure or (0 if all(all_delivered_once(line.facts) for line in lines) else 1))

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from lab.faults.promises import SUBJECTS
 from lab.harness.figures import Facts
 
 # Two of the colours of Okabe and Ito, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/). In
@@ -15,7 +16,8 @@ PERCENTS = {"answer": (50, 95, 99), "inbox": (50, 99)}
 
 def markdown(facts: dict[str, Any]) -> str:
     rate, clients = facts["settings"]["rate"], facts["settings"]["CLIENTS"]
-    what = "steps" if any("-" in line["strategy"] for line in facts["strategies"]) else "six"
+    names = {line["strategy"] for line in facts["strategies"]}
+    what = "engines" if names <= SUBJECTS.keys() else "steps" if any("-" in name for name in names) else "six"
     return "\n".join(
         [
             f"# The {what} side by side",
@@ -49,8 +51,9 @@ def row(line: Facts) -> str:
 
 
 def title_of(line: Facts) -> str:
-    """`1_foreground` -> 1 foreground, `5-pop` -> 5 pop, `6-commit_after` -> 6 commit after."""
-    return str(line["strategy"]).replace("_", " ").replace("-", " ")
+    """`1_foreground` -> 1 foreground, `5-pop` -> 5 pop, `6-commit_after` -> 6 commit after, `5r` -> 5 on RabbitMQ."""
+    name = str(line["strategy"])
+    return SUBJECTS[name].title if name in SUBJECTS else name.replace("_", " ").replace("-", " ")
 
 
 def times_of(line: Facts, kind: str) -> str:

@@ -27,7 +27,7 @@ class Line:
     status: str = "waits"
     done: float = 0.0  # from 0 to 1
     facts: Facts = field(default_factory=dict)
-    step: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 def compare(lab: Lab, plan: Plan, lines: list[Line], refresh: Callable[[], object]) -> None:
@@ -44,7 +44,7 @@ def compare(lab: Lab, plan: Plan, lines: list[Line], refresh: Callable[[], objec
 
 def measure(lab: Lab, plan: Plan, line: Line, refresh: Callable[[], object]) -> Facts:
     """Run all rounds with one strategy. Raises ChildFailed."""
-    with mailbox(lab) as box, strategy(lab, line.number, box.smtp_url, STEP=line.step) as server:
+    with mailbox(lab) as box, strategy(lab, line.number, box.smtp_url, **line.settings) as server:
         rounds = Rounds(lab, server, box, plan, line, refresh)
         _, account_of_first = rounds.run("first", plan.clients, rate=0.0)
         box.dial(latency_ms=plan.latency_ms)

@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 from lab.faults.injections import INJECTIONS
 from lab.faults.judge import broken_promises
 from lab.faults.preparations import CannotDo
-from lab.faults.promises import STEPS, SUBJECTS, Bound, promise
+from lab.faults.promises import STEPS, SUBJECTS, Bound, Promise, promise
 from lab.faults.running import SEND_SECONDS, TAKE_MS, Running
 from lab.harness.account import Counters, Injection, Outcome, account
 from lab.harness.command import end_on_signals
@@ -174,16 +174,22 @@ class Cell:
             counters=self._own_counters(load_facts, balance),
         )
         promised = promise(self._subject, self._fault)
+        back_ms = max((recovery_ms(found.outcomes, injection) for injection in self.injections), default=0.0)
         return {
             "subject": self._subject,
             "fault": self._fault,
             "injections": len(self.injections),
             **found.to_dict(),
-            "recovery_ms": max((recovery_ms(found.outcomes, injection) for injection in self.injections), default=0.0),
+            "recovery_ms": back_ms,
             "late_ms": load_facts["late_p99_ms"],
             "promised": promised.text(),
             "refusals": sorted(promised.refusals),
-            "broken": [*broken, *broken_promises(promised, found, self.injections), *too_late(late)],
+            "broken": [
+                *broken,
+                *broken_promises(promised, found, self.injections),
+                *too_late(late),
+                *back_too_late(promised, back_ms),
+            ],
         }
 
     def _is_of_another_cell(self, arrival: Arrival) -> bool:
@@ -206,6 +212,11 @@ def too_late(late: Collection[Arrival]) -> Iterator[str]:
     for (subject, fault), count in cells.items():
         if promise(subject, fault).twice is Bound.NONE:
             yield f"{count} emails of the cell {fault} arrived only now"
+
+
+def back_too_late(promised: Promise, back_ms: float) -> Iterator[str]:
+    if promised.back_seconds and back_ms > promised.back_seconds * 1000:
+        yield f"back after {back_ms / 1000:.1f} s, promised: within {promised.back_seconds:g} s"
 
 
 def say(**facts: Any) -> None:

@@ -24,7 +24,8 @@ def measured(cell: Facts) -> str:
     if "lost" not in cell:
         return "nothing"
     rare = [f"{cell[name]} {WORDS.get(name, name)}" for name in RARE if cell[name]]
-    return "; ".join([f"lost {cell['lost']}", f"twice {cell['duplicated']}", *rare])
+    back = [f"back after {recovery_time(cell)}"] if "back within" in cell.get("promised", "") else []
+    return "; ".join([f"lost {cell['lost']}", f"twice {cell['duplicated']}", *rare, *back])
 
 
 def answers(cell: Facts) -> str:

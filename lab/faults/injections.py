@@ -5,6 +5,8 @@ Each takes the strategy and a random generator, which decides when within its li
 
 import signal
 
+from lab.faults.engine_faults import LEFT_BYTES, fill_stream, kill_leader
+from lab.faults.engine_faults import fill_disk as fill_disk_of
 from lab.faults.fault import Fault
 from lab.faults.mail_faults import GREYLIST_SECONDS, answer_late, end_mail_server, misbehave
 from lab.faults.process_faults import end_all, exit_in_jobs, kill, kill_scheduler, nothing, second_worker, stop
@@ -29,6 +31,9 @@ INJECTIONS: dict[str, Fault] = {
     "nats-kill": kill("nats", signal.SIGKILL),
     "nats-restart": kill("nats", signal.SIGTERM),
     "nats-stop": stop("nats", 0.5, LEASE_SECONDS + 1.0),
+    "nats-full": fill_stream,
+    "nats-disk": fill_disk_of("nats", 0),
+    "node-kill": kill_leader,
     "redis-full": fill_memory,
     "redis-tail": cut_tail,
     "redis-disk": fill_disk,
@@ -37,6 +42,7 @@ INJECTIONS: dict[str, Fault] = {
     "broker-kill": kill("broker", signal.SIGKILL),
     "broker-restart": kill("broker", signal.SIGTERM),
     "broker-stop": stop("broker", 0.5, LEASE_SECONDS + 1.0),
+    "broker-disk": fill_disk_of("rabbitmq", LEFT_BYTES),
     "smtp-kill": end_mail_server(signal.SIGKILL),
     "smtp-term": end_mail_server(signal.SIGTERM),
     "smtp-stop": stop("smtp", 0.5, SEND_SECONDS + 1.0),

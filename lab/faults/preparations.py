@@ -11,12 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from common.settings import Settings
 from lab.harness.processes import ROOT
 
-DISK_BYTES = 32 << 20
+DISK_BYTES = {"valkey": 32 << 20, "rabbitmq": 256 << 20, "nats": 64 << 20}
+"""The size of the small disk of each service."""
 
 CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 0x4000, 0x40000, 2  # <sched.h>, <sys/mount.h> of Linux
 
@@ -75,21 +77,23 @@ def compiled(data: Path) -> Path:
     return library
 
 
-@contextmanager
-def small_disk(data: Path) -> Iterator[dict[str, object]]:
-    """Put Redis's data on a small file system of their own, which can be filled.
+def small_disk(service: str) -> Preparation:
+    """Put the data of the service on a small file system of their own, which can be filled."""
+    return contextmanager(partial(_small_disk, service))
 
-    It is mounted in a namespace that only this process and its children see, so it disappears with them, even after
+
+def _small_disk(service: str, data: Path) -> Iterator[dict[str, object]]:
+    """It is mounted in a namespace that only this process and its children see, so it disappears with them, even after
     SIGKILL.
     """
     if sys.platform != "linux" or os.geteuid():
         raise CannotDo("a full disk needs Linux and root, to mount a small file system")
-    folder = data / "valkey"
+    folder = data / service
     folder.mkdir(parents=True, exist_ok=True)
     libc = ctypes.CDLL(None, use_errno=True)
     _checked(libc.unshare(CLONE_NEWNS))
     _checked(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
-    _checked(libc.mount(b"tmpfs", bytes(folder), b"tmpfs", 0, f"size={DISK_BYTES}".encode()))
+    _checked(libc.mount(b"tmpfs", bytes(folder), b"tmpfs", 0, f"size={DISK_BYTES[service]}".encode()))
     try:
         yield {}
     finally:
@@ -101,7 +105,13 @@ def _checked(status: int) -> None:
         raise CannotDo(f"a small file system cannot be mounted: {os.strerror(ctypes.get_errno())}")
 
 
-PREPARATIONS: dict[str, Preparation] = {"redis-clock": clock, "redis-disk": small_disk, "smtp-slow": default_timeouts}
+PREPARATIONS: dict[str, Preparation] = {
+    "redis-clock": clock,
+    "redis-disk": small_disk("valkey"),
+    "broker-disk": small_disk("rabbitmq"),
+    "nats-disk": small_disk("nats"),
+    "smtp-slow": default_timeouts,
+}
 
 
 def preparation(fault: str, number: int) -> Preparation:

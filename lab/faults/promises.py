@@ -40,10 +40,13 @@ class Promise:
     """How many copies of one email, beyond the first, each fault may cause."""
     refusals: frozenset[str] = frozenset()
     """Answers other than 2xx that callers may get."""
+    back_seconds: float | None = None
+    """Within this time after the fault, an email that is due then is in the inbox."""
 
     def text(self) -> str:
         given_up = f" or given up {self.given_up.value}" if self.given_up.value else ""
-        return f"lost {self.lost.value}{given_up}; twice {self.twice.value}"
+        back = f"; back within {self.back_seconds:g} s" if self.back_seconds else ""
+        return f"lost {self.lost.value}{given_up}; twice {self.twice.value}{back}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Subject:
     query: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     redis: bool = False
+    only: frozenset[str] = frozenset()
+    """The faults that are injected, if not all that apply."""
 
     @property
     def is_step(self) -> bool:
@@ -67,6 +72,9 @@ class Subject:
         return self.settings.get("QUEUE") == "rabbitmq"
 
 
+ROLES = {"server": "server", "worker": "worker"}
+ON_RABBITMQ, ON_JETSTREAM = {"QUEUE": "rabbitmq", "RABBITMQ_PORT": "0"}, {"LOG": "jetstream"}
+
 SUBJECTS: dict[str, Subject] = {
     "1": Subject(1, "1 foreground", {"server": "server"}),
     "2": Subject(2, "2 parallel", {"server": "server"}),
@@ -74,19 +82,16 @@ SUBJECTS: dict[str, Subject] = {
     "4": Subject(4, "4 remote messages", {"server": "server", "worker": "worker"}, redis=True),
     "4w": Subject(4, "4 with ?wait=5", {"server": "server", "worker": "worker"}, query="?wait=5", redis=True),
     "5": Subject(5, "5 remote queue", {"server": "server", "worker": "worker"}, redis=True),
-    "5r": Subject(
-        5,
-        "5 on RabbitMQ",
-        {"server": "server", "worker": "worker", "broker": "rabbitmq"},
-        settings={"QUEUE": "rabbitmq", "RABBITMQ_PORT": "0"},
-    ),
+    "5r": Subject(5, "5 on RabbitMQ", {**ROLES, "broker": "rabbitmq"}, settings=ON_RABBITMQ),
     "6": Subject(6, "6 event bus", {"server": "server", "worker": "worker"}, redis=True),
     "6s": Subject(6, "6 on Streams", {"server": "server", "worker": "worker"}, settings={"LOG": "streams"}, redis=True),
-    "6j": Subject(
+    "6j": Subject(6, "6 on JetStream", {**ROLES, "nats": "nats"}, settings=ON_JETSTREAM),
+    "6jc": Subject(
         6,
-        "6 on JetStream",
-        {"server": "server", "worker": "worker", "nats": "nats"},
-        settings={"LOG": "jetstream"},
+        "6 on three nodes of JetStream",
+        {**ROLES, "node": "node"},
+        settings=ON_JETSTREAM | {"NATS": "cluster"},
+        only=frozenset({"none", "worker-kill", "node-kill", "all-term"}),
     ),
 }
 
@@ -129,6 +134,10 @@ FAULTS: dict[str, str] = {
     "nats-kill": "SIGKILL to NATS",
     "nats-restart": "SIGTERM to NATS",
     "nats-stop": "SIGSTOP to NATS, then SIGCONT",
+    "broker-disk": "the disk of RabbitMQ is nearly full for a while: less than its disk_free_limit is free",
+    "nats-full": "the stream of NATS may not grow for a while: its max_bytes is reached",
+    "nats-disk": "the disk of NATS is full for a while",
+    "node-kill": "SIGKILL to the node of NATS that leads the stream",
     "smtp-kill": "SIGKILL to the mail server, then a restart",
     "smtp-term": "SIGTERM to the mail server, then a restart",
     "smtp-stop": "SIGSTOP to the mail server, then SIGCONT",
@@ -161,6 +170,7 @@ LOSSES = {
 REPEATED = ("worker-stop", "smtp-kill", "smtp-term", "smtp-stop", "smtp-hang", "smtp-lose-reply")
 """After these it is unknown whether an email was sent, and a strategy that still has it sends it again."""
 REFUSED = {"smtp-550": GivenUp.REFUSED, "smtp-451": GivenUp.REFUSED_OFTEN}
+FAILOVER_SECONDS = 10.0  # the other nodes of NATS elect a leader when they have heard nothing for 4 to 9 seconds
 CRASHES = ("worker-kill", "worker-stop")
 """After ATTEMPTS of these a job is given up, because it may be a poison job."""
 
@@ -190,7 +200,8 @@ def faults_of(subject: Subject) -> list[str]:
     if subject.number == 5 and not subject.on_rabbitmq:
         targets |= {"job", "scheduler"}
     applicable = [fault for fault in FAULTS if fault.partition("-")[0] in targets]
-    return [fault for fault in applicable if (fault, subject.number) not in WITHOUT_EFFECT]
+    applicable = [fault for fault in applicable if (fault, subject.number) not in WITHOUT_EFFECT]
+    return [fault for fault in applicable if not subject.only or fault in subject.only]
 
 
 WITHOUT_EFFECT = {
@@ -220,9 +231,9 @@ def refusals(subject: str, fault: str) -> frozenset[str]:
             return frozenset({"none", "503", "504"})  # all processes are stopped and started
         case "redis", "clock":
             return frozenset()
-        case "redis", "full":
+        case "redis" | "nats", "full":
             return frozenset({"503"})  # Redis answers with an error
-        case "redis" | "nats", _:
+        case "redis" | "nats" | "node", _:
             return frozenset({"503", "504"})  # 504: its answer did not come, so the email may be sent
         case "broker", _:
             return frozenset({"503", "504"})
@@ -248,7 +259,7 @@ def copies_bound(subject: str, fault: str) -> Bound:
     if fault == "redis-restored":  # what was sent after the backup
         return IN_FLIGHT
     if number in (5, 6) and fault.startswith(
-        ("redis-", "broker-", "nats-")
+        ("redis-", "broker-", "nats-", "node-")
     ):  # a claim or an acknowledgement failed, or was lost
         return PER_FAULT
     if number in (3, 5, 6) and fault == "worker-kill":
@@ -275,4 +286,5 @@ def promise(subject: str, fault: str) -> Promise:
     lost = LOSSES.get((subject, fault), NONE)
     copies = ATTEMPTS if fault == "smtp-lose-reply" else 1
     twice, given_up = copies_bound(subject, fault), given_up_bound(subject, fault)
-    return Promise(lost, twice, given_up, copies, refusals(subject, fault))
+    back_seconds = FAILOVER_SECONDS if fault == "node-kill" else None
+    return Promise(lost, twice, given_up, copies, refusals(subject, fault), back_seconds)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from redis import Redis
 
-from common.services.rabbitmq import NOT_INSTALLED, installed
 from lab.faults.preparations import CannotDo, Preparation, no_preparation, preparation
 from lab.faults.promises import ATTEMPTS, Subject
+from lab.harness.engines import missing
 from lab.harness.log_scan import LogScan
 from lab.harness.mailbox import Mailbox
 from lab.harness.processes import POLL_SECONDS, Child, ChildFailed, Lab
@@ -51,8 +51,8 @@ class Running:
 
         Raises CannotDo, ChildFailed or OSError.
         """
-        if self.subject.on_rabbitmq and installed() is None:
-            raise CannotDo(NOT_INSTALLED)
+        if reason := missing(self.subject.settings):
+            raise CannotDo(reason)
         if (needed := preparation(fault, self.subject.number)) is self._prepared:
             return
         self.end()

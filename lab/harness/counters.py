@@ -2,13 +2,16 @@
 
 import asyncio
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from eventlog.errors import LogError
 from eventlog.jetstream import JetStreamLog
 from lab.faults.running import Running
+from lab.harness.processes import POLL_SECONDS
 
+ELECTION_SECONDS = 20.0  # twice as long as nodes of NATS need to elect a leader
 LEASE_SECONDS = 10.0  # a log needs one; nothing is claimed here
 TAIL_BYTES = 1 << 20  # of a worker's log: more than it writes between two lines with its figures
 PARKED = "eventlog:parked:{email}"  # hash of strategy 6: the parked events
@@ -83,9 +86,15 @@ def given_up(running: Running) -> set[str]:
 
 
 async def _parked_in_jetstream(url: str) -> set[str]:
-    try:
-        async with JetStreamLog(url, LEASE_SECONDS) as log:
-            parked = await log.parked("email", limit=1_000_000)
-    except LogError as error:
-        raise OSError(str(error)) from None
-    return {found for one in parked for found in _ID.findall(one.element.decode(errors="replace"))}
+    """In a cluster each stream elects its leader by itself, so the parked events may be there later than the others."""
+    async with JetStreamLog(url, LEASE_SECONDS) as log:
+        deadline = time.monotonic() + ELECTION_SECONDS
+        while True:
+            try:
+                parked = await log.parked("email", limit=1_000_000)
+            except LogError as error:
+                if time.monotonic() > deadline:
+                    raise OSError(str(error)) from None
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                return {found for one in parked for found in _ID.findall(one.element.decode(errors="replace"))}

@@ -73,7 +73,9 @@ class Strategy:
         return f"redis://127.0.0.1:{valkey['valkey_port']}/0"
 
     def nats_url(self) -> str:
-        """The URL of the embedded NATS. Raises ChildFailed when there is none."""
+        """The URL of the embedded NATS, or of its three nodes. Raises ChildFailed when there is none."""
+        if nodes := running(self.data_dir, "nats_cluster"):
+            return ",".join(f"nats://127.0.0.1:{port}" for name, port in nodes.items() if name != "pid")
         if (nats := running(self.data_dir, "nats")) is None:
             raise ChildFailed(f"strategy {self.number} has no NATS")
         return f"nats://127.0.0.1:{nats['nats_port']}"

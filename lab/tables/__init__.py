@@ -3,5 +3,6 @@
 saved     reads these files
 overview  the tables of all six strategies
 chapters  the tables of one chapter
+engines   the tables of the engines of a chapter
 render    replaces the blocks of a README
 """

@@ -13,6 +13,7 @@ from pathlib import Path
 from lab.harness.command import RESULTS
 from lab.harness.processes import ROOT
 from lab.tables.chapters import costs_of_the_log, costs_of_the_queue, measured_faults, measured_steps, staircase
+from lab.tables.engines import compared_engines, engines
 from lab.tables.overview import bench, compared, ladder, matrix, parts
 from lab.tables.peers import peers, peers_in_short
 from lab.tables.saved import NotMeasured
@@ -24,6 +25,7 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "staircase": staircase,
     "compare": partial(compared, "compare"),
     "compare-steps": partial(compared, "compare_steps"),
+    "compare-engines": compared_engines,
     "matrix": matrix,
     "bench": bench,
     "parts": parts,
@@ -33,13 +35,15 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "faults-2": partial(measured_faults, "2"),
     "faults-3": partial(measured_faults, "3"),
     "faults-4": partial(measured_faults, "4", "4w"),
-    "faults-5": partial(measured_faults, "5"),
-    "faults-6": partial(measured_faults, "6", "6s", "6j"),
+    "faults-5": partial(measured_faults, "5", "5r"),
+    "faults-6": partial(measured_faults, "6", "6s", "6j", "6jc"),
     "steps-3": partial(measured_steps, 3),
     "steps-5": partial(measured_steps, 5),
     "steps-6": partial(measured_steps, 6),
     "costs-5": costs_of_the_queue,
     "costs-6": costs_of_the_log,
+    "engines-5": partial(engines, 5),
+    "engines-6": partial(engines, 6),
 }
 
 

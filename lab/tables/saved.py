@@ -19,6 +19,11 @@ def results(name: str) -> dict[str, Any]:
     return facts
 
 
+def is_saved(name: str) -> bool:
+    """Results that are newer than the last run may not be there yet."""
+    return (RESULTS / f"{name}.json").exists()
+
+
 def cell(subject: str, fault: str) -> Facts | None:
     cells = (c for c in results("faults")["cells"] if (c["subject"], c["fault"]) == (subject, fault))
     return next(cells, None)

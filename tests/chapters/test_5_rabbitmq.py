@@ -223,6 +223,20 @@ def test_a_throttled_worker_sends_one_email_and_the_others_stay_in_the_queue(
     wait_until(lambda: clean.count() == 7, "the others are back in the queue")
 
 
+def test_two_workers_share_the_throttle(inbox: Inbox, clean: RabbitMq, tmp_path: Path) -> None:
+    """When one of them is stopped, the whole limit belongs to the other one."""
+    to = someone()
+    with a_worker(inbox, tmp_path, clean, EMAILS_PER_SECOND="0.002") as stays:
+        with a_worker(inbox, tmp_path / "b", clean, EMAILS_PER_SECOND="0.002", DRAIN_SECONDS="0.2") as leaves:
+            for worker in (stays, leaves):
+                worker.wait_for_line("at most 0.001 emails per second, as one of 2 workers that share a limit of 0.002")
+            with queue(inbox, tmp_path / "c", clean, ROLE="server") as strategy:
+                assert [strategy.send(to).status for _ in range(6)] == [202] * 6
+            wait_until(lambda: len(inbox.messages(to)) == 2, "each of them sends its first email at once")
+        stays.wait_for_line("at most 0.002 emails per second, as one of 1 workers")
+    wait_until(lambda: clean.count() == 4, "the others are back in the queue")
+
+
 def test_two_workers_share_the_emails(inbox: Inbox, clean: RabbitMq, tmp_path: Path) -> None:
     to = someone()
     with queue(inbox, tmp_path, clean, WORKERS="2") as strategy:

@@ -1,10 +1,9 @@
-"""Strategy 6 on a NATS of your own: NATS_URL, a cluster, a login, TLS."""
+"""Strategy 6 on a NATS of your own: NATS_URL, a login, TLS. A cluster is in test_6_nats_cluster.py."""
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,17 +11,14 @@ import pytest
 import trustme
 
 from common.services.service import running
-from tests.support.event_bus import asked, event_bus, on_jetstream, settled, someone
-from tests.support.load import Load, account
+from tests.support.event_bus import event_bus, on_jetstream, someone
 from tests.support.programs import (
     LIMIT,
     ROOT,
     Inbox,
     Program,
     clean_environment,
-    free_ports,
     nobody_s_port,
-    wait_until,
 )
 
 NATS_SERVER = str(ROOT / ".venv" / "bin" / "nats-server")
@@ -43,47 +39,6 @@ def own_nats(tmp_path: Path, *options: str) -> Iterator[int]:
         program.stop()
 
 
-@contextmanager
-def cluster(tmp_path: Path) -> Iterator[list[tuple[int, Program]]]:
-    """Three nodes, each with its port."""
-    ports = free_ports(6)
-    routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports[3:])
-    with ExitStack() as stack:
-        nodes = []
-        for number, port in enumerate(ports[:3]):
-            route = f"nats://127.0.0.1:{ports[3 + number]}"
-            names = ["--cluster_name", "c", "-n", f"n{number}", "-sd", str(tmp_path / f"node{number}")]
-            where = ["-a", "127.0.0.1", "-p", str(port), "--cluster", route, "--routes", routes]
-            node = Program([NATS_SERVER, "-js", *names, *where], {})
-            stack.callback(node.stop)
-            nodes.append((port, node))
-        nodes[0][1].wait_for_line("JetStream cluster new metadata leader|new consumer leader|Self is new JetStream")
-        yield nodes
-
-
-def leader(port: int) -> int:
-    """The number of the node that takes the events."""
-    return int(asked(port, "STREAM.INFO.eventlog")["cluster"]["leader"].removeprefix("n"))
-
-
-def test_the_leader_of_three_nodes_is_killed_under_load_and_nothing_is_lost(inbox: Inbox, tmp_path: Path) -> None:
-    with cluster(tmp_path) as nodes:
-        url = ",".join(f"nats://127.0.0.1:{port}" for port, _ in nodes)
-        with on_jetstream(inbox, tmp_path, NATS_URL=url, NATS_REPLICAS="3") as strategy:
-            wait_until(strategy.healthy, "the cluster has a leader")
-            with Load(strategy, someone(), clients=2) as load:
-                load.wait_for_more(20)
-                nodes[leader(nodes[0][0])][1].process.kill()
-                killed = time.monotonic()
-                load.wait_for_more(20)
-                back = time.monotonic() - killed
-            settled(strategy)
-            found = account(load, inbox)
-            print(f"leader of three nodes killed: {found}, answers {dict(load.statuses)}, 20 more after {back:.1f} s")
-            assert found.lost == 0, found
-            assert found.duplicated <= WINDOW, found
-
-
 PASSWORD = "a@b:/c?"
 IN_URL = quote(PASSWORD, safe="")
 
@@ -102,6 +57,11 @@ def test_nats_url_leads_to_a_server_of_your_own(inbox: Inbox, tmp_path: Path, op
             assert running(tmp_path, "nats") is None, "the embedded one is not started"
         wrong = refused_start(tmp_path, f"nats://jo:secret@127.0.0.1:{port}")
         assert wrong == "NATS_URL: NATS refuses the login"
+        made = Program(["make", "-s", "run-6"], {"LOG": "jetstream", "NATS_URL": f"nats://jo:no@127.0.0.1:{port}"})
+        assert made.process.wait(LIMIT) == 2
+        assert [line for line in made.lines if not line.startswith("make: ")] == [wrong], (
+            "one line, not one of each role"
+        )
 
 
 def test_a_server_with_tls(inbox: Inbox, tmp_path: Path) -> None:

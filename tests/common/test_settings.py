@@ -110,3 +110,16 @@ def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
 
 def test_the_tests_clear_every_setting_of_the_shell_they_run_in() -> None:
     assert set(setting_names().values()) <= SETTINGS
+
+
+def test_the_three_nodes_of_the_embedded_nats_keep_each_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # without a .env
+    assert (Settings().nats, Settings().event_replicas) == ("nats://127.0.0.1:4322", 1)
+    for name, value in {"NATS": "cluster", "NATS_1_PORT": "1", "NATS_2_PORT": "2", "NATS_3_PORT": "3"}.items():
+        monkeypatch.setenv(name, value)
+    nodes = "nats://127.0.0.1:1,nats://127.0.0.1:2,nats://127.0.0.1:3"
+    assert (Settings().nats, Settings().event_replicas) == (nodes, 3)
+    monkeypatch.setenv("NATS_URL", "nats://nats.example.com")
+    assert (Settings().nats, Settings().event_replicas) == ("nats://nats.example.com", 1)
+    monkeypatch.setenv("NATS_REPLICAS", "5")
+    assert Settings().event_replicas == 5

@@ -83,12 +83,16 @@ async def test_without_a_connection_nothing_is_taken(new_log: Any) -> None:
             await call
 
 
-async def test_a_full_stream_refuses_and_never_drops(log: Any) -> None:
+@pytest.mark.parametrize(("limit", "reached"), [("max_msgs", "messages"), ("max_bytes", "bytes")])
+async def test_a_full_stream_refuses_and_never_drops(log: Any, limit: str, reached: str) -> None:
     await append(log, 3)
+    await log.check()
     found = await log.nats.api(f"STREAM.INFO.{log.name}")
-    await log.nats.api(f"STREAM.UPDATE.{log.name}", **found["config"] | {"max_msgs": 3})
-    with pytest.raises(NotTaken, match="maximum messages exceeded"):
+    await log.nats.api(f"STREAM.UPDATE.{log.name}", **found["config"] | {limit: found["state"][reached]})
+    with pytest.raises(NotTaken, match=f"maximum {reached} exceeded"):
         await log.append(an_event(3))
+    with pytest.raises(NotTaken, match="has reached its limit"):
+        await log.check()
     assert await claim_all(log, "email") == [0, 1, 2]
 
 
@@ -124,6 +128,19 @@ async def test_a_lease_that_ended_while_the_server_did_not_hear_the_heartbeat_is
     assert await log.commit(one)
     other = await new_log(lease=0.5)
     assert await other.claim("email", 1, wait=1.0) == []
+
+
+async def test_an_event_whose_lease_has_ended_is_not_given_back_or_parked(new_log: Any) -> None:
+    """The server would accept both, although the event has another owner by now."""
+    first, second = await new_log(lease=0.5), await new_log(lease=0.5)
+    await append(first, 1)
+    [claimed] = await first.claim("email", 10)
+    [taken_over] = await until(lambda: second.claim("email", 10), "the lease has ended")
+    assert not await first.put_back(claimed, 0.0)
+    assert not await first.park(claimed, "refused")
+    assert await first.parked("email") == []
+    assert await second.commit(taken_over)
+    assert await first.commit(claimed), "JetStream has no fencing token"
 
 
 async def test_what_is_given_back_counts_no_attempt_however_often(log: Any) -> None:

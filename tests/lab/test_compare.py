@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lab.compare import compare_command
 from lab.compare.compare_command import live_table, report
 from lab.compare.compare_report import picture, row
 from lab.compare.plan import Plan
@@ -210,6 +211,36 @@ def test_the_steps_are_a_part_of_their_own(tmp_path: Path) -> None:
     assert table.startswith("# The steps side by side\n")
     assert "| 3 pass on | " in table
     assert "| 5 pop | " in table
+
+
+def test_the_command_measures_the_engines_that_there_are(tmp_path: Path) -> None:
+    done = run_compare(tmp_path, ENGINES="1", STRATEGIES="6s 6j", N="10", CLIENTS="2", LATENCY_MS="10")
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts: dict[str, Any] = json.loads((tmp_path / "partial" / "compare_engines.json").read_text())
+    assert [(line["strategy"], line["ok"]) for line in facts["strategies"]] == [("6s", 22), ("6j", 22)]
+    assert {"server", "worker", "nats"} <= facts["strategies"][1]["memory"].keys()
+    table = (tmp_path / "partial" / "compare_engines.md").read_text()
+    assert table.startswith("# The engines side by side\n")
+    assert "| 6 on JetStream | " in table
+
+
+def test_an_engine_that_is_not_installed_is_skipped_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[str] = []
+
+    def only_note(lab: Any, plan: Plan, lines: list[Line], refresh: Any) -> None:
+        measured.extend(line.name for line in lines)
+
+    monkeypatch.setenv("ENGINES", "1")
+    monkeypatch.setattr(sys, "argv", ["compare"])
+    monkeypatch.setattr(compare_command, "refuse_env_overrides", lambda parser: None)
+    monkeypatch.setattr(compare_command, "compare", only_note)
+    monkeypatch.setattr(compare_command, "missing", lambda settings: "no broker" if "QUEUE" in settings else None)
+    with pytest.raises(KeyError):  # nothing was measured
+        compare_command.main()
+    assert "5r is skipped: no broker\n" in capsys.readouterr().out
+    assert measured == ["5", "6", "6s", "6j"]
 
 
 def test_a_bad_step_is_named_with_all_there_are(tmp_path: Path) -> None:

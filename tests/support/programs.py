@@ -303,9 +303,10 @@ def open_users_lock(data_dir: Path, name: str) -> Iterator[None]:
 class Strategy:
     """A strategy, started by `make run-N`."""
 
-    def __init__(self, name: str, program: Program, url: str, queue: str = "resque") -> None:
+    def __init__(self, name: str, program: Program, url: str, engine: str = "") -> None:
         self.name = name
-        self.on_rabbitmq = queue == "rabbitmq"
+        self.on_rabbitmq = engine == "rabbitmq"
+        self.on_jetstream = engine == "jetstream"
         self.program = program
         self.url = url
 
@@ -368,6 +369,6 @@ def running_strategy(name: str, data_dir: Path, **environment: str) -> Iterator[
             program.stop()
             program = Program(command, settings | environment)
         url = program.wait_for_line(listens, limit)[1]
-        yield Strategy(name, program, url, environment.get("QUEUE", "resque"))
+        yield Strategy(name, program, url, environment.get("QUEUE") or environment.get("LOG", ""))
     finally:
         program.stop()

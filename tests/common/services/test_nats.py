@@ -1,5 +1,6 @@
 """The embedded NATS: a real server on loopback, whose data outlive it."""
 
+import asyncio
 import json
 import os
 import signal
@@ -7,10 +8,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from nats.aio.client import Client
 
+from common.services import nats
 from common.services.service import running
+from common.settings import Settings
 from tests.support.programs import LIMIT, ROOT, Program, clean_environment, nobody_s_port, running_nats, wait_until
 
 
@@ -60,3 +65,23 @@ def test_forget_deletes_its_data_and_not_while_it_runs(tmp_path: Path) -> None:
         assert (tmp_path / "nats").exists()
     assert forget().stdout == f"deleted {tmp_path / 'nats'}\n"
     assert not (tmp_path / "nats").exists()
+
+
+async def test_it_is_stopped_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Because NATS stores nothing after a failed write, even when there is room again."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=nats.ROOM_BYTES))
+    server = await asyncio.create_subprocess_exec("sleep", "1000")
+    watching = asyncio.create_task(nats.stop_when_full(server, tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=nats.ROOM_BYTES - 1))
+    async with asyncio.timeout(LIMIT):
+        assert await server.wait() == -signal.SIGKILL
+        await watching
+
+
+async def test_it_does_not_start_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=0))
+    with pytest.raises(SystemExit, match="2"):
+        await nats.main(Settings.model_construct(data_dir=tmp_path / "data"))
+    assert capsys.readouterr().err == f"the disk of {tmp_path}/data/nats is full, and NATS needs room to store events\n"
