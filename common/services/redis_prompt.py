@@ -15,7 +15,7 @@ import redis
 from redis.exceptions import RedisError
 
 from asynckit.redis_client import blocking_redis_client, describe
-from common.services.service import running
+from common.services.service import running_redis
 from common.settings import Settings, exit_with_usage_error, read_settings
 
 PROMPT = "redis> "
@@ -28,14 +28,10 @@ HELP = "Type a command such as KEYS *, or `help LRANGE`. Ctrl-D leaves."
 
 def connect(settings: Settings) -> redis.Redis:
     """Return a client for REDIS_URL or the embedded Valkey. Exits with one line and status 2 if none is running."""
-    if settings.redis_url is None:
-        facts = running(settings.data_dir, "valkey")
-        if facts is None:
-            exit_with_usage_error(
-                "no embedded Valkey is running: start `make run-5` or `make services`, or set REDIS_URL"
-            )
-        settings = settings.model_copy(update={"valkey_port": facts["valkey_port"]})
-    return blocking_redis_client(settings.redis)
+    url = running_redis(settings.data_dir) if settings.redis_url is None else settings.redis
+    if url is None:
+        exit_with_usage_error("no embedded Valkey is running: start `make run-5` or `make services`, or set REDIS_URL")
+    return blocking_redis_client(url)
 
 
 def answer(client: redis.Redis, line: str) -> str:

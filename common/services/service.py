@@ -233,6 +233,15 @@ def find_running(settings: Settings, name: str) -> Settings:
     return settings.model_copy(update={setting: port for setting, port in facts.items() if setting != "pid"})
 
 
+def running_redis(data_dir: Path) -> str | None:
+    """The URL of the embedded Redis of any topology that another terminal runs; None if there is none."""
+    for name in ("valkey", "sentinel", "cluster"):
+        if facts := running(data_dir, name):
+            topology = "single" if name == "valkey" else name
+            return Settings.model_construct(topology=topology, **facts).redis  # type: ignore[arg-type]
+    return None
+
+
 async def stop_or_abandoned(data_dir: Path, name: str) -> str:
     """Called by a service: wait until it is told to stop or no terminal uses it any more. Returns the reason."""
     stop = asyncio.create_task(stop_requested())

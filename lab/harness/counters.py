@@ -8,6 +8,7 @@ from typing import Any
 from eventlog.errors import LogError
 from eventlog.jetstream import JetStreamLog
 from lab.faults.running import Running
+from resque import namespace_for
 
 LEASE_SECONDS = 10.0  # a log needs one; nothing is claimed here
 TAIL_BYTES = 1 << 20  # of a worker's log: more than it writes between two lines with its figures
@@ -76,8 +77,9 @@ def given_up(running: Running) -> set[str]:
     if running.subject.settings.get("LOG") == "jetstream":
         return asyncio.run(_parked_in_jetstream(running.strategy.nats_url()))
     if number in (5, 6):
+        url = running.strategy.redis_url()
         with running.redis() as redis:
-            entries: Any = redis.lrange("resque:failed", 0, -1) if number == 5 else redis.hvals(PARKED)
+            entries: Any = redis.lrange(f"{namespace_for(url)}:failed", 0, -1) if number == 5 else redis.hvals(PARKED)
         return {found for entry in entries for found in _ID.findall(entry.decode(errors="replace"))}
     return set()
 
