@@ -4,7 +4,7 @@ With ACK_REPLICAS=1 a 2xx means that a replica has the email, so a failover lose
 most what the new primary had not received: the lab counts these bytes by the offsets of the two.
 """
 
-from lab.faults.promises import SUBJECTS, Bound, Promise, Subject
+from lab.faults.promises import ATTEMPTS, SUBJECTS, Bound, Promise, Subject
 
 TITLES = {"sentinel": "with Sentinel", "cluster": "on a cluster"}
 SETTINGS = {"sentinel": {}, "cluster": {"PARTITION_SECONDS": "2"}}  # so that the events of strategy 6 spread
@@ -38,6 +38,8 @@ TOPOLOGY_FAULTS: dict[str, str] = {
 }
 
 FAILOVERS = ("primary-kill", "primary-cut", "primary-freeze", "primary-alone", "sentinel-one")
+LONG = ("primary-freeze", "primary-alone", *CUT_SECONDS)
+"""These may last longer than a lease. An email is sent again after each lease that could not be renewed."""
 ONLY = {
     "sentinel": {*TOPOLOGY_FAULTS} - {"slot-move"},
     "cluster": {*TOPOLOGY_FAULTS} - {"primary-alone", "sentinel-one", "sentinel-two"},
@@ -60,4 +62,5 @@ def topology_promise(name: str, fault: str) -> Promise:
         return Promise(lost=Bound.PER_FAULT, refusals=refusals)
     acknowledged = "ACK_REPLICAS" in subject.settings or fault not in FAILOVERS
     lost = Bound.NONE if acknowledged else Bound.NOT_REPLICATED
-    return Promise(lost=lost, twice=Bound.IN_FLIGHT, refusals=refusals)
+    copies = ATTEMPTS if fault in LONG else 1
+    return Promise(lost=lost, twice=Bound.IN_FLIGHT, copies=copies, refusals=refusals)

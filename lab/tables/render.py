@@ -14,6 +14,7 @@ from lab.harness.command import RESULTS
 from lab.harness.processes import ROOT
 from lab.tables.chapters import costs_of_the_log, costs_of_the_queue, measured_faults, measured_steps, staircase
 from lab.tables.overview import bench, compared, ladder, matrix
+from lab.tables.replicas import topology
 from lab.tables.saved import NotMeasured
 
 _BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$")
@@ -24,6 +25,7 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "compare": partial(compared, "compare"),
     "compare-steps": partial(compared, "compare_steps"),
     "matrix": matrix,
+    "topology": topology,
     "bench": bench,
     "faults-1": partial(measured_faults, "1"),
     "faults-2": partial(measured_faults, "2"),
