@@ -52,6 +52,7 @@ from lab.harness.command import (
 )
 from lab.harness.figures import Facts
 from lab.harness.machine import busy, describe_machine
+from lab.harness.nodes import server_settings
 from lab.harness.processes import Child, Lab, python
 from lab.harness.strategies import strategies
 
@@ -125,7 +126,8 @@ def run_lanes(lab: Lab, lanes: list[Lane], options: list[object], live: Live, mo
                 lane.status = "starts"
                 stack = everything.enter_context(ExitStack())
                 command = python("lab.faults.cell", lane.subject, *lane.faults, *options)
-                process = lab.child(command, lane.subject, False, END_SECONDS, TMPDIR=lab.folder)
+                settings = {"TMPDIR": lab.folder, **server_settings()}
+                process = lab.child(command, lane.subject, False, END_SECONDS, **settings)
                 running[lane.subject] = (lane, stack.enter_context(process), stack)
             for lane, child, stack in list(running.values()):
                 ended = child.process.poll() is not None

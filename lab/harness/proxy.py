@@ -97,6 +97,12 @@ class Proxy:
             connection.writer.transport.abort()
             self.times += 1
 
+    async def end(self) -> None:
+        """Reset all connections, and return when they are closed."""
+        self._reset(None)
+        while self._connections:  # noqa: ASYNC110  they end within a few turns of the loop
+            await asyncio.sleep(POLL_SECONDS)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(writer.get_extra_info("peername")[0], writer)
         self._connections.add(connection)
@@ -164,6 +170,7 @@ async def a_proxy(port: int) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
+        await proxy.end()
 
 
 @contextmanager
