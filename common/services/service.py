@@ -110,11 +110,14 @@ class Service:
         """
         if self._process is not None:
             self._process.poll()  # so that a dead child does not stay a zombie
-        if found := running(self._dir, self.name):
+        if (found := running(self._dir, self.name)) and _exists(found["pid"]):
             self._remember(found)
             return False
         with exclusive(self._dir / f"{self.name}.lock", self._stopped):
             found = running(self._dir, self.name)  # another user may have started it meanwhile
+            if found and not _exists(found["pid"]):  # its servers run, but it cannot start them again
+                self._stop(found["pid"])
+                found = None
             self._remember(found or self._start())
         return not found
 
@@ -162,6 +165,16 @@ class Service:
         (self._dir / f"{self.name}.pid").unlink(missing_ok=True)
         if self._process is not None:
             self._process.wait()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _signal(pid: int, number: int) -> None:
