@@ -1,6 +1,6 @@
-"""An installed Chromium without a window, driven by its DevTools protocol: for pictures and for tests of the pages.
+"""Headless Chromium, driven over its DevTools protocol: for screenshots and for tests of the pages.
 
-https://chromedevtools.github.io/devtools-protocol/ has the methods that `call` takes.
+See https://chromedevtools.github.io/devtools-protocol/ for the methods that `call` takes.
 """
 
 import asyncio
@@ -11,12 +11,14 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from asynckit.tasks import background, end_tasks
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
@@ -38,41 +40,69 @@ def find_browser() -> str | None:
 
 
 class PageError(Exception):
-    """The browser refused a call, or the page's script raised."""
+    """The browser refused a call or did not answer it, or the page's script raised."""
 
 
 class Page:
-    """One tab."""
+    """One tab. It accepts every question that the page asks (`confirm`)."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.errors: list[str] = []
         """Exceptions that no script of the page has caught."""
+        self.files_to_choose: list[Path] = []
+        """What the page gets when it asks for files."""
         self._socket = socket
         self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._reactions: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def call(self, method: str, **parameters: object) -> dict[str, Any]:
         """One call, and its result. Raises PageError."""
         number = next(self._numbers)
-        await self._socket.send_json({"id": number, "method": method, "params": parameters})
-        while True:
-            try:
-                message = json.loads(await self._socket.receive_str(timeout=WAIT_SECONDS))
-            except TimeoutError:
-                raise PageError(f"{method}: no answer within {WAIT_SECONDS:g} s") from None
-            if message.get("method") == "Runtime.exceptionThrown":
-                details = message["params"]["exceptionDetails"]
-                self.errors.append(details.get("exception", {}).get("description") or details["text"])
-            if message.get("id") == number:
-                if "error" in message:
-                    raise PageError(f"{method}: {message['error']['message']}")
-                return dict(message["result"])
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        try:
+            await self._socket.send_json({"id": number, "method": method, "params": parameters})
+            return await asyncio.wait_for(answer, WAIT_SECONDS)
+        except (TimeoutError, ConnectionError):
+            raise PageError(f"{method}: no answer within {WAIT_SECONDS:g} s") from None
+        finally:
+            del self._answers[number]
+
+    async def read(self) -> None:
+        """Read answers and events until the browser closes the connection."""
+        async for message in self._socket:
+            event = json.loads(message.data)
+            if "method" in event:
+                self._react(event["method"], event["params"])
+            elif (answer := self._answers.get(event["id"])) and not answer.done():
+                if "error" in event:
+                    answer.set_exception(PageError(event["error"]["message"]))
+                else:
+                    answer.set_result(event["result"])
+
+    def _react(self, method: str, event: dict[str, Any]) -> None:
+        match method:
+            case "Runtime.exceptionThrown":
+                self.errors.append(_describe(event["exceptionDetails"]))
+            case "Page.javascriptDialogOpening":
+                self._start(self.call("Page.handleJavaScriptDialog", accept=True))
+            case "Page.fileChooserOpened":
+                files = [str(path) for path in self.files_to_choose]
+                self._start(self.call("DOM.setFileInputFiles", files=files, backendNodeId=event["backendNodeId"]))
+
+    def _start(self, work: Coroutine[Any, Any, dict[str, Any]]) -> None:
+        task = background(work, "reacting to an event of the browser")
+        self._reactions.add(task)
+        task.add_done_callback(self._reactions.discard)
 
     async def open(self, address: str, width: int = 1280, height: int = 720, *, phone: bool = False) -> None:
         """Open the address in a window of this size. It returns before the page has loaded."""
-        await self.call("Runtime.enable")
+        await self.resize(width, height, phone=phone)
+        await self.call("Page.navigate", url=address)
+
+    async def resize(self, width: int, height: int, *, phone: bool = False) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
         await self.call("Emulation.setDeviceMetricsOverride", **size)
-        await self.call("Page.navigate", url=address)
 
     async def prefer(self, **features: str) -> None:
         """For example color_scheme="dark", reduced_motion="reduce"."""
@@ -83,8 +113,7 @@ class Page:
         """The value of a JavaScript expression; a promise is awaited. Raises PageError."""
         found = await self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in found:
-            details = found["exceptionDetails"]
-            raise PageError(details.get("exception", {}).get("description") or details["text"])
+            raise PageError(_describe(found["exceptionDetails"]))
         return found["result"].get("value")
 
     async def wait_for(self, expression: str, seconds: float = WAIT_SECONDS) -> Any:
@@ -104,9 +133,20 @@ class Page:
         """Press a key, as the keyboard does."""
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
         code = CODES.get(key, ord(key[0].upper()) if len(key) == 1 else 0)
-        facts = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
+        facts = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
         await self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **facts)
         await self.call("Input.dispatchKeyEvent", type="keyUp", **facts)
+
+    async def tab_to(self, selector: str, most: int = 30) -> None:
+        """Press the tab key until this element has the focus. Raises PageError."""
+        for _ in range(most):
+            await self.press("Tab")
+            if await self.evaluate(f"document.activeElement.matches({json.dumps(selector)})"):
+                return
+        raise PageError(f"the tab key does not reach {selector}")
+
+    async def type(self, text: str) -> None:
+        await self.call("Input.insertText", text=text)
 
     async def click(self, selector: str) -> None:
         """Click with the mouse on the middle of this element. Raises PageError if another element covers it."""
@@ -148,13 +188,20 @@ async def chromium(browser: str, folder: Path) -> AsyncIterator[Page]:
                 [tab, *_] = [target for target in await answer.json() if target["type"] == "page"]
             async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
                 page = Page(socket)
+                reading = background(page.read(), "reading from the browser")
+                for domain in ("Page", "Runtime", "DOM"):
+                    await page.call(f"{domain}.enable")
+                await page.call("Page.setInterceptFileChooserDialog", enabled=True)
                 yield page
-                with suppress(PageError, TypeError, TimeoutError):  # it may close before it answers
-                    await page.call("Browser.close")
+                await end_tasks([reading])
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+def _describe(details: dict[str, Any]) -> str:
+    return str(details.get("exception", {}).get("description") or details["text"])
 
 
 async def _port(path: Path) -> int:

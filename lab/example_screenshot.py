@@ -1,7 +1,6 @@
 """Take the picture of `examples/pictures` for its README. `make screenshots` runs this after the other pictures."""
 
 import io
-import shutil
 import subprocess
 import tempfile
 import time
@@ -12,6 +11,7 @@ from urllib.request import Request, urlopen
 
 from PIL import Image, ImageOps
 
+from lab.chromium import find_browser
 from lab.harness.processes import ROOT
 from lab.screenshots import picture
 
@@ -51,7 +51,7 @@ def upload(page: str) -> None:
 
 
 def main() -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    browser = find_browser()
     assert browser is not None
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data") as page:
         upload(page)

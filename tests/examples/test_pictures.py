@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from common.services.service import running
-from tests.support.browser import CHROMIUM, REASON, chromium_page
+from lab.chromium import chromium, find_browser
 from tests.support.pictures import Example, a_picture, multipart, running_pictures
 from tests.support.programs import START_SECONDS, wait_until
 
@@ -225,13 +225,15 @@ def test_the_running_worker_sweeps(example: Example, picture: dict[str, Any]) ->
     example.wait_for(picture["url"], "ready")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason=REASON)
+@pytest.mark.skipif(find_browser() is None, reason="Chromium is not installed")
 async def test_in_a_browser_with_the_keyboard_alone_and_on_a_phone(example: Example, tmp_path: Path) -> None:
     for file in example.files():
         example.request("DELETE", file["url"])
     for name, data in (("red.png", a_picture()), ("text.png", b"text")):
         (tmp_path / name).write_bytes(data)
-    async with chromium_page(tmp_path / "profile") as page:
+    browser = find_browser()
+    assert browser is not None
+    async with chromium(browser, tmp_path / "profile") as page:
         await page.open(f"{example.url}/files")
         await page.wait_for("!document.querySelector('.note').hidden")
         await page.evaluate("window.notReloaded = true")
@@ -241,9 +243,8 @@ async def test_in_a_browser_with_the_keyboard_alone_and_on_a_phone(example: Exam
         await page.wait_for("document.querySelector('#file').files.length === 1")
         await page.tab_to("#upload button")
         await page.press("Enter")
-        await page.wait_for(
-            "document.querySelector('.said.problem')?.textContent.includes('text.png: the file is not')"
-        )
+        said = await page.wait_for("document.querySelector('.said.problem')?.textContent")
+        assert "text.png: the file is not" in said
 
         page.files_to_choose = [tmp_path / "red.png"]
         await page.evaluate("document.activeElement.blur()")
@@ -256,13 +257,13 @@ async def test_in_a_browser_with_the_keyboard_alone_and_on_a_phone(example: Exam
         assert await page.evaluate("document.querySelector('.pictures .pill').textContent") == "ready"
         assert await page.evaluate("window.notReloaded") is True
         for width in (360, 1200):
-            await page.resize(width, 700)
+            await page.resize(width, 700, phone=width < 600)
             await page.wait_for(f"innerWidth === {width} && document.documentElement.scrollWidth <= {width}")
 
         await page.tab_to(".pictures a")
         await page.press("Enter")
         await page.wait_for("document.querySelector('img.large')?.naturalWidth === 400")
-        await page.resize(360, 700)
+        await page.resize(360, 700, phone=True)
         await page.wait_for("innerWidth === 360 && document.documentElement.scrollWidth <= 360")
         await page.tab_to("#name")  # with the tab key, a browser selects what the field holds
         await page.type("sunset")
