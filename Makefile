@@ -59,7 +59,7 @@ check: $(VENV)/ready-dev ## check format, lint and types, and run the tests: wha
 compare: $(VENV)/ready-dev ## measure the six strategies side by side; N=200, CLIENTS=10, LATENCY_MS=100, STRATEGIES="1 5", STEPS=1, ENGINES=1
 	@exec $(PY) -m lab.compare
 
-faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, LANES=6, STEPS=1
+faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SEED=2016, RATE=40, STRATEGIES="5 6", FAULTS=worker-kill, LANES=6, STEPS=1, TOPOLOGY=sentinel
 	@exec $(PY) -m lab.faults
 
 lab: $(VENV)/ready-dev ## the browser lab: all six side by side, to break and to watch; STRATEGIES="2 5", LAB_PORT=0

@@ -43,7 +43,7 @@ class BlockingClusterRedis(redis.Redis):
         while True:
             if not self._topology.is_known:
                 self._topology.ask_blocking()
-            node = self._node(self._topology.owner(slot))
+            node = self.node(self._topology.owner(slot))
             try:
                 return node.execute_command(*words, **options)  # type: ignore[no-untyped-call]
             except REDIRECTIONS:  # ASK, too: the slot will be at the other node soon
@@ -55,7 +55,7 @@ class BlockingClusterRedis(redis.Redis):
                 self._topology.is_known = False
                 raise
 
-    def _node(self, address: Address) -> redis.Redis:
+    def node(self, address: Address) -> redis.Redis:
         if address not in self._nodes:
             host, port = address
             options = {**self._options, "host": host, "port": port}

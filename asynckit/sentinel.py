@@ -2,7 +2,8 @@
 
 The sentinels watch a primary and its replicas, and promote a replica when the primary fails. Each connection attempt
 asks them where the primary is, so a client needs no restart after a failover. `rediss+sentinel://` uses TLS for all of
-them. The login in the URL is that of the primary; `?sentinel_username=…&sentinel_password=…` is that of the sentinels.
+them, with the same options (`?ssl_ca_certs=…`). The login in the URL is that of the primary;
+`?sentinel_username=…&sentinel_password=…` is that of the sentinels.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import redis
 from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
@@ -45,8 +47,7 @@ def read_sentinel_url(url: str) -> SentinelUrl | None:
     if not hosts or not path[0] or len(path) > 2 or (len(path) == 2 and not path[1].isdigit()) or parts.fragment:
         raise ValueError(f"names no sentinel or no service; {EXPECTED}")
     query = dict(parse_qsl(parts.query))
-    tls = SCHEMES[parts.scheme] == "rediss"
-    options: dict[str, Any] = {"ssl": True} if tls else {}
+    options = tls_options(parts.query) if SCHEMES[parts.scheme] == "rediss" else {}
     for name in ("username", "password"):
         if value := query.pop(f"sentinel_{name}", None):
             options[name] = value
@@ -55,6 +56,12 @@ def read_sentinel_url(url: str) -> SentinelUrl | None:
     database = path[1] if len(path) == 2 else "0"
     primary = f"{SCHEMES[parts.scheme]}://{login}{at}{bracketed}:{port}/{database}"
     return SentinelUrl(hosts, path[0], f"{primary}?{urlencode(query)}" if query else primary, options)
+
+
+def tls_options(query: str) -> dict[str, Any]:
+    """Those of the sentinels are those of the primary: its authority, and our certificate, if it asks for one."""
+    given: dict[str, Any] = dict(parse_url(f"rediss://?{query}"))
+    return {"ssl": True, **{name: value for name, value in given.items() if name.startswith("ssl_")}}
 
 
 def _address(text: str) -> tuple[str, int]:

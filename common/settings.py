@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     topology: Annotated[  # of the embedded Redis
         Literal["single", "sentinel", "cluster"], Field(validation_alias="REDIS")
     ] = "single"
+    redis_server: Path | None = None  # the program for the servers of REDIS=sentinel and cluster; unset: Valkey
     sentinel_1_port: Port | None = None  # of the embedded sentinels, set by `make run-N REDIS=sentinel`
     sentinel_2_port: Port | None = None
     sentinel_3_port: Port | None = None

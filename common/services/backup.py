@@ -142,6 +142,12 @@ def main() -> None:
     os.umask(0o077)
     if settings.redis_url is not None or settings.topology != "single":
         exit_with_usage_error("REDIS_URL, REDIS: only the data of the single embedded Valkey is backed up and restored")
+    for topology in ("sentinel", "cluster"):
+        if running(settings.data_dir, topology):
+            exit_with_usage_error(
+                f"a Redis with REDIS={topology} is running: only the data of the single embedded Valkey is backed up "
+                f"and restored; its data is in {settings.data_dir / topology}"
+            )
     try:
         match sys.argv[1:]:
             case ["backup"]:

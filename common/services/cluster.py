@@ -1,17 +1,14 @@
 """`python -m common.services.cluster`: a Redis Cluster of three primaries and three replicas as one embedded service.
 
 This process starts the six servers, and starts each again when it ends, so you can kill any of them. A killed server is
-started again after RESTART_SECONDS. That is longer than the others need to notice, so the replica of a killed primary
-has taken over its slots by then, and the old primary becomes its replica. Until then the new primary has no replica.
+started again after RESTART_SECONDS (node.py). That is longer than the others need to notice, so the replica of a killed
+primary has taken over its slots by then, and the old primary becomes its replica. Until then the new primary has no
+replica.
 
 Ports and data are in DATA_DIR/cluster and stay the same from run to run, because each server remembers the addresses of
 the others. `node-1` to `node-3` began as primaries, whatever they are now.
 """
 
-import asyncio
-import json
-import logging
-import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -21,75 +18,56 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from asynckit.redis_client import redis_client
-from asynckit.tasks import end_tasks, keep_running
 from common.processes.process import run
-from common.services.node import Node, kept_ports, wait_until
-from common.services.server_program import LOOPBACK, private_folder
-from common.services.service import announce, claim, stop_or_abandoned
-from common.settings import Settings, read_settings
+from common.services.node import (
+    Nodes,
+    Ports,
+    announced_port,
+    prepare_nodes,
+    serve_nodes,
+    server_options,
+    wait_until,
+    written,
+)
+from common.services.server_program import LOOPBACK
+from common.settings import read_settings
 
 NODES = tuple(f"node-{number}" for number in range(1, 7))
 PRIMARIES = 3  # at first; each has one replica
 SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
-RESTART_SECONDS = 4.0
 NODE_TIMEOUT_MS = 2000  # without an answer for this time, a node holds another one to be down
 
-log = logging.getLogger(__name__)
+
+async def begin(nodes: Nodes) -> Ports:
+    ports = prepare(nodes.folder)
+    nodes.start(NODES)
+    await form(nodes.folder, ports)
+    return {f"cluster_{number}_port": announced_port(ports, f"node-{number}") for number in (1, 2, 3)}
 
 
-async def main(settings: Settings) -> None:
-    folder = private_folder(settings, "cluster")
-    announcement = claim(settings.data_dir, "cluster")
-    ports = prepare(folder)
-    nodes = [Node(name, folder, announcement.fileno(), RESTART_SECONDS) for name in NODES]
-    tasks = [keep_running(node.keep_running, f"running {node.name}") for node in nodes]
-    try:
-        await form(folder, ports)
-        facts = {f"cluster_{number}_port": ports[f"node-{number}"] for number in (1, 2, 3)}
-        announce(announcement, pid=os.getpid(), **facts)
-        log.info("the nodes listen on %s", ", ".join(f"{LOOPBACK}:{ports[name]}" for name in NODES))
-        log.info("stopping (%s)", await stop_or_abandoned(settings.data_dir, "cluster"))
-    finally:
-        await end_tasks(tasks)
-        await asyncio.gather(*[node.stop() for node in nodes])
-
-
-def prepare(folder: Path) -> dict[str, int]:
+def prepare(folder: Path, proxies: Ports | None = None) -> Ports:
     """The ports of each node; writes the configurations at the first start. Ends the program if a port is in use.
 
     `node-1` is the port for clients, `node-1-bus` the one for the other nodes.
     """
-    file = folder / "ports.json"
-    ports, are_new = kept_ports(file, [*NODES, *(f"{name}-bus" for name in NODES)], "REDIS=cluster")
-    if are_new:
-        for name in NODES:
-            (folder / name).mkdir(exist_ok=True)
-            (folder / f"{name}.conf").write_text(configuration(name, folder, ports))
-        file.write_text(json.dumps(ports))
-    return ports
+    return prepare_nodes(folder, NODES, [f"{name}-bus" for name in NODES], configuration, "REDIS=cluster", proxies)
 
 
-def configuration(name: str, folder: Path, ports: dict[str, int]) -> str:
-    options = {
-        "bind": LOOPBACK,
-        "port": str(ports[name]),
+def configuration(name: str, folder: Path, ports: Ports) -> str:
+    options = server_options(name, folder, ports) | {
         "cluster-enabled": "yes",
         "cluster-port": str(ports[f"{name}-bus"]),
+        "cluster-announce-ip": LOOPBACK,
+        "cluster-announce-port": str(announced_port(ports, name)),
+        "cluster-announce-bus-port": str(ports[f"{name}-bus"]),
         "cluster-node-timeout": str(NODE_TIMEOUT_MS),
         "cluster-require-full-coverage": "no",  # while a primary fails over, the others go on
         "cluster-allow-replica-migration": "no",  # each primary keeps its replica
-        "dir": f'"{(folder / name).resolve()}"',
-        "appendonly": "yes",
-        "appendfsync": "always",
-        "maxmemory-policy": "noeviction",
-        "save": '""',
-        "repl-diskless-sync-delay": "0",
-        "shutdown-timeout": "1",  # do not wait long for replicas, which stop at the same time
     }
-    return "".join(f"{option} {value}\n" for option, value in options.items())
+    return written(options)
 
 
-async def form(folder: Path, ports: dict[str, int]) -> None:
+async def form(folder: Path, ports: Ports) -> None:
     """Make the six servers a cluster at the first start, and wait until it is complete.
 
     If this was interrupted, the next start does it again: a step that was done already changes nothing.
@@ -101,7 +79,7 @@ async def form(folder: Path, ports: dict[str, int]) -> None:
         if not (folder / "formed").exists():
             await divide_slots(clients)
             for name in NODES:
-                port, bus = ports[name], ports[f"{name}-bus"]
+                port, bus = announced_port(ports, name), ports[f"{name}-bus"]
                 await clients[0].execute_command("CLUSTER", "MEET", LOOPBACK, port, bus)  # type: ignore[no-untyped-call]
             await wait_until(partial(all_know_all, clients), "a node")
             await make_replicas(clients)
@@ -154,4 +132,4 @@ async def _facts(client: Redis) -> list[str]:
 
 
 if __name__ == "__main__":
-    run(main(read_settings()))
+    run(serve_nodes(read_settings(), "cluster", begin))

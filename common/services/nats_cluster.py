@@ -9,18 +9,14 @@ Ports and data are in DATA_DIR/nats_cluster and stay the same from run to run, b
 
 import asyncio
 import json
-import logging
-import os
 from contextlib import suppress
 from pathlib import Path
 
-from asynckit.tasks import end_tasks, keep_running
 from common.processes.process import run
 from common.services.nats import binary
-from common.services.node import Node, kept_ports
-from common.services.server_program import LOOPBACK, private_folder
-from common.services.service import announce, claim, stop_or_abandoned
-from common.settings import Settings, read_settings
+from common.services.node import Nodes, Ports, prepare_nodes, serve_nodes
+from common.services.server_program import LOOPBACK
+from common.settings import read_settings
 
 NAME = "nats_cluster"
 NODES = ("node-1", "node-2", "node-3")
@@ -44,49 +40,26 @@ cluster {{
 }}
 """
 
-log = logging.getLogger(__name__)
+
+async def begin(nodes: Nodes) -> Ports:
+    ports = prepare(nodes.folder)
+    nodes.run({name: [binary(), "--config", str(nodes.folder / f"{name}.conf")] for name in NODES}, RESTART_SECONDS)
+    for name in NODES:
+        while not await is_healthy(ports[f"{name}-health"]):  # noqa: ASYNC110  another process
+            await asyncio.sleep(PROBE_SECONDS)
+    return {f"nats_{name[-1]}_port": ports[name] for name in NODES}
 
 
-class NatsNode(Node):
-    def command(self, configuration: Path) -> list[str]:
-        return [binary(), "--config", str(configuration)]
-
-
-async def main(settings: Settings) -> None:
-    binary()  # or end with one line
-    folder = private_folder(settings, NAME)
-    announcement = claim(settings.data_dir, NAME)
-    ports = prepare(folder)
-    nodes = [NatsNode(name, folder, announcement.fileno(), RESTART_SECONDS) for name in NODES]
-    tasks = [keep_running(node.keep_running, f"running {node.name}") for node in nodes]
-    try:
-        for name in NODES:
-            while not await is_healthy(ports[f"{name}-health"]):  # noqa: ASYNC110  another process
-                await asyncio.sleep(PROBE_SECONDS)
-        announce(announcement, pid=os.getpid(), **{f"nats_{name[-1]}_port": ports[name] for name in NODES})
-        log.info("the nodes listen on %s", ", ".join(f"{LOOPBACK}:{ports[name]}" for name in NODES))
-        log.info("stopping (%s)", await stop_or_abandoned(settings.data_dir, NAME))
-    finally:
-        await end_tasks(tasks)
-        await asyncio.gather(*[node.stop() for node in nodes])
-
-
-def prepare(folder: Path) -> dict[str, int]:
+def prepare(folder: Path) -> Ports:
     """The ports of each node; writes the configurations at the first start. Ends the program if a port is in use.
 
     `node-1` is the port for clients, `node-1-route` the one for the other nodes, `node-1-health` serves /healthz.
     """
-    file = folder / "ports.json"
-    names = [*NODES, *(f"{name}-{what}" for name in NODES for what in ("route", "health"))]
-    ports, are_new = kept_ports(file, names, "NATS=cluster")
-    if are_new:
-        for name in NODES:
-            (folder / f"{name}.conf").write_text(configuration(name, folder, ports))
-        file.write_text(json.dumps(ports))
-    return ports
+    more = [f"{name}-{what}" for name in NODES for what in ("route", "health")]
+    return prepare_nodes(folder, NODES, more, configuration, "NATS=cluster")
 
 
-def configuration(name: str, folder: Path, ports: dict[str, int]) -> str:
+def configuration(name: str, folder: Path, ports: Ports) -> str:
     return CONFIG.format(
         name=name,
         host=LOOPBACK,
@@ -111,4 +84,5 @@ async def is_healthy(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    run(main(read_settings()))
+    binary()  # or end with one line
+    run(serve_nodes(read_settings(), NAME, begin))

@@ -1,7 +1,8 @@
 """`make redis-cli`: a prompt where you can type commands for the Redis that the strategies use.
 
 It prints replies as redis-cli does, has a history, and explains commands (`help LRANGE`). Without REDIS_URL it connects
-to the embedded Valkey that another terminal has started.
+to the embedded Redis that another terminal has started: with REDIS=sentinel to its primary. In a cluster it sends each
+command to the node that has the key, and a command without a key, such as KEYS, to one of the nodes.
 """
 
 import readline
@@ -12,10 +13,11 @@ from contextlib import suppress
 from typing import Any
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError, RedisError
 
+from asynckit.cluster_thread import BlockingClusterRedis
 from asynckit.redis_client import blocking_redis_client, describe
-from common.services.service import running
+from common.services.service import running_redis
 from common.settings import Settings, exit_with_usage_error, read_settings
 
 PROMPT = "redis> "
@@ -28,14 +30,10 @@ HELP = "Type a command such as KEYS *, or `help LRANGE`. Ctrl-D leaves."
 
 def connect(settings: Settings) -> redis.Redis:
     """Return a client for REDIS_URL or the embedded Valkey. Exits with one line and status 2 if none is running."""
-    if settings.redis_url is None:
-        facts = running(settings.data_dir, "valkey")
-        if facts is None:
-            exit_with_usage_error(
-                "no embedded Valkey is running: start `make run-5` or `make services`, or set REDIS_URL"
-            )
-        settings = settings.model_copy(update={"valkey_port": facts["valkey_port"]})
-    return blocking_redis_client(settings.redis)
+    url = running_redis(settings.data_dir) if settings.redis_url is None else settings.redis
+    if url is None:
+        exit_with_usage_error("no embedded Valkey is running: start `make run-5` or `make services`, or set REDIS_URL")
+    return blocking_redis_client(url)
 
 
 def answer(client: redis.Redis, line: str) -> str:
@@ -51,18 +49,27 @@ def answer(client: redis.Redis, line: str) -> str:
     if words[0].lower() in BLOCKING:
         return f"(error) this prompt cannot wait for messages; use redis-cli for {words[0].upper()}"
     try:
-        # Read the reply directly, because the client's callbacks would turn it into Python objects.
-        connection = client.connection_pool.get_connection()
         try:
-            connection.send_command(*words)  # type: ignore[no-untyped-call]
-            reply = connection.read_response()
-        finally:
-            client.connection_pool.release(connection)
+            reply = reply_to(words, client)
+        except MovedError as moved:
+            if not isinstance(client, BlockingClusterRedis):
+                raise
+            reply = reply_to(words, client.node((moved.host, moved.port)))
     except redis.exceptions.ResponseError as error:
         return f"(error) {error}"
     except RedisError as error:
         return f"(error) {describe(error)}"
     return "\n".join(shown(reply))
+
+
+def reply_to(words: list[str], client: redis.Redis) -> Any:
+    """Read the reply directly, because the client's callbacks would turn it into Python objects."""
+    connection = client.connection_pool.get_connection()
+    try:
+        connection.send_command(*words)  # type: ignore[no-untyped-call]
+        return connection.read_response()
+    finally:
+        client.connection_pool.release(connection)
 
 
 def shown(reply: Any, indent: str = "") -> Iterator[str]:

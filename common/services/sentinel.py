@@ -1,18 +1,14 @@
 """`python -m common.services.sentinel`: a primary, two replicas and three sentinels as one embedded service.
 
 This process starts the six servers, and starts each again when it ends, so you can kill any of them. A killed primary
-is started again after RESTART_SECONDS. That is longer than the sentinels need to notice, so a replica has been promoted
-by then, and the old primary becomes its replica.
+is started again after RESTART_SECONDS (node.py). That is longer than the sentinels need to notice, so a replica has
+been promoted by then, and the old primary becomes its replica.
 
 Ports and data are in DATA_DIR/sentinel and stay the same from run to run, because Valkey writes the addresses of the
 others into each server's configuration file. `replica-1.conf` belongs to the server that began as a replica, whatever
 it is now.
 """
 
-import asyncio
-import json
-import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -22,85 +18,58 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from asynckit.redis_client import redis_client
-from asynckit.tasks import end_tasks, keep_running
 from common.processes.process import run
-from common.services.node import Node, kept_ports, wait_until
-from common.services.server_program import LOOPBACK, private_folder
-from common.services.service import announce, claim, stop_or_abandoned
-from common.settings import SENTINEL_SERVICE, Settings, read_settings
+from common.services.node import (
+    Nodes,
+    Ports,
+    announced_port,
+    listening_options,
+    prepare_nodes,
+    serve_nodes,
+    server_options,
+    wait_until,
+    written,
+)
+from common.services.server_program import LOOPBACK
+from common.settings import SENTINEL_SERVICE, read_settings
 
 SERVERS = ("primary", "replica-1", "replica-2")
 SENTINELS = ("sentinel-1", "sentinel-2", "sentinel-3")
-RESTART_SECONDS = 4.0
 DOWN_AFTER_MS = 2000  # without an answer for this time, a sentinel considers a server down
 FAILOVER_TIMEOUT_MS = 5000
 
-log = logging.getLogger(__name__)
+
+async def begin(nodes: Nodes) -> Ports:
+    ports = prepare(nodes.folder)
+    nodes.start(SERVERS)
+    # A sentinel asks the primary for its replicas when it starts, then every ten seconds. A replica that it does not
+    # know takes no part in a failover, and continues to follow the old primary.
+    await wait_until(partial(servers_are_ready, [ports[name] for name in SERVERS]), "a replica")
+    nodes.start(SENTINELS, "--sentinel")
+    await wait_until(partial(sentinels_are_ready, [ports[name] for name in SENTINELS]), "a sentinel")
+    return {f"{name.replace('-', '_')}_port": announced_port(ports, name) for name in SENTINELS}
 
 
-async def main(settings: Settings) -> None:
-    folder = private_folder(settings, "sentinel")
-    announcement = claim(settings.data_dir, "sentinel")
-    ports = prepare(folder)
-    common = (folder, announcement.fileno(), RESTART_SECONDS)
-    servers = [Node(name, *common) for name in SERVERS]
-    sentinels = [Node(name, *common, "--sentinel") for name in SENTINELS]
-    tasks = [keep_running(node.keep_running, f"running {node.name}") for node in servers]
-    try:
-        # A sentinel asks the primary for its replicas when it starts, then every ten seconds. A replica that it
-        # does not know takes no part in a failover, and continues to follow the old primary.
-        await wait_until(partial(servers_are_ready, [ports[name] for name in SERVERS]), "a replica")
-        tasks += [keep_running(node.keep_running, f"running {node.name}") for node in sentinels]
-        await wait_until(partial(sentinels_are_ready, [ports[name] for name in SENTINELS]), "a sentinel")
-        facts = {f"{name.replace('-', '_')}_port": ports[name] for name in SENTINELS}
-        announce(announcement, pid=os.getpid(), **facts)
-        log.info("the sentinels listen on %s", ", ".join(f"{LOOPBACK}:{ports[name]}" for name in SENTINELS))
-        log.info("stopping (%s)", await stop_or_abandoned(settings.data_dir, "sentinel"))
-    finally:
-        await end_tasks(tasks)
-        await asyncio.gather(*[node.stop() for node in sentinels])
-        await asyncio.gather(*[node.stop() for node in servers])
-
-
-def prepare(folder: Path) -> dict[str, int]:
+def prepare(folder: Path, proxies: Ports | None = None) -> Ports:
     """The port of each node; writes the configurations at the first start. Ends the program if a port is in use."""
-    file = folder / "ports.json"
-    ports, are_new = kept_ports(file, (*SERVERS, *SENTINELS), "REDIS=sentinel")
-    if not are_new:
-        return ports
-    for name in SERVERS:
-        (folder / name).mkdir(exist_ok=True)
-        (folder / f"{name}.conf").write_text(server_configuration(name, folder, ports))
-    for name in SENTINELS:
-        (folder / name).mkdir(exist_ok=True)
-        (folder / f"{name}.conf").write_text(sentinel_configuration(name, folder, ports))
-    file.write_text(json.dumps(ports))
-    return ports
+    return prepare_nodes(folder, (*SERVERS, *SENTINELS), (), configuration, "REDIS=sentinel", proxies)
 
 
-def server_configuration(name: str, folder: Path, ports: dict[str, int]) -> str:
-    options = {
-        "bind": LOOPBACK,
-        "port": str(ports[name]),
-        "dir": f'"{(folder / name).resolve()}"',
-        "appendonly": "yes",
-        "appendfsync": "always",
-        "maxmemory-policy": "noeviction",
-        "save": '""',
-        "repl-diskless-sync-delay": "0",
-        "repl-timeout": "10",
-        "shutdown-timeout": "1",  # do not wait long for replicas, which stop at the same time
-    }
+def configuration(name: str, folder: Path, ports: Ports) -> str:
+    if name in SENTINELS:
+        return sentinel_configuration(name, folder, ports)
+    options = server_options(name, folder, ports) | {"repl-timeout": "10"}
     if name != "primary":
-        options["replicaof"] = f"{LOOPBACK} {ports['primary']}"
-    return "".join(f"{option} {value}\n" for option, value in options.items())
+        options["replicaof"] = f"{LOOPBACK} {announced_port(ports, 'primary')}"
+    return written(options)
 
 
-def sentinel_configuration(name: str, folder: Path, ports: dict[str, int]) -> str:
+def sentinel_configuration(name: str, folder: Path, ports: Ports) -> str:
     service = SENTINEL_SERVICE
-    return (
-        f'bind {LOOPBACK}\nport {ports[name]}\ndir "{(folder / name).resolve()}"\n'
-        f"sentinel monitor {service} {LOOPBACK} {ports['primary']} 2\n"
+    return written(listening_options(name, folder, ports)) + (
+        f"sentinel announce-ip {LOOPBACK}\n"
+        f"sentinel announce-port {announced_port(ports, name)}\n"
+        f"sentinel monitor {service} {LOOPBACK} {announced_port(ports, 'primary')} 2\n"
         f"sentinel down-after-milliseconds {service} {DOWN_AFTER_MS}\n"
         f"sentinel failover-timeout {service} {FAILOVER_TIMEOUT_MS}\n"
         f"sentinel parallel-syncs {service} 1\n"
@@ -133,4 +102,4 @@ async def sentinels_are_ready(ports: Sequence[int]) -> bool:
 
 
 if __name__ == "__main__":
-    run(main(read_settings()))
+    run(serve_nodes(read_settings(), "sentinel", begin))

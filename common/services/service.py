@@ -111,11 +111,14 @@ class Service:
         """
         if self._process is not None:
             self._process.poll()  # so that a dead child does not stay a zombie
-        if found := running(self._dir, self.name):
+        if (found := running(self._dir, self.name)) and _exists(found["pid"]):
             self._remember(found)
             return False
         with exclusive(self._dir / f"{self.name}.lock", self._stopped):
             found = running(self._dir, self.name)  # another user may have started it meanwhile
+            if found and not _exists(found["pid"]):  # its servers run, but it cannot start them again
+                self._stop(found["pid"])
+                found = None
             self._remember(found or self._start())
         return not found
 
@@ -163,6 +166,16 @@ class Service:
         (self._dir / f"{self.name}.pid").unlink(missing_ok=True)
         if self._process is not None:
             self._process.wait()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _signal(pid: int, number: int) -> None:
@@ -237,6 +250,15 @@ def find_running(settings: Settings, name: str) -> Settings:
 def find_running_redis(settings: Settings) -> Settings:
     """The same for the embedded Redis of `settings`: Valkey, its Sentinel set-up, or its cluster."""
     return find_running(settings, "valkey" if settings.topology == "single" else settings.topology)
+
+
+def running_redis(data_dir: Path) -> str | None:
+    """The URL of the embedded Redis of any topology that another terminal runs; None if there is none."""
+    for name in ("valkey", "sentinel", "cluster"):
+        if facts := running(data_dir, name):
+            topology = "single" if name == "valkey" else name
+            return Settings.model_construct(topology=topology, **facts).redis  # type: ignore[arg-type]
+    return None
 
 
 async def stop_or_abandoned(data_dir: Path, name: str) -> str:

@@ -26,11 +26,12 @@ from typing import Any
 import psutil
 from redis.exceptions import RedisError
 
-from lab.faults.injections import INJECTIONS
+from lab.faults.catalogue import EVERY_INJECTION, EVERY_SUBJECT, promise
 from lab.faults.judge import broken_promises
 from lab.faults.preparations import CannotDo
-from lab.faults.promises import STEPS, SUBJECTS, Bound, Promise, promise
+from lab.faults.promises import Bound, Promise
 from lab.faults.running import SEND_SECONDS, TAKE_MS, Running
+from lab.faults.topology_promises import FAILOVERS
 from lab.harness.account import Counters, Injection, Outcome, account
 from lab.harness.command import end_on_signals
 from lab.harness.counters import Balance, given_up, read_balance
@@ -105,7 +106,7 @@ class Cell:
         self._wait_until_recovered(begin, begin)
         for number in range(1, self._plan.kills + 1):
             time.sleep(self._rng.uniform(0.1, 0.6))
-            self.injections.append(INJECTIONS[self._fault](self._running, self._rng))
+            self.injections.append(EVERY_INJECTION[self._fault](self._running, self._rng))
             say(status=f"{number} of {self._plan.kills}")
             self._wait_until_recovered(begin, self.injections[-1].end)
             self._note_given_up()
@@ -155,7 +156,7 @@ class Cell:
         if balance is None:
             return Counters()
         master_died = self._running.subject.number == 3 and self._fault in ("master-kill", "all-term")
-        counters_are_old = master_died or self._fault == "redis-restored"
+        counters_are_old = master_died or self._fault == "redis-restored" or self._fault in FAILOVERS
         same_server = self._fault not in NEW_SERVER and all(record[4] for record in load_facts["records"])
         return Counters(
             queued=balance.queued,
@@ -180,6 +181,7 @@ class Cell:
             "fault": self._fault,
             "injections": len(self.injections),
             **found.to_dict(),
+            "unreplicated": sum(injection.unreplicated for injection in self.injections),
             "recovery_ms": back_ms,
             "late_ms": load_facts["late_p99_ms"],
             "promised": promised.text(),
@@ -225,7 +227,7 @@ def say(**facts: Any) -> None:
 
 def run_cells(lab: Lab, box: Mailbox, subject: str, faults: list[str], plan: Plan) -> None:
     """One cell after the other. The strategy is restarted after a broken cell. Raises ChildFailed or OSError."""
-    running = Running(lab, (SUBJECTS | STEPS)[subject], box)
+    running = Running(lab, EVERY_SUBJECT[subject], box)
     try:
         for fault in faults:
             try:
@@ -256,8 +258,8 @@ def measure(running: Running, subject: str, fault: str, plan: Plan, lab: Lab) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Inject faults into one strategy.")
-    parser.add_argument("subject", choices=SUBJECTS | STEPS)
-    parser.add_argument("faults", nargs="+", choices=INJECTIONS)
+    parser.add_argument("subject", choices=EVERY_SUBJECT)
+    parser.add_argument("faults", nargs="+", choices=EVERY_INJECTION)
     parser.add_argument("--seed", required=True)
     parser.add_argument("--kills", type=int, required=True, help="how often to inject each fault")
     parser.add_argument("--rate", type=float, required=True, help="emails per second")

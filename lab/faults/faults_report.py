@@ -3,7 +3,7 @@
 from typing import Any
 
 from lab.compare.compare_report import machine_of
-from lab.faults.promises import FAULTS, STEPS, SUBJECTS
+from lab.faults.catalogue import EVERY_FAULT, EVERY_SUBJECT
 from lab.harness.figures import Facts
 
 RARE = ("failed", "queued", "recovered", "unexpected")
@@ -24,6 +24,7 @@ def measured(cell: Facts) -> str:
     if "lost" not in cell:
         return "nothing"
     rare = [f"{cell[name]} {WORDS.get(name, name)}" for name in RARE if cell[name]]
+    rare += [f"{cell['unreplicated']:,} bytes not replicated"] if cell.get("unreplicated") else []
     back = [f"back after {recovery_time(cell)}"] if "back within" in cell.get("promised", "") else []
     return "; ".join([f"lost {cell['lost']}", f"twice {cell['duplicated']}", *rare, *back])
 
@@ -54,7 +55,7 @@ def markdown(facts: dict[str, Any]) -> str:
         "",
     ]
     for subject in dict.fromkeys(cell["subject"] for cell in facts["cells"]):
-        parts += [f"## {(SUBJECTS | STEPS)[subject].title}", "", *table(facts, subject), ""]
+        parts += [f"## {EVERY_SUBJECT[subject].title}", "", *table(facts, subject), ""]
     return "\n".join(parts)
 
 
@@ -65,7 +66,7 @@ def table(facts: dict[str, Any], subject: str) -> list[str]:
         if cell["subject"] == subject:
             broken = f" **BROKEN: {'; '.join(cell['broken'])}**" if cell["broken"] else ""
             rows.append(
-                f"| {FAULTS[cell['fault']]} | {cell.get('promised', '')} | {measured(cell)}{broken} "
+                f"| {EVERY_FAULT[cell['fault']]} | {cell.get('promised', '')} | {measured(cell)}{broken} "
                 f"| {answers(cell)} | {recovery_time(cell)} |"
             )
     return rows

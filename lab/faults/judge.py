@@ -43,12 +43,24 @@ def _lost(promised: Promise, found: Account, faults: Sequence[Injection]) -> Ite
     bound = promised.lost
     if bound is Bound.NONE and found.lost:
         yield f"{found.lost} lost, promised: none"
+    elif bound is Bound.NOT_REPLICATED:
+        yield from _more_than_not_replicated(missing, faults)
     elif bound is Bound.REFUSED and (not_refused := [o for o in missing if not o.refused]):
         yield f"{len(not_refused)} lost that the mail server had not refused"
     elif unexplained := unexplained_losses(missing, found, faults):
         yield f"{len(unexplained)} lost that were not in flight at any fault"
     elif bound is Bound.PER_FAULT and found.lost > WINDOW * len(faults):
         yield f"{found.lost} lost, promised: at most {WINDOW} for each of {len(faults)} faults"
+
+
+def _more_than_not_replicated(missing: Sequence[Outcome], faults: Sequence[Injection]) -> Iterator[str]:
+    """Each lost email has at least its id in what was not replicated, and was accepted during a fault."""
+    others = [o for o in missing if not any(f.begin - GRACE_NS <= o.answered <= f.end + GRACE_NS for f in faults)]
+    if others:
+        yield f"{len(others)} lost that were accepted before or after the faults"
+    least, most = sum(len(outcome.id) for outcome in missing), sum(fault.unreplicated for fault in faults)
+    if least > most:
+        yield f"{len(missing)} lost, whose ids alone have {least:,} bytes; {most:,} bytes were not replicated"
 
 
 def unexplained_losses(missing: Sequence[Outcome], found: Account, faults: Sequence[Injection]) -> list[Outcome]:

@@ -6,13 +6,15 @@ the promise. A few strategies run at a time. Each has a mail server, a Redis and
 
     make faults [KILLS=10] [SEED=2016] [RATE=40] [STRATEGIES="5 6"] [FAULTS="worker-kill redis-tail"] [LANES=6]
 
-KILLS is how often each fault is injected. STEPS=1 tests the steps of chapters 3, 5 and 6 instead of the strategies. The
-same SEED makes the same faults at the same moments, also for a single cell: make faults STRATEGIES=5 FAULTS=worker-kill
-SEED=7. LANES is how many strategies run at a time; use fewer on a busy machine.
+KILLS is how often each fault is injected. STEPS=1 tests the steps of chapters 3, 5 and 6 instead of the strategies.
+TOPOLOGY=sentinel, TOPOLOGY=cluster or TOPOLOGY=all tests strategies 4 to 6 with a Redis that has replicas
+(lab/faults/topology_promises.py), by default with KILLS=3 and LANES=1; REDIS_SERVER=/usr/bin/redis-server runs an
+installed Redis there. The same SEED makes the same faults at the same moments, also for a single cell: make faults
+STRATEGIES=5 FAULTS=worker-kill SEED=7. LANES is how many strategies run at a time; use fewer on a busy machine.
 
 A run with none of these set except LANES writes results/faults.json and .md, which the READMEs show. With STEPS=1 it
-writes results/steps.json and .md. Any other run writes the same files into results/partial. The exit status is 1 when a
-promise was broken.
+writes results/steps.json and .md, with TOPOLOGY=all results/faults_topology.json and .md. Any other run writes the same
+files into results/partial. The exit status is 1 when a promise was broken.
 """
 
 import argparse
@@ -34,10 +36,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lab.faults.catalogue import EVERY_SUBJECT, faults_of
 from lab.faults.faults_report import markdown, measured
 from lab.faults.judge import MAX_CONCURRENT
-from lab.faults.promises import FAULTS, STEPS, SUBJECTS, faults_of
 from lab.faults.running import LEASE_SECONDS, SEND_SECONDS, TAKE_MS
+from lab.faults.suites import Suite, chosen_suite
 from lab.harness.account import NUMBERS
 from lab.harness.command import (
     end_on_signals,
@@ -49,14 +52,13 @@ from lab.harness.command import (
 )
 from lab.harness.figures import Facts
 from lab.harness.machine import busy, describe_machine
+from lab.harness.nodes import server_settings
 from lab.harness.processes import Child, Lab, python
 from lab.harness.strategies import strategies
 
-LANES = 3 * (os.cpu_count() or 1)  # strategies at a time: mostly they wait until a killed process has restarted
 POLL_SECONDS = 0.1
-KILLS, SEED, RATE = 10, "2016", 40
+SEED, RATE = "2016", 40
 MAX_RATE = 0.6 * MAX_CONCURRENT / (TAKE_MS / 1000)  # emails per second; above this they queue up without any fault
-SUBJECTS_AND_STEPS = SUBJECTS | STEPS
 END_SECONDS = 45.0  # a lane may have to stop a strategy that drains, its Valkey, and a load that waits for answers
 
 
@@ -66,9 +68,9 @@ class Settings:
 
     subjects: list[str]
     faults: list[str]
-    kills: int = KILLS
+    kills: int
     seed: str = SEED
-    lanes: int = field(default=LANES, compare=False)
+    lanes: int = field(default=1, compare=False)
     rate: float = RATE
 
 
@@ -113,7 +115,7 @@ class Lane:
         return sum(bool(cell["broken"]) for cell in self.cells)
 
 
-def run_lanes(lab: Lab, lanes: list[Lane], options: list[object], live: Live, most: int = LANES) -> None:
+def run_lanes(lab: Lab, lanes: list[Lane], options: list[object], live: Live, most: int) -> None:
     """Start the longest lanes first, `most` at a time. If a lane fails, the others go on."""
     waiting = sorted(lanes, key=lambda lane: len(lane.faults))
     running: dict[str, tuple[Lane, Child, ExitStack]] = {}
@@ -124,7 +126,8 @@ def run_lanes(lab: Lab, lanes: list[Lane], options: list[object], live: Live, mo
                 lane.status = "starts"
                 stack = everything.enter_context(ExitStack())
                 command = python("lab.faults.cell", lane.subject, *lane.faults, *options)
-                process = lab.child(command, lane.subject, False, END_SECONDS, TMPDIR=lab.folder)
+                settings = {"TMPDIR": lab.folder, **server_settings()}
+                process = lab.child(command, lane.subject, False, END_SECONDS, **settings)
                 running[lane.subject] = (lane, stack.enter_context(process), stack)
             for lane, child, stack in list(running.values()):
                 ended = child.process.poll() is not None
@@ -152,7 +155,7 @@ def progress(lanes: list[Lane]) -> Table:
     for lane in lanes:
         lost, twice = (sum(cell.get(name, 0) for cell in lane.cells) for name in ("lost", "duplicated"))
         grid.add_row(
-            SUBJECTS_AND_STEPS[lane.subject].title,
+            EVERY_SUBJECT[lane.subject].title,
             ProgressBar(len(lane.faults), len(lane.cells), width=16),
             lane.fault if lane.status not in ("done", "waits") else "",
             lane.status,
@@ -168,7 +171,7 @@ def final_table(lanes: list[Lane]) -> Group:
     for lane in lanes:
         grid = Table(
             *("fault", "promised", "measured", "accepted", "ok", "failed"),
-            title=SUBJECTS_AND_STEPS[lane.subject].title,
+            title=EVERY_SUBJECT[lane.subject].title,
             title_justify="left",
             title_style="bold",
             box=SIMPLE_HEAD,
@@ -210,14 +213,14 @@ def facts_of(settings: Settings, machine: dict[str, Any], seconds: float, cells:
     }
 
 
-def read_settings(parser: argparse.ArgumentParser, available: list[str]) -> Settings:
+def read_settings(parser: argparse.ArgumentParser, suite: Suite, available: list[str]) -> Settings:
     return Settings(
         subjects=names_from(parser, "STRATEGIES", available),
-        faults=names_from(parser, "FAULTS", list(FAULTS)),
-        kills=int(number_from(parser, "KILLS", KILLS, 1)),
+        faults=names_from(parser, "FAULTS", list(suite.faults)),
+        kills=int(number_from(parser, "KILLS", suite.kills, 1)),
         rate=number_from(parser, "RATE", RATE, 1, MAX_RATE),
         seed=os.environ.get("SEED") or SEED,
-        lanes=int(number_from(parser, "LANES", LANES, 1)),
+        lanes=int(number_from(parser, "LANES", suite.lanes, 1)),
     )
 
 
@@ -251,10 +254,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     refuse_env_overrides(parser)
-    subjects = STEPS if os.environ.get("STEPS") else SUBJECTS
-    available = [name for name, subject in subjects.items() if subject.number in strategies(subject.number)]
-    settings = read_settings(parser, available)
-    lanes = [Lane(name, [f for f in faults_of(subjects[name]) if f in settings.faults]) for name in settings.subjects]
+    suite = chosen_suite(parser)
+    available = [name for name, subject in suite.subjects.items() if subject.number in strategies(subject.number)]
+    settings = read_settings(parser, suite, available)
+    chosen = {name: faults_of(suite.subjects[name]) for name in settings.subjects}
+    lanes = [Lane(name, [fault for fault in faults if fault in settings.faults]) for name, faults in chosen.items()]
     lanes = [lane for lane in lanes if lane.faults]
     if not lanes:
         parser.error("none of these faults applies to these strategies")
@@ -264,9 +268,9 @@ def main() -> None:
     console.print(final_table(lanes))
     for name, number in facts["totals"].items():
         console.print(f"{name:<13}{number:>8,}", highlight=False)
-    about = f"seed {settings.seed}, {facts['seconds']} s; the promises are in lab/faults/promises.py"
+    about = f"seed {settings.seed}, {facts['seconds']} s; the promises are in {suite.promises}"
     console.print(about, highlight=False)
-    whole = settings == Settings(available, list(FAULTS)) and all("lost" in cell for cell in facts["cells"])
-    name = "steps" if subjects is STEPS else "faults"
-    console.print(f"[dim]{files_written(write_results(name, facts, whole=whole, md=markdown(facts)))}[/]")
+    default = Settings(available, list(suite.faults), suite.kills)
+    whole = suite.is_whole and settings == default and all("lost" in cell for cell in facts["cells"])
+    console.print(f"[dim]{files_written(write_results(suite.name, facts, whole=whole, md=markdown(facts)))}[/]")
     show_verdict(console, facts["cells"])

@@ -18,6 +18,8 @@ class Bound(Enum):
     """Only emails that were in flight when the fault began: requested, and not yet sent and acknowledged."""
     PER_FAULT = f"≤ {WINDOW} a fault"
     """The same, and for each fault not more than a worker holds at a time."""
+    NOT_REPLICATED = "≤ not replicated"
+    """Only emails that were accepted during a failover, and only as many as fit into what no replica had received."""
     REFUSED = "≤ refused"
     """Only emails that the mail server has refused."""
 
@@ -66,6 +68,11 @@ class Subject:
     @property
     def is_step(self) -> bool:
         return "STEP" in self.settings
+
+    @property
+    def topology(self) -> str:
+        """Of its Redis."""
+        return self.settings.get("REDIS", "single")
 
     @property
     def on_rabbitmq(self) -> bool:

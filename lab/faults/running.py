@@ -8,11 +8,13 @@ from pathlib import Path
 
 from redis import Redis
 
+from asynckit.redis_client import blocking_redis_client
 from lab.faults.preparations import CannotDo, Preparation, no_preparation, preparation
 from lab.faults.promises import ATTEMPTS, Subject
 from lab.harness.engines import missing
 from lab.harness.log_scan import LogScan
 from lab.harness.mailbox import Mailbox
+from lab.harness.nodes import Nodes, cannot_run, proxied_nodes, server_settings
 from lab.harness.processes import POLL_SECONDS, Child, ChildFailed, Lab
 from lab.harness.strategies import Strategy, data_dir, start_strategy, strategy
 
@@ -36,6 +38,8 @@ class Running:
         self.subject = subject
         self.box = box
         self.strategy: Strategy
+        self.nodes: Nodes
+        """With Sentinel or in a cluster: the servers, behind proxies."""
         self.outputs: list[Path] = []
         self.other_jobs_failed = 0
         """How many jobs other than emails are among those that the strategy counts as failed."""
@@ -51,7 +55,7 @@ class Running:
 
         Raises CannotDo, ChildFailed or OSError.
         """
-        if reason := missing(self.subject.settings):
+        if reason := missing(self.subject.settings) or cannot_run(self.subject.topology):
             raise CannotDo(reason)
         if (needed := preparation(fault, self.subject.number)) is self._prepared:
             return
@@ -61,7 +65,11 @@ class Running:
         self._prepared = needed
 
     def start(self) -> None:
-        prepared = self._running.enter_context(self._needed(data_dir(self._lab, self.subject.number)))
+        folder = data_dir(self._lab, self.subject.number)
+        prepared = self._running.enter_context(self._needed(folder))
+        if self.subject.topology != "single":
+            self.nodes = self._running.enter_context(proxied_nodes(folder, self.subject.topology))
+            prepared |= server_settings()
         settings = {**SETTINGS, **self.subject.settings, **prepared}
         context = strategy(self._lab, self.subject.number, self.box.smtp_url, self._port, **settings)
         self.strategy = self._running.enter_context(context)
@@ -109,4 +117,4 @@ class Running:
         return [scan for (_, own), scan in self._scans.items() if own is pattern]
 
     def redis(self) -> Redis:
-        return Redis.from_url(self.strategy.redis_url(), socket_timeout=EXIT_SECONDS)
+        return blocking_redis_client(self.strategy.redis_url(), EXIT_SECONDS)

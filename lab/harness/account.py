@@ -38,6 +38,8 @@ class Injection:
 
     begin: int
     end: int
+    unreplicated: int = 0
+    """In a failover: how many bytes the old primary had written that the new one had not received."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from eventlog.errors import LogError
 from eventlog.jetstream import JetStreamLog
 from lab.faults.running import Running
 from lab.harness.processes import POLL_SECONDS
+from resque import namespace_for
 
 ELECTION_SECONDS = 20.0  # twice as long as nodes of NATS need to elect a leader
 LEASE_SECONDS = 10.0  # a log needs one; nothing is claimed here
@@ -79,8 +80,9 @@ def given_up(running: Running) -> set[str]:
     if running.subject.settings.get("LOG") == "jetstream":
         return asyncio.run(_parked_in_jetstream(running.strategy.nats_url()))
     if number in (5, 6):
+        url = running.strategy.redis_url()
         with running.redis() as redis:
-            entries: Any = redis.lrange("resque:failed", 0, -1) if number == 5 else redis.hvals(PARKED)
+            entries: Any = redis.lrange(f"{namespace_for(url)}:failed", 0, -1) if number == 5 else redis.hvals(PARKED)
         return {found for entry in entries for found in _ID.findall(entry.decode(errors="replace"))}
     return set()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from dotenv import dotenv_values
@@ -28,6 +29,8 @@ MEASURE_SECONDS = 30.0  # more than twice as long as any measurement should take
 ORPHAN_SECONDS = 3.0  # for a process to notice that its parent was killed
 POLL_SECONDS = 0.01
 LONGEST_POLL_SECONDS = 0.1
+
+T = TypeVar("T")
 
 
 class ChildFailed(Exception):
@@ -157,6 +160,16 @@ class Lab:
         """Run a module that prints its measurement as JSON. Raises ChildFailed."""
         with self.child(python(module, *options), module, **settings) as child:
             return child.result(MEASURE_SECONDS, while_running)
+
+
+def wait_until(condition: Callable[[], T | None], what: str, limit: float = START_SECONDS) -> T:
+    """Wait until the condition is true, and return its value. Raises ChildFailed after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise ChildFailed(f"not within {limit:g} s: {what}")
+        time.sleep(POLL_SECONDS)
+    return result
 
 
 def wait_until_open(child: Child, port: int) -> None:

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import psutil
 
-from common.services.service import running
+from common.services.service import running, running_redis
 from lab.harness.log_scan import LogScan
 from lab.harness.machine import alive, descendants
 from lab.harness.processes import POLL_SECONDS, ROOT, START_SECONDS, Child, ChildFailed, Lab
@@ -68,9 +68,9 @@ class Strategy:
         """The URL of its Redis. Raises ChildFailed if there is none."""
         if self.given_redis_url is not None:
             return self.given_redis_url
-        if (valkey := running(self.data_dir, "valkey")) is None:
-            raise ChildFailed(f"strategy {self.number} has no Valkey")
-        return f"redis://127.0.0.1:{valkey['valkey_port']}/0"
+        if (url := running_redis(self.data_dir)) is None:
+            raise ChildFailed(f"strategy {self.number} has no Redis")
+        return url
 
     def nats_url(self) -> str:
         """The URL of the embedded NATS, or of its three nodes. Raises ChildFailed when there is none."""

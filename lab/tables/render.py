@@ -16,6 +16,7 @@ from lab.tables.chapters import costs_of_the_log, costs_of_the_queue, measured_f
 from lab.tables.engines import compared_engines, engines
 from lab.tables.overview import bench, compared, ladder, matrix, parts
 from lab.tables.peers import peers, peers_in_short
+from lab.tables.replicas import topology
 from lab.tables.saved import NotMeasured
 
 _BLOCK = re.compile(r"(?ms)^(<!-- measured: ([\w-]+) -->\n)(.*?)^(<!-- end -->)$")
@@ -27,6 +28,7 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "compare-steps": partial(compared, "compare_steps"),
     "compare-engines": compared_engines,
     "matrix": matrix,
+    "topology": topology,
     "bench": bench,
     "parts": parts,
     "peers": peers,

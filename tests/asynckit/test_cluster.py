@@ -15,7 +15,8 @@ from asynckit.connections import NotConnected
 from asynckit.redis_client import blocking_redis_client, describe, redis_client
 from common.handover import handover_error
 from common.mail.errors import CannotAccept
-from tests.support.cluster import Cluster, a_cluster
+from lab.harness.slots import Cluster
+from tests.support.cluster import a_cluster
 from tests.support.programs import LIMIT, a_name, nobody_s_port
 
 

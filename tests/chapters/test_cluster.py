@@ -15,7 +15,7 @@ import redis
 from redis.crc import key_slot
 
 from common.services.cluster import NODES
-from tests.support.cluster import Cluster
+from lab.harness.slots import Cluster
 from tests.support.programs import Answer, Inbox, Program, Strategy, a_name, email_path, running_strategy, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # several failovers

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.harness.proxy import a_proxy
 from tests.support.programs import Answer, Inbox, Valkey, a_name, nobody_s_port, running_strategy, wait_until
-from tests.support.proxy import a_proxy
 
 in_each = pytest.mark.parametrize(
     ("name", "log"),

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from asynckit.sentinel import read_sentinel_url
+from common.services.service import running
 from lab.harness.processes import still_alive
 from tests.support.programs import LIMIT, Inbox, Strategy, a_name, running_strategy, wait_until
 
@@ -28,6 +29,11 @@ class Topology:
 
     def pid(self, name: str) -> int:
         return int((self._folder / f"{name}.pid").read_text())
+
+    def service(self) -> int | None:
+        """The process that starts the servers."""
+        facts = running(self._folder.parent, "sentinel")
+        return facts["pid"] if facts else None
 
     def info(self, name: str) -> dict[str, Any]:
         line = next(line for line in self._configuration(name) if line.startswith("port "))
@@ -143,6 +149,20 @@ def test_every_process_comes_back_after_a_kill(replicated: tuple[Strategy, Topol
         before = topology.pid(name)
         os.kill(before, signal.SIGKILL)
         wait_until(lambda name=name, before=before: topology.pid(name) != before, f"{name} is back")  # type: ignore[misc]
+
+
+def test_the_process_that_starts_them_comes_back_after_a_kill(replicated: tuple[Strategy, Topology]) -> None:
+    """Its servers outlive it. They end, and start with their data under a new process."""
+    strategy, topology = replicated
+    topology.settled()
+    sentinel, service = topology.pid("sentinel-2"), wait_until(topology.service, "the service runs")
+    os.kill(service, signal.SIGKILL)
+    wait_until(lambda: topology.service() not in (None, service), "the service is back")
+    wait_until(lambda: strategy.send(f"{a_name()}@example.com").status == 202, "emails are accepted", limit=100)
+    before = topology.pid("sentinel-2")
+    assert before != sentinel
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: topology.pid("sentinel-2") != before, "a sentinel is back")
 
 
 def test_strategy_4_finds_the_primary_too(inbox: Inbox, tmp_path: Path) -> None:

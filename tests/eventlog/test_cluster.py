@@ -13,7 +13,8 @@ from asynckit.redis_client import blocking_redis_client, redis_client
 from eventlog.keys import PARTITIONS, cursor, key
 from eventlog.partitions import PartitionedLog
 from eventlog.streams import StreamLog
-from tests.support.cluster import Cluster, a_cluster
+from lab.harness.slots import Cluster
+from tests.support.cluster import a_cluster
 from tests.support.event_log import an_event, append, claim_all, commit, numbers
 
 

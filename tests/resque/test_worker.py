@@ -15,10 +15,10 @@ from redis.exceptions import ResponseError
 
 import resque
 from asynckit.tasks import end_tasks
+from lab.harness.proxy import Proxy, a_proxy
 from resque import claiming, claims, registration, show, wire
 from resque import slots as slots_module
 from tests.support.programs import Valkey, running_valkey, until
-from tests.support.proxy import Proxy, a_proxy
 from tests.support.resque import Definition, Resque, a_resque
 
 WORKER_KEYS = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]

@@ -1,10 +1,12 @@
 """`make backup` and `make restore FILE=…` for the embedded Valkey."""
 
+import fcntl
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from redis import Redis
 
 from common.services.service import running
@@ -82,3 +84,20 @@ def test_only_the_embedded_valkey_is_backed_up(tmp_path: Path) -> None:
         done = backup(tmp_path, "backup", **settings)
         assert done.returncode == 2
         assert "only the data of the single embedded Valkey is backed up and restored" in done.stderr
+
+
+@pytest.mark.parametrize("topology", ["sentinel", "cluster"])
+@pytest.mark.parametrize("words", [("backup",), ("restore", "x.rdb")])
+def test_a_redis_of_several_servers_is_refused_with_one_line(
+    topology: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Without this check, `make backup` would start another Valkey and save that one."""
+    with open(tmp_path / f"{topology}.json", "w") as announcement:
+        fcntl.flock(announcement, fcntl.LOCK_EX)
+        announcement.write('{"pid": 1}')
+        announcement.flush()
+        done = backup(tmp_path, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"a Redis with REDIS={topology} is running: only the data of the single embedded")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "valkey").exists()

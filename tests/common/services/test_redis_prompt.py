@@ -12,6 +12,8 @@ import redis
 
 from asynckit.redis_client import blocking_redis_client, redis_client
 from common.services.redis_prompt import answer, quoted
+from common.services.service import Service
+from common.settings import Settings
 from resque import Queue
 from tests.support.programs import LIMIT, ROOT, Valkey, nobody_s_port
 
@@ -89,3 +91,13 @@ def test_a_redis_that_is_down_is_an_error_for_each_line(tmp_path: Path) -> None:
         done = run(tmp_path, "GET a\n", REDIS_URL=f"redis://127.0.0.1:{port}/0")
     assert done.returncode == 0
     assert done.stdout.startswith("(error) Redis: ")
+
+
+@pytest.mark.parametrize("topology", ["sentinel", "cluster"])
+def test_it_finds_an_embedded_redis_of_several_servers(topology: str, tmp_path: Path) -> None:
+    lines = "".join(f"SET {key} {key}\nGET {key}\n" for key in "abcdef")  # in a cluster they are on all three primaries
+    with Service(Settings.model_construct(data_dir=tmp_path), topology):
+        done = run(tmp_path, f"ROLE\n{lines}")
+    assert done.stdout.startswith('1) "master"'), done.stderr
+    assert done.stdout.endswith("".join(f'"OK"\n"{key}"\n' for key in "abcdef"))
+    assert done.stderr == ""
