@@ -25,7 +25,7 @@ from lab.harness.valkey import valkey
 from lab.load import mail_parts, web_parts
 
 ROUNDS = 5
-REQUESTS = 5000  # in a round, for each part
+REQUESTS = 10_000  # in a round, for each part
 EMAILS = 5000
 
 REST = "the rest"
