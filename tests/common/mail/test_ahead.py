@@ -1,6 +1,7 @@
 """Envelopes sent ahead: with PIPELINING alone, an email on a busy session takes one round trip."""
 
 import asyncio
+import random
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -304,3 +305,31 @@ async def test_the_inbox_takes_one_round_trip_too() -> None:
         assert store.stats()["unique"] == 26
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_no_email_is_lost_or_sent_twice_whatever_the_server_answers(seed: int) -> None:
+    """Refusals, broken sessions and cancelled sends in random places. In the end every place is free again."""
+    chance = random.Random(seed)
+    replies = (b"", b"421 bye", b"450 later", b"451 later", b"503 order", b"550 no", b"554 no")
+    places = [(command, nth) for command in ("MAIL", "RCPT", "DATA", ".") for nth in range(2, 80)]
+    async with smtp_peer(data_after_refusal=seed % 2 == 0) as peer, a_mailer(peer, sessions=1 + seed % 4) as mailer:
+        peer.at = {place: chance.choice(replies) for place in chance.sample(places, 30)}
+        emails = [an_email() for _ in range(80)]
+        sending = [asyncio.create_task(mailer.send(email)) for email in emails]
+        for task in chance.sample(sending, 8):
+            await asyncio.sleep(0.005)
+            task.cancel()
+        results = await asyncio.gather(*sending, return_exceptions=True)
+        peer.at.clear()
+        for email, result in zip(emails, results, strict=True):
+            if isinstance(result, (InDoubt, asyncio.CancelledError)):
+                assert copies(peer, email) <= 1
+            else:
+                assert isinstance(result, SendError | None)
+                assert copies(peer, email) == (result is None), result
+        async with asyncio.timeout(LIMIT):
+            await asyncio.gather(*[mailer.send(an_email()) for _ in range(10)])
+        assert mailer._places._free == 1 + seed % 4
+        assert not mailer._places._behind
+        assert mailer.in_flight == 0
