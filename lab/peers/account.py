@@ -11,7 +11,18 @@ Run = tuple[int, int]
 
 
 def read_runs(record: Path) -> list[Run]:
-    """The complete lines of the file; none if no job has run yet."""
+    """The jobs that were done; none if no job has run yet."""
+    return [run for run in _read(record) if run[0] >= 0]
+
+
+def in_flight(record: Path) -> int:
+    """How many jobs that have noted their start are not done."""
+    runs = _read(record)
+    return sum(number < 0 for number, _ in runs) - sum(number >= 0 for number, _ in runs)
+
+
+def _read(record: Path) -> list[Run]:
+    """The complete lines of the file."""
     if not record.exists():
         return []
     text = record.read_text()

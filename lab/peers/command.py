@@ -119,6 +119,7 @@ def short(facts: Facts) -> str:
             f"{facts['p50_ms']:.2f} ms (p99 {facts['p99_ms']:.1f})"
         )
     return (
-        f"of {facts['jobs']:,} jobs, killed at {facts['at_kill']:,}: {facts['once']:,} done once, "
+        f"of {facts['jobs']:,} jobs, killed at {facts['at_kill']:,} with {facts['in_flight']:,} in flight: "
+        f"{facts['once']:,} done once, "
         f"{facts['more']:,} more than once, {facts['never']:,} not done within {facts['waited_seconds']:.0f} s"
     )

@@ -12,16 +12,16 @@ from itertools import count
 from lab.harness.figures import Facts
 from lab.harness.processes import ROOT, Child, ChildFailed, Lab
 from lab.harness.valkey import valkey
-from lab.peers.account import account, idle_times, rate_of, read_runs
+from lab.peers.account import account, idle_times, in_flight, rate_of, read_runs
 from lab.peers.catalogue import Peer
 
 CALLERS = 200
 IDLE_PAUSE_MS = 20
-KILL_JOB_MS = 10  # how long a job sleeps, so that some are in flight when the worker is killed
+KILL_JOB_MS = 50  # how long a job sleeps, so that some are in flight when the worker is killed
 SECONDS = 180.0  # for any step; the slowest peer takes a fifth of it
 SETTLE_SECONDS = 3.0  # after the last job was done: a repeated one would come now
 END_SECONDS = 3.0
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.01
 
 _numbers = count(1)
 
@@ -106,14 +106,16 @@ def measure_kill(lab: Lab, peer: Peer, command: list[str], sizes: Sizes) -> Fact
     with subject(lab, peer, command) as own:
         own.enqueue(0, jobs)
         with own.working(KILL_JOB_MS) as worker:
-            own.wait_for(lambda done: done >= jobs / 2, worker)
+            if not own.wait_for(lambda done: done >= jobs / 2 and in_flight(own.record) > 0, worker):
+                raise ChildFailed(f"{peer.name}: no job was in flight in the second half of {jobs:,}")
             os.killpg(worker.process.pid, signal.SIGKILL)
             worker.process.wait()
-        at_kill = len(read_runs(own.record))
+        at_kill, flying = len(read_runs(own.record)), in_flight(own.record)
         started = time.monotonic()
         with own.working(KILL_JOB_MS) as worker:
             whole = own.wait_for(lambda done: done >= jobs, worker, sizes.wait_seconds)
             waited = time.monotonic() - started
             if whole:
                 time.sleep(SETTLE_SECONDS)
-        return account(read_runs(own.record), jobs) | {"jobs": jobs, "at_kill": at_kill, "waited_seconds": waited}
+        found = {"jobs": jobs, "at_kill": at_kill, "in_flight": flying, "waited_seconds": waited}
+        return account(read_runs(own.record), jobs) | found

@@ -78,7 +78,10 @@ def _killed(peer: Facts) -> str:
     kill = peer["kill"]
     if kill is None:
         return f"not measured: {peer['error']}"
-    return f"{kill['once']:,} / {kill['more']:,} / {_not_done(peer)}, waited {kill['waited_seconds']:.0f} s"
+    return (
+        f"{kill['once']:,} / {kill['more']:,} / {_not_done(peer)}, waited {kill['waited_seconds']:.0f} s; "
+        f"{kill['in_flight']} were in flight"
+    )
 
 
 def _not_done(peer: Facts) -> str:

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from lab.harness.processes import ChildFailed, Lab
-from lab.peers.account import account, idle_times, rate_of, read_runs
+from lab.peers.account import account, idle_times, in_flight, rate_of, read_runs
 from lab.peers.catalogue import OURS, PEERS, PROGRAMS, Peer
 from lab.peers.command import measure_all
 from lab.peers.environments import NotInstalled, command_of
@@ -20,7 +20,7 @@ from lab.peers.measuring import Sizes, measure_rates
 from lab.tables import peers as tables
 from tests.support.programs import LIMIT, ROOT
 
-SIZES = Sizes(jobs=100, idle_jobs=3, kill_jobs=100, wait_seconds=LIMIT)
+SIZES = Sizes(jobs=100, idle_jobs=3, kill_jobs=600, wait_seconds=LIMIT)
 [OWN] = [peer for peer in PEERS if peer.name == OURS]
 
 
@@ -45,6 +45,13 @@ def test_a_line_that_is_being_written_is_no_run_yet(tmp_path: Path) -> None:
     assert read_runs(tmp_path / "some") == [(1, 10), (2, 20)]
 
 
+def test_a_job_that_has_begun_is_in_flight_until_it_is_done(tmp_path: Path) -> None:
+    assert in_flight(tmp_path / "none") == 0
+    (tmp_path / "some").write_text("-1 10\n-2 10\n0 20\n-3 30\n")
+    assert in_flight(tmp_path / "some") == 2
+    assert read_runs(tmp_path / "some") == [(0, 20)]
+
+
 def test_each_peer_has_a_program_and_pinned_versions() -> None:
     for peer in PEERS:
         assert (PROGRAMS / f"{peer.name}.{'mjs' if peer.is_node else 'py'}").exists()
@@ -59,6 +66,7 @@ def test_our_queue_is_measured_and_a_peer_that_fails_is_named() -> None:
     assert ours["error"] is None
     assert set(ours["to_ours"].values()) == {1.0}
     assert (ours["kill"]["never"], ours["kill"]["unknown"]) == (0, 0)
+    assert ours["kill"]["in_flight"] > 0
     assert ours["kill"]["once"] + ours["kill"]["more"] == SIZES.kill_jobs
     assert other["error"]
     assert (other["median"], other["kill"]) == (None, None)
@@ -92,7 +100,16 @@ def test_a_wrong_setting_is_refused() -> None:
 
 def a_peer(name: str, **more: object) -> dict[str, object]:
     figures = {"enqueued": 2000.0, "worked": 500.0, "p50_ms": 4.0, "p99_ms": 9.0}
-    kill = {"never": 3, "once": 6, "more": 1, "unknown": 0, "jobs": 10, "at_kill": 5, "waited_seconds": 120.2}
+    kill = {
+        "never": 3,
+        "once": 6,
+        "more": 1,
+        "unknown": 0,
+        "jobs": 10,
+        "at_kill": 5,
+        "in_flight": 4,
+        "waited_seconds": 120.2,
+    }
     ratios = dict.fromkeys(figures, 0.25)
     facts: dict[str, object] = {"packages": [f"{name}==1"], "concurrency": 8, "killed": "lost", "error": None}
     return {"name": name} | facts | {"median": figures, "to_ours": ratios, "kill": kill} | more
@@ -105,7 +122,7 @@ def test_the_tables_show_ratios_losses_and_what_failed(monkeypatch: pytest.Monke
     saved = {"machine": machine, "settings": settings, "peers": [a_peer("huey"), failed]}
     monkeypatch.setattr(tables, "results", lambda name: json.loads(json.dumps(saved)))
     long, short = "\n".join(tables.peers()), "\n".join(tables.peers_in_short())
-    assert "| 2,000 (0.25) | 500 (0.25) | 4.00 (0.25) | 6 / 1 / **3** of 10, waited 120 s |" in long
+    assert "| 2,000 (0.25) | 500 (0.25) | 4.00 (0.25) | 6 / 1 / **3** of 10, waited 120 s; 4 were in flight |" in long
     assert "not measured: Node with npm is not installed" in long
     assert "| huey | 0.25 | 0.25 | 0.25 | **3** of 10 |" in short
 

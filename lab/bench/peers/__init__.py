@@ -5,7 +5,8 @@
 
 `enqueue` enqueues the jobs FIRST to FIRST + COUNT - 1 from CALLERS callers, each with one call in flight, and prints
 {"seconds": …, "asked_ns": {job: when it was enqueued, only with a pause}}. `work` runs one worker process until it is
-ended. A job sleeps for JOB_MS and then appends a line `NUMBER MONOTONIC_NS` to the file RECORD. Redis is at REDIS_URL.
+ended. A job appends a line `NUMBER MONOTONIC_NS` to the file RECORD. If JOB_MS is not 0, it first appends such a line
+with -1 - NUMBER, and sleeps for JOB_MS. Redis is at REDIS_URL.
 
 The programs in Node are run as `node NAME.mjs enqueue …`. interface.py and interface.mjs read the arguments.
 """

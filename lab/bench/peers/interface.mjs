@@ -13,9 +13,14 @@ export const concurrency = () => Number(numbers[0]);
 
 export async function job(number) {
   const milliseconds = Number(numbers[1]);
-  if (milliseconds) await pause(milliseconds);
-  writeSync(file, `${number} ${process.hrtime.bigint()}\n`);
+  if (milliseconds) {
+    record(-1 - number);
+    await pause(milliseconds);
+  }
+  record(number);
 }
+
+const record = (number) => writeSync(file, `${number} ${process.hrtime.bigint()}\n`);
 
 export async function enqueueAll(enqueue) {
   const [first, count, callers, pauseMs] = numbers.map(Number);

@@ -22,12 +22,14 @@ _seconds = float(sys.argv[3]) / 1000 if sys.argv[1:2] == ["work"] else 0.0
 
 async def job(number: int) -> None:
     if _seconds:
+        record(-1 - number)
         await asyncio.sleep(_seconds)
     record(number)
 
 
 def job_in_thread(number: int) -> None:
     if _seconds:
+        record(-1 - number)
         time.sleep(_seconds)
     record(number)
 
