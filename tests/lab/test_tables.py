@@ -9,11 +9,14 @@ import pytest
 from lab.bench import engines as bench_engines
 from lab.compare.rounds import all_delivered_once
 from lab.faults.promises import STEPS, SUBJECTS, faults_of, promise
+from lab.faults.topology_promises import REPLICATED, topology_faults_of, topology_promise
+from lab.harness.command import RESULTS
 from lab.tables import engines as engines_module
 from lab.tables import overview, saved
 from lab.tables.engines import engines
 from lab.tables.overview import lost_and_twice
 from lab.tables.render import BLOCKS, NoSuchBlock, readmes, render
+from lab.tables.replicas import NOT_MEASURED, table, topology
 from lab.tables.saved import NotMeasured, bench_row, measured_cell, results
 
 
@@ -87,6 +90,26 @@ def test_the_saved_faults_are_complete_with_today_s_promises_and_all_kept() -> N
     ]
     assert [(cell["subject"], cell["fault"], cell["broken"]) for cell in cells if cell["broken"]] == []
     assert all(cell["closes"] for cell in cells)
+
+
+def test_the_saved_faults_of_a_redis_with_replicas_are_complete_and_all_kept() -> None:
+    if not (RESULTS / "faults_topology.json").exists():
+        assert list(topology()) == [NOT_MEASURED]
+        return
+    cells = results("faults_topology")["cells"]
+    expected = [(name, fault) for name, subject in REPLICATED.items() for fault in topology_faults_of(subject)]
+    assert [(cell["subject"], cell["fault"], cell["promised"]) for cell in cells] == [
+        (*each, topology_promise(*each).text()) for each in expected
+    ]
+    assert [(cell["subject"], cell["fault"], cell["broken"]) for cell in cells if cell["broken"]] == []
+
+
+def test_the_table_of_topologies_has_a_row_for_each_fault_and_a_column_for_each_subject() -> None:
+    cells = {("5_sentinel", "primary-cut"): {"lost": 2, "duplicated": 3, "broken": []}}
+    head, _, *rows = table("sentinel", cells)
+    assert head.count("|") == 2 + sum(subject.topology == "sentinel" for subject in REPLICATED.values())
+    [row] = [row for row in rows if row.startswith("| the links of a primary")]
+    assert row.endswith("|  | **2** / 3 |  |  |  |")
 
 
 STEPS_NOT_YET_SAVED: set[str] = set()
