@@ -5,25 +5,28 @@ Schedules are given in code or stored in the hash `persistent_schedules`, in the
     cron             five fields, as in crontab(5); or six, of which the first is seconds. The name of a time zone may
                      follow; the default is UTC, not the machine's zone
                      or @hourly, @daily, @weekly, @monthly, @yearly, @noon
-    every            "30s", "15m", "15 mins", "1h30m", "2 days", "1w"; or ["1h", {"first_in": "5m"}]. It counts
+    every            "30s", "15m", "15 mins", "1h30m", "1 hour and 30 minutes", "0.5h", "2 days", "1w", "90" (seconds),
+                     each a whole number of seconds in all; or ["1h", {"first_in": "5m"}]. It counts
                      from the time at which a scheduler first read it; it is first due one interval later, or after
                      `first_in`. If there is a `cron`, `every` is ignored
     queue, class     of the job; the default class is the schedule's name
     args             of the job; a value that is not a list is its only argument; null and false mean no arguments
-    description      for readers; `persist` and `parameters` are ignored, too
+    description      for readers; `persist` and `parameters` are ignored, too. A member whose value is null or false is
+                     ignored like a missing one
 
 A schedule whose `cron` and `every` are both missing or empty is never due: in the pages of resque-scheduler it is a
 button that enqueues the job. All this is as in resque-scheduler, with one exception: it documents the schedule's name
 as the default class, but for an entry in Redis without a class it enqueues Ruby's class `Object`, which no worker can
-run. We use the name. Only resque-scheduler can fire a schedule without a queue, because only Ruby
-knows the queue of its class, and one with `rails_env` or `custom_job_class`, which depends on the Ruby program. The log
-and `doctor` name these schedules and those that cannot be read; our scheduler skips them.
+run. We use the name. Only resque-scheduler can fire a schedule without a queue, because only Ruby knows the queue of
+its class, and one with `rails_env`, `env` or `custom_job_class`, which depends on the Ruby program. The log and
+`doctor` name these schedules and those that cannot be read; our scheduler skips them.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -46,11 +49,13 @@ NAMED = {
     "@annually": "0 0 1 1 *",
 }
 
-_PART = (
-    r"(\d{1,9})\s*"
-    r"(y(?:ears?)?|mon(?:ths?)?|M|w(?:eeks?)?|d(?:ays?)?|h(?:ours?)?|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)(?![A-Za-z])"
+# As Ruby's fugit reads it: `M` is a month and `m` a minute; the case of the other units does not matter.
+_UNIT = (
+    r"(?i:y(?:ears?)?)|M|mon(?:ths?)?|(?i:w(?:eeks?)?|d(?:ays?)?|h(?:ours?)?)|m(?:in(?:ute)?s?)?"
+    r"|(?i:s(?:ec(?:ond)?s?)?)"
 )
-_DURATION = re.compile(rf"(?:\s*{_PART})+\s*", re.ASCII)
+_PART = rf"(\d{{1,9}}(?:\.\d{{0,9}})?|\.\d{{1,9}})(?:\s*({_UNIT})(?!(?!and)[A-Za-z])|\s*$)"
+_DURATION = re.compile(rf"(?:(?:[\s,]|and)*{_PART})+\s*", re.ASCII)
 
 
 class BadSchedule(ValueError):
@@ -140,11 +145,16 @@ def _zone(word: str) -> tzinfo | None:
 def _seconds(text: Any) -> int:
     if not isinstance(text, str) or not _DURATION.fullmatch(text):
         raise BadSchedule(f"{text!r} is not a duration such as 30s, 5m or 1h30m")
-    parts = re.findall(_PART, text)
-    seconds = sum(int(number) * UNITS["M" if unit.startswith("mon") else unit[0]] for number, unit in parts)
+    seconds = sum(Decimal(number) * _unit_seconds(unit) for number, unit in re.findall(_PART, text))
     if seconds == 0:
         raise BadSchedule(f"{text!r} is zero")
-    return seconds
+    if seconds != int(seconds):
+        raise BadSchedule(f"{text!r} is not a whole number of seconds")
+    return int(seconds)
+
+
+def _unit_seconds(unit: str) -> int:
+    return UNITS["M" if unit == "M" or unit.startswith("mon") else unit[:1].lower() or "s"]
 
 
 @dataclass(frozen=True)
@@ -200,7 +210,7 @@ def read_schedule(name: str, text: bytes | str) -> Schedule:
         raise BadSchedule("not a JSON object")
     if members.get("custom_job_class") == "Resque::Job":  # the default of resque-scheduler
         members.pop("custom_job_class")
-    if unknown := sorted(members.keys() - MEMBERS):
+    if unknown := sorted(name for name in members.keys() - MEMBERS if members[name] not in (None, False)):
         raise BadSchedule(f"has {', '.join(unknown)}, which is not supported")
     texts = {member: members.get(member) for member in ("cron", "queue", "class", "description")}
     if wrong := [member for member, value in texts.items() if value is not None and not isinstance(value, str)]:

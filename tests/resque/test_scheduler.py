@@ -163,6 +163,25 @@ async def test_schedules_are_added_in_resque_scheduler_s_format_and_removed(cloc
     assert not await clockwork.schedules.remove("näh/e")
 
 
+DURATIONS = {  # as Ruby's rufus-scheduler reads them
+    "15m": 900,
+    "15mins": 900,
+    "2 hours": 7200,
+    "1 month": 2592000,
+    "1M": 2592000,
+    "1H": 3600,
+    "1 Day": 86400,
+    "2S": 2,
+    "30": 30,
+    "1m30": 90,
+    "0.5m": 30,
+    "1.5h": 5400,
+    "1 hour and 30 minutes": 5400,
+    "1 day, 2 hours": 93600,
+    "1hand30m": 5400,
+}
+
+
 def test_the_supported_formats_of_resque_scheduler_are_read() -> None:
     read: Any = cron_module.read_schedule
     schedule = read(
@@ -180,8 +199,10 @@ def test_the_supported_formats_of_resque_scheduler_are_read() -> None:
     assert read("x", '{"cron":"","every":"1h","queue":"q"}').when == cron_module.Every(3600, 3600)
     assert read("x", '{"every":"1h","queue":"q","class":""}').job == "x"
     assert read("x", '{"every":["1w",{"first_in":"5m"}],"queue":"q"}').when == cron_module.Every(604800, 300)
-    for text, seconds in {"15m": 900, "15mins": 900, "2 hours": 7200, "1 month": 2592000, "1M": 2592000}.items():
-        assert read("x", json.dumps({"every": text, "queue": "q"})).when.seconds == seconds
+    for text, seconds in DURATIONS.items():
+        assert read("x", json.dumps({"every": text, "queue": "q"})).when.seconds == seconds, text
+    missing = {"rails_env": None, "env": None, "custom_job_class": None, "description": None, "class": None}
+    assert read("x", json.dumps({"every": "1h", "queue": "q", **missing})).job == "x"
     assert read("x", '{"cron":"@daily","queue":"q","custom_job_class":"Resque::Job"}').when.fields == "0 0 * * *"
     assert read("x", '{"cron":"@noon Europe/Vienna","queue":"q"}').when.zone == ZoneInfo("Europe/Vienna")
     assert read("x", '{"cron":"30 0 0 * * *","queue":"q"}').when.zone is UTC
@@ -194,6 +215,7 @@ def test_the_supported_formats_of_resque_scheduler_are_read() -> None:
         ("\x00", "not JSON"),
         ("[]", "not a JSON object"),
         ('{"cron":"0 0 * * *","queue":"q","rails_env":"production"}', "has rails_env, which is not supported"),
+        ('{"cron":"0 0 * * *","queue":"q","env":"production"}', "has env, which is not supported"),
         ('{"cron":"0 0 * * *","queue":"q","custom_job_class":"X"}', "has custom_job_class, which is not supported"),
         ('{"cron":"0 0 * * *","class":"X"}', "names no queue"),
         ('{"cron":"0 0 * * *","queue":7}', "queue is not a string"),
@@ -206,6 +228,9 @@ def test_the_supported_formats_of_resque_scheduler_are_read() -> None:
         ('{"every":["1h",{"first_at":"noon"}],"queue":"q"}', "the only known option is first_in"),
         ('{"every":"1x","queue":"q"}', "'1x' is not a duration"),
         ('{"every":"0s","queue":"q"}', "'0s' is zero"),
+        ('{"every":"1.5s","queue":"q"}', "'1.5s' is not a whole number of seconds"),
+        ('{"every":"5 Min","queue":"q"}', "'5 Min' is not a duration"),
+        ('{"every":"-5s","queue":"q"}', "'-5s' is not a duration"),
         ('{"every":3600,"queue":"q"}', "3600 is not a duration"),
         ('{"every":"1h","queue":"q","args":[12345678901234567]}', "above 2^53"),
     ],

@@ -9,7 +9,10 @@ import pytest
 from common.http import sources
 from common.http.sequence_diagram import sequence_svg
 from common.http.sources import find, neighbours, page_of
+from lab.chromium import chromium, find_browser
 from tests.support.programs import ROOT
+
+FIGURE = re.compile(r"```mermaid\n(sequenceDiagram.*?)```", re.DOTALL)
 
 
 @pytest.fixture
@@ -162,3 +165,19 @@ def test_with_git_only_tracked_files_are_found(repository: Path) -> None:
     for name in ("common/untracked.py", "notes.md", "secrets.json"):
         assert find(name) is None
     assert page_of(repository / "common").html.count("<li>") == 1
+
+
+@pytest.mark.skipif(find_browser() is None, reason="there is no Chromium")
+async def test_a_figure_fits_into_a_window_of_800_px_and_keeps_its_size_on_a_phone(tmp_path: Path) -> None:
+    """The six figures of the READMEs. In a narrow window they scroll, because their text would be too small."""
+    figures = [FIGURE.search((folder / "README.md").read_text()) for folder in sorted(ROOT.glob("[1-6]_*"))]
+    drawn = "".join(f'<figure class="scroll">{sequence_svg(found[1])}</figure>' for found in figures if found)
+    style = (ROOT / "common/http/pages/assets/source.css").read_text()
+    (tmp_path / "page.html").write_text(f"<!doctype html><style>{style}</style><article>{drawn}</article>")
+    sizes = "[...document.querySelectorAll('figure')].map(it => [it.scrollWidth, it.clientWidth])"
+    async with chromium(str(find_browser()), tmp_path / "profile") as page:
+        await page.open(f"file://{tmp_path}/page.html", 800)
+        await page.wait_for("document.querySelectorAll('.sequence').length === 6 && document.readyState === 'complete'")
+        assert all(content <= width for content, width in await page.evaluate(sizes))
+        await page.resize(360, 720)
+        assert all(content > width for content, width in await page.evaluate(sizes))
