@@ -52,8 +52,19 @@ class Strategy:
         for service in ("valkey", "rabbitmq", "nats"):
             if found := running(self.data_dir, service):
                 named[found["pid"]] = service
-        alive_now = set(self.pids())
-        return {pid: name for pid, name in named.items() if pid in alive_now}
+        return {pid: name for pid, name in named.items() if self._runs(pid)}
+
+    def _runs(self, pid: int) -> bool:
+        """Whether it runs below `make`. The browser lab asks often, so this does not read all processes."""
+        try:
+            above: psutil.Process | None = psutil.Process(pid)
+            if not alive(psutil.Process(pid)):
+                return False
+            while above is not None and above.pid != self.make.process.pid:
+                above = above.parent()
+        except psutil.NoSuchProcess:
+            return False
+        return above is not None
 
     def pid(self, role: str) -> int | None:
         """The pid of the process that has this role now; None if there is none."""
