@@ -57,14 +57,13 @@ class Strategy:
     def _runs(self, pid: int) -> bool:
         """Whether it runs below `make`. The browser lab asks often, so this does not read all processes."""
         try:
-            above: psutil.Process | None = psutil.Process(pid)
             if not alive(psutil.Process(pid)):
                 return False
-            while above is not None and above.pid != self.make.process.pid:
-                above = above.parent()
+            while pid > 1 and pid != self.make.process.pid:
+                pid = psutil.Process(pid).ppid()
         except psutil.NoSuchProcess:
             return False
-        return above is not None
+        return pid == self.make.process.pid
 
     def pid(self, role: str) -> int | None:
         """The pid of the process that has this role now; None if there is none."""

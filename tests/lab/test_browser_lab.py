@@ -14,16 +14,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from common.http.sources import find, page_of
-from lab.browser.bookkeeping import Bookkeeping
-from lab.browser.experiments import EXPERIMENTS
-from lab.browser.explanations import TEXTS, explanation
 from lab.browser.sequences import CLOSES, SETTLED, SHOWN, count_received, lab_in_browser, run_sequence
 from lab.chromium import Page, find_browser
-from lab.faults.promises import FAULTS, STEPS, SUBJECTS
-from lab.harness.counters import Balance
 from lab.harness.machine import descendants
-from lab.harness.mailbox import Arrival, Attempt
 from lab.harness.processes import Child, Lab, python, still_alive
 from tests.support.programs import ask, wait_until
 
@@ -95,58 +88,6 @@ async def predict(page: Page, **choices: int) -> None:
         effect, lane = name.split("_")
         await page.click(f"dialog label:has(input[name='{lane}-{effect}'][value='{amount}'])")
     await page.click("dialog button[value=go]")
-
-
-# Without a browser
-
-
-def test_an_account_closes_at_every_moment() -> None:
-    books = Bookkeeping("lane5a1")
-
-    def closed() -> dict[str, int]:
-        found = books.numbers(set())
-        parts = ("delivered", "in_flight", "waiting", "failed", "unknown", "lost")
-        assert found["accepted"] == sum(found[name] for name in parts)
-        return found
-
-    for number in range(4):
-        books.ask(number, 1, 2)
-        books.answer(number, 3, 202, f"<{number}>")
-        closed()
-    assert closed()["unknown"] == 4
-    books.take_balance(Balance(4, 4, 0), complete=True)
-    assert closed()["waiting"] == 4
-    books.note(Attempt(4, "lane5a1-0@example.com", begins=True))
-    assert (closed()["in_flight"], books.state(0, set())) == (1, "i")
-    books.note(Attempt(5, "lane5a1-0@example.com", begins=False))  # the connection is lost before the answer
-    books.note(Attempt(6, "lane5a1-0@example.com", begins=True))
-    assert books.state(0, set()) == "g"
-    for _ in range(2):
-        books.note(Arrival(7, "lane5a1-0@example.com", "<0>"))
-    assert (closed()["delivered"], closed()["twice"], books.state(0, set())) == (1, 1, "u")
-    books.give_up("<1>")
-    assert (closed()["failed"], books.state(1, set())) == (1, "f")
-    books.settle()
-    assert (closed()["lost"], books.state(2, set())) == (2, "l")
-    books.note(Arrival(9, "lane5a1-2@example.com", "<2>"))  # it was not lost after all
-    assert (closed()["lost"], books.state(2, set())) == (1, "d")
-    books.note(Arrival(9, "lane5a0-7@example.com", "<7>"))
-    assert closed()["late"] == 1
-
-
-def test_every_explanation_leads_to_a_paragraph_of_its_chapter() -> None:
-    faults = [fault for fault, _ in TEXTS] + [experiment.fault for experiment in EXPERIMENTS.values()]
-    for fault in {*faults, *FAULTS}:
-        for subject in SUBJECTS | STEPS:
-            found = explanation(fault, subject)
-            name, _, anchor = found.link.removeprefix("/source/").partition("#")
-            path = find(name)
-            assert path is not None
-            assert f'id="{anchor}"' in page_of(path).html, found.link
-            assert 2 <= found.text.count(". ") + 1 <= 3, found.text
-
-
-# In a browser
 
 
 @same_loop
