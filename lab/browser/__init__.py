@@ -12,6 +12,7 @@ experiments    a load, a fault, and the wait until every account closes
 explanations   why an experiment ends as it does
 feed           the frames of the event stream
 sequences      random faults by a seed, and the check that every account closes
+cost           the CPU time of the page, the browser, the lab and the strategies
 page           HTML, CSS and the modules of the page
 
 A frame of the event stream, ten a second:
