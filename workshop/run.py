@@ -213,7 +213,11 @@ def main() -> int:
         show_solution(exercise, folder, progress)
         return 0
     show(exercise, folder)
-    ask_prediction(exercise, progress)
+    try:
+        ask_prediction(exercise, progress)
+    except (KeyboardInterrupt, EOFError):  # Ctrl-C or Ctrl-D at the question
+        print()
+        return 0
     end_on_signals()
     with own_terminal():
         try:
