@@ -13,13 +13,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import DataError
-
 from asynckit.backoff import Pause, backoff_seconds
 from asynckit.batcher import Batcher
 from asynckit.tasks import background, end_tasks
 
-from .errors import LOG_CALL_ERRORS, LOG_ERRORS, describe
+from .errors import LOG_CALL_ERRORS, describe, is_redis_failure
 from .events import Claimed, Event
 from .handlers import BatchHandler, ErrorKind, Handler, OnDemandHandler, default_error_kind
 from .interface import EventLog
@@ -54,7 +52,6 @@ class Consumer:
         self.name = handler.name
         self._events = events
         self._handler = handler
-        # A runtime check of a protocol takes as long as handling an event.
         self._batches = handler if isinstance(handler, BatchHandler) else None
         self._on_demand = handler if isinstance(handler, OnDemandHandler) else None
         self._attempts = attempts
@@ -236,7 +233,7 @@ class Consumer:
             events = [self._wanted(one) for one in claimed]
             await handler.handle_many([event for event in events if event is not None])
         except Exception as error:
-            if _is_redis_failure(error):
+            if is_redis_failure(error):
                 await self._redis_failed(claimed, error)
                 return
             middle = len(claimed) // 2
@@ -259,7 +256,6 @@ class Consumer:
             await self._commit((claimed, event is None))
 
     async def _commit_many(self, done: Sequence[tuple[Claimed, bool]]) -> Sequence[None]:
-        """Commit these events; True: the handler does not ask for it."""
         await self._outcomes.commit_many([claimed for claimed, _ in done], sum(unwanted for _, unwanted in done))
         return [None] * len(done)
 
@@ -273,7 +269,7 @@ class Consumer:
         return event if self._handler.events is None or event.name in self._handler.events else None
 
     async def _failed(self, claimed: Claimed, error: Exception) -> None:
-        if _is_redis_failure(error):
+        if is_redis_failure(error):
             await self._redis_failed([claimed], error)
             return
         reason = f"{type(error).__name__}: {error}"
@@ -302,8 +298,3 @@ class Consumer:
             await asyncio.wait(self._tasks, timeout=seconds)
         await end_tasks(self._tasks)
         await self._outcomes.give_back(self.held())
-
-
-def _is_redis_failure(error: Exception) -> bool:
-    """Whether Redis is down, full or of the wrong kind. A DataError is a bug in the handler: Redis was not called."""
-    return isinstance(error, LOG_ERRORS) and not isinstance(error, DataError)
