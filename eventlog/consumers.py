@@ -13,13 +13,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import DataError
-
 from asynckit.backoff import Pause, backoff_seconds
-from asynckit.batcher import Batcher
 from asynckit.tasks import background, end_tasks
 
-from .errors import LOG_CALL_ERRORS, LOG_ERRORS, describe
+from .errors import LOG_CALL_ERRORS, describe, is_redis_failure
 from .events import Claimed, Event
 from .handlers import BatchHandler, ErrorKind, Handler, OnDemandHandler, default_error_kind
 from .interface import EventLog
@@ -33,7 +30,6 @@ CLAIM_SECONDS = 5.0  # how long one claim waits for events
 CHECK_SECONDS = 1.0  # between two checks whether a handler is needed, and after an unexpected error
 FREE_SHARE = 4  # a fourth of the window is enough for one claim
 DONE_SHARE = 2  # half of it for one commit: meanwhile the other half is being handled
-GATHER_SECONDS = 0.003  # how long a commit waits for more events
 PAUSE_CAP_SECONDS = 2.0  # the longest pause of a handler that needs a Redis that is down or full
 
 log = logging.getLogger(__name__)
@@ -54,7 +50,6 @@ class Consumer:
         self.name = handler.name
         self._events = events
         self._handler = handler
-        # A runtime check of a protocol takes as long as handling an event.
         self._batches = handler if isinstance(handler, BatchHandler) else None
         self._on_demand = handler if isinstance(handler, OnDemandHandler) else None
         self._attempts = attempts
@@ -63,8 +58,7 @@ class Consumer:
         # A worker that is killed leaves all events that it held unfinished. From its third claim on, such an event is
         # handled alone. Only then can it be blamed for a crash, so the limit is at least 3.
         self._crashes = min(max(attempts, 3), CRASH_LIMIT)
-        self._outcomes = Outcomes(events, handler.name)
-        self._commit = Batcher(self._commit_many, is_enough=self._are_enough, gather_seconds=GATHER_SECONDS)
+        self._outcomes = Outcomes(events, handler.name, self._are_enough)
         self._failures: dict[str, int] = {}  # position -> how often an event that is held has failed
         self._held: dict[int, Claimed] = {}  # by id(), because after a replay the same event may be held twice
         self._tasks: set[asyncio.Task[None]] = set()
@@ -236,7 +230,7 @@ class Consumer:
             events = [self._wanted(one) for one in claimed]
             await handler.handle_many([event for event in events if event is not None])
         except Exception as error:
-            if _is_redis_failure(error):
+            if is_redis_failure(error):
                 await self._redis_failed(claimed, error)
                 return
             middle = len(claimed) // 2
@@ -256,12 +250,7 @@ class Consumer:
             await self._failed(claimed, error)
         else:
             self._redis_failures = 0
-            await self._commit((claimed, event is None))
-
-    async def _commit_many(self, done: Sequence[tuple[Claimed, bool]]) -> Sequence[None]:
-        """Commit these events; True: the handler does not ask for it."""
-        await self._outcomes.commit_many([claimed for claimed, _ in done], sum(unwanted for _, unwanted in done))
-        return [None] * len(done)
+            await self._outcomes.commit(claimed, unwanted=event is None)
 
     def _are_enough(self, done: int) -> bool:
         """Whether to commit this number of events now, or to wait for others that are being handled."""
@@ -273,7 +262,7 @@ class Consumer:
         return event if self._handler.events is None or event.name in self._handler.events else None
 
     async def _failed(self, claimed: Claimed, error: Exception) -> None:
-        if _is_redis_failure(error):
+        if is_redis_failure(error):
             await self._redis_failed([claimed], error)
             return
         reason = f"{type(error).__name__}: {error}"
@@ -302,8 +291,3 @@ class Consumer:
             await asyncio.wait(self._tasks, timeout=seconds)
         await end_tasks(self._tasks)
         await self._outcomes.give_back(self.held())
-
-
-def _is_redis_failure(error: Exception) -> bool:
-    """Whether Redis is down, full or of the wrong kind. A DataError is a bug in the handler: Redis was not called."""
-    return isinstance(error, LOG_ERRORS) and not isinstance(error, DataError)

@@ -1,6 +1,6 @@
 """What a log raises when it cannot do something, on any engine."""
 
-from redis.exceptions import RedisError
+from redis.exceptions import DataError, RedisError
 
 from asynckit import redis_client
 
@@ -23,3 +23,8 @@ LOG_CALL_ERRORS = (*LOG_ERRORS, *redis_client.CALL_ERRORS)
 def describe(error: Exception) -> str:
     """The reason in words for a log or an answer."""
     return str(error) if isinstance(error, LogError) else redis_client.describe(error)
+
+
+def is_redis_failure(error: Exception) -> bool:
+    """Whether Redis is down, full or of the wrong kind. A DataError is a bug in the handler: Redis was not called."""
+    return isinstance(error, LOG_ERRORS) and not isinstance(error, DataError)

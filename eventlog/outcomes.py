@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from asynckit.backoff import backoff_seconds
+from asynckit.batcher import Batcher
 from asynckit.log_limit import REDIS, OncePerSecond
 
 from .errors import LOG_CALL_ERRORS, describe
 from .events import Claimed
 from .interface import EventLog
 
+GATHER_SECONDS = 0.003  # how long a commit waits for more events
 RECONNECT_CAP_SECONDS = 0.5  # the longest pause between two calls of a Redis that is down
 
 log = logging.getLogger(__name__)
@@ -21,11 +23,20 @@ redis_log = OncePerSecond(log, REDIS)  # shared by all consumers of a process, b
 class Outcomes:
     """Repeats each report while Redis is down: the work is done, and the lease is still in Redis."""
 
-    def __init__(self, events: EventLog, consumer: str) -> None:
+    def __init__(self, events: EventLog, consumer: str, are_enough: Callable[[int], bool] = lambda _: True) -> None:
+        """`are_enough`: whether to commit this number of events now, or to wait GATHER_SECONDS for more."""
         self.handled = self.failed = 0
+        self._commits = Batcher(self._commit_batch, is_enough=are_enough, gather_seconds=GATHER_SECONDS)
         self._events = events
         self._consumer = consumer
         self._retry_log = OncePerSecond(log)
+
+    async def commit(self, claimed: Claimed, *, unwanted: bool) -> None:
+        await self._commits((claimed, unwanted))
+
+    async def _commit_batch(self, done: Sequence[tuple[Claimed, bool]]) -> Sequence[None]:
+        await self.commit_many([claimed for claimed, _ in done], sum(unwanted for _, unwanted in done))
+        return [None] * len(done)
 
     async def commit_many(self, claimed: Sequence[Claimed], unwanted: int) -> None:
         """`unwanted`: how many of these events the handler does not ask for."""

@@ -94,7 +94,7 @@ async def picture_of_lab(folder: Path) -> None:
     """After the worker of every lane was killed, with a steady rate and a burst on its way."""
     path = PICTURES / "lab.png"
     async with lab_in_browser(Lab(folder), folder) as (page, _, _):
-        await page.evaluate("document.getElementById('hint-close').click()")
+        await page.evaluate("document.getElementById('hint-close').click(); document.activeElement.blur()")
         await do(page, do="experiment", name="worker")
         await page.wait_for("window.lab.frame.experiment?.phase === 'done'", 120.0)
         await do(page, do="load", lanes=list("123456"), rate=10)

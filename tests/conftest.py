@@ -8,8 +8,9 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from lab.harness.processes import Lab
-from tests.support.programs import ROOT, Inbox, Strategy, Valkey, ask, running_inbox, running_strategy, running_valkey
+from tests.support.programs import ROOT, Strategy, ask, running_strategy
 from tests.support.rabbitmq import INSTALLED, REASON
+from tests.support.servers import Inbox, Valkey, running_inbox, running_valkey
 
 # No deadline for an example: CI machines can be slow, and `make bench` measures speed.
 hypothesis_settings.register_profile("six-ways", deadline=None)

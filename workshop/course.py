@@ -69,6 +69,11 @@ class Exercise:
     def files(self) -> list[str]:
         return sorted(path.name for path in self.start.iterdir() if path.is_file())
 
+    def is_changed_in(self, folder: Path) -> bool:
+        """Whether a file of the learner differs from the starting point. Files that are missing do."""
+        mine = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        return any(mine.get(name) != (self.start / name).read_bytes() for name in self.files())
+
     def copy_to(self, folder: Path) -> None:
         """Give the learner the starting point. Files that are there stay as they are."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -31,8 +31,10 @@ class Inbox(Store):
         self.in_flight = 0
         self.most_in_flight = 0
         self.refuse: Refuse = lambda to, attempt: 0
+        self.refuses_behind_gate = False
         self.gate = asyncio.Event()
-        """While it is not set, the inbox accepts no email. It refuses those that it refuses anyway."""
+        """While it is not set, the inbox accepts no email. It refuses those that it refuses anyway, unless
+        `refuses_behind_gate`."""
         self.gate.set()
         self.pace_seconds = 0.0
         """Behind the gate, it accepts one email after the other, each in this time."""
@@ -80,6 +82,8 @@ class _Taking(Handler):
         inbox.begun += [Arrival(now, to, message_id) for to in envelope.rcpt_tos]
         [to] = envelope.rcpt_tos
         if code := inbox.refusal(to):
+            if inbox.refuses_behind_gate:
+                await inbox.gate.wait()
             inbox.refusals.append(MailFault(now, to, str(code)))
             server.end_transaction()
             return REFUSALS[code]

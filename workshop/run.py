@@ -98,12 +98,24 @@ def ask_prediction(exercise: Exercise, progress: Progress) -> None:
     if not exercise.question or exercise.name in progress.predictions:
         return
     console.print(f"\n[bold]Predict first:[/bold] {exercise.question}")
-    text = os.environ.get("PREDICT", "")
-    while not text and sys.stdin.isatty():
-        text = input(f"your number ({exercise.unit}): ").strip()
-    if text:
-        progress.predictions[exercise.name] = number_in("PREDICT", text)
-        progress.write(MY)
+    if text := os.environ.get("PREDICT", ""):
+        number = number_in("PREDICT", text)
+    elif sys.stdin.isatty():
+        number = asked_number(exercise.unit)
+    else:
+        return
+    progress.predictions[exercise.name] = number
+    progress.write(MY)
+
+
+def asked_number(unit: str) -> float:
+    """Ask until the answer is a number. The unit may follow it."""
+    while True:
+        text = input(f"your number ({unit}): ").strip().removesuffix(unit)
+        try:
+            return float(text)
+        except ValueError:
+            console.print("Type a number, such as 12.")
 
 
 async def check(exercise: Exercise, folder: Path, bench: Bench, progress: Progress) -> bool:
@@ -124,17 +136,18 @@ async def check(exercise: Exercise, folder: Path, bench: Bench, progress: Progre
         measured = trial.measured
         return False
     finally:
-        show_prediction(exercise, progress, measured)
+        show_prediction(exercise, folder, progress, measured)
     console.print("[green]solved[/green]: ", end="")
     console.print(seen, markup=False)
     return True
 
 
-def show_prediction(exercise: Exercise, progress: Progress, measured: float | None) -> None:
+def show_prediction(exercise: Exercise, folder: Path, progress: Progress, measured: float | None) -> None:
     predicted = progress.predictions.get(exercise.name)
     if exercise.question and measured is not None:
         yours = f"you predicted {predicted:g}, " if predicted is not None else ""
-        console.print(f"{yours}measured {measured:g} {exercise.unit}", markup=False)
+        whose = "with your changes" if exercise.is_changed_in(folder) else "with the starting point"
+        console.print(f"{yours}measured {measured:g} {exercise.unit}, {whose}", markup=False)
 
 
 def saved(folder: Path) -> dict[str, float]:
@@ -200,7 +213,11 @@ def main() -> int:
         show_solution(exercise, folder, progress)
         return 0
     show(exercise, folder)
-    ask_prediction(exercise, progress)
+    try:
+        ask_prediction(exercise, progress)
+    except (KeyboardInterrupt, EOFError):  # Ctrl-C or Ctrl-D at the question
+        print()
+        return 0
     end_on_signals()
     with own_terminal():
         try:

@@ -149,9 +149,11 @@ class Trial:
         )
 
     def story_of_twice(self, found: Account) -> str:
-        first = next(outcome for outcome in found.outcomes if len(outcome.arrivals) > 1)
-        moments = " and ".join(self.moment(at) for at in first.arrivals)
-        return f"{found.duplicated} emails arrived twice. The first is {first.id}: it arrived at {moments}"
+        twice = [outcome for outcome in found.outcomes if len(outcome.arrivals) > 1]
+        first = twice[0]
+        moments = " and ".join(self.moment(at) for at in first.arrivals[:3])
+        emails = "1 email" if len(twice) == 1 else f"{len(twice)} emails"
+        return f"{emails} arrived twice or more often. The first is {first.id}: it arrived at {moments}"
 
     def check_account(self, found: Account, look: str, *, twice: int = 0, lost: int = 0) -> None:
         """Raises Failed if more emails are lost or arrived twice, or if emails arrived that were not accepted."""

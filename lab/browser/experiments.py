@@ -219,9 +219,9 @@ EXPERIMENTS = {
         kill_redis,
     ),
     "reply": Experiment(
-        "Its 250 gets lost",
+        "The 250 OK gets lost",
         "The lab sends 20 emails to every lane. The mail server accepts each of them and closes the connection before "
-        "it answers 250. After a moment it answers again.",
+        "it answers 250 OK. After a moment it answers again.",
         "smtp-lose-reply",
         20,
         lose_replies,

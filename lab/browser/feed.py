@@ -1,7 +1,7 @@
 """The frames of the page's event stream. lab/browser/__init__.py describes them.
 
-A frame is made ten times a second, once for all viewers. A viewer whose connection is slow misses frames, and then gets
-a whole picture in place of the next one.
+A frame is made ten times a second, once for all viewers, and not at all without viewers. A viewer whose connection is
+slow misses frames, and then gets a whole picture in place of the next one.
 """
 
 import asyncio
@@ -26,12 +26,16 @@ class Feed:
         self._laboratory = laboratory
         self._experiment = experiment
         self._frames: deque[tuple[int, bytes]] = deque(maxlen=KEPT)
-        self._number = 0
+        self._number = self._viewers = 0
         self._next = asyncio.Event()
 
     async def run(self) -> NoReturn:
         while True:
             await asyncio.sleep(FRAME_SECONDS)
+            if not self._viewers:  # the next one begins with the whole picture
+                for lane in self._laboratory.lanes.values():
+                    lane.books.changed.clear()
+                continue
             self._number += 1
             self._frames.append((self._number, self._frame({})))
             self._next.set()
@@ -39,6 +43,13 @@ class Feed:
 
     async def send(self, response: web.StreamResponse) -> NoReturn:
         """Write the whole picture, and then every frame."""
+        self._viewers += 1
+        try:
+            await self._send(response)
+        finally:
+            self._viewers -= 1
+
+    async def _send(self, response: web.StreamResponse) -> NoReturn:
         sent = -1
         while True:
             if not self._frames or sent < self._frames[0][0] - 1:

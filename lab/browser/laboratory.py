@@ -18,6 +18,7 @@ from asynckit.tasks import background, end_tasks, keep_running
 from common.services.rabbitmq import installed
 from common.services.service import CannotStart, Service
 from common.settings import Settings
+from lab.browser.frozen import FrozenProcesses
 from lab.browser.lane import Lane
 from lab.browser.tracked_lab import TrackedLab
 from lab.faults.promises import STEPS, SUBJECTS
@@ -68,7 +69,7 @@ class Laboratory:
         self._starts = asyncio.Semaphore(os.cpu_count() or 1)  # so that the first lanes can be used early
         self.lanes = {name: self._lane(name) for name in names}
         self.ready = False
-        self._frozen: set[int] = set()
+        self._frozen = FrozenProcesses()
         self._tasks: list[asyncio.Task[Any]] = []
 
     def _lane(self, name: str) -> Lane:
@@ -94,8 +95,7 @@ class Laboratory:
 
     async def end(self) -> None:
         """Stop everything in order; returns when no process is left."""
-        for pid in self._frozen:
-            _send(pid, signal.SIGCONT)
+        self.thaw()
         starting, *others = self._tasks
         await end_tasks(others)
         with suppress(Exception):  # logged when it was raised
@@ -196,9 +196,7 @@ class Laboratory:
             raise CannotAct(f"Redis does not answer: {error}") from None
 
     def thaw(self) -> None:
-        for pid in list(self._frozen):
-            _send(pid, signal.SIGCONT)
-        self._frozen.clear()
+        self._frozen.thaw()
 
     async def heal(self) -> None:
         """No load, no faults, no further workers, no frozen process. Raises CannotAct."""

@@ -177,7 +177,7 @@ LOSSES = {
 REPEATED = ("worker-stop", "smtp-kill", "smtp-term", "smtp-stop", "smtp-hang", "smtp-lose-reply")
 """After these it is unknown whether an email was sent, and a strategy that still has it sends it again."""
 REFUSED = {"smtp-550": GivenUp.REFUSED, "smtp-451": GivenUp.REFUSED_OFTEN}
-FAILOVER_SECONDS = 10.0  # the other nodes of NATS elect a leader when they have heard nothing for 4 to 9 seconds
+FAILOVER_SECONDS = 20.0  # two elections: nodes of NATS begin one when they have heard nothing for 4 to 9 seconds
 CRASHES = ("worker-kill", "worker-stop")
 """After ATTEMPTS of these a job is given up, because it may be a poison job."""
 

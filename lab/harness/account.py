@@ -272,8 +272,10 @@ class Ledger:
     def _add(self, email: Email, sign: int) -> None:
         outcome, numbers = self.outcome(email), self.numbers
         for name, count in zip(PARTS, outcome.parts(), strict=True):
-            numbers[name] += sign * count
-        numbers["unexpected"] += sign * (len(email.came) - len(outcome.arrivals))
+            if count:
+                numbers[name] += sign * count
+        if copies := len(email.came) - len(outcome.arrivals):
+            numbers["unexpected"] += sign * copies
 
 
 @dataclass(frozen=True)

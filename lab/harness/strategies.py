@@ -52,8 +52,18 @@ class Strategy:
         for service in ("valkey", "rabbitmq", "nats"):
             if found := running(self.data_dir, service):
                 named[found["pid"]] = service
-        alive_now = set(self.pids())
-        return {pid: name for pid, name in named.items() if pid in alive_now}
+        return {pid: name for pid, name in named.items() if self._runs(pid)}
+
+    def _runs(self, pid: int) -> bool:
+        """Whether it runs below `make`. The browser lab asks often, so this does not read all processes."""
+        try:
+            if not alive(psutil.Process(pid)):
+                return False
+            while pid > 1 and pid != self.make.process.pid:
+                pid = psutil.Process(pid).ppid()
+        except psutil.NoSuchProcess:
+            return False
+        return pid == self.make.process.pid
 
     def pid(self, role: str) -> int | None:
         """The pid of the process that has this role now; None if there is none."""

@@ -33,7 +33,7 @@ PEERS = [
         "bullmq",
         100,
         "concurrency; the default is 1",
-        "run again after at most 60 s (lockDuration, stalledInterval), and only once (maxStalledCount)",
+        "run again when found stalled (lockDuration, stalledInterval: 30 s each), and only once (maxStalledCount)",
         is_node=True,
     ),
     Peer(

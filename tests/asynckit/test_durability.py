@@ -6,7 +6,8 @@ import pytest
 
 from asynckit.durability import shortcomings, warn_if_not_durable
 from asynckit.redis_client import redis_client
-from tests.support.programs import Valkey, nobody_s_port, wait_until
+from tests.support.programs import nobody_s_port, wait_until
+from tests.support.servers import Valkey
 
 SETTINGS = ["appendonly", "appendfsync", "maxmemory-policy"]
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Load
-from tests.support.programs import Inbox, Valkey, a_name, running_strategy, wait_until
+from tests.support.programs import a_name, running_strategy, wait_until
 from tests.support.proxy import dropping_proxy
+from tests.support.servers import Inbox, Valkey
 
 DROPS = 100
 

@@ -20,7 +20,8 @@ from asynckit.redis_client import blocking_redis_client, redis_client
 from common.handover import handover_error
 from common.mail.errors import CannotAccept, NoAnswer
 from lab.harness.proxy import Proxy, a_proxy
-from tests.support.programs import Valkey, nobody_s_port, running_valkey, until
+from tests.support.programs import nobody_s_port, until
+from tests.support.servers import Valkey, running_valkey
 
 
 @pytest.fixture(scope="module")

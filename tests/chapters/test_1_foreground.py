@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import Answer, Inbox, Strategy, a_name, running_inbox, running_strategy, wait_until
+from tests.support.programs import Answer, Strategy, a_name, running_strategy, wait_until
+from tests.support.servers import Inbox, running_inbox
 
 LIMITS = {"SMTP_SEND_SECONDS": "5", "SMTP_CONNECT_SECONDS": "5"}
 

@@ -16,15 +16,8 @@ from yarl import URL
 from common.mail.sender import WINDOW
 from lab.harness.processes import still_alive
 from tests.support.load import Load, account
-from tests.support.programs import (
-    LIMIT,
-    Inbox,
-    Strategy,
-    a_name,
-    running_inbox,
-    running_strategy,
-    wait_until,
-)
+from tests.support.programs import LIMIT, Strategy, a_name, running_strategy, wait_until
+from tests.support.servers import Inbox, running_inbox
 
 KILLS = int(os.environ.get("KILLS", "4"))  # of each of the two; KILLS=25 takes a minute
 

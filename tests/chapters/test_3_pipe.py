@@ -7,9 +7,7 @@ import pytest
 
 from common.mail.emails import email_from_path
 from common.processes.chapter import chapter_module
-from tests.support.programs import (
-    until,
-)
+from tests.support.programs import until
 
 
 async def test_a_child_is_not_restarted_before_its_pipe_has_closed(monkeypatch: pytest.MonkeyPatch) -> None:

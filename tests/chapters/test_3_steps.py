@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from common.processes.chapter import chapter_module
-from tests.support.programs import LIMIT, Inbox, Program, Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import LIMIT, Program, Strategy, a_name, running_strategy, wait_until
+from tests.support.servers import Inbox
 
 STEPS = chapter_module("3_local_messages.steps").STEPS
 

@@ -12,19 +12,9 @@ import pytest
 
 from asynckit.ids import new_id
 from tests.support.log_lines import at_most_once_a_second
-from tests.support.programs import (
-    LIMIT,
-    Answer,
-    Inbox,
-    Strategy,
-    Valkey,
-    a_name,
-    email_path,
-    nobody_s_port,
-    running_valkey,
-    wait_until,
-)
+from tests.support.programs import LIMIT, Answer, Strategy, a_name, email_path, nobody_s_port, wait_until
 from tests.support.remote_messages import a_worker, as_json, remote, someone
+from tests.support.servers import Inbox, Valkey, running_valkey
 
 
 @pytest.fixture(scope="module")

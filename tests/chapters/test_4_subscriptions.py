@@ -20,20 +20,9 @@ from common.mail.memory_queue import MemoryQueue
 from common.processes.chapter import chapter_module
 from tests.support.load import Load, account
 from tests.support.log_lines import at_most_once_a_second
-from tests.support.programs import (
-    LIMIT,
-    Inbox,
-    Strategy,
-    Valkey,
-    a_name,
-    email_path,
-    running_strategy,
-    running_valkey,
-    until,
-    valkey_of,
-    wait_until,
-)
+from tests.support.programs import LIMIT, Strategy, a_name, email_path, running_strategy, until, wait_until
 from tests.support.remote_messages import a_worker, remote, someone
+from tests.support.servers import Inbox, Valkey, running_valkey, valkey_of
 from tests.support.smtp_peer import smtp_peer
 
 channel = chapter_module("4_remote_messages.channel")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import resque
-from tests.support.programs import LIMIT, ROOT, Valkey, until
+from tests.support.programs import LIMIT, ROOT, until
 from tests.support.resque import a_resque
+from tests.support.servers import Valkey
 
 
 def test_the_quick_start_of_the_library_s_readme_prints_what_it_says(valkey: Valkey) -> None:

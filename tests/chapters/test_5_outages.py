@@ -14,19 +14,7 @@ import pytest
 
 from tests.support.load import Load, account
 from tests.support.log_lines import at_most_once_a_second
-from tests.support.programs import (
-    Inbox,
-    Program,
-    Strategy,
-    Valkey,
-    is_alive,
-    nobody_s_port,
-    running_strategy,
-    running_valkey,
-    until,
-    valkey_of,
-    wait_until,
-)
+from tests.support.programs import Program, Strategy, is_alive, nobody_s_port, running_strategy, until, wait_until
 from tests.support.remote_queue import (
     CLIENTS,
     KILLS,
@@ -40,6 +28,7 @@ from tests.support.remote_queue import (
     settled,
     someone,
 )
+from tests.support.servers import Inbox, Valkey, running_valkey, valkey_of
 from tests.support.smtp_peer import smtp_peer
 
 NO_ANSWER = "Redis does not answer in time"

@@ -9,12 +9,9 @@ import psutil
 import pytest
 
 from tests.support.load import Load, account
-from tests.support.programs import (
-    Inbox,
-    Strategy,
-    wait_until,
-)
+from tests.support.programs import Strategy, wait_until
 from tests.support.rabbitmq import INSTALLED, REASON, WINDOW, queue, rabbitmq_of, someone, wait_for_all
+from tests.support.servers import Inbox
 
 pytestmark = pytest.mark.skipif(not INSTALLED, reason=REASON)
 BROKER_KILLS = 1  # and one more in each of two other tests

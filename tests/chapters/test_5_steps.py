@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import LIMIT, Inbox, Program, Valkey, a_name, running_strategy, wait_until
+from tests.support.programs import LIMIT, Program, a_name, running_strategy, wait_until
+from tests.support.servers import Inbox, Valkey
 
 QUEUE = "resque:queue:emailQueue"
 

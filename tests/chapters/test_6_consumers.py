@@ -12,7 +12,8 @@ from asynckit.redis_client import redis_client
 from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog.events import Event
-from tests.support.programs import LIMIT, ROOT, Valkey, a_name
+from tests.support.programs import LIMIT, ROOT, a_name
+from tests.support.servers import Valkey
 
 LogName = Literal["lua", "streams"]
 

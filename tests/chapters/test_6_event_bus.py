@@ -13,16 +13,8 @@ import pytest
 from common.processes.chapter import chapter_module
 from tests.support.event_bus import LOGS, event_bus, settled, someone
 from tests.support.load import Load, account
-from tests.support.programs import (
-    Inbox,
-    Program,
-    Strategy,
-    Valkey,
-    a_name,
-    nobody_s_port,
-    valkey_of,
-    wait_until,
-)
+from tests.support.programs import Program, Strategy, a_name, nobody_s_port, wait_until
+from tests.support.servers import Inbox, Valkey, valkey_of
 
 handlers = chapter_module("6_event_bus.handlers")
 

@@ -16,14 +16,8 @@ from common.services.service import running
 from eventlog.nats_client import Refused
 from tests.support.event_bus import asked, on_jetstream, settled, someone
 from tests.support.load import Load, account
-from tests.support.programs import (
-    LIMIT,
-    Inbox,
-    Strategy,
-    nats_of,
-    nobody_s_port,
-    wait_until,
-)
+from tests.support.programs import LIMIT, Strategy, nobody_s_port, wait_until
+from tests.support.servers import Inbox, nats_of
 
 WINDOW = 50  # emails in flight in a worker
 KILLS = int(os.environ.get("KILLS", "0"))  # KILLS=50: a long run

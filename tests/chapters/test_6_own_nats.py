@@ -12,14 +12,8 @@ import trustme
 
 from common.services.service import running
 from tests.support.event_bus import event_bus, on_jetstream, someone
-from tests.support.programs import (
-    LIMIT,
-    ROOT,
-    Inbox,
-    Program,
-    clean_environment,
-    nobody_s_port,
-)
+from tests.support.programs import LIMIT, ROOT, Program, clean_environment, nobody_s_port
+from tests.support.servers import Inbox
 
 NATS_SERVER = str(ROOT / ".venv" / "bin" / "nats-server")
 WINDOW = 50  # emails in flight in a worker

@@ -15,7 +15,8 @@ from asynckit.redis_client import redis_client
 from common.mail.emails import Email
 from common.processes.chapter import chapter_module
 from common.settings import Settings
-from tests.support.programs import Inbox, Program, Valkey, a_name, running_strategy, wait_until
+from tests.support.programs import Program, a_name, running_strategy, wait_until
+from tests.support.servers import Inbox, Valkey
 
 talk: Any = chapter_module("6_event_bus.steps.talk")
 logs: Any = chapter_module("6_event_bus.logs")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from common.services import service
-from tests.support.programs import LIMIT, ROOT, Valkey, nobody_s_port
+from tests.support.programs import LIMIT, ROOT, nobody_s_port
+from tests.support.servers import Valkey
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ from asynckit.redis_client import blocking_redis_client, redis_client
 from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog import events, partitions
-from tests.support.programs import LIMIT, Valkey, until
+from tests.support.programs import LIMIT, until
+from tests.support.servers import Valkey
 
 worker = chapter_module("6_event_bus.worker")
 

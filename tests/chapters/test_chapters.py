@@ -16,7 +16,8 @@ from common.processes.chapter import chapter_module
 from common.settings import Settings
 from eventlog import events
 from tests.conftest import STRATEGIES
-from tests.support.programs import ROOT, Valkey, a_name, until
+from tests.support.programs import ROOT, a_name, until
+from tests.support.servers import Valkey
 
 READMES = [ROOT / "README.md", *(ROOT / name / "README.md" for name in STRATEGIES), ROOT / "results" / "README.md"]
 OTHERS = [

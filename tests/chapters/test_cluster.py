@@ -16,7 +16,8 @@ from redis.crc import key_slot
 
 from common.services.cluster import NODES
 from lab.harness.slots import Cluster
-from tests.support.programs import Answer, Inbox, Program, Strategy, a_name, email_path, running_strategy, wait_until
+from tests.support.programs import Answer, Program, Strategy, a_name, email_path, running_strategy, wait_until
+from tests.support.servers import Inbox
 
 pytestmark = pytest.mark.timeout(300)  # several failovers
 SLOTS = 16_384

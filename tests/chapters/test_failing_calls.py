@@ -17,7 +17,8 @@ from eventlog import worker as worker_module
 from eventlog.errors import LOG_CALL_ERRORS
 from resque import Queue, pausing
 from tests.support.failing_calls import FAILURES, failing_calls
-from tests.support.programs import Valkey, a_name, until
+from tests.support.programs import a_name, until
+from tests.support.servers import Valkey
 
 channel = chapter_module("4_remote_messages.channel")
 reports_module = chapter_module("4_remote_messages.reports")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lab.harness.proxy import a_proxy
-from tests.support.programs import Answer, Inbox, Valkey, a_name, nobody_s_port, running_strategy, wait_until
+from tests.support.programs import Answer, a_name, nobody_s_port, running_strategy, wait_until
+from tests.support.servers import Inbox, Valkey
 
 in_each = pytest.mark.parametrize(
     ("name", "log"),

@@ -15,7 +15,8 @@ import redis
 from asynckit.sentinel import read_sentinel_url
 from common.services.service import running
 from lab.harness.processes import still_alive
-from tests.support.programs import LIMIT, Inbox, Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import LIMIT, Strategy, a_name, running_strategy, wait_until
+from tests.support.servers import Inbox
 
 SERVERS = ("primary", "replica-1", "replica-2")
 pytestmark = pytest.mark.timeout(360)  # several failovers; a sentinel that gets no CPU for 2 s pauses for 30 s (TILT)

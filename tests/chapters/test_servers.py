@@ -10,7 +10,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.support.programs import Inbox, Program, Strategy, Valkey, a_name, ask, running_strategy, wait_until
+from tests.support.programs import Program, Strategy, a_name, ask, running_strategy, wait_until
+from tests.support.servers import Inbox, Valkey
 
 SERVERS = 3
 

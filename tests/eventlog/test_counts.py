@@ -8,7 +8,8 @@ from redis.exceptions import ResponseError
 
 from asynckit.redis_client import redis_client
 from eventlog import counts, scripts
-from tests.support.programs import LIMIT, Valkey, until
+from tests.support.programs import LIMIT, until
+from tests.support.servers import Valkey
 from tests.support.tasks import ignore_first_cancellation
 
 

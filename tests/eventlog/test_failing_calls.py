@@ -16,7 +16,8 @@ from eventlog.events import Event
 from eventlog.handlers import ErrorKind
 from eventlog.syndication import SUBSCRIPTIONS, Syndication
 from tests.support.failing_calls import failing_calls
-from tests.support.programs import Valkey, a_name, until
+from tests.support.programs import a_name, until
+from tests.support.servers import Valkey
 
 LOGS: dict[str, Callable[[Any], Any]] = {
     "lua": lambda redis: partitions.PartitionedLog(redis, 3.0, partition_events=3),

@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from asynckit.redis_client import redis_client
 from common.processes.chapter import chapter_module
 from eventlog import consumers, events, partitions, streams, syndication
-from tests.support.programs import LIMIT, ROOT, Valkey, a_name, until
+from tests.support.programs import LIMIT, ROOT, a_name, until
+from tests.support.servers import Valkey
 
 worker = chapter_module("6_event_bus.worker")
 

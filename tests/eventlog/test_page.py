@@ -13,18 +13,8 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from tests.support.node_peer import NODE
-from tests.support.programs import (
-    LIMIT,
-    ROOT,
-    Answer,
-    Inbox,
-    Strategy,
-    Valkey,
-    a_name,
-    running_strategy,
-    valkey_of,
-    wait_until,
-)
+from tests.support.programs import LIMIT, ROOT, Answer, Strategy, a_name, running_strategy, wait_until
+from tests.support.servers import Inbox, Valkey, valkey_of
 
 SCRIPT = "<img src=x onerror=alert(1)>"
 

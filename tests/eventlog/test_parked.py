@@ -9,7 +9,7 @@ from asynckit.redis_client import redis_client
 from eventlog import events, partitions, streams
 from eventlog import parked as parked_module
 from tests.support.event_bus import LOGS
-from tests.support.programs import Valkey
+from tests.support.servers import Valkey
 
 
 @pytest.fixture(params=LOGS)

@@ -19,7 +19,8 @@ from eventlog import consumers, partitions, scripts, streams, syndication
 from eventlog import events as log_module
 from tests.support.event_bus import LOGS, event_bus, settled, someone
 from tests.support.load import Load
-from tests.support.programs import LIMIT, ROOT, Inbox, Strategy, Valkey, a_name, until, valkey_of, wait_until
+from tests.support.programs import LIMIT, ROOT, Strategy, a_name, until, wait_until
+from tests.support.servers import Inbox, Valkey, valkey_of
 
 Event = log_module.Event
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.programs import LIMIT, ROOT, Inbox, Program, Valkey, wait_until
+from tests.support.programs import LIMIT, ROOT, Program, wait_until
+from tests.support.servers import Inbox, Valkey
 
 
 class Example(NamedTuple):

@@ -17,7 +17,8 @@ from examples.links.fetch import is_public, retry_after
 from examples.links.html import links_of
 from examples.links.report import write_reports
 from examples.links.store import Result, Row, Store, Target
-from tests.support.programs import LIMIT, ROOT, Program, Valkey, wait_until
+from tests.support.programs import LIMIT, ROOT, Program, wait_until
+from tests.support.servers import Valkey
 
 
 @pytest.fixture

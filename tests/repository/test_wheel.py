@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.programs import ROOT, Valkey
+from tests.support.programs import ROOT
+from tests.support.servers import Valkey
 
 JOB = '''
 """Enqueue a job, let a worker run it, append an event and read it."""

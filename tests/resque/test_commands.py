@@ -15,7 +15,8 @@ from common.processes.chapter import chapter_module
 from common.services import service as services
 from resque import keys as keys_module
 from resque import wire
-from tests.support.programs import ROOT, Valkey, a_name, nobody_s_port
+from tests.support.programs import ROOT, a_name, nobody_s_port
+from tests.support.servers import Valkey
 
 commands = chapter_module("5_remote_queue.commands")
 

@@ -12,8 +12,9 @@ from asynckit.tasks import end_tasks, keep_running
 from resque import housekeeping, schedules
 from resque import slots as slots_module
 from tests.support.failing_calls import FAILURES, failing_calls
-from tests.support.programs import Valkey, a_name, until
+from tests.support.programs import a_name, until
 from tests.support.resque import Definition, Resque, a_resque
+from tests.support.servers import Valkey
 
 FUNCTIONS = {
     *(f"resque/claims.py {name}" for name in ("take", "_acknowledge_many", "give_up", "retry", "release")),

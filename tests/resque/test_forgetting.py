@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.programs import Valkey, until
+from tests.support.programs import until
 from tests.support.resque import Resque, a_resque
+from tests.support.servers import Valkey
 
 RAW = '{"class":"note","args":[1]}'
 

@@ -11,8 +11,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import resque
 from resque import claiming, claims, notifier, registration, slots, watcher
-from tests.support.programs import Valkey, a_name, until
+from tests.support.programs import a_name, until
 from tests.support.resque import Definition, Resque, a_resque
+from tests.support.servers import Valkey
 
 QUEUES = [f"q{number}" for number in range(1000)]
 EARLY, LATE = QUEUES[1], QUEUES[900]

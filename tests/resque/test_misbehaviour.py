@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import resque
-from tests.support.programs import Valkey, until
+from tests.support.programs import until
 from tests.support.resque import Definition, Resque, a_resque
+from tests.support.servers import Valkey
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from asynckit.ids import made_at, new_id
 from common.processes.chapter import chapter_module
 from resque import removal
 from resque.queues import Queues
-from tests.support.programs import Valkey
 from tests.support.resque import Definition, Resque, a_resque
+from tests.support.servers import Valkey
 
 
 @pytest.fixture

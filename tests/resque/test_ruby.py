@@ -17,8 +17,9 @@ from common.processes.chapter import chapter_module
 from common.settings import Settings
 from resque import failed as failed_module
 from resque import observe
-from tests.support.programs import LIMIT, ROOT, Inbox, Valkey, a_name, until
+from tests.support.programs import LIMIT, ROOT, a_name, until
 from tests.support.resque import Resque, a_resque
+from tests.support.servers import Inbox, Valkey
 
 email_jobs: Any = chapter_module("5_remote_queue.jobs")
 

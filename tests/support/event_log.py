@@ -9,7 +9,8 @@ import redis as blocking
 from redis.exceptions import ConnectionError
 
 from eventlog.events import Event
-from tests.support.programs import Valkey, a_name
+from tests.support.programs import a_name
+from tests.support.servers import Valkey
 
 LEASE = 10.0  # seconds, for tests that do not wait for the end of a lease
 

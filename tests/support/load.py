@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 
 from lab.harness.account import IdAccount, compare_ids
-from tests.support.programs import Inbox, Strategy, wait_until
+from tests.support.programs import Strategy, wait_until
+from tests.support.servers import Inbox
 
 
 @dataclass

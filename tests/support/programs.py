@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,17 +19,17 @@ from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import psutil
-from redis import Redis
-from redis.client import PubSub
 
-from common.services.service import running
 from common.settings import setting_names
 from lab.harness.machine import alive
 from lab.harness.processes import Child, ChildFailed, end
 
 ROOT = Path(__file__).parents[2]
+
 LIMIT = 60.0  # seconds that a condition may take to come true, even on a slow machine
+
 START_SECONDS = 120.0  # for RabbitMQ: an Erlang node needs 5 on an idle machine
+
 LONGEST_PAUSE = 0.1  # seconds between two looks at a condition: each look may be a request to the program under test
 
 T = TypeVar("T")
@@ -173,120 +172,6 @@ SHORT_RETRIES = {"ATTEMPTS": "5", "RETRY_PAUSES_SECONDS": "0.5 1 2 4"}  # by def
 
 # Settings that the shell that runs the tests may have, and that tests must not inherit.
 SETTINGS = {*setting_names().values(), "WORKER_NAME", "MAKELEVEL", "MAKEFLAGS", "MFLAGS"}
-
-
-class Inbox:
-    """The embedded inbox, through its API."""
-
-    def __init__(self, url: str, smtp_port: int, pid: int) -> None:
-        self.url = url
-        self.smtp_port = smtp_port
-        self.smtp_url = f"smtp://127.0.0.1:{smtp_port}"
-        self.pid = pid
-
-    def messages(self, to: str) -> list[dict[str, Any]]:
-        """The messages to this address, newest first."""
-        found: list[dict[str, Any]] = ask(self.url, f"/api/messages?limit=10000&to={quote(to)}").json
-        return found
-
-    def wait_for(self, to: str, count: int = 1) -> list[dict[str, Any]]:
-        """Wait until `count` messages to this address have arrived."""
-        wait_until(lambda: len(self.messages(to)) >= count, f"{count} emails to {to}")
-        found = self.messages(to)
-        assert len(found) == count
-        return found
-
-    def dial(self, **faults: float) -> None:
-        assert ask(self.url, "/api/faults", "PUT", body=faults).status == 200
-
-
-@contextmanager
-def running_inbox(data_dir: Path, **environment: str) -> Iterator[Inbox]:
-    """The inbox as a separate process, on free ports."""
-    ports = {"INBOX_SMTP_PORT": "0", "INBOX_PORT": "0"}
-    with open_users_lock(data_dir, "inbox"):
-        program = Program(
-            [sys.executable, "-m", "common.services.inbox"], ports | {"DATA_DIR": str(data_dir)} | environment
-        )
-        try:
-            facts = wait_until(lambda: running(data_dir, "inbox"), f"the inbox runs: {program.output}")
-            yield Inbox(f"http://127.0.0.1:{facts['inbox_port']}", facts["inbox_smtp_port"], facts["pid"])
-        finally:
-            program.stop()
-
-
-class Valkey:
-    """The embedded Valkey: its address, and a client that decodes answers."""
-
-    def __init__(self, port: int, pid: int) -> None:
-        self.port = port
-        self.pid = pid
-        self.url = f"redis://127.0.0.1:{port}/0"
-        self.client = Redis(port=port, protocol=2, decode_responses=True, socket_timeout=LIMIT)
-
-    def subscribers(self, channel: str = "emailz") -> int:
-        [(_, number)] = self.client.pubsub_numsub(channel)
-        return int(number)
-
-    def listen(self, channel: str) -> PubSub:
-        """A confirmed subscription."""
-        pubsub: PubSub = self.client.pubsub()  # type: ignore[no-untyped-call]
-        pubsub.subscribe(channel)
-        pubsub.get_message(timeout=LIMIT)
-        return pubsub
-
-    def publish(self, message: bytes | str, channel: str = "emailz") -> int:
-        """Publish a message. Returns the number of subscribers that received it."""
-        return int(self.client.publish(channel, message))
-
-
-def valkey_of(data_dir: Path) -> Valkey:
-    """The Valkey that runs with this data folder."""
-    facts = wait_until(lambda: running(data_dir, "valkey"), "Valkey runs")
-    return Valkey(facts["valkey_port"], facts["pid"])
-
-
-@contextmanager
-def running_valkey(data_dir: Path, **environment: str) -> Iterator[Valkey]:
-    """Valkey as a separate process, on a free port."""
-    with open_users_lock(data_dir, "valkey"):
-        settings = {"VALKEY_PORT": "0", "DATA_DIR": str(data_dir)} | environment
-        program = Program([sys.executable, "-m", "common.services.valkey"], settings)
-        try:
-            program.wait_for_line("Valkey listens")
-            valkey = valkey_of(data_dir)
-            yield valkey
-            valkey.client.close()
-        finally:
-            program.stop()
-
-
-class NatsServer:
-    """The embedded NATS: its address and its process."""
-
-    def __init__(self, port: int, pid: int) -> None:
-        self.port = port
-        self.pid = pid
-        self.url = f"nats://127.0.0.1:{port}"
-
-
-def nats_of(data_dir: Path) -> NatsServer:
-    """The one that runs for this folder."""
-    facts = wait_until(lambda: running(data_dir, "nats"), "NATS runs")
-    return NatsServer(facts["nats_port"], facts["pid"])
-
-
-@contextmanager
-def running_nats(data_dir: Path, **environment: str) -> Iterator[NatsServer]:
-    """NATS as a service of its own, on a free port."""
-    with open_users_lock(data_dir, "nats"):
-        settings = {"NATS_PORT": "0", "DATA_DIR": str(data_dir)} | environment
-        program = Program([sys.executable, "-m", "common.services.nats"], settings)
-        try:
-            program.wait_for_line("NATS listens")
-            yield nats_of(data_dir)
-        finally:
-            program.stop()
 
 
 @contextmanager

@@ -22,19 +22,22 @@ from common.services.service import running
 from tests.support.load import Load, account
 from tests.support.programs import (
     LIMIT,
+    ROOT,
     START_SECONDS,
-    Inbox,
     Program,
     Strategy,
     a_name,
+    clean_environment,
     open_users_lock,
     running_strategy,
     wait_until,
 )
+from tests.support.servers import Inbox
 
 QUEUE, FAILED = "emailQueue", "emailQueue.failed"
 
 INSTALLED = installed() is not None
+
 REASON = "needs rabbitmq-server: apt-get install rabbitmq-server"
 
 T = TypeVar("T")
@@ -171,3 +174,22 @@ def queue(inbox: Inbox, tmp_path: Path, rabbitmq: RabbitMq | None = None, **envi
 
 def wait_for_all(load: Load, inbox: Inbox) -> None:
     wait_until(lambda: account(load, inbox).lost == 0, "every accepted email is in the inbox")
+
+
+@contextmanager
+def a_worker(inbox: Inbox, tmp_path: Path, rabbitmq: RabbitMq, **environment: str) -> Iterator[Program]:
+    """A worker in a terminal of its own."""
+    addresses = {"QUEUE": "rabbitmq", "AMQP_URL": rabbitmq.url, "SMTP_URL": inbox.smtp_url, "DATA_DIR": str(tmp_path)}
+    program = Program(["make", "run-5"], addresses | {"ROLE": "worker", "DRAIN_SECONDS": "2"} | environment)
+    try:
+        program.wait_for_line("ready to send")
+        yield program
+    finally:
+        program.stop()
+
+
+def failed_command(rabbitmq: RabbitMq, *words: str) -> str:
+    """What the command line prints."""
+    command = [sys.executable, "-m", "5_remote_queue.rabbitmq", "failed", *words]
+    environment = clean_environment() | {"AMQP_URL": rabbitmq.url}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout

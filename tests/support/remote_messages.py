@@ -6,15 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.programs import (
-    Inbox,
-    Program,
-    Strategy,
-    Valkey,
-    a_name,
-    running_strategy,
-    wait_until,
-)
+from tests.support.programs import Program, Strategy, a_name, running_strategy, wait_until
+from tests.support.servers import Inbox, Valkey
 
 
 def someone() -> str:

@@ -7,14 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.programs import (
-    Inbox,
-    Program,
-    Strategy,
-    Valkey,
-    a_name,
-    running_strategy,
-)
+from tests.support.programs import Program, Strategy, a_name, running_strategy
+from tests.support.servers import Inbox, Valkey
 
 KILLS = int(os.environ.get("KILLS", "2"))  # of each kind; KILLS=100 takes half an hour
 CLIENTS = 4 if KILLS < 10 else 1  # the inbox must be able to count them all

@@ -10,7 +10,8 @@ import orjson
 import resque
 from resque import claims, delayed, housekeeping, observe, queues, registration
 from resque import keys as keys_module
-from tests.support.programs import Valkey, a_name, until
+from tests.support.programs import a_name, until
+from tests.support.servers import Valkey
 
 Definition = resque.Definition
 
@@ -124,3 +125,26 @@ class Resque:
 async def a_resque(valkey: Valkey) -> AsyncIterator[Resque]:
     async with resque.open_connections(valkey.url) as connections:
         yield Resque(valkey, connections)
+
+
+class Jobs:
+    """Jobs that raise, wait or return as the test demands, and record their arguments."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+        self.errors: list[BaseException] = []
+        """The errors that the next calls raise."""
+        self.gate = asyncio.Event()
+
+    async def note(self, *args: Any) -> int:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.done.append(args)
+        return len(self.done)
+
+    async def wait(self, *args: Any) -> None:
+        await self.gate.wait()
+        self.done.append(args)
+
+    def definitions(self, **more: Any) -> dict[str, Any]:
+        return {"note": Definition(self.note, **more), "wait": Definition(self.wait)}

@@ -12,12 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.programs import (
-    LIMIT,
-    ROOT,
-    SETTINGS,
-    Program,
-)
+from tests.support.programs import LIMIT, ROOT, SETTINGS, Program
 
 FREE_PORTS = {"PORT": "0", "INBOX_SMTP_PORT": "0", "INBOX_PORT": "0", "VALKEY_PORT": "0"}
 

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -117,11 +118,36 @@ def test_a_prediction_is_asked_kept_and_shown_beside_the_result_and_files_are_wa
     assert "Predict first" in read_until(ours, r"your number \(answers with 202\): ")
     os.write(ours, b"33\n")
     first = read_until(ours, "Save a file in")
-    assert "you predicted 33, measured 60 answers with 202" in first
+    assert "you predicted 33, measured 60 answers with 202, with the starting point" in first
     assert Progress.read(tmp_path).predictions == {second.name: 33}
     second.solve_in(tmp_path / second.name)
-    assert "you predicted 33, measured 20 answers with 202" in read_until(ours, "Next: make exercise")
+    last = read_until(ours, "Next: make exercise")
+    assert "you predicted 33, measured 20 answers with 202, with your changes" in last
     assert process.wait(LIMIT) == 0
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x04"], ids=["Ctrl-C", "Ctrl-D"])
+def test_the_question_can_be_left(terminal: tuple[int, subprocess.Popen[bytes]], tmp_path: Path, key: bytes) -> None:
+    ours, process = terminal
+    read_until(ours, "your number")
+    if key == b"\x03":
+        process.send_signal(signal.SIGINT)  # it has no controlling terminal that would do so
+    else:
+        os.write(ours, key)
+    assert process.wait(LIMIT) == 0
+    assert "Traceback" not in os.read(ours, 1 << 16).decode()
+
+
+def test_the_question_is_asked_again_until_the_answer_is_a_number(
+    terminal: tuple[int, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    ours, _ = terminal
+    read_until(ours, "your number")
+    os.write(ours, b"many\n")
+    read_until(ours, r"Type a number(.|\n)*your number")
+    os.write(ours, b"60 answers with 202\n")
+    read_until(ours, "checking")
+    assert Progress.read(tmp_path).predictions == {exercises()[1].name: 60}
 
 
 async def test_redis_is_filled_with_what_the_answers_say(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 
@@ -18,6 +19,16 @@ Enqueue = Callable[[int, str], Awaitable[object]]
 
 _file = os.open(os.environ["RECORD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT) if "RECORD" in os.environ else -1
 _seconds = float(sys.argv[3]) / 1000 if sys.argv[1:2] == ["work"] else 0.0
+
+
+def _end_with_parent() -> None:
+    """The runner holds the other end of our standard input, also if it is killed."""
+    if not os.read(sys.stdin.fileno(), 1):
+        os._exit(1)
+
+
+if sys.argv[1:2] == ["work"]:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 async def job(number: int) -> None:

@@ -18,18 +18,9 @@ from common.processes.run import chosen_roles
 from common.settings import Settings
 from lab.harness.processes import still_alive
 from tests.conftest import STRATEGIES
-from tests.support.programs import (
-    LIMIT,
-    ROOT,
-    SETTINGS,
-    Program,
-    ask,
-    is_alive,
-    running_strategy,
-    running_valkey,
-    wait_until,
-)
+from tests.support.programs import LIMIT, ROOT, SETTINGS, Program, ask, is_alive, running_strategy, wait_until
 from tests.support.runner import FREE_PORTS, in_a_terminal, run_to_its_end
+from tests.support.servers import running_valkey
 
 
 def descendants(pid: int) -> list[psutil.Process]:

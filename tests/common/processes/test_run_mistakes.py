@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import STRATEGIES
-from tests.support.programs import (
-    LIMIT,
-    ROOT,
-    Program,
-)
+from tests.support.programs import LIMIT, ROOT, Program
 from tests.support.runner import run_to_its_end
 
 

@@ -10,7 +10,8 @@ import pytest
 from redis import Redis
 
 from common.services.service import running
-from tests.support.programs import ROOT, clean_environment, running_valkey
+from tests.support.programs import ROOT, clean_environment
+from tests.support.servers import running_valkey
 
 
 def backup(data_dir: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:

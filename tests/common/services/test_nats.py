@@ -16,7 +16,8 @@ from nats.aio.client import Client
 from common.services import nats
 from common.services.service import running
 from common.settings import Settings
-from tests.support.programs import LIMIT, ROOT, Program, clean_environment, nobody_s_port, running_nats, wait_until
+from tests.support.programs import LIMIT, ROOT, Program, clean_environment, nobody_s_port, wait_until
+from tests.support.servers import running_nats
 
 
 def test_it_listens_on_loopback_and_syncs_always(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from common.services.redis_prompt import answer, quoted
 from common.services.service import Service
 from common.settings import Settings
 from resque import Queue
-from tests.support.programs import LIMIT, ROOT, Valkey, nobody_s_port
+from tests.support.programs import LIMIT, ROOT, nobody_s_port
+from tests.support.servers import Valkey
 
 
 @pytest.fixture

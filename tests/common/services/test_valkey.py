@@ -14,16 +14,8 @@ from redis import Redis
 from common.services.server_program import PORTS_TO_TRY
 from common.services.service import Service, running
 from common.settings import VALKEY_PORT, Settings
-from tests.support.programs import (
-    LIMIT,
-    ROOT,
-    Program,
-    Valkey,
-    is_alive,
-    open_users_lock,
-    valkey_of,
-    wait_until,
-)
+from tests.support.programs import LIMIT, ROOT, Program, is_alive, open_users_lock, wait_until
+from tests.support.servers import Valkey, valkey_of
 from tests.support.smtp_peer import settings
 
 

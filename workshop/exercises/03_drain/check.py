@@ -8,10 +8,10 @@ from workshop.program import Failed
 from workshop.trial import Server, Trial, settled, until
 
 EMAILS = 12
-HANGING = 5
+HANGING = 15
 HOLD_SECONDS = 1.5  # longer than a mailer takes to say goodbye on open sessions
 PACE_SECONDS = 0.03
-SECONDS = "1"  # DRAIN_SECONDS of the second part
+LONG, SHORT = "120", "1"  # DRAIN_SECONDS of the two parts
 END_SECONDS = 10.0  # until the process must have ended, on a busy machine
 LOOK = "tasks.py, drain()"
 
@@ -19,6 +19,7 @@ LOOK = "tasks.py, drain()"
 async def check(trial: Trial) -> str:
     await slow(trial)
     await hanging(trial)
+    await idle(trial)
     return f"{EMAILS} emails in flight survived SIGTERM, and {HANGING} that could not were named"
 
 
@@ -26,16 +27,17 @@ async def slow(trial: Trial) -> None:
     inbox = await trial.inbox()
     refused = set(trial.random.sample(range(EMAILS), 2))
     inbox.refuse = lambda to, attempt: 550 if int(to.split("-")[1].split("@")[0]) in refused else 0
+    inbox.refuses_behind_gate = True  # so they fail while the server drains
     inbox.pace_seconds = PACE_SECONDS
     inbox.gate.clear()
-    server = await trial.start_server("server.py", SMTP_URL=inbox.smtp_url)
+    server = await trial.start_server("server.py", SMTP_URL=inbox.smtp_url, DRAIN_SECONDS=LONG)
     await server.ask("drain", range(EMAILS))
     await settled(lambda: len(inbox.begun), EMAILS)
     server.program.terminate()
     await until(lambda: server.program.status is not None or not listens(server), END_SECONDS)
     await until(lambda: server.program.status is not None, HOLD_SECONDS)
     inbox.gate.set()
-    status = await server.program.wait(END_SECONDS)
+    status = await ended(server, "each email in flight was sent or refused")
     await settled(lambda: len(inbox.arrivals), EMAILS - len(refused), limit=0.3)
     found = trial.account([record for record in server.records if record[0] not in refused], inbox, "drain")
     trial.measured = float(found.lost)
@@ -48,11 +50,11 @@ async def slow(trial: Trial) -> None:
 async def hanging(trial: Trial) -> None:
     inbox = await trial.inbox()
     inbox.gate.clear()
-    server = await trial.start_server("server.py", SMTP_URL=inbox.smtp_url, DRAIN_SECONDS=SECONDS)
+    server = await trial.start_server("server.py", SMTP_URL=inbox.smtp_url, DRAIN_SECONDS=SHORT)
     await server.ask("drain", range(HANGING))
     await settled(lambda: len(inbox.begun), HANGING)
     server.program.terminate()
-    status = await server.program.wait(END_SECONDS)
+    status = await ended(server, f"{SHORT} s have passed")
     check_end(status, server, "the mail server hung")
     ids = sorted(record[5] for record in server.records)
     named = sorted(re.findall(r"^lost (\S+)$", server.program.text(), re.MULTILINE))
@@ -62,10 +64,24 @@ async def hanging(trial: Trial) -> None:
         raise Failed("one line `lost ID` for each email that was not sent", happened, LOOK)
 
 
+async def idle(trial: Trial) -> None:
+    server = await trial.start_server("server.py", SMTP_URL="smtp://127.0.0.1:9", DRAIN_SECONDS=LONG)
+    server.program.terminate()
+    check_end(await ended(server, "no email is in flight"), server, "no email was in flight")
+
+
 def listens(server: Server) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 1.0):
         return True
     return False
+
+
+async def ended(server: Server, when: str) -> int:
+    """The exit status of the server, which must end now. Raises Failed if it does not."""
+    if not await until(lambda: server.program.status is not None, END_SECONDS):
+        happened = f"it still runs {END_SECONDS:g} s later; {server.program.tail()}"
+        raise Failed(f"the server ends as soon as {when}", happened, LOOK)
+    return await server.program.wait()
 
 
 def check_end(status: int, server: Server, when: str) -> None:

@@ -17,8 +17,8 @@ from workshop.proxy import Proxy
 from workshop.trial import Trial, until
 
 TAG = "ask"
-DELAY_SECONDS = 0.2
-SHORT, LONG = "1", "5"  # ANSWER_SECONDS
+DELAY_SECONDS, LONG_DELAY_SECONDS = 0.2, 2.0
+SHORT, LONG, VERY_LONG = "1", "15", "600"  # ANSWER_SECONDS
 LOOK = "ask.py, ask(): in which order?"
 
 
@@ -62,16 +62,19 @@ async def check(trial: Trial) -> str:
     redis = await trial.redis()
     channel = f"emailz:{uuid4().hex}"  # channels belong to no database
     worker = Worker(redis, channel)
+    seconds = DELAY_SECONDS
 
     async def delay(chunk: bytes) -> bool:
         if b"SUBSCRIBE" in chunk.upper():
-            await asyncio.sleep(DELAY_SECONDS)
+            await asyncio.sleep(seconds)
         return True
 
     async with Proxy(trial.redis_url, delay) as proxy:
         settings = {"REDIS_URL": proxy.url, "CHANNEL": channel}
-        alone = await trial.run("ask.py", address(90), ANSWER_SECONDS=LONG, **settings)
-        expect(alone.text(), {90: "no worker"}, "no worker is subscribed")
+        alone = await trial.start("ask.py", address(90), ANSWER_SECONDS=VERY_LONG, **settings)
+        await until(lambda: alone.status is not None)
+        look = "ask.py, ask(): what does `publish` return?"
+        expect(alone.text(), {90: "no worker"}, "no worker is subscribed, at once", look)
         running = asyncio.create_task(worker.run())
         try:
             await until(worker.ready.is_set)
@@ -84,6 +87,9 @@ async def check(trial: Trial) -> str:
             worker.answers[address(10)] = None
             late = await trial.run("ask.py", *map(address, (10, 11)), ANSWER_SECONDS=SHORT, **settings)
             expect(late.text(), {10: "no answer", 11: "sent"}, "the answer to the first email comes too late")
+            seconds = LONG_DELAY_SECONDS
+            slow = await trial.run("ask.py", address(20), ANSWER_SECONDS=LONG, **settings)
+            expect(slow.text(), {20: "sent"}, f"your SUBSCRIBE arrives {seconds:g} s late")
         finally:
             await end_tasks([running])
     check_once(trial, worker)
@@ -92,7 +98,7 @@ async def check(trial: Trial) -> str:
 
 def check_once(trial: Trial, worker: Worker) -> None:
     ids = dict(reversed(worker.received))
-    records: list[Record] = [(n, 0, 0, trial.began, 202, ids.get(address(n), "")) for n in (0, 1, 2, 3, 10, 11)]
+    records: list[Record] = [(n, 0, 0, trial.began, 202, ids.get(address(n), "")) for n in (0, 1, 2, 3, 10, 11, 20)]
     found = account(records, worker.arrivals, TAG)
     trial.check_account(found, "ask.py, ask(): how often does it publish?")
 
@@ -101,9 +107,9 @@ def address(number: int) -> str:
     return f"{TAG}-{number}@example.com"
 
 
-def expect(text: str, answers: dict[int, str], when: str) -> None:
+def expect(text: str, answers: dict[int, str], when: str, look: str = LOOK) -> None:
     for number, answer in answers.items():
         found = re.search(rf"^{address(number)}: (.*)$", text, re.MULTILINE)
         if found is None or found[1] != answer:
-            printed = found[0] if found else "no line for it"
-            raise Failed(f"`{address(number)}: {answer}` when {when}", f"it printed `{printed}`", LOOK)
+            happened = f"it printed `{found[0]}`" if found else "it printed no line for this email"
+            raise Failed(f"`{address(number)}: {answer}` when {when}", happened, look)

@@ -34,7 +34,7 @@ async def start(trial: Trial, smtp_url: str) -> Program:
 async def killed(trial: Trial) -> None:
     """Worker one is killed while it sends. The other sends its email, and one that is refused at first."""
     redis, inbox = await trial.redis(), await trial.inbox()
-    refused = f"lease-{trial.random.randrange(1, 4)}@example.com"
+    refused = f"lease-{trial.random.randrange(1, 3)}@example.com"
     inbox.refuse = lambda to, attempt: 451 if to == refused and attempt == 1 else 0
     inbox.gate.clear()
     records = await enqueue(redis, "lease", range(4))
@@ -51,6 +51,9 @@ async def killed(trial: Trial) -> None:
     if (begun[1] - begun[0]) / 1e9 < 0.9 * float(LEASE):
         moments = " and ".join(map(trial.moment, begun))
         raise Failed("a refused job is tried again when its lease has ended", f"it was tried at {moments}", LOOK)
+    if not any(begun[0] < arrival.at < begun[1] for arrival in inbox.begun):
+        happened = f"it tried {refused} twice, and no other email in between"
+        raise Failed("a worker goes on with the next job when an email is refused", happened, f"{LOOK}work_one()")
     await check_empty(redis, two)
 
 

@@ -5,13 +5,14 @@ from typing import Any
 
 from workshop.inbox import Inbox
 from workshop.program import Failed, Program
-from workshop.trial import Trial, accepted, new_email
+from workshop.trial import Trial, accepted, new_email, until
 
 BASE, CAP = 0.5, 20.0  # seconds, for the pauses alone
-QUICK_BASE, QUICK_CAP = 0.1, 0.4  # for the emails
-ATTEMPTS = 4
+QUICK_BASE, QUICK_CAP = 0.1, 1.6  # for the emails
+ATTEMPTS = 6
+LEAST_SECONDS = 2.8  # of the last pauses of all emails together; about 11 s if they are random
 TAG = "back"
-SENT, LATE, NEVER, REFUSED = range(4), range(10, 14), range(20, 22), range(30, 32)
+SENT, LATE, NEVER, REFUSED, LAST = range(4), range(10, 22), range(22, 24), range(30, 32), range(40, 46)
 
 
 async def check(trial: Trial) -> str:
@@ -32,7 +33,33 @@ async def check(trial: Trial) -> str:
     trial.check_account(trial.account(delivered, inbox, TAG), "backoff.py, deliver()")
     if read(sending, "results") != [number in (*SENT, *LATE) for number in numbers]:
         raise Failed("deliver() returns whether the email was sent", f"{sending.tail()}", "backoff.py, deliver()")
+    check_growth(inbox)
+    await check_last_pause(trial, inbox)
     return f"{len(delivered)} emails were sent, {len(LATE)} of them at attempt {ATTEMPTS}"
+
+
+def check_growth(inbox: Inbox) -> None:
+    """The pauses before the last attempts. A slow machine makes them longer, never shorter."""
+    seconds = 0.0
+    for number in (*LATE, *NEVER):
+        moments = [begun.at for begun in inbox.begun if begun.to == f"{TAG}-{number}@example.com"]
+        seconds += (moments[-1] - moments[-2]) / 1e9
+    if seconds < LEAST_SECONDS:
+        count, mean = len(LATE) + len(NEVER), seconds / (len(LATE) + len(NEVER))
+        happened = f"with BASE={QUICK_BASE:g} and CAP={QUICK_CAP:g}, {count} emails paused for {mean:.2f} s on average"
+        look = "backoff.py, deliver(): how long does it pause after which attempt?"
+        raise Failed(f"before attempt {ATTEMPTS}, deliver() pauses for pause({ATTEMPTS - 1})", happened, look)
+
+
+async def check_last_pause(trial: Trial, inbox: Inbox) -> None:
+    """One attempt, and very long pauses: none of them may be taken."""
+    inbox.refuse = lambda to, attempt: 451
+    emails = [new_email(TAG, number) for number in LAST]
+    settings = {"BASE": "6000", "CAP": "6000", "ATTEMPTS": "1", "SMTP_URL": inbox.smtp_url}
+    sending = await trial.start("send.py", EMAILS=json.dumps(emails), **settings)
+    if not await until(lambda: sending.status is not None):
+        happened = "with ATTEMPTS=1, it pauses after the only attempt"
+        raise Failed("no pause after the last attempt", happened, "backoff.py, deliver()")
 
 
 def refuse(to: str, attempt: int) -> int:

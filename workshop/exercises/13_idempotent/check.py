@@ -13,6 +13,7 @@ DOMAINS = ("example.com", "example.org", "example.net")
 MARK = b"exercise:"
 FIRST_EVENTS = 4
 CUTS = 13  # commands after which the consumer is killed
+TWICE = 5  # after at most this many commands, it is killed two times in a row
 LOOK = "handler.py, handle()"
 
 
@@ -27,12 +28,14 @@ async def check(trial: Trial) -> str:
     await trial.run("consumer.py")
     await compare(trial, redis, events, "each event came once")
     await append(redis, trial.random.sample(events, 3))
+    await let_keys_expire(redis)
     await trial.run("consumer.py")
-    await compare(trial, redis, events, "a producer appended 3 events again, with the same ids")
+    await compare(trial, redis, events, "a producer appended 3 events again much later, with the same ids")
     for number in range(1, CUTS + 1):
         events += (more := [new_event(trial.random.choice(DOMAINS)) for _ in range(2)])
         await append(redis, more)
-        await run_and_kill(trial, number)
+        for _ in range(2 if number <= TWICE else 1):
+            await run_and_kill(trial, number)
         await trial.run("consumer.py")
         await compare(trial, redis, events, f"the consumer was killed after {number} commands and started again")
     return f"{len(events)} events were counted once, with {CUTS} kills between two commands"
@@ -40,6 +43,13 @@ async def check(trial: Trial) -> str:
 
 async def append(redis: Any, events: list[dict[str, Any]]) -> None:
     await redis.rpush("exercise:log", *[json.dumps(event) for event in events])
+
+
+async def let_keys_expire(redis: Any) -> None:
+    """Much later, a key with a time limit is gone."""
+    async for key in redis.scan_iter("exercise:*"):
+        if await redis.pttl(key) >= 0:
+            await redis.delete(key)
 
 
 async def run_and_kill(trial: Trial, number: int) -> Program:
@@ -55,7 +65,7 @@ async def compare(trial: Trial, redis: Any, events: list[dict[str, Any]], when: 
     expected = Counter(event["data"]["to"].rpartition("@")[2] for event in events)
     found = {domain.decode(): int(count) for domain, count in (await redis.hgetall("exercise:sent")).items()}
     total, counted = expected.total(), sum(found.values())
-    if trial.measured is None and "again, with" in when:
+    if trial.measured is None and "with the same ids" in when:
         trial.measured = float(counted - total)
     if found != expected:
         wrong = next(domain for domain in {*expected, *found} if found.get(domain) != expected[domain])

@@ -61,6 +61,18 @@ class Bus:
             expected = f"{len(self.events)} events are counted {when}: {dict(sorted(self.expected().items()))}"
             raise Failed(expected, happened, LOOK + look)
 
+    async def expect_committed(self, limit: float = 8.0) -> None:
+        """Wait until one consumer beside `email` has committed all events."""
+        for _ in range(int(limit / 0.1)):
+            names = sorted(set(await self._log.consumers()) - {"email"})
+            lags = [await self._log.lag(name) for name in names]
+            if len(names) == 1 and not lags[0].waiting + lags[0].pending:
+                return
+            await until(lambda: False, 0.1)
+        left = max((lag.waiting + lag.pending for lag in lags), default=0)
+        happened = f"the log has the consumers {', '.join(names)} beside `email`; {left} events are not committed"
+        raise Failed("one new consumer commits each event", happened, f"{LOOK}its name, and commit")
+
 
 async def check(trial: Trial) -> str:
     redis = await trial.redis()
@@ -92,6 +104,7 @@ async def killed(trial: Trial, bus: Bus) -> None:
             await consumer.kill()
     consumer = await trial.start("consumer.py", ready="ready")
     await bus.expect("after the consumer was killed three times", "what happens first, the count or the commit?", 8.0)
+    await bus.expect_committed()
     await consumer.kill()
 
 

@@ -3,11 +3,20 @@
 import { wordsOf } from "./lanes.js";
 
 const dialog = document.getElementById("dialog");
-const AMOUNTS = ["none", "some", "half or more"];
+const ACTS = {
+  kill: ["kill -9", "It ends at once and cannot clean up."],
+  term: ["SIGTERM", "It is asked to stop, and first finishes what it is doing."],
+  freeze: ["freeze", "It stands still (SIGSTOP) until you thaw it."],
+  thaw: ["thaw", "It goes on (SIGCONT)."],
+  add: ["add a second worker", "A worker of the same kind starts beside it."],
+};
 const EFFECTS = { lost: "How many will be lost?", twice: "How many will arrive twice?" };
 
-/** The amount as a prediction names it: 0 none, 1 some, 2 half or more of the accepted emails. */
-export const amountOf = (count, accepted) => (count === 0 ? 0 : 2 * count < Math.max(1, accepted) ? 1 : 2);
+/** A count as a prediction names it: 0 none, 1 some, 2 half of the emails or more. */
+export const amountOf = (count, emails) => (count === 0 ? 0 : 2 * count < Math.max(1, emails) ? 1 : 2);
+
+/** The words for these amounts. `emails`: of the experiment; undefined if their number is not known before. */
+const amountsOf = (emails) => (emails ? ["none", `1 to ${Math.ceil(emails / 2) - 1}`, `${Math.ceil(emails / 2)} or more`] : ["none", "fewer than half", "half or more"]);
 
 export const isOpen = () => dialog.open;
 
@@ -23,8 +32,13 @@ function open(title, small, ...content) {
   dialog.replaceChildren(heading, ...content);
   dialog.classList.toggle("small", small);
   dialog.returnValue = "";
+  const before = document.activeElement;
+  const lane = before.closest("article");
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true }));
+  return new Promise((resolve) => dialog.addEventListener("close", () => {
+    if (!before.isConnected) (lane?.querySelector(".processes button") ?? document.getElementById("burst")).focus();
+    resolve(dialog.returnValue);
+  }, { once: true }));
 }
 
 function actions(...buttons) {
@@ -49,18 +63,27 @@ export async function askWhat(lane, role, pid, frozen, canAdd) {
   const redis = role === "redis";
   const predict = element("input", "", { type: "checkbox", checked: localStorage.getItem("lab.predict") !== "no" });
   const label = element("label", "", { className: "inline" });
-  label.append(predict, "let me predict the result first (the lab then stops the load and counts)");
-  const choices = [["kill", "kill -9", true], ["term", "SIGTERM"], frozen ? ["thaw", "thaw"] : ["freeze", "freeze"]];
-  if (canAdd) choices.push(["add", "add a second worker"]);
+  label.append(predict, "let me predict the result first (the lab then stops sending and counts)");
+  const choices = element("div", "", { className: "acts" });
+  for (const act of ["kill", "term", frozen ? "thaw" : "freeze", ...(canAdd ? ["add"] : [])]) {
+    const [words, effect] = ACTS[act];
+    const button = element("button", words, { value: act, type: "submit" });
+    button.setAttribute("aria-describedby", `act-${act}`);
+    choices.append(button, element("span", effect, { id: `act-${act}` }));
+  }
+  choices.firstElementChild.className = "primary";
   const where = redis ? "lanes 4, 5 and 6 share it" : `lane ${lane}`;
-  const what = form(element("p", pid ? `${where}, process ${pid}` : where, { className: "quiet" }), actions(...choices, ["", "nothing"]), label);
+  const what = form(element("p", pid ? `${where}, process ${pid}` : where, { className: "quiet" }), choices, label, actions(["", "Cancel"]));
   const how = await open(wordsOf(role), true, what);
   localStorage.setItem("lab.predict", predict.checked ? "yes" : "no");
   return { how, predict: predict.checked && ["kill", "term", "freeze"].includes(how) };
 }
 
-/** Ask how many emails will be lost and arrive twice. Resolves with lane -> {lost, twice}, or null. */
-export async function askPrediction(title, what, lanes) {
+/**
+ * Ask how many emails will be lost and arrive twice. Resolves with lane -> {lost, twice}, or null. Each is an amount, or
+ * null where the user has predicted nothing. `emails` as in amountsOf.
+ */
+export async function askPrediction(title, what, lanes, emails) {
   const table = element("table");
   const head = table.createTHead().insertRow();
   for (const words of ["lane", ...Object.values(EFFECTS)]) head.append(element("th", words, { scope: "col" }));
@@ -71,34 +94,36 @@ export async function askPrediction(title, what, lanes) {
     for (const [effect, question] of Object.entries(EFFECTS)) {
       const cell = row.insertCell();
       cell.dataset.head = question;
-      cell.append(choice(`${name}-${effect}`, `${words}: ${question}`));
+      cell.append(choice(`${name}-${effect}`, `${words}: ${question}`, amountsOf(emails)));
     }
   }
-  const asked = form(element("p", what), table, actions(["go", "Do it", true], ["", "not now"]));
+  const free = element("p", "Choose where you have an opinion. Only what you choose counts.", { className: "quiet" });
+  const asked = form(element("p", what), free, table, actions(["go", "Do it", true], ["", "Cancel"]));
   if ((await open(title, false, asked)) !== "go") return null;
   const given = new FormData(asked);
-  return Object.fromEntries(lanes.map(({ name }) => [name, { lost: Number(given.get(`${name}-lost`)), twice: Number(given.get(`${name}-twice`)) }]));
+  const amount = (name) => (given.has(name) ? Number(given.get(name)) : null);
+  return Object.fromEntries(lanes.map(({ name }) => [name, { lost: amount(`${name}-lost`), twice: amount(`${name}-twice`) }]));
 }
 
-function choice(name, label) {
+function choice(name, label, amounts) {
   const group = element("span", "", { className: "choice" });
   group.setAttribute("role", "radiogroup");
   group.setAttribute("aria-label", label);
-  AMOUNTS.forEach((words, amount) => {
+  amounts.forEach((words, amount) => {
     const option = element("label", words);
-    option.prepend(element("input", "", { type: "radio", name, value: amount, checked: amount === 0 }));
+    option.prepend(element("input", "", { type: "radio", name, value: amount }));
     group.append(option);
   });
   return group;
 }
 
 /** Show the predictions beside what was measured. Resolves with "next", "again" or "". */
-export function showResult(title, lanes, predictions, results, next) {
+export function showResult(title, lanes, predictions, results, next, emails) {
   const table = element("table");
   const head = table.createTHead().insertRow();
   for (const words of ["lane", "lost", "twice", "why"]) head.append(element("th", words, { scope: "col" }));
   const body = table.createTBody();
-  let right = 0;
+  let [right, asked] = [0, 0];
   for (const { name, title: words } of lanes) {
     const found = results[name];
     if (!found) continue;
@@ -106,19 +131,21 @@ export function showResult(title, lanes, predictions, results, next) {
     row.dataset.lane = name;
     row.append(element("th", words, { scope: "row" }));
     for (const effect of Object.keys(EFFECTS)) {
-      const good = amountOf(found[effect], found.accepted) === predictions[name][effect];
-      right += good;
+      const said = predictions[name][effect];
+      const good = said === amountOf(found[effect], emails ?? found.accepted);
       const cell = row.insertCell();
       cell.dataset.head = effect;
       cell.append(element("strong", `${found[effect]}`), ` of ${found.accepted} `, element("br"));
-      cell.append(element("span", `${good ? "✓" : "✗"} you said ${AMOUNTS[predictions[name][effect]]}`, { className: `verdict ${good ? "good" : "bad"}` }));
+      if (said === null) continue;
+      [right, asked] = [right + good, asked + 1];
+      cell.append(element("span", `${good ? "✓" : "✗"} you said ${amountsOf(emails)[said]}`, { className: `verdict ${good ? "good" : "bad"}` }));
     }
     const why = row.insertCell();
     why.className = "why";
-    why.append(found.closed ? found.text : `The account did not close in time. ${found.text}`, " ", element("a", "Read more", { href: found.link.replace("127.0.0.1", location.hostname), target: "_blank", rel: "noopener" }));
+    why.append(found.closed ? found.text : `The numbers did not add up in time. ${found.text}`, " ", element("a", "Read more", { href: found.link.replace("127.0.0.1", location.hostname), target: "_blank", rel: "noopener" }));
   }
-  const asked = 2 * body.rows.length;
-  const verdict = element("p", `${right} of ${asked} predictions were right.`, { className: "right" });
+  const verdict = element("p", asked ? `${right} of ${asked} predictions were right.` : "You have predicted nothing this time.", { className: "right" });
+  verdict.append(" ", element("span", "“1 of 40” means: of the 40 emails that the lane accepted, 1.", { className: "quiet" }));
   const buttons = next ? [["next", `Next: ${next}`, true], ["again", "Again"], ["", "Play freely"]] : [["", "Go on", true]];
   const closed = open(title, false, verdict, table, form(actions(...buttons)));
   return { right, asked, closed };
@@ -137,6 +164,6 @@ export function showHelp() {
   }
   return open("The lab", true,
     element("p", "Six programs send the same emails in six ways. They are real processes on this machine, and you can kill them. Every number comes from the callers' answers, the mail server's record and the strategies' own counters."),
-    element("p", "An accepted email (the caller got a 2xx) is at every moment in exactly one of the columns: delivered, in flight, waiting, failed, not yet known, or lost. “Not yet known” becomes a number elsewhere when the lane is at rest."),
+    element("p", "An accepted email (the caller got a 2xx) is at every moment in exactly one of the columns: delivered, in flight, waiting, failed, not yet known, or lost. “Not yet known” becomes a number elsewhere when nothing moves any more. “✓ adds up”: nothing moves, and the strategy's own counters agree."),
     list, form(actions(["", "Close", true])));
 }

@@ -6,6 +6,7 @@ import { LaneModel, closes } from "./model.js";
 import { Picture } from "./picture.js";
 import { Stream, ask } from "./stream.js";
 import { NumbersTable } from "./table.js";
+import { setText } from "./text.js";
 
 const $ = (id) => document.getElementById(id);
 const facts = JSON.parse($("facts").textContent);
@@ -16,32 +17,39 @@ const RATES = [0, 1, 2, 5, 10, 20, 50, 100, 150, 200]; // emails a second and la
 const DIAL = {
   works: {}, slow: { latency_ms: 300 }, refuse: { refuse_rate: 1, refuse_code: 451 }, never: { refuse_rate: 1, refuse_code: 550 }, hang: { hang_rate: 1 }, lose: { lose_reply_rate: 1 },
 };
+const BETWEEN_WORDS = 150; // ms: of ten frames a second, the words show every second one
 const REASON_SHOWN = 5000; // ms: why the lab has refused something
-const PHASES = { prepares: "repairs everything and begins new accounts", sends: "sends the emails", breaks: "injects the fault", waits: "waits until every account closes" };
+const PHASES = { prepares: "repairs everything and begins new accounts", sends: "sends the emails", breaks: "injects the fault", waits: "waits until all numbers add up" };
 
 const models = new Map(names.map((name) => [name, new LaneModel()]));
 const picture = new Picture(models);
 const views = new Map(names.map((name) => [name, new LaneView(name, facts.subjects[name], choose, (lane, subject) => act({ do: "switch", lane, subject }), () => picture.measure())]));
 const table = new NumbersTable();
-let frame = null;
+let frame = null; // the one that the words show
+let wordsAt = -Infinity;
 
 // The stream
 
 let live = false;
-const stream = new Stream(show, (now) => {
+const stream = new Stream((next) => show(next), (now) => {
   live = now;
   showConnection();
 });
 
 const showConnection = () => setPill($("connection"), live ? "live" : "no connection, trying again", live ? "good" : "warn");
 
-function show(next) {
+/** Give the frame to the picture, and to the words if it is their time. */
+function show(next, now = performance.now()) {
+  for (const lane of next.lanes) models.get(lane.lane).apply(lane, Boolean(next.whole), now);
+  picture.wake();
+  if (now - wordsAt < BETWEEN_WORDS && !stream.paused) return;
+  wordsAt = now;
+  showWords(next, now);
+}
+
+function showWords(next, now) {
   frame = next;
-  const now = performance.now();
-  for (const lane of next.lanes) {
-    models.get(lane.lane).apply(lane, Boolean(next.whole), now);
-    views.get(lane.lane).show(lane, next);
-  }
+  for (const lane of next.lanes) views.get(lane.lane).show(lane, next);
   table.show(next.lanes, titles, now);
   showRates(next);
   showDial(next.dial);
@@ -49,7 +57,7 @@ function show(next) {
 }
 
 function setPill(pill, text, mood) {
-  if (pill.textContent !== text) pill.textContent = text;
+  setText(pill, text);
   pill.className = `pill ${mood}`;
 }
 
@@ -77,8 +85,9 @@ function setRate(step) {
 function showRates({ lanes }) {
   const rates = new Set(lanes.filter(({ lane }) => chosenLanes().includes(lane)).map(({ rate }) => rate));
   const [rate] = rates;
-  const text = rates.size > 1 ? "several" : `${rate} a second`;
-  if ($("rate-shown").textContent !== text) $("rate-shown").textContent = text;
+  const text = rates.size > 1 ? "several" : `${rate} per second`;
+  setText($("rate-shown"), text);
+  $("rate").setAttribute("aria-valuetext", text);
   if (document.activeElement !== $("rate") && RATES.includes(rate)) $("rate").value = RATES.indexOf(rate);
 }
 
@@ -97,7 +106,13 @@ $("heal").addEventListener("click", () => act({ do: "heal" }));
 $("help").addEventListener("click", showHelp);
 for (const name of names) {
   views.get(name).element.querySelector("button.caller").addEventListener("click", () => act({ do: "burst", lanes: [name], count: 1 }));
-  views.get(name).element.querySelector("button.mail").addEventListener("click", () => $("dial").focus());
+  views.get(name).element.querySelector("button.mail").addEventListener("click", chooseDial);
+}
+
+/** Open the list of what the mail server can do, where the browser has this. */
+function chooseDial() {
+  $("dial").focus();
+  $("dial").showPicker?.();
 }
 
 // The picture: pause and step
@@ -142,8 +157,8 @@ const busy = () => frame?.experiment && !["done", "failed"].includes(frame.exper
 async function experiment(name) {
   if (!frame || busy() || isOpen()) return;
   place = order.indexOf(name);
-  const { title, what } = experiments[name];
-  const predictions = await askPrediction(`${place + 1}. ${title}`, what, titled(names));
+  const { title, what, emails } = experiments[name];
+  const predictions = await askPrediction(`${place + 1}. ${title}`, what, titled(names), emails);
   if (predictions) begin({ do: "experiment", name }, title, predictions, order[place + 1] ?? order[0], name);
 }
 
@@ -167,10 +182,11 @@ async function choose(lane, role, pid, frozen) {
 
 function showExperiment(state) {
   const running = Boolean(busy());
-  const text = running ? `The lab ${PHASES[state.phase] ?? state.phase} … ${Math.round(state.seconds)} s` : state?.phase === "failed" ? `The experiment was stopped: ${state.problem}.` : "";
+  const text = running ? `The lab ${PHASES[state.phase] ?? state.phase} …` : state?.phase === "failed" ? `The experiment was stopped: ${state.problem}.` : "";
   $("running").hidden = !text;
   $("title").hidden = Boolean(text);
-  if ($("running").textContent !== text) $("running").textContent = text;
+  setText($("running").firstElementChild, text);
+  setText($("running").lastElementChild, running ? `${Math.round(state.seconds)} s` : ""); // not for a screen reader
   if (pending && state?.run >= pending.run && !running && !isOpen()) finish(state);
 }
 
@@ -178,7 +194,7 @@ async function finish(state) {
   const { title, predictions, next, name } = pending;
   pending = null;
   if (state.phase === "failed") return;
-  const shown = showResult(title, titled(state.lanes), predictions, state.results, next && experiments[next].title);
+  const shown = showResult(title, titled(state.lanes), predictions, state.results, next && experiments[next].title, experiments[name]?.emails);
   score.right += shown.right;
   score.asked += shown.asked;
   localStorage.setItem("lab.score", JSON.stringify(score));
@@ -198,6 +214,7 @@ showScore();
 
 $("hint-close").addEventListener("click", () => {
   $("hint").hidden = true;
+  $("experiments").querySelector("button").focus(); // what follows the button that has gone
   localStorage.setItem("lab.hint", "closed");
 });
 $("hint").hidden = localStorage.getItem("lab.hint") === "closed";
@@ -217,5 +234,5 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// For tests and measurements: what the page shows now, and the pictures of the last second.
-window.lab = { get frame() { return frame; }, get fps() { return picture.fps; }, closes, amountOf, stream, models };
+// For tests and measurements.
+window.lab = { get frame() { return frame; }, closes, amountOf, stream, models, picture, show };

@@ -1,6 +1,7 @@
 // The lanes' processes, numbers and words. The processes are buttons over which the canvas draws the dots.
 
 import { closes } from "./model.js";
+import { setText } from "./text.js";
 
 const format = new Intl.NumberFormat("en");
 const CHOOSING = 700; // ms from the last change of a choice until it counts
@@ -58,51 +59,52 @@ export class LaneView {
     if (key === this.#shown) return;
     this.#shown = key;
     const places = { server: [], store: [], worker: [] };
-    for (const one of wanted) places[one.role === "server" ? "server" : one.role === storeRole ? "store" : "worker"].push(this.#button(one));
-    for (const [place, buttons] of Object.entries(places)) this.#arrange(this.element.querySelector(`.processes.${place}`), buttons);
+    for (const one of wanted) places[one.role === "server" ? "server" : one.role === storeRole ? "store" : "worker"].push(one);
+    for (const [place, processes] of Object.entries(places)) this.#arrange(this.element.querySelector(`.processes.${place}`), processes);
     this.resized();
   }
 
-  /** Replace the buttons, but keep the focus on the same role. */
-  #arrange(place, buttons) {
-    const focused = place.contains(document.activeElement) ? document.activeElement.dataset.role : null;
-    place.replaceChildren(...buttons);
-    place.classList.toggle("crowd", buttons.length > 1);
-    if (focused) place.querySelector(`[data-role=${focused}]`)?.focus();
+  /** Show these processes. A button that is there already stays, and keeps the focus, also while a dialog is open. */
+  #arrange(place, processes) {
+    const hadFocus = place.contains(document.activeElement);
+    while (place.children.length > processes.length) place.lastElementChild.remove();
+    while (place.children.length < processes.length) place.append(document.createElement("button"));
+    processes.forEach((one, i) => this.#fill(place.children[i], one));
+    place.classList.toggle("crowd", processes.length > 1);
+    if (hadFocus && !place.contains(document.activeElement)) place.firstElementChild?.focus();
   }
 
-  #button({ role, pid, frozen, dead, words }) {
-    const button = document.createElement("button");
+  #fill(button, { role, pid, frozen, dead, words }) {
     button.dataset.role = role;
     button.dataset.pid = pid;
-    button.append(words);
-    const state = frozen ? "frozen" : dead ? "dead" : pid ? `@ ${pid}` : "";
+    button.replaceChildren(words);
+    const state = frozen ? "frozen" : dead ? "dead" : pid ? `pid ${pid}` : "";
     if (state) button.appendChild(document.createElement("small")).textContent = state;
     button.classList.toggle("frozen", Boolean(frozen));
     button.classList.toggle("dead", Boolean(dead));
-    button.title = `${wordsOf(role)}${pid ? ` @ ${pid}` : ""}${frozen ? ", frozen" : ""}: click to break it`;
+    const now = frozen ? ", frozen" : dead ? ", dead" : "";
+    button.title = `${wordsOf(role)}${pid ? `, process ${pid}` : ""}${now}: click to kill or freeze it`;
     button.setAttribute("aria-label", `lane ${this.name}: ${button.title}`);
-    button.addEventListener("click", () => this.chosen(this.name, role, pid, frozen));
-    return button;
+    button.onclick = () => this.chosen(this.name, role, pid, frozen);
   }
 
   #showState(facts) {
     const [text, warn] = stateOf(facts);
     const state = this.element.querySelector(".state");
-    if (state.textContent !== text) state.textContent = text;
+    setText(state, text);
     state.classList.toggle("warn", warn);
   }
 
   #showNumbers({ numbers, settled, gaps }) {
     for (const name of NUMBERS) {
       const place = this.#numbers[name];
-      place.lastElementChild.textContent = format.format(numbers[name]);
+      setText(place.lastElementChild, format.format(numbers[name]));
       place.classList.toggle("zero", numbers[name] === 0);
     }
-    this.element.querySelector(".inbox").textContent = format.format(numbers.delivered + numbers.twice + numbers.recovered);
+    setText(this.element.querySelector(".inbox"), format.format(numbers.delivered + numbers.twice + numbers.recovered));
     const [text, warn] = sumOf(numbers, settled, gaps);
     const sum = this.element.querySelector(".sum");
-    if (sum.textContent !== text) sum.textContent = text;
+    setText(sum, text);
     sum.classList.toggle("warn", warn);
   }
 }
@@ -119,11 +121,11 @@ function stateOf({ status, behind, race, answer_ms, inbox_ms }) {
 const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 
 function sumOf(numbers, settled, gaps) {
-  if (!closes(numbers)) return ["does not close", true];
+  if (!closes(numbers)) return ["does not add up", true];
   if (gaps.length) return [gaps[0], true];
   if (!numbers.asked) return ["", false];
   const more = [
     [numbers.refused, "not accepted"], [numbers.recovered, "arrived without a 2xx"], [numbers.unexpected, "unexpected"], [numbers.late, "of an earlier account"],
   ].filter(([count]) => count).map(([count, words]) => `${format.format(count)} ${words}`);
-  return [[settled ? "✓ closed" : "in progress", ...more].join(" · "), false];
+  return [[settled ? "✓ adds up" : "in progress", ...more].join(" · "), false];
 }

@@ -1,11 +1,14 @@
 // The same as a table, and a summary that a screen reader reads aloud, at most every two seconds.
 
+import { setText } from "./text.js";
+
 const BETWEEN_SUMMARIES = 2000; // ms
 const COLUMNS = ["asked", "refused", "accepted", "delivered", "in_flight", "waiting", "failed", "unknown", "lost", "twice", "recovered"];
 const HEADS = { in_flight: "in flight", unknown: "not yet known", recovered: "arrived without a 2xx" };
 
 export class NumbersTable {
   #rows = new Map();
+  #details = document.getElementById("as-table");
   #summaryAt = 0;
   #summary = "";
 
@@ -19,10 +22,10 @@ export class NumbersTable {
   }
 
   show(lanes, titles, now) {
-    for (const { lane, subject, numbers } of lanes) {
+    for (const { lane, subject, numbers } of this.#details.open ? lanes : []) {
       const cells = this.#row(lane);
-      set(cells[0], titles[subject]);
-      COLUMNS.forEach((name, i) => set(cells[i + 1], `${numbers[name]}`));
+      setText(cells[0], titles[subject]);
+      COLUMNS.forEach((name, i) => setText(cells[i + 1], `${numbers[name]}`));
     }
     if (now - this.#summaryAt > BETWEEN_SUMMARIES) this.#sayWhatHasChanged(lanes, now);
   }
@@ -48,8 +51,4 @@ export class NumbersTable {
     this.#summaryAt = now;
     document.getElementById("summary").textContent = summary;
   }
-}
-
-function set(cell, text) {
-  if (cell.textContent !== text) cell.textContent = text;
 }

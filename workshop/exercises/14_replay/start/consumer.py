@@ -2,7 +2,8 @@
 
 exercise:sent   hash   domain -> how many emails were requested for it
 
-`consumer.py` handles new events until it is stopped. `consumer.py replay` counts all events again.
+`consumer.py` handles new events until it is stopped. `consumer.py replay` resets the counts and ends: the next run of
+`consumer.py` counts all events again.
 """
 
 import asyncio

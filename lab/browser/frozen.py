@@ -1,0 +1,42 @@
+"""The processes that the lab has frozen."""
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+
+WAKER = ("/bin/sh", "-c", 'read -r _; kill -CONT "$1"', "sh")
+"""Waits until its standard input ends, which is also the case when the lab is killed."""
+
+
+class FrozenProcesses:
+    """A frozen process cannot notice that the lab was killed. So each has a waker, which then thaws it."""
+
+    def __init__(self) -> None:
+        self._wakers: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __contains__(self, pid: int) -> bool:
+        return pid in self._wakers
+
+    def add(self, pid: int) -> None:
+        """It has been sent SIGSTOP."""
+        if pid not in self:
+            self._wakers[pid] = subprocess.Popen(
+                [*WAKER, str(pid)],
+                stdin=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # it has ended
+                start_new_session=True,  # Ctrl-C does not stop it
+            )
+
+    def discard(self, pid: int) -> None:
+        """It has been sent SIGCONT, or has been killed."""
+        if waker := self._wakers.pop(pid, None):
+            waker.kill()
+            waker.communicate()
+
+    def thaw(self) -> None:
+        """Thaw all."""
+        for pid in list(self._wakers):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+            self.discard(pid)
