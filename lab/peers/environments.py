@@ -17,12 +17,12 @@ class NotInstalled(Exception):
     """A peer cannot be installed here. The message says why, in one line."""
 
 
-def command_of(peer: Peer, folder: Path = FOLDER) -> list[str]:
+def command_of(peer: Peer) -> list[str]:
     """The command that runs the peer's program; installs it first if that is needed. Raises NotInstalled."""
     module = ["-m", f"lab.bench.peers.{peer.name}"]
     if peer.name == OURS:
         return [sys.executable, *module]
-    own = folder / peer.name
+    own = FOLDER / peer.name
     _install(peer, own)
     if not peer.is_node:
         return [str(own / "bin" / "python"), *module]

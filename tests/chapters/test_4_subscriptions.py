@@ -20,7 +20,7 @@ from common.mail.memory_queue import MemoryQueue
 from common.processes.chapter import chapter_module
 from tests.support.load import Load, account
 from tests.support.log_lines import at_most_once_a_second
-from tests.support.programs import LIMIT, Strategy, a_name, email_path, running_strategy, until, wait_until
+from tests.support.programs import LIMIT, Strategy, a_name, email_path, freeze, running_strategy, until, wait_until
 from tests.support.remote_messages import a_worker, remote, someone
 from tests.support.servers import Inbox, Valkey, running_valkey, valkey_of
 from tests.support.smtp_peer import smtp_peer
@@ -43,7 +43,7 @@ async def test_a_worker_that_reads_too_slowly_is_cut_off_and_accepted_emails_are
         valkey.client.config_set("client-output-buffer-limit", "pubsub 65536 0 0")
         path, accepted = email_path(to, "Hello", "x" * 4000), 0
         worker = strategy.pid("worker")
-        os.kill(worker, signal.SIGSTOP)
+        freeze(worker)
         async with aiohttp.ClientSession() as session, asyncio.timeout(LIMIT):
             while valkey.subscribers():  # the kernel buffers several megabytes first
                 answers = await asyncio.gather(*[session.get(strategy.url + path) for _ in range(50)])
@@ -102,7 +102,7 @@ def settled(strategy: Strategy, inbox: Inbox) -> None:
 def test_a_redis_that_hangs_means_504_and_a_new_subscription(inbox: Inbox, tmp_path: Path) -> None:
     to = someone()
     with running_valkey(tmp_path) as valkey, remote(inbox, valkey, tmp_path) as strategy:
-        os.kill(valkey.pid, signal.SIGSTOP)
+        freeze(valkey.pid)
         try:
             answer = strategy.send(to)
             assert answer.status == 504

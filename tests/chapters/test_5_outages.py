@@ -14,7 +14,16 @@ import pytest
 
 from tests.support.load import Load, account
 from tests.support.log_lines import at_most_once_a_second
-from tests.support.programs import Program, Strategy, is_alive, nobody_s_port, running_strategy, until, wait_until
+from tests.support.programs import (
+    Program,
+    Strategy,
+    freeze,
+    is_alive,
+    nobody_s_port,
+    running_strategy,
+    until,
+    wait_until,
+)
 from tests.support.remote_queue import (
     CLIENTS,
     KILLS,
@@ -149,7 +158,7 @@ def test_an_outage_of_redis_longer_than_the_lease_is_nobody_s_crash(inbox: Inbox
         wait_until(lambda: strategy.stats()["workers"] == 2, "two workers")
         assert [strategy.send(to).status for _ in range(10)] == [202] * 10
         wait_until(lambda: strategy.stats()["in_flight"] == 10, "all are in flight")
-        os.kill(valkey.pid, signal.SIGSTOP)
+        freeze(valkey.pid)
         try:  # the first of these lines comes after two seconds, the others at least a second apart: after the lease
             wait_until(lambda: all(complaints(strategy, pid) >= 3 for pid in workers(strategy)), "both have noticed")
         finally:
@@ -190,7 +199,7 @@ def test_a_full_redis_and_one_that_refuses_connections_are_a_503(inbox: Inbox, t
             valkey.client.config_set("maxmemory", "0")
             assert strategy.send(to).status == 202
             assert valkey.client.llen(QUEUE) == 1
-            os.kill(valkey.pid, signal.SIGSTOP)  # its supervisor is not to start another
+            freeze(valkey.pid)  # its supervisor is not to start another
             with suppress(psutil.NoSuchProcess):
                 psutil.Process(valkey.pid).kill()
             answer = wait_until(lambda: found if (found := strategy.send(someone())).status == 503 else None, "a 503")

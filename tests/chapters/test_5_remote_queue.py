@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.support.load import Load, account
-from tests.support.programs import Program, Strategy, is_alive, wait_until
+from tests.support.programs import Program, Strategy, freeze, is_alive, wait_until
 from tests.support.remote_queue import (
     CLIENTS,
     FAILED,
@@ -135,7 +135,7 @@ def test_all_workers_share_one_throttle(inbox: Inbox, clean: Valkey, tmp_path: P
 def test_a_frozen_redis_is_a_504_and_afterwards_it_goes_on(running: Strategy, inbox: Inbox, another: Valkey) -> None:
     to, later = someone(), someone()
     assert running.send(someone()).status == 202  # from then on Redis knows the script
-    os.kill(another.pid, signal.SIGSTOP)
+    freeze(another.pid)
     try:
         answer = running.send(to)
         assert answer.status == 504

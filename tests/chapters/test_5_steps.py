@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import LIMIT, Program, a_name, running_strategy, wait_until
+from tests.support.programs import LIMIT, Program, a_name, freeze, running_strategy, wait_until
 from tests.support.servers import Inbox, Valkey
 
 QUEUE = "resque:queue:emailQueue"
@@ -124,7 +124,7 @@ def test_a_worker_whose_lease_has_ended_cannot_acknowledge_the_job_of_another(va
         enqueue(valkey, name)
         inbox.wait_for(f"{name}@example.com")  # its 250 comes eight seconds later
         [first] = records(valkey)
-        os.kill(one.process.pid, signal.SIGSTOP)
+        freeze(one.process.pid)
         inbox.dial(latency_ms=0, hang_rate=1)  # for the second worker: it does not get its 250
         with running_worker("lease", valkey, inbox):
             wait_until(lambda: records(valkey) not in ([], [first]), "the second worker has the job")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.support.load import Load, account
-from tests.support.programs import Strategy, is_alive, wait_until
+from tests.support.programs import Strategy, freeze, is_alive, wait_until
 from tests.support.remote_queue import (
     CLIENTS,
     KILLS,
@@ -109,7 +109,7 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_for_nobody(
     assert [running.send(to).status for _ in range(10)] == [202] * 10
     wait_until(lambda: running.stats()["in_flight"] == 10, "all are in flight")
     stopped = running.pid("worker")
-    os.kill(stopped, signal.SIGSTOP)
+    freeze(stopped)
     try:
         inbox.dial(hang_rate=0)
         with a_worker(inbox, another, tmp_path):

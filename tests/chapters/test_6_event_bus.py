@@ -13,7 +13,7 @@ import pytest
 from common.processes.chapter import chapter_module
 from tests.support.event_bus import LOGS, event_bus, settled, someone
 from tests.support.load import Load, account
-from tests.support.programs import Program, Strategy, a_name, nobody_s_port, wait_until
+from tests.support.programs import Program, Strategy, a_name, freeze, nobody_s_port, wait_until
 from tests.support.servers import Inbox, Valkey, valkey_of
 
 handlers = chapter_module("6_event_bus.handlers")
@@ -90,7 +90,7 @@ def test_a_frozen_redis_is_a_504_and_the_email_may_be_sent(running: tuple[Strate
     strategy, valkey = running
     to, late = someone(), someone()
     assert strategy.send(someone()).status == 202  # now Redis knows the script
-    os.kill(valkey.pid, signal.SIGSTOP)
+    freeze(valkey.pid)
     try:
         answer = strategy.send(to)
         assert answer.status == 504
@@ -160,7 +160,7 @@ def test_a_worker_suspended_for_longer_than_its_lease_loses_no_event_and_cannot_
         wait_until(lambda: strategy.stats()["in_flight"] == 10, "the worker holds them")
         suspended = strategy.pid("worker")
         stack.callback(os.kill, suspended, signal.SIGCONT)
-        os.kill(suspended, signal.SIGSTOP)
+        freeze(suspended)
         inbox.dial(hang_rate=0)
         with a_worker(inbox, tmp_path) as other:
             inbox.wait_for(to, 10)

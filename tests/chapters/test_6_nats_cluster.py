@@ -5,11 +5,12 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from common.services.service import running
+from eventlog.errors import LogError
 from tests.support.event_bus import asked, on_jetstream, settled, someone
 from tests.support.load import Load, account
 from tests.support.programs import LIMIT, Program, Strategy, is_alive, wait_until
@@ -41,7 +42,9 @@ def stream(data_dir: Path) -> dict[str, Any]:
 
 
 def all_current(data_dir: Path) -> bool:
-    return all(replica["current"] for replica in stream(data_dir)["cluster"]["replicas"])
+    with suppress(LogError):  # the node that is asked has just been started again
+        return all(replica["current"] for replica in stream(data_dir)["cluster"]["replicas"])
+    return False
 
 
 def test_a_killed_leader_is_replaced_and_started_again_and_nothing_is_lost(inbox: Inbox, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from redis.crc import key_slot
 
 from common.services.cluster import NODES
 from lab.harness.slots import Cluster
-from tests.support.programs import Answer, Program, Strategy, a_name, email_path, running_strategy, wait_until
+from tests.support.programs import Answer, Program, Strategy, a_name, email_path, freeze, running_strategy, wait_until
 from tests.support.servers import Inbox
 
 pytestmark = pytest.mark.timeout(300)  # several failovers
@@ -133,7 +133,7 @@ class Callers:
 @contextmanager
 def frozen(*pids: int) -> Iterator[None]:
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ import redis
 from asynckit.sentinel import read_sentinel_url
 from common.services.service import running
 from lab.harness.processes import still_alive
-from tests.support.programs import LIMIT, Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import LIMIT, Strategy, a_name, freeze, running_strategy, wait_until
 from tests.support.servers import Inbox
 
 SERVERS = ("primary", "replica-1", "replica-2")
@@ -83,7 +83,7 @@ def replicated(
 @contextmanager
 def frozen(*pids: int) -> Iterator[None]:
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.support.programs import Program, Strategy, a_name, ask, running_strategy, wait_until
+from tests.support.programs import Program, Strategy, a_name, ask, freeze, running_strategy, wait_until
 from tests.support.servers import Inbox, Valkey
 
 SERVERS = 3
@@ -59,7 +59,7 @@ def test_every_server_process_knows_the_figures_of_all(name: str, inbox: Inbox, 
         assert {int(pid) for pid, _ in samples} == set(pids)
         assert sum(int(count) for _, count in samples) == 30
         # A frozen server may have counted more since: the others do not guess.
-        os.kill(pids[0], signal.SIGSTOP)
+        freeze(pids[0])
         try:
             stats = wait_until(lambda: answered(strategy), "another server answers")
             assert (stats["accepted"], stats["servers"]) == (None, SERVERS)

@@ -15,7 +15,7 @@ from eventlog.events import Event
 from eventlog.jetstream import JetStreamLog
 from eventlog.nats_beats import Beats
 from tests.support.event_log import LEASE, an_event, append, claim_all, claim_when_due, commit, numbers
-from tests.support.programs import LIMIT, a_name, until
+from tests.support.programs import LIMIT, a_name, freeze, until
 from tests.support.servers import NatsServer, running_nats
 
 
@@ -58,7 +58,7 @@ async def test_a_frozen_server_leaves_the_append_in_doubt_and_the_id_makes_it_sa
     log: Any, nats: NatsServer
 ) -> None:
     event = an_event(1)
-    os.kill(nats.pid, signal.SIGSTOP)
+    freeze(nats.pid)
     try:
         with pytest.raises(LogError, match="NATS") as raised:
             await log.append(event)

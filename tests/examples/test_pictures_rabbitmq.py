@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import rabbitmq, s3
 from tests.support.pictures import a_picture, running_pictures
-from tests.support.programs import START_SECONDS, wait_until
+from tests.support.programs import START_SECONDS, freeze, wait_until
 
 
 @pytest.mark.timeout(240)
@@ -26,7 +26,7 @@ def test_on_rabbitmq_and_s3_a_kill_loses_nothing(tmp_path: Path) -> None:
         assert example.request("GET", ready["large"])[1][8:12] == b"WEBP"
         assert example.request("GET", "/queue")[0].status == 404, "RabbitMQ has pages of its own"
 
-        os.kill(worker := example.pid("worker"), signal.SIGSTOP)  # it gets messages, and acknowledges none
+        freeze(worker := example.pid("worker"))  # it gets messages, and acknowledges none
         data = a_picture("JPEG", (2000, 1500))
         urls = [example.upload(data).json["url"] for _ in range(3)]
         wait_until(lambda: not example.waiting_in_outbox(), "RabbitMQ has the jobs", START_SECONDS)

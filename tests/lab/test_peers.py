@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from lab.harness.processes import ChildFailed, Lab
+from lab.peers import environments
 from lab.peers.account import account, idle_times, in_flight, rate_of, read_runs
 from lab.peers.catalogue import OURS, PEERS, PROGRAMS, Peer
 from lab.peers.command import measure_all
@@ -60,7 +61,8 @@ def test_each_peer_has_a_program_and_pinned_versions() -> None:
 
 
 @pytest.mark.timeout(240)
-def test_our_queue_is_measured_and_a_peer_that_fails_is_named() -> None:
+def test_our_queue_is_measured_and_a_peer_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "FOLDER", tmp_path)
     broken = Peer("broken", 1, "", "")  # there is no such program
     ours, other = measure_all([OWN, broken], SIZES, 1, Console(quiet=True))
     assert ours["error"] is None
@@ -74,10 +76,11 @@ def test_our_queue_is_measured_and_a_peer_that_fails_is_named() -> None:
 
 def test_without_node_its_peers_are_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(environments, "FOLDER", tmp_path)
     for peer in PEERS:
         if peer.is_node:
             with pytest.raises(NotInstalled, match="Node with npm is not installed"):
-                command_of(peer, tmp_path)
+                command_of(peer)
 
 
 def test_a_worker_that_ends_is_an_error_with_its_last_line(tmp_path: Path) -> None:

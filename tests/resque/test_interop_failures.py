@@ -16,7 +16,7 @@ import resque
 from resque import dates, wire
 from resque.failed import FailedList
 from tests.support.node_peer import NodeResque, running_node_resque, why_not
-from tests.support.programs import LIMIT, Program, until
+from tests.support.programs import LIMIT, Program, freeze, until
 from tests.support.servers import Valkey
 from tests.support.shared_redis import Shared
 
@@ -185,7 +185,7 @@ async def test_our_suspended_worker_settles_nothing_after_node_has_cleaned_it(
     with a_worker(shared, lease_seconds=1.5) as program:
         await shared.queue.enqueue("q", "hold", [{"id": "7"}])
         await until(shared.notes, "it works")
-        program.process.send_signal(signal.SIGSTOP)
+        freeze(program.process.pid)
 
         async def cleaned() -> bool:
             await shared.node("scheduler", "poll")

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 import resque
 from resque import registration, wire
-from tests.support.programs import until
+from tests.support.programs import freeze, until
 from tests.support.resque import Jobs, Resque, a_resque
 from tests.support.servers import Valkey, running_valkey
 
@@ -207,7 +207,7 @@ async def test_an_outage_of_redis_longer_than_the_lease_counts_as_no_crash(own: 
     async with own.working(**options) as one, own.working(**options) as other:
         await until(lambda: one.busy == other.busy == 3)
         await until(lambda: own.get("HGET", own.keys.reaping, "looked"))
-        os.kill(own.valkey.pid, signal.SIGSTOP)
+        freeze(own.valkey.pid)
         try:  # each of them has waited two seconds for an answer
             await until(lambda: len([e for e in own.events("Erred") if e.what == "housekeeping"]) >= 2)
         finally:

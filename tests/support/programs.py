@@ -10,7 +10,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -76,6 +76,19 @@ def is_alive(process: psutil.Process | int) -> bool:
         return alive(psutil.Process(process) if isinstance(process, int) else process)
     except psutil.NoSuchProcess:
         return False
+
+
+def freeze(pid: int) -> None:
+    """SIGSTOP, and wait until every thread of the process has stopped: until then one can still answer."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(state == "T" for state in thread_states(pid)), f"process {pid} has stopped")
+
+
+def thread_states(pid: int) -> Iterator[str]:
+    """One letter for each thread (proc(5), stat). Without /proc, none."""
+    for file in Path("/proc").glob(f"{pid}/task/*/stat"):
+        with suppress(OSError):  # the thread has ended
+            yield file.read_text().rpartition(") ")[2][0]
 
 
 class Answer(NamedTuple):
