@@ -235,7 +235,8 @@ async def test_in_a_browser_with_the_keyboard_alone_and_on_a_phone(example: Exam
     assert browser is not None
     async with chromium(browser, tmp_path / "profile") as page:
         await page.open(f"{example.url}/files")
-        await page.wait_for("!document.querySelector('.note').hidden")
+        loaded = "document.readyState === 'complete'"  # the scripts run, too
+        await page.wait_for(f"{loaded} && !document.querySelector('.note').hidden")
         await page.evaluate("window.notReloaded = true")
         page.files_to_choose = [tmp_path / "text.png"]
         await page.tab_to("#file")
@@ -262,7 +263,7 @@ async def test_in_a_browser_with_the_keyboard_alone_and_on_a_phone(example: Exam
 
         await page.tab_to(".pictures a")
         await page.press("Enter")
-        await page.wait_for("document.querySelector('img.large')?.naturalWidth === 400")
+        await page.wait_for(f"{loaded} && document.querySelector('img.large')?.naturalWidth === 400")
         await page.resize(360, 700, phone=True)
         await page.wait_for("innerWidth === 360 && document.documentElement.scrollWidth <= 360")
         await page.tab_to("#name")  # with the tab key, a browser selects what the field holds

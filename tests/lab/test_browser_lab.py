@@ -7,6 +7,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -243,7 +244,8 @@ async def test_two_labs_do_not_meet_and_a_killed_one_leaves_no_process(
         token = re.findall(r'name="token" content="(\w+)"', ask(url).text)[0]
         for lane, role in (("3", "master"), ("3", "worker"), ("5", "server"), ("5", "worker"), ("5", "redis")):
             body = {"do": "signal", "lane": lane, "role": role, "how": "freeze"}
-            assert ask(url, "/do", "POST", {"X-Token": token}, body).status < 300
+            asked = partial(ask, url, "/do", "POST", {"X-Token": token}, body)
+            await asyncio.to_thread(wait_until, lambda: asked().status < 300, f"{role} of {lane} runs")  # noqa: B023
         assert sum(each.status() == psutil.STATUS_STOPPED for each in family) == 5
         second.process.kill()
         second.process.wait()

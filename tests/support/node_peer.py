@@ -1,6 +1,7 @@
 """JavaScript for tests: node itself, and the real node-resque in a process that takes commands over a pipe."""
 
 import asyncio
+import fcntl
 import json
 import shutil
 import subprocess
@@ -36,9 +37,14 @@ def why_not() -> str | None:
     npm = shutil.which("npm")
     if NODE is None or npm is None:
         return "node or npm is not installed"
-    package = json.loads((FOLDER / "package.json").read_text())
+    with open(FOLDER / "package.json") as package:
+        fcntl.flock(package, fcntl.LOCK_EX)  # test files that run at the same time
+        return _install(npm, json.load(package)["dependencies"]["node-resque"])
+
+
+def _install(npm: str, version: str) -> str | None:
     installed = FOLDER / "node_modules" / "node-resque" / "package.json"
-    if installed.exists() and json.loads(installed.read_text())["version"] == package["dependencies"]["node-resque"]:
+    if installed.exists() and json.loads(installed.read_text())["version"] == version:
         return None
     try:
         result = subprocess.run([npm, "ci"], cwd=FOLDER, capture_output=True, text=True, timeout=INSTALL_SECONDS)
