@@ -3,8 +3,8 @@
 Its data stays in DATA_DIR/nats. With `sync_interval: always`, NATS acknowledges a message when the message is on disk.
 By default it syncs every two minutes.
 
-After one write to a full disk, NATS stores nothing until it is restarted, even when there is room again. So this
-service stops NATS when the disk is full, and does not start it until there is room.
+After one write to a full disk, NATS stores nothing until it is restarted, even when there is space again. So this
+service stops NATS when the disk is full, and does not start it until there is space.
 """
 
 import asyncio
