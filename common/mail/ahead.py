@@ -44,7 +44,7 @@ class Ahead:
         """
         self._works = False
         if attempt.on_trial and not self._fails:
-            log.warning("a session failed when an envelope was sent ahead with PIPELINING, so no more are: %s", reason)
+            log.warning("a session failed when an envelope was sent ahead (PIPELINING); this is now off: %s", reason)
             self._fails = True
 
     def end(self, attempt: Attempt) -> None:

@@ -12,7 +12,7 @@ With PIPELINING alone it takes two, and without either, four:
     C: MAIL, RCPT, DATA                 S: 250, 250, 354
     C: the message and a dot            S: 250
 
-If another email waits, its envelope is sent ahead, in one write with the message before it. Then each email takes one:
+If another email waits, its envelope is sent ahead, in one write with the current message. Then each email takes one:
 
     C: the message and a dot            S: 250, 250, 250, 354
        MAIL, RCPT, DATA of the next

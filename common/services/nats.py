@@ -21,7 +21,7 @@ from common.processes.process import run
 from common.services.server_program import LOOPBACK, ServerProgram, private_folder, serve
 from common.settings import NATS_PORT, Settings, exit_with_usage_error, read_settings
 
-LOOK_SECONDS = 0.5  # between two looks at the disk
+LOOK_SECONDS = 0.5  # between two checks of the disk
 ROOM_BYTES = 1_000_000  # a disk with less than this is full
 PROBE_SECONDS = 0.02  # how often a starting server is asked for its greeting
 NOT_INSTALLED = "there is no nats-server: install it with `make .venv/ready-jetstream`, or set NATS_URL to your own"
