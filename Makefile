@@ -65,7 +65,7 @@ faults: $(VENV)/ready-dev ## kill processes and count what is lost; KILLS=10, SE
 lab: $(VENV)/ready-dev ## the browser lab: all six side by side, to break and to watch; STRATEGIES="2 5", LAB_PORT=0
 	@exec $(PY) -m lab.browser
 
-bench: $(VENV)/ready-dev ## measure how fast the parts are, each beside a reference from the same run; PEERS=1: other queues beside ours
+bench: $(VENV)/ready-dev ## measure how fast the parts are, each next to a reference from the same run; PEERS=1: compare other queues with ours
 	@exec $(PY) -m lab.bench
 
 tables: $(VENV)/ready-dev ## write the results of compare, faults and bench into the READMEs

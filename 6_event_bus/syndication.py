@@ -39,7 +39,7 @@ async def _change(settings: Settings, words: Sequence[str]) -> None:
             except ValueError as error:
                 exit_with_usage_error(str(error))
         elif await unsubscribe(log, redis, *words):
-            print(printable(f"{words[0]}: {words[1]} is no longer made into jobs"))
+            print(printable(f"{words[0]} is no longer subscribed to {words[1]}"))
         else:
             sys.exit(printable(f"{words[0]} is not subscribed to {words[1]}"))
         for one in await subscriptions(redis):

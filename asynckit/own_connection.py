@@ -1,7 +1,7 @@
-"""A connection for calls of Lua scripts: many in one write, and one time limit for all answers.
+"""A connection for Lua scripts: it sends many calls in one write, with one time limit for all answers.
 
-The commands of redis-py go through its pool, its repetition of commands and a time limit for each answer, which takes
-more time than a short script.
+Each command of redis-py goes through the connection pool and the retry code, and has a time limit of its own. This
+takes more time than a short script.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class OwnConnection:
         self._connection: Any = None
 
     async def send(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send packed commands and return their answers; an error of Redis is an answer. Repeats nothing.
+        """Send packed commands and return their answers; an error of Redis is an answer. It retries nothing.
 
         Raises RedisError or RuntimeError when the connection fails or an answer does not come in time.
         """

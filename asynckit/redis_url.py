@@ -7,7 +7,7 @@ EXPECTED = "expected redis://user:password@host:6379/0"
 
 
 def split_url(url: str) -> SplitResult:
-    """Like urlsplit, whose own ValueErrors may repeat the user and the password."""
+    """Like urlsplit, but the ValueError never contains the user or the password, as urlsplit's own may."""
     try:
         return urlsplit(url)
     except ValueError:
@@ -15,7 +15,7 @@ def split_url(url: str) -> SplitResult:
 
 
 def check_redis_url(url: str) -> None:
-    """Raises ValueError with a reason that repeats no part of the URL, which may hold a password."""
+    """Raises ValueError. Its message contains no part of the URL, because the URL may contain a password."""
     parts = split_url(url)
     try:
         port = parts.port

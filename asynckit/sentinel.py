@@ -59,7 +59,7 @@ def read_sentinel_url(url: str) -> SentinelUrl | None:
 
 
 def tls_options(query: str) -> dict[str, Any]:
-    """Those of the sentinels are those of the primary: its authority, and our certificate, if it asks for one."""
+    """The sentinels use those of the primary: its authority, and our certificate, if it asks for one."""
     given: dict[str, Any] = dict(parse_url(f"rediss://?{query}"))
     return {"ssl": True, **{name: value for name, value in given.items() if name.startswith("ssl_")}}
 

@@ -13,8 +13,8 @@ is +WPI ("work in progress"), a pause is a nak with a delay, and the cursor is t
 an event is `0-NUMBER`, its number in the stream.
 
 JetStream has no fencing token: the ack of a worker that was suspended for longer than its lease counts, although
-another worker may be handling the event a second time. What such a worker has handled stays handled; but it does not
-give an event back or park it when its lease has ended by its own clock.
+another worker may be handling the event a second time. What such a worker has handled counts as handled. But a worker
+whose lease has ended by its own clock does not give an event back and does not park it.
 """
 
 import asyncio

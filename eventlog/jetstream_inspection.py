@@ -186,7 +186,7 @@ class Inspection:
         return datetime.fromisoformat(found["message"]["time"]).timestamp()
 
     async def _check_limits(self) -> None:
-        """Raises NotTaken if the stream has no room for one more event in the limits that its operator has set."""
+        """Raises NotTaken if one more event would exceed the limits that the operator of the stream has set."""
         found = await self.nats.api(f"STREAM.INFO.{self.name}")
         limits, state = found["config"], found["state"]
         one = state["bytes"] / state["messages"] if state["messages"] else 0

@@ -92,8 +92,8 @@ async def subscribe(log: Log, redis: Redis, application: str, event: str, queue:
 
 
 async def unsubscribe(log: Log, redis: Redis, application: str, event: str) -> bool:
-    """End a subscription; False: there was none. With the last one the consumer leaves the log, which then keeps no
-    events for it.
+    """End a subscription. Returns False if there was none. After the last one the consumer leaves the log, which then
+    keeps no events for it.
     """
     ended = bool(await redis.hdel(SUBSCRIPTIONS, f"{application} {event}"))
     if not await subscriptions(redis):

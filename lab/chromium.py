@@ -40,7 +40,7 @@ def find_browser() -> str | None:
 
 
 class PageError(Exception):
-    """The browser refused a call or did not answer it, or the page's script raised."""
+    """The browser refused a call or did not answer it, or the page's script raised an error."""
 
 
 class Page:

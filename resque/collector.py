@@ -1,9 +1,9 @@
 """Keeps the garbage collector from stalling the event loop of a worker with very many jobs.
 
 A full collection looks at every object of the process: with ten thousand jobs it takes a tenth of a second, and while
-their number grows it runs again and again. `gc.freeze` takes the objects that exist now out of later collections, which
-costs nothing. Objects without reference cycles are freed as always. A frozen cycle that becomes garbage stays in memory
-until few jobs run: at most as much as the jobs that ran at the same time have used.
+their number grows it runs again and again. `gc.freeze` excludes all objects that exist now from later collections, and
+costs nothing. Objects without reference cycles are freed as usual. A frozen cycle that becomes garbage stays in memory
+until only few jobs run. Such cycles take at most the memory that the jobs running at the same time have used.
 """
 
 import gc

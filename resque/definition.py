@@ -33,10 +33,9 @@ class Definition:
     """How workers run the jobs of one class.
 
     `perform` is called with the job's arguments and may be a coroutine function. An exception is a failed attempt.
-    After `attempts` failed attempts, or one that raised Permanent, the job moves to the failed list; at once if it has
-    too few or too many arguments. Until then it is
-    retried after a pause that doubles from `base_seconds` to `cap_seconds`, with jitter. Delayed jobs are due at whole
-    seconds, so the pause is rounded up.
+    After `attempts` failed attempts, or one that raised Permanent, the job moves to the failed list. A job with too few
+    or too many arguments moves there at once. Until then the job is retried after a pause that doubles from
+    `base_seconds` to `cap_seconds`, with jitter. Delayed jobs are due at whole seconds, so the pause is rounded up.
     """
 
     perform: Callable[..., Any]

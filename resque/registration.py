@@ -30,7 +30,7 @@ from .scripts import Scripts, source
 from .wire import heartbeat_at, ping, started_at
 
 BEATS = 3  # heartbeats in one lease: two may fail
-AT_ONCE = 500  # slots in one call: a script blocks all other clients of Redis, and packing its keys the event loop
+AT_ONCE = 500  # slots in one call: a script blocks other clients of Redis, and packing its keys blocks the event loop
 
 log = logging.getLogger(__name__)
 

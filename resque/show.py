@@ -47,7 +47,7 @@ def clip(text: str, most: int = 300) -> str:
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """For a terminal: line breaks and tabs become spaces, other control and direction characters question marks."""
+    """For a terminal: line breaks and tabs become spaces, other control and direction characters become "?"."""
     return clip(_CONTROL.sub("?", _WHITE.sub(" ", text[: most + 1])), most)
 
 

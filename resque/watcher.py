@@ -1,12 +1,12 @@
 """Watches any number of queues on one connection: for a worker that has more queues than waiting connections.
 
 `CLIENT TRACKING` is made for caches (https://redis.io/docs/latest/develop/reference/client-side-caching/): after a
-client has read a key, Redis sends it one message when any program changes the key. Here the client reads by EXISTS with
-the keys of all queues that are empty. A key that has changed is read again before the worker waits the next time, so an
-idle worker costs Redis one EXISTS per second, and a job one EXISTS of one key.
+client has read a key, Redis sends it one message when any program changes the key. Here the client reads the
+keys of all empty queues with one EXISTS. It reads a key that has changed again before the worker next waits. So an idle
+worker costs Redis one EXISTS per second, and each job costs one EXISTS of one key.
 
-A proxy, or a user without the right to this command, may refuse it. Then the same EXISTS is repeated every
-POLL_SECONDS.
+Redis refuses this command if the user has no permission for it, and a proxy may refuse it too. Then the same EXISTS is
+repeated every POLL_SECONDS.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Watcher:
         self._log = OncePerSecond(log, REDIS)
 
     def watch(self, queues: Iterable[str]) -> None:
-        """Set `wake` once when one of these has a job. Replaces those of the call before; others are ignored."""
+        """Set `wake` once when one of these has a job. Replaces the queues of the last call; ignores unknown ones."""
         self._watched = {self._keys[queue] for queue in queues if queue in self._keys}
         if not self._watched <= self._armed:
             self._changed.set()
@@ -81,7 +81,7 @@ class Watcher:
             finally:
                 await end_tasks(tasks)
         finally:
-            await connection.disconnect(nowait=True)  # it is not as other users of the pool expect it
+            await connection.disconnect(nowait=True)  # its state is not what other users of the pool expect
             await self._pool.release(connection)
 
     async def _track(self, connection: Any) -> bool:

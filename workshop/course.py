@@ -70,7 +70,7 @@ class Exercise:
         return sorted(path.name for path in self.start.iterdir() if path.is_file())
 
     def is_changed_in(self, folder: Path) -> bool:
-        """Whether a file of the learner differs from the starting point. Files that are missing do."""
+        """Whether one of the learner's files differs from the starting point. A missing file counts as different."""
         mine = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         return any(mine.get(name) != (self.start / name).read_bytes() for name in self.files())
 

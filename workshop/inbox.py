@@ -33,7 +33,7 @@ class Inbox(Store):
         self.refuse: Refuse = lambda to, attempt: 0
         self.refuses_behind_gate = False
         self.gate = asyncio.Event()
-        """While it is not set, the inbox accepts no email. It refuses those that it refuses anyway, unless
+        """While it is not set, the inbox accepts no email. It still refuses those that it always refuses, unless
         `refuses_behind_gate`."""
         self.gate.set()
         self.pace_seconds = 0.0

@@ -1,7 +1,7 @@
 """One limit of emails per second for all workers of a queue, each of which has an equal share.
 
 RabbitMQ has no throttle, but it knows how many consumers a queue has. Each worker asks for that number every second. A
-new worker waits until the others have had the time to ask, so that their shares are smaller before it begins.
+new worker sends nothing until the other workers have had time to ask and to reduce their shares.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class SharedLimit:
             workers = await self._workers()
             if workers and known:
                 self._share(workers)
-            known = known or workers > 0  # the others see this worker too, at the latest at their next look
+            known = known or workers > 0  # the others count this worker too, at the latest when they ask next
 
     async def _workers(self) -> int:
         """0 if RabbitMQ does not answer; then the share stays as it is."""

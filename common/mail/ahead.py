@@ -1,7 +1,7 @@
 """Whether envelopes may be sent ahead (see smtp_session.py): the first one shows whether the server can read them.
 
-RFC 2920 allows a client to send MAIL right behind the end of a message. Some servers that offer PIPELINING drop what
-they read there, or close the connection.
+RFC 2920 allows a client to send MAIL immediately after the end of a message. Some servers that offer PIPELINING discard
+what they read there, or close the connection.
 """
 
 import logging
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Ahead:
-    """The first envelope that is sent ahead is on trial: until both emails have ended, no other one is."""
+    """The first envelope that is sent ahead is a trial: until both emails are done, no other is sent ahead."""
 
     def __init__(self) -> None:
         self._works = False
@@ -40,13 +40,13 @@ class Ahead:
     def failed(self, attempt: Attempt, reason: Exception) -> None:
         """The server has taken this email in a new session, after it refused it when envelopes were sent ahead.
 
-        If that worked before, the session may have ended for another reason: then the next one is on trial.
+        If sending ahead worked before, the session may have ended for another reason, so the next one is a trial.
         """
         self._works = False
         if attempt.on_trial and not self._fails:
-            log.warning("a session failed when an envelope was sent ahead with PIPELINING, so no more are: %s", reason)
+            log.warning("a session failed when an envelope was sent ahead (PIPELINING); this is now off: %s", reason)
             self._fails = True
 
     def end(self, attempt: Attempt) -> None:
-        """This email was sent, or is given up: if it was on trial, the trial may have no result."""
+        """This email was sent or given up. If it was on trial, the trial may end without a result."""
         self._trial.discard(attempt)

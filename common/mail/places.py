@@ -1,4 +1,4 @@
-"""The places for sends: as many as the pool may have sessions. Further sends wait, in order."""
+"""The places for sends: one for each session that the pool may have. Further sends wait, in order."""
 
 import asyncio
 import logging
@@ -9,8 +9,8 @@ from common.mail.attempt import Attempt
 from common.mail.errors import SendError
 from common.mail.smtp_session import SmtpSession
 
-GROW_SECONDS = 30.0  # after the server has refused a session: the time until the pool tries one more
-BEHIND_SECONDS = 1.0  # how long an email waits for the answer to the one before it, if it could have another session
+GROW_SECONDS = 30.0  # after the server has refused a session: how long until the pool tries to open another one
+BEHIND_SECONDS = 1.0  # how long an email waits for the answer to the one before it, if another session is free
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Places:
             self._watch()
 
     def withhold(self, error: SendError) -> None:
-        """Do not give a place back for now: the server accepts no further session."""
+        """Do not give a place back for now: the server accepts no more sessions."""
         if not self.withheld:
             log.warning("the mail server limits the number of sessions: %s", error)
         self.withheld += 1
@@ -95,7 +95,7 @@ class Places:
         return attempt
 
     def pass_on(self, before: Attempt) -> None:
-        """Give the place of this email to the next one, if its envelope was sent ahead, or else back."""
+        """Give the place of this email to the next one if its envelope was sent ahead; otherwise give it back."""
         behind = self._behind.get(before.next) if before.next else None
         if before.next is None or behind is None or behind.turn.cancelled():
             self.give_back()
@@ -104,7 +104,7 @@ class Places:
             behind.turn.set_result(behind.session)
 
     def send_back(self, before: Attempt) -> None:
-        """The session has ended: if an envelope was sent ahead with this email, its email waits for another session."""
+        """The session has ended: an email whose envelope was sent ahead with this one waits for another session."""
         if before.next in self._behind:
             self._waiting.appendleft((before.next, self._leave(before.next)))
 
@@ -116,7 +116,7 @@ class Places:
             self._waiting.appendleft((oldest, self._leave(oldest)))
         while self._waiting:
             attempt, turn = self._waiting.popleft()
-            if not turn.cancelled():  # else its caller will notice in a moment
+            if not turn.cancelled():  # if it is, its caller notices in a moment
                 return attempt, turn
         return None
 
@@ -141,7 +141,7 @@ class Places:
             self._waiting.remove((attempt, turn))
 
     def _watch(self) -> None:
-        """As long as places are free, look after those that wait behind another email."""
+        """As long as places are free, check the emails that wait behind another one."""
         if self._free and self._behind and self._freeing is None:
             self._freeing = asyncio.get_running_loop().call_later(BEHIND_SECONDS, self._free_those_behind)
 

@@ -156,7 +156,7 @@ class SmtpConversation(asyncio.Protocol):
         return exchange.result()
 
     def abandon(self, exchange: Exchange) -> None:
-        """Take no replies to this exchange: the connection ends, but not before the exchanges before it are done."""
+        """Ignore the replies to this exchange. The connection ends when the exchanges before it are done."""
         self.usable = False
         if exchange in self._open and exchange is not self._open[0]:
             exchange.abandoned = True
@@ -204,7 +204,7 @@ class SmtpConversation(asyncio.Protocol):
                 self.abort()
 
     def _end(self, reply: Reply) -> None:
-        """The server has ended the session with this 421 (RFC 5321, 3.8): it answers everything that is open."""
+        """With this 421 (RFC 5321, 3.8) the server ends the session. It is the reply to all open exchanges."""
         self._open.popleft().finish()
         while self._open:
             self._open[0].replies.append(reply)

@@ -12,7 +12,7 @@ from common.mail.smtp_opening import tls_context
 from common.mail.smtp_session import SmtpSession
 from common.settings import Settings
 
-GOODBYE_SECONDS = 1.0  # for a server that does not answer the goodbye
+GOODBYE_SECONDS = 1.0  # how long to wait for a server that does not answer QUIT
 IDLE_SECONDS = 30.0  # shorter than any server's limit: Postfix closes an idle session after 300 s, others after 60 s
 
 
@@ -44,11 +44,11 @@ class SmtpPool:
 
     @property
     def has_others(self) -> bool:
-        """Whether there are usable sessions, or some are being opened."""
+        """Whether a session is usable or is being opened."""
         return self._opening > 0 or any(session.usable for session in self._open_sessions)
 
     async def open(self) -> SmtpSession:
-        """Open a session. Raises LoginFailed without asking the server while `Logins` allows no further try."""
+        """Open a session. Raises LoginFailed without asking the server while `Logins` does not allow another try."""
         if self._logged_in:
             return await self._open_now(again=True)
         async with self._first:

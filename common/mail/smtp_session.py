@@ -12,7 +12,7 @@ With PIPELINING alone it takes two, and without either, four:
     C: MAIL, RCPT, DATA                 S: 250, 250, 354
     C: the message and a dot            S: 250
 
-If another email waits, its envelope is sent ahead, in one write with the message before it. Then each email takes one:
+If another email waits, its envelope is sent ahead, in one write with the current message. Then each email takes one:
 
     C: the message and a dot            S: 250, 250, 250, 354
        MAIL, RCPT, DATA of the next
@@ -36,7 +36,7 @@ _MAX_FRUITLESS = 3  # refused emails and checks in a row before the session is c
 _CHUNKING_FAILS = {500, 501, 502, 503, 504}  # RFC 5321, 4.2.1: the fault of the command, not of this email
 _OUT_OF_STEP = {500, 502, 503}  # what a server says to RCPT if it has not understood the MAIL before it
 _GO_ON = 354
-_QUICK_SECONDS = 1.0  # a server that takes longer for its answer to a message is not kept waiting for a round trip
+_QUICK_SECONDS = 1.0  # envelopes are sent ahead only if the last answer to a message came faster than this
 
 
 class SessionSpent(SessionLost):
@@ -50,8 +50,8 @@ class ChunkingFailed(SessionLost):
 
 
 class AheadFailed(SessionLost):
-    """The server did not answer as it should when an envelope was sent ahead. It has not taken this email: a new
-    session shows whether the email is at fault, or the sending ahead.
+    """The server did not answer as it should when an envelope was sent ahead. It has not taken this email. A new
+    session shows whether the cause is the email, or that its envelope was sent ahead.
     """
 
 

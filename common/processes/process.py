@@ -39,7 +39,7 @@ def run(
 
 
 class Output(logging.StreamHandler[TextIO]):
-    """Writes the log: informative lines together, at the end of the tick of the event loop; all others at once.
+    """Writes INFO lines together, at the end of the tick of the event loop, and all other lines at once.
 
     If standard output is closed (`| head`) or full, the process stops: see `lost_output`.
     """

@@ -244,7 +244,7 @@ def needed_services(settings: Settings, package: str) -> list[str]:
 
 
 def in_topology(settings: Settings, name: str) -> str:
-    """The service, or the one with several servers that REDIS or NATS chooses in its place."""
+    """The service, or the one with several servers that REDIS or NATS chooses instead."""
     if name == "valkey" and settings.topology != "single":
         return settings.topology
     return f"nats_{settings.nats_topology}" if name == "nats" and settings.nats_topology != "single" else name

@@ -3,8 +3,8 @@
 Its data stays in DATA_DIR/nats. With `sync_interval: always`, NATS acknowledges a message when the message is on disk.
 By default it syncs every two minutes.
 
-After one write to a full disk, NATS stores nothing until it is restarted, even when there is room again. So this
-service stops NATS when the disk is full, and does not start it until there is room.
+After one write to a full disk, NATS stores nothing until it is restarted, even when there is space again. So this
+service stops NATS when the disk is full, and does not start it until there is space.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from common.processes.process import run
 from common.services.server_program import LOOPBACK, ServerProgram, private_folder, serve
 from common.settings import NATS_PORT, Settings, exit_with_usage_error, read_settings
 
-LOOK_SECONDS = 0.5  # between two looks at the disk
+LOOK_SECONDS = 0.5  # between two checks of the disk
 ROOM_BYTES = 1_000_000  # a disk with less than this is full
 PROBE_SECONDS = 0.02  # how often a starting server is asked for its greeting
 NOT_INSTALLED = "there is no nats-server: install it with `make .venv/ready-jetstream`, or set NATS_URL to your own"

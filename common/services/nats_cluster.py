@@ -1,7 +1,7 @@
 """`python -m common.services.nats_cluster`: three NATS nodes with JetStream as one embedded service.
 
-This process starts the three nodes, and starts each again when it ends, so you can kill any of them. A killed node is
-started again after RESTART_SECONDS. That is longer than the other two need to elect new leaders (they do so when they
+This process starts the three nodes, and restarts each one that ends, so you can kill any of them. A killed node is
+restarted after RESTART_SECONDS. That is longer than the other two need to elect new leaders (they do so when they
 have heard nothing for 4 to 9 seconds), so you see that two nodes are enough.
 
 Ports and data are in DATA_DIR/nats_cluster and stay the same from run to run, because each node remembers the others.
@@ -51,7 +51,7 @@ async def begin(nodes: Nodes) -> Ports:
 
 
 def prepare(folder: Path) -> Ports:
-    """The ports of each node; writes the configurations at the first start. Ends the program if a port is in use.
+    """Return the ports, and write the configurations at the first start. Ends the program if a port is in use.
 
     `node-1` is the port for clients, `node-1-route` the one for the other nodes, `node-1-health` serves /healthz.
     """
@@ -84,5 +84,5 @@ async def is_healthy(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    binary()  # or end with one line
+    binary()  # prints one line and exits if nats-server is missing
     run(serve_nodes(read_settings(), NAME, begin))

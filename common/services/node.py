@@ -1,4 +1,4 @@
-"""The servers of an embedded service that consists of several: each is started again whenever it ends.
+"""Runs the servers of an embedded service that has several, and restarts each one that ends.
 
 The ports of the servers are in `ports.json` in the service's folder. The lab, which disturbs their network, prepares
 this folder before the service starts, with a proxy in front of each server. NAME-proxy is then the port that a server
@@ -120,7 +120,7 @@ def prepare_nodes(
 ) -> Ports:
     """The ports by name: one for each node, and `more`. The first start also writes `folder`/NAME.conf for each node.
 
-    `variable` is for the message, with which the program ends if a port of an earlier start is in use.
+    If a port of an earlier start is in use, the program ends with a message that names `variable`.
     """
     file, names = folder / "ports.json", [*nodes, *more]
     if file.exists():
@@ -163,7 +163,7 @@ def source_address(ports: Ports, name: str) -> str:
 
 
 def listening_options(name: str, folder: Path, ports: Ports) -> dict[str, str]:
-    """Of a server or a sentinel."""
+    """The options of a server or a sentinel for listening."""
     options = {"bind": LOOPBACK, "port": str(ports[name]), "dir": f'"{(folder / name).resolve()}"'}
     if f"{name}-proxy" in ports:
         options["bind-source-addr"] = source_address(ports, name)
@@ -171,7 +171,7 @@ def listening_options(name: str, folder: Path, ports: Ports) -> dict[str, str]:
 
 
 def server_options(name: str, folder: Path, ports: Ports) -> dict[str, str]:
-    """Of a server that keeps data."""
+    """The options of a server that keeps data."""
     announced = {"replica-announce-ip": LOOPBACK, "replica-announce-port": str(announced_port(ports, name))}
     return listening_options(name, folder, ports) | {
         **(announced if f"{name}-proxy" in ports else {}),

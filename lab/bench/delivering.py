@@ -63,7 +63,7 @@ def deliver(lab: Lab, server: Strategy, sink: LabSink, count: int) -> Facts:
 
 
 def one_worker(number: int, lab: Lab) -> Iterator[Row]:
-    """The rate of one worker process that finds its emails waiting, beside a worker of strategy 3, in turns."""
+    """The rate of one worker process whose emails already wait, in turns with a worker of strategy 3."""
     own, other = Lab(lab.folder / "own", lab.say), Lab(lab.folder / "other", lab.say)
     for each in (own, other):
         each.folder.mkdir()

@@ -1,6 +1,6 @@
 """Strategies 5 and 6 on other engines (Streams, RabbitMQ, JetStream), each beside the same strategy on its own engine.
 
-Both sides run at the same time and are measured in turns. Each is on disk before its answer.
+Both sides run at the same time and are measured in turns. Each engine writes to disk before it answers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,12 +50,12 @@ Sides = tuple[tuple[Strategy, LabSink], tuple[Strategy, LabSink]]
 
 
 def benchmarks() -> dict[str, "partial[Iterator[Row]]"]:
-    """Those whose engine this machine has."""
+    """The benchmarks whose engine is installed on this machine."""
     return {SUBJECTS[name].title: partial(engine, name) for name in ENGINES if missing(SUBJECTS[name].settings) is None}
 
 
 def skipped() -> list[str]:
-    """One line for each engine that this machine does not have."""
+    """One line for each engine that is not installed on this machine."""
     reasons = {name: missing(SUBJECTS[name].settings) for name in ENGINES}
     return [f"{SUBJECTS[name].title} is skipped: {reason}" for name, reason in reasons.items() if reason]
 
@@ -122,7 +122,7 @@ def from_idle(lab: Lab, name: str, sides: Sides) -> Row:
 
 
 def accepting(lab: Lab, name: str, sides: Sides) -> Iterator[Row]:
-    """Nearly no email is sent meanwhile, so what the brokers grow by is the emails that wait."""
+    """Almost no email is sent meanwhile, so the brokers grow only by the emails that wait."""
     servers = [server for server, _ in sides]
     for server in servers:
         load_by_role(lab, server.port, {}, WARM_UP)

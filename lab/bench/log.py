@@ -1,7 +1,7 @@
 """The log of strategy 6 from one process: partitions with Lua, beside the same log on Redis Streams.
 
 The group `scale` also checks that the cost of an event does not grow with the log, up to LOG_EVENTS events. By default
-these are ten million, which need some minutes and 4 GB of memory, and a million where less than MEMORY is free. The row
+this is ten million, which takes some minutes and 4 GB of memory, or one million if less than MEMORY is free. The row
 names the number.
 """
 

@@ -68,7 +68,7 @@ def table(breakdown: Breakdown) -> Table:
 
 
 def accepting_parts(number: int, lab: Lab) -> Iterator[Breakdown]:
-    """The web server of strategy 5 or 6, one email a second being sent."""
+    """The web server of strategy 5 or 6, while its worker sends one email a second."""
     with ExitStack() as stack:
         url = stack.enter_context(valkey(lab))
         sink = stack.enter_context(lab_sink(lab))

@@ -1,11 +1,11 @@
 """`python -m lab.browser.cost`: what the page, the browser and the lab itself cost, in CPU time.
 
-It starts a lab, opens its page in a Chromium without a window, and prints
+It starts a lab, opens its page in a headless Chromium, and prints
 
-- how long the first picture took, from the opening of the address
-- for each rate, the CPU milliseconds per frame that the page needs: of its main thread (layout, style, and all), and of
-  each process of the browser. For this the page replays made-up emails (page/assets/replay.js), and draws 60 frames for
-  each second of them, however long a frame takes. So the figures depend little on what else the machine does.
+- how long it took from opening the address until the first picture was drawn
+- for each rate, the CPU milliseconds per frame that the page needs: of its main thread (layout, style, and in total),
+  and of each process of the browser. For this the page replays made-up emails (page/assets/replay.js), and draws 60
+  frames for each second of them, however long a frame takes. So the figures depend little on the machine's other load.
 - for each rate, the CPU seconds per second of each part, while real emails go through all lanes: the browser's
   processes, the lab's own process, the mail server, Redis, and each strategy with all its processes
 
@@ -108,7 +108,7 @@ async def measure_lab(page: Page, rate: int, seconds: float) -> None:
 async def measure(page: Page, rates: list[int], seconds: float) -> None:
     await page.wait_for("performance.getEntriesByName('first picture').length > 0")
     paint, picture = await page.evaluate(PICTURES)
-    print(f"from the opening of the address: first paint {paint:.0f} ms, first picture of all lanes {picture:.0f} ms")
+    print(f"after opening the address: first paint {paint:.0f} ms, first picture of all lanes {picture:.0f} ms")
     await page.wait_for(ALL_RUN, START_SECONDS)
     await page.call("Performance.enable", timeDomain="threadTicks")
     for rate in rates:

@@ -6,11 +6,11 @@ import subprocess
 from contextlib import suppress
 
 WAKER = ("/bin/sh", "-c", 'read -r _; kill -CONT "$1"', "sh")
-"""Waits until its standard input ends, which is also the case when the lab is killed."""
+"""Waits until its standard input ends. That also happens when the lab is killed."""
 
 
 class FrozenProcesses:
-    """A frozen process cannot notice that the lab was killed. So each has a waker, which then thaws it."""
+    """A frozen process cannot notice that the lab was killed. So each has a waker process that thaws it then."""
 
     def __init__(self) -> None:
         self._wakers: dict[int, subprocess.Popen[bytes]] = {}
@@ -19,17 +19,17 @@ class FrozenProcesses:
         return pid in self._wakers
 
     def add(self, pid: int) -> None:
-        """It has been sent SIGSTOP."""
+        """Call this after SIGSTOP has been sent to the process."""
         if pid not in self:
             self._wakers[pid] = subprocess.Popen(
                 [*WAKER, str(pid)],
                 stdin=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # it has ended
+                stderr=subprocess.DEVNULL,  # "No such process", if it has ended
                 start_new_session=True,  # Ctrl-C does not stop it
             )
 
     def discard(self, pid: int) -> None:
-        """It has been sent SIGCONT, or has been killed."""
+        """Call this after SIGCONT has been sent to the process, or after it was killed."""
         if waker := self._wakers.pop(pid, None):
             waker.kill()
             waker.communicate()

@@ -121,12 +121,12 @@ def strategy_lines() -> dict[str, Line]:
 
 
 def step_lines() -> dict[str, Line]:
-    """By the names of `make faults STEPS=1`, such as 5-pop."""
+    """The lines, by their names in `make faults STEPS=1`, such as 5-pop."""
     return {name: Line(step.number, name, settings=step.settings) for name, step in STEPS.items()}
 
 
 def engine_lines() -> dict[str, Line]:
-    """By the names of `make faults`, such as 5r."""
+    """The lines, by their names in `make faults`, such as 5r."""
     return {name: Line(SUBJECTS[name].number, name, settings=SUBJECTS[name].settings) for name in ENGINES}
 
 

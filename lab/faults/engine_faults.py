@@ -25,7 +25,7 @@ LEFT_BYTES = 45_000_000
 
 
 def kill_leader(running: Running, rng: random.Random) -> Injection:
-    """SIGKILL to the node that takes the events, when all three nodes have all events."""
+    """Send SIGKILL to the node that leads the stream, when all three nodes have all events."""
     leader = asyncio.run(_leader(running))
     pid = int((running.strategy.data_dir / "nats_cluster" / f"{leader}.pid").read_text())
     begin = perf_counter_ns()
@@ -51,7 +51,7 @@ async def _leader(running: Running) -> str:
 
 
 def fill_stream(running: Running, rng: random.Random) -> Injection:
-    """Set the limit of the stream to what it holds now, as if its operator had given it too little room."""
+    """Set the limit of the stream to what it holds now, as if its operator had given it too little space."""
     begin = perf_counter_ns()
     asyncio.run(_set_limit(running, None))
     try:
@@ -63,7 +63,7 @@ def fill_stream(running: Running, rng: random.Random) -> Injection:
 
 
 async def _set_limit(running: Running, limit: int | None) -> None:
-    """In bytes; -1: none; None: what the stream has now."""
+    """`limit`: in bytes. -1 means no limit, None the size that the stream has now."""
     async with Nats(running.strategy.nats_url()) as nats:
         found: dict[str, Any] = await nats.api(f"STREAM.INFO.{STREAM}")
         changed = found["config"] | {"max_bytes": found["state"]["bytes"] if limit is None else limit}
@@ -71,7 +71,7 @@ async def _set_limit(running: Running, limit: int | None) -> None:
 
 
 def fill_disk(service: str, left: int) -> Callable[[Running, random.Random], Injection]:
-    """Fill the disk of the service's data until only `left` bytes are free, and free it after the strategy refuses."""
+    """Fill the disk of the service's data until only `left` bytes are free, and empty it after a refusal."""
 
     def fault(running: Running, rng: random.Random) -> Injection:
         begin, filler = perf_counter_ns(), running.strategy.data_dir / service / "filler"

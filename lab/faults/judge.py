@@ -54,7 +54,7 @@ def _lost(promised: Promise, found: Account, faults: Sequence[Injection]) -> Ite
 
 
 def _more_than_not_replicated(missing: Sequence[Outcome], faults: Sequence[Injection]) -> Iterator[str]:
-    """Each lost email has at least its id in what was not replicated, and was accepted during a fault."""
+    """Each lost email was accepted during a fault, and at least its id is in the bytes that were not replicated."""
     others = [o for o in missing if not any(f.begin - GRACE_NS <= o.answered <= f.end + GRACE_NS for f in faults)]
     if others:
         yield f"{len(others)} lost that were accepted before or after the faults"

@@ -71,7 +71,7 @@ class Subject:
 
     @property
     def topology(self) -> str:
-        """Of its Redis."""
+        """The topology of its Redis."""
         return self.settings.get("REDIS", "single")
 
     @property

@@ -1,4 +1,4 @@
-"""What a run of `make faults` can be about: the strategies, the steps of chapters 3 to 6, or Redis with replicas."""
+"""What a run of `make faults` can test: the strategies, the steps of chapters 3 to 6, or Redis with replicas."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ class Suite:
     subjects: Mapping[str, Subject]
     faults: Mapping[str, str]
     kills: int = 10
-    lanes: int = 3 * CORES  # strategies at a time: mostly they wait until a killed process has restarted
+    lanes: int = 3 * CORES  # strategies at a time: mostly they wait for a killed process to restart
     promises: str = "lab/faults/promises.py"
     is_whole: bool = True
     """Whether the results may be saved."""
@@ -33,7 +33,7 @@ def chosen_suite(parser: argparse.ArgumentParser) -> Suite:
     if topology not in (*TITLES, "all"):
         parser.error(f"TOPOLOGY: unknown: {topology}; choose from {', '.join(TITLES)}, all")
     subjects = {name: subject for name, subject in REPLICATED.items() if topology in (subject.topology, "all")}
-    # A sentinel that gets no CPU for two seconds does nothing for thirty, so one strategy with its servers at a time.
+    # A sentinel that gets no CPU for two seconds does nothing for thirty, so only one strategy runs at a time.
     whole = topology == "all" and not os.environ.get("REDIS_SERVER")
     return Suite(
         "faults_topology", subjects, TOPOLOGY_FAULTS, 3, CORES // 2 or 1, "lab/faults/topology_promises.py", whole

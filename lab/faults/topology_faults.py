@@ -1,7 +1,7 @@
-"""Faults of Redis with replicas: a primary fails, its links are cut, the network to it is silent, a slot is moved.
+"""Faults of Redis with replicas: a primary fails, its links are cut, it cannot be reached, or a slot is moved.
 
-SIGKILL alone tests no replication, because the kernel still delivers what the killed process has written. So one fault
-cuts the links first, and what was on its way is lost.
+SIGKILL alone does not test replication, because the kernel still delivers what the killed process has written. So one
+fault cuts the links first, and the bytes in transit are lost.
 """
 
 import os
@@ -49,7 +49,7 @@ def cut_and_kill_primary(running: Running, rng: random.Random) -> Injection:
 
 
 def cut_off_sentinels(count: int) -> Fault:
-    """Kill the primary while this number of sentinels cannot reach anything."""
+    """Kill the primary while this number of sentinels cannot reach any other process."""
 
     def fault(running: Running, rng: random.Random) -> Injection:
         nodes = running.nodes
@@ -89,7 +89,7 @@ def replaced(running: Running, rng: random.Random, before: Step = do_nothing, af
 
 
 def not_replaced(running: Running, rng: random.Random, before: Step) -> Injection:
-    """Kill the primary while no replica can take over, and wait until it is there again."""
+    """Kill the primary while no replica can take over, and wait until it runs again."""
     nodes, key = running.nodes, rng.choice(KEYS[running.subject.number])
     primary, begin = settled_primary(nodes, key), perf_counter_ns()
     try:
@@ -105,7 +105,7 @@ def not_replaced(running: Running, rng: random.Random, before: Step) -> Injectio
 
 
 def freeze_primary(running: Running, rng: random.Random) -> Injection:
-    """SIGSTOP, and SIGCONT after the failover: then two servers are primaries until the old one learns of it."""
+    """Freeze the primary until after the failover. Then there are two primaries until the old one learns of it."""
 
     def stop(nodes: Nodes, primary: str) -> Callable[[], None]:
         pid = nodes.pid(primary)
@@ -169,17 +169,17 @@ def replacement(nodes: Nodes, key: str, before: str, limit: float) -> str:
 
 
 def written_by(nodes: Nodes, primary: str) -> int:
-    """Up to which byte of its replication stream the primary has written."""
+    """The offset up to which the primary has written its replication stream."""
     return int(nodes.replication(primary)["master_repl_offset"])
 
 
 def received_by(nodes: Nodes, new: str) -> int:
-    """Up to which byte a new primary had received the stream of the old one when it took over."""
+    """The offset up to which the new primary had received the old one's stream when it took over."""
     return int(nodes.replication(new)["second_repl_offset"]) - 1
 
 
 def cut_off(seconds: float) -> Fault:
-    """Our processes and Redis hear nothing of each other for this time; no connection is closed."""
+    """For this time, our processes and Redis receive nothing from each other. No connection is closed."""
 
     def fault(running: Running, rng: random.Random) -> Injection:
         nodes = running.nodes

@@ -1,7 +1,7 @@
 """What strategies 4, 5 and 6 promise with Sentinel and on a Redis Cluster: `make faults TOPOLOGY=sentinel`.
 
 With ACK_REPLICAS=1 a 2xx means that a replica has the email, so a failover loses none. Without it, a failover loses at
-most what the new primary had not received: the lab counts these bytes by the offsets of the two.
+most what the new primary had not received: the lab computes these bytes from the offsets of both.
 """
 
 from lab.faults.promises import ATTEMPTS, SUBJECTS, Bound, Promise, Subject

@@ -30,7 +30,7 @@ FAILOVER_SECONDS = 60.0
 
 
 class Nodes(ABC):
-    """`names`: of the servers with data; `sentinels`: of the others."""
+    """`names` are the servers with data, `sentinels` are the others."""
 
     names: Sequence[str]
     sentinels: Sequence[str] = ()
@@ -45,7 +45,7 @@ class Nodes(ABC):
         """Whether this server says that it is the primary of this key. Raises RedisError."""
 
     def primary(self, key: str, other_than: str = "") -> str | None:
-        """The first server that says so; None while there is none."""
+        """The first server that claims to be the primary; None if no server does."""
         for name in self.names:
             with suppress(RedisError, OSError):
                 if name != other_than and self.claims(name, key):
@@ -81,16 +81,16 @@ class Nodes(ABC):
             return facts
 
     def named(self, port: int) -> str:
-        """The server that announces this port."""
+        """The name of the server that announces this port."""
         return next(name for name in (*self.names, *self.sentinels) if announced_port(self.ports, name) == port)
 
     def replicas(self, primary: str) -> list[str]:
-        """Those that follow this primary."""
+        """The names of the servers that follow this primary."""
         facts = self.replication(primary)
         return [self.named(int(facts[f"slave{number}"]["port"])) for number in range(facts["connected_slaves"])]
 
     def hold(self, sources: Sequence[str], targets: Sequence[str]) -> None:
-        """Hold back all between these. A source is the name of a server, or CLIENT."""
+        """Hold back everything between these. A source is the name of a server, or CLIENT."""
         for target in targets:
             self._proxies[target].hold(self._addresses(sources))
 
@@ -105,7 +105,7 @@ class Nodes(ABC):
         self._proxies[target].cut(self._addresses(others))
 
     def isolate(self, names: Sequence[str], among: Sequence[str]) -> None:
-        """Hold back all between these and the others of `among`."""
+        """Hold back everything between these and the others of `among`."""
         others = [name for name in among if name not in names]
         self.hold(others, names)
         self.hold(names, [name for name in others if name != CLIENT])

@@ -1,8 +1,8 @@
 """TCP proxies in front of servers, which make the network fail: connections are cut, or bytes come late or not at all.
 
 A proxy knows the address from which a connection comes, so it can treat clients, replicas and sentinels differently
-(common/services/node.py gives each server an address of its own). What is held back is not lost: as when packets are
-dropped, it arrives after the network works again, unless the connection has ended by then.
+(common/services/node.py gives each server an address of its own). Bytes that are held back are not lost: as when
+packets are dropped, they arrive when the network works again, unless the connection has already ended.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 POLL_SECONDS = 0.005
-CLIENT = "127.0.0.1"  # the address from which programs connect that choose none
+CLIENT = "127.0.0.1"  # the source address of programs that do not choose one
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Proxy:
         self._set(sources, requests, answers, Way(seconds=seconds))
 
     def restore(self, sources: Collection[str] = (CLIENT,)) -> None:
-        """Pass on what was held back, and all that comes."""
+        """Pass on what was held back, and everything that follows."""
         self._set(sources, True, True, Way())
 
     def _set(self, sources: Collection[str], requests: bool, answers: bool, way: Way) -> None:
@@ -127,7 +127,7 @@ class Proxy:
             server.close()
 
     async def _travel(self, connection: Connection, *, back: bool) -> None:
-        """Take as long as a piece takes that is under way in this direction. Raises ConnectionError if it was cut."""
+        """Wait as long as a piece is in transit in this direction. Raises ConnectionError if it was cut."""
         key = (connection.source, back)
         await asyncio.sleep(self._ways.get(key, Way()).seconds)
         while self._ways.get(key, Way()).held:
@@ -175,7 +175,7 @@ async def a_proxy(port: int) -> AsyncIterator[Proxy]:
 
 @contextmanager
 def a_proxy_thread(count: int) -> Iterator[list[Proxy]]:
-    """This number of proxies on free ports, in a thread of their own. They lead nowhere until `lead_to`."""
+    """This number of proxies on free ports, in a thread of their own. They lead nowhere until you call `lead_to`."""
     proxies: list[Proxy] = []
     ready, stop = threading.Event(), asyncio.Event()
 

@@ -25,7 +25,7 @@ class Cluster:
         return next((self.ports.index(row[2][1]) for row in ranges if row[0] <= slot <= row[1]), None)
 
     def move(self, key: str) -> "Move":
-        """To the next node that has slots."""
+        """Prepare the move of this key's slot to the next node that has slots."""
         slot = key_slot(key.encode())
         source = self.owner(slot)
         others = [number for number in self.primaries() if number != source]
@@ -36,7 +36,7 @@ class Cluster:
         return sorted({self.ports.index(row[2][1]) for row in ranges})
 
     def move_at_once(self, key: str) -> None:
-        """By one command of Valkey 9, which moves a slot atomically."""
+        """Move the slot with one command of Valkey 9, which is atomic."""
         move = self.move(key)
         target = self._id(move.target)
         self.clients[move.source].execute_command(

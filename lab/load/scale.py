@@ -1,10 +1,10 @@
 """`python -m lab.load.scale`: a worker with very many queues or slots, in the Redis of REDIS_URL. Prints JSON.
 
-queues   a worker that listens to COUNT queues, idle, is given single jobs by another program (a plain RPUSH): the time
-         from the push to the start of the job, for the first 16 queues and for the others, and the worker's connections
-slots    a worker with COUNT slots is given as many jobs that sleep: the resident memory of its process, and the longest
-         stall of its event loop while it claims them, while it sends two heartbeats, and while all of them end
-idle     the longest stall of an event loop that does nothing for COUNT seconds: what other programs cause
+queues   an idle worker listens to COUNT queues, and another program sends it single jobs (a plain RPUSH): the time from
+         the push to the start of the job, for the first 16 queues and for the others, and the worker's connections
+slots    a worker with COUNT slots gets COUNT jobs that sleep: the resident memory of its process, and the longest stall
+         of its event loop while it claims the jobs, while it sends two heartbeats, and while all of the jobs end
+idle     the longest stall of an event loop that does nothing for COUNT seconds: other programs cause it
 """
 
 import argparse

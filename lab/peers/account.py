@@ -16,7 +16,7 @@ def read_runs(record: Path) -> list[Run]:
 
 
 def in_flight(record: Path) -> int:
-    """How many jobs that have noted their start are not done."""
+    """How many jobs have recorded their start but are not done."""
     runs = _read(record)
     return sum(number < 0 for number, _ in runs) - sum(number >= 0 for number, _ in runs)
 
@@ -31,7 +31,7 @@ def _read(record: Path) -> list[Run]:
 
 
 def account(runs: Sequence[Run], count: int) -> Facts:
-    """How many of the jobs 0 to `count` - 1 were never done, once, and more often; `unknown`: runs of other jobs."""
+    """How many of the jobs 0 to `count` - 1 ran never, once, and more often; `unknown`: runs of other jobs."""
     times = Counter(number for number, _ in runs)
     known = [times[number] for number in range(count)]
     return {

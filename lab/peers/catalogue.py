@@ -39,7 +39,7 @@ PEERS = [
     Peer(
         "node-resque",
         10,
-        "the default of its MultiWorker, which runs so many workers in one process",
+        "the default of its MultiWorker, which runs this number of workers in one process",
         "moved to the failed list after 60 minutes, if a scheduler runs; an operator retries them",
         is_node=True,
     ),

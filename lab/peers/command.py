@@ -1,9 +1,9 @@
 """`make bench PEERS=1`. Prints a table and writes results/peers.json.
 
-In each round every peer is measured once, one after the other; the ratios to ours are computed for each round. A peer
-that cannot be installed or that fails is named, with its error, and the others are measured. It takes about half an
-hour. PEERS_JOBS, PEERS_ROUNDS, PEERS_WAIT (seconds after a kill) and PEERS_ONLY="saq arq" make it shorter; then nothing
-is written into results/ but results/partial/.
+In each round every peer is measured once, one after the other; the ratios to ours are computed for each round. If a
+peer cannot be installed or fails, its error is printed, and the others are measured. A run takes about half an hour.
+PEERS_JOBS, PEERS_ROUNDS, PEERS_WAIT (seconds after a kill) and PEERS_ONLY="saq arq" make it shorter; the results are
+then written into results/partial/ instead.
 """
 
 import argparse

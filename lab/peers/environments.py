@@ -1,4 +1,4 @@
-"""Installs a peer into a folder of its own, so that its packages meet neither ours nor those of another peer."""
+"""Installs a peer into a folder of its own, so that its packages do not conflict with others."""
 
 import json
 import shutil

@@ -18,8 +18,8 @@ from lab.peers.catalogue import Peer
 CALLERS = 200
 IDLE_PAUSE_MS = 20
 KILL_JOB_MS = 50  # how long a job sleeps, so that some are in flight when the worker is killed
-SECONDS = 180.0  # for any step; the slowest peer takes a fifth of it
-SETTLE_SECONDS = 3.0  # after the last job was done: a repeated one would come now
+SECONDS = 180.0  # the limit of each step; the slowest peer takes a fifth of it
+SETTLE_SECONDS = 3.0  # after the last job was done: a repeated job would run in this time
 END_SECONDS = 3.0
 POLL_SECONDS = 0.01
 
@@ -36,7 +36,7 @@ class Sizes:
 
 
 class Subject:
-    """A peer with a Valkey of its own, on whose disk every write is before its answer."""
+    """A peer with a Valkey of its own, which writes to disk before it answers."""
 
     def __init__(self, lab: Lab, peer: Peer, command: list[str], url: str) -> None:
         self._lab = lab
@@ -72,7 +72,7 @@ class Subject:
 
 
 def with_reason(failure: ChildFailed, child: Child) -> ChildFailed:
-    """Node writes the error first, and its own version into the last line."""
+    """Node prints the error first, and its own version in the last line."""
     errors = [line for line in child.lines if re.match(r"\w*Error\b", line)]
     return ChildFailed(f"{child.name}: {errors[-1]}") if errors else failure
 

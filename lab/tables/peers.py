@@ -1,4 +1,4 @@
-"""The tables of other queues beside ours, from results/peers.json."""
+"""The tables that compare other queues with ours, from results/peers.json."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -106,7 +106,7 @@ def test_a_killed_mail_server_loses_nothing(clean: Valkey, mail_port: int, tmp_p
                 with keeping_sink(port, kept):
                     size = kept.stat().st_size
                     wait_until(lambda size=size: kept.stat().st_size > size, "emails arrive")  # type: ignore[misc]
-                load.wait_for_more(5)  # with nobody there
+                load.wait_for_more(5)  # without a mail server
         with keeping_sink(port, kept):
             wait_until(lambda: settled(strategy), "all are sent")
         assert "pause: " in strategy.program.output

@@ -100,7 +100,7 @@ def test_another_worker_begins_again_what_a_dead_worker_held(
     wait_until(lambda: settled(running), "all are acknowledged")
 
 
-def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_for_nobody(
+def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_nothing(
     running: Strategy, inbox: Inbox, another: Valkey, tmp_path: Path
 ) -> None:
     to, last = someone(), someone()
@@ -138,7 +138,7 @@ def test_sigterm_loses_nothing_and_doubles_nothing(inbox: Inbox, clean: Valkey, 
             wait_until(lambda: strategy.stats()["in_flight"] > 10, "both are at work")
             worker.stop()
         wait_until(lambda: settled(strategy), "the other one sends the rest")
-        assert strategy.stats()["crashed"] == 0, "nobody had to wait for a lease"
+        assert strategy.stats()["crashed"] == 0, "no job had to wait for a lease"
     messages = inbox.messages(to)
     assert {message["message_id"] for message in messages} == {answer.json["id"] for answer in accepted}
     assert {message["copies"] for message in messages} == {1}

@@ -28,7 +28,7 @@ def test_an_application_is_subscribed_until_its_subscription_ends(valkey: Valkey
     becomes = "billing: email_requested becomes NoteEmail in billingQueue\n"
     words = ("billing", "email_requested")
     assert syndication(*words, "billingQueue", "NoteEmail", REDIS_URL=valkey.url) == (0, becomes, "")
-    ended = "billing: email_requested is no longer made into jobs\n"
+    ended = "billing is no longer subscribed to email_requested\n"
     assert syndication(*words, REDIS_URL=valkey.url) == (0, ended, "")
     not_there = "billing is not subscribed to email_requested\n"
     assert syndication(*words, REDIS_URL=valkey.url) == (1, "", not_there)

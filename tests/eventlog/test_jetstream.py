@@ -130,7 +130,7 @@ async def test_a_lease_that_ended_while_the_server_did_not_hear_the_heartbeat_is
 
 
 async def test_an_event_whose_lease_has_ended_is_not_given_back_or_parked(new_log: Any) -> None:
-    """The server would accept both, although the event has another owner by now."""
+    """The server would accept both, although the event already has another owner."""
     first, second = await new_log(lease=0.5), await new_log(lease=0.5)
     await append(first, 1)
     [claimed] = await first.claim("email", 10)

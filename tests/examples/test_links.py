@@ -121,7 +121,7 @@ def test_a_killed_run_goes_on_where_it_was(site: str, valkey: Valkey, tmp_path: 
     assert sum(requests.values()) <= 100 + 2 * 3 + 3, "at most what was in flight is asked for again"
 
 
-def test_a_second_run_begins_anew_when_the_first_is_complete(site: str, valkey: Valkey, tmp_path: Path) -> None:
+def test_a_second_run_starts_again_when_the_first_is_complete(site: str, valkey: Valkey, tmp_path: Path) -> None:
     for number in (1, 2):
         assert check(f"{site}good", valkey, tmp_path, "--private")[0] == 0
         assert asked(site)["GET /good"] == number

@@ -40,7 +40,7 @@ def test_only_the_first_run_of_a_job_counts_as_its_start() -> None:
     assert times == {"p50_ms": 1.0, "p99_ms": 3.0}
 
 
-def test_a_line_that_is_being_written_is_no_run_yet(tmp_path: Path) -> None:
+def test_a_line_that_is_being_written_is_not_a_run_yet(tmp_path: Path) -> None:
     assert read_runs(tmp_path / "none") == []
     (tmp_path / "some").write_text("1 10\n2 20\n3 3")
     assert read_runs(tmp_path / "some") == [(1, 10), (2, 20)]

@@ -165,7 +165,7 @@ async def test_a_unique_job_that_fails_with_its_worker_frees_its_lock(r: Resque)
     assert await queue.enqueue("q", "note", [{"kind": "a"}]), "the next one of its kind may run"
 
 
-async def test_a_lock_that_another_job_holds_by_now_stays(r: Resque) -> None:
+async def test_a_lock_that_another_job_already_holds_stays(r: Resque) -> None:
     lock = r.keys.unique("digest")
     r.get("SET", lock, "another")
     assert await r.scripts("unlock", [lock], "mine") == 0

@@ -206,7 +206,7 @@ async def test_an_unsupported_schedule_is_logged_once_and_skipped(
 
 
 @pytest.mark.parametrize("members", [{}, {"cron": ""}, {"every": "", "cron": None}, {"cron": "", "every": []}])
-async def test_a_schedule_that_is_only_a_button_in_ruby_s_pages_is_no_fault(
+async def test_a_schedule_that_is_only_a_button_in_ruby_s_pages_is_not_a_fault(
     clockwork: Clockwork, caplog: pytest.LogCaptureFixture, members: dict[str, Any]
 ) -> None:
     clockwork.put("button", queue="q", **{"class": "Press"}, **members)

@@ -7,7 +7,7 @@ export const connection = { host: url.hostname, port: Number(url.port) };
 
 const text = "x".repeat(64);
 const file = process.env.RECORD ? openSync(process.env.RECORD, "a") : -1;
-// The runner holds the other end of our standard input, also if it is killed.
+// End when the runner ends. It holds the other end of our standard input, which then closes, even after a kill.
 if (command === "work") process.stdin.on("end", () => process.exit(1)).resume();
 
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));

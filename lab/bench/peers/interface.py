@@ -22,7 +22,7 @@ _seconds = float(sys.argv[3]) / 1000 if sys.argv[1:2] == ["work"] else 0.0
 
 
 def _end_with_parent() -> None:
-    """The runner holds the other end of our standard input, also if it is killed."""
+    """End when the runner ends. It holds the other end of our standard input, which then closes, even after a kill."""
     if not os.read(sys.stdin.fileno(), 1):
         os._exit(1)
 

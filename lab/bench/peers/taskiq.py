@@ -1,4 +1,4 @@
-"""taskiq with taskiq-redis: https://taskiq-python.github.io. Of its brokers, the one on Redis Streams acknowledges."""
+"""taskiq with taskiq-redis: https://taskiq-python.github.io. This broker, on Redis Streams, acknowledges jobs."""
 
 import uvloop
 from taskiq.api import run_receiver_task

@@ -62,7 +62,7 @@ async def test_no_email_is_sent_before_the_other_workers_have_had_the_time_to_as
         assert not first.done()
         broker.consumers, asked = 1, broker.asked
         await first
-        assert broker.asked >= asked + 2, "after its own consumer was seen, it has asked once more"
+        assert broker.asked >= asked + 2, "after its own consumer was seen, it has asked again"
     finally:
         await end_tasks([sharing])
 

@@ -16,7 +16,7 @@ EMAILS = 12
 TAG = "ack"
 PACE_SECONDS = 0.02
 QUIET_SECONDS = 0.4  # longer than the pause between two attempts
-REFUSALS = 7  # of an email that is refused for now, more than a loop over a few attempts bears
+REFUSALS = 7  # of an email that is refused for now: more than a loop over a few attempts makes
 SHORTEST_PAUSE = 0.05  # seconds
 LOOK = "worker.py, work_on()"
 

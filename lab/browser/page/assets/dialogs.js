@@ -4,11 +4,11 @@ import { wordsOf } from "./lanes.js";
 
 const dialog = document.getElementById("dialog");
 const ACTS = {
-  kill: ["kill -9", "It ends at once and cannot clean up."],
-  term: ["SIGTERM", "It is asked to stop, and first finishes what it is doing."],
-  freeze: ["freeze", "It stands still (SIGSTOP) until you thaw it."],
-  thaw: ["thaw", "It goes on (SIGCONT)."],
-  add: ["add a second worker", "A worker of the same kind starts beside it."],
+  kill: ["kill -9", "The process ends at once and cannot clean up."],
+  term: ["SIGTERM", "The process finishes its current work, then stops."],
+  freeze: ["freeze", "The process is suspended (SIGSTOP) until you thaw it."],
+  thaw: ["thaw", "The process continues (SIGCONT)."],
+  add: ["add a second worker", "A second worker process starts."],
 };
 const EFFECTS = { lost: "How many will be lost?", twice: "How many will arrive twice?" };
 
@@ -81,7 +81,7 @@ export async function askWhat(lane, role, pid, frozen, canAdd) {
 
 /**
  * Ask how many emails will be lost and arrive twice. Resolves with lane -> {lost, twice}, or null. Each is an amount, or
- * null where the user has predicted nothing. `emails` as in amountsOf.
+ * null if the user left the question open. `emails` as in amountsOf.
  */
 export async function askPrediction(title, what, lanes, emails) {
   const table = element("table");
@@ -97,7 +97,7 @@ export async function askPrediction(title, what, lanes, emails) {
       cell.append(choice(`${name}-${effect}`, `${words}: ${question}`, amountsOf(emails)));
     }
   }
-  const free = element("p", "Choose where you have an opinion. Only what you choose counts.", { className: "quiet" });
+  const free = element("p", "You can leave questions open. Only the answers that you choose count.", { className: "quiet" });
   const asked = form(element("p", what), free, table, actions(["go", "Do it", true], ["", "Cancel"]));
   if ((await open(title, false, asked)) !== "go") return null;
   const given = new FormData(asked);
@@ -144,7 +144,7 @@ export function showResult(title, lanes, predictions, results, next, emails) {
     why.className = "why";
     why.append(found.closed ? found.text : `The numbers did not add up in time. ${found.text}`, " ", element("a", "Read more", { href: found.link.replace("127.0.0.1", location.hostname), target: "_blank", rel: "noopener" }));
   }
-  const verdict = element("p", asked ? `${right} of ${asked} predictions were right.` : "You have predicted nothing this time.", { className: "right" });
+  const verdict = element("p", asked ? `${right} of ${asked} predictions were right.` : "You made no prediction this time.", { className: "right" });
   verdict.append(" ", element("span", "“1 of 40” means: of the 40 emails that the lane accepted, 1.", { className: "quiet" }));
   const buttons = next ? [["next", `Next: ${next}`, true], ["again", "Again"], ["", "Play freely"]] : [["", "Go on", true]];
   const closed = open(title, false, verdict, table, form(actions(...buttons)));
@@ -164,6 +164,6 @@ export function showHelp() {
   }
   return open("The lab", true,
     element("p", "Six programs send the same emails in six ways. They are real processes on this machine, and you can kill them. Every number comes from the callers' answers, the mail server's record and the strategies' own counters."),
-    element("p", "An accepted email (the caller got a 2xx) is at every moment in exactly one of the columns: delivered, in flight, waiting, failed, not yet known, or lost. “Not yet known” becomes a number elsewhere when nothing moves any more. “✓ adds up”: nothing moves, and the strategy's own counters agree."),
+    element("p", "At every moment, an accepted email (the caller got a 2xx) is in exactly one of the columns: delivered, in flight, waiting, failed, not yet known, or lost. When nothing changes any more, the lab moves the “not yet known” emails to another column. “✓ adds up” means that nothing changes any more, and that the strategy's own counters agree."),
     list, form(actions(["", "Close", true])));
 }

@@ -17,9 +17,9 @@ const RATES = [0, 1, 2, 5, 10, 20, 50, 100, 150, 200]; // emails a second and la
 const DIAL = {
   works: {}, slow: { latency_ms: 300 }, refuse: { refuse_rate: 1, refuse_code: 451 }, never: { refuse_rate: 1, refuse_code: 550 }, hang: { hang_rate: 1 }, lose: { lose_reply_rate: 1 },
 };
-const BETWEEN_WORDS = 150; // ms: of ten frames a second, the words show every second one
+const BETWEEN_WORDS = 150; // ms: ten frames arrive in a second, and the words show every second one
 const REASON_SHOWN = 5000; // ms: why the lab has refused something
-const PHASES = { prepares: "repairs everything and begins new accounts", sends: "sends the emails", breaks: "injects the fault", waits: "waits until all numbers add up" };
+const PHASES = { prepares: "repairs everything and starts new accounts", sends: "sends the emails", breaks: "injects the fault", waits: "waits until all numbers add up" };
 
 const models = new Map(names.map((name) => [name, new LaneModel()]));
 const picture = new Picture(models);
@@ -214,7 +214,7 @@ showScore();
 
 $("hint-close").addEventListener("click", () => {
   $("hint").hidden = true;
-  $("experiments").querySelector("button").focus(); // what follows the button that has gone
+  $("experiments").querySelector("button").focus(); // the closed hint cannot keep the focus
   localStorage.setItem("lab.hint", "closed");
 });
 $("hint").hidden = localStorage.getItem("lab.hint") === "closed";

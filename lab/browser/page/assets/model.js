@@ -13,7 +13,7 @@ const MOST_SHOWN = { failed: 60, lost: 60 }; // in a place that emails do not le
 
 export class LaneModel {
   facts = null;
-  places = {}; // name -> the emails there by number, those that came first first
+  places = {}; // name -> the emails there by number, in the order in which they came
   bands = new Set(); // the places that the picture shows as a band, without dots
   version = 0; // grows with every change
   #emails = new Map(); // number -> {state, place, since, x, y}; x and y are the picture's, NaN while it draws no dot

@@ -6,7 +6,7 @@ import { STATES, coloursNow, showLegend, spriteOf } from "./shapes.js";
 const SIZES = [11, 8, 6]; // of a dot and the space around it, in CSS pixels: the more dots in a zone, the smaller
 const [SIZE] = SIZES;
 const EASE = 9; // per second: how fast a dot follows its place
-const MOST_DOTS = 120; // of a zone; more are a band
+const MOST_DOTS = 120; // of a zone; more are drawn as a band
 const MOST_LEAVING = 60; // in the narrow zone before the inbox
 const NAMES = { q: "asked", i: "flight", g: "again", d: "delivered", u: "twice", f: "failed", l: "lost", x: "refused", n: "refused" };
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -120,7 +120,7 @@ export class Picture {
     this.#leave(draw, zones.arriving, "twice", twice);
   }
 
-  /** Dots in columns from the right, where the next station is. `waiting`: that number of the first ones wait. */
+  /** Dots in columns from the right, where the next station is. `waiting`: how many of them, from the first on, wait. */
   #fill(draw, zone, place, emails, waiting = 0) {
     const size = emails.size <= MOST_DOTS && SIZES.find((one) => Math.floor(zone.height / one) * Math.floor(zone.width / one) >= emails.size);
     if (!size) return this.#band(draw, zone, place, emails, place !== "held" ? place : 2 * waiting >= emails.size ? "waiting" : "accepted");

@@ -30,7 +30,7 @@ function lanesAt(template, time, before, rate, backlog) {
 export async function replay(rate, backlog, count) {
   const { stream, picture, show, frame } = window.lab;
   stream.pause(true);
-  picture.paused = true; // it is drawn from here
+  picture.paused = true; // this function draws it instead
   const start = performance.now();
   let before = -1000;
   for (let i = 0; i < count; i += 1) {

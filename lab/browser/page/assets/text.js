@@ -1,7 +1,7 @@
-// Text that changes often. An element whose text is already the wanted one is left alone, because every change costs a
-// new layout.
+// Text that changes often. An element that already has the text is not changed, because every change costs a new
+// layout.
 
-const shown = new WeakMap(); // element -> its text, so that the page need not be asked
+const shown = new WeakMap(); // element -> its text, which is faster than reading it from the page
 
 export function setText(element, text) {
   if (shown.get(element) === text) return;
