@@ -9,8 +9,6 @@ from asynckit.redis_client import redis_client
 from tests.support.programs import nobody_s_port, wait_until
 from tests.support.servers import Valkey
 
-SETTINGS = ["appendonly", "appendfsync", "maxmemory-policy"]
-
 
 def rewriting(valkey: Valkey) -> bool:
     facts = valkey.client.info("persistence")

@@ -5,15 +5,13 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.support.load import Load, account
-from tests.support.programs import Program, Strategy, freeze, is_alive, wait_until
+from tests.support.programs import Program, Strategy, freeze, wait_until
 from tests.support.remote_queue import (
     CLIENTS,
     FAILED,
@@ -47,16 +45,6 @@ def running(inbox: Inbox, another: Valkey, tmp_path_factory: pytest.TempPathFact
     with queue(inbox, another, tmp_path_factory.mktemp("running"), ATTEMPTS="5") as strategy:
         yield strategy
     assert "Traceback" not in strategy.program.output
-
-
-def workers(strategy: Strategy) -> list[int]:
-    """The pids of the worker processes that run."""
-    found = []
-    for process in strategy.program.descendants():
-        with suppress(psutil.NoSuchProcess):  # it has just ended
-            if is_alive(process) and process.cmdline()[-1:] == ["worker"]:
-                found.append(process.pid)
-    return found
 
 
 def test_an_email_waits_in_redis_until_a_worker_comes(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:

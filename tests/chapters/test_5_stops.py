@@ -4,14 +4,13 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.support.load import Load, account
-from tests.support.programs import Strategy, freeze, is_alive, wait_until
+from tests.support.programs import Strategy, freeze, wait_until
+from tests.support.queue_workers import workers
 from tests.support.remote_queue import (
     CLIENTS,
     KILLS,
@@ -45,16 +44,6 @@ def running(inbox: Inbox, another: Valkey, tmp_path_factory: pytest.TempPathFact
     with queue(inbox, another, tmp_path_factory.mktemp("running"), ATTEMPTS="5") as strategy:
         yield strategy
     assert "Traceback" not in strategy.program.output
-
-
-def workers(strategy: Strategy) -> list[int]:
-    """The pids of the worker processes that run."""
-    found = []
-    for process in strategy.program.descendants():
-        with suppress(psutil.NoSuchProcess):  # it has just ended
-            if is_alive(process) and process.cmdline()[-1:] == ["worker"]:
-                found.append(process.pid)
-    return found
 
 
 def two_that_are_ready(strategy: Strategy) -> list[int] | None:

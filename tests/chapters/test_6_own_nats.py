@@ -16,7 +16,6 @@ from tests.support.programs import LIMIT, ROOT, Program, clean_environment, nobo
 from tests.support.servers import Inbox
 
 NATS_SERVER = str(ROOT / ".venv" / "bin" / "nats-server")
-WINDOW = 50  # emails in flight in a worker
 
 
 @contextmanager

@@ -1,10 +1,5 @@
 """The account of `make faults`, and the promises that it is compared with."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -19,7 +14,6 @@ from lab.harness.account import Counters, account
 from lab.harness.engines import missing
 from lab.harness.mailbox import Arrival
 from lab.load.steady import Record
-from tests.support.programs import ROOT
 
 # The account
 
@@ -154,23 +148,3 @@ def test_a_missing_engine_is_one_line(
     assert program in found
     assert "\n" not in found
     assert missing(SUBJECTS["5"].settings) is None
-
-
-@contextmanager
-def faults(tmp_path: Path, root: Path = ROOT, /, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """`python -m lab.faults`, started in the folder `root`. It is stopped at the end of the block."""
-    own = {"RESULTS_DIR": str(tmp_path), "TMPDIR": str(tmp_path), "KILLS": "1", "SEED": "7"}
-    program = subprocess.Popen(
-        [sys.executable, "-m", "lab.faults"],
-        cwd=root,
-        env=os.environ | own | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    with program:
-        try:
-            yield program
-        finally:
-            program.terminate()  # it ends in order, and ignores a second signal

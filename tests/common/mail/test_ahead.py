@@ -1,25 +1,17 @@
 """Envelopes sent ahead: with PIPELINING alone, an email on a busy session takes one round trip."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
-from asynckit.ids import new_id
-from common.mail.emails import Email
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, Unavailable
 from common.mail.mailer import Mailer
 from common.mail.smtp_conversation import Limits
-from tests.support.programs import LIMIT
+from tests.support.ahead import a_mailer, an_email, copies, send_all
 from tests.support.smtp_peer import SmtpPeer, smtp_peer
 
 LATENCY = 0.05  # seconds
-
-
-def an_email(to: str = "bob@example.com", text: str = "How are you?") -> Email:
-    return Email(new_id("example.com"), to, "Hello", text)
 
 
 @pytest.fixture
@@ -33,19 +25,6 @@ async def mailer(peer: SmtpPeer) -> AsyncIterator[Mailer]:
     """Its one session has taken an email already, and so may send envelopes ahead."""
     async with a_mailer(peer) as mailer:
         yield mailer
-
-
-def a_mailer(peer: SmtpPeer, sessions: int = 1, **more: Any) -> Mailer:
-    return Mailer(peer.settings(smtp_sessions=sessions, **more), patient=not more)
-
-
-async def send_all(mailer: Mailer, *emails: Email) -> list[BaseException | None]:
-    async with asyncio.timeout(LIMIT):
-        return await asyncio.gather(*map(mailer.send, emails), return_exceptions=True)
-
-
-def copies(peer: SmtpPeer, email: Email) -> int:
-    return sum(f"Message-ID: {email.id}\r\n".encode() in message for message in peer.messages)
 
 
 async def test_an_email_takes_one_round_trip_if_another_waits(peer: SmtpPeer, mailer: Mailer) -> None:

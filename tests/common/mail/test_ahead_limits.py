@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 
-from asynckit.ids import new_id
 from common.mail import places as places_module
 from common.mail import smtp_session as session_module
-from common.mail.emails import Email
 from common.mail.errors import InDoubt, Refused, SendError, SessionLost, TimedOut
 from common.mail.mailer import Mailer
 from common.services.inbox.faults import Dial
 from common.services.inbox.smtp import Handler, SmtpServer
 from common.services.inbox.store import Store
+from tests.support.ahead import a_mailer, an_email, copies, send_all
 from tests.support.programs import LIMIT, until
 from tests.support.slow_wire import slow_wire
 from tests.support.smtp_peer import SmtpPeer, settings, smtp_peer
@@ -25,10 +24,6 @@ LATENCY = 0.05  # seconds
 MOST_ROUND_TRIPS = 1.1  # per email on a busy session
 
 SLOW = "slow@example.com"
-
-
-def an_email(to: str = "bob@example.com", text: str = "How are you?") -> Email:
-    return Email(new_id("example.com"), to, "Hello", text)
 
 
 @pytest.fixture
@@ -42,19 +37,6 @@ async def mailer(peer: SmtpPeer) -> AsyncIterator[Mailer]:
     """Its one session has taken an email already, and so may send envelopes ahead."""
     async with a_mailer(peer) as mailer:
         yield mailer
-
-
-def a_mailer(peer: SmtpPeer, sessions: int = 1, **more: Any) -> Mailer:
-    return Mailer(peer.settings(smtp_sessions=sessions, **more), patient=not more)
-
-
-async def send_all(mailer: Mailer, *emails: Email) -> list[BaseException | None]:
-    async with asyncio.timeout(LIMIT):
-        return await asyncio.gather(*map(mailer.send, emails), return_exceptions=True)
-
-
-def copies(peer: SmtpPeer, email: Email) -> int:
-    return sum(f"Message-ID: {email.id}\r\n".encode() in message for message in peer.messages)
 
 
 async def test_an_email_does_not_wait_behind_a_slow_answer_if_a_session_is_free(

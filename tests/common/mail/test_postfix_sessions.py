@@ -4,17 +4,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from asynckit.ids import new_id
-from common.mail.emails import Email
 from common.mail.errors import InDoubt, Refused, Unavailable, Unreachable
 from common.mail.mailer import Mailer
 from tests.support.postfix import LOGIN, UNKNOWN, Postfix, reason_to_skip, running_postfix
+from tests.support.postfix_mail import a_mailer, an_email, arrived, arrived_all
 from tests.support.programs import running_strategy, until, wait_until
-from tests.support.smtp_peer import settings
 
 pytestmark = pytest.mark.skipif(reason_to_skip() is not None, reason=reason_to_skip() or "")
 
@@ -29,27 +26,6 @@ def postfix() -> Iterator[Postfix]:
 async def mailer(postfix: Postfix) -> AsyncIterator[Mailer]:
     async with a_mailer(postfix.url()) as mailer:
         yield mailer
-
-
-def a_mailer(url: str, *, patient: bool = False, **more: Any) -> Mailer:
-    return Mailer(settings(smtp_url=url, **more), patient=patient)
-
-
-def an_email(to: str = "bob@example.com", subject: str = "Hello", text: str = "How are you?") -> Email:
-    return Email(new_id("example.com"), to, subject, text)
-
-
-async def arrived(postfix: Postfix, email: Email) -> str:
-    """Wait until this email has arrived, exactly one copy. Returns the whole message."""
-    await until(lambda: postfix.arrived(email.id))
-    [message] = postfix.arrived(email.id)
-    return message.decode()
-
-
-async def arrived_all(postfix: Postfix, emails: list[Email]) -> None:
-    """Wait until each of these emails has arrived, and check that none came twice."""
-    await until(lambda: all(postfix.arrived(email.id) for email in emails))
-    assert {len(postfix.arrived(email.id)) for email in emails} == {1}
 
 
 @pytest.mark.parametrize("service", ["submission", "strict", "strict at the end"])
