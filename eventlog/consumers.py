@@ -29,7 +29,7 @@ EARLY_SECONDS = 0.05  # an event that is due within this time is handled now
 CLAIM_SECONDS = 5.0  # how long one claim waits for events
 CHECK_SECONDS = 1.0  # between two checks whether a handler is needed, and after an unexpected error
 FREE_SHARE = 4  # a fourth of the window is enough for one claim
-DONE_SHARE = 2  # half of it for one commit: meanwhile the other half is being handled
+DONE_SHARE = 4  # and for one commit
 PAUSE_CAP_SECONDS = 2.0  # the longest pause of a handler that needs a Redis that is down or full
 
 log = logging.getLogger(__name__)
@@ -58,12 +58,12 @@ class Consumer:
         # A worker that is killed leaves all events that it held unfinished. From its third claim on, such an event is
         # handled alone. Only then can it be blamed for a crash, so the limit is at least 3.
         self._crashes = min(max(attempts, 3), CRASH_LIMIT)
-        self._outcomes = Outcomes(events, handler.name, self._are_enough)
+        self._changed = asyncio.Event()
+        self._outcomes = Outcomes(events, handler.name, self._are_enough, self._changed.set)
         self._failures: dict[str, int] = {}  # position -> how often an event that is held has failed
         self._held: dict[int, Claimed] = {}  # by id(), because after a replay the same event may be held twice
         self._tasks: set[asyncio.Task[None]] = set()
         self._alone: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
         self._stopping = False
         self._redis_failures = 0  # of the handler, since its last success
         self._paused_until = 0.0  # time.monotonic()
@@ -129,13 +129,15 @@ class Consumer:
     async def _room(self) -> int:
         """Wait for free places in the window and return their number; 0 after `stop`.
 
-        Waits for a quarter of the window, because one claim of many events costs no more than a claim of one. While an
-        event is handled alone, or the handler's Redis is down, waits until no event is held.
+        Waits for a quarter of the window, because one claim of many events costs no more than a claim of one. An event
+        that is being committed leaves its place already. While an event is handled alone, or the handler's Redis is
+        down, waits until no event is held.
         """
         while not self._stopping:
-            room = self._handler.window - len(self._held)
-            needs_all = self._redis_failures > 0 or (self._alone is not None and not self._alone.done())
-            enough = self._handler.window if needs_all else max(1, self._handler.window // FREE_SHARE)
+            room, enough = self._handler.window - len(self._held), self._handler.window
+            if self._redis_failures == 0 and (self._alone is None or self._alone.done()):
+                room += self._outcomes.committing
+                enough = max(1, enough // FREE_SHARE)
             if (pause := self._paused_until - time.monotonic()) > 0:
                 await self._pause(pause)
             elif room >= enough:

@@ -23,9 +23,20 @@ redis_log = OncePerSecond(log, REDIS)  # shared by all consumers of a process, b
 class Outcomes:
     """Repeats each report while Redis is down: the work is done, and the lease is still in Redis."""
 
-    def __init__(self, events: EventLog, consumer: str, are_enough: Callable[[int], bool] = lambda _: True) -> None:
-        """`are_enough`: whether to commit this number of events now, or to wait GATHER_SECONDS for more."""
+    def __init__(
+        self,
+        events: EventLog,
+        consumer: str,
+        are_enough: Callable[[int], bool] = lambda _: True,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`are_enough`: whether to commit this number of events now, or to wait GATHER_SECONDS for more. `on_commit` is
+        called when `committing` has grown.
+        """
         self.handled = self.failed = 0
+        self.committing = 0
+        """Events whose commit is being sent for the first time. The consumer claims the next ones at the same time."""
+        self._on_commit = on_commit
         self._commits = Batcher(self._commit_batch, is_enough=are_enough, gather_seconds=GATHER_SECONDS)
         self._events = events
         self._consumer = consumer
@@ -41,13 +52,20 @@ class Outcomes:
     async def commit_many(self, claimed: Sequence[Claimed], unwanted: int) -> None:
         """`unwanted`: how many of these events the handler does not ask for."""
         lost: list[str] = []
+        first = len(claimed)  # 0 from the second try on
 
         async def commit() -> bool:
-            ours = await self._events.commit_many(claimed)
+            nonlocal first
+            try:
+                ours = await self._events.commit_many(claimed)
+            finally:
+                self.committing, first = self.committing - first, 0
             lost[:] = [one.position for one, it_is in zip(claimed, ours, strict=True) if not it_is]
             return not lost
 
         self.handled += len(claimed)
+        self.committing += len(claimed)
+        self._on_commit()
         await self._report(lost, commit)
         with suppress(*LOG_CALL_ERRORS):  # delays expire
             await self._events.forget_delays(claimed)

@@ -70,7 +70,7 @@ class ClaimingLoop:
                 self._linger = None
             if slots.lost:
                 await self._register_again()
-            if not slots.free or slots.alone:
+            if not (slots.free or slots.ending) or slots.alone:
                 slots.more = True
                 await self._wake.wait()
                 continue
@@ -107,7 +107,7 @@ class ClaimingLoop:
             self._paused = answer.paused
             self._hook(Paused(answer.paused or None))
         self._hook(Polled(self._queues, len(answer.claims)))
-        for claim in answer.claims:
+        for claim in filter(self._slots.can_occupy, answer.claims):
             self._slots.occupy(claim, asyncio.create_task(self._work(claim)))
         self._slots.end_claim()
         self._collector.adjust(len(self._slots.running))
@@ -148,7 +148,8 @@ class ClaimingLoop:
             self._hook(Erred("a job could not be settled", error))
             await asyncio.sleep(BUG_PAUSE_SECONDS)
         finally:
-            self._slots.vacate(claim.slot)
+            if not claim.settled:
+                self._slots.vacate(claim.slot)
             # Also if the slot was removed: a job that must run alone may have waited for this one to end.
             if self._slots.more and not self._slots.lost:
                 self._claim_soon()

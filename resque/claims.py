@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -62,6 +62,8 @@ class Claim:
     """The name of its lock, if its class is unique."""
     asked: set[str] = field(default_factory=set)
     """The scripts that were called to settle it: if one is called again, its answer was lost."""
+    settled: bool = False
+    """It is acknowledged, and its slot is free or has the next job."""
 
     def repeats(self, script: str) -> int:
         repeated = script in self.asked
@@ -81,6 +83,20 @@ class Answer:
     are free."""
 
 
+class Acknowledged:
+    """What happens to the slots whose jobs are done. The class Slots overrides it."""
+
+    def are_enough_done(self, number: int) -> bool:
+        """Whether to acknowledge this number of jobs now, or to wait LINGER_SECONDS for more."""
+        return True
+
+    def begin_acknowledge(self, slots: Sequence[Slot]) -> None:
+        """The jobs of these slots are acknowledged in this tick of the event loop."""
+
+    def vacate(self, slot: Slot) -> None:
+        """The job of this slot is acknowledged."""
+
+
 class Claims:
     """The scripts that claim and settle jobs. All methods raise RedisError when Redis does not answer."""
 
@@ -90,12 +106,9 @@ class Claims:
         keys: Keys,
         queues: Sequence[str],
         per_second: float | None = None,
-        are_enough_done: Callable[[int], bool] = lambda _: True,
+        slots: Acknowledged | None = None,
     ) -> None:
-        """All workers with the same `per_second` together take that many jobs per second from each queue.
-
-        `are_enough_done`: whether to acknowledge this number of jobs now, or to wait LINGER_SECONDS for more.
-        """
+        """All workers with the same `per_second` together take that many jobs per second from each queue."""
         self._scripts = scripts
         self._keys = keys
         self._queues = list(queues)
@@ -105,7 +118,9 @@ class Claims:
         ]
         self._tokens = count()
         self._random = secrets.token_hex(4)
-        self._acknowledge = Batcher(self._acknowledge_many, is_enough=are_enough_done, gather_seconds=LINGER_SECONDS)
+        self._slots = slots or Acknowledged()
+        enough = self._slots.are_enough_done
+        self._acknowledge = Batcher(self._acknowledge_many, is_enough=enough, gather_seconds=LINGER_SECONDS)
 
     async def take(self, slots: Sequence[Slot], *, busy: bool) -> Answer:
         """Claim a job for each of these free slots. Raises LeaseLost.
@@ -140,6 +155,7 @@ class Claims:
 
     async def _acknowledge_many(self, claims: Sequence[Claim]) -> Sequence[bool]:
         keys = self._keys
+        self._slots.begin_acknowledge([claim.slot for claim in claims if not claim.asked])
         chart: Counter[str] = Counter(succeeded=len(claims))
         names = [keys.workers, keys.processed(), keys.attempts, keys.crashes, keys.totals, self._chart()]
         jobs = []
@@ -157,6 +173,9 @@ class Claims:
         results = await self._scripts(
             "acknowledge", names, orjson.dumps(jobs), orjson.dumps(list(chart.items())), CHART_KEPT_SECONDS
         )
+        for claim in claims:
+            claim.settled = True
+            self._slots.vacate(claim.slot)
         return [result == 1 for result in results]
 
     async def give_up(self, claim: Claim, exception: str, error: str, backtrace: Sequence[str]) -> bool:
@@ -205,7 +224,7 @@ class Claims:
 
 def bucket(seconds: float) -> int:
     """The histogram bucket of a waiting time: bucket n is up to 2^n ms."""
-    return max(0, math.ceil(math.log2(max(seconds, 0.001) * 1000)))
+    return (max(1, math.ceil(seconds * 1000)) - 1).bit_length()
 
 
 def _claim(
@@ -218,5 +237,5 @@ def _claim(
         bad = str(error)
     made = made_at(job.id) if job and job.id else None
     waited = None if made is None else max(0.0, now - made)
-    text = raw.decode(errors="replace")
+    text = job.raw if job else raw.decode(errors="replace")
     return Claim(slot, token.decode(), name, text, job, bad, key.decode(errors="replace"), failed, crashes, waited)

@@ -65,13 +65,21 @@ class Definition:
             return None
 
     def misfit(self, args: Sequence[Any]) -> str:
-        """Why `perform` cannot be called with these arguments; "" if it can."""
+        """Why `perform` cannot be called with these arguments; "" if it can. Only their number matters."""
+        if len(args) in self._fitting:
+            return ""
         try:
             if self._signature is not None:
                 self._signature.bind(*args)
         except TypeError as error:
             return str(error)
+        self._fitting.add(len(args))
         return ""
+
+    @cached_property
+    def _fitting(self) -> set[int]:
+        """Numbers of arguments with which `perform` can be called, as far as they were asked for."""
+        return set()
 
     @cached_property
     def is_async(self) -> bool:

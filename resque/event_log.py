@@ -5,7 +5,19 @@ import logging
 from asynckit.log_limit import OncePerSecond
 
 from . import show
-from .events import CleanedWorker, Event, Failed, Fired, Paused, Reenqueued, Resized, Started, TooLate
+from .events import (
+    CleanedWorker,
+    Event,
+    Failed,
+    Fired,
+    JobStarted,
+    Paused,
+    Reenqueued,
+    Resized,
+    Started,
+    Succeeded,
+    TooLate,
+)
 from .reports import explain
 
 
@@ -19,6 +31,8 @@ class LogEvents:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case JobStarted() | Succeeded():  # first, because nearly all events are of these classes
+                pass
             case Started(worker):
                 self._log.info("%s, as %s", self._ready, worker)
             case Reenqueued(_, job, attempt, error, seconds):

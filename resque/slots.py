@@ -8,7 +8,7 @@ from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.tasks import background
 
-from .claims import Answer, Claim, Slot
+from .claims import Acknowledged, Answer, Claim, Slot
 from .events import Hook, Resized
 from .loop_delay import LoopDelay
 from .registration import Registration
@@ -16,18 +16,25 @@ from .scaling import LOOK_SECONDS, Scaling
 
 ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
 FREE_SHARE = 4  # a fourth of the slots is enough for one claim
-DONE_SHARE = 2  # half of them for one acknowledgement: meanwhile the other half works
+DONE_SHARE = 4  # and for one acknowledgement
 CLAIM_MOST = 200  # jobs in one call: the event loop starts them all before it does anything else
 
 log = logging.getLogger(__name__)
 
 
-class Slots:
-    """A slot is free, part of a claim call, or running a job. `wake` is set when slots were added."""
+class Slots(Acknowledged):
+    """A slot is free, part of a claim call, or running a job. `wake` ends the claiming loop's waiting.
+
+    While a job is being acknowledged, its slot is also part of the next claim call, which Redis gets after the
+    acknowledgement, usually in the same write. If the acknowledgement fails, the slot is not free when that claim is
+    answered. Its new job, if it got one, is then ignored as if the answer was lost: the next claim returns it again.
+    """
 
     def __init__(self, registration: Registration, scaling: Scaling, hook: Hook, wake: asyncio.Event) -> None:
         self.free: list[Slot] = []
         self.claiming: list[Slot] = []  # free, and part of a claim call that is in flight
+        self.ending: set[Slot] = set()  # running, but their jobs are being acknowledged
+        self._claiming_ahead: set[Slot] = set()  # of these, the ones that are part of the claim call
         self.running: dict[Slot, asyncio.Task[None]] = {}
         self.surplus = 0  # slots to remove as soon as they are free
         self.alone = False  # the job that is running must run alone
@@ -60,16 +67,28 @@ class Slots:
     async def register_again(self) -> None:
         """Replace the slots after their lease has ended and their jobs have stopped. Raises RedisError."""
         self.free, self.claiming, self.surplus, self.alone = [], [], 0, False
+        self.ending, self._claiming_ahead = set(), set()
         self.free = await self._registration.register_again()
         self.lost = False
 
     def begin_claim(self) -> Sequence[Slot]:
         """Set free slots apart, so that scaling does not remove them during the call."""
         self.claiming, self.free = self.free[:CLAIM_MOST], self.free[CLAIM_MOST:]
-        return self.claiming
+        self._claiming_ahead, self.ending = self.ending, set()
+        return [*self.claiming, *self._claiming_ahead]
 
     def end_claim(self) -> None:
         self.free, self.claiming = self.claiming + self.free, []
+        self._claiming_ahead = set()
+
+    def begin_acknowledge(self, slots: Sequence[Slot]) -> None:
+        """If the queues have more jobs, claim the next ones for these slots."""
+        if self.more and not (self.lost or self.alone or self.surplus):
+            self.ending.update(slots)
+            self._wake.set()
+
+    def can_occupy(self, claim: Claim) -> bool:
+        return claim.slot not in self.running
 
     def occupy(self, claim: Claim, task: asyncio.Task[None]) -> None:
         self.claiming.remove(claim.slot)
@@ -79,17 +98,21 @@ class Slots:
     def vacate(self, slot: Slot) -> None:
         """Free a slot whose job has ended, or remove it if there are too many."""
         del self.running[slot]
+        self.ending.discard(slot)
         self.alone = False
         if self.lost:
             return
-        if self.surplus:
+        if slot in self._claiming_ahead:
+            self._claiming_ahead.remove(slot)
+            self.claiming.append(slot)
+        elif self.surplus:
             self.surplus -= 1
             self._remove([slot])
         else:
             self.free.append(slot)
 
     def is_full_after(self, answer: Answer) -> bool:
-        return len(answer.claims) == len(self.claiming)
+        return len(answer.claims) == len(self.claiming) + len(self._claiming_ahead)
 
     async def scale(self) -> None:
         """Adjust the number of slots until cancelled."""

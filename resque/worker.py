@@ -66,13 +66,13 @@ class Worker:
         limit_answers(connections.thread, lease_seconds / BEATS / 2)
         scripts = Scripts(connections.commands)
         wake = asyncio.Event()
-        self._claims = Claims(scripts, self.keys, queues, per_second, lambda done: self._slots.are_enough_done(done))
-        self._executor = Executor(self._claims, definitions, hook, self._outage, processes)
-        self._notifier = Notifier(connections.waiting, self.keys, queues, wake)
         self._registration = Registration(
             scripts, connections.thread, self.keys, queues, lease_seconds, on_lost=lambda: self._claiming.lose_lease()
         )
         self._slots = Slots(self._registration, scaling or Scaling(), hook, wake)
+        self._claims = Claims(scripts, self.keys, queues, per_second, self._slots)
+        self._executor = Executor(self._claims, definitions, hook, self._outage, processes)
+        self._notifier = Notifier(connections.waiting, self.keys, queues, wake)
         self._claiming = ClaimingLoop(
             *(self._claims, self._executor, self._notifier, self._slots, wake),
             queues=queues,

@@ -21,7 +21,7 @@ for i, job in ipairs(cjson.decode(ARGV[1])) do
         end
         if lock > 0 and redis.call('GET', KEYS[lock]) == id then redis.call('DEL', KEYS[lock]) end
         results[i], done = 1, done + 1
-    elseif was_settled(repeated, KEYS[record], workers, worker_id) then
+    elseif was_settled(repeated, workers, worker_id) then
         results[i], before = 1, before + 1
     end
 end

@@ -7,7 +7,7 @@
 -- Returns 1, or 0: it was no longer the caller's.
 -- prelude.lua is put before this.
 if not is_held(KEYS[1], ARGV[2], KEYS[2], ARGV[1]) then
-    if was_settled(ARGV[7], KEYS[1], KEYS[2], ARGV[1]) then return 1 end
+    if was_settled(ARGV[7], KEYS[2], ARGV[1]) then return 1 end
     redis.pcall('HINCRBY', KEYS[10], 'late', 1)
     return 0
 end

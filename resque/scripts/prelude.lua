@@ -32,10 +32,11 @@ local function is_held(record_key, token, workers, id)
     return redis.call('GETRANGE', record_key, 0, #mark - 1) == mark and redis.call('SISMEMBER', workers, id) == 1
 end
 
--- The call is repeated because its answer was lost. If the worker is still registered, the first call has settled the
--- job: while a worker is registered, only its own calls remove its record.
-local function was_settled(repeated, record_key, workers, id)
-    return tostring(repeated) == '1' and redis.call('EXISTS', record_key) == 0 and redis.call('SISMEMBER', workers, id) == 1
+-- The job is not held (`is_held`), and the call is repeated because its answer was lost. If the worker is still
+-- registered, the first call has settled the job: while a worker is registered, only its own calls change its record. The
+-- record may already have the next job.
+local function was_settled(repeated, workers, id)
+    return tostring(repeated) == '1' and redis.call('SISMEMBER', workers, id) == 1
 end
 
 -- Where the JSON string that begins at `at` ends.

@@ -202,6 +202,8 @@ def test_nothing_is_lost_while_slots_move(clustered: Pair, inbox: Inbox) -> None
 
 def test_pages_and_commands_work(clustered: Pair) -> None:
     strategy, _ = clustered
+    with Callers(strategy, f"{a_name()}@example.com") as callers:
+        callers.wait_for_more(1)
     wait_until(lambda: strategy.held() == 0, "every email is handled", limit=60)
     assert strategy.stats()["sent"] > 0
     url = strategy.program.wait_for_line(r"(redis\+cluster://\S+)")[1]
