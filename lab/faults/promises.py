@@ -98,7 +98,7 @@ SUBJECTS: dict[str, Subject] = {
         "6 on three nodes of JetStream",
         {**ROLES, "node": "node"},
         settings=ON_JETSTREAM | {"NATS": "cluster"},
-        only=frozenset({"none", "worker-kill", "node-kill", "all-term"}),
+        only=frozenset({"none", "worker-kill", "node-kill", "node-disk", "all-term"}),
     ),
 }
 
@@ -145,6 +145,7 @@ FAULTS: dict[str, str] = {
     "nats-full": "the stream of NATS may not grow for a while: its max_bytes is reached",
     "nats-disk": "the disk of NATS is full for a while",
     "node-kill": "SIGKILL to the node of NATS that leads the stream",
+    "node-disk": "the disk of all three nodes of NATS is full for a while",
     "smtp-kill": "SIGKILL to the mail server, then a restart",
     "smtp-term": "SIGTERM to the mail server, then a restart",
     "smtp-stop": "SIGSTOP to the mail server, then SIGCONT",

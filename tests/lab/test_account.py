@@ -119,7 +119,7 @@ def test_only_the_cluster_promises_when_it_is_back() -> None:
     assert list(back_too_late(promised, 19_900.0)) == []
     assert list(back_too_late(promised, 20_100.0)) == ["back after 20.1 s, promised: within 20 s"]
     assert list(back_too_late(promise("6j", "nats-kill"), 60_000.0)) == []
-    assert set(faults_of(SUBJECTS["6jc"])) == {"none", "worker-kill", "all-term", "node-kill"}
+    assert set(faults_of(SUBJECTS["6jc"])) == {"none", "worker-kill", "all-term", "node-kill", "node-disk"}
 
 
 def test_a_disk_is_filled_until_a_given_number_of_bytes_is_free(
