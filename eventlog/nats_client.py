@@ -18,7 +18,7 @@ from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from asynckit.tasks import end_tasks, keep_running
+from asynckit.tasks import background, end_tasks, keep_running
 
 from .errors import LogError, NotTaken
 from .outcomes import redis_log as log_once  # at most one line a second for all that needs the server
@@ -28,7 +28,6 @@ ANSWER_SECONDS = 2.0
 AGAIN_SECONDS = 0.1  # between two attempts to connect
 LOOK_SECONDS = 0.1  # between two checks whether the connection is lost
 PING_SECONDS = 2  # after two unanswered pings the connection counts as lost
-DONE = ("404", "408")  # a pull has ended: there are no messages, or its time limit has passed
 NO_STREAM, NO_CONSUMER, NO_MESSAGE = 10059, 10014, 10037  # err_code in an answer of JetStream
 
 
@@ -42,10 +41,6 @@ class Refused(NotTaken):
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(f"NATS: {error.get('description', 'an error')}")
         self.code = error.get("err_code", 0)
-
-
-class Moved(NotTaken):
-    """A pull found no consumer, or the consumer was deleted during the pull, or the server is stopping."""
 
 
 class QuietClient(Client):
@@ -63,7 +58,8 @@ class Nats:
     def __init__(self, url: str, prepare: Callable[["Nats"], Awaitable[None]] | None = None) -> None:
         """`url`: one or more of `nats://[user:password@ or token@]host[:4222]` or `tls://…`, separated by commas.
 
-        `prepare` is called on each new connection.
+        `prepare` is called on each new connection, again and again until it succeeds. Other requests do not wait for
+        it: in a cluster it may need a node that was just killed.
         """
         self._options = connect_options(url)
         self._prepare = prepare
@@ -134,21 +130,30 @@ class Nats:
     async def _use(self, client: Client, lost: asyncio.Event) -> None:
         """Return when the connection is lost. Requests that wait for an answer fail then."""
         self._client = client
+        preparing = background(self._prepare_connection(), "preparing a connection to NATS")
         try:
-            if self._prepare is not None:
-                await self._prepare(self)
-            if not self._tried.done():
-                self._tried.set_result(None)
             while client.is_connected:  # the callback may not be called: see QuietClient
                 with suppress(TimeoutError):
                     await asyncio.wait_for(lost.wait(), LOOK_SECONDS)
             self._say(LogError("NATS: the connection was lost"))
-        except LogError as error:  # JetStream is not ready, or is not enabled
-            self._say(error)
         finally:
             self._client = None
+            await end_tasks([preparing])
             for task in self._tasks:
                 task.cancel()
+
+    async def _prepare_connection(self) -> None:
+        while True:
+            try:
+                if self._prepare is not None:
+                    await self._prepare(self)
+                return
+            except LogError as error:  # JetStream is not ready, or is not enabled
+                self._say(error)
+            finally:
+                if not self._tried.done():
+                    self._tried.set_result(None)
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def request(
         self,
@@ -158,13 +163,13 @@ class Nats:
         seconds: float = ANSWER_SECONDS,
     ) -> Msg:
         """Send a request and wait for the answer. Raises NotTaken or LogError."""
-        client = self._connected()
-        answer: Msg = await self._until_lost(client.request(subject, payload, timeout=seconds, headers=headers))
+        client = self.connected()
+        answer: Msg = await self.until_lost(client.request(subject, payload, timeout=seconds, headers=headers))
         return answer
 
-    async def api(self, call: str, **body: Any) -> dict[str, Any]:
-        """One call of JetStream's API. Raises Refused."""
-        return checked((await self.request(f"$JS.API.{call}", orjson.dumps(body))).data)
+    async def api(self, call: str, *, limit: float = ANSWER_SECONDS, **body: Any) -> dict[str, Any]:
+        """One call of JetStream's API, answered within `limit` seconds. Raises Refused, NotTaken or LogError."""
+        return checked((await self.request(f"$JS.API.{call}", orjson.dumps(body), seconds=limit)).data)
 
     async def publish(
         self,
@@ -189,60 +194,24 @@ class Nats:
                 raise
             await self.api(f"STREAM.CREATE.{name}", **{"name": name, "storage": "file", "discard": "new"} | config)
 
-    async def pull(self, stream: str, consumer: str, limit: int, seconds: float = 0.0) -> list[Msg]:
-        """Messages of a pull consumer: those that are available now, or the first one that arrives in time."""
-        pull = self._pull(self._connected(), f"{stream}.{consumer}", limit, seconds)
-        found: list[Msg] = await self._until_lost(pull)
-        return found
-
-    async def _pull(self, client: Client, of: str, limit: int, seconds: float) -> list[Msg]:
-        found: list[Msg] = []
-        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-        async def take(message: Msg) -> None:
-            if status := (message.headers or {}).get("Status"):
-                if not ended.done():
-                    ended.set_result(status)
-                return
-            found.append(message)
-            if len(found) == limit and not ended.done():
-                ended.set_result(DONE[0])
-
-        inbox = client.new_inbox()
-        answers = await client.subscribe(inbox, cb=take)
-        ask = {"batch": limit, "expires": int(seconds * 1e9)} if seconds else {"batch": limit, "no_wait": True}
-        try:
-            await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{of}", orjson.dumps(ask), reply=inbox)
-            async with asyncio.timeout(seconds + ANSWER_SECONDS):
-                status = await ended
-        except TimeoutError:
-            if not found:
-                raise
-        else:
-            if status not in DONE and not found:
-                raise Moved("NATS: the consumer is not there")
-        finally:
-            with suppress(errors.Error):
-                await answers.unsubscribe()
-        return found
-
     async def send(self, subjects: Sequence[str], payload: bytes) -> None:
         """Publish without an answer; return when the server has read it."""
-        client = self._connected()
+        client = self.connected()
 
         async def publish() -> None:
             for subject in subjects:
                 await client.publish(subject, payload)
             await client.flush(int(ANSWER_SECONDS))
 
-        await self._until_lost(publish())
+        await self.until_lost(publish())
 
-    def _connected(self) -> Client:
+    def connected(self) -> Client:
+        """Raises NotTaken."""
         if self._client is None:
             raise NotTaken(self._why)
         return self._client
 
-    async def _until_lost(self, work: Awaitable[Any]) -> Any:
+    async def until_lost(self, work: Awaitable[Any]) -> Any:
         """Returns the result of `work`. Raises LogError as soon as the connection is lost."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
