@@ -7,11 +7,9 @@ replaces the old one.
 """
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
 
 import orjson
 from nats import errors
@@ -21,18 +19,14 @@ from nats.aio.msg import Msg
 from asynckit.tasks import background, end_tasks, keep_running
 
 from .errors import LogError, NotTaken
+from .nats_connect import Misconfigured, QuietClient, connect_options, reason_of
 from .outcomes import redis_log as log_once  # at most one line a second for all that needs the server
 
-CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 AGAIN_SECONDS = 0.1  # between two attempts to connect
 LOOK_SECONDS = 0.1  # between two checks whether the connection is lost
-PING_SECONDS = 2  # after two unanswered pings the connection counts as lost
 NO_STREAM, NO_CONSUMER, NO_MESSAGE = 10059, 10014, 10037  # err_code in an answer of JetStream
-
-
-class LoginRefused(LogError):
-    """The server does not accept the user, password or token of the URL."""
+NO_JETSTREAM = (10039, 10076)  # not for the account of the user; not at all
 
 
 class Refused(NotTaken):
@@ -43,13 +37,8 @@ class Refused(NotTaken):
         self.code = error.get("err_code", 0)
 
 
-class QuietClient(Client):
-    """A client that ends without an error in a background task."""
-
-    async def _close(self, status: int, do_cbs: bool = True) -> None:
-        # nats-py writes its buffer to the transport. uvloop raises RuntimeError if the transport is closed already.
-        with suppress(OSError, RuntimeError):
-            await super()._close(status, do_cbs)
+class NotReady(NotTaken):
+    """No node answers for this stream: it has no leader now, or there is no JetStream."""
 
 
 class Nats:
@@ -68,7 +57,7 @@ class Nats:
         self._why = "NATS: not connected yet"
 
     async def __aenter__(self) -> Self:
-        """Try to connect once, then retry in the background. Raises LoginRefused."""
+        """Try to connect once, then retry in the background. Raises Misconfigured."""
         self._tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connecting = keep_running(self._keep_connected, "connecting to NATS")
         try:
@@ -86,7 +75,7 @@ class Nats:
             lost = asyncio.Event()
             try:
                 client = await self._connect(lost)
-            except LoginRefused as error:
+            except Misconfigured as error:
                 if self._tried.done():
                     self._say(error)
                 else:
@@ -108,7 +97,7 @@ class Nats:
         log_once.warning("%s", self._why)
 
     async def _connect(self, lost: asyncio.Event) -> Client:
-        """Raises LoginRefused, errors.Error, OSError, TimeoutError."""
+        """Raises Misconfigured, errors.Error, OSError, TimeoutError."""
         client, reasons = QuietClient(), []
 
         async def closed() -> None:
@@ -116,15 +105,13 @@ class Nats:
 
         async def failed(error: Exception) -> None:
             reasons.append(error)
+            if "permissions violation" in str(error).lower():
+                log_once.warning("NATS: %s", error)
 
         try:
             await client.connect(**self._options, error_cb=failed, closed_cb=closed)
-        except errors.NoServersError:
-            raise reasons[-1] if reasons else errors.NoServersError() from None
-        except errors.Error as error:
-            if isinstance(error, errors.AuthorizationError) or "authorization" in str(error).lower():
-                raise LoginRefused("NATS refuses the login") from None
-            raise
+        except (errors.Error, OSError, TimeoutError) as error:
+            raise reason_of(reasons[-1] if isinstance(error, errors.NoServersError) and reasons else error) from None
         return client
 
     async def _use(self, client: Client, lost: asyncio.Event) -> None:
@@ -166,6 +153,17 @@ class Nats:
         client = self.connected()
         answer: Msg = await self.until_lost(client.request(subject, payload, timeout=seconds, headers=headers))
         return answer
+
+    async def check_jetstream(self) -> None:
+        """Raises Misconfigured if the server has no JetStream, or not for this user. NotTaken or LogError: unknown."""
+        try:
+            await self.api("INFO")
+        except NotReady:
+            raise Misconfigured("NATS: the server has no JetStream (nats-server -js)") from None
+        except Refused as error:
+            if error.code in NO_JETSTREAM:
+                raise Misconfigured(str(error)) from None
+            raise
 
     async def api(self, call: str, *, limit: float = ANSWER_SECONDS, **body: Any) -> dict[str, Any]:
         """One call of JetStream's API, answered within `limit` seconds. Raises Refused, NotTaken or LogError."""
@@ -222,8 +220,10 @@ class Nats:
             if current is not None and current.cancelling():
                 raise
             raise LogError("NATS: the connection was lost") from None
-        except (errors.NoRespondersError, errors.ConnectionClosedError):
-            raise NotTaken("NATS: JetStream is not ready") from None
+        except errors.NoRespondersError:
+            raise NotReady("NATS: JetStream is not ready") from None
+        except errors.ConnectionClosedError:
+            raise NotTaken("NATS: the connection was lost") from None
         except errors.MaxPayloadError:
             raise NotTaken("NATS: the message is too large") from None
         except TimeoutError:
@@ -240,24 +240,3 @@ def checked(answer: bytes) -> dict[str, Any]:
     if error := found.get("error"):
         raise Refused(error)
     return found
-
-
-def connect_options(url: str) -> dict[str, Any]:
-    """For `Client.connect`. nats-py does not decode `%40` in a password, so the login is taken out of the URL."""
-    parts = [urlsplit(one.strip()) for one in url.split(",")]
-    first = parts[0]
-    options: dict[str, Any] = {
-        "servers": [f"nats://{one.netloc.rpartition('@')[2]}" for one in parts],
-        "allow_reconnect": False,
-        "max_reconnect_attempts": 1,
-        "reconnect_time_wait": 0,
-        "connect_timeout": CONNECT_SECONDS,
-        "ping_interval": PING_SECONDS,
-    }
-    if first.username is not None and first.password is not None:
-        options |= {"user": unquote(first.username), "password": unquote(first.password)}
-    elif first.username is not None:
-        options["token"] = unquote(first.username)
-    if first.scheme == "tls":
-        options |= {"tls": ssl.create_default_context(), "tls_hostname": first.hostname}
-    return options

@@ -190,6 +190,7 @@ def test_an_alarm_of_rabbitmq_is_a_503(running: Strategy, inbox: Inbox, own: Rab
         ("amqp://guest:secret@127.0.0.1:{port}/", "does not accept the user or the password"),
         ("amqp://guest:guest@127.0.0.1:{port}/secret-host", "does not give this user the virtual host 'secret-host'"),
         ("amqps://guest:guest@127.0.0.1:{port}/", "cannot be reached: .*SSL"),
+        ("amqps://guest:guest@127.0.0.1:{port}/?cafile=/missing.pem", "a file that the URL names"),
         ("amqp://guest:secret@127.0.0.1:1/", "cannot be reached: "),
         ("amqp://guest:secret@127.0.0.1:1/a/b", "must end with host, port and virtual host"),
         ("http://guest:secret@127.0.0.1:1/", "must begin with amqp:// or amqps://"),
