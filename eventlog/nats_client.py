@@ -106,7 +106,7 @@ class Nats:
         async def failed(error: Exception) -> None:
             reasons.append(error)
             if "permissions violation" in str(error).lower():
-                log_once.warning("NATS: %s", error)
+                log_once.warning("NATS: %s", str(error).removeprefix("nats: "))
 
         try:
             await client.connect(**self._options, error_cb=failed, closed_cb=closed)
