@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 
 from common.mail.mailer import Mailer
 from common.settings import Settings, exit_with_usage_error
+from eventlog.errors import LogError
 from eventlog.events import BadEvent, Event
 from eventlog.interface import Counted, EventLog
 from eventlog.jetstream import JetStreamLog
 from eventlog.nats_beats import Beats
-from eventlog.nats_client import LoginRefused, Nats
+from eventlog.nats_client import Nats
+from eventlog.nats_connect import Misconfigured
 
 from .handlers import AUDIT_COUNTS_SECONDS, EMAIL_REQUESTED, EmailHandler, domain_of, hour_of
 from .worker import run_handlers
@@ -69,21 +71,25 @@ async def open_jetstream(settings: Settings) -> AsyncIterator[tuple[EventLog, Co
 
 
 async def refuse_unusable(settings: Settings) -> None:
-    """End the program with one line and exit status 2 if the server at NATS_URL refuses the login."""
+    """End the program with one line and exit status 2 if the server at NATS_URL refuses the login, has a certificate
+    that is not valid, or has no JetStream. While it is down, the roles try again.
+    """
     try:
-        async with Nats(settings.nats):
-            pass
-    except LoginRefused as error:
+        async with Nats(settings.nats) as nats:
+            await nats.check_jetstream()
+    except Misconfigured as error:
         exit_with_usage_error(f"NATS_URL: {error}")
+    except LogError:
+        pass
 
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[JetStreamLog]:
-    """If the server refuses the login, end the program with one line and exit status 2. While it is down, try again."""
+    """If the server cannot be used, end the program with one line and exit status 2. While it is down, try again."""
     events = AuditedLog(settings.nats, settings.lease_seconds, replicas=settings.event_replicas)
     try:
         await events.__aenter__()
-    except LoginRefused as error:
+    except Misconfigured as error:
         exit_with_usage_error(f"NATS_URL: {error}")
     try:
         yield events

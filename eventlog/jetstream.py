@@ -30,7 +30,8 @@ from .events import Claimed, Event
 from .jetstream_inspection import Inspection
 from .jetstream_tries import Tries, TriesNotes
 from .nats_beats import Beats
-from .nats_client import ANSWER_SECONDS, Moved, Nats
+from .nats_client import ANSWER_SECONDS, Nats
+from .nats_pull import Moved, pull
 
 REMEMBER_SECONDS = 120  # the server drops a second event with the same id within this time
 LARGEST = 1000  # messages in one pull
@@ -63,7 +64,6 @@ class JetStreamLog(Inspection):
 
     async def _prepare(self, nats: Nats) -> None:
         """On each new connection, create what is missing: the server may have lost its data."""
-        self._registered.clear()
         events = {"subjects": [f"{self.name}.events"], "duplicate_window": REMEMBER_SECONDS * 10**9}
         await nats.make_stream(self.name, num_replicas=self._replicas, **events)
         again = {"subjects": [f"{self.name}.again.*"], "retention": "workqueue"}
@@ -124,14 +124,14 @@ class JetStreamLog(Inspection):
         until, messages = time.monotonic() + self._lease_seconds, []
         try:
             if time.monotonic() >= self._looks.get(consumer, 0.0):
-                messages = await self.nats.pull(f"{self.name}_again", consumer, limit)
+                messages = await pull(self.nats, f"{self.name}_again", consumer, limit)
                 self._looks[consumer] = time.monotonic() + LOOK_SECONDS
             if not messages:
-                messages = await self.nats.pull(self.name, name, limit)
+                messages = await pull(self.nats, self.name, name, limit)
             if not messages and wait > 0:
                 until += min(wait, LOOK_SECONDS)
-                messages = await self._wait(self.nats.pull(self.name, name, 1, min(wait, LOOK_SECONDS)))
-        except Moved:  # by a replay: the next claim asks again which one it is
+                messages = await self._wait(pull(self.nats, self.name, name, 1, min(wait, LOOK_SECONDS)))
+        except Moved:  # by a replay, or the server has lost its data: the next claim registers the consumer again
             self._registered.pop(consumer, None)
             await asyncio.sleep(AGAIN_SECONDS)
         claimed = await asyncio.gather(*[self._claimed(consumer, message, until) for message in messages])
@@ -156,8 +156,8 @@ class JetStreamLog(Inspection):
             waiting.cancel()
 
     async def _claimed(self, consumer: str, message: Msg, until: float) -> Claimed | None:
-        """Returns None for a parked event that was discarded or unparked again in the meantime, and for an event that
-        this process already holds.
+        """Returns None for a parked event that was discarded or unparked again in the meantime, for an event that this
+        process already holds, and for one whose tries cannot be read now.
         """
         about, headers = message.metadata, message.headers or {}
         position = headers.get(POSITION) or f"0-{about.sequence.stream}"
@@ -168,10 +168,11 @@ class JetStreamLog(Inspection):
                 await self.nats.request(message.reply, b"+ACK")
                 return None
             element = entry[0].partition(b"\n")[2]
-        if self._still_held(consumer, position):
-            await self._tries.count_untried(consumer, position)
+        held = self._still_held(consumer, position)
+        first = about.num_delivered == 1 and not held
+        tries = Tries() if first else await self._tries.of_delivery(consumer, position, held=held)
+        if tries is None:
             return None
-        tries = await self._tries.of(consumer, position) if about.num_delivered > 1 else Tries()
         attempts = max(1, about.num_delivered - tries.untried)
         if alone := attempts - 1 - tries.failures >= DEATHS:  # from here on, only attempts with this event alone count
             attempts = tries.failures + DEATHS + tries.alone + 1

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 import orjson
 
+from .errors import LogError
 from .events import Claimed
 from .nats_bucket import Bucket
+from .nats_client import ANSWER_SECONDS
+
+READ_SECONDS = 1.0  # meanwhile the other events of a claim wait
 
 
 @dataclass
@@ -28,10 +32,28 @@ class TriesNotes:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._written: set[str] = set()
+        self._uncounted: dict[str, int] = {}  # key -> deliveries that were not attempts and that are not stored yet
 
-    async def of(self, consumer: str, position: str) -> Tries:
-        found = await self._bucket.get(_key(consumer, position))
+    async def of(self, consumer: str, position: str, limit: float = ANSWER_SECONDS) -> Tries:
+        found = await self._bucket.get(_key(consumer, position), limit)
         return Tries(**orjson.loads(found[0])) if found else Tries()
+
+    async def of_delivery(self, consumer: str, position: str, *, held: bool) -> Tries | None:
+        """Returns None if this delivery is not an attempt: this process holds the event already, or the bucket does not
+        answer now. The event is then delivered again when its lease ends.
+        """
+        key = _key(consumer, position)
+        uncounted = self._uncounted.get(key, 0) + held
+        try:
+            tries = await self.of(consumer, position, READ_SECONDS)
+            if uncounted:
+                tries.untried += uncounted
+                await self.put(consumer, position, tries)
+        except LogError:
+            self._uncounted[key] = uncounted + (not held)
+            return None
+        self._uncounted.pop(key, None)
+        return None if held else tries
 
     async def put(self, consumer: str, position: str, tries: Tries) -> None:
         key = _key(consumer, position)
@@ -61,6 +83,8 @@ class TriesNotes:
         keys = {_key(one.consumer, one.position): one.attempts for one in claimed}
         noted = [key for key, attempts in keys.items() if attempts > 1 or key in self._written]
         self._written.difference_update(noted)
+        for key in keys:
+            self._uncounted.pop(key, None)
         await asyncio.gather(*[self._bucket.delete(key) for key in noted])
 
 

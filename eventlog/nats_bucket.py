@@ -2,7 +2,7 @@
 
 import base64
 
-from .nats_client import NO_MESSAGE, Nats, Refused
+from .nats_client import ANSWER_SECONDS, NO_MESSAGE, Nats, Refused
 
 
 class Bucket:
@@ -19,12 +19,13 @@ class Bucket:
         """The revision of this value."""
         return await self._nats.publish(f"$KV.{self._name}.{key}", value)
 
-    async def get(self, key: str) -> tuple[bytes, int] | None:
+    async def get(self, key: str, limit: float = ANSWER_SECONDS) -> tuple[bytes, int] | None:
         """The value and its revision; None if there is no value. The leader of the stream answers, so the value is the
-        newest.
+        newest. `limit`: of the time, in seconds.
         """
+        subject = f"$KV.{self._name}.{key}"
         try:
-            found = await self._nats.api(f"STREAM.MSG.GET.{self.stream}", last_by_subj=f"$KV.{self._name}.{key}")
+            found = await self._nats.api(f"STREAM.MSG.GET.{self.stream}", limit=limit, last_by_subj=subject)
         except Refused as error:
             if error.code == NO_MESSAGE:
                 return None

@@ -7,33 +7,26 @@ replaces the old one.
 """
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
 
 import orjson
 from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from asynckit.tasks import end_tasks, keep_running
+from asynckit.tasks import background, end_tasks, keep_running
 
 from .errors import LogError, NotTaken
+from .nats_connect import Misconfigured, QuietClient, connect_options, reason_of
 from .outcomes import redis_log as log_once  # at most one line a second for all that needs the server
 
-CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 AGAIN_SECONDS = 0.1  # between two attempts to connect
 LOOK_SECONDS = 0.1  # between two checks whether the connection is lost
-PING_SECONDS = 2  # after two unanswered pings the connection counts as lost
-DONE = ("404", "408")  # a pull has ended: there are no messages, or its time limit has passed
 NO_STREAM, NO_CONSUMER, NO_MESSAGE = 10059, 10014, 10037  # err_code in an answer of JetStream
-
-
-class LoginRefused(LogError):
-    """The server does not accept the user, password or token of the URL."""
+NO_JETSTREAM = (10039, 10076)  # not for the account of the user; not at all
 
 
 class Refused(NotTaken):
@@ -44,17 +37,8 @@ class Refused(NotTaken):
         self.code = error.get("err_code", 0)
 
 
-class Moved(NotTaken):
-    """A pull found no consumer, or the consumer was deleted during the pull, or the server is stopping."""
-
-
-class QuietClient(Client):
-    """A client that ends without an error in a background task."""
-
-    async def _close(self, status: int, do_cbs: bool = True) -> None:
-        # nats-py writes its buffer to the transport. uvloop raises RuntimeError if the transport is closed already.
-        with suppress(OSError, RuntimeError):
-            await super()._close(status, do_cbs)
+class NotReady(NotTaken):
+    """No node answers for this stream: it has no leader now, or there is no JetStream."""
 
 
 class Nats:
@@ -63,7 +47,8 @@ class Nats:
     def __init__(self, url: str, prepare: Callable[["Nats"], Awaitable[None]] | None = None) -> None:
         """`url`: one or more of `nats://[user:password@ or token@]host[:4222]` or `tls://…`, separated by commas.
 
-        `prepare` is called on each new connection.
+        `prepare` is called on each new connection, again and again until it succeeds. Other requests do not wait for
+        it: in a cluster it may need a node that was just killed.
         """
         self._options = connect_options(url)
         self._prepare = prepare
@@ -72,7 +57,7 @@ class Nats:
         self._why = "NATS: not connected yet"
 
     async def __aenter__(self) -> Self:
-        """Try to connect once, then retry in the background. Raises LoginRefused."""
+        """Try to connect once, then retry in the background. Raises Misconfigured."""
         self._tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connecting = keep_running(self._keep_connected, "connecting to NATS")
         try:
@@ -90,7 +75,7 @@ class Nats:
             lost = asyncio.Event()
             try:
                 client = await self._connect(lost)
-            except LoginRefused as error:
+            except Misconfigured as error:
                 if self._tried.done():
                     self._say(error)
                 else:
@@ -112,7 +97,7 @@ class Nats:
         log_once.warning("%s", self._why)
 
     async def _connect(self, lost: asyncio.Event) -> Client:
-        """Raises LoginRefused, errors.Error, OSError, TimeoutError."""
+        """Raises Misconfigured, errors.Error, OSError, TimeoutError."""
         client, reasons = QuietClient(), []
 
         async def closed() -> None:
@@ -120,35 +105,42 @@ class Nats:
 
         async def failed(error: Exception) -> None:
             reasons.append(error)
+            if "permissions violation" in str(error).lower():
+                log_once.warning("NATS: %s", str(error).removeprefix("nats: "))
 
         try:
             await client.connect(**self._options, error_cb=failed, closed_cb=closed)
-        except errors.NoServersError:
-            raise reasons[-1] if reasons else errors.NoServersError() from None
-        except errors.Error as error:
-            if isinstance(error, errors.AuthorizationError) or "authorization" in str(error).lower():
-                raise LoginRefused("NATS refuses the login") from None
-            raise
+        except (errors.Error, OSError, TimeoutError) as error:
+            raise reason_of(reasons[-1] if isinstance(error, errors.NoServersError) and reasons else error) from None
         return client
 
     async def _use(self, client: Client, lost: asyncio.Event) -> None:
         """Return when the connection is lost. Requests that wait for an answer fail then."""
         self._client = client
+        preparing = background(self._prepare_connection(), "preparing a connection to NATS")
         try:
-            if self._prepare is not None:
-                await self._prepare(self)
-            if not self._tried.done():
-                self._tried.set_result(None)
             while client.is_connected:  # the callback may not be called: see QuietClient
                 with suppress(TimeoutError):
                     await asyncio.wait_for(lost.wait(), LOOK_SECONDS)
             self._say(LogError("NATS: the connection was lost"))
-        except LogError as error:  # JetStream is not ready, or is not enabled
-            self._say(error)
         finally:
             self._client = None
+            await end_tasks([preparing])
             for task in self._tasks:
                 task.cancel()
+
+    async def _prepare_connection(self) -> None:
+        while True:
+            try:
+                if self._prepare is not None:
+                    await self._prepare(self)
+                return
+            except LogError as error:  # JetStream is not ready, or is not enabled
+                self._say(error)
+            finally:
+                if not self._tried.done():
+                    self._tried.set_result(None)
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def request(
         self,
@@ -158,13 +150,24 @@ class Nats:
         seconds: float = ANSWER_SECONDS,
     ) -> Msg:
         """Send a request and wait for the answer. Raises NotTaken or LogError."""
-        client = self._connected()
-        answer: Msg = await self._until_lost(client.request(subject, payload, timeout=seconds, headers=headers))
+        client = self.connected()
+        answer: Msg = await self.until_lost(client.request(subject, payload, timeout=seconds, headers=headers))
         return answer
 
-    async def api(self, call: str, **body: Any) -> dict[str, Any]:
-        """One call of JetStream's API. Raises Refused."""
-        return checked((await self.request(f"$JS.API.{call}", orjson.dumps(body))).data)
+    async def check_jetstream(self) -> None:
+        """Raises Misconfigured if the server has no JetStream, or not for this user. NotTaken or LogError: unknown."""
+        try:
+            await self.api("INFO")
+        except NotReady:
+            raise Misconfigured("NATS: the server has no JetStream (nats-server -js)") from None
+        except Refused as error:
+            if error.code in NO_JETSTREAM:
+                raise Misconfigured(str(error)) from None
+            raise
+
+    async def api(self, call: str, *, limit: float = ANSWER_SECONDS, **body: Any) -> dict[str, Any]:
+        """One call of JetStream's API, answered within `limit` seconds. Raises Refused, NotTaken or LogError."""
+        return checked((await self.request(f"$JS.API.{call}", orjson.dumps(body), seconds=limit)).data)
 
     async def publish(
         self,
@@ -189,60 +192,24 @@ class Nats:
                 raise
             await self.api(f"STREAM.CREATE.{name}", **{"name": name, "storage": "file", "discard": "new"} | config)
 
-    async def pull(self, stream: str, consumer: str, limit: int, seconds: float = 0.0) -> list[Msg]:
-        """Messages of a pull consumer: those that are available now, or the first one that arrives in time."""
-        pull = self._pull(self._connected(), f"{stream}.{consumer}", limit, seconds)
-        found: list[Msg] = await self._until_lost(pull)
-        return found
-
-    async def _pull(self, client: Client, of: str, limit: int, seconds: float) -> list[Msg]:
-        found: list[Msg] = []
-        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-        async def take(message: Msg) -> None:
-            if status := (message.headers or {}).get("Status"):
-                if not ended.done():
-                    ended.set_result(status)
-                return
-            found.append(message)
-            if len(found) == limit and not ended.done():
-                ended.set_result(DONE[0])
-
-        inbox = client.new_inbox()
-        answers = await client.subscribe(inbox, cb=take)
-        ask = {"batch": limit, "expires": int(seconds * 1e9)} if seconds else {"batch": limit, "no_wait": True}
-        try:
-            await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{of}", orjson.dumps(ask), reply=inbox)
-            async with asyncio.timeout(seconds + ANSWER_SECONDS):
-                status = await ended
-        except TimeoutError:
-            if not found:
-                raise
-        else:
-            if status not in DONE and not found:
-                raise Moved("NATS: the consumer is not there")
-        finally:
-            with suppress(errors.Error):
-                await answers.unsubscribe()
-        return found
-
     async def send(self, subjects: Sequence[str], payload: bytes) -> None:
         """Publish without an answer; return when the server has read it."""
-        client = self._connected()
+        client = self.connected()
 
         async def publish() -> None:
             for subject in subjects:
                 await client.publish(subject, payload)
             await client.flush(int(ANSWER_SECONDS))
 
-        await self._until_lost(publish())
+        await self.until_lost(publish())
 
-    def _connected(self) -> Client:
+    def connected(self) -> Client:
+        """Raises NotTaken."""
         if self._client is None:
             raise NotTaken(self._why)
         return self._client
 
-    async def _until_lost(self, work: Awaitable[Any]) -> Any:
+    async def until_lost(self, work: Awaitable[Any]) -> Any:
         """Returns the result of `work`. Raises LogError as soon as the connection is lost."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
@@ -253,8 +220,10 @@ class Nats:
             if current is not None and current.cancelling():
                 raise
             raise LogError("NATS: the connection was lost") from None
-        except (errors.NoRespondersError, errors.ConnectionClosedError):
-            raise NotTaken("NATS: JetStream is not ready") from None
+        except errors.NoRespondersError:
+            raise NotReady("NATS: JetStream is not ready") from None
+        except errors.ConnectionClosedError:
+            raise NotTaken("NATS: the connection was lost") from None
         except errors.MaxPayloadError:
             raise NotTaken("NATS: the message is too large") from None
         except TimeoutError:
@@ -271,24 +240,3 @@ def checked(answer: bytes) -> dict[str, Any]:
     if error := found.get("error"):
         raise Refused(error)
     return found
-
-
-def connect_options(url: str) -> dict[str, Any]:
-    """For `Client.connect`. nats-py does not decode `%40` in a password, so the login is taken out of the URL."""
-    parts = [urlsplit(one.strip()) for one in url.split(",")]
-    first = parts[0]
-    options: dict[str, Any] = {
-        "servers": [f"nats://{one.netloc.rpartition('@')[2]}" for one in parts],
-        "allow_reconnect": False,
-        "max_reconnect_attempts": 1,
-        "reconnect_time_wait": 0,
-        "connect_timeout": CONNECT_SECONDS,
-        "ping_interval": PING_SECONDS,
-    }
-    if first.username is not None and first.password is not None:
-        options |= {"user": unquote(first.username), "password": unquote(first.password)}
-    elif first.username is not None:
-        options["token"] = unquote(first.username)
-    if first.scheme == "tls":
-        options |= {"tls": ssl.create_default_context(), "tls_hostname": first.hostname}
-    return options

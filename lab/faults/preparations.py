@@ -17,7 +17,7 @@ from pathlib import Path
 from common.settings import Settings
 from lab.harness.processes import ROOT
 
-DISK_BYTES = {"valkey": 32 << 20, "rabbitmq": 256 << 20, "nats": 64 << 20}
+DISK_BYTES = {"valkey": 32 << 20, "rabbitmq": 256 << 20, "nats": 64 << 20, "nats_cluster": 192 << 20}
 """The size of the small disk of each service."""
 
 CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 0x4000, 0x40000, 2  # <sched.h>, <sys/mount.h> of Linux
@@ -110,6 +110,7 @@ PREPARATIONS: dict[str, Preparation] = {
     "redis-disk": small_disk("valkey"),
     "broker-disk": small_disk("rabbitmq"),
     "nats-disk": small_disk("nats"),
+    "node-disk": small_disk("nats_cluster"),
     "smtp-slow": default_timeouts,
 }
 

@@ -43,7 +43,7 @@ class Promise:
     refusals: frozenset[str] = frozenset()
     """Answers other than 2xx that callers may get."""
     back_seconds: float | None = None
-    """Within this time after the fault, an email that is due then is in the inbox."""
+    """Within this time after a fault, an email that was requested after it is in the inbox."""
 
     def text(self) -> str:
         given_up = f" or given up {self.given_up.value}" if self.given_up.value else ""
@@ -98,7 +98,7 @@ SUBJECTS: dict[str, Subject] = {
         "6 on three nodes of JetStream",
         {**ROLES, "node": "node"},
         settings=ON_JETSTREAM | {"NATS": "cluster"},
-        only=frozenset({"none", "worker-kill", "node-kill", "all-term"}),
+        only=frozenset({"none", "worker-kill", "node-kill", "node-disk", "all-term"}),
     ),
 }
 
@@ -145,6 +145,7 @@ FAULTS: dict[str, str] = {
     "nats-full": "the stream of NATS may not grow for a while: its max_bytes is reached",
     "nats-disk": "the disk of NATS is full for a while",
     "node-kill": "SIGKILL to the node of NATS that leads the stream",
+    "node-disk": "the disk of all three nodes of NATS is full for a while",
     "smtp-kill": "SIGKILL to the mail server, then a restart",
     "smtp-term": "SIGTERM to the mail server, then a restart",
     "smtp-stop": "SIGSTOP to the mail server, then SIGCONT",
@@ -177,7 +178,7 @@ LOSSES = {
 REPEATED = ("worker-stop", "smtp-kill", "smtp-term", "smtp-stop", "smtp-hang", "smtp-lose-reply")
 """After these it is unknown whether an email was sent, and a strategy that still has it sends it again."""
 REFUSED = {"smtp-550": GivenUp.REFUSED, "smtp-451": GivenUp.REFUSED_OFTEN}
-FAILOVER_SECONDS = 20.0  # two elections: nodes of NATS begin one when they have heard nothing for 4 to 9 seconds
+FAILOVER_SECONDS = 10.0  # nodes of NATS elect a leader when they have heard nothing for 4 to 9 seconds
 CRASHES = ("worker-kill", "worker-stop")
 """After ATTEMPTS of these a job is given up, because it may be a poison job."""
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import trustme
+from aio_pika import Message
+from pamqp.common import FieldTable
 
 from tests.support.load import Load, account
 from tests.support.programs import LIMIT, Program, Strategy, a_name, wait_until
@@ -20,6 +22,7 @@ from tests.support.rabbitmq import (
     a_worker,
     failed_command,
     queue,
+    refused_command,
     running_rabbitmq,
     someone,
     tls_in_front_of,
@@ -131,6 +134,39 @@ def test_a_refused_email_is_in_the_failed_list_until_it_is_requeued(
     assert inbox.messages(removed) == []
 
 
+def test_the_failed_list_can_be_read_any_number_of_times(running: Strategy, own: RabbitMq) -> None:
+    """Each reading counts as a delivery, and RabbitMQ 4 deletes a message after 20 deliveries unless a limit is set."""
+    arguments: FieldTable = {"x-queue-type": "quorum", "x-delivery-limit": 2**31 - 1}
+    assert running.healthy()
+    own.ask(lambda channel: channel.declare_queue(FAILED, durable=True, arguments=arguments))  # raises if they differ
+
+
+def test_the_commands_of_the_failed_list_accept_odd_messages_and_ids(running: Strategy, own: RabbitMq) -> None:
+    assert running.healthy()
+    own.empty()
+
+    def fail(message_id: str, **headers: str | int) -> None:
+        message = Message(b"\x00\x1b[31mred\xff", message_id=message_id, headers=dict(headers))
+        own.ask(lambda channel: channel.default_exchange.publish(message, FAILED))
+
+    fail("evil\x1b[31m\nid", failed_at=2**62, error="a\r\nb")
+    fail("plain", failed_at=-(2**62))
+    fail("last")
+    listed = failed_command(own, "list").splitlines()
+    assert len(listed) == 4
+    assert all("  -  " in line and line.isprintable() for line in listed[:3])
+    assert refused_command(own, "remove", "unknown\x1b[31m", "plain") == "not in the failed list: unknown [31m\n"
+    assert own.count(FAILED) == 2
+    shown = "evil [31m id"
+    assert f"  {shown}  " in listed[0]
+    assert failed_command(own, "remove", shown) == "1 emails are removed\n", "the id as `list` prints it"
+    assert (
+        refused_command(own, "requeue", "9" * 100, "")
+        == f"not in the failed list: \nnot in the failed list: {'9' * 100}\n"
+    )
+    own.empty()
+
+
 def test_a_4xx_is_tried_again_and_given_up_after_the_last_attempt(
     running: Strategy, inbox: Inbox, own: RabbitMq
 ) -> None:
@@ -190,6 +226,7 @@ def test_an_alarm_of_rabbitmq_is_a_503(running: Strategy, inbox: Inbox, own: Rab
         ("amqp://guest:secret@127.0.0.1:{port}/", "does not accept the user or the password"),
         ("amqp://guest:guest@127.0.0.1:{port}/secret-host", "does not give this user the virtual host 'secret-host'"),
         ("amqps://guest:guest@127.0.0.1:{port}/", "cannot be reached: .*SSL"),
+        ("amqps://guest:guest@127.0.0.1:{port}/?cafile=/missing.pem", "a file that the URL names"),
         ("amqp://guest:secret@127.0.0.1:1/", "cannot be reached: "),
         ("amqp://guest:secret@127.0.0.1:1/a/b", "must end with host, port and virtual host"),
         ("http://guest:secret@127.0.0.1:1/", "must begin with amqp:// or amqps://"),

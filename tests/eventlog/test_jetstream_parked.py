@@ -12,7 +12,7 @@ import pytest
 
 from eventlog.errors import LogError
 from eventlog.jetstream import JetStreamLog
-from eventlog.nats_client import connect_options
+from eventlog.nats_connect import connect_options
 from tests.support.event_log import LEASE, an_event, append, claim_all, claim_when_due, commit
 from tests.support.programs import a_name, until
 from tests.support.servers import NatsServer, running_nats

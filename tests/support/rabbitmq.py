@@ -190,6 +190,19 @@ def a_worker(inbox: Inbox, tmp_path: Path, rabbitmq: RabbitMq, **environment: st
 
 def failed_command(rabbitmq: RabbitMq, *words: str) -> str:
     """What the command line prints."""
+    done = _run_failed_command(rabbitmq, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused_command(rabbitmq: RabbitMq, *words: str) -> str:
+    """What the command line says when it exits with 1."""
+    done = _run_failed_command(rabbitmq, *words)
+    assert done.returncode == 1
+    return done.stderr
+
+
+def _run_failed_command(rabbitmq: RabbitMq, *words: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "5_remote_queue.rabbitmq", "failed", *words]
     environment = clean_environment() | {"AMQP_URL": rabbitmq.url}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from nats.aio.client import Client
 
-from common.services import nats
+from common.services import disk, nats
 from common.services.service import running
 from common.settings import Settings
 from tests.support.programs import LIMIT, ROOT, Program, clean_environment, nobody_s_port, wait_until
@@ -70,10 +70,10 @@ def test_forget_deletes_its_data_and_not_while_it_runs(tmp_path: Path) -> None:
 
 async def test_it_is_stopped_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Because NATS stores nothing after a failed write, even when there is room again."""
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=nats.ROOM_BYTES))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=disk.ROOM_BYTES))
     server = await asyncio.create_subprocess_exec("sleep", "1000")
-    watching = asyncio.create_task(nats.stop_when_full(server, tmp_path))
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=nats.ROOM_BYTES - 1))
+    watching = asyncio.create_task(disk.kill_when_full(server, tmp_path, "NATS"))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=disk.ROOM_BYTES - 1))
     async with asyncio.timeout(LIMIT):
         assert await server.wait() == -signal.SIGKILL
         await watching
