@@ -73,7 +73,7 @@ async def test_a_parked_event_that_was_discarded_does_not_come(log: Any) -> None
 async def test_after_the_death_of_the_server_everything_is_there(tmp_path: Path) -> None:
     with running_nats(tmp_path) as server:
         port = server.port
-        async with JetStreamLog(server.url, 2.0) as log:
+        async with JetStreamLog(server.url, 30.0) as log:
             await append(log, 10)
             claimed = await log.claim("email", 5)
             await commit(log, claimed[:3])
