@@ -2,11 +2,14 @@
 
 A job may call `sys.exit`, cancel its own task, or swallow a cancellation. A SystemExit in a task would end the program,
 and a future must not get a StopIteration as its exception. So the outcome of a job's code is passed as a value.
+
+A job may also call `os.fork`. The child must not continue with our code, because it shares our connections.
 """
 
 import asyncio
 import contextvars
 import logging
+import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from queue import SimpleQueue
@@ -32,6 +35,12 @@ class Outcome(NamedTuple):
 
 class Exited(Exception):
     """A task that a job started has called `sys.exit`."""
+
+
+def end_forked_child(parent: int, error: BaseException | None) -> None:
+    """End this process if it is not `parent`: then the job called fork, and this is the child."""
+    if os.getpid() != parent:
+        os._exit(0 if error is None or (type(error) is SystemExit and error.code in (None, 0)) else 1)
 
 
 def not_done(limit: float | None) -> TimeoutError:
@@ -70,10 +79,13 @@ async def call_on_loop(perform: Callable[..., Awaitable[Any]], args: Sequence[An
 
 async def _outcome(perform: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Outcome:
     _in_job.set(True)
+    ours = os.getpid()
     try:
-        return Outcome(await perform(*args))
+        outcome = Outcome(await perform(*args))
     except BaseException as error:
-        return Outcome(error=error)
+        outcome = Outcome(error=error)
+    end_forked_child(ours, outcome.error)
+    return outcome
 
 
 async def _stop(task: asyncio.Task[Outcome]) -> None:
@@ -173,7 +185,10 @@ class _Thread:
 
 
 def _call(context: contextvars.Context, function: Callable[..., Any], args: Sequence[Any]) -> Outcome:
+    ours = os.getpid()
     try:
-        return Outcome(context.run(function, *args))
+        outcome = Outcome(context.run(function, *args))
     except BaseException as error:
-        return Outcome(error=error)
+        outcome = Outcome(error=error)
+    end_forked_child(ours, outcome.error)
+    return outcome
