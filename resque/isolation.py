@@ -2,8 +2,6 @@
 
 A job may call `sys.exit`, cancel its own task, or swallow a cancellation. A SystemExit in a task would end the program,
 and a future must not get a StopIteration as its exception. So the outcome of a job's code is passed as a value.
-
-A job may also call `os.fork`. The child must not continue with our code, because it shares our connections.
 """
 
 import asyncio
@@ -11,16 +9,16 @@ import contextvars
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
+
+from asynckit.isolation import end_forked_child, in_job
 
 STOP_SECONDS = 1.0  # time for a cancelled job to end
 AGAIN_SECONDS = 0.1  # between two cancellations of a job that swallows them
 
 log = logging.getLogger(__name__)
-
-_in_job: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_job", default=False)
 
 
 class Outcome(NamedTuple):
@@ -31,16 +29,6 @@ class Outcome(NamedTuple):
         if self.error is not None:
             raise self.error
         return self.result
-
-
-class Exited(Exception):
-    """A task that a job started has called `sys.exit`."""
-
-
-def end_forked_child(parent: int, error: BaseException | None) -> None:
-    """End this process if it is not `parent`: then the job called fork, and this is the child."""
-    if os.getpid() != parent:
-        os._exit(0 if error is None or (type(error) is SystemExit and error.code in (None, 0)) else 1)
 
 
 def not_done(limit: float | None) -> TimeoutError:
@@ -78,7 +66,7 @@ async def call_on_loop(perform: Callable[..., Awaitable[Any]], args: Sequence[An
 
 
 async def _outcome(perform: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Outcome:
-    _in_job.set(True)
+    in_job.set(True)
     ours = os.getpid()
     try:
         outcome = Outcome(await perform(*args))
@@ -96,20 +84,6 @@ async def _stop(task: asyncio.Task[Outcome]) -> None:
         tries -= 1
     if not task.done():
         log.warning("a job ignores its cancellation and keeps running; its attempt has ended")
-
-
-def job_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
-    """A task factory: in tasks that a job starts, SystemExit and KeyboardInterrupt become an Exited, because they would
-    end the event loop.
-    """
-    return asyncio.Task(_guarded(coro) if _in_job.get() else coro, loop=loop, **options)
-
-
-async def _guarded(coro: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        return await coro
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise Exited(f"{type(error).__name__} {error}") from error
 
 
 class Threads:

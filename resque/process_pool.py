@@ -15,7 +15,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from .isolation import Threads, end_forked_child
+from asynckit.isolation import end_forked_child
+
+from .isolation import Threads
 from .reports import RaisedInProcess, Report, report_of
 
 JOIN_SECONDS = 5.0
