@@ -10,6 +10,7 @@ backoff       the pause before a retry
 log_limit     a log line at most once a second
 durability    which settings of Redis could lose data in a crash
 ids           Message-IDs that sort by age
-printing      the exit status of a command whose output may be a pipe
+printing      the words of a command line, and the exit status of a command whose output may be a pipe
+host_names    names of hosts that the resolver cannot look up
 web           for pages: server-sent events, form tokens, HTML, JSON, the style sheet
 """
