@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from asynckit.redis_client import describe_for, redis_client
 from common.mail.mailer import Mailer
@@ -35,10 +35,18 @@ async def main(settings: Settings, words: Sequence[str]) -> None:
             if words:
                 await leave(log, words[-1], settings, redis)
             for name in await log.consumers():
-                lag = await log.lag(name)
-                print(printable(f"{name}: {lag.waiting} waiting, {lag.pending} in flight, {lag.parked} parked"))
+                print(printable(f"{name}: {await state(log, name)}"))
     except RedisError as error:
         sys.exit(describe_for(settings.redis, error))
+
+
+async def state(log: Log, name: str) -> str:
+    """A consumer with invalid data is shown with the error, and the other consumers as usual."""
+    try:
+        lag = await log.lag(name)
+    except (ValueError, TypeError, KeyError, ResponseError) as error:
+        return f"{type(error).__name__}: {error}"
+    return f"{lag.waiting} waiting, {lag.pending} in flight, {lag.parked} parked"
 
 
 async def leave(log: Log, name: str, settings: Settings, redis: Redis) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
+from asynckit.printing import are_utf8
 from asynckit.redis_client import describe_for, redis_client
 from common.processes.log_format import printable
 from common.processes.process import run
@@ -52,4 +53,6 @@ if __name__ == "__main__":
         sys.exit()
     if len(sys.argv) not in (3, 5):
         exit_with_usage_error(USAGE)
+    if not are_utf8(sys.argv):
+        exit_with_usage_error("an argument is not valid UTF-8")
     run(main(find_running_redis(read_settings()), sys.argv[1:]), until_stopped=False)

@@ -1,8 +1,8 @@
-"""Ends a command whose output may be a pipe that its reader closes early, as in `| head`."""
+"""Checks the words of a command line, and ends a command whose output may be a closed pipe, as in `| head`."""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 PIPE_CLOSED = 141  # the exit status of a program that SIGPIPE has ended
@@ -29,6 +29,15 @@ def exit_after(command: Callable[[], int]) -> NoReturn:
         status = 1
         _discard_output()
     sys.exit(status)
+
+
+def are_utf8(words: Sequence[str]) -> bool:
+    """Whether the words of a command line are valid UTF-8. Python keeps other bytes as surrogates."""
+    try:
+        "".join(words).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _discard_output() -> None:

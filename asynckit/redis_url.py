@@ -3,6 +3,8 @@
 import re
 from urllib.parse import SplitResult, urlsplit
 
+from .host_names import check_host_name
+
 EXPECTED = "expected redis://user:password@host:6379/0"
 
 
@@ -30,3 +32,5 @@ def check_redis_url(url: str) -> None:
         raise ValueError(f"names no host; {EXPECTED}")
     elif port == 0 or parts.fragment or not re.fullmatch("/?[0-9]*", parts.path):
         raise ValueError("must end with host, port and number; percent-encode / ? # and @ in user and password")
+    else:
+        check_host_name(parts.hostname)

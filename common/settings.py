@@ -15,7 +15,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from asynckit.backoff import scheduled_pause
 from common.mail.emails import Address, BadEmail, read_address
 from common.smtp_url import SmtpServer, read_smtp_url
-from common.url_checks import check_amqp_url, check_database_url, check_nats_url, check_redis_url, check_smtp_url
+from common.url_checks import (
+    check_amqp_url,
+    check_database_url,
+    check_host,
+    check_nats_url,
+    check_password,
+    check_redis_url,
+    check_smtp_url,
+)
 
 MAX_PAUSE = 86_400.0  # seconds
 USAGE_ERROR = 2  # the exit status for a bad setting or a port in use
@@ -69,10 +77,10 @@ class Settings(BaseSettings):
         env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, AfterValidator(check_host)] = "127.0.0.1"
     port_base: Annotated[int, Field(ge=1024, le=65500)] | None = None  # moves all ports that are not set themselves
     port: Port = 8080
-    page_password: SecretStr | None = None  # the password for changes on the pages
+    page_password: Annotated[SecretStr, AfterValidator(check_password)] | None = None  # for changes on the pages
     smtp_url: Annotated[SecretStr, AfterValidator(check_smtp_url)] | None = None
     smtp_sessions: PositiveInt = 20
     smtp_connect_seconds: Seconds = 5.0

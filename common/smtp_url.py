@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from asynckit.host_names import check_host_name
 from common.address import is_loopback
 
 
@@ -44,10 +45,7 @@ def read_smtp_url(url: str) -> SmtpServer:
         raise ValueError("must end with the host and port; percent-encode / ? # and @ in user and password")
     if (parts.username is None) != (parts.password is None):
         raise ValueError("needs both user and password, or neither")
-    try:
-        parts.hostname.encode("idna")
-    except UnicodeError:
-        raise ValueError("names a host that cannot exist") from None
+    check_host_name(parts.hostname)
     tls = parts.scheme == "smtps"
     user = unquote(parts.username) if parts.username is not None else None
     password = unquote(parts.password) if parts.password is not None else None

@@ -1,4 +1,4 @@
-"""Checks of the URLs in the settings: each returns the URL, or raises ValueError with a reason that repeats none of it.
+"""Checks of settings: each returns the value, or raises ValueError with a reason that repeats none of it.
 
 pydantic puts the reason into the line that a bad setting ends the program with. A URL may contain a password.
 """
@@ -7,7 +7,21 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from asynckit.host_names import check_host_name
 from common.smtp_url import read_smtp_url
+
+
+def check_host(host: str) -> str:
+    check_host_name(host)
+    return host
+
+
+def check_password(password: SecretStr) -> SecretStr:
+    try:
+        password.get_secret_value().encode()
+    except UnicodeError:
+        raise ValueError("is not valid UTF-8") from None
+    return password
 
 
 def check_smtp_url(url: SecretStr) -> SecretStr:
@@ -34,6 +48,7 @@ def check_amqp_url(url: SecretStr) -> SecretStr:
         raise ValueError("names no host; expected amqp://user:password@host:5672/virtual-host")
     if port == 0 or parts.fragment or parts.path.count("/") > 1:
         raise ValueError("must end with host, port and virtual host; percent-encode / ? # and @ in its parts")
+    check_host_name(parts.hostname)
     return url
 
 
@@ -45,6 +60,7 @@ def check_database_url(url: SecretStr) -> SecretStr:
         raise ValueError("is not a URL; expected postgresql://user:password@host:5432/database") from None
     if parts.scheme not in ("postgres", "postgresql"):
         raise ValueError("must begin with postgresql://")
+    check_host_name(parts.hostname or "")
     return url
 
 
@@ -62,4 +78,5 @@ def check_nats_url(url: SecretStr) -> SecretStr:
             raise ValueError("names no host; expected nats://user:password@host:4222")
         if port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
             raise ValueError("must end with host and port; percent-encode / ? # and @ in user and password")
+        check_host_name(parts.hostname)
     return url

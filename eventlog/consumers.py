@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import Any
 
 from asynckit.backoff import Pause, backoff_seconds
+from asynckit.error_text import line_of
+from asynckit.isolation import attempt
 from asynckit.tasks import background, end_tasks
 
 from .errors import LOG_CALL_ERRORS, describe, is_redis_failure
@@ -55,8 +57,8 @@ class Consumer:
         self._attempts = attempts
         self._pause_after = pause
         self._error_kind = error_kind
-        # A worker that is killed leaves all events that it held unfinished. From its third claim on, such an event is
-        # handled alone. Only then can it be blamed for a crash, so the limit is at least 3.
+        # A killed worker leaves all events that it held unfinished. From its third claim on, an event is handled alone.
+        # Only then can it be blamed for a crash, so the limit is at least 3.
         self._crashes = min(max(attempts, 3), CRASH_LIMIT)
         self._changed = asyncio.Event()
         self._outcomes = Outcomes(events, handler.name, self._are_enough, self._changed.set)
@@ -202,7 +204,7 @@ class Consumer:
     def _start(self, work: Coroutine[Any, Any, None], claimed: Sequence[Claimed]) -> asyncio.Task[None]:
         def end(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            if not task.cancelled():  # `drain` gives back the events of a cancelled task
+            if not (task.cancelled() and self._stopping):  # `drain` gives back the events of the tasks that it cancels
                 for one in claimed:
                     self._held.pop(id(one), None)
                     self._failures.pop(one.position, None)
@@ -219,40 +221,45 @@ class Consumer:
             self._changed.clear()
             await self._changed.wait()
         for one in isolated:
-            line = "%s: two workers have died while handling %s; it is handled alone"
-            log.warning(line, self._handler.name, one.position)
+            log.warning("%s: two workers have died handling %s; it is handled alone", self._handler.name, one.position)
             await self._handle(one)
 
     async def _handle_many(self, handler: BatchHandler, claimed: Sequence[Claimed]) -> None:
         """Like `_handle` for a batch. A batch that fails is halved, until each event that fails is on its own."""
         if len(claimed) == 1:
-            await self._handle(claimed[0])
-            return
-        try:
-            events = [self._wanted(one) for one in claimed]
-            await handler.handle_many([event for event in events if event is not None])
-        except Exception as error:
-            if is_redis_failure(error):
-                await self._redis_failed(claimed, error)
-                return
+            return await self._handle(claimed[0])
+        events: list[Event] = []
+
+        async def handle() -> None:
+            events.extend(filter(None, map(self._wanted, claimed)))
+            await handler.handle_many(tuple(events))
+
+        if (error := await attempt(handle)) is None:
+            self._redis_failures = 0
+            await self._outcomes.commit_many(claimed, len(claimed) - len(events))
+        elif is_redis_failure(error):
+            await self._redis_failed(claimed, error)
+        else:
             middle = len(claimed) // 2
             await self._handle_many(handler, claimed[:middle])
             await self._handle_many(handler, claimed[middle:])
-        else:
-            self._redis_failures = 0
-            await self._outcomes.commit_many(claimed, events.count(None))
 
     async def _handle(self, claimed: Claimed) -> None:
         """Commit after the work, not before: no event is lost, and an event may be handled twice."""
-        try:
+        unwanted = False
+
+        async def handle() -> None:
+            nonlocal unwanted
             event = self._wanted(claimed)
+            unwanted = event is None
             if event is not None:
                 await self._handler.handle(event)
-        except Exception as error:
-            await self._failed(claimed, error)
-        else:
+
+        if (error := await attempt(handle)) is None:
             self._redis_failures = 0
-            await self._outcomes.commit(claimed, unwanted=event is None)
+            await self._outcomes.commit(claimed, unwanted=unwanted)
+        else:
+            await self._failed(claimed, error)
 
     def _are_enough(self, done: int) -> bool:
         """Whether to commit this number of events now, or to wait for others that are being handled."""
@@ -263,17 +270,16 @@ class Consumer:
         event = claimed.event()
         return event if self._handler.events is None or event.name in self._handler.events else None
 
-    async def _failed(self, claimed: Claimed, error: Exception) -> None:
+    async def _failed(self, claimed: Claimed, error: BaseException) -> None:
         if is_redis_failure(error):
-            await self._redis_failed([claimed], error)
-            return
-        reason = f"{type(error).__name__}: {error}"
-        kind = self._error_kind(error)
+            return await self._redis_failed([claimed], error)
+        reason = line_of(error)
+        kind = self._error_kind(error) if isinstance(error, Exception) else ErrorKind.BUG
         if kind is ErrorKind.BUG:
-            log.exception("error while %s handled %s", self._handler.name, claimed.position)
+            log.error("error while %s handled %s", self._handler.name, claimed.position, exc_info=error)
         if kind is ErrorKind.PERMANENT or claimed.attempts >= self._attempts:
             await self._outcomes.park(claimed, reason)
-            return
+            return None
         failures = self._failures.get(claimed.position, 0) + 1
         await self._outcomes.delay(claimed, self._pause_after(claimed.attempts), failures, reason)
 
@@ -289,6 +295,7 @@ class Consumer:
 
     async def drain(self, seconds: float) -> None:
         """Wait up to `seconds` for the events that are in flight, then give back the rest for other workers."""
+        self._stopping = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         await end_tasks(self._tasks)

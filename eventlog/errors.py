@@ -1,5 +1,7 @@
 """What a log raises when it cannot do something, on any engine."""
 
+from typing import TypeGuard
+
 from redis.exceptions import DataError, RedisError
 
 from asynckit import redis_client
@@ -25,6 +27,6 @@ def describe(error: Exception) -> str:
     return str(error) if isinstance(error, LogError) else redis_client.describe(error)
 
 
-def is_redis_failure(error: Exception) -> bool:
+def is_redis_failure(error: BaseException) -> TypeGuard[Exception]:
     """Whether Redis is down, full or of the wrong kind. A DataError is a bug in the handler: Redis was not called."""
     return isinstance(error, LOG_ERRORS) and not isinstance(error, DataError)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from asynckit.heartbeat import Heartbeat
+from asynckit.isolation import isolating_task
 from asynckit.tasks import background, end_tasks, keep_running
 
 from .consumers import Consumer
@@ -44,6 +45,7 @@ class Worker:
         """Run until `stop` returns the reason to stop. Then claim no more events, finish those in flight within
         `drain_seconds`, and give back the rest. `client` is the connection of the heartbeat's thread.
         """
+        asyncio.get_running_loop().set_task_factory(isolating_task)
         consuming = [keep_running(consumer.run, f"consuming as {consumer.name}") for consumer in self._consumers]
         retention = keep_running(self._keep_within_limits, "trimming the log")
         async with Heartbeat(lambda: self._beat(client), self._lease_seconds / BEATS):

@@ -15,7 +15,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from asynckit.printing import exit_after
+from asynckit.printing import are_utf8, exit_after
 from asynckit.redis_client import describe_for, redis_client
 
 from . import show
@@ -43,6 +43,8 @@ def main() -> None:
 def execute(words: Sequence[str], url: str = DEFAULT_URL, program: str = "resque", where: str = "") -> int:
     """Run one command and return its exit status. `where` is added to the error when Redis cannot be reached."""
     arguments = parser(program, url).parse_args(words)
+    if not are_utf8(words):
+        parser(program, url).error("an argument is not valid UTF-8")
     return asyncio.run(ask(arguments, where))
 
 

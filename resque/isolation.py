@@ -7,17 +7,18 @@ and a future must not get a StopIteration as its exception. So the outcome of a 
 import asyncio
 import contextvars
 import logging
+import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
+
+from asynckit.isolation import end_forked_child, in_job
 
 STOP_SECONDS = 1.0  # time for a cancelled job to end
 AGAIN_SECONDS = 0.1  # between two cancellations of a job that swallows them
 
 log = logging.getLogger(__name__)
-
-_in_job: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_job", default=False)
 
 
 class Outcome(NamedTuple):
@@ -28,10 +29,6 @@ class Outcome(NamedTuple):
         if self.error is not None:
             raise self.error
         return self.result
-
-
-class Exited(Exception):
-    """A task that a job started has called `sys.exit`."""
 
 
 def not_done(limit: float | None) -> TimeoutError:
@@ -69,11 +66,14 @@ async def call_on_loop(perform: Callable[..., Awaitable[Any]], args: Sequence[An
 
 
 async def _outcome(perform: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Outcome:
-    _in_job.set(True)
+    in_job.set(True)
+    ours = os.getpid()
     try:
-        return Outcome(await perform(*args))
+        outcome = Outcome(await perform(*args))
     except BaseException as error:
-        return Outcome(error=error)
+        outcome = Outcome(error=error)
+    end_forked_child(ours, outcome.error)
+    return outcome
 
 
 async def _stop(task: asyncio.Task[Outcome]) -> None:
@@ -84,20 +84,6 @@ async def _stop(task: asyncio.Task[Outcome]) -> None:
         tries -= 1
     if not task.done():
         log.warning("a job ignores its cancellation and keeps running; its attempt has ended")
-
-
-def job_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
-    """A task factory: in tasks that a job starts, SystemExit and KeyboardInterrupt become an Exited, because they would
-    end the event loop.
-    """
-    return asyncio.Task(_guarded(coro) if _in_job.get() else coro, loop=loop, **options)
-
-
-async def _guarded(coro: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        return await coro
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise Exited(f"{type(error).__name__} {error}") from error
 
 
 class Threads:
@@ -173,7 +159,10 @@ class _Thread:
 
 
 def _call(context: contextvars.Context, function: Callable[..., Any], args: Sequence[Any]) -> Outcome:
+    ours = os.getpid()
     try:
-        return Outcome(context.run(function, *args))
+        outcome = Outcome(context.run(function, *args))
     except BaseException as error:
-        return Outcome(error=error)
+        outcome = Outcome(error=error)
+    end_forked_child(ours, outcome.error)
+    return outcome

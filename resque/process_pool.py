@@ -15,6 +15,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from asynckit.isolation import end_forked_child
+
 from .isolation import Threads
 from .reports import RaisedInProcess, Report, report_of
 
@@ -132,18 +134,17 @@ def _serve(pipe: Connection) -> None:
             order = pipe.recv_bytes()
         except EOFError:
             return
-        answer = _answer(order)
-        if os.getpid() != ours:  # the job called fork, and this is the child
-            os._exit(0)
+        answer, error = _answer(order)
+        end_forked_child(ours, error)
         pipe.send_bytes(answer)
 
 
-def _answer(order: bytes) -> bytes:
+def _answer(order: bytes) -> tuple[bytes, BaseException | None]:
     try:
         perform, args = pickle.loads(order)  # noqa: S301  from the parent
-        return pickle.dumps((perform(*args), None))
+        return pickle.dumps((perform(*args), None)), None
     except BaseException as error:
-        return pickle.dumps((None, Report(*report_of(error))))
+        return pickle.dumps((None, Report(*report_of(error)))), error
 
 
 def _end_with_parent() -> None:

@@ -7,9 +7,10 @@ The failed list, the log and the pipe of a process use the report instead of the
 import traceback
 from typing import NamedTuple
 
+from asynckit.error_text import MOST_TEXT, class_of, text_of
+
 from .definition import Permanent, WaitAndRepeat
 
-MOST_TEXT = 20_000  # characters
 MOST_LINES = 200
 
 
@@ -42,7 +43,7 @@ def report_of(error: BaseException) -> Report:
     shown = error
     if permanent and isinstance(cause := _cause(error), BaseException):
         shown = cause
-    return Report(_kind(shown), _text(error), _backtrace(error), permanent, issubclass(type(error), WaitAndRepeat))
+    return Report(class_of(shown), text_of(error), _backtrace(error), permanent, issubclass(type(error), WaitAndRepeat))
 
 
 def explain(error: BaseException) -> str:
@@ -55,20 +56,6 @@ def _cause(error: BaseException) -> object:
         return error.__cause__
     except BaseException:
         return None
-
-
-def _kind(error: BaseException) -> str:
-    try:
-        return str(type.__getattribute__(type(error), "__name__"))
-    except BaseException:
-        return "Exception"
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str.__getitem__(str(error), slice(MOST_TEXT))  # works for a subclass of str, too
-    except BaseException:
-        return "(the error cannot be shown: its __str__ fails)"
 
 
 def _backtrace(error: BaseException) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from asynckit.backoff import backoff_seconds
+from asynckit.isolation import isolating_task
 from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import CALL_ERRORS, describe
 from asynckit.tasks import end_tasks
@@ -20,7 +21,6 @@ from .definition import Definitions
 from .events import Ended, Erred, Hook, Started, guarded, ignore
 from .executor import Executor
 from .housekeeping import Housekeeping
-from .isolation import job_task
 from .keys import Keys
 from .loop_delay import LoopDelay
 from .notifier import Notifier
@@ -106,7 +106,7 @@ class Worker:
         """Work until `stop` returns the reason to stop. Then claim no more jobs, let the running jobs finish within
         `drain_seconds`, release the rest, and unregister.
         """
-        asyncio.get_running_loop().set_task_factory(job_task)
+        asyncio.get_running_loop().set_task_factory(isolating_task)
         async with self._registration, self._notifier, self.delay:
             stopping = asyncio.ensure_future(stop())
             working = asyncio.create_task(self._run_activities())

@@ -17,6 +17,8 @@ from aio_pika import Message
 from aio_pika.abc import AbstractIncomingMessage
 
 from asynckit.backoff import backoff_seconds
+from asynckit.error_text import line_of
+from asynckit.isolation import attempt as attempt_of
 from asynckit.log_limit import OncePerSecond
 from asynckit.tasks import background, end_tasks
 from common.amqp.link import ANSWER_SECONDS, BROKEN, describe, one_line
@@ -155,19 +157,18 @@ class Consumer:
 
     async def _outcome(self, message: AbstractIncomingMessage, attempt: int) -> Copy | None:
         """Handle the message. Returns None if that succeeded, else what to publish in its place."""
-        try:
-            await self._handler.handle(message.body)
-        except self._handler.final as error:
+        error = await attempt_of(lambda: self._handler.handle(message.body))
+        if error is None:
+            return None
+        if isinstance(error, self._handler.final):
             return self._give_up(message, attempt, error)
-        except PutOff as error:
+        if isinstance(error, PutOff):
             return self._put_off(message, attempt, attempt, str(error))
-        except Exception as error:
-            if not isinstance(error, self._handler.expected):
-                log.exception("error while handling %s", one_line(str(message.message_id)))
-            if attempt >= self._handler.attempts:
-                return self._give_up(message, attempt, error)
-            return self._put_off(message, attempt, attempt + 1, f"{type(error).__name__}: {error}")
-        return None
+        if not isinstance(error, self._handler.expected):
+            log.error("error while handling %s", one_line(str(message.message_id)), exc_info=error)
+        if attempt >= self._handler.attempts:
+            return self._give_up(message, attempt, error)
+        return self._put_off(message, attempt, attempt + 1, line_of(error))
 
     def _put_off(self, message: AbstractIncomingMessage, attempt: int, next_attempt: int, why: str) -> Copy:
         queues, pause = self._queue.retries, self._handler.pause(attempt)
@@ -176,8 +177,8 @@ class Consumer:
         later = make_message(message.body, message.message_id, next_attempt, pause)
         return Copy(later, queues[min(attempt, len(queues)) - 1])
 
-    def _give_up(self, message: AbstractIncomingMessage, attempt: int, error: Exception) -> Copy:
-        why = one_line(f"{type(error).__name__}: {error}")
+    def _give_up(self, message: AbstractIncomingMessage, attempt: int, error: BaseException) -> Copy:
+        why = one_line(line_of(error))
         log.error("gave up %s after %d attempt(s): %s", one_line(str(message.message_id)), attempt, why)
         record = make_message(message.body, message.message_id, attempt, error=why, failed_at=int(time.time()))
         return Copy(record, self._queue.failed)

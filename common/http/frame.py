@@ -35,6 +35,8 @@ BODY_SECONDS = 10.0  # for the whole body of a request; our forms send less than
 SETTINGS = web.AppKey("settings", Settings)
 LINKS = web.AppKey("links", list[str])
 """The paths of a strategy's own pages, which the page at `/` links to."""
+BROKEN_BODY = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
+"""What reading the body of a request raises if the body is invalid or the client has disconnected."""
 _ACCEPTED = web.AppKey("accepted", list[int])
 _EMAIL = web.RequestKey("email", Email)
 
@@ -218,7 +220,7 @@ async def _read_body(request: web.Request) -> None:
             await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"the body did not arrive within {BODY_SECONDS:g} s") from None
-    except (web.RequestPayloadError, HttpProcessingError):
+    except BROKEN_BODY:
         raise web.HTTPBadRequest(text="the body does not match its headers") from None
 
 

@@ -1,11 +1,18 @@
-"""Checks that REDIS_URL names the kind of server that it says: the strategies write only to primaries."""
+"""Checks that REDIS_URL names the kind of server that it says: the strategies write only to primaries, with scripts."""
+
+from typing import TYPE_CHECKING
 
 from common.settings import exit_with_usage_error
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+NO_SCRIPTS = "this Redis refuses EVAL, but the strategies need Lua scripts (in an access list: +@scripting)"
 
 
 async def refuse_unsupported(url: str) -> None:
     """End the program with one line and exit status 2 if a plain URL names a node of a cluster, a replica, a sentinel,
-    or if `redis+cluster://` names another kind of server.
+    if `redis+cluster://` names another kind of server, or if the server refuses scripts.
 
     Does nothing if Redis cannot be reached or does not answer; the roles log that themselves.
     """
@@ -20,9 +27,12 @@ async def refuse_unsupported(url: str) -> None:
     try:
         async with redis_client(cluster.node if cluster else url) as redis:
             facts = await redis.info("server") | await redis.info("replication")
+            runs_scripts = await _runs_scripts(redis)
     except RedisError:
         return
     mode = facts.get("redis_mode") or facts.get("server_mode")
+    if not runs_scripts and mode != "sentinel":
+        exit_with_usage_error(f"REDIS_URL: {NO_SCRIPTS}")
     if cluster:
         if mode != "cluster":
             exit_with_usage_error("REDIS_URL: is not a node of a cluster; write redis:// in place of redis+cluster://")
@@ -33,3 +43,18 @@ async def refuse_unsupported(url: str) -> None:
         exit_with_usage_error("REDIS_URL: is a sentinel; name the primary that it watches")
     if facts.get("role") == "slave":
         exit_with_usage_error("REDIS_URL: is a replica, which takes no writes; name its primary")
+
+
+async def _runs_scripts(redis: "Redis") -> bool:
+    """False if the command is disabled, or forbidden for this user. Raises RedisError."""
+    from redis.exceptions import NoPermissionError, ResponseError
+
+    try:
+        await redis.eval("return 1", 0)
+    except NoPermissionError:
+        return False
+    except ResponseError as error:
+        if str(error).startswith("unknown command"):
+            return False
+        raise
+    return True

@@ -21,6 +21,7 @@ from asynckit.log_limit import OncePerSecond
 from asynckit.tasks import end_tasks, keep_running
 from asynckit.web.event_stream import enable_event_streams, event_stream
 from asynckit.web.pages import add_assets, html_page, pretty_json
+from common.http.frame import BROKEN_BODY
 from common.http.guard import HOST, PASSWORD
 from common.http.siblings import SHARES_PORT
 from resque.dashboard import dashboard
@@ -183,7 +184,7 @@ async def _name_of(request: web.Request) -> str | None:
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await request.json(loads=orjson.loads)
-    except (ValueError, TimeoutError):
+    except (ValueError, TimeoutError, *BROKEN_BODY):
         raise web.HTTPBadRequest(text="the body is not JSON") from None
     name = body.get("name") if isinstance(body, dict) else None
     return clean_name(name) if isinstance(name, str) else None

@@ -9,7 +9,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import IO
 
 from aiohttp import BodyPartReader, hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
+
+from common.http.frame import BROKEN_BODY
 
 from .formats import ACCEPTED, HEAD_BYTES, format_of
 
@@ -47,7 +48,7 @@ async def read_form(request: web.Request, max_bytes: int) -> AsyncIterator[Form]
                 await _read_parts(request, form, file, max_bytes)
         except TimeoutError:
             raise web.HTTPRequestTimeout(text=f"the body did not arrive within {BODY_SECONDS:g} s") from None
-        except (ValueError, RuntimeError, AssertionError, HttpProcessingError, web.RequestPayloadError):
+        except (ValueError, RuntimeError, AssertionError, *BROKEN_BODY):
             raise web.HTTPBadRequest(text="the body is not a valid form") from None
         yield form
 

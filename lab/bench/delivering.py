@@ -1,7 +1,5 @@
 """Delivering: emails per second from the first request to the last email at a fast mail server, each exactly once."""
 
-import os
-import signal
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -9,6 +7,7 @@ from lab.bench.mailer import SESSIONS, converse
 from lab.harness.account import compare_ids
 from lab.harness.exactly_once import describe_ids, exactly_once, request_emails
 from lab.harness.figures import Facts, Row, in_turns
+from lab.harness.frozen import frozen
 from lab.harness.processes import Lab
 from lab.harness.sinks import LabSink, lab_sink, url_of, wait_for_mail
 from lab.harness.strategies import Strategy, strategy
@@ -102,11 +101,8 @@ def deliver_waiting(lab: Lab, server: Strategy, sink: LabSink) -> Facts:
     """The facts of the load, sent while the worker is stopped; `rate` and `seconds` are those of the delivery."""
     pid, before = server.pid(WORKERS[server.number]), sink.count()
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with frozen(pid):
         facts = request_emails(lab, server.port, WAITING)
-    finally:
-        os.kill(pid, signal.SIGCONT)
     wait_for_mail(sink, before + len(facts["ids"]))
     server.wait_until_empty()
     del facts["asked_ns"]

@@ -5,7 +5,6 @@ page_requests  what the page may ask for
 laboratory     the lanes, the mail server and Redis, and what a reader can do to them
 lane           a strategy that runs, its callers and its account
 callers        request emails and report every answer
-frozen         the processes that the lab has frozen
 observation    what is seen of a strategy from outside: processes, counters, emails that it has given up
 bookkeeping    the account (lab/harness/account.py, as in `make faults`) and the state of each email
 experiments    a load, a fault, and the wait until every account closes

@@ -18,11 +18,11 @@ from asynckit.tasks import background, end_tasks, keep_running
 from common.services.rabbitmq import installed
 from common.services.service import CannotStart, Service
 from common.settings import Settings
-from lab.browser.frozen import FrozenProcesses
 from lab.browser.lane import Lane
 from lab.browser.tracked_lab import TrackedLab
 from lab.faults.promises import STEPS, SUBJECTS
 from lab.faults.running import TAKE_MS
+from lab.harness.frozen import FrozenProcesses
 from lab.harness.machine import alive
 from lab.harness.mailbox import Mailbox
 from lab.harness.processes import ChildFailed

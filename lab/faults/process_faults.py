@@ -16,6 +16,7 @@ from lab.faults.exiting_worker import EXIT_QUEUE, EXITS
 from lab.faults.fault import Fault
 from lab.faults.running import EXIT_SECONDS, Running
 from lab.harness.account import Injection
+from lab.harness.frozen import frozen
 from lab.harness.machine import alive, descendants
 from lab.harness.processes import POLL_SECONDS, Child, ChildFailed, python, still_alive
 
@@ -57,11 +58,8 @@ def stop(role: str, minimum: float, maximum: float) -> Fault:
     def fault(running: Running, rng: random.Random) -> Injection:
         pid = running.box.pid if role == "smtp" else running.pid(role)
         begin = perf_counter_ns()
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        with frozen(pid):
             time.sleep(rng.uniform(minimum, maximum))
-        finally:
-            os.kill(pid, signal.SIGCONT)
         return Injection(begin, perf_counter_ns())
 
     return fault

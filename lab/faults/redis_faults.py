@@ -17,6 +17,7 @@ from lab.faults.preparations import CannotDo, write_clock
 from lab.faults.process_faults import interrupt, kill_and_wait
 from lab.faults.running import EXIT_SECONDS, LEASE_SECONDS, Running
 from lab.harness.account import Injection
+from lab.harness.frozen import frozen
 from lab.harness.machine import alive
 from lab.harness.processes import POLL_SECONDS, ROOT, ChildFailed, python
 
@@ -90,22 +91,16 @@ def cut_tail(running: Running, rng: random.Random) -> Injection:
     """
     server, redis, runner = running.pid("server"), running.pid("redis"), running.strategy.runner()
     begin = perf_counter_ns()
-    os.kill(server, signal.SIGSTOP)
-    try:
+    with frozen(server):
         with running.redis() as client:
             client.ping()  # Redis has now read all that the server had sent,
             client.ping()  # and written it
         file = newest_file(running.strategy.data_dir / "valkey" / "appendonlydir")
         kept = file.stat().st_size
         wait_until_larger(file, kept)
-        os.kill(runner, signal.SIGSTOP)  # or it would restart Redis before the cut
-        try:
+        with frozen(runner):  # or it would restart Redis before the cut
             kill_and_wait(redis, signal.SIGKILL)
             os.truncate(file, kept + int(rng.random() * (file.stat().st_size - kept)))
-        finally:
-            os.kill(runner, signal.SIGCONT)
-    finally:
-        os.kill(server, signal.SIGCONT)
     return Injection(begin, perf_counter_ns())
 
 

@@ -4,12 +4,11 @@ SIGKILL alone does not test replication, because the kernel still delivers what 
 fault cuts the links first, and the bytes in transit are lost.
 """
 
-import os
 import random
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from time import perf_counter_ns
 
 from redis.exceptions import RedisError
@@ -20,6 +19,7 @@ from lab.faults.process_faults import kill_and_wait
 from lab.faults.running import Running
 from lab.faults.topology_promises import CUT_SECONDS
 from lab.harness.account import Injection
+from lab.harness.frozen import frozen
 from lab.harness.nodes import FAILOVER_SECONDS, ClusterNodes, Nodes
 from lab.harness.processes import POLL_SECONDS, ChildFailed, wait_until
 from lab.harness.proxy import CLIENT
@@ -108,9 +108,9 @@ def freeze_primary(running: Running, rng: random.Random) -> Injection:
     """Freeze the primary until after the failover. Then there are two primaries until the old one learns of it."""
 
     def stop(nodes: Nodes, primary: str) -> Callable[[], None]:
-        pid = nodes.pid(primary)
-        os.kill(pid, signal.SIGSTOP)
-        return lambda: os.kill(pid, signal.SIGCONT)
+        stack = ExitStack()
+        stack.enter_context(frozen(nodes.pid(primary)))
+        return stack.close
 
     return two_primaries(running, rng, stop)
 

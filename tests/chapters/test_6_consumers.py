@@ -53,6 +53,21 @@ async def test_a_consumer_whose_handler_is_gone_is_removed(log: LogName, valkey:
     assert consumers(log, valkey.url).stdout == audit
 
 
+async def test_a_consumer_with_invalid_data_is_listed_beside_the_others_and_can_be_removed(valkey: Valkey) -> None:
+    async with redis_client(valkey.url) as redis:
+        await have_consumers(redis, "lua")
+        await redis.sadd("eventlog:consumers", "Not A Name")
+        await redis.set("eventlog:cursor:{newcomers}", "not a hash")
+    listed = consumers("lua", valkey.url)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    bad, audit, newcomers = listed.stdout.splitlines()
+    assert bad.startswith("Not A Name: ValueError: ")
+    assert audit == "audit: 0 waiting, 0 in flight, 0 parked"
+    assert newcomers.startswith("newcomers: ResponseError: WRONGTYPE ")
+    removed = consumers("lua", valkey.url, "leave", "Not A Name")
+    assert removed.stdout.splitlines() == ["Not A Name is removed", audit, newcomers]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

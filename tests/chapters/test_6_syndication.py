@@ -34,6 +34,11 @@ def test_an_application_is_subscribed_until_its_subscription_ends(valkey: Valkey
     assert syndication(*words, REDIS_URL=valkey.url) == (1, "", not_there)
 
 
+def test_bytes_that_are_not_utf8_are_one_line(valkey: Valkey) -> None:
+    for words in (("\udcff", "e"), ("a", "e", "\udcff", "C")):
+        assert syndication(*words, REDIS_URL=valkey.url) == (2, "", "an argument is not valid UTF-8\n")
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [

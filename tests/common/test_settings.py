@@ -76,6 +76,9 @@ BAD = [
     ("EMAILS_PER_SECOND", "inf"), ("ATTEMPTS", "0"), ("EMAIL_FROM", "nobody"), ("WORKERS", "many"),
     ("SMTP_SEND_SECONDS", "nan"), ("NATS_URL", "http://secret"), ("NATS_URL", "nats://:4222"),
     ("NATS_URL", "nats://secret:0"), ("NATS_URL", "nats://secret:y"), ("NATS_URL", "nats://a,redis://secret"),
+    ("HOST", "a..b"), ("HOST", f"{'a' * 64}.example.com"), ("HOST", "\udcff"), ("PAGE_PASSWORD", "secret\udcff"),
+    ("REDIS_URL", "redis://:secret@a..b"), ("AMQP_URL", "amqp://jo:secret@a..b/"), ("NATS_URL", "nats://secret@a..b"),
+    ("DATABASE_URL", "postgresql://jo:secret@a..b/x"),
 ]  # fmt: skip
 
 

@@ -1,9 +1,16 @@
 """Which answer a client gets, and which name a picture gets."""
 
-import pytest
+import asyncio
 
+import pytest
+from aiohttp import web
+
+from common.http.guard import HOST
+from common.http.serving import start
+from examples.pictures.answers import errors
 from examples.pictures.negotiation import quality
-from examples.pictures.upload import NAME_LENGTH, clean_name
+from examples.pictures.server import change_picture
+from examples.pictures.upload import NAME_LENGTH, clean_name, read_form
 
 
 @pytest.mark.parametrize(
@@ -32,3 +39,35 @@ def test_a_client_gets_html_if_it_prefers_it(accept: str, html: bool) -> None:
 )
 def test_a_name_is_one_printable_line(given: str, name: str | None) -> None:
     assert clean_name(given) == name
+
+
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x"])
+async def test_a_client_that_disconnects_in_its_upload_is_no_outage(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answered = asyncio.Event()
+
+    async def upload(request: web.Request) -> web.StreamResponse:
+        try:
+            if kind == "application/json":
+                return await change_picture(request)
+            async with read_form(request, 1000):
+                return web.Response()
+        finally:
+            answered.set()
+
+    app = web.Application(middlewares=[errors])
+    app[HOST] = "127.0.0.1"
+    app.router.add_put("/{id}", upload)
+    runner = await start(app, "127.0.0.1", 0)
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
+        head = f"PUT /{'0' * 32} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+        writer.write(f"{head}Expect: 100-continue\r\nContent-Length: 100\r\n\r\n".encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 100 ")
+        writer.write(b"-")
+        writer.close()
+        await answered.wait()
+    finally:
+        await runner.cleanup()
+    assert not caplog.records

@@ -1,10 +1,8 @@
-"""The parts of the browser lab, without a browser: the account, the explanations, frozen processes, the frames."""
+"""The parts of the browser lab, without a browser: the account, the explanations, the frames."""
 
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -73,21 +71,6 @@ def test_every_explanation_leads_to_a_paragraph_of_its_chapter() -> None:
             assert path is not None
             assert f'id="{anchor}"' in page_of(path).html, found.link
             assert 2 <= found.text.count(". ") + 1 <= 3, found.text
-
-
-def test_a_frozen_process_is_thawed_when_the_program_that_froze_it_is_killed() -> None:
-    program = (
-        "import os, signal, sys; from lab.browser.frozen import FrozenProcesses\n"
-        "FrozenProcesses().add(int(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    with subprocess.Popen(["sleep", "600"]) as sleeper:
-        try:
-            os.kill(sleeper.pid, signal.SIGSTOP)
-            wait_until(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED, "it is frozen")
-            assert subprocess.run([sys.executable, "-c", program, str(sleeper.pid)]).returncode == -signal.SIGKILL
-            wait_until(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_SLEEPING, "it is thawed")
-        finally:
-            sleeper.kill()
 
 
 def test_the_roles_are_found_without_a_look_at_all_processes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

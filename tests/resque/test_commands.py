@@ -76,7 +76,7 @@ def test_each_command_has_a_help_text(words: list[str], capsys: pytest.CaptureFi
     [
         [], ["nix"], ["peek"], ["failed"], ["failed", "requeue"], ["failed", "remove"],
         ["failed", "remove", "1", "--all"], ["failed", "list", "--before", "1e3"],
-        ["peek", "q", "--count", "-1"], ["peek", "q", "--count", "x"], ["stats", "x"],
+        ["peek", "q", "--count", "-1"], ["peek", "q", "--count", "x"], ["stats", "x"], ["peek", "\udcff"],
     ],
 )  # fmt: skip
 def test_a_wrong_command_exits_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

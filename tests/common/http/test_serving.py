@@ -79,3 +79,21 @@ async def test_at_the_limit_the_oldest_idle_connection_is_closed(monkeypatch: py
         assert await ended(idle[0][0]) == b""
         for _, writer in idle:
             writer.close()
+
+
+async def test_a_client_that_disconnects_in_its_body_is_not_an_error_of_the_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as port:
+        await begin_a_body(port)
+    assert not caplog.records
+
+
+async def begin_a_body(port: int) -> None:
+    """Send half a body, and disconnect when the server reads it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(HEAD.replace(b"GET", b"POST") + b"Expect: 100-continue\r\nContent-Length: 100\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 100 ")
+    writer.write(b"x")
+    writer.close()
+    await writer.wait_closed()

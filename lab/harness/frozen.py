@@ -1,9 +1,10 @@
-"""The processes that the lab has frozen."""
+"""Processes that the lab freezes with SIGSTOP. They are thawed even if the lab is killed meanwhile."""
 
 import os
 import signal
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 WAKER = ("/bin/sh", "-c", 'read -r _; kill -CONT "$1"', "sh")
 """Waits until its standard input ends. That also happens when the lab is killed."""
@@ -19,7 +20,7 @@ class FrozenProcesses:
         return pid in self._wakers
 
     def add(self, pid: int) -> None:
-        """Call this after SIGSTOP has been sent to the process."""
+        """Call this just before or after SIGSTOP is sent to the process."""
         if pid not in self:
             self._wakers[pid] = subprocess.Popen(
                 [*WAKER, str(pid)],
@@ -40,3 +41,15 @@ class FrozenProcesses:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
             self.discard(pid)
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Freeze the process, and thaw it afterwards. Raises ProcessLookupError."""
+    processes = FrozenProcesses()
+    processes.add(pid)  # first: this program may be killed at any moment
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        processes.thaw()
