@@ -181,9 +181,8 @@ class Consumer:
 
     def _begin(self, claimed: Sequence[Claimed]) -> None:
         """Start the handlers of these events."""
-        now = time.monotonic()
         # If the process was suspended after the claim, another process may have the lease now.
-        claimed = [one for one in claimed if now <= one.until]
+        claimed = [one for one in claimed if time.monotonic() <= one.until]
         self._held |= {id(one): one for one in claimed}
         ordinary: list[Claimed] = []
         isolated: list[Claimed] = []
@@ -278,8 +277,7 @@ class Consumer:
         if kind is ErrorKind.BUG:
             log.error("error while %s handled %s", self._handler.name, claimed.position, exc_info=error)
         if kind is ErrorKind.PERMANENT or claimed.attempts >= self._attempts:
-            await self._outcomes.park(claimed, reason)
-            return None
+            return await self._outcomes.park(claimed, reason)
         failures = self._failures.get(claimed.position, 0) + 1
         await self._outcomes.delay(claimed, self._pause_after(claimed.attempts), failures, reason)
 
