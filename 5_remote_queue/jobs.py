@@ -41,16 +41,15 @@ class Jobs:
 
         After a lost answer the job may or may not be in Redis. The queue remembers ids, so enqueueing it again is safe.
         """
-        arguments = [{**email.to_dict(), "id": email.id}]
         try:
-            await self.queue.enqueue(QUEUE, self._class, arguments, email.id)
+            await self.queue.enqueue(QUEUE, self._class, [email.to_dict()], email.id)
         except CALL_ERRORS as error:
-            await self._enqueue_again(email, arguments, error)
+            await self._enqueue_again(email, error)
 
-    async def _enqueue_again(self, email: Email, arguments: list[dict[str, str]], first: Exception) -> None:
+    async def _enqueue_again(self, email: Email, first: Exception) -> None:
         await asyncio.sleep(AGAIN_SECONDS)
         try:
-            await self.queue.enqueue(QUEUE, self._class, arguments, email.id)
+            await self.queue.enqueue(QUEUE, self._class, [email.to_dict()], email.id)
         except CALL_ERRORS as error:
             raise handover_error(first, error) from None
 

@@ -1,4 +1,4 @@
-"""Group commit: the calls of one tick of the event loop, or those made while a commit is running, become one commit.
+"""Group commit: calls of one tick of the event loop, and calls made during a commit, are committed together.
 
 So fifty requests that arrive together cost one round trip and one fsync, not fifty. A single call is sent in the same
 tick: it never waits for a batch to fill. Databases write their logs in the same way (DeWitt et al., "Implementation
@@ -24,9 +24,10 @@ class NotTried(NotSent, RedisTimeoutError):
 class Batcher(Generic[Item, Result]):
     """Call it with one item; `commit` is called with many and returns as many results, in the same order.
 
-    One commit at a time. When `commit` raises, every call of that batch raises the same error. After a TimeoutError
-    (Python's or redis-py's), the calls that wait for the next batch raise NotTried: each batch would take as long, and
-    ever more calls would wait. A result that is an exception is raised only by its own call.
+    One commit at a time. A call waits for at most two others before its own, unless more than `largest` calls wait.
+    When `commit` raises, every call of that batch raises the same error. After a TimeoutError (Python's or redis-py's),
+    the waiting calls raise NotTried: each batch would take as long, and ever more calls would wait. A result that is an
+    exception is raised only by its own call.
 
     With `is_enough`, a batch waits for more calls while `is_enough(number of its calls)` is false, but at most for
     `gather_seconds`. Use it where more calls certainly come soon: fewer and larger commits cost less.
@@ -62,15 +63,27 @@ class Batcher(Generic[Item, Result]):
         return future
 
     async def _commit_all(self) -> None:
+        before = 0  # calls in the batch before
         try:
             while self._items:
                 if not self._is_enough(len(self._items)):
                     await self._gather()
-                items, self._items = self._items[: self._largest], self._items[self._largest :]
-                futures, self._futures = self._futures[: self._largest], self._futures[self._largest :]
+                size = min(self._size_after(before), self._largest)
+                items, self._items = self._items[:size], self._items[size:]
+                futures, self._futures = self._futures[:size], self._futures[size:]
                 await self._commit_one(items, futures)
+                before = len(items)
         finally:
             self._task = None
+
+    def _size_after(self, before: int) -> int:
+        """The size of the next batch: at most half of the calls that wait and of those of the batch before.
+
+        Callers that wait for a result before their next call are in one of two batches that take turns. If one batch
+        has nearly all of them, this process has nothing to do during its commit. So the halves are kept equal.
+        """
+        waiting = len(self._items)
+        return (before + waiting + 1) // 2 if before and not self._gather_seconds else waiting
 
     async def _gather(self) -> None:
         loop = asyncio.get_running_loop()

@@ -28,7 +28,7 @@ from common.mail.errors import CannotAccept, InDoubt, LoginFailed, NoAnswer, Ref
 from common.processes.chapter import chapter_module
 from common.settings import Settings
 
-EMAIL_PATH = "/{to:[^/]*}/{subject:[^/]*}/{text:[^/]*}"
+EMAIL_PATH = "/{email:[^/]*/[^/]*/[^/]*}"
 PAGES = Path(__file__).parent / "pages"
 BODY_SECONDS = 10.0  # for the whole body of a request; our forms send less than a kilobyte
 
@@ -122,6 +122,7 @@ def web_frame(
         app[_ACCEPTED][0] += 1
         return response
 
+    app.router.add_get(EMAIL_PATH, handle_email, allow_head=False)  # a HEAD must not send mail
     app.router.add_get("/", show_page)
     app.router.add_get("/stats", show_stats)
     app.router.add_get("/metrics", show_metrics)
@@ -134,19 +135,15 @@ def web_frame(
         app[SHARES_PORT] = True
         app.on_startup.append(siblings.listen)  # after the strategy's own start, on whose objects its figures depend
         app.on_shutdown.append(siblings.close)
-    app.router.add_get(EMAIL_PATH, handle_email, allow_head=False)  # a HEAD must not send mail
     return app
 
 
 def read_email(request: web.Request) -> Email:
     """Read the email from the path. Raises BadEmail, which is answered with 400."""
-    path = request.raw_path
-    if not path.startswith("/"):  # http://host/TO/SUBJECT/TEXT, which RFC 9112 (3.2.2) allows in a request line
-        path = request.rel_url.raw_path
-    path = path.partition("?")[0].partition("#")[0]
-    if path.count("/") != 3:
+    url = request.rel_url
+    if url.raw_path.count("/") != 3:
         raise web.HTTPNotFound
-    email = email_from_path(path, request.app[SETTINGS].id_domain)
+    email = email_from_path(url.raw_path, request.app[SETTINGS].id_domain, url.path_safe)
     request[_EMAIL] = email
     return email
 

@@ -16,12 +16,14 @@ if left >= 0 and left < kept then
     redis.call('UNLINK', before)
     redis.call('RENAME', seen, before)
 end
-local older = redis.call('EXISTS', before) == 1
+local jobs, digests = cjson.decode(ARGV[3]), {}
+for i, job in ipairs(jobs) do digests[i] = job[2] end
+local known = redis.call('SMISMEMBER', seen, unpack(digests))
+local known_before = redis.call('SMISMEMBER', before, unpack(digests))
 
 local fresh = {}
-local function is_known(digest)
-    return digest ~= '' and (fresh[digest] or redis.call('SISMEMBER', seen, digest) == 1
-        or older and redis.call('SISMEMBER', before, digest) == 1)
+local function is_known(i)
+    return digests[i] ~= '' and (fresh[digests[i]] or known[i] == 1 or known_before[i] == 1)
 end
 
 local function acquire_unique_lock(lock, id, ms)
@@ -32,10 +34,10 @@ end
 
 -- Jobs for the same list are pushed together.
 local results, lists = {}, {}
-for i, job in ipairs(cjson.decode(ARGV[3])) do
+for i, job in ipairs(jobs) do
     local raw, digest, list, second, timestamps, lock, id, ms = unpack(job)
     results[i] = 0
-    if not is_known(digest) and acquire_unique_lock(lock, id, ms) then
+    if not is_known(i) and acquire_unique_lock(lock, id, ms) then
         fresh[digest] = true
         local batch = lists[list] or {raws = {}, digests = {}, numbers = {}, second = second, timestamps = {}, locks = {}}
         lists[list] = batch

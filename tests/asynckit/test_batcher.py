@@ -35,18 +35,57 @@ async def test_the_calls_of_one_tick_are_one_commit_with_a_result_for_each() -> 
     assert commits.batches == [[0, 1, 2, 3, 4]]
 
 
-async def test_calls_during_a_commit_wait_for_the_next_commit() -> None:
+async def test_calls_during_a_commit_wait_for_the_next_commits() -> None:
     commits = Commits()
     double = Batcher(commits)
     commits.permission.clear()
-    first = double(1)
+    first = [double(n) for n in (1, 2, 3)]
     await until(lambda: commits.batches)
-    later = [double(n) for n in (2, 3, 4)]
+    later = [double(n) for n in (4, 5, 6)]
     await asyncio.sleep(0)
-    assert commits.batches == [[1]], "one commit at a time"
+    assert commits.batches == [[1, 2, 3]], "one commit at a time"
     commits.permission.set()
-    assert await asyncio.gather(first, *later) == [2, 4, 6, 8]
-    assert commits.batches == [[1], [2, 3, 4]]
+    assert await asyncio.gather(*first, *later) == [2, 4, 6, 8, 10, 12]
+    assert commits.batches == [[1, 2, 3], [4, 5, 6]]
+
+
+async def test_callers_that_wait_for_a_result_before_their_next_call_are_in_equal_batches() -> None:
+    sizes: list[int] = []
+    permission = asyncio.Event()
+
+    async def commit(numbers: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(numbers))
+        await permission.wait()
+        for _ in range(5):  # ticks, in which the callers of the batch before call again
+            await asyncio.sleep(0)
+        return numbers
+
+    async def call_four_times(double: Batcher[int, int]) -> None:
+        for n in range(4):
+            await double(n)
+
+    double = Batcher(commit)
+    async with asyncio.TaskGroup() as callers:
+        for _ in range(2):
+            callers.create_task(call_four_times(double))
+        await until(lambda: sizes)
+        for _ in range(8):
+            callers.create_task(call_four_times(double))
+        await asyncio.sleep(0)
+        permission.set()
+    assert sizes == [2, 5, 5, 5, 5, 5, 5, 5, 3]
+
+
+async def test_calls_are_in_one_of_the_next_two_batches() -> None:
+    commits = Commits()
+    double = Batcher(commits)
+    commits.permission.clear()
+    calls = [double(1)]
+    await until(lambda: commits.batches)
+    calls += [double(n) for n in range(2, 11)]
+    commits.permission.set()
+    await asyncio.gather(*calls)
+    assert commits.batches == [[1], [2, 3, 4, 5, 6], [7, 8, 9, 10]]
 
 
 async def test_a_single_call_does_not_wait_for_others() -> None:
