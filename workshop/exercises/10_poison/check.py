@@ -48,7 +48,7 @@ def reaction(name: str, answer: Any, data: Data) -> str:
             for failure in data.failures:
                 if answer == failure.id:
                     return f"{answer} failed with {failure.exception}: {failure.error}. Its worker survived that"
-            return f"no failed job has the id {answer}"
+            return f"no failed job has {answer} as the id in its arguments"
         case "queue":
             return f"{data.poison.id} does not come from {answer}"
         case "workers_killed":
