@@ -79,3 +79,22 @@ class CutAfter:
                 return False
             self._left -= 1
         return True
+
+
+class PauseAfter:
+    """Passes the first `number` chunks that name a key of the exercise, and keeps the next one until `over` is set."""
+
+    def __init__(self, number: int, mark: bytes) -> None:
+        self.over = asyncio.Event()
+        self.reached = False
+        self._left = number
+        self._mark = mark
+
+    async def __call__(self, chunk: bytes) -> bool:
+        if self._mark in chunk:
+            if not self._left:
+                self.reached = True
+                await self.over.wait()
+            else:
+                self._left -= 1
+        return True

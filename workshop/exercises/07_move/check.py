@@ -1,18 +1,19 @@
-"""The worker is killed while it sends, and between two of its commands."""
+"""The worker is killed while it sends, and between two of its commands; another one works between two of them."""
 
 import json
 from typing import Any
 
 from lab.load.steady import Record
 from workshop.program import Failed, Program
-from workshop.proxy import CutAfter, Proxy
+from workshop.proxy import CutAfter, PauseAfter, Proxy
 from workshop.trial import Trial, accepted, new_email, settled, until
 
 EMAILS = 6
 QUEUE = "exercise:queue"
 MARK = b"exercise:"
 SENDING = 9  # more commands than it needs until it sends: it is killed then
-CUTS = (1, 2, SENDING, 1, SENDING, 2, SENDING, 3, 2)  # commands after which the worker is killed
+CUTS = (1, 2, 3, 4, SENDING, 1, SENDING, 2, SENDING, 3, SENDING, 4, 2)  # commands after which the worker is killed
+PAUSES = (1, 2, 3)  # commands after which a worker waits until another one has worked
 LOOK = "worker.py: "
 
 
@@ -32,6 +33,8 @@ async def start(trial: Trial, smtp_url: str, name: str, **settings: str) -> Prog
 async def check(trial: Trial) -> str:
     await while_it_sends(trial)
     await between_commands(trial)
+    for number in PAUSES:
+        await beside_another(trial, number)
     return f"no email was lost by a SIGKILL while sending, nor by {len(CUTS)} between two commands"
 
 
@@ -57,7 +60,9 @@ async def while_it_sends(trial: Trial) -> None:
     await again.kill()
     order = [arrival.to for arrival in inbox.arrivals if arrival.to != "move-0@example.com"]
     if order != sorted(order):
-        raise Failed("jobs are taken in the order in which they came", f"the order was {order}", f"{LOOK}take()")
+        raise Failed(
+            "jobs are taken in the order in which they were enqueued", f"the order was {order}", f"{LOOK}take()"
+        )
     last = await start(trial, inbox.smtp_url, "one")
     await settled(lambda: len(inbox.arrivals), EMAILS, quiet=0.2)
     await last.kill()
@@ -79,7 +84,32 @@ async def between_commands(trial: Trial) -> None:
             await worker.kill()
         await until(lambda: not inbox.in_flight)
     inbox.gate.set()
-    await start(trial, inbox.smtp_url, "one")
+    last = await start(trial, inbox.smtp_url, "one")
     await settled(lambda: len({arrival.to for arrival in inbox.arrivals}), len(records), limit=2)
+    await last.kill()
     found = trial.account(records, inbox, "cut")
-    trial.check_account(found, f"{LOOK}is there a moment at which no list has the job?", twice=len(CUTS))
+    trial.check_account(found, f"{LOOK}is there a moment at which no list, or two lists, have the job?")
+    order = [arrival.to for arrival in inbox.arrivals]
+    enqueued = [f"cut-{number}@example.com" for number, *_ in records]
+    if order != enqueued:
+        sent, older = next(pair for pair in zip(order, enqueued, strict=True) if pair[0] != pair[1])
+        happened = f"after a restart, {sent} was taken before {older}"
+        raise Failed("jobs are taken in the order in which they were enqueued", happened, f"{LOOK}start()")
+
+
+async def beside_another(trial: Trial, number: int) -> None:
+    """Worker one waits between two of its commands, while worker two works."""
+    redis, inbox = await trial.redis(), await trial.inbox()
+    records = await enqueue(redis, "beside", range(EMAILS))
+    pause = PauseAfter(number, MARK)
+    async with Proxy(trial.redis_url, pause) as proxy:
+        one = await trial.start("worker.py", SMTP_URL=inbox.smtp_url, WORKER_NAME="one", REDIS_URL=proxy.url)
+        await until(lambda: pause.reached)
+        two = await start(trial, inbox.smtp_url, "two")
+        await settled(lambda: len(inbox.arrivals), EMAILS - 1, limit=2)
+        pause.over.set()
+        await settled(lambda: len(inbox.arrivals), EMAILS, limit=2)
+        await one.kill()
+        await two.kill()
+    look = f"{LOOK}take(): can two workers take the same job?"
+    trial.check_account(trial.account(records, inbox, "beside"), look)
