@@ -148,7 +148,7 @@ async def run_and_kill(trial: Trial, url: str, number: int) -> None:
 
 def compare(found: dict[str, int], expected: dict[str, int], when: str) -> None:
     if missing := sorted(expected.keys() - found.keys()):
-        happened = f"{len(missing)} are missing, such as {missing[0]}"
+        happened = f"{len(missing)} {'is' if len(missing) == 1 else 'are'} missing, such as {missing[0]}"
         raise Failed(f"{len(expected)} URLs are checked{when}", happened, f"{LOOK}check()")
     if more := sorted(found.keys() - expected.keys()):
         raise Failed(f"{len(expected)} URLs are checked{when}", f"{more[0]} was checked too", f"{LOOK}check()")
