@@ -86,15 +86,14 @@ class PauseAfter:
 
     def __init__(self, number: int, mark: bytes) -> None:
         self.over = asyncio.Event()
-        self.reached = False
-        self._left = number
+        self.seen = 0
+        """Chunks, the kept one included."""
+        self._number = number
         self._mark = mark
 
     async def __call__(self, chunk: bytes) -> bool:
         if self._mark in chunk:
-            if not self._left:
-                self.reached = True
+            self.seen += 1
+            if self.seen > self._number:
                 await self.over.wait()
-            else:
-                self._left -= 1
         return True

@@ -12,8 +12,9 @@ EMAILS = 6
 QUEUE = "exercise:queue"
 MARK = b"exercise:"
 SENDING = 9  # more commands than it needs until it sends: it is killed then
-CUTS = (1, 2, 3, 4, SENDING, 1, SENDING, 2, SENDING, 3, SENDING, 4, 2)  # commands after which the worker is killed
-PAUSES = (1, 2, 3)  # commands after which a worker waits until another one has worked
+CUTS = (1, 2, 3, 4, SENDING, 1, SENDING, 2, SENDING, 3)  # commands after which the worker is killed
+PAUSES = (2, 3)  # commands after which a worker waits until another one has worked
+MORE = 5  # commands after which it has sent what it had taken
 LOOK = "worker.py: "
 
 
@@ -104,10 +105,11 @@ async def beside_another(trial: Trial, number: int) -> None:
     pause = PauseAfter(number, MARK)
     async with Proxy(trial.redis_url, pause) as proxy:
         one = await trial.start("worker.py", SMTP_URL=inbox.smtp_url, WORKER_NAME="one", REDIS_URL=proxy.url)
-        await until(lambda: pause.reached)
+        await until(lambda: pause.seen > number)
         two = await start(trial, inbox.smtp_url, "two")
         await settled(lambda: len(inbox.arrivals), EMAILS - 1, limit=2)
         pause.over.set()
+        await until(lambda: pause.seen > number + MORE, 3)
         await settled(lambda: len(inbox.arrivals), EMAILS, limit=2)
         await one.kill()
         await two.kill()
