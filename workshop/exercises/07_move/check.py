@@ -101,7 +101,8 @@ async def between_commands(trial: Trial) -> None:
 
 async def beside_another(trial: Trial, number: int) -> None:
     """The worker waits between two of its commands, while another one takes all jobs that are in the queue."""
-    redis, inbox = await trial.redis(), await trial.inbox()
+    redis: Any = await trial.redis()
+    inbox = await trial.inbox()
     await enqueue(redis, "beside", range(EMAILS))
     pause = PauseAfter(number, MARK)
     async with Proxy(trial.redis_url, pause) as proxy:

@@ -67,7 +67,7 @@ async def slow(trial: Trial) -> None:
     trial.check_account(trial.account(records, inbox, "slow"), f"{LOOK}does a live worker keep its job?")
     for worker in workers:
         if worker.status is not None:
-            raise Failed("the workers go on", f"one ended with status {worker.status}; {worker.tail()}", LOOK)
+            raise Failed("the workers continue", f"one ended with status {worker.status}; {worker.tail()}", LOOK)
     await check_empty(redis, workers[0])
 
 
