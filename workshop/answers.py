@@ -25,11 +25,12 @@ def read_answers(folder: Path) -> dict[str, Any]:
         raise Failed(f"{FILE} is a TOML file", str(error), FILE) from None
 
 
-def given(answers: dict[str, Any], name: str) -> Any:
+def given(answers: dict[str, Any], name: str, section: str = "") -> Any:
     """The answer. Raises Failed if there is none yet."""
     answer = answers.get(name)
     if answer in (None, "", -1):
-        raise Failed(f"an answer to {name}", "it is empty", FILE)
+        place = f"{FILE}, section [{section}]" if section else FILE
+        raise Failed(f"an answer to {name}", "it is empty", place)
     return answer
 
 

@@ -52,7 +52,9 @@ class Program:
             if self.status is not None and not re.search(pattern, self.text(), re.MULTILINE):
                 raise Failed(f"{self.name} runs", f"it ended with status {self.status}; {self.tail()}", self.name)
             if time.monotonic() > deadline:
-                raise Failed(f"{self.name} prints a line like {pattern}", f"not within {limit:g} s; {self.tail()}", "")
+                raise Failed(
+                    f"{self.name} prints a line like {pattern}", f"not within {limit:g} s; {self.tail()}", self.name
+                )
             await asyncio.sleep(POLL_SECONDS)
         return found[1] if found.re.groups else found[0]
 

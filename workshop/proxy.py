@@ -79,3 +79,21 @@ class CutAfter:
                 return False
             self._left -= 1
         return True
+
+
+class PauseAfter:
+    """Passes the first `number` chunks that name a key of the exercise, and keeps the next one until `over` is set."""
+
+    def __init__(self, number: int, mark: bytes) -> None:
+        self.over = asyncio.Event()
+        self.seen = 0
+        """Chunks, the kept one included."""
+        self._number = number
+        self._mark = mark
+
+    async def __call__(self, chunk: bytes) -> bool:
+        if self._mark in chunk:
+            self.seen += 1
+            if self.seen > self._number:
+                await self.over.wait()
+        return True

@@ -120,11 +120,11 @@ class Trial:
         program = await self.start(file, ready="listening on", **(settings | {"PORT": str(port)}))
         return Server(self, program, port)
 
-    async def run(self, file: str, *arguments: object, **settings: str) -> Program:
+    async def run(self, file: str, *arguments: object, look: str = "", **settings: str) -> Program:
         """Run a program to its end. Raises Failed if it ends with an error or not in time."""
         program = await self.start(file, *arguments, ready="", **settings)
         if status := await program.wait():
-            raise Failed(f"{file} ends with status 0", f"status {status}; {program.tail()}", file)
+            raise Failed(f"{file} ends with status 0", f"status {status}; {program.tail()}", look or file)
         return program
 
     def session(self) -> ClientSession:

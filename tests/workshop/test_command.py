@@ -1,6 +1,7 @@
 """`make exercise` as a learner uses it, the pages that it shows beside an exercise, and the slides."""
 
 import asyncio
+import json
 import os
 import pty
 import re
@@ -11,13 +12,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.programs import LIMIT, ROOT, ask, clean_environment
 from workshop import slides
+from workshop.bench import Bench
 from workshop.course import exercises
 from workshop.progress import Progress
+from workshop.trial import Trial
 
 FAST = next(exercise for exercise in exercises() if exercise.name == "15_stories")  # its check starts no program
 
@@ -173,6 +177,21 @@ async def test_redis_is_filled_with_what_the_answers_say(tmp_path: Path) -> None
     assert "carol@example.com" not in done.stdout, "her job is not in the queue that the text uses as an example"
     assert "(empty" not in done.stdout
     assert "(nil)" not in done.stdout
+
+
+async def test_what_redis_holds_leads_to_the_right_answers(bench: Bench, tmp_path: Path) -> None:
+    """Each queue has all of its jobs, in the order from which the right answers were computed."""
+    [explore] = [one for one in exercises() if one.name == "06_explore"]
+    data = explore.module.Data()
+    async with Trial(tmp_path, bench) as trial:
+        redis: Any = await trial.redis()
+        await data.fill(redis)
+        for name, people in data.queues.items():
+            jobs = [json.loads(raw) for raw in await redis.lrange(f"resque:queue:{name}", 0, -1)]
+            assert [job["args"][0]["to"] for job in jobs] == people
+        [due, *_] = await redis.zrange("resque:delayed_queue_schedule", 0, -1)
+        [first] = await redis.lrange(f"resque:delayed:{due.decode()}", 0, -1)
+    assert json.loads(first)["args"][0]["to"] == data.facts().first_delayed
 
 
 async def test_the_poison_job_is_on_the_page(tmp_path: Path) -> None:

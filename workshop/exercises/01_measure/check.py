@@ -30,7 +30,7 @@ async def check(trial: Trial) -> str:
     if not CALLERS / 2 <= most <= CALLERS:
         requests = "1 request was" if most == 1 else f"{most} requests were"
         happened = f"at most {requests} in flight"
-        raise Failed(f"{CALLERS} callers ask at the same time", happened, "measure.py, measure()")
+        raise Failed(f"{CALLERS} callers request emails at the same time", happened, "measure.py, measure()")
     requested = Counter(arrival.to for arrival in inbox.arrivals)
     if requested != Counter(map(address, range(COUNT))):
         happened = f"{len(requested)} different emails arrived, {requested.total()} in all"

@@ -1,7 +1,9 @@
 """SIGTERM with emails in flight: first to a mail server that is slow, then to one that hangs."""
 
+import asyncio
 import re
 import socket
+import time
 from contextlib import suppress
 
 from workshop.program import Failed
@@ -11,7 +13,9 @@ EMAILS = 12
 HANGING = 15
 HOLD_SECONDS = 1.5  # longer than a mailer takes to say goodbye on open sessions
 PACE_SECONDS = 0.03
-LONG, SHORT = "120", "1"  # DRAIN_SECONDS of the two parts
+LONG = "120"  # DRAIN_SECONDS, where it does not end the wait
+PATIENT_SECONDS, QUICK_SECONDS = 6.0, 1.0  # DRAIN_SECONDS of the two servers whose mail server hangs
+APART_SECONDS = 2.0  # between the SIGTERM of the patient server and that of the quick one, which gives up first
 END_SECONDS = 10.0  # until the process must have ended, on a busy machine
 LOOK = "tasks.py, drain()"
 
@@ -20,7 +24,7 @@ async def check(trial: Trial) -> str:
     await slow(trial)
     await hanging(trial)
     await idle(trial)
-    return f"{EMAILS} emails in flight survived SIGTERM, and {HANGING} that could not were named"
+    return f"{EMAILS} emails in flight survived SIGTERM, and those that a hanging mail server did not accept were named"
 
 
 async def slow(trial: Trial) -> None:
@@ -48,13 +52,50 @@ async def slow(trial: Trial) -> None:
 
 
 async def hanging(trial: Trial) -> None:
+    """Two servers with different limits. The one with the longer limit gets its SIGTERM first, and gives up last."""
     inbox = await trial.inbox()
     inbox.gate.clear()
-    server = await trial.start_server("server.py", SMTP_URL=inbox.smtp_url, DRAIN_SECONDS=SHORT)
-    await server.ask("drain", range(HANGING))
-    await settled(lambda: len(inbox.begun), HANGING)
-    server.program.terminate()
-    status = await ended(server, f"{SHORT} s have passed")
+    patient, quick = [
+        await trial.start_server("server.py", SMTP_URL=inbox.smtp_url, DRAIN_SECONDS=str(seconds))
+        for seconds in (PATIENT_SECONDS, QUICK_SECONDS)
+    ]
+    for server in (patient, quick):
+        await server.ask("drain", range(HANGING))
+    await settled(lambda: len(inbox.begun), 2 * HANGING)
+    patient_began = time.monotonic()
+    patient.program.terminate()
+    await asyncio.sleep(APART_SECONDS)
+    quick_began = time.monotonic()
+    quick.program.terminate()
+    waited = await check_wait(quick, QUICK_SECONDS, quick_began)
+    if gave_up(patient):
+        expected = "the server with DRAIN_SECONDS={:g} gives up before the one with DRAIN_SECONDS={:g}"
+        happened = f"it gave up only {waited:.1f} s after SIGTERM"
+        raise Failed(expected.format(QUICK_SECONDS, PATIENT_SECONDS), happened, LOOK)
+    await check_named(quick, QUICK_SECONDS)
+    await check_wait(patient, PATIENT_SECONDS, patient_began)
+    await check_named(patient, PATIENT_SECONDS)
+
+
+async def check_wait(server: Server, seconds: float, began: float) -> float:
+    """Wait until the server gives up. Returns after how many seconds. Raises Failed if it does so too early or late."""
+    in_time = await until(lambda: gave_up(server), seconds + END_SECONDS)
+    waited = time.monotonic() - began
+    expected = f"with DRAIN_SECONDS={seconds:g}, the server gives up {seconds:g} s after SIGTERM"
+    if not in_time:
+        raise Failed(expected, f"it still runs after {waited:.0f} s; {server.program.tail()}", LOOK)
+    if waited < 0.9 * seconds:  # a slow machine makes it longer, never shorter
+        raise Failed(expected, f"it gave up after {waited:.1f} s", LOOK)
+    return waited
+
+
+def gave_up(server: Server) -> bool:
+    """Whether it has named an email that it lost, or has ended."""
+    return server.program.status is not None or bool(re.search("^lost ", server.program.text(), re.MULTILINE))
+
+
+async def check_named(server: Server, seconds: float) -> None:
+    status = await ended(server, f"{seconds:g} s have passed")
     check_end(status, server, "the mail server hung")
     ids = sorted(record[5] for record in server.records)
     named = sorted(re.findall(r"^lost (\S+)$", server.program.text(), re.MULTILINE))

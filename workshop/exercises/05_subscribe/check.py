@@ -12,7 +12,7 @@ from asynckit.tasks import end_tasks
 from lab.harness.account import account
 from lab.harness.mailbox import Arrival
 from lab.load.steady import Record
-from workshop.program import Failed
+from workshop.program import LIMIT, Failed
 from workshop.proxy import Proxy
 from workshop.trial import Trial, until
 
@@ -74,7 +74,7 @@ async def check(trial: Trial) -> str:
         alone = await trial.start("ask.py", address(90), ANSWER_SECONDS=VERY_LONG, **settings)
         await until(lambda: alone.status is not None)
         look = "ask.py, ask(): what does `publish` return?"
-        expect(alone.text(), {90: "no worker"}, "no worker is subscribed, at once", look)
+        expect(alone.text(), {90: "no worker"}, "no worker is subscribed, without waiting for an answer", look)
         running = asyncio.create_task(worker.run())
         try:
             await until(worker.ready.is_set)
@@ -83,7 +83,7 @@ async def check(trial: Trial) -> str:
             asked = await trial.run("ask.py", *map(address, range(4)), ANSWER_SECONDS=SHORT, **settings)
             trial.measured = float(asked.text().count("no answer"))
             expected = {n: "failed" if n == failing else "sent" for n in range(4)}
-            expect(asked.text(), expected, "the worker answers at once")
+            expect(asked.text(), expected, "the worker answers immediately")
             worker.answers[address(10)] = None
             late = await trial.run("ask.py", *map(address, (10, 11)), ANSWER_SECONDS=SHORT, **settings)
             expect(late.text(), {10: "no answer", 11: "sent"}, "the answer to the first email comes too late")
@@ -111,5 +111,5 @@ def expect(text: str, answers: dict[int, str], when: str, look: str = LOOK) -> N
     for number, answer in answers.items():
         found = re.search(rf"^{address(number)}: (.*)$", text, re.MULTILINE)
         if found is None or found[1] != answer:
-            happened = f"it printed `{found[0]}`" if found else "it printed no line for this email"
+            happened = f"it printed `{found[0]}`" if found else f"it printed no line for this email within {LIMIT:g} s"
             raise Failed(f"`{address(number)}: {answer}` when {when}", happened, look)

@@ -51,4 +51,4 @@ def reaction(name: str, answer: Any, data: Data) -> str:
             return f"the job with {answer} jobs ahead of it is to {to}"
         case "first_delayed" if answer in data.delayed:
             return f"the job to {answer} is delayed, but another one is due earlier"
-    return f"{answer!r} is not what Redis says"
+    return f"{answer!r} is not what Redis holds"

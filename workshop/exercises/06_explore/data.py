@@ -56,9 +56,9 @@ class Data:
 
     async def fill(self, redis: Redis) -> None:
         queue, raw = Queue(redis), self._job
-        for name, people in self.queues.items():
-            for number, to in enumerate(people):
-                await queue.enqueue(name, "sendEmail", [self._email(to, number)])
+        jobs = [(name, to) for name, people in self.queues.items() for to in people]
+        for number, (name, to) in enumerate(jobs):  # a queue ignores an id that it knows from another queue
+            await queue.enqueue(name, "sendEmail", [self._email(to, number)])
         for number, (to, due) in enumerate(self.delayed.items()):
             await queue.enqueue_at(due, "emailQueue", "sendEmail", [self._email(to, 100 + number)])
         record = f'{{"queue":"emailQueue","run_at":"now","payload":{raw(self.in_progress, 200)}}}'

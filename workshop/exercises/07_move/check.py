@@ -1,18 +1,21 @@
-"""The worker is killed while it sends, and between two of its commands."""
+"""The worker is killed while it sends, and between two of its commands; another one takes jobs between two of them."""
 
 import json
 from typing import Any
 
 from lab.load.steady import Record
+from workshop.inbox import Inbox
 from workshop.program import Failed, Program
-from workshop.proxy import CutAfter, Proxy
+from workshop.proxy import CutAfter, PauseAfter, Proxy
 from workshop.trial import Trial, accepted, new_email, settled, until
 
 EMAILS = 6
 QUEUE = "exercise:queue"
 MARK = b"exercise:"
 SENDING = 9  # more commands than it needs until it sends: it is killed then
-CUTS = (1, 2, SENDING, 1, SENDING, 2, SENDING, 3, 2)  # commands after which the worker is killed
+CUTS = (1, 2, 3, 4, SENDING, 1, SENDING, 2, SENDING, 3)  # commands after which the worker is killed
+PAUSES = (2, 3)  # commands after which the worker waits while another one takes the jobs
+MORE, WORK_SECONDS = 5, 5.0  # commands after which it has sent what it had taken; a worker that blocks gives fewer
 LOOK = "worker.py: "
 
 
@@ -32,6 +35,8 @@ async def start(trial: Trial, smtp_url: str, name: str, **settings: str) -> Prog
 async def check(trial: Trial) -> str:
     await while_it_sends(trial)
     await between_commands(trial)
+    for number in PAUSES:
+        await beside_another(trial, number)
     return f"no email was lost by a SIGKILL while sending, nor by {len(CUTS)} between two commands"
 
 
@@ -57,7 +62,9 @@ async def while_it_sends(trial: Trial) -> None:
     await again.kill()
     order = [arrival.to for arrival in inbox.arrivals if arrival.to != "move-0@example.com"]
     if order != sorted(order):
-        raise Failed("jobs are taken in the order in which they came", f"the order was {order}", f"{LOOK}take()")
+        raise Failed(
+            "jobs are taken in the order in which they were enqueued", f"the order was {order}", f"{LOOK}take()"
+        )
     last = await start(trial, inbox.smtp_url, "one")
     await settled(lambda: len(inbox.arrivals), EMAILS, quiet=0.2)
     await last.kill()
@@ -79,7 +86,37 @@ async def between_commands(trial: Trial) -> None:
             await worker.kill()
         await until(lambda: not inbox.in_flight)
     inbox.gate.set()
-    await start(trial, inbox.smtp_url, "one")
+    last = await start(trial, inbox.smtp_url, "one")
     await settled(lambda: len({arrival.to for arrival in inbox.arrivals}), len(records), limit=2)
+    await last.kill()
     found = trial.account(records, inbox, "cut")
-    trial.check_account(found, f"{LOOK}is there a moment at which no list has the job?", twice=len(CUTS))
+    trial.check_account(found, f"{LOOK}is there a moment at which no list, or two lists, have the job?")
+    order = [arrival.to for arrival in inbox.arrivals]
+    enqueued = [f"cut-{number}@example.com" for number, *_ in records]
+    if order != enqueued:
+        sent, older = next(pair for pair in zip(order, enqueued, strict=True) if pair[0] != pair[1])
+        happened = f"after a restart, {sent} was taken before {older}"
+        raise Failed("jobs are taken in the order in which they were enqueued", happened, f"{LOOK}start()")
+
+
+async def beside_another(trial: Trial, number: int) -> None:
+    """The worker waits between two of its commands, while another one takes all jobs that are in the queue."""
+    redis: Any = await trial.redis()
+    inbox = await trial.inbox()
+    await enqueue(redis, "beside", range(EMAILS))
+    pause = PauseAfter(number, MARK)
+    async with Proxy(trial.redis_url, pause) as proxy:
+        one = await trial.start("worker.py", SMTP_URL=inbox.smtp_url, WORKER_NAME="one", REDIS_URL=proxy.url)
+        await until(lambda: pause.seen > number)
+        taken = {json.loads(raw)["to"] for raw in await redis.lpop(QUEUE, EMAILS) or []}
+        pause.over.set()
+        await until(lambda: pause.seen > number + MORE or bool(taken & arrived(inbox)), WORK_SECONDS)
+        await one.kill()
+    if twice := taken & arrived(inbox):
+        happened = f"{min(twice)} was sent, although another worker had taken this job in the meantime"
+        expected = "no email arrives twice, because two workers never take the same job"
+        raise Failed(expected, happened, f"{LOOK}take()")
+
+
+def arrived(inbox: Inbox) -> set[str]:
+    return {arrival.to for arrival in inbox.arrivals}

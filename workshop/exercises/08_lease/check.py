@@ -8,7 +8,7 @@ from workshop.program import Failed, Program
 from workshop.trial import Trial, accepted, new_email, settled, until
 
 LEASE = "1.5"  # seconds
-SLOW_SECONDS = 3.5
+SLOW_SECONDS = 7.0  # more than four leases
 LOOK = "worker.py: "
 
 
@@ -62,11 +62,12 @@ async def slow(trial: Trial) -> None:
     redis, inbox = await trial.redis(), await trial.inbox(SLOW_SECONDS)
     workers = [await start(trial, inbox.smtp_url) for _ in range(2)]
     records = await enqueue(redis, "slow", range(1))
-    await settled(lambda: len(inbox.arrivals) + inbox.in_flight, 1, quiet=SLOW_SECONDS + 0.5, limit=2 * SLOW_SECONDS)
+    attempts = lambda: min(2, len(inbox.arrivals) + inbox.in_flight)  # noqa: E731  the second one is too many
+    await settled(attempts, 1, quiet=SLOW_SECONDS + 0.5, limit=2 * SLOW_SECONDS)
     trial.check_account(trial.account(records, inbox, "slow"), f"{LOOK}does a live worker keep its job?")
     for worker in workers:
         if worker.status is not None:
-            raise Failed("the workers go on", f"one ended with status {worker.status}; {worker.tail()}", LOOK)
+            raise Failed("the workers continue", f"one ended with status {worker.status}; {worker.tail()}", LOOK)
     await check_empty(redis, workers[0])
 
 

@@ -4,19 +4,23 @@ import json
 from typing import Any
 
 from workshop.inbox import Inbox
-from workshop.program import Failed, Program
+from workshop.program import LIMIT, Failed, Program
 from workshop.trial import Trial, accepted, new_email, until
 
 BASE, CAP = 0.5, 20.0  # seconds, for the pauses alone
 QUICK_BASE, QUICK_CAP = 0.1, 1.6  # for the emails
 ATTEMPTS = 6
-LEAST_SECONDS = 2.8  # of the last pauses of all emails together; about 11 s if they are random
+LEAST_MEAN = 0.2  # seconds, of the last pauses; about 0.8 s if they are random
+LEAST_SPREAD = 0.35  # seconds, between a short and a long one of the last pauses; at least 0.6 s if they are random
+PARTS, LEAST_PARTS = 20, 15  # of the range of the pauses, in which there must be one
 TAG = "back"
-SENT, LATE, NEVER, REFUSED, LAST = range(4), range(10, 22), range(22, 24), range(30, 32), range(40, 46)
+SENT, LATE, NEVER, REFUSED, LAST = range(4), range(100, 140), range(50, 52), range(30, 32), range(40, 46)
+"""The numbers of the emails. If one after the other paused, all LATE ones together would take a minute."""
 
 
 async def check(trial: Trial) -> str:
-    printed = await trial.run("send.py", "pauses", BASE=str(BASE), CAP=str(CAP), ATTEMPTS=str(ATTEMPTS))
+    limits = {"BASE": str(BASE), "CAP": str(CAP), "ATTEMPTS": str(ATTEMPTS)}
+    printed = await trial.run("send.py", "pauses", look="backoff.py, pause()", **limits)
     check_pauses(read(printed, "pauses"))
     inbox = await trial.inbox()
     inbox.refuse = refuse
@@ -24,15 +28,24 @@ async def check(trial: Trial) -> str:
     emails = {number: new_email(TAG, number) for number in numbers}
     records = [accepted(number, email["id"]) for number, email in emails.items()]
     settings = {"BASE": str(QUICK_BASE), "CAP": str(QUICK_CAP), "ATTEMPTS": str(ATTEMPTS), "SMTP_URL": inbox.smtp_url}
-    sending = await trial.run("send.py", EMAILS=json.dumps([*emails.values()]), **settings)
+    sending = await trial.start("send.py", EMAILS=json.dumps([*emails.values()]), **settings)
+    in_time = await until(lambda: sending.status is not None)
     tries = {number: attempts(inbox, number) for number in numbers}
+    if not in_time and max(tries.values()) <= ATTEMPTS:
+        happened = f"after {LIMIT:g} s {sum(tries.values())} attempts had been made, and it still runs"
+        look = "backoff.py, deliver(): does a pause stop the whole program?"
+        raise Failed(f"while one of {len(numbers)} emails pauses, the others are tried", happened, look)
+    if status := sending.status:
+        raise Failed("send.py ends with status 0", f"status {status}; {sending.tail()}", "backoff.py, deliver()")
     expect_tries(tries, REFUSED, 1, "refused for good (550)")
     expect_tries(tries, NEVER, ATTEMPTS, f"refused for now (451) each time, with ATTEMPTS={ATTEMPTS},")
     expect_tries(tries, LATE, ATTEMPTS, f"refused for now {ATTEMPTS - 1} times")
     delivered = [record for record in records if record[0] in (*SENT, *LATE)]
     trial.check_account(trial.account(delivered, inbox, TAG), "backoff.py, deliver()")
-    if read(sending, "results") != [number in (*SENT, *LATE) for number in numbers]:
-        raise Failed("deliver() returns whether the email was sent", f"{sending.tail()}", "backoff.py, deliver()")
+    for number, result in zip(numbers, read(sending, "results"), strict=True):
+        if result is not (sent := number in (*SENT, *LATE)):
+            happened = f"it returned {result} for email {number}, which was {'' if sent else 'not '}sent"
+            raise Failed("deliver() returns whether the email was sent", happened, "backoff.py, deliver()")
     check_growth(inbox)
     await check_last_pause(trial, inbox)
     return f"{len(delivered)} emails were sent, {len(LATE)} of them at attempt {ATTEMPTS}"
@@ -40,15 +53,25 @@ async def check(trial: Trial) -> str:
 
 def check_growth(inbox: Inbox) -> None:
     """The pauses before the last attempts. A slow machine makes them longer, never shorter."""
-    seconds = 0.0
+    pauses = []
     for number in (*LATE, *NEVER):
         moments = [begun.at for begun in inbox.begun if begun.to == f"{TAG}-{number}@example.com"]
-        seconds += (moments[-1] - moments[-2]) / 1e9
-    if seconds < LEAST_SECONDS:
-        count, mean = len(LATE) + len(NEVER), seconds / (len(LATE) + len(NEVER))
-        happened = f"with BASE={QUICK_BASE:g} and CAP={QUICK_CAP:g}, {count} emails paused for {mean:.2f} s on average"
+        pauses.append((moments[-1] - moments[-2]) / 1e9)
+    emails = f"with BASE={QUICK_BASE:g} and CAP={QUICK_CAP:g}, {len(pauses)} emails paused for"
+    if (mean := sum(pauses) / len(pauses)) < LEAST_MEAN:
         look = "backoff.py, deliver(): how long does it pause after which attempt?"
-        raise Failed(f"before attempt {ATTEMPTS}, deliver() pauses for pause({ATTEMPTS - 1})", happened, look)
+        expected = f"before attempt {ATTEMPTS}, deliver() pauses for pause({ATTEMPTS - 1})"
+        raise Failed(expected, f"{emails} {mean:.2f} s on average", look)
+    short, long = share(pauses, 0.1), share(pauses, 0.9)
+    if long - short < LEAST_SPREAD:
+        look = "backoff.py, deliver(): does each email have a random pause of its own?"
+        happened = f"{emails} almost the same time, {short:.2f} to {long:.2f} s"
+        raise Failed("each email draws its own pause", happened, look)
+
+
+def share(pauses: list[float], part: float) -> float:
+    """The pause that is longer than this part of them."""
+    return sorted(pauses)[int(len(pauses) * part)]
 
 
 async def check_last_pause(trial: Trial, inbox: Inbox) -> None:
@@ -101,7 +124,11 @@ def check_pauses(samples: dict[str, list[float]]) -> None:
             raise Failed(f"pauses of 0 to {longest:g} s {where}", f"one was {high if low >= 0 else low:g} s", look)
         if high < 0.85 * longest:
             raise Failed(f"pauses of up to {longest:g} s {where}", f"the longest of {len(pauses)} was {high:g} s", look)
-        spread = sorted(pauses)[int(len(pauses) * 0.95)] - sorted(pauses)[int(len(pauses) * 0.05)]
+        spread = share(pauses, 0.95) - share(pauses, 0.05)
         if spread < 0.35 * longest:
-            happened = f"nine of ten lie within {spread:g} s, so emails that failed together come back together"
-            raise Failed(f"half of the longest pause ({longest:g} s) is left to chance {where}", happened, look)
+            happened = f"nine of ten lie within {spread:g} s, so emails that failed together are tried again together"
+            raise Failed(f"at least half of the range of 0 to {longest:g} s is random {where}", happened, look)
+        filled = len({min(int((pause - low) / (high - low) * PARTS), PARTS - 1) for pause in pauses})
+        if filled < LEAST_PARTS:
+            happened = f"the {len(pauses)} pauses have gaps: they lie in {filled} of {PARTS} equal parts of the range"
+            raise Failed(f"pauses of any length between {low:g} and {high:g} s {where}", happened, look)

@@ -48,14 +48,16 @@ def reaction(name: str, answer: Any, data: Data) -> str:
             for failure in data.failures:
                 if answer == failure.id:
                     return f"{answer} failed with {failure.exception}: {failure.error}. Its worker survived that"
-            return f"no failed job has the id {answer}"
+            return f"no failed job has {answer} as the id in its arguments"
         case "queue":
             return f"{data.poison.id} does not come from {answer}"
         case "workers_killed":
             return f"{answer} is not what the error of {data.poison.id} says"
         case "to_retry":
             meanings = ", ".join(f"{exception} ({error})" for exception, (error, _) in REASONS.items())
-            return f"with {answer} jobs some would fail again at once, or some are forgotten: {meanings}"
+            return (
+                f"with {answer} jobs some would fail again at once, or some that can succeed are left out: {meanings}"
+            )
         case _:
             kills = f"it would kill {DEATHS} more workers" if answer == "retry" else "the customer never gets a picture"
             return f"with {answer}: {kills}"

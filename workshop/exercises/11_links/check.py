@@ -1,9 +1,9 @@
-"""A small site with a cycle, and another host; the worker is killed after each of its first commands in turn."""
+"""A small site with a cycle, and another host; pages that are read at the same time; and a worker that is killed."""
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiohttp import web
@@ -13,7 +13,9 @@ from workshop.program import Failed
 from workshop.proxy import CutAfter, Proxy
 from workshop.trial import Trial, until
 
-LEASE = "1"  # seconds
+LEASE, LONG_LEASE = "1", "30"  # seconds
+PAGES = 4  # of a site whose pages all link to the same URLs; a worker has four jobs at a time
+REDIS_SECONDS = 0.02  # how long Redis takes to answer there
 CUTS = (2, 3, 4)  # commands about a URL after which the worker is killed
 LOOK = "links.py, "
 
@@ -25,12 +27,20 @@ class Site:
         self.requests: Counter[str] = Counter()
         self.pages: dict[str, str] = {}
         self.port = 0
+        self.meeting: set[str] = set()
+        """Pages that are answered only when all of them have been requested."""
+        self._met = asyncio.Event()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 
     async def answer(self, request: web.Request) -> web.Response:
         self.requests[self.url(request.path_qs)] += 1
+        if request.path_qs in self.meeting:
+            if all(self.requests[self.url(page)] for page in self.meeting):
+                self._met.set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._met.wait(), 2)  # the worker gives up after 5 s
         page = self.pages.get(request.path_qs)
         return web.Response(status=200 if page is not None else 404, text=page or "", content_type="text/html")
 
@@ -73,16 +83,14 @@ async def check(trial: Trial) -> str:
     async with site() as ours, site() as other:
         expected = build(ours, other, "first")
         start = ("worker.py", ours.url("/first/"))
-        workers = [await trial.start(*start, ready="ready", LEASE_SECONDS=LEASE) for _ in range(2)]
+        workers = [await trial.start(*start, ready="ready", LEASE_SECONDS=LONG_LEASE) for _ in range(2)]
         found = await statuses(redis, expected, 4.0)
         trial.measured = float(len(found))
         compare(found, expected, "")
-        twice = {url: n for url, n in (ours.requests + other.requests).items() if n > 1}
-        if twice:
-            url, number = next(iter(twice.items()))
-            raise Failed("each URL is fetched once", f"{url} was fetched {number} times", f"{LOOK}enqueue()")
+        check_once(ours.requests + other.requests)
         for worker in workers:
             await worker.kill()
+        expected |= await at_the_same_time(trial, redis, expected)
         for number in CUTS:
             expected |= build(ours, other, f"cut-{number}")
             await run_and_kill(trial, ours.url(f"/cut-{number}/"), number)
@@ -90,6 +98,32 @@ async def check(trial: Trial) -> str:
         found = await statuses(redis, expected, 8.0)
         compare(found, expected, " after the worker was killed between two commands")
     return f"{len(expected)} URLs were checked, with {len(CUTS)} kills between two commands"
+
+
+async def at_the_same_time(trial: Trial, redis: Any, before: dict[str, int]) -> dict[str, int]:
+    """Pages that link to the same URLs are read at the same time, and Redis is slow. Returns the statuses."""
+
+    async def slowly(chunk: bytes) -> bool:
+        await asyncio.sleep(REDIS_SECONDS)
+        return True
+
+    async with site() as ours, Proxy(trial.redis_url, slowly) as proxy:
+        pages, targets = ([f"/{name}{number}" for number in range(PAGES)] for name in ("page", "target"))
+        ours.pages = {"/": anchors(*pages)} | dict.fromkeys(pages, anchors(*targets)) | dict.fromkeys(targets, "")
+        ours.meeting = set(pages)
+        expected = {ours.url(path): 200 for path in ours.pages}
+        settings = {"LEASE_SECONDS": LONG_LEASE, "REDIS_URL": proxy.url}
+        worker = await trial.start("worker.py", ours.url("/"), **settings)
+        compare(await statuses(redis, before | expected, 8.0), before | expected, "")
+        await worker.kill()
+        check_once(ours.requests)
+    return expected
+
+
+def check_once(requests: Counter[str]) -> None:
+    for url, number in requests.items():
+        if number > 1:
+            raise Failed("each URL is fetched once", f"{url} was fetched {number} times", f"{LOOK}enqueue()")
 
 
 async def statuses(redis: Any, expected: dict[str, int], limit: float) -> dict[str, int]:
@@ -114,7 +148,7 @@ async def run_and_kill(trial: Trial, url: str, number: int) -> None:
 
 def compare(found: dict[str, int], expected: dict[str, int], when: str) -> None:
     if missing := sorted(expected.keys() - found.keys()):
-        happened = f"{len(missing)} are missing, such as {missing[0]}"
+        happened = f"{len(missing)} {'is' if len(missing) == 1 else 'are'} missing, such as {missing[0]}"
         raise Failed(f"{len(expected)} URLs are checked{when}", happened, f"{LOOK}check()")
     if more := sorted(found.keys() - expected.keys()):
         raise Failed(f"{len(expected)} URLs are checked{when}", f"{more[0]} was checked too", f"{LOOK}check()")

@@ -89,7 +89,8 @@ async def look(trial: Trial, redis: Any, folder: Folder) -> None:
         for raw, status in (await redis.hgetall("pictures:status")).items():
             name = raw.decode()
             if status == b"done" and name in folder.whole and not (folder.thumbnails / name).exists():
-                raise Failed("the status is `done` when the thumbnail is there", f"{name} is done, and not there", LOOK)
+                happened = f"{name} has the status `done`, but no thumbnail"
+                raise Failed("the status is `done` only when the thumbnail is there", happened, LOOK)
         folder.look()
         if folder.half_seen:
             trial.measured = 1.0

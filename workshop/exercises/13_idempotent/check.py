@@ -31,6 +31,10 @@ async def check(trial: Trial) -> str:
     await let_keys_expire(redis)
     await trial.run("consumer.py")
     await compare(trial, redis, events, "a producer appended 3 events again much later, with the same ids")
+    await redis.flushdb()
+    await append(redis, events)
+    await trial.run("consumer.py")
+    await compare(trial, redis, events, "the log is copied into an empty Redis, whose counts begin at 0")
     for number in range(1, CUTS + 1):
         events += (more := [new_event(trial.random.choice(DOMAINS)) for _ in range(2)])
         await append(redis, more)

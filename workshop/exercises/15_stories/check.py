@@ -39,9 +39,11 @@ async def check(trial: Trial) -> str:
     answers, cells = read_answers(trial.folder), measured()
     for story in STORIES:
         answer = answers.get(story.name, {})
-        strategy, fault = given(answer, "strategy"), given(answer, "fault")
+        if not isinstance(answer, dict):
+            raise Failed(f"a section [{story.name}] with strategy and fault", f"it is {answer!r}", FILE)
+        strategy, fault = (given(answer, name, story.name) for name in ("strategy", "fault"))
         if strategy not in story.accepted:
-            happened = f"strategy {strategy} does not fit: {story.why_not}"
+            happened = f"strategy {strategy!r} does not fit: {story.why_not}"
             raise Failed(f"a strategy for `{story.name}` that does what the story asks for", happened, TABLE)
         defend(story, strategy, fault, cells)
     return f"you have chosen and defended {len(STORIES)} strategies"
@@ -63,16 +65,19 @@ def defend(story: Story, strategy: int, fault: str, cells: dict[tuple[str, str],
     yours, theirs = cells.get((str(strategy), fault)), cells.get((str(story.colleague), fault))
     if yours is None or theirs is None:
         missing = strategy if yours is None else story.colleague
-        raise Failed(f"a fault for `{story.name}` that was measured for both", f"not for strategy {missing}", MEASURED)
+        expected = f"a fault for `{story.name}` that was measured for both strategies"
+        raise Failed(expected, f"{fault} was not measured for strategy {missing}", MEASURED)
     if story.figure == REACHED:
-        convincing, word = yours["duplicated"] > 0 and theirs["duplicated"] == 0, "twice"
+        convincing, what = yours["duplicated"] > 0 and theirs["duplicated"] == 0, "emails that arrived twice"
         figures = (yours["duplicated"], theirs["duplicated"])
     else:
-        convincing, word = yours["lost"] == 0 and theirs["lost"] > 0, "lost"
+        convincing, what = yours["lost"] == 0 and theirs["lost"] > 0, "lost emails"
         figures = (yours["lost"], theirs["lost"])
     if not convincing:
-        happened = f"with {fault}, strategy {strategy} has {figures[0]} {word}, and {story.colleague} has {figures[1]}"
-        raise Failed(f"a fault for `{story.name}` that shows why yours is better", happened, MEASURED)
+        happened = (
+            f"with {fault}, strategy {strategy} has {figures[0]} {what}, and strategy {story.colleague} {figures[1]}"
+        )
+        raise Failed(f"a fault for `{story.name}` that shows why your strategy is better", happened, MEASURED)
 
 
 MEASURED = "results/faults.md"
