@@ -31,7 +31,7 @@ EARLY_SECONDS = 0.05  # an event that is due within this time is handled now
 CLAIM_SECONDS = 5.0  # how long one claim waits for events
 CHECK_SECONDS = 1.0  # between two checks whether a handler is needed, and after an unexpected error
 FREE_SHARE = 4  # a fourth of the window is enough for one claim
-DONE_SHARE = 4  # and for one commit
+DONE_SHARE = 3  # and a third for one commit: meanwhile the other events are being handled
 PAUSE_CAP_SECONDS = 2.0  # the longest pause of a handler that needs a Redis that is down or full
 
 log = logging.getLogger(__name__)

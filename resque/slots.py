@@ -16,7 +16,7 @@ from .scaling import LOOK_SECONDS, Scaling
 
 ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
 FREE_SHARE = 4  # a fourth of the slots is enough for one claim
-DONE_SHARE = 4  # and for one acknowledgement
+DONE_SHARE = 3  # and a third for one acknowledgement: meanwhile the other jobs run
 CLAIM_MOST = 200  # jobs in one call: the event loop starts them all before it does anything else
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ def test_a_fourth_of_the_slots_is_enough_for_a_claim(free: int, enough: bool) ->
     assert slots(free, 10 - free).are_enough_free() is enough
 
 
-@pytest.mark.parametrize(("done", "enough"), [(1, False), (2, False), (3, True)])
-def test_a_fourth_of_the_slots_is_enough_for_an_acknowledgement(done: int, enough: bool) -> None:
+@pytest.mark.parametrize(("done", "enough"), [(1, False), (3, False), (4, True)])
+def test_a_third_of_the_slots_is_enough_for_an_acknowledgement(done: int, enough: bool) -> None:
     assert slots(0, 10).are_enough_done(done) is enough
 
 
