@@ -8,6 +8,7 @@ from redis.exceptions import ResponseError
 
 import resque
 from lab.harness.proxy import a_proxy
+from resque import claiming
 from resque.scripts import Call, Scripts
 from tests.support.programs import until
 from tests.support.resque import Jobs, Resque, a_resque
@@ -22,6 +23,11 @@ async def r(valkey: Valkey) -> AsyncIterator[Resque]:
         for number in range(JOBS):
             await r.queue.enqueue("q", "note", [number])
         yield r
+
+
+@pytest.fixture(autouse=True)
+def only_events_end_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claiming, "IDLE_ASK_SECONDS", 3600.0)
 
 
 @pytest.fixture
