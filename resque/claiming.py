@@ -77,9 +77,9 @@ class ClaimingLoop:
             answer = await self._claim()
             if answer is not None:
                 is_full = slots.is_full_after(answer)
-                started = self._start(answer)
+                self._start(answer)
                 if not is_full:
-                    await self._wait(answer, more=started < len(answer.claims))
+                    await self._wait(answer)
 
     async def _claim(self) -> Answer | None:
         """Claim jobs for the free slots; None if that must be repeated."""
@@ -102,27 +102,24 @@ class ClaimingLoop:
             return None
         return answer
 
-    def _start(self, answer: Answer) -> int:
-        """Returns how many jobs were started: not those whose slots are not free yet (see Slots)."""
+    def _start(self, answer: Answer) -> None:
         if answer.paused != self._paused:
             self._paused = answer.paused
             self._hook(Paused(answer.paused or None))
         self._hook(Polled(self._queues, len(answer.claims)))
-        claims = list(filter(self._slots.can_occupy, answer.claims))
-        for claim in claims:
+        for claim in filter(self._slots.can_occupy, answer.claims):
             self._slots.occupy(claim, asyncio.create_task(self._work(claim)))
         self._slots.end_claim()
         self._collector.adjust(len(self._slots.running))
-        return len(claims)
 
-    async def _wait(self, answer: Answer, *, more: bool) -> None:
+    async def _wait(self, answer: Answer) -> None:
         """Wait until there may be a job: a queue is no longer empty, a throttle allows the next job, or a pause may
-        have ended. With `more`, the end of a job ends the wait, too.
+        have ended.
 
         The wait is limited. If a crash of Redis lost its last second, a job that was settled in that second is back in
         the record of a slot that is free now. No queue reports that; only the next claim returns the job.
         """
-        self._slots.more = more
+        self._slots.more = False
         later = [seconds for seconds in answer.waits.values() if seconds > 0]
         timer = asyncio.get_running_loop().call_later(min([*later, IDLE_ASK_SECONDS]), self._wake.set)
         self._notifier.listen(queue for queue, seconds in answer.waits.items() if seconds == 0)

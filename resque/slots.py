@@ -23,11 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class Slots(Acknowledged):
-    """A slot is free, part of a claim call, or running a job. `wake` ends the claiming loop's waiting.
+    """A slot is free, part of a claim call, or running a job. `wake` is set when there is a reason to claim.
 
     While a job is being acknowledged, its slot is also part of the next claim call, which Redis gets after the
     acknowledgement, usually in the same write. If the acknowledgement fails, the slot is not free when that claim is
-    answered. Its new job, if it got one, is then ignored as if the answer was lost: the next claim returns it again.
+    answered. If it got a job, that job is ignored as if the answer was lost: another claim, made as soon as the slot is
+    free, returns it again.
     """
 
     def __init__(self, registration: Registration, scaling: Scaling, hook: Hook, wake: asyncio.Event) -> None:
@@ -35,6 +36,7 @@ class Slots(Acknowledged):
         self.claiming: list[Slot] = []  # free, and part of a claim call that is in flight
         self.ending: set[Slot] = set()  # running, but their jobs are being acknowledged
         self._claiming_ahead: set[Slot] = set()  # of these, the ones that are part of the claim call
+        self._may_have_job: set[Slot] = set()  # still running when their claim call ended
         self.running: dict[Slot, asyncio.Task[None]] = {}
         self.surplus = 0  # slots to remove as soon as they are free
         self.alone = False  # the job that is running must run alone
@@ -67,7 +69,7 @@ class Slots(Acknowledged):
     async def register_again(self) -> None:
         """Replace the slots after their lease has ended and their jobs have stopped. Raises RedisError."""
         self.free, self.claiming, self.surplus, self.alone = [], [], 0, False
-        self.ending, self._claiming_ahead = set(), set()
+        self.ending, self._claiming_ahead, self._may_have_job = set(), set(), set()
         self.free = await self._registration.register_again()
         self.lost = False
 
@@ -79,6 +81,7 @@ class Slots(Acknowledged):
 
     def end_claim(self) -> None:
         self.free, self.claiming = self.claiming + self.free, []
+        self._may_have_job |= self._claiming_ahead
         self._claiming_ahead = set()
 
     def begin_acknowledge(self, slots: Sequence[Slot]) -> None:
@@ -102,6 +105,9 @@ class Slots(Acknowledged):
         self.alone = False
         if self.lost:
             return
+        if slot in self._may_have_job:
+            self._may_have_job.remove(slot)
+            self._wake.set()
         if slot in self._claiming_ahead:
             self._claiming_ahead.remove(slot)
             self.claiming.append(slot)
