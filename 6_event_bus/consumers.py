@@ -41,7 +41,7 @@ async def main(settings: Settings, words: Sequence[str]) -> None:
 
 
 async def state(log: Log, name: str) -> str:
-    """A consumer with invalid data is shown with the error, and the other consumers as usual."""
+    """What is printed about a consumer: its counts, or the error if its data is invalid."""
     try:
         lag = await log.lag(name)
     except (ValueError, TypeError, KeyError, ResponseError) as error:

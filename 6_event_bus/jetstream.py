@@ -71,8 +71,8 @@ async def open_jetstream(settings: Settings) -> AsyncIterator[tuple[EventLog, Co
 
 
 async def refuse_unusable(settings: Settings) -> None:
-    """End the program with one line and exit status 2 if the server at NATS_URL refuses the login, has a certificate
-    that is not valid, or has no JetStream. While it is down, the roles try again.
+    """End the program with one line and exit status 2 if the server at NATS_URL refuses the login, has an invalid
+    certificate, or has no JetStream. If the server is down, this does nothing: the roles try to connect again.
     """
     try:
         async with Nats(settings.nats) as nats:

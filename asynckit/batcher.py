@@ -24,10 +24,10 @@ class NotTried(NotSent, RedisTimeoutError):
 class Batcher(Generic[Item, Result]):
     """Call it with one item; `commit` is called with many and returns as many results, in the same order.
 
-    One commit at a time. A call waits for at most two others before its own, unless more than `largest` calls wait.
+    One commit at a time. A call waits for at most two commits before its own, unless more than `largest` calls wait.
     When `commit` raises, every call of that batch raises the same error. After a TimeoutError (Python's or redis-py's),
-    the waiting calls raise NotTried: each batch would take as long, and ever more calls would wait. A result that is an
-    exception is raised only by its own call.
+    the waiting calls raise NotTried. Otherwise each batch would take as long, and more and more calls would wait. A
+    result that is an exception is raised only by its own call.
 
     With `is_enough`, a batch waits for more calls while `is_enough(number of its calls)` is false, but at most for
     `gather_seconds`. Use it where more calls certainly come soon: fewer and larger commits cost less.
@@ -63,7 +63,7 @@ class Batcher(Generic[Item, Result]):
         return future
 
     async def _commit_all(self) -> None:
-        before = 0  # calls in the batch before
+        before = 0  # calls in the previous batch
         try:
             while self._items:
                 if not self._is_enough(len(self._items)):
@@ -77,10 +77,10 @@ class Batcher(Generic[Item, Result]):
             self._task = None
 
     def _size_after(self, before: int) -> int:
-        """The size of the next batch: at most half of the calls that wait and of those of the batch before.
+        """The size of the next batch: at most half of the sum of the waiting calls and those of the previous batch.
 
-        Callers that wait for a result before their next call are in one of two batches that take turns. If one batch
-        has nearly all of them, this process has nothing to do during its commit. So the halves are kept equal.
+        A caller that waits for its result before its next call is in one of two batches, which take turns. If one batch
+        has nearly all callers, this process has nothing to do during its commit. So both are kept the same size.
         """
         waiting = len(self._items)
         return (before + waiting + 1) // 2 if before and not self._gather_seconds else waiting

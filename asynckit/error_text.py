@@ -1,14 +1,14 @@
-"""What an exception says, as a string that can always be stored and logged.
+"""The message of an exception, as a string that can always be stored and logged.
 
 The code of a job or of a handler may raise an exception whose `__str__` raises, whose message is a gigabyte long, or
-whose message has lone surrogates, as the name of a file may have.
+whose message contains lone surrogates, as the name of a file may.
 """
 
 MOST_TEXT = 20_000  # characters
 
 
 def class_of(error: BaseException) -> str:
-    """The name of its class."""
+    """The name of the exception's class."""
     try:
         return str(type.__getattribute__(type(error), "__name__"))
     except BaseException:
@@ -16,7 +16,7 @@ def class_of(error: BaseException) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """Its message, at most MOST_TEXT characters; lone surrogates become question marks."""
+    """The exception's message, at most MOST_TEXT characters. Lone surrogates are replaced by question marks."""
     try:
         text = str.__getitem__(str(error), slice(MOST_TEXT))  # works for a subclass of str, too
     except BaseException:
@@ -25,5 +25,5 @@ def text_of(error: BaseException) -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """ "ValueError: not today"."""
+    """The class and the message, such as `ValueError: not today`."""
     return ": ".join(filter(None, (class_of(error), text_of(error))))

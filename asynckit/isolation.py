@@ -1,7 +1,8 @@
 """Isolates the code of a job or of a handler, so that whatever it does affects only its own attempt.
 
-It may call `sys.exit`, which would end the event loop, raise a CancelledError, which would look like the end of our own
-task, or call `os.fork`. The child must not continue with our code, because it shares our connections.
+The code may call `sys.exit`, which would end the event loop. It may raise a CancelledError, which would look like the
+cancellation of our own task. It may also call `os.fork`. The child process must not continue to run our code, because
+it shares our connections.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 in_job: contextvars.ContextVar[bool] = contextvars.ContextVar("in_job", default=False)
-"""Whether the code of a job or of a handler runs in this context."""
+"""Whether this context runs the code of a job or of a handler."""
 
 
 class Exited(Exception):
@@ -27,7 +28,7 @@ async def attempt(perform: Callable[[], Awaitable[object]]) -> BaseException | N
     except asyncio.CancelledError as raised:
         if (task := asyncio.current_task()) is None or task.cancelling():
             raise
-        error = raised  # of a task of its own
+        error = raised  # by the code itself, or by a task that it awaits
     except BaseException as raised:
         error = raised
     finally:
@@ -37,14 +38,14 @@ async def attempt(perform: Callable[[], Awaitable[object]]) -> BaseException | N
 
 
 def end_forked_child(parent: int, error: BaseException | None) -> None:
-    """End this process if it is not `parent`: then the code called fork, and this is the child."""
+    """End this process if its id is not `parent`: in this case the code has called fork, and this is the child."""
     if os.getpid() != parent:
         os._exit(0 if error is None or (type(error) is SystemExit and error.code in (None, 0)) else 1)
 
 
 def isolating_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
-    """A task factory: in tasks that a job or a handler starts, SystemExit and KeyboardInterrupt become an Exited,
-    because they would end the event loop.
+    """A task factory. In tasks that a job or a handler starts, Exited replaces SystemExit and KeyboardInterrupt,
+    because these would end the event loop.
     """
     return asyncio.Task(_guarded(coro) if in_job.get() else coro, loop=loop, **options)
 

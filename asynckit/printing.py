@@ -1,4 +1,4 @@
-"""Checks the words of a command line, and ends a command whose output may be a closed pipe, as in `| head`."""
+"""Checks command-line arguments, and ends a command whose output may be a closed pipe, as in `| head`."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ def exit_after(command: Callable[[], int]) -> NoReturn:
 
 
 def are_utf8(words: Sequence[str]) -> bool:
-    """Whether the words of a command line are valid UTF-8. Python keeps other bytes as surrogates."""
+    """Whether these command-line arguments are valid UTF-8. Python represents invalid bytes as surrogates."""
     try:
         "".join(words).encode()
     except UnicodeEncodeError:

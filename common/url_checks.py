@@ -1,6 +1,6 @@
-"""Checks of settings: each returns the value, or raises ValueError with a reason that repeats none of it.
+"""Checks of settings: each returns the value, or raises ValueError with a reason that contains no part of the value.
 
-pydantic puts the reason into the line that a bad setting ends the program with. A URL may contain a password.
+A bad setting ends the program with one line, into which pydantic puts the reason. A URL may contain a password.
 """
 
 from urllib.parse import urlsplit

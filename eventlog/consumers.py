@@ -30,7 +30,7 @@ CRASH_LIMIT = 5  # an event is parked when this many workers have died while han
 EARLY_SECONDS = 0.05  # an event that is due within this time is handled now
 CLAIM_SECONDS = 5.0  # how long one claim waits for events
 CHECK_SECONDS = 1.0  # between two checks whether a handler is needed, and after an unexpected error
-FREE_SHARE = 4  # a fourth of the window is enough for one claim
+FREE_SHARE = 4  # a quarter of the window is enough for one claim
 DONE_SHARE = 3  # and a third for one commit: meanwhile the other events are being handled
 PAUSE_CAP_SECONDS = 2.0  # the longest pause of a handler that needs a Redis that is down or full
 
@@ -58,7 +58,7 @@ class Consumer:
         self._pause_after = pause
         self._error_kind = error_kind
         # A killed worker leaves all events that it held unfinished. From its third claim on, an event is handled alone.
-        # Only then can it be blamed for a crash, so the limit is at least 3.
+        # Only then is it certain which event caused a crash, so the limit is at least 3.
         self._crashes = min(max(attempts, 3), CRASH_LIMIT)
         self._changed = asyncio.Event()
         self._outcomes = Outcomes(events, handler.name, self._are_enough, self._changed.set)
@@ -132,7 +132,7 @@ class Consumer:
         """Wait for free places in the window and return their number; 0 after `stop`.
 
         Waits for a quarter of the window, because one claim of many events costs no more than a claim of one. An event
-        that is being committed leaves its place already. While an event is handled alone, or the handler's Redis is
+        that is being committed no longer takes a place. While an event is handled alone, or the handler's Redis is
         down, waits until no event is held.
         """
         while not self._stopping:
@@ -224,7 +224,7 @@ class Consumer:
             await self._handle(one)
 
     async def _handle_many(self, handler: BatchHandler, claimed: Sequence[Claimed]) -> None:
-        """Like `_handle` for a batch. A batch that fails is halved, until each event that fails is on its own."""
+        """Like `_handle` for a batch. A batch that fails is halved, until each event that fails is alone."""
         if len(claimed) == 1:
             return await self._handle(claimed[0])
         events: list[Event] = []

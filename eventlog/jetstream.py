@@ -131,7 +131,7 @@ class JetStreamLog(Inspection):
             if not messages and wait > 0:
                 until += min(wait, LOOK_SECONDS)
                 messages = await self._wait(pull(self.nats, self.name, name, 1, min(wait, LOOK_SECONDS)))
-        except Moved:  # by a replay, or the server has lost its data: the next claim registers the consumer again
+        except Moved:  # by a replay, or because the server has lost its data: the next claim registers it again
             self._registered.pop(consumer, None)
             await asyncio.sleep(AGAIN_SECONDS)
         claimed = await asyncio.gather(*[self._claimed(consumer, message, until) for message in messages])
@@ -157,7 +157,7 @@ class JetStreamLog(Inspection):
 
     async def _claimed(self, consumer: str, message: Msg, until: float) -> Claimed | None:
         """Returns None for a parked event that was discarded or unparked again in the meantime, for an event that this
-        process already holds, and for one whose tries cannot be read now.
+        process already holds, and for one whose tries cannot be read at the moment.
         """
         about, headers = message.metadata, message.headers or {}
         position = headers.get(POSITION) or f"0-{about.sequence.stream}"

@@ -32,15 +32,15 @@ class TriesNotes:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._written: set[str] = set()
-        self._uncounted: dict[str, int] = {}  # key -> deliveries that were not attempts and that are not stored yet
+        self._uncounted: dict[str, int] = {}  # key -> deliveries that were not attempts, not stored yet
 
     async def of(self, consumer: str, position: str, limit: float = ANSWER_SECONDS) -> Tries:
         found = await self._bucket.get(_key(consumer, position), limit)
         return Tries(**orjson.loads(found[0])) if found else Tries()
 
     async def of_delivery(self, consumer: str, position: str, *, held: bool) -> Tries | None:
-        """Returns None if this delivery is not an attempt: this process holds the event already, or the bucket does not
-        answer now. The event is then delivered again when its lease ends.
+        """Returns None if this delivery is not an attempt, because this process already holds the event or because the
+        bucket does not answer. The event is then delivered again when its lease ends.
         """
         key = _key(consumer, position)
         uncounted = self._uncounted.get(key, 0) + held

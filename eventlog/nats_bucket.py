@@ -21,7 +21,7 @@ class Bucket:
 
     async def get(self, key: str, limit: float = ANSWER_SECONDS) -> tuple[bytes, int] | None:
         """The value and its revision; None if there is no value. The leader of the stream answers, so the value is the
-        newest. `limit`: of the time, in seconds.
+        newest. `limit` is the time limit in seconds.
         """
         subject = f"$KV.{self._name}.{key}"
         try:

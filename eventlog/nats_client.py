@@ -26,7 +26,7 @@ ANSWER_SECONDS = 2.0
 AGAIN_SECONDS = 0.1  # between two attempts to connect
 LOOK_SECONDS = 0.1  # between two checks whether the connection is lost
 NO_STREAM, NO_CONSUMER, NO_MESSAGE = 10059, 10014, 10037  # err_code in an answer of JetStream
-NO_JETSTREAM = (10039, 10076)  # not for the account of the user; not at all
+NO_JETSTREAM = (10039, 10076)  # not enabled for the account of the user; not enabled at all
 
 
 class Refused(NotTaken):
@@ -38,7 +38,7 @@ class Refused(NotTaken):
 
 
 class NotReady(NotTaken):
-    """No node answers for this stream: it has no leader now, or there is no JetStream."""
+    """No node answers for this stream: it has no leader at the moment, or there is no JetStream."""
 
 
 class Nats:
@@ -47,8 +47,8 @@ class Nats:
     def __init__(self, url: str, prepare: Callable[["Nats"], Awaitable[None]] | None = None) -> None:
         """`url`: one or more of `nats://[user:password@ or token@]host[:4222]` or `tls://…`, separated by commas.
 
-        `prepare` is called on each new connection, again and again until it succeeds. Other requests do not wait for
-        it: in a cluster it may need a node that was just killed.
+        `prepare` is called on each new connection, and repeated until it succeeds. Other requests do not wait for it,
+        because in a cluster it may need a node that has just been killed.
         """
         self._options = connect_options(url)
         self._prepare = prepare
@@ -155,7 +155,10 @@ class Nats:
         return answer
 
     async def check_jetstream(self) -> None:
-        """Raises Misconfigured if the server has no JetStream, or not for this user. NotTaken or LogError: unknown."""
+        """Raises Misconfigured if the server has no JetStream, or none for this user.
+
+        Raises NotTaken or LogError if it cannot find this out.
+        """
         try:
             await self.api("INFO")
         except NotReady:
@@ -204,7 +207,7 @@ class Nats:
         await self.until_lost(publish())
 
     def connected(self) -> Client:
-        """Raises NotTaken."""
+        """The client of the current connection. Raises NotTaken if there is none."""
         if self._client is None:
             raise NotTaken(self._why)
         return self._client

@@ -14,13 +14,13 @@ from .errors import LogError
 CONNECT_SECONDS = 1.0
 PING_SECONDS = 2  # after two unanswered pings the connection counts as lost
 
-# asyncio logs this whenever a connection that nats-py has upgraded to TLS is closed. It has no effect on us.
+# asyncio logs this whenever a connection that nats-py has upgraded to TLS is closed. It is harmless.
 logging.getLogger("asyncio").addFilter(lambda record: "eof_received() has no effect" not in record.getMessage())
 
 
 class Misconfigured(LogError):
-    """The server answers, and trying again does not help: it refuses the login, its certificate is not valid, or it
-    has no JetStream.
+    """The server answers, but trying again does not help: it refuses the login, has an invalid certificate, or has no
+    JetStream.
     """
 
 
@@ -32,7 +32,7 @@ class QuietClient(Client):
     """A client that ends without an error in a background task, and that uses TLS if it has an SSL context."""
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        # nats-py encrypts only if the server requires it. Otherwise it would send the password as it is.
+        # nats-py uses TLS only if the server requires it. Without this, it would send the password unencrypted.
         if initial_connection and "tls" in self.options and not info.get("tls_required"):
             if not info.get("tls_available"):
                 raise NoTls

@@ -1,4 +1,4 @@
-"""Pulls from a consumer of JetStream, and what an answer without messages means."""
+"""Pulls messages from a consumer of JetStream, and interprets an answer without messages."""
 
 import asyncio
 from contextlib import suppress
@@ -12,7 +12,7 @@ from .errors import LogError, NotTaken
 from .nats_client import AGAIN_SECONDS, ANSWER_SECONDS, NO_CONSUMER, NO_STREAM, Nats, Refused
 from .outcomes import redis_log as log_once
 
-LOOK_UP_SECONDS = 0.5  # for the answer whether a consumer exists
+LOOK_UP_SECONDS = 0.5  # the time limit for asking whether a consumer exists
 DONE = ("404", "408")  # a pull has ended: there are no messages, or its time limit has passed
 
 
@@ -27,8 +27,8 @@ class Ended(NotTaken):
 async def pull(nats: Nats, stream: str, consumer: str, limit: int, seconds: float = 0.0) -> list[Msg]:
     """Messages of a pull consumer: those that are available now, or the first one that arrives in time.
 
-    Returns [] if the consumer has no leader, because its node was killed: the other nodes elect one. Raises Moved,
-    NotTaken or LogError.
+    Returns [] if the consumer has no leader because its node was killed; the other nodes then elect a new leader.
+    Raises Moved, NotTaken or LogError.
     """
     try:
         found: list[Msg] = await nats.until_lost(_pull(nats.connected(), f"{stream}.{consumer}", limit, seconds))
@@ -74,7 +74,7 @@ async def _pull(client: Client, of: str, limit: int, seconds: float) -> list[Msg
 
 
 async def _is_deleted(nats: Nats, stream: str, consumer: str) -> bool:
-    """Every node knows that a consumer does not exist, but only its leader answers that it exists."""
+    """Every node can answer that a consumer does not exist, but only the consumer's leader answers that it exists."""
     try:
         await nats.api(f"CONSUMER.INFO.{stream}.{consumer}", limit=LOOK_UP_SECONDS)
     except Refused as error:

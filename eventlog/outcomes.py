@@ -31,11 +31,11 @@ class Outcomes:
         on_commit: Callable[[], None] = lambda: None,
     ) -> None:
         """`are_enough`: whether to commit this number of events now, or to wait GATHER_SECONDS for more. `on_commit` is
-        called when `committing` has grown.
+        called when `committing` has increased.
         """
         self.handled = self.failed = 0
         self.committing = 0
-        """Events whose commit is being sent for the first time. The consumer claims the next ones at the same time."""
+        """The number of events whose commit is being sent for the first time. Meanwhile, the consumer claims others."""
         self._on_commit = on_commit
         self._commits = Batcher(self._commit_batch, is_enough=are_enough, gather_seconds=GATHER_SECONDS)
         self._events = events

@@ -63,7 +63,7 @@ class Claim:
     asked: set[str] = field(default_factory=set)
     """The scripts that were called to settle it: if one is called again, its answer was lost."""
     settled: bool = False
-    """It is acknowledged, and its slot is free or has the next job."""
+    """The job is acknowledged, and its slot is free or already has the next job."""
 
     def repeats(self, script: str) -> int:
         repeated = script in self.asked
@@ -84,17 +84,17 @@ class Answer:
 
 
 class Acknowledged:
-    """What happens to the slots whose jobs are done. The class Slots overrides it."""
+    """What happens to the slots whose jobs are done. The class Slots overrides these methods."""
 
     def are_enough_done(self, number: int) -> bool:
         """Whether to acknowledge this number of jobs now, or to wait LINGER_SECONDS for more."""
         return True
 
     def begin_acknowledge(self, slots: Sequence[Slot]) -> None:
-        """The jobs of these slots are acknowledged in this tick of the event loop."""
+        """Called before the jobs of these slots are acknowledged, in the same tick of the event loop."""
 
     def vacate(self, slot: Slot) -> None:
-        """The job of this slot is acknowledged."""
+        """Called after the job of this slot has been acknowledged."""
 
 
 class Claims:
@@ -108,7 +108,7 @@ class Claims:
         per_second: float | None = None,
         slots: Acknowledged | None = None,
     ) -> None:
-        """All workers with the same `per_second` together take that many jobs per second from each queue."""
+        """All workers with the same `per_second` together take at most that many jobs per second from each queue."""
         self._scripts = scripts
         self._keys = keys
         self._queues = list(queues)

@@ -65,7 +65,7 @@ class Definition:
             return None
 
     def misfit(self, args: Sequence[Any]) -> str:
-        """Why `perform` cannot be called with these arguments; "" if it can. Only their number matters."""
+        """Why `perform` cannot be called with these arguments; "" if it can. Only the number of arguments matters."""
         if len(args) in self._fitting:
             return ""
         try:
@@ -78,7 +78,7 @@ class Definition:
 
     @cached_property
     def _fitting(self) -> set[int]:
-        """Numbers of arguments with which `perform` can be called, as far as they were asked for."""
+        """The numbers of arguments that `misfit` has already checked, and with which `perform` can be called."""
         return set()
 
     @cached_property

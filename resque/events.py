@@ -1,6 +1,6 @@
 """The events that a worker passes to a hook: one class for each transition.
 
-They are not frozen, because it takes three times as long to make a frozen one, and each job has two.
+The classes are not frozen, because it takes three times as long to create a frozen event, and each job has two events.
 """
 
 import logging

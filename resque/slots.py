@@ -15,7 +15,7 @@ from .registration import Registration
 from .scaling import LOOK_SECONDS, Scaling
 
 ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
-FREE_SHARE = 4  # a fourth of the slots is enough for one claim
+FREE_SHARE = 4  # a quarter of the slots is enough for one claim
 DONE_SHARE = 3  # and a third for one acknowledgement: meanwhile the other jobs run
 CLAIM_MOST = 200  # jobs in one call: the event loop starts them all before it does anything else
 
@@ -26,9 +26,9 @@ class Slots(Acknowledged):
     """A slot is free, part of a claim call, or running a job. `wake` is set when there is a reason to claim.
 
     While a job is being acknowledged, its slot is also part of the next claim call, which Redis gets after the
-    acknowledgement, usually in the same write. If the acknowledgement fails, the slot is not free when that claim is
-    answered. If it got a job, that job is ignored as if the answer was lost: another claim, made as soon as the slot is
-    free, returns it again.
+    acknowledgement, usually in the same write. If the acknowledgement fails, the slot is not free when Redis answers
+    the claim. If the answer has a job for this slot, the worker ignores the job, as if the answer had been lost. The
+    worker claims again as soon as the slot is free, and the answer has the same job.
     """
 
     def __init__(self, registration: Registration, scaling: Scaling, hook: Hook, wake: asyncio.Event) -> None:
@@ -36,7 +36,7 @@ class Slots(Acknowledged):
         self.claiming: list[Slot] = []  # free, and part of a claim call that is in flight
         self.ending: set[Slot] = set()  # running, but their jobs are being acknowledged
         self._claiming_ahead: set[Slot] = set()  # of these, the ones that are part of the claim call
-        self._may_have_job: set[Slot] = set()  # still running when their claim call ended
+        self._may_have_job: set[Slot] = set()  # these were still running when their claim call ended
         self.running: dict[Slot, asyncio.Task[None]] = {}
         self.surplus = 0  # slots to remove as soon as they are free
         self.alone = False  # the job that is running must run alone

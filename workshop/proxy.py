@@ -82,12 +82,12 @@ class CutAfter:
 
 
 class PauseAfter:
-    """Passes the first `number` chunks that name a key of the exercise, and keeps the next one until `over` is set."""
+    """Passes the first `number` chunks that name a key of the exercise, and delays the next one until `over` is set."""
 
     def __init__(self, number: int, mark: bytes) -> None:
         self.over = asyncio.Event()
         self.seen = 0
-        """Chunks, the kept one included."""
+        """The number of these chunks, including the delayed one."""
         self._number = number
         self._mark = mark
 

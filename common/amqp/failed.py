@@ -45,7 +45,7 @@ async def execute(queue: WorkQueue, arguments: argparse.Namespace) -> int:
             if arguments.command == "list":
                 return await show_all(messages)
             return await change(queue, messages, arguments)
-    except BrokenPipeError:  # of the output, as in `| head`; BROKEN contains it too
+    except BrokenPipeError:  # the output is closed, as in `| head`. BROKEN contains this error, too
         raise
     except (CannotAccept, NoAnswer, *BROKEN) as error:
         print(describe(error), file=sys.stderr)
@@ -79,7 +79,7 @@ async def show_all(messages: AsyncIterator[AbstractIncomingMessage]) -> int:
 
 
 def shown_id(message: AbstractIncomingMessage) -> str:
-    """Its id without control characters, which another program may have put there; "None" if it has none."""
+    """The id without control characters, which another program may have put there; "None" if there is no id."""
     return one_line(str(message.message_id))
 
 
@@ -87,7 +87,7 @@ def failed_at(message: AbstractIncomingMessage) -> str:
     at = message.headers.get("failed_at")
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if isinstance(at, int) else "-"
-    except (OverflowError, OSError, ValueError):  # no such year
+    except (OverflowError, OSError, ValueError):  # there is no such year
         return "-"
 
 

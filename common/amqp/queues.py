@@ -20,7 +20,7 @@ from common.amqp.link import ANSWER_SECONDS, BROKEN, Link, describe
 from common.mail.errors import CannotAccept, NoAnswer
 
 DELIVERY_LIMIT = 20  # RabbitMQ moves a message to the failed list after this number of redeliveries
-# Each `failed list` counts as a delivery. Without a limit, RabbitMQ 4 deletes a message after 20 of them.
+# Each `failed list` counts as a delivery. If no limit is set, RabbitMQ 4 deletes a message after 20 deliveries.
 NO_LIMIT = 2**31 - 1
 
 

@@ -36,7 +36,7 @@ SETTINGS = web.AppKey("settings", Settings)
 LINKS = web.AppKey("links", list[str])
 """The paths of a strategy's own pages, which the page at `/` links to."""
 BROKEN_BODY = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
-"""What reading the body of a request raises if the body is invalid or the client has disconnected."""
+"""The errors raised while the body of a request is read, if the body is invalid or the client has disconnected."""
 _ACCEPTED = web.AppKey("accepted", list[int])
 _EMAIL = web.RequestKey("email", Email)
 

@@ -1,4 +1,4 @@
-"""Checks that REDIS_URL names the kind of server that it says: the strategies write only to primaries, with scripts."""
+"""Checks that REDIS_URL names a server of the right kind: the strategies need a primary that runs scripts."""
 
 from typing import TYPE_CHECKING
 
@@ -7,12 +7,12 @@ from common.settings import exit_with_usage_error
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-NO_SCRIPTS = "this Redis refuses EVAL, but the strategies need Lua scripts (in an access list: +@scripting)"
+NO_SCRIPTS = "this Redis refuses EVAL, but the strategies need Lua scripts (to allow them in an ACL: +@scripting)"
 
 
 async def refuse_unsupported(url: str) -> None:
-    """End the program with one line and exit status 2 if a plain URL names a node of a cluster, a replica, a sentinel,
-    if `redis+cluster://` names another kind of server, or if the server refuses scripts.
+    """End the program with one line and exit status 2 if a plain URL names a node of a cluster, a replica or a
+    sentinel, if `redis+cluster://` names another kind of server, or if the server refuses scripts.
 
     Does nothing if Redis cannot be reached or does not answer; the roles log that themselves.
     """
@@ -46,7 +46,7 @@ async def refuse_unsupported(url: str) -> None:
 
 
 async def _runs_scripts(redis: "Redis") -> bool:
-    """False if the command is disabled, or forbidden for this user. Raises RedisError."""
+    """False if EVAL is disabled, or if this user may not call it. Raises RedisError."""
     from redis.exceptions import NoPermissionError, ResponseError
 
     try:

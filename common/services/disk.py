@@ -1,6 +1,7 @@
-"""A full disk. After one failed write, a server may store nothing until it is restarted, even when there is room again.
+"""Stops a server while its disk is full.
 
-So such a server is killed while its disk is full, and started again when there is room.
+After one failed write, a server may store nothing until it is restarted, even if there is space again. So it is killed
+when its disk is full, and restarted when there is space again.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ def is_full(folder: Path) -> bool:
 
 
 async def kill_when_full(server: Process, folder: Path, title: str) -> None:
-    """Returns when the server has been killed, or has ended. On SIGTERM it would write first."""
+    """Returns when the server has been killed, or has ended. It gets SIGKILL: on SIGTERM it would write first."""
     while server.returncode is None:
         await asyncio.sleep(LOOK_SECONDS)
         if is_full(folder):

@@ -44,7 +44,7 @@ async def main(settings: Settings) -> None:
 def check_room(folder: Path) -> None:
     """End the program with one line if the disk is full."""
     if is_full(folder):
-        exit_with_usage_error(f"the disk of {folder} is full, and NATS needs room to store events")
+        exit_with_usage_error(f"the disk of {folder} is full, and NATS needs space to store events")
 
 
 def binary() -> str:

@@ -1,11 +1,11 @@
 """`python -m common.services.nats_cluster`: three NATS nodes with JetStream as one embedded service.
 
 This process starts the three nodes, and restarts each one that ends, so you can kill any of them. The other two elect
-new leaders when they have heard nothing for 4 to 9 seconds. The killed node is back by then: it votes, so that there is
-a majority even if both others are candidates at the same time.
+new leaders when they have received no message from the old leader for 4 to 9 seconds. The killed node is running again
+by then, and it votes. So there is a majority even if both other nodes are candidates at the same time.
 
-A node whose disk is full disables JetStream and does not enable it again. So all nodes are killed while their disk is
-full, as common/services/nats.py does.
+A node whose disk is full disables JetStream and does not enable it again. So this process kills all nodes when their
+disk is full, as common/services/nats.py does with its server.
 
 Ports and data are in DATA_DIR/nats_cluster and stay the same from run to run, because each node remembers the others.
 """

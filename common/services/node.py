@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 
 class Node:
-    """One server or sentinel, started again `pause` seconds after it has ended.
+    """One server or sentinel, which is restarted `pause` seconds after it has ended.
 
-    With `needs_room`, it is killed when the disk is full and started again when there is room.
+    With `needs_room`, it is killed when the disk is full and restarted when there is space again.
     """
 
     def __init__(

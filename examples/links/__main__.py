@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 def http_url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        _ = parts.port, text.encode()  # an argument may have bytes that are not UTF-8
+        _ = parts.port, text.encode()  # an argument may contain bytes that are not UTF-8
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -43,7 +43,7 @@ class Promise:
     refusals: frozenset[str] = frozenset()
     """Answers other than 2xx that callers may get."""
     back_seconds: float | None = None
-    """Within this time after a fault, an email that was requested after it is in the inbox."""
+    """An email that is requested after a fault is in the inbox within this time after the fault."""
 
     def text(self) -> str:
         given_up = f" or given up {self.given_up.value}" if self.given_up.value else ""
@@ -178,7 +178,7 @@ LOSSES = {
 REPEATED = ("worker-stop", "smtp-kill", "smtp-term", "smtp-stop", "smtp-hang", "smtp-lose-reply")
 """After these it is unknown whether an email was sent, and a strategy that still has it sends it again."""
 REFUSED = {"smtp-550": GivenUp.REFUSED, "smtp-451": GivenUp.REFUSED_OFTEN}
-FAILOVER_SECONDS = 10.0  # nodes of NATS elect a leader when they have heard nothing for 4 to 9 seconds
+FAILOVER_SECONDS = 10.0  # NATS nodes elect a leader after 4 to 9 seconds without a message from the old one
 CRASHES = ("worker-kill", "worker-stop")
 """After ATTEMPTS of these a job is given up, because it may be a poison job."""
 

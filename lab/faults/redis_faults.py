@@ -98,7 +98,7 @@ def cut_tail(running: Running, rng: random.Random) -> Injection:
         file = newest_file(running.strategy.data_dir / "valkey" / "appendonlydir")
         kept = file.stat().st_size
         wait_until_larger(file, kept)
-        with frozen(runner):  # or it would restart Redis before the cut
+        with frozen(runner):  # otherwise it would restart Redis before the cut
             kill_and_wait(redis, signal.SIGKILL)
             os.truncate(file, kept + int(rng.random() * (file.stat().st_size - kept)))
     return Injection(begin, perf_counter_ns())

@@ -1,4 +1,4 @@
-"""Processes that the lab freezes with SIGSTOP. They are thawed even if the lab is killed meanwhile."""
+"""Processes that the lab freezes with SIGSTOP. They get SIGCONT even if the lab is killed in the meantime."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ class FrozenProcesses:
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """Freeze the process, and thaw it afterwards. Raises ProcessLookupError."""
+    """Freeze the process with SIGSTOP, and send it SIGCONT afterwards. Raises ProcessLookupError."""
     processes = FrozenProcesses()
     processes.add(pid)  # first: this program may be killed at any moment
     try:

@@ -1,8 +1,8 @@
 """`make bench PEERS=1`. Prints a table and writes results/peers.json.
 
-In each round every peer is measured once, one after the other; the ratios to ours are computed for each round. The
-kills come last, several peers at a time. If a peer cannot be installed or fails, its error is printed, and the others
-are measured. A run takes about a quarter of an hour.
+In each round every peer is measured once, one after the other; the ratios to ours are computed for each round. After
+the last round, the workers of the peers are killed, several at a time. If a peer cannot be installed or fails, its
+error is printed, and the other peers are measured. A run takes about a quarter of an hour.
 PEERS_JOBS, PEERS_ROUNDS, PEERS_WAIT (seconds after a kill) and PEERS_ONLY="saq arq" make it shorter; the results are
 then written into results/partial/ instead.
 """
@@ -33,7 +33,7 @@ from lab.peers.measuring import KILL_JOB_MS, Sizes, measure_kill, measure_rates
 JOBS, ROUNDS, WAIT_SECONDS = 10_000, 3, 120
 IDLE_JOBS = 50
 KILL_JOBS = 2000
-KILLS_AT_ONCE = 4  # after a kill a peer mostly waits, and nothing is measured that other programs could distort
+KILLS_AT_ONCE = 4  # peers: after a kill each one mostly waits, and other programs cannot distort the counts
 FIGURES = ("enqueued", "worked", "p50_ms", "p99_ms")
 SETTINGS = ("PEERS_JOBS", "PEERS_ROUNDS", "PEERS_WAIT", "PEERS_ONLY")
 

@@ -32,9 +32,9 @@ local function is_held(record_key, token, workers, id)
     return redis.call('GETRANGE', record_key, 0, #mark - 1) == mark and redis.call('SISMEMBER', workers, id) == 1
 end
 
--- The job is not held (`is_held`), and the call is repeated because its answer was lost. If the worker is still
--- registered, the first call has settled the job: while a worker is registered, only its own calls change its record. The
--- record may already have the next job.
+-- For a job that is not held (see `is_held`). `repeated` is 1 if the call is repeated because its answer was lost. If
+-- the worker is still registered, the first call has settled the job: while a worker is registered, only its own calls
+-- change its record. The record may already have the next job.
 local function was_settled(repeated, workers, id)
     return tostring(repeated) == '1' and redis.call('SISMEMBER', workers, id) == 1
 end

@@ -56,7 +56,7 @@ async def test_callers_that_wait_for_a_result_before_their_next_call_are_in_equa
     async def commit(numbers: Sequence[int]) -> Sequence[int]:
         sizes.append(len(numbers))
         await permission.wait()
-        for _ in range(5):  # ticks, in which the callers of the batch before call again
+        for _ in range(5):  # ticks in which the callers of the previous batch call again
             await asyncio.sleep(0)
         return numbers
 

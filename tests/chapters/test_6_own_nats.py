@@ -22,7 +22,7 @@ NATS_SERVER = str(ROOT / ".venv" / "bin" / "nats-server")
 
 @contextmanager
 def own_nats(tmp_path: Path, *options: str, jetstream: bool = True) -> Iterator[int]:
-    """A nats-server as a reader has it at work, started by hand; its port."""
+    """A nats-server that is started by hand, as a reader may have one at work. Yields its port."""
     with nobody_s_port() as port:
         pass
     where = ["-a", "127.0.0.1", "-p", str(port), *(["-js", "-sd", str(tmp_path / "own")] if jetstream else [])]

@@ -1,4 +1,4 @@
-"""The log on JetStream while a node of a cluster is missing: whatever needs that node must not delay the rest."""
+"""The log on JetStream while a node of a cluster is down: calls that need this node must not delay the others."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -43,7 +43,7 @@ async def test_a_connection_can_be_used_while_it_cannot_be_prepared(nats: NatsSe
 
 
 async def test_a_consumer_without_a_leader_stays_registered(log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To register it again needs the leaders of all streams, and takes longer than the election of its own."""
+    """Registering it again needs the leaders of all streams, and takes longer than electing its own leader."""
     await append(log, 1)
     assert await claim_all(log, "email") == [0]
     registered = dict(log._registered)

@@ -1,4 +1,4 @@
-"""No process stays frozen when the lab that froze it is killed."""
+"""Processes that the lab has frozen do not stay frozen when the lab is killed."""
 
 import os
 import signal
@@ -40,6 +40,6 @@ def test_a_frozen_process_is_thawed_when_the_program_that_froze_it_is_killed(cod
 
 
 def test_all_experiments_freeze_processes_in_this_way() -> None:
-    """Otherwise a frozen process stays when the lab is killed."""
+    """Otherwise a process would stay frozen when the lab is killed."""
     found = {path.name for path in (ROOT / "lab").rglob("*.py") if "signal.SIGSTOP" in path.read_text()}
     assert found == {"frozen.py", "laboratory.py"}  # the second one freezes at the request of the page

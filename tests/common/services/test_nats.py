@@ -69,7 +69,7 @@ def test_forget_deletes_its_data_and_not_while_it_runs(tmp_path: Path) -> None:
 
 
 async def test_it_is_stopped_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Because NATS stores nothing after a failed write, even when there is room again."""
+    """Because NATS stores nothing after a failed write, even if there is space again."""
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=disk.ROOM_BYTES))
     server = await asyncio.create_subprocess_exec("sleep", "1000")
     watching = asyncio.create_task(disk.kill_when_full(server, tmp_path, "NATS"))
@@ -85,4 +85,5 @@ async def test_it_does_not_start_on_a_full_disk(
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=0))
     with pytest.raises(SystemExit, match="2"):
         await nats.main(Settings.model_construct(data_dir=tmp_path / "data"))
-    assert capsys.readouterr().err == f"the disk of {tmp_path}/data/nats is full, and NATS needs room to store events\n"
+    folder = tmp_path / "data" / "nats"
+    assert capsys.readouterr().err == f"the disk of {folder} is full, and NATS needs space to store events\n"

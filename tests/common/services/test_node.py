@@ -1,4 +1,4 @@
-"""The servers of a service that has several: what happens while their disk is full."""
+"""The nodes of a service that has several servers: what happens while their disk is full."""
 
 from itertools import count
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.programs import is_alive, until
 async def test_nodes_whose_disk_is_full_are_killed_and_started_again_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A nats-server that could not write once has no JetStream until it is restarted."""
+    """After one failed write, a nats-server has no JetStream until it is restarted."""
     free, looks = SimpleNamespace(free=disk.ROOM_BYTES), count()
 
     def disk_usage(folder: Path) -> SimpleNamespace:
@@ -37,7 +37,7 @@ async def test_nodes_whose_disk_is_full_are_killed_and_started_again_when_there_
         free.free = disk.ROOM_BYTES - 1
         await until(lambda: not any(map(is_alive, before)), "both are killed")
         after = next(looks) + 20
-        await until(lambda: next(looks) > after, "the disk is looked at again")
+        await until(lambda: next(looks) > after, "the disk is checked again")
         assert pids() == before, "none is started on a full disk"
         free.free = disk.ROOM_BYTES
         await until(lambda: not set(before) & set(pids()), "both are started again")

@@ -13,7 +13,7 @@ EMAILS = 12
 HANGING = 15
 HOLD_SECONDS = 1.5  # longer than a mailer takes to say goodbye on open sessions
 PACE_SECONDS = 0.03
-LONG = "120"  # DRAIN_SECONDS, where it does not end the wait
+LONG = "120"  # DRAIN_SECONDS where this limit is not reached
 PATIENT_SECONDS, QUICK_SECONDS = 6.0, 1.0  # DRAIN_SECONDS of the two servers whose mail server hangs
 APART_SECONDS = 2.0  # between the SIGTERM of the patient server and that of the quick one, which gives up first
 END_SECONDS = 10.0  # until the process must have ended, on a busy machine
@@ -24,7 +24,7 @@ async def check(trial: Trial) -> str:
     await slow(trial)
     await hanging(trial)
     await idle(trial)
-    return f"{EMAILS} emails in flight survived SIGTERM, and those that a hanging mail server did not accept were named"
+    return f"{EMAILS} emails were sent after SIGTERM, and `lost ID` was printed for each email that could not be sent"
 
 
 async def slow(trial: Trial) -> None:
@@ -78,7 +78,10 @@ async def hanging(trial: Trial) -> None:
 
 
 async def check_wait(server: Server, seconds: float, began: float) -> float:
-    """Wait until the server gives up. Returns after how many seconds. Raises Failed if it does so too early or late."""
+    """Wait until the server gives up, and return how many seconds that took.
+
+    Raises Failed if the server gives up too early or too late.
+    """
     in_time = await until(lambda: gave_up(server), seconds + END_SECONDS)
     waited = time.monotonic() - began
     expected = f"with DRAIN_SECONDS={seconds:g}, the server gives up {seconds:g} s after SIGTERM"
@@ -90,7 +93,7 @@ async def check_wait(server: Server, seconds: float, began: float) -> float:
 
 
 def gave_up(server: Server) -> bool:
-    """Whether it has named an email that it lost, or has ended."""
+    """Whether the server has printed a line `lost ID`, or has ended."""
     return server.program.status is not None or bool(re.search("^lost ", server.program.text(), re.MULTILINE))
 
 

@@ -57,7 +57,7 @@ class Data:
     async def fill(self, redis: Redis) -> None:
         queue, raw = Queue(redis), self._job
         jobs = [(name, to) for name, people in self.queues.items() for to in people]
-        for number, (name, to) in enumerate(jobs):  # a queue ignores an id that it knows from another queue
+        for number, (name, to) in enumerate(jobs):  # an id that another queue has is ignored
             await queue.enqueue(name, "sendEmail", [self._email(to, number)])
         for number, (to, due) in enumerate(self.delayed.items()):
             await queue.enqueue_at(due, "emailQueue", "sendEmail", [self._email(to, 100 + number)])

@@ -1,4 +1,4 @@
-"""The worker is killed while it sends, and between two of its commands; another one takes jobs between two of them."""
+"""The worker is killed while it sends, and between two commands. Another worker takes jobs between two commands."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ MARK = b"exercise:"
 SENDING = 9  # more commands than it needs until it sends: it is killed then
 CUTS = (1, 2, 3, 4, SENDING, 1, SENDING, 2, SENDING, 3)  # commands after which the worker is killed
 PAUSES = (2, 3)  # commands after which the worker waits while another one takes the jobs
-MORE, WORK_SECONDS = 5, 5.0  # commands after which it has sent what it had taken; a worker that blocks gives fewer
+MORE, WORK_SECONDS = 5, 5.0  # after MORE commands it has sent what it had taken; a worker that blocks sends fewer
 LOOK = "worker.py: "
 
 
@@ -90,7 +90,7 @@ async def between_commands(trial: Trial) -> None:
     await settled(lambda: len({arrival.to for arrival in inbox.arrivals}), len(records), limit=2)
     await last.kill()
     found = trial.account(records, inbox, "cut")
-    trial.check_account(found, f"{LOOK}is there a moment at which no list, or two lists, have the job?")
+    trial.check_account(found, f"{LOOK}is there a moment at which no list has the job, or two lists have it?")
     order = [arrival.to for arrival in inbox.arrivals]
     enqueued = [f"cut-{number}@example.com" for number, *_ in records]
     if order != enqueued:

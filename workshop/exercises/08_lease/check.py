@@ -62,7 +62,7 @@ async def slow(trial: Trial) -> None:
     redis, inbox = await trial.redis(), await trial.inbox(SLOW_SECONDS)
     workers = [await start(trial, inbox.smtp_url) for _ in range(2)]
     records = await enqueue(redis, "slow", range(1))
-    attempts = lambda: min(2, len(inbox.arrivals) + inbox.in_flight)  # noqa: E731  the second one is too many
+    attempts = lambda: min(2, len(inbox.arrivals) + inbox.in_flight)  # noqa: E731  a second one is already wrong
     await settled(attempts, 1, quiet=SLOW_SECONDS + 0.5, limit=2 * SLOW_SECONDS)
     trial.check_account(trial.account(records, inbox, "slow"), f"{LOOK}does a live worker keep its job?")
     for worker in workers:

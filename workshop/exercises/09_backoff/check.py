@@ -11,11 +11,11 @@ BASE, CAP = 0.5, 20.0  # seconds, for the pauses alone
 QUICK_BASE, QUICK_CAP = 0.1, 1.6  # for the emails
 ATTEMPTS = 6
 LEAST_MEAN = 0.2  # seconds, of the last pauses; about 0.8 s if they are random
-LEAST_SPREAD = 0.35  # seconds, between a short and a long one of the last pauses; at least 0.6 s if they are random
-PARTS, LEAST_PARTS = 20, 15  # of the range of the pauses, in which there must be one
+LEAST_SPREAD = 0.35  # seconds, between the short and the long last pauses; at least 0.6 s if they are random
+PARTS, LEAST_PARTS = 20, 15  # of PARTS parts of the range, LEAST_PARTS must contain a pause
 TAG = "back"
 SENT, LATE, NEVER, REFUSED, LAST = range(4), range(100, 140), range(50, 52), range(30, 32), range(40, 46)
-"""The numbers of the emails. If one after the other paused, all LATE ones together would take a minute."""
+"""The numbers of the emails. If only one email at a time could pause, all LATE ones together would take a minute."""
 
 
 async def check(trial: Trial) -> str:
@@ -32,7 +32,7 @@ async def check(trial: Trial) -> str:
     in_time = await until(lambda: sending.status is not None)
     tries = {number: attempts(inbox, number) for number in numbers}
     if not in_time and max(tries.values()) <= ATTEMPTS:
-        happened = f"after {LIMIT:g} s {sum(tries.values())} attempts had been made, and it still runs"
+        happened = f"after {LIMIT:g} s {sum(tries.values())} attempts had been made, and it is still running"
         look = "backoff.py, deliver(): does a pause stop the whole program?"
         raise Failed(f"while one of {len(numbers)} emails pauses, the others are tried", happened, look)
     if status := sending.status:
@@ -66,11 +66,11 @@ def check_growth(inbox: Inbox) -> None:
     if long - short < LEAST_SPREAD:
         look = "backoff.py, deliver(): does each email have a random pause of its own?"
         happened = f"{emails} almost the same time, {short:.2f} to {long:.2f} s"
-        raise Failed("each email draws its own pause", happened, look)
+        raise Failed("each email has a random pause of its own", happened, look)
 
 
 def share(pauses: list[float], part: float) -> float:
-    """The pause that is longer than this part of them."""
+    """The pause that is longer than this share of all pauses."""
     return sorted(pauses)[int(len(pauses) * part)]
 
 

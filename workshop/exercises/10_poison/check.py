@@ -55,9 +55,8 @@ def reaction(name: str, answer: Any, data: Data) -> str:
             return f"{answer} is not what the error of {data.poison.id} says"
         case "to_retry":
             meanings = ", ".join(f"{exception} ({error})" for exception, (error, _) in REASONS.items())
-            return (
-                f"with {answer} jobs some would fail again at once, or some that can succeed are left out: {meanings}"
-            )
+            consequence = "some fail again at once, or some that can succeed are left out"
+            return f"if you retry {answer} jobs, {consequence}: {meanings}"
         case _:
             kills = f"it would kill {DEATHS} more workers" if answer == "retry" else "the customer never gets a picture"
             return f"with {answer}: {kills}"

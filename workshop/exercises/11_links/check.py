@@ -15,7 +15,7 @@ from workshop.trial import Trial, until
 
 LEASE, LONG_LEASE = "1", "30"  # seconds
 PAGES = 4  # of a site whose pages all link to the same URLs; a worker has four jobs at a time
-REDIS_SECONDS = 0.02  # how long Redis takes to answer there
+REDIS_SECONDS = 0.02  # how long Redis takes to answer while this site is checked
 CUTS = (2, 3, 4)  # commands about a URL after which the worker is killed
 LOOK = "links.py, "
 
