@@ -7,7 +7,7 @@ fault cuts the links first, and the bytes in transit are lost.
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from time import perf_counter_ns
 
@@ -20,7 +20,7 @@ from lab.faults.running import Running
 from lab.faults.topology_promises import CUT_SECONDS
 from lab.harness.account import Injection
 from lab.harness.frozen import frozen
-from lab.harness.nodes import FAILOVER_SECONDS, ClusterNodes, Nodes
+from lab.harness.nodes import FAILOVER_SECONDS, ClusterNodes, Nodes, SentinelNodes
 from lab.harness.processes import POLL_SECONDS, ChildFailed, wait_until
 from lab.harness.proxy import CLIENT
 
@@ -59,7 +59,7 @@ def cut_off_sentinels(count: int) -> Fault:
             nodes.isolate(gone, [*nodes.names, *nodes.sentinels, CLIENT])
 
         majority_is_left = 2 * count < len(nodes.sentinels)
-        return replaced(running, rng, before=cut) if majority_is_left else not_replaced(running, rng, cut)
+        return replaced(running, rng, before=cut) if majority_is_left else not_replaced(running, rng, cut, gone)
 
     return fault
 
@@ -69,17 +69,25 @@ def do_nothing(nodes: Nodes, primary: str) -> None:
 
 
 def replaced(running: Running, rng: random.Random, before: Step = do_nothing, after: Step = do_nothing) -> Injection:
-    """Kill the primary, and wait until a replica has taken over. The fault ends when the primary is dead."""
+    """Kill the primary, and wait until a replica has taken over.
+
+    The fault begins at the first try, because a replica may take over late. It ends when the primary is dead; if it was
+    started again before a replica took over, then, because what it accepted in between is lost too.
+    """
     nodes, key = running.nodes, rng.choice(KEYS[running.subject.number])
+    nodes.settle()
+    begin = perf_counter_ns()
     for _ in range(TRIES):
-        primary, begin = settled_primary(nodes, key), perf_counter_ns()
+        primary = settled_primary(nodes, key)
         try:
             before(nodes, primary)
-            offset = written_by(nodes, primary)
-            kill_and_wait(nodes.pid(primary), signal.SIGKILL)
+            offset, pid = written_by(nodes, primary), nodes.pid(primary)
+            kill_and_wait(pid, signal.SIGKILL)
             end = perf_counter_ns()
             after(nodes, primary)
             new = replacement(nodes, key, primary, RESTART_SECONDS + CHANGE_SECONDS)
+            if nodes.pid(primary) != pid:
+                end = perf_counter_ns()
             return Injection(begin, end, max(0, offset - received_by(nodes, new)))
         except NotReplaced:
             continue
@@ -88,8 +96,8 @@ def replaced(running: Running, rng: random.Random, before: Step = do_nothing, af
     raise NoEffect(f"{TRIES} times the primary was started again before a replica took over")
 
 
-def not_replaced(running: Running, rng: random.Random, before: Step) -> Injection:
-    """Kill the primary while no replica can take over, and wait until it runs again."""
+def not_replaced(running: Running, rng: random.Random, before: Step, gone: Sequence[str]) -> Injection:
+    """Kill the primary while these sentinels are cut off, so no replica can take over. Wait until it runs again."""
     nodes, key = running.nodes, rng.choice(KEYS[running.subject.number])
     primary, begin = settled_primary(nodes, key), perf_counter_ns()
     try:
@@ -99,6 +107,8 @@ def not_replaced(running: Running, rng: random.Random, before: Step) -> Injectio
         new = wait_until(lambda: nodes.pid(primary) != pid and nodes.primary(key), "a primary", FAILOVER_SECONDS)
         if new != primary:
             raise NoEffect("a replica has taken over without a majority of the sentinels")
+        assert isinstance(nodes, SentinelNodes)
+        nodes.show_primary(gone)
     finally:
         nodes.restore()
     return Injection(begin, perf_counter_ns())

@@ -127,6 +127,23 @@ class SentinelNodes(Nodes):
             return False
         return all(self._knows(name, announced_port(self.ports, primary)) for name in self.sentinels)
 
+    def show_primary(self, sentinels: Sequence[str]) -> None:
+        """Let these sentinels, which are cut off, reach the servers again, and wait until they find the primary up.
+
+        If they could reach each other before that, they would replace it although it is up.
+        """
+        for name in self.names:
+            self._proxies[name].restore(self._addresses(sentinels))
+        wait_until(
+            lambda: all(map(self._finds_primary_up, sentinels)), "the sentinels find the primary", SETTLE_SECONDS
+        )
+
+    def _finds_primary_up(self, sentinel: str) -> bool:
+        with suppress(RedisError, OSError), self.client(sentinel) as client:
+            [found] = client.execute_command("SENTINEL MASTERS").values()
+            return bool(found["flags"] == "master")
+        return False
+
     def _knows(self, name: str, port: int) -> bool:
         """Whether this sentinel finds the primary on this port, all replicas usable, and both other sentinels."""
         with self.client(name) as client:
