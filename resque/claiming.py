@@ -148,8 +148,7 @@ class ClaimingLoop:
             self._hook(Erred("a job could not be settled", error))
             await asyncio.sleep(BUG_PAUSE_SECONDS)
         finally:
-            if not claim.settled:
-                self._slots.vacate(claim.slot)
+            self._slots.vacate(claim)
             # Also if the slot was removed: a job that must run alone may have waited for this one to end.
             if self._slots.more and not self._slots.lost:
                 self._claim_soon()

@@ -62,8 +62,8 @@ class Claim:
     """The name of its lock, if its class is unique."""
     asked: set[str] = field(default_factory=set)
     """The scripts that were called to settle it: if one is called again, its answer was lost."""
-    settled: bool = False
-    """The job is acknowledged, and its slot is free or already has the next job."""
+    vacated: bool = False
+    """The job has ended here: its slot is free, or has the next job."""
 
     def repeats(self, script: str) -> int:
         repeated = script in self.asked
@@ -93,8 +93,8 @@ class Acknowledged:
     def begin_acknowledge(self, slots: Sequence[Slot]) -> None:
         """Called before the jobs of these slots are acknowledged, in the same tick of the event loop."""
 
-    def vacate(self, slot: Slot) -> None:
-        """Called after the job of this slot has been acknowledged."""
+    def vacate(self, claim: Claim) -> None:
+        """The job is acknowledged."""
 
 
 class Claims:
@@ -174,8 +174,7 @@ class Claims:
             "acknowledge", names, orjson.dumps(jobs), orjson.dumps(list(chart.items())), CHART_KEPT_SECONDS
         )
         for claim in claims:
-            claim.settled = True
-            self._slots.vacate(claim.slot)
+            self._slots.vacate(claim)
         return [result == 1 for result in results]
 
     async def give_up(self, claim: Claim, exception: str, error: str, backtrace: Sequence[str]) -> bool:

@@ -98,8 +98,14 @@ class Slots(Acknowledged):
         self.alone = self.alone or claim.crashes >= ALONE_FROM
         self.running[claim.slot] = task
 
-    def vacate(self, slot: Slot) -> None:
-        """Free a slot whose job has ended, or remove it if there are too many."""
+    def vacate(self, claim: Claim) -> None:
+        """Free the slot of a job that has ended, or remove it if there are too many.
+
+        A job that is cancelled while it is being acknowledged ends before the answer comes.
+        """
+        if claim.vacated:
+            return
+        claim.vacated, slot = True, claim.slot
         del self.running[slot]
         self.ending.discard(slot)
         self.alone = False

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from resque.claims import Slot
+from resque.claims import Claim, Slot
 from resque.slots import Slots
 
 
@@ -30,3 +30,13 @@ def test_a_third_of_the_slots_is_enough_for_an_acknowledgement(done: int, enough
 def test_a_job_beside_which_none_is_running_is_acknowledged_at_once() -> None:
     assert slots(9, 1).are_enough_done(1)
     assert not slots(8, 2).are_enough_done(1)
+
+
+def test_a_job_that_is_cancelled_during_its_acknowledgement_frees_its_slot_once() -> None:
+    """Its task ends, and then the answer to the acknowledgement comes."""
+    found = slots(0, 1)
+    [slot] = found.running
+    claim = Claim(slot, "", "q", "", None, "", "", 0, 0, None)
+    for _ in range(2):
+        found.vacate(claim)
+    assert (found.free, found.running) == ([slot], {})
