@@ -17,6 +17,7 @@ from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelNotFoundEntity
 from trustme import LeafCert
 
+from asynckit.tasks import end_tasks
 from common.services.rabbitmq import NODE, installed
 from common.services.service import running
 from tests.support.load import Load, account
@@ -136,10 +137,7 @@ def tls_in_front_of(rabbitmq: RabbitMq, certificate: LeafCert) -> Iterator[int]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         server.close()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(end_tasks(asyncio.all_tasks(loop)))
         loop.close()
 
 
