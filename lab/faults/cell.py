@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -109,7 +110,8 @@ class Cell:
             self.injections.append(EVERY_INJECTION[self._fault](self._running, self._rng))
             say(status=f"{number} of {self._plan.kills}")
             self._wait_until_recovered(begin, self.injections[-1].end)
-            self._note_given_up()
+            with suppress(*ERRORS):  # a process may still restart; what cannot be read now is read at the end
+                self._note_given_up()
 
     def _wait_until_recovered(self, begin: int, since: int) -> None:
         """Wait until an email that was due after this moment (ns) has been sent. Raises NotRecovered."""

@@ -109,6 +109,26 @@ def test_a_wrong_promise_is_reported_as_broken(
     assert found["acknowledged"] == found["ok"] + found["lost"]
 
 
+def test_emails_that_were_given_up_and_cannot_be_read_after_a_fault_are_read_at_the_end(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A node that restarts behind a proxy accepts a connection and closes it."""
+    answers: list[set[str] | ConnectionError] = [set(), ConnectionError("Connection closed by server.")]
+
+    def given_up(running: Running) -> set[str]:
+        answer = answers.pop(0) if answers else set()
+        if isinstance(answer, ConnectionError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(cell, "given_up", given_up)
+    monkeypatch.setattr(settling, "SILENT_SECONDS", 1.0)
+    with mailbox(lab) as box:
+        run_cells(lab, box, "2", ["server-kill"], cell.Plan("1", kills=1, rate=20.0))
+    [found] = [facts["cell"] for facts in map(json.loads, capsys.readouterr().out.splitlines()) if "cell" in facts]
+    assert (answers, found["injections"], found["broken"]) == ([], 1, [])
+
+
 @pytest.mark.parametrize("fault", ["smtp-451", "smtp-hang", "smtp-greylist", "smtp-session", "smtp-slow"])
 def test_a_fault_without_an_effect_is_an_error(lab: Lab, fault: str) -> None:
     with mailbox(lab) as box, pytest.raises(NoEffect):
