@@ -22,6 +22,7 @@ from lab.harness.machine import alive
 from lab.harness.processes import POLL_SECONDS, ROOT, ChildFailed, python
 
 CLOCK_SECONDS = 3.0
+TAIL_SECONDS, TAIL_TRIES = 3.0, 5
 
 
 def fill_memory(running: Running, rng: random.Random) -> Injection:
@@ -87,21 +88,32 @@ def cut_tail(running: Running, rng: random.Random) -> Injection:
 
     With `appendfsync always` an honest disk loses nothing that Redis has confirmed. This one loses claims and
     acknowledgements that Redis has confirmed. The web server is stopped while the tail is written, so the tail has no
-    accepted email in it: no queue can know of an email that its disk has lost.
+    accepted email in it: no queue can know of an email that its disk has lost. If no worker writes during this time,
+    the web server continues before its callers give up, and the fault is tried again.
     """
-    server, redis, runner = running.pid("server"), running.pid("redis"), running.strategy.runner()
     begin = perf_counter_ns()
-    with frozen(server):
-        with running.redis() as client:
-            client.ping()  # Redis has now read all that the server had sent,
-            client.ping()  # and written it
-        file = newest_file(running.strategy.data_dir / "valkey" / "appendonlydir")
-        kept = file.stat().st_size
-        wait_until_larger(file, kept)
-        with frozen(runner):  # otherwise it would restart Redis before the cut
-            kill_and_wait(redis, signal.SIGKILL)
-            os.truncate(file, kept + int(rng.random() * (file.stat().st_size - kept)))
-    return Injection(begin, perf_counter_ns())
+    for _ in range(TAIL_TRIES):
+        with frozen(running.pid("server")):
+            if cut_what_workers_write(running, rng):
+                return Injection(begin, perf_counter_ns())
+        time.sleep(TAIL_SECONDS)  # the web server accepts emails, so there is work again
+    raise ChildFailed("no worker writes to Redis")
+
+
+def cut_what_workers_write(running: Running, rng: random.Random) -> bool:
+    """Kill Redis, and cut off a part of what workers write from now on. False: they have written nothing."""
+    redis, runner = running.pid("redis"), running.strategy.runner()
+    with running.redis() as client:
+        client.ping()  # Redis has now read all that the server had sent,
+        client.ping()  # and written it
+    file = newest_file(running.strategy.data_dir / "valkey" / "appendonlydir")
+    kept = file.stat().st_size
+    if not grows(file, kept):
+        return False
+    with frozen(runner):  # otherwise it would restart Redis before the cut
+        kill_and_wait(redis, signal.SIGKILL)
+        os.truncate(file, kept + int(rng.random() * (file.stat().st_size - kept)))
+    return True
 
 
 def restore_backup(running: Running, rng: random.Random) -> Injection:
@@ -129,10 +141,11 @@ def newest_file(folder: Path) -> Path:
     return max(folder.glob("*.incr.aof"), key=lambda path: int(path.name.split(".")[-3]))
 
 
-def wait_until_larger(file: Path, size: int) -> None:
-    """Raises ChildFailed."""
-    deadline = time.monotonic() + EXIT_SECONDS
+def grows(file: Path, size: int) -> bool:
+    """Whether the file becomes larger than `size` bytes within TAIL_SECONDS."""
+    deadline = time.monotonic() + TAIL_SECONDS
     while file.stat().st_size <= size:
         if time.monotonic() > deadline:
-            raise ChildFailed("no process writes to Redis")
+            return False
         time.sleep(0.001)
+    return True

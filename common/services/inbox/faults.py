@@ -8,7 +8,8 @@
                      the email
     lose_reply_rate  the inbox keeps the email and closes the connection before the 250
     greylist_seconds the reply to RCPT is a 450 until this many seconds have passed since the first attempt with the
-                     same sender and recipient (greylisting, RFC 6647). A later attempt succeeds
+                     same sender and recipient (greylisting, RFC 6647). A later attempt succeeds, also after
+                     greylisting was switched off and on: the inbox remembers the pair until it is emptied
     messages_per_session  after this many emails in one connection, the reply to MAIL is a 452. A new connection may
                      send the same number again. 0: no limit
 
@@ -78,8 +79,10 @@ class Dial:
         if not isinstance(members, dict):
             raise BadFaults("body", "not a JSON object")
         self.faults = _checked(self.faults.model_dump() | members)
-        if not self.faults.greylist_seconds:
-            self._first_attempts.clear()
+
+    def forget_attempts(self) -> None:
+        """Greylist every sender and recipient again."""
+        self._first_attempts.clear()
 
     def fate(self) -> Fate:
         """Decide by the rates what happens to the next email."""

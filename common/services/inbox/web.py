@@ -78,6 +78,7 @@ async def _shown(message: Message, store: Store) -> dict[str, object]:
 
 async def _empty(request: web.Request) -> web.Response:
     request.app[STORE].empty()
+    request.app[DIAL].forget_attempts()
     return await _show_stats(request)
 
 

@@ -163,6 +163,29 @@ async def test_a_greylisted_recipient_is_refused_until_the_time_has_passed(
     assert (await smtp.ask("RCPT TO:<another@example.com>"))[0][:3] == "450"
 
 
+async def test_greylisting_that_is_switched_off_and_on_remembers_whom_it_knows_until_the_inbox_is_emptied(
+    box: Box, smtp: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise an email could be refused once more after each time, until its sender gives it up."""
+    now = [0.0]
+    monkeypatch.setattr("common.services.inbox.faults.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def attempt() -> str:
+        assert (await smtp.ask("MAIL FROM:<a@example.com>"))[0][:3] == "250"
+        [reply] = await smtp.ask("RCPT TO:<b@example.com>")
+        assert (await smtp.ask("RSET"))[0][:3] == "250"
+        return reply[:3]
+
+    await box.turn(greylist_seconds=300)
+    assert await attempt() == "450"
+    await box.turn(greylist_seconds=0)
+    await box.turn(greylist_seconds=300)
+    now[0] = 300.0
+    assert await attempt() == "250"
+    assert (await box.http.delete("/api/messages")).status == 200
+    assert await attempt() == "450"
+
+
 async def test_a_session_without_a_command_is_closed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smtp_module, "IDLE_SECONDS", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", box.smtp.port)
