@@ -45,7 +45,7 @@ class Chart:
     lines: list[Line]
     head: Sequence[str]
     rows: list[tuple[str, ...]]
-    """The same data as a table, one row a minute."""
+    """The same data as a table, one row for each minute."""
 
 
 def throughput(moments: Sequence[Moment]) -> Chart:
@@ -68,8 +68,8 @@ def throughput(moments: Sequence[Moment]) -> Chart:
         sum(getattr(moment, name) for moment in moments) for name in ("succeeded", "retried", "failed")
     )
     summary = (
-        f"The last ten minutes: {succeeded:,} jobs succeeded, {failed:,} failed, {retried:,} attempts are repeated; "
-        f"at most {most:,.1f} a second."
+        f"The last ten minutes: {succeeded:,} jobs succeeded, {failed:,} failed, {retried:,} attempts will be repeated;"
+        f" at most {most:,.1f} a second."
     )
     rows = [
         (
@@ -101,7 +101,7 @@ def waiting_times(moments: Sequence[Moment]) -> Chart:
             lines.append(Line(kind, " ".join(f"{(n + 0.5) * step:.1f},{y(value)}" for n, value in run)))
             bars += [Bar(kind, round((n + 0.5) * step - 1.5, 1), y(value) - 1.5, 3, 3) for n, value in run]
     total = _together(moments)
-    summary = "In the last ten minutes no job has succeeded, or none whose id says when it was made."
+    summary = "In the last ten minutes no job with a time in its id has succeeded."
     if total.waits:
         summary = (
             f"The last ten minutes: half of the jobs had waited at most {show.duration(total.waited(50))}, "
