@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.processes.chapter import chapter_module
-from tests.support.programs import LIMIT, Program, Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import LIMIT, Program, Strategy, a_name, running_strategy, someone, wait_until
 from tests.support.servers import Inbox
 
 STEPS = chapter_module("3_local_messages.steps").STEPS
@@ -67,7 +67,7 @@ def test_everything_dies_with_the_master(step: Strategy, inbox: Inbox) -> None:
 def test_without_a_worker_the_master_accepts_nothing(step: Strategy, inbox: Inbox) -> None:
     os.kill(step.pid("email worker"), signal.SIGKILL)
     wait_until(lambda: not step.healthy(), "the master has seen it")
-    answer = step.send(f"{a_name()}@example.com")
+    answer = step.send(someone())
     assert (answer.status, answer.json["error"]["reason"]) == (503, "the email worker does not run")
 
 

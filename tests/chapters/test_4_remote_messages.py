@@ -12,16 +12,9 @@ import pytest
 
 from asynckit.ids import new_id
 from tests.support.log_lines import at_most_once_a_second
-from tests.support.programs import LIMIT, Answer, Strategy, a_name, email_path, nobody_s_port, wait_until
-from tests.support.remote_messages import a_worker, as_json, remote, someone
-from tests.support.servers import Inbox, Valkey, running_valkey
-
-
-@pytest.fixture(scope="module")
-def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """The Valkey of `running`."""
-    with running_valkey(tmp_path_factory.mktemp("another")) as valkey:
-        yield valkey
+from tests.support.programs import LIMIT, Answer, Strategy, a_name, email_path, nobody_s_port, someone, wait_until
+from tests.support.remote_messages import a_worker, as_json, remote
+from tests.support.servers import Inbox, Valkey
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,10 @@ import pytest
 from tests.support.programs import LIMIT, Program, a_name, freeze, running_strategy, wait_until
 from tests.support.servers import Inbox, Valkey
 
+pytestmark = pytest.mark.usefixtures("clean")
+
+
 QUEUE = "resque:queue:emailQueue"
-
-
-@pytest.fixture(autouse=True)
-def empty_redis(valkey: Valkey) -> None:
-    valkey.client.flushall()
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from common.processes.chapter import chapter_module
-from tests.support.event_bus import LOGS, event_bus, settled, someone
+from tests.support.event_bus import LOGS, event_bus, settled
 from tests.support.load import Load, account
-from tests.support.programs import Program, Strategy, a_name, freeze, nobody_s_port, wait_until
+from tests.support.programs import Program, Strategy, a_name, freeze, frozen, nobody_s_port, someone, wait_until
 from tests.support.servers import Inbox, Valkey, valkey_of
 
 handlers = chapter_module("6_event_bus.handlers")
@@ -90,13 +90,10 @@ def test_a_frozen_redis_is_a_504_and_the_email_may_be_sent(running: tuple[Strate
     strategy, valkey = running
     to, late = someone(), someone()
     assert strategy.send(someone()).status == 202  # now Redis knows the script
-    freeze(valkey.pid)
-    try:
+    with frozen(valkey.pid):
         answer = strategy.send(to)
         assert answer.status == 504
         assert "Redis" in answer.json["error"]["reason"]
-    finally:
-        os.kill(valkey.pid, signal.SIGCONT)
     wait_until(strategy.healthy, "the server is healthy again")
     assert {message["message_id"] for message in inbox.messages(to)} <= {answer.json["id"]}
     assert strategy.send(late).status == 202

@@ -13,8 +13,8 @@ import trustme
 from common.services.service import running
 from eventlog.errors import LogError
 from eventlog.nats_client import Nats
-from tests.support.event_bus import event_bus, on_jetstream, someone
-from tests.support.programs import LIMIT, ROOT, Program, clean_environment, nobody_s_port, until
+from tests.support.event_bus import event_bus, on_jetstream
+from tests.support.programs import LIMIT, ROOT, Program, clean_environment, nobody_s_port, someone, until
 from tests.support.servers import Inbox
 
 NATS_SERVER = str(ROOT / ".venv" / "bin" / "nats-server")

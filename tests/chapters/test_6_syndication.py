@@ -11,10 +11,7 @@ from common.services import service
 from tests.support.programs import LIMIT, ROOT, nobody_s_port
 from tests.support.servers import Valkey
 
-
-@pytest.fixture(autouse=True)
-def empty_redis(valkey: Valkey) -> None:
-    valkey.client.flushall()
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 def syndication(*words: str, **environment: str) -> tuple[int, str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.harness.proxy import a_proxy
-from tests.support.programs import Answer, a_name, nobody_s_port, running_strategy, wait_until
+from tests.support.programs import Answer, a_name, nobody_s_port, running_strategy, someone, wait_until
 from tests.support.servers import Inbox, Valkey
 
 in_each = pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def perhaps_handed_over(answer: Answer, email: dict[str, str]) -> None:
 
 
 def an_email() -> dict[str, str]:
-    return {"to": f"{a_name()}@example.com", "subject": a_name(), "text": "How are you?"}
+    return {"to": someone(), "subject": a_name(), "text": "How are you?"}
 
 
 @in_each

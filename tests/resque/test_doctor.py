@@ -1,6 +1,6 @@
 """The doctor: it reports inconsistent keys, repairs what is safe to repair, and never discards a job."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -8,15 +8,9 @@ import pytest
 import resque as worker_module
 from resque import queue as queue_module
 from resque import wire
-from tests.support.programs import LIMIT, a_name
+from tests.support.programs import LIMIT
 from tests.support.servers import Valkey
-from tests.support.ward import FAILURE, JOB, OURS, RUBY, WORKING, Ward, ago, of_dead_worker, ward_of
-
-
-@pytest.fixture
-async def ward(valkey: Valkey) -> AsyncIterator[Ward]:
-    async with ward_of(valkey, a_name()) as ward:
-        yield ward
+from tests.support.ward import FAILURE, JOB, OURS, RUBY, WORKING, Ward, ago, of_dead_worker
 
 
 async def test_the_doctor_finds_nothing_wrong_with_our_own_keys(ward: Ward, valkey: Valkey) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -12,13 +12,6 @@ from resque import wire
 from tests.support.programs import a_name
 from tests.support.servers import Valkey
 from tests.support.ward import FAILURE, JOB, OURS, RUBY, WORKING, Ward, ago, of_dead_worker, ward_of
-
-
-@pytest.fixture
-async def ward(valkey: Valkey) -> AsyncIterator[Ward]:
-    async with ward_of(valkey, a_name()) as ward:
-        yield ward
-
 
 Seed = Callable[[Ward], Awaitable[object]]
 

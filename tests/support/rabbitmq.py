@@ -20,14 +20,12 @@ from trustme import LeafCert
 from asynckit.tasks import end_tasks
 from common.services.rabbitmq import NODE, installed
 from common.services.service import running
-from tests.support.load import Load, account
 from tests.support.programs import (
     LIMIT,
     ROOT,
     START_SECONDS,
     Program,
     Strategy,
-    a_name,
     clean_environment,
     open_users_lock,
     running_strategy,
@@ -157,10 +155,6 @@ def running_rabbitmq(data_dir: Path) -> Iterator[RabbitMq]:
 WINDOW = 50  # the most emails that a worker holds at a time
 
 
-def someone() -> str:
-    return f"{a_name()}@example.com"
-
-
 @contextmanager
 def queue(inbox: Inbox, tmp_path: Path, rabbitmq: RabbitMq | None = None, **environment: str) -> Iterator[Strategy]:
     """The strategy on this RabbitMQ, or on an embedded one of its own."""
@@ -169,10 +163,6 @@ def queue(inbox: Inbox, tmp_path: Path, rabbitmq: RabbitMq | None = None, **envi
     with running_strategy("5_remote_queue", tmp_path, **settings) as strategy:
         yield strategy
     assert "Traceback" not in strategy.program.output
-
-
-def wait_for_all(load: Load, inbox: Inbox) -> None:
-    wait_until(lambda: account(load, inbox).lost == 0, "every accepted email is in the inbox")
 
 
 @contextmanager

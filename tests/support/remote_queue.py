@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.programs import Program, Strategy, a_name, running_strategy
+from tests.support.programs import Program, Strategy, running_strategy
 from tests.support.servers import Inbox, Valkey
 
 KILLS = int(os.environ.get("KILLS", "2"))  # of each kind; KILLS=100 takes half an hour
@@ -17,10 +17,6 @@ LEASE = "1"  # seconds
 QUEUE = "resque:queue:emailQueue"
 FAILED = "resque:failed"
 PAUSED = "resque:py:paused:emailQueue"
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
 
 
 @contextmanager

@@ -8,12 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from asynckit.ids import new_id
+from common.mail.emails import Email
 from common.settings import Settings
 
 ENVELOPE = {"MAIL": b"250 ok", "RCPT": b"250 ok", "DATA": b"354 go on", ".": b"250 kept", "RSET": b"250 ok"}
 CHUNKS = {"BDAT": b"250 go on", "BDAT LAST": b"250 kept"}
 CHUNKING = ["PIPELINING", "SMTPUTF8", "CHUNKING"]
 OTHERS = {"EHLO": b"", "NOOP": b"250 ok", "QUIT": b"221 bye"}
+
+
+def an_email(to: str = "bob@example.com", text: str = "How are you?", subject: str = "Hello") -> Email:
+    return Email(new_id("example.com"), to, subject, text)
 
 
 @dataclass

@@ -8,21 +8,15 @@ import pytest
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, Unavailable
 from common.mail.mailer import Mailer
 from common.mail.smtp_conversation import Limits
-from tests.support.ahead import a_mailer, an_email, copies, send_all
-from tests.support.smtp_peer import SmtpPeer, smtp_peer
+from tests.support.ahead import a_mailer, copies, send_all
+from tests.support.smtp_peer import SmtpPeer, an_email, smtp_peer
 
 LATENCY = 0.05  # seconds
 
 
 @pytest.fixture
-async def peer() -> AsyncIterator[SmtpPeer]:
-    async with smtp_peer() as peer:
-        yield peer
-
-
-@pytest.fixture
 async def mailer(peer: SmtpPeer) -> AsyncIterator[Mailer]:
-    """Its one session has taken an email already, and so may send envelopes ahead."""
+    """It has one session, which may send envelopes ahead when it has sent an email."""
     async with a_mailer(peer) as mailer:
         yield mailer
 

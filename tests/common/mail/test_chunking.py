@@ -5,18 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from asynckit.ids import new_id
-from common.mail.emails import Email
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, Unavailable
 from common.mail.mailer import Mailer
 from tests.support.programs import until
-from tests.support.smtp_peer import CHUNKING, SmtpPeer, smtp_peer
+from tests.support.smtp_peer import CHUNKING, SmtpPeer, an_email, smtp_peer
 
 LATENCY = 0.05  # seconds
-
-
-def an_email(to: str = "bob@example.com", text: str = "How are you?") -> Email:
-    return Email(new_id("example.com"), to, "Hello", text)
 
 
 @pytest.fixture

@@ -1,32 +1,13 @@
 """What the mailer says of a mail server that refuses, hangs or is not there, and its check of one."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
-from asynckit.ids import new_id
-from common.mail.emails import Email
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
 from common.mail.mailer import Mailer
 from tests.support.programs import LIMIT, until
-from tests.support.smtp_peer import SmtpPeer, smtp_peer
-
-
-def an_email(to: str = "bob@example.com") -> Email:
-    return Email(new_id("example.com"), to, "Hello", "How are you?")
-
-
-@pytest.fixture
-async def peer() -> AsyncIterator[SmtpPeer]:
-    async with smtp_peer() as peer:
-        yield peer
-
-
-@pytest.fixture
-async def mailer(peer: SmtpPeer) -> AsyncIterator[Mailer]:
-    async with Mailer(peer.settings()) as mailer:
-        yield mailer
+from tests.support.smtp_peer import SmtpPeer, an_email, smtp_peer
 
 
 @pytest.mark.parametrize("pipelining", [True, False])
