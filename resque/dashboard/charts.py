@@ -52,18 +52,6 @@ def throughput(moments: Sequence[Moment]) -> Chart:
     """Jobs per second, in steps of ten seconds: succeeded, with retried and failed stacked on top."""
     most = max((m.succeeded + m.retried + m.failed for m in moments), default=0) / CHART_SECONDS
     top = _nice(most)
-    width = WIDTH / max(1, len(moments))
-    bars = []
-    for number, moment in enumerate(moments):
-        base = float(HEIGHT)
-        counts = (("succeeded", moment.succeeded), ("retried", moment.retried), ("failed", moment.failed))
-        for kind, count in counts:
-            height = count / CHART_SECONDS / top * HEIGHT
-            if count:
-                base -= height
-                bars.append(
-                    Bar(kind, round(number * width + 1, 1), round(base, 1), round(width - 2, 1), round(height, 1))
-                )
     succeeded, retried, failed = (
         sum(getattr(moment, name) for moment in moments) for name in ("succeeded", "retried", "failed")
     )
@@ -79,7 +67,23 @@ def throughput(moments: Sequence[Moment]) -> Chart:
         for minute in _minutes(moments)
     ]
     marks = [Mark(HEIGHT * (1 - share), f"{top * share:,g}") for share in (1.0, 0.5)]
-    return Chart(summary, marks, bars, [], ("minute", "succeeded", "retried", "failed"), rows)
+    return Chart(summary, marks, _stacked(moments, top), [], ("minute", "succeeded", "retried", "failed"), rows)
+
+
+def _stacked(moments: Sequence[Moment], top: float) -> list[Bar]:
+    width = WIDTH / max(1, len(moments))
+    bars = []
+    for number, moment in enumerate(moments):
+        base = float(HEIGHT)
+        counts = (("succeeded", moment.succeeded), ("retried", moment.retried), ("failed", moment.failed))
+        for kind, count in counts:
+            height = count / CHART_SECONDS / top * HEIGHT
+            if count:
+                base -= height
+                bars.append(
+                    Bar(kind, round(number * width + 1, 1), round(base, 1), round(width - 2, 1), round(height, 1))
+                )
+    return bars
 
 
 def waiting_times(moments: Sequence[Moment]) -> Chart:

@@ -153,7 +153,7 @@ def test_the_charts_have_a_summary_in_words() -> None:
     assert waits.summary == "The last ten minutes: half of the jobs had waited at most 8 ms, 95 of 100 at most 1.0 s."
     assert [line.points.count(" ") for line in waits.lines] == [0, 0, 0, 0], "no line across a gap"
     assert waits.rows[0] == ("00:00", "≤ 8 ms", "≤ 1.0 s")
-    assert "no job has succeeded" in charts.waiting_times([moment(0)]).summary
+    assert "no job with a time in its id has succeeded" in charts.waiting_times([moment(0)]).summary
 
 
 @pytest.mark.parametrize("moments", [[], [moment(0, 10**18, 10**18, w999=1)], [moment(0, w0=1)], [moment(10**11)]])
