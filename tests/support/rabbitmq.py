@@ -27,11 +27,10 @@ from tests.support.programs import (
     Program,
     Strategy,
     clean_environment,
-    open_users_lock,
     running_strategy,
     wait_until,
 )
-from tests.support.servers import Inbox
+from tests.support.servers import Inbox, running_service
 
 QUEUE, FAILED = "emailQueue", "emailQueue.failed"
 
@@ -142,14 +141,8 @@ def tls_in_front_of(rabbitmq: RabbitMq, certificate: LeafCert) -> Iterator[int]:
 @contextmanager
 def running_rabbitmq(data_dir: Path) -> Iterator[RabbitMq]:
     """RabbitMQ as a service of its own, on a free port."""
-    with open_users_lock(data_dir, "rabbitmq"):
-        settings = {"RABBITMQ_PORT": "0", "DATA_DIR": str(data_dir)}
-        program = Program([sys.executable, "-m", "common.services.rabbitmq"], settings)
-        try:
-            program.wait_for_line("RabbitMQ listens", START_SECONDS)
-            yield rabbitmq_of(data_dir)
-        finally:
-            program.stop()
+    with running_service("rabbitmq", data_dir):
+        yield rabbitmq_of(data_dir)
 
 
 WINDOW = 50  # the most emails that a worker holds at a time
