@@ -64,7 +64,7 @@ def test_everything_dies_with_the_master(step: Strategy, inbox: Inbox) -> None:
     assert arrived(inbox, lost) == 0
 
 
-def test_without_a_worker_the_master_accepts_nothing(step: Strategy, inbox: Inbox) -> None:
+def test_without_a_worker_the_master_accepts_nothing(step: Strategy) -> None:
     os.kill(step.pid("email worker"), signal.SIGKILL)
     wait_until(lambda: not step.healthy(), "the master has seen it")
     answer = step.send(someone())

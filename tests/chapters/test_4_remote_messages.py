@@ -164,7 +164,7 @@ def test_another_program_may_publish_without_an_id(running: Strategy, inbox: Inb
     assert all(re.fullmatch(r"<\w+@example\.com>", message["message_id"]) for message in messages)
 
 
-def test_another_program_may_ask_for_reports(running: Strategy, inbox: Inbox, another: Valkey) -> None:
+def test_another_program_may_ask_for_reports(running: Strategy, another: Valkey) -> None:
     mine = f"my-replies-{a_name()}"
     with closing(another.listen(mine)) as replies:
         email_id = new_id("example.com")

@@ -76,7 +76,7 @@ async def test_an_invalid_id_is_refused(log: Any, event_id: str) -> None:
         log.append(Event(event_id, "x", {}))
 
 
-async def test_an_append_whose_answer_was_lost_can_be_repeated(new_log: Any, valkey: Valkey) -> None:
+async def test_an_append_whose_answer_was_lost_can_be_repeated(new_log: Any) -> None:
     """Meanwhile another producer has opened new partitions."""
     log, other = await new_log(partition_events=3), await new_log(partition_events=3)
     await append(log, 2)

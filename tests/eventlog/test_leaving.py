@@ -74,7 +74,7 @@ async def test_a_replay_registers_a_consumer_that_another_process_has_removed(ma
         assert await other.consumers() == ["audit"]
 
 
-async def test_a_consumer_that_claims_is_registered_again(make_log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_consumer_that_claims_is_registered_again(make_log: Any) -> None:
     async with make_log() as log, make_log() as other:
         await log.claim("audit", 1)
         await other.leave("audit")

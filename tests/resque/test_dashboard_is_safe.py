@@ -103,7 +103,7 @@ async def test_an_event_is_sent_when_the_figures_change(site: Site, monkeypatch:
     response.close()
 
 
-async def test_the_pages_report_that_redis_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_pages_report_that_redis_is_unreachable() -> None:
     with nobody_s_port() as port:
         await assert_pages_report_an_outage(port)
 

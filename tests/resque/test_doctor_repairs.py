@@ -159,7 +159,7 @@ async def test_a_namespace_may_contain_the_characters_of_a_pattern(valkey: Valke
         assert len(await other.found()) == 1
 
 
-async def test_unsafe_settings_are_reported(ward: Ward, valkey: Valkey) -> None:
+async def test_unsafe_settings_are_reported(ward: Ward) -> None:
     redis: Redis = ward.redis
     await redis.config_set("maxmemory-policy", "allkeys-lru")
     try:

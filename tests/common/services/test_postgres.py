@@ -58,7 +58,7 @@ def test_a_role_that_waits_for_its_database_can_be_stopped() -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "host", "postgresql://host:x/db"])
-def test_a_bad_database_url_is_one_line_that_does_not_repeat_it(url: str, tmp_path: Path) -> None:
+def test_a_bad_database_url_is_one_line_that_does_not_repeat_it(url: str) -> None:
     program = Program([sys.executable, "-m", "examples.pictures", "server"], {"DATABASE_URL": url})
     assert program.process.wait(LIMIT) == 2
     program.stop()

@@ -180,7 +180,7 @@ def test_a_file_that_ends_in_the_middle_of_a_write_is_read_up_to_there(own: Sett
         assert valkey.mget("first", "second") == ["kept", None]
 
 
-def test_an_unreadable_file_means_one_line_that_names_the_log(own: Settings, tmp_path: Path) -> None:
+def test_an_unreadable_file_means_one_line_that_names_the_log(own: Settings) -> None:
     with Service(own, "valkey") as service, client(service) as valkey:
         valkey.set("first", "kept")
     [file] = (own.data_dir / "valkey" / "appendonlydir").glob("*.incr.aof")
