@@ -17,9 +17,9 @@ from tests.support.log_lines import at_most_once_a_second
 from tests.support.programs import (
     Program,
     Strategy,
+    closed_port,
     freeze,
     frozen,
-    nobody_s_port,
     running_strategy,
     someone,
     until,
@@ -67,7 +67,7 @@ def keeping_sink(port: int, path: Path) -> Iterator[Program]:
 @pytest.fixture
 def mail_port() -> Iterator[int]:
     """Where the mail server is when there is one."""
-    with nobody_s_port() as port:
+    with closed_port() as port:
         yield port
 
 
@@ -124,7 +124,7 @@ async def test_a_login_that_fails_pauses_the_queue_and_says_so(clean: Valkey, tm
         assert "not-this-one" not in strategy.program.output + json.dumps(stats)
 
 
-def test_an_outage_of_redis_longer_than_the_lease_is_nobody_s_crash(inbox: Inbox, tmp_path: Path) -> None:
+def test_an_outage_of_redis_longer_than_the_lease_counts_as_no_crash(inbox: Inbox, tmp_path: Path) -> None:
     to = someone()
     inbox.dial(hang_rate=1)
     more = {"WORKERS": "2", "LEASE_SECONDS": "3", "DRAIN_SECONDS": "0.2"}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import nobody_s_port, someone, wait_until
+from tests.support.programs import closed_port, someone, wait_until
 from tests.support.rabbitmq import FAILED, INSTALLED, REASON, RabbitMq, a_worker, queue
 from tests.support.servers import Inbox
 
@@ -48,7 +48,7 @@ def test_two_workers_share_the_emails(inbox: Inbox, empty: RabbitMq, tmp_path: P
 
 def test_an_outage_of_the_mail_server_costs_no_attempt(inbox: Inbox, empty: RabbitMq, tmp_path: Path) -> None:
     to = someone()
-    with nobody_s_port() as port:
+    with closed_port() as port:
         wrong = {"SMTP_URL": f"smtp://127.0.0.1:{port}", "ATTEMPTS": "1"}
         with queue(inbox, tmp_path, empty, **wrong) as strategy:
             assert [strategy.send(to).status for _ in range(5)] == [202] * 5

@@ -146,7 +146,7 @@ def test_emails_of_other_programs_and_of_schedules_need_no_message_id(
         assert len(set(ids)) == len(ids)
 
 
-def test_the_demonstration_shows_the_slots_and_ends_when_somebody_has_seen_enough(tmp_path: Path) -> None:
+def test_the_demonstration_shows_the_slots_and_ends_when_it_is_stopped(tmp_path: Path) -> None:
     """It takes half a minute to its end."""
     environment = {
         "DEMO": "1",

@@ -16,7 +16,7 @@ from common.services.service import running
 from eventlog.nats_client import Refused
 from tests.support.event_bus import asked, on_jetstream, settled
 from tests.support.load import Load, account
-from tests.support.programs import LIMIT, Strategy, frozen, nobody_s_port, someone, wait_until
+from tests.support.programs import LIMIT, Strategy, closed_port, frozen, someone, wait_until
 from tests.support.servers import Inbox, nats_of
 
 WINDOW = 50  # emails in flight in a worker
@@ -154,7 +154,7 @@ def deliveries(data_dir: Path) -> int:
 
 
 def test_while_the_mail_server_is_down_no_attempt_is_lost_nor_by_a_stop(inbox: Inbox, tmp_path: Path) -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         environment = {"SMTP_URL": f"smtp://127.0.0.1:{port}", "ATTEMPTS": "2", "DRAIN_SECONDS": "0.2"}
         with on_jetstream(inbox, tmp_path, **environment) as strategy:
             assert [strategy.send(someone()).status for _ in range(60)] == [202] * 60

@@ -10,7 +10,7 @@ from aiohttp.client import ClientResponse
 from asynckit.web.page_token import page_token
 from resque.dashboard import live
 from tests.support.dashboard import ACTIONS, JOB, KEYS, PAGES, Site, failure, site_of
-from tests.support.programs import LIMIT, nobody_s_port
+from tests.support.programs import LIMIT, closed_port
 
 # Protection
 
@@ -104,7 +104,7 @@ async def test_an_event_is_sent_when_the_figures_change(site: Site, monkeypatch:
 
 
 async def test_the_pages_report_that_redis_is_unreachable() -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         await assert_pages_report_an_outage(port)
 
 

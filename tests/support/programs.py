@@ -187,7 +187,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def nobody_s_port() -> Iterator[int]:
+def closed_port() -> Iterator[int]:
     """A port of loopback that no program listens on while the block runs.
 
     It is bound, so that no other program gets it. A program may listen on it with SO_REUSEPORT.

@@ -47,5 +47,5 @@ def failed(valkey: Valkey) -> list[dict[str, Any]]:
 
 
 def settled(strategy: Strategy) -> bool:
-    """Nothing waits, and nothing is in anybody's hands: twice, for a job may pass by one look from here to there."""
+    """Whether no email is waiting or in flight. Checks twice: one check may miss a job that is being claimed."""
     return strategy.held() == 0 == strategy.held()
