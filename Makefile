@@ -81,7 +81,7 @@ exercise: $(VENV)/ready-workshop ## the workshop's next exercise: make exercise,
 slides: $(VENV)/ready-workshop ## the slides of the workshop, as one HTML file that can be printed
 	@$(PY) -m workshop.slides
 
-# First the files that both have, in reading order; then the lists of new and removed files.
+# First the files that both have, in reading order; then the lists of new and removed files, the new idea first.
 diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes compared with the one before: make diff-2; or a step: make diff-5 STEP=move
 	@test -z "$(STEP)" || exec $(PY) -m common.processes.step_diff $*; test -z "$(STEP)" || exit 0; \
 	case $* in [2-9]) ;; *) false ;; esac && before=$$(ls -d $$(($* - 1))_* 2>/dev/null) && after=$$(ls -d $*_* 2>/dev/null) || \
@@ -92,7 +92,8 @@ diff-%: $(if $(STEP),$(VENV)/ready) ## show what strategy 2 to 6 changes compare
 	    diff -u --label $$before/$$file --label $$after/$$file $$before/$$file $$after/$$file; \
 	done; \
 	only() { (cd $$1 && find * -type f ! -name '*.pyc' ! -name README.md) | \
-	  awk '{ folder = $$0; sub("[^/]*$$", "", folder); print folder "\t" $$0 }' | sort | cut -f 2 | \
+	  awk -v dir="$$1/" '{ folder = $$0; sub("[^/]*$$", "", folder); first = ""; getline first < (dir $$0); \
+	    print (first !~ /The one new idea/) "\t" folder "\t" $$0 }' | sort | cut -f 3 | \
 	  while read -r file; do \
 	  test -f $$2/$$file || awk -v file=$$file 'NR == 1 { first = $$0 } END { \
 	    if (first ~ /^("""|-- |\/\*|\/\/ )/) gsub(/^("""|-- |\/\*|\/\/) ?|"""$$/, "", first); else if (file !~ /\.patch$$/) first = ""; \

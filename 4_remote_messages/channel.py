@@ -31,7 +31,7 @@ from asynckit.batcher import Batcher
 from asynckit.cluster_client import is_on_cluster
 from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import CALL_ERRORS, describe
-from asynckit.tasks import end_tasks, keep_running
+from asynckit.tasks import end_tasks, keep_running, run_together
 
 CHANNEL = "emailz"
 PING_SECONDS = 1.0  # after this time without a message we send a PING, and wait as long for its answer
@@ -121,14 +121,7 @@ class Subscription:
 
         A dead connection looks the same as a channel without messages, so we send a PING when nothing comes.
         """
-        reading = asyncio.create_task(self._read(pubsub))
-        pinging = asyncio.create_task(self._ping(pubsub))
-        try:
-            done, _ = await asyncio.wait([reading, pinging], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            await end_tasks([reading, pinging])
+        await run_together(self._read(pubsub), self._ping(pubsub))
 
     async def _read(self, pubsub: PubSub) -> None:
         while True:

@@ -30,7 +30,7 @@ _SECONDS = re.compile(r"\d{1,2}(\.\d{1,6})?", re.ASCII)
 
 
 class NotSent(Refused):
-    """A worker has tried once and failed. It does not try again, because the waiting caller learns of it and may."""
+    """A worker has tried once and failed. It does not try again: the waiting caller is told and may ask again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The consumers of the log: list them, or remove one whose handler is gone, so that the log keeps nothing for it.
 
-`python -m 6_event_bus.consumers` lists them, of the LOG of the strategy that runs;
+`python -m 6_event_bus.consumers` lists the consumers of the running strategy; LOG must be the same as for the strategy.
 `python -m 6_event_bus.consumers leave NAME` removes one.
 """
 
@@ -50,9 +50,9 @@ async def state(log: Log, name: str) -> str:
 
 
 async def leave(log: Log, name: str, settings: Settings, redis: Redis) -> None:
-    # A worker that still runs this handler would come back within a second and, on Streams, begin at the beginning.
+    # A worker that still runs this handler would register it again within a second; on Streams that replays the log.
     if name in {handler.name for handler in make_handlers(settings, redis, Mailer(settings))}:
-        sys.exit(f"{name} has a handler: take it out of make_handlers, and restart the workers, before you remove it")
+        sys.exit(f"{name} has a handler: first remove it from make_handlers and restart the workers")
     if name not in await log.consumers():
         sys.exit(printable(f"there is no consumer {name}; there are {', '.join(await log.consumers())}"))
     await log.leave(name)

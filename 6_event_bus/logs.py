@@ -1,4 +1,4 @@
-"""Opens the log that LOG selects: `lua` (partitions), `streams` or `jetstream`."""
+"""Opens the log that LOG selects: `lua` (partitions), `streams` or `jetstream`; or the log of a step."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +15,10 @@ from eventlog.partitions import PartitionedLog
 from eventlog.streams import StreamLog
 
 from .handlers import audited
+from .producer import Producer
+from .steps import talk
+
+AnyProducer = Producer | talk.Producer  # they have the same methods
 
 
 def make_log(settings: Settings, redis: Redis) -> Log:
@@ -45,3 +49,15 @@ async def open_log(settings: Settings, *, warn: bool = False) -> AsyncIterator[t
             if warn:
                 await warn_if_not_durable(redis)
             yield log, partial(audited, redis)
+
+
+@asynccontextmanager
+async def open_producer(settings: Settings) -> AsyncIterator[AnyProducer]:
+    """A Producer of this log. The first two steps have a log and a producer of their own."""
+    if settings.step in ("cursor_first", "commit_after"):
+        async with redis_client(settings.redis) as redis:
+            await warn_if_not_durable(redis)
+            yield talk.Producer(redis, own_clock=settings.step == "cursor_first")
+    else:
+        async with open_log(settings, warn=True) as (log, _):
+            yield Producer(log)

@@ -1,4 +1,4 @@
-"""The producer: it appends events and does not know the consumers."""
+"""The one new idea: the server appends an event to a log, and does not know the consumers that will act on it."""
 
 from redis.exceptions import ConnectionError, RedisError
 

@@ -5,18 +5,14 @@ from functools import partial
 
 from aiohttp import web
 
-from asynckit.durability import warn_if_not_durable
-from asynckit.redis_client import redis_client
 from common.http.frame import LINKS, SETTINGS, Stats, answer, read_email, web_frame
 from common.processes.steps import known
 from common.settings import Settings
 from eventlog.dashboard.page import log_page
 
 from . import logs
-from .producer import Producer
-from .steps import talk
 
-PRODUCER: web.AppKey[Producer | talk.Producer] = web.AppKey("producer")
+PRODUCER: web.AppKey[logs.AnyProducer] = web.AppKey("producer")
 
 
 async def handle(request: web.Request) -> web.Response:
@@ -34,16 +30,8 @@ def create_app(settings: Settings) -> web.Application:
 
 
 async def open_log(app: web.Application) -> AsyncIterator[None]:
-    settings = app[SETTINGS]
-    if settings.step in ("cursor_first", "commit_after"):
-        async with redis_client(settings.redis) as redis:
-            await warn_if_not_durable(redis)
-            app[PRODUCER] = talk.Producer(redis, own_clock=settings.step == "cursor_first")
-            yield
-    else:
-        async with logs.open_log(settings, warn=True) as (log, _):
-            app[PRODUCER] = Producer(log)
-            yield
+    async with logs.open_producer(app[SETTINGS]) as app[PRODUCER]:
+        yield
 
 
 async def stats(app: web.Application) -> Stats:

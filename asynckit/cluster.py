@@ -10,7 +10,7 @@ all of them.
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import redis
 from redis.asyncio import Redis
@@ -26,7 +26,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from asynckit.redis_url import split_url
+from asynckit.redis_url import host_and_port, split_url
 
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 NODE_PORT = 6379
@@ -49,23 +49,13 @@ def read_cluster_url(url: str) -> ClusterUrl | None:
     if parts.scheme not in SCHEMES:
         return None
     login, at, addresses = parts.netloc.rpartition("@")
-    hosts = tuple(_address(one) for one in addresses.split(",") if one)
+    hosts = tuple(host_and_port(one, NODE_PORT, EXPECTED) for one in addresses.split(",") if one)
     if not hosts or parts.path not in ("", "/", "/0") or parts.fragment:
         raise ValueError(f"names no host, or a database other than 0; {EXPECTED}")
     (host, port), *_ = hosts
     bracketed = f"[{host}]" if ":" in host else quote(host)
     node = f"{SCHEMES[parts.scheme]}://{login}{at}{bracketed}:{port}/0"
     return ClusterUrl(hosts, f"{node}?{parts.query}" if parts.query else node)
-
-
-def _address(text: str) -> Address:
-    try:
-        parts = urlsplit(f"//{text}")
-        if not parts.hostname or parts.port == 0:
-            raise ValueError
-    except ValueError:
-        raise ValueError(f"has a bad host or port; {EXPECTED}") from None
-    return parts.hostname, parts.port or NODE_PORT
 
 
 def slot_of(key: str | bytes) -> int:

@@ -16,6 +16,17 @@ def split_url(url: str) -> SplitResult:
         raise ValueError(f"is not a URL; {EXPECTED}") from None
 
 
+def host_and_port(text: str, default_port: int, expected: str) -> tuple[str, int]:
+    """One of the addresses in a URL with several. Raises ValueError; `expected` is a part of its message."""
+    try:
+        parts = urlsplit(f"//{text}")
+        if not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"has a bad host or port; {expected}") from None
+    return parts.hostname, parts.port or default_port
+
+
 def check_redis_url(url: str) -> None:
     """Raises ValueError. Its message contains no part of the URL, because the URL may contain a password."""
     parts = split_url(url)

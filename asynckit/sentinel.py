@@ -9,7 +9,7 @@ them, with the same options (`?ssl_ca_certs=…`). The login in the URL is that 
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 import redis
 from redis.asyncio import Redis
@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
 from redis.retry import Retry as BlockingRetry
 
-from asynckit.redis_url import split_url
+from asynckit.redis_url import host_and_port, split_url
 
 SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 SENTINEL_PORT = 26379
@@ -42,7 +42,7 @@ def read_sentinel_url(url: str) -> SentinelUrl | None:
     if parts.scheme not in SCHEMES:
         return None
     login, at, addresses = parts.netloc.rpartition("@")
-    hosts = tuple(_address(one) for one in addresses.split(",") if one)
+    hosts = tuple(host_and_port(one, SENTINEL_PORT, EXPECTED) for one in addresses.split(",") if one)
     path = parts.path.strip("/").split("/")
     if not hosts or not path[0] or len(path) > 2 or (len(path) == 2 and not path[1].isdigit()) or parts.fragment:
         raise ValueError(f"names no sentinel or no service; {EXPECTED}")
@@ -62,16 +62,6 @@ def tls_options(query: str) -> dict[str, Any]:
     """The sentinels use those of the primary: its authority, and our certificate, if it asks for one."""
     given: dict[str, Any] = dict(parse_url(f"rediss://?{query}"))
     return {"ssl": True, **{name: value for name, value in given.items() if name.startswith("ssl_")}}
-
-
-def _address(text: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{text}")
-        if not parts.hostname or parts.port == 0:
-            raise ValueError
-    except ValueError:
-        raise ValueError(f"has a bad host or port; {EXPECTED}") from None
-    return parts.hostname, parts.port or SENTINEL_PORT
 
 
 class FindsPrimary:

@@ -46,6 +46,17 @@ def keep_running(
     return background(restart(), what)
 
 
+async def run_together(*works: Coroutine[Any, Any, object]) -> None:
+    """Run all until the first one ends, and cancel the others. Raises its error."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        await end_tasks(tasks)
+
+
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]], again_seconds: float = CANCEL_AGAIN_SECONDS) -> None:
     """Cancel the tasks and wait until all have ended, with a result or an error.
 

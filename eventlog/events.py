@@ -16,7 +16,7 @@ class BadEvent(ValueError):
 
 
 class Event(NamedTuple):
-    """A fact of the past: `name` says what happened. `at`: when it was appended, in unix seconds by Redis's clock."""
+    """A fact about the past: `name` says what happened. `at`: when it was appended, unix seconds by Redis's clock."""
 
     id: str
     name: str
@@ -85,5 +85,5 @@ def read_position(text: str) -> tuple[int, int]:
 
 
 def milliseconds(seconds: float) -> int:
-    """The first whole millisecond at or after this time. Restores exactly a time that was read from an event."""
+    """The first whole millisecond at or after this time; the event's own if the time was read from an event."""
     return math.ceil(round(seconds * 1000, 3))

@@ -1,4 +1,4 @@
-"""The one new idea: an immutable log of events in Redis, which any number of consumers read, each at its own pace.
+"""An immutable log of events in Redis, which any number of consumers read, each at its own pace.
 
 The log is a chain of partitions. Each takes events for PARTITION_SECONDS or until it has PARTITION_EVENTS. The number
 of a partition is the time at which it was opened, in ms since 1970 by Redis's clock, and always larger than that of the

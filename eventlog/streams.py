@@ -27,7 +27,7 @@ from redis.exceptions import ResponseError
 
 from asynckit.bytes_redis import Entry
 from asynckit.redis_client import CALL_ERRORS
-from asynckit.tasks import end_tasks
+from asynckit.tasks import run_together
 
 from .appender import REMEMBER_SECONDS
 from .events import Claimed, Event, milliseconds, read_position
@@ -132,12 +132,10 @@ class StreamLog(Log):
             self._overtaken[consumer] = overtaken
 
     async def _wait(self, consumer: str, seconds: float) -> None:
-        reading = asyncio.create_task(self._wait_for_new(consumer, min(seconds, TAKE_OVER_SECONDS)))
-        stopped = asyncio.create_task(self._stopped.wait())
-        done, left = await asyncio.wait([reading, stopped], return_when=asyncio.FIRST_COMPLETED)
-        await end_tasks(left)
-        if reading in done:
-            reading.result()
+        await run_together(
+            self._wait_for_new(consumer, min(seconds, TAKE_OVER_SECONDS)),
+            self._stopped.wait(),
+        )
 
     async def _wait_for_new(self, consumer: str, seconds: float) -> None:
         """Block until there is a new event, without claiming it: if the connection breaks, no event is lost."""

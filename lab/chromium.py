@@ -32,6 +32,7 @@ OPTIONS = (
 )
 START_SECONDS = 60.0
 WAIT_SECONDS = 60.0
+MOST_TABS = 30
 CODES = {"Enter": 13, "Tab": 9, "Escape": 27, " ": 32, "ArrowRight": 39, "ArrowDown": 40, "ArrowLeft": 37}
 
 
@@ -137,9 +138,9 @@ class Page:
         await self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **facts)
         await self.call("Input.dispatchKeyEvent", type="keyUp", **facts)
 
-    async def tab_to(self, selector: str, most: int = 30) -> None:
+    async def tab_to(self, selector: str) -> None:
         """Press the tab key until this element has the focus. Raises PageError."""
-        for _ in range(most):
+        for _ in range(MOST_TABS):
             await self.press("Tab")
             if await self.evaluate(f"document.activeElement.matches({json.dumps(selector)})"):
                 return

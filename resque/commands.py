@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
@@ -27,6 +28,7 @@ from .keys import Keys
 from .observe import Observer
 from .queue import Queue
 from .queues import Queues
+from .states import QueueState
 from .wire import BadJob
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
@@ -134,22 +136,25 @@ async def stats(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:
         }
         figures["leader"] = await observer.leader()
         print(orjson.dumps(figures | {"queues": of_queues}, option=orjson.OPT_INDENT_2).decode())
-        return 0
+    else:
+        print_stats(figures, more, await observer.leader(), await failed.elsewhere(), queues)
+    return 0
+
+
+def print_stats(
+    figures: dict[str, Any], more: bool, leader: str | None, elsewhere: dict[str, int], queues: Sequence[QueueState]
+) -> None:
     for name in ("waiting", "in_flight", "delayed", "overdue", "failed_list", "processes"):
         print(f"{name.replace('_', ' '):12} {figures[name]:>12,}{' or more' if name == 'delayed' and more else ''}")
-    print(
-        "all time     "
-        + ", ".join(f"{count:,} {show.one_line(name)}" for name, count in (await observer.totals()).items())
-    )
-    print(f"delayed jobs are promoted by {show.one_line(await observer.leader() or 'no program')}")
-    for name, count in (await failed.elsewhere()).items():
+    print("all time     " + ", ".join(f"{count:,} {show.one_line(name)}" for name, count in figures["ever"].items()))
+    print(f"delayed jobs are promoted by {show.one_line(leader or 'no program')}")
+    for name, count in elsewhere.items():
         print(f"failed in Ruby's list {show.one_line(name)}: {count:,} (its own programs retry and remove them)")
     for queue in queues:
         length = "not a list" if queue.length is None else f"{queue.length:,}"
         oldest = f", the oldest has waited {show.duration(queue.oldest_seconds)}" if queue.length else ""
         paused = "" if queue.paused is None else f", paused for our workers: {show.one_line(queue.paused)}"
         print(f"queue {show.one_line(queue.name)}: {length}{oldest}{paused}")
-    return 0
 
 
 async def peek_queue(redis: Redis, keys: Keys, arguments: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ class Delayed:
     item: Item
     job: Job | None
     failures: int = 0
-    """How many attempts have failed. How many there may be is known only to the workers."""
+    """How many attempts have failed. Only the workers know the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,9 @@ class DelayedJobs:
         return sum(lengths), limit + OVERDUE_SECONDS - oldest if sum(lengths) else 0.0
 
     async def page(self, second: int = 0, place: int = 0, count: int = 20) -> Page:
-        """At most `count` jobs from there on, by due time. Not by SCAN, because other programs have other keys under
-        `delayed:`.
+        """At most `count` jobs by due time, beginning at this place in the list of this second.
+
+        It does not use SCAN, because other programs have other keys under `delayed:`.
         """
         jobs: list[Delayed] = []
         for due in await self._seconds(second, count + 1):

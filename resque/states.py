@@ -20,7 +20,7 @@ class QueueState:
     length: int | None
     """None if its key is not a list."""
     oldest_seconds: float | None
-    """The age of the job at the head; None if the queue is empty or the id holds no time."""
+    """The age of the job at the head; None if the queue is empty or the id of the job contains no time."""
     paused: str | None
     """Why it is paused; None if it is not."""
 
@@ -41,7 +41,7 @@ class WorkerState:
 
     @property
     def alive(self) -> bool:
-        # A heartbeat far in the future proves nothing.
+        # A heartbeat far in the future does not show that the worker is alive.
         return self.seen_seconds is not None and abs(self.seen_seconds) <= ALIVE_SECONDS
 
 

@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 from asynckit.backoff import backoff_seconds
 from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import CALL_ERRORS, describe
-from asynckit.tasks import end_tasks
+from asynckit.tasks import run_together
 
 from .keys import Keys
 
@@ -73,13 +73,7 @@ class Watcher:
         try:
             self._armed.clear()
             self.tracked = await self._track(connection)
-            tasks = [asyncio.create_task(work(connection)) for work in (self._ask, self._listen)]
-            try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-            finally:
-                await end_tasks(tasks)
+            await run_together(self._ask(connection), self._listen(connection))
         finally:
             await connection.disconnect(nowait=True)  # its state is not what other users of the pool expect
             await self._pool.release(connection)

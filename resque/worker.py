@@ -12,7 +12,7 @@ from asynckit.backoff import backoff_seconds
 from asynckit.isolation import isolating_task
 from asynckit.log_limit import REDIS, OncePerSecond
 from asynckit.redis_client import CALL_ERRORS, describe
-from asynckit.tasks import end_tasks
+from asynckit.tasks import end_tasks, run_together
 
 from .claiming import RELEASE_SECONDS, ClaimingLoop
 from .claims import Claims
@@ -123,13 +123,7 @@ class Worker:
 
     async def _run_activities(self) -> None:
         await self._register()
-        tasks = [asyncio.create_task(run()) for run in (self._claiming.run, self.housekeeping.run, self._slots.scale)]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            await end_tasks(tasks)
+        await run_together(self._claiming.run(), self.housekeeping.run(), self._slots.scale())
 
     async def _register(self) -> None:
         failures = 0

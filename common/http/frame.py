@@ -37,7 +37,6 @@ LINKS = web.AppKey("links", list[str])
 """The paths of a strategy's own pages, which the page at `/` links to."""
 BROKEN_BODY = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 """The errors raised while the body of a request is read, if the body is invalid or the client has disconnected."""
-_ACCEPTED = web.AppKey("accepted", list[int])
 _EMAIL = web.RequestKey("email", Email)
 
 Stats = metrics.Stats
@@ -62,31 +61,14 @@ def web_frame(
     if settings.page_password is not None:
         app[PASSWORD] = settings.page_password
     app[LINKS] = []
-    app[_ACCEPTED] = [0]
-    # Without a worker role, a server process counts everything itself; else the strategy's figures are those of all.
-    only_servers = chapter_module(strategy).ROLES == ("server",)
-    siblings = None
-
-    async def counted_here() -> Stats:
-        own = {"accepted": app[_ACCEPTED][0]}
-        return own | await stats(app) if only_servers else own
-
-    async def all_stats() -> tuple[Stats, dict[str, Stats]]:
-        """All figures, and those that each server process has of its own if there are several."""
-        known = {"accepted": app[_ACCEPTED][0], **await stats(app)}
-        servers: dict[str, Stats | None] = {} if siblings is None else await siblings.figures()
-        if servers:
-            known |= total(list(servers.values())) | {"servers": len(servers)}
-        # A figure that the strategy does not return is unknown: null, not 0.
-        every = {"strategy": strategy, **dict.fromkeys(COUNTERS + GAUGES), **known}
-        return every, {server: own for server, own in servers.items() if own is not None}
+    figures = _Figures(app, strategy, stats)
 
     async def show_stats(request: web.Request) -> web.Response:
-        every, _ = await all_stats()
+        every, _ = await figures.all()
         return pretty_json(every)
 
     async def show_metrics(request: web.Request) -> web.Response:
-        return prometheus_metrics(strategy, *await all_stats())
+        return prometheus_metrics(strategy, *await figures.all())
 
     async def show_health(request: web.Request) -> web.Response:
         try:
@@ -119,7 +101,7 @@ def web_frame(
             response = await handle(request)
         except (BadEmail, SendError, CannotAccept) as error:
             return answer_error(request, error)
-        app[_ACCEPTED][0] += 1
+        figures.accepted += 1
         return response
 
     app.router.add_get(EMAIL_PATH, handle_email, allow_head=False)  # a HEAD must not send mail
@@ -131,11 +113,43 @@ def web_frame(
     app.router.add_get(address_of("{name:.+}"), show_source)
     add_assets(app, PAGES / "assets")
     if settings.siblings is not None:
-        siblings = Siblings(settings.siblings, counted_here)
-        app[SHARES_PORT] = True
-        app.on_startup.append(siblings.listen)  # after the strategy's own start, on whose objects its figures depend
-        app.on_shutdown.append(siblings.close)
+        figures.add_up(settings.siblings)
     return app
+
+
+class _Figures:
+    """The figures of `/stats`: what the strategy knows, and what this server process and its siblings have counted."""
+
+    def __init__(
+        self, app: web.Application, strategy: str, stats: Callable[[web.Application], Awaitable[Stats]]
+    ) -> None:
+        self.accepted = 0
+        self._app = app
+        self._strategy = strategy
+        self._stats = stats
+        self._siblings: Siblings | None = None
+
+    def add_up(self, folder: Path) -> None:
+        """Share the port and the figures with the server processes that meet in this folder."""
+        siblings = self._siblings = Siblings(folder, self._counted_here)
+        self._app[SHARES_PORT] = True
+        self._app.on_startup.append(siblings.listen)  # after the start of the strategy, on which its figures depend
+        self._app.on_shutdown.append(siblings.close)
+
+    async def _counted_here(self) -> Stats:
+        """Without a worker role, a process counts everything itself; else the strategy's figures are those of all."""
+        own = {"accepted": self.accepted}
+        return own | await self._stats(self._app) if chapter_module(self._strategy).ROLES == ("server",) else own
+
+    async def all(self) -> tuple[Stats, dict[str, Stats]]:
+        """All figures, and those that each server process has of its own if there are several."""
+        known = {"accepted": self.accepted, **await self._stats(self._app)}
+        servers: dict[str, Stats | None] = {} if self._siblings is None else await self._siblings.figures()
+        if servers:
+            known |= total(list(servers.values())) | {"servers": len(servers)}
+        # A figure that the strategy does not return is unknown: null, not 0.
+        every = {"strategy": self._strategy, **dict.fromkeys(COUNTERS + GAUGES), **known}
+        return every, {server: own for server, own in servers.items() if own is not None}
 
 
 def read_email(request: web.Request) -> Email:

@@ -1,4 +1,4 @@
-"""Several web server processes of one strategy on one port: the one that answers `/stats` adds up what all counted.
+"""Several web server processes of one strategy on one port: the one that answers `/stats` adds up the counts of all.
 
 `make run-5 SERVERS=2` starts them and names a folder for them. Each server listens there on a Unix socket, NAME.sock,
 and answers each connection with its own figures, one JSON object, and closes it. A socket on which no process listens
@@ -22,10 +22,10 @@ from common.http.metrics import COUNTERS, Stats
 
 ANSWER_SECONDS = 1.0
 ADDED_UP = (*COUNTERS, "waiting", "in_flight")
-HIGHEST = ("oldest_wait_seconds", "login_failed")  # a reason for a failed login is the same in all of them
+HIGHEST = ("oldest_wait_seconds", "login_failed")  # the reason for a failed login is the same in all of them
 
 SHARES_PORT = web.AppKey("shares_port", bool)
-"""Whether the application's server listens on a port on which others listen too, with SO_REUSEPORT."""
+"""Whether the application's server shares its port with other servers (SO_REUSEPORT)."""
 
 _log = OncePerSecond(logging.getLogger(__name__))
 
@@ -76,7 +76,7 @@ class Siblings:
             path.unlink(missing_ok=True)  # it was killed
             return False, None
         except (TimeoutError, OSError, ValueError):
-            _log.warning("server process %s does not say within %g s what it has counted", name, ANSWER_SECONDS)
+            _log.warning("server process %s did not report its counts within %g s", name, ANSWER_SECONDS)
             return True, None
 
 

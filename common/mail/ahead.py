@@ -38,7 +38,7 @@ class Ahead:
         self._trial.clear()
 
     def failed(self, attempt: Attempt, reason: Exception) -> None:
-        """The server has taken this email in a new session, after it refused it when envelopes were sent ahead.
+        """The server accepted this email in a new session, after it had refused it when envelopes were sent ahead.
 
         If sending ahead worked before, the session may have ended for another reason, so the next one is a trial.
         """

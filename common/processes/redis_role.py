@@ -30,19 +30,22 @@ async def refuse_unsupported(url: str) -> None:
             runs_scripts = await _runs_scripts(redis)
     except RedisError:
         return
-    mode = facts.get("redis_mode") or facts.get("server_mode")
+    mode = str(facts.get("redis_mode") or facts.get("server_mode"))
     if not runs_scripts and mode != "sentinel":
         exit_with_usage_error(f"REDIS_URL: {NO_SCRIPTS}")
-    if cluster:
-        if mode != "cluster":
-            exit_with_usage_error("REDIS_URL: is not a node of a cluster; write redis:// in place of redis+cluster://")
-        return
+    if reason := _why_wrong_kind(mode, cluster is not None, facts.get("role") == "slave"):
+        exit_with_usage_error(f"REDIS_URL: {reason}")
+
+
+def _why_wrong_kind(mode: str, as_cluster: bool, is_replica: bool) -> str | None:
+    """Why a server of this kind cannot be used with this kind of URL; None if it can."""
+    if as_cluster:
+        return None if mode == "cluster" else "is not a node of a cluster; write redis:// in place of redis+cluster://"
     if mode == "cluster":
-        exit_with_usage_error("REDIS_URL: is a node of a cluster; write redis+cluster:// in place of redis://")
+        return "is a node of a cluster; write redis+cluster:// in place of redis://"
     if mode == "sentinel":
-        exit_with_usage_error("REDIS_URL: is a sentinel; name the primary that it watches")
-    if facts.get("role") == "slave":
-        exit_with_usage_error("REDIS_URL: is a replica, which takes no writes; name its primary")
+        return "is a sentinel; name the primary that it watches"
+    return "is a replica, which takes no writes; name its primary" if is_replica else None
 
 
 async def _runs_scripts(redis: "Redis") -> bool:

@@ -3,7 +3,7 @@
 The ports of the servers are in `ports.json` in the service's folder. The lab, which disturbs their network, prepares
 this folder before the service starts, with a proxy in front of each server. NAME-proxy is then the port that a server
 announces to the others and to clients, and each server connects to the others from an address of its own, so that a
-proxy knows from which server a connection comes. (Only Linux has all addresses that begin with 127.)
+proxy knows from which server a connection comes. (Only Linux accepts every address that begins with 127.)
 """
 
 import asyncio

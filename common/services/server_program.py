@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import secrets
+import signal
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -40,6 +41,8 @@ class ServerProgram:
     """Start it with this folder, port, name (a random one, for `answers`) and inherited announcement."""
     answers: Callable[[Process, int, str], Awaitable[bool]]
     """Wait until this server, and no other on its port, can be used. Returns False if it ends instead."""
+    stop_signal: signal.Signals = signal.SIGTERM
+    """The server writes and syncs its files before it exits."""
 
 
 def private_folder(settings: Settings, name: str) -> Path:
@@ -66,7 +69,7 @@ async def serve(settings: Settings, program: ServerProgram, folder: Path) -> Non
         log.info("%s ended with status %d", program.title, ended.result())
     else:
         log.info("stopping (%s)", stop.result())
-        await shut_down(server)
+        await shut_down(server, program.stop_signal)
 
 
 async def start(settings: Settings, program: ServerProgram, folder: Path, announcement: int) -> tuple[Process, int]:
@@ -104,8 +107,8 @@ def checked(port: int) -> int | None:
     return None
 
 
-async def shut_down(server: Process) -> None:
-    server.terminate()  # on SIGTERM, these servers write and sync their files before they exit
+async def shut_down(server: Process, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+    server.send_signal(stop_signal)
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await server.wait()

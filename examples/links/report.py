@@ -29,5 +29,5 @@ def _pages(row: Row) -> str:
 
 
 def _safe(text: str) -> str:
-    """A spreadsheet takes a cell that begins with one of these for a formula."""
+    """A spreadsheet treats a cell that begins with one of these characters as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -23,7 +23,7 @@ class PictureSettings(Settings):
     resize_seconds: Seconds = 20.0  # for one picture
     resize_bytes: PositiveInt = 2_000_000_000  # memory of one process
     resize_processes: PositiveInt = 2
-    stale_seconds: Seconds = 120.0  # a picture that has waited this long without news becomes a job again
+    stale_seconds: Seconds = 120.0  # a picture without progress for this long is enqueued again
     reconcile_seconds: Seconds = 600.0  # between two comparisons of the rows with the files
     orphan_seconds: Seconds = 600.0  # a file of this age without a row is deleted; longer than an upload takes
 

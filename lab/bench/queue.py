@@ -37,7 +37,7 @@ def queue(lab: Lab) -> Iterator[Row]:
         out = in_turns(lab.say, lambda: load(lab, url, "work", JOBS), lambda: sets(lab, url))
         lab.say("from idle")
         idle_on_disk = in_turns(lab.say, lambda: load(lab, url, "idle", IDLE_JOBS), lambda: one_set(lab, url))
-        set_appendfsync(url, "everysec")
+        sync_every_second(url)
         idle = in_turns(lab.say, lambda: load(lab, url, "idle", IDLE_JOBS), lambda: one_set(lab, url))
     yield rate("enqueued", into, MIN_ENQUEUED)
     yield rate("processed", out, MIN_PROCESSED)
@@ -129,9 +129,9 @@ def load(lab: Lab, url: str, command: str, count: int) -> Facts:
     return lab.measure("lab.load.queue", command, count, REDIS_URL=url)
 
 
-def set_appendfsync(url: str, value: str) -> None:
+def sync_every_second(url: str) -> None:
     with Redis.from_url(url) as redis:
-        redis.config_set("appendfsync", value)
+        redis.config_set("appendfsync", "everysec")
 
 
 def sets(lab: Lab, url: str) -> Facts:

@@ -7,7 +7,7 @@ The group `scale` also has the queue with a million waiting jobs (queue.py) and 
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from lab.bench.queue import set_appendfsync
+from lab.bench.queue import sync_every_second
 from lab.harness.figures import Facts, Rounds, Row, in_turns
 from lab.harness.processes import Lab, python
 from lab.harness.valkey import valkey
@@ -26,7 +26,7 @@ MAX_STALL_MS = 50.0
 
 def many_queues(lab: Lab) -> Iterator[Row]:
     with valkey(lab) as url:
-        set_appendfsync(url, "everysec")
+        sync_every_second(url)
         many, few = (partial(load, lab, url, "queues", count) for count in (QUEUES, FEW_QUEUES))
         found = in_turns(lab.say, many, few)
     # With 16 queues there are no others, so the first are their reference.

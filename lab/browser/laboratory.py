@@ -2,26 +2,22 @@
 
 import asyncio
 import os
-import shutil
 import signal
-import sys
 import time
 from contextlib import ExitStack, suppress
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import psutil
 from redis.exceptions import RedisError
 
 from asynckit.tasks import background, end_tasks, keep_running
-from common.services.rabbitmq import installed
 from common.services.service import CannotStart, Service
 from common.settings import Settings
 from lab.browser.lane import Lane
 from lab.browser.tracked_lab import TrackedLab
 from lab.faults.promises import STEPS, SUBJECTS
 from lab.faults.running import TAKE_MS
+from lab.harness.engines import missing
 from lab.harness.frozen import FrozenProcesses
 from lab.harness.machine import alive
 from lab.harness.mailbox import Mailbox
@@ -42,24 +38,13 @@ class CannotAct(Exception):
 
 def subjects() -> dict[str, list[str]]:
     """What each lane can run on this machine."""
-    there = {name: subject.number for name, subject in (SUBJECTS | STEPS).items() if not subject.only}
-    there = {name: number for name, number in there.items() if name not in _missing()}
-    return {lane: [name for name, number in there.items() if str(number) == lane] for lane in "123456"}
-
-
-def _missing() -> set[str]:
-    """The engines that are not installed."""
-    missing = set()
-    if installed() is None or not _can_import("aio_pika"):
-        missing.add("5r")
-    beside = Path(sys.executable).with_name("nats-server")
-    if not (_can_import("nats") and (beside.exists() or shutil.which("nats-server"))):
-        missing.add("6j")
-    return missing
+    whole = {name: subject for name, subject in (SUBJECTS | STEPS).items() if not subject.only}
+    there = {name: str(subject.number) for name, subject in whole.items() if missing(subject.settings) is None}
+    return {lane: [name for name, number in there.items() if number == lane] for lane in "123456"}
 
 
 class Laboratory:
-    def __init__(self, lab: TrackedLab, names: str = "123456") -> None:
+    def __init__(self, lab: TrackedLab, names: str) -> None:
         self.dial: Dial = dict(NO_FAULTS)
         self.begin = time.monotonic()
         self.box = Mailbox(lab, TAKE_MS, attempts=True)
@@ -230,7 +215,3 @@ def _send(pid: int, number: signal.Signals) -> bool:
         os.kill(pid, number)
         return True
     return False
-
-
-def _can_import(name: str) -> bool:
-    return find_spec(name) is not None

@@ -35,7 +35,7 @@ class TurnDial(_Body):
 
 
 class SendSignal(_Body):
-    """To this process of the lane; without `pid` to the newest of this role.
+    """Send a signal to this process of the lane or, without `pid`, to the newest process with this role.
 
     With `predicted`, stop the load afterwards and wait until the accounts close.
     """
@@ -65,7 +65,7 @@ class RunExperiment(_Body):
 
 
 class Heal(_Body):
-    """No load, no faults, no further workers, no frozen process, and new accounts."""
+    """Stop the load, the faults and the added workers, thaw frozen processes, and begin new accounts."""
 
     do: Literal["heal"]
 

@@ -1,6 +1,6 @@
 """A Lab whose children can be told to end while another thread waits for them to start."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from lab.harness.processes import END_SECONDS, Child, Lab
 
 
 class TrackedLab(Lab):
-    def __init__(self, folder: Path, say: Callable[[str], object] = lambda _: None) -> None:
-        super().__init__(folder, say)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self._children: list[Child] = []
 
     @contextmanager

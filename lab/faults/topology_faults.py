@@ -25,17 +25,13 @@ from lab.harness.processes import POLL_SECONDS, ChildFailed, wait_until
 from lab.harness.proxy import CLIENT
 
 LINK_CUT_SECONDS = 2.0
-CHANGE_SECONDS = 5.0  # a failover that began before the old primary was started again
+CHANGE_SECONDS = 5.0  # for a failover that began before the old primary was started again
 TRIES = 3  # on a busy machine a killed primary may be started again before the others notice
 KEYS = {4: ["emailz"], 5: ["{resque}"], 6: ["eventlog:partitions", "{email}"]}
 """One in each slot that matters most; in a cluster the fault concerns the primary of one of them."""
 
 Step = Callable[[Nodes, str], object]
 """What is done to the primary with this name."""
-
-
-def kill_primary(running: Running, rng: random.Random) -> Injection:
-    return replaced(running, rng)
 
 
 def cut_and_kill_primary(running: Running, rng: random.Random) -> Injection:
@@ -71,8 +67,9 @@ def do_nothing(nodes: Nodes, primary: str) -> None:
 def replaced(running: Running, rng: random.Random, before: Step = do_nothing, after: Step = do_nothing) -> Injection:
     """Kill the primary, and wait until a replica has taken over.
 
-    The fault begins at the first try, because a replica may take over late. It ends when the primary is dead; if it was
-    started again before a replica took over, then, because what it accepted in between is lost too.
+    The fault begins at the first try, because a replica may take over late. It ends when the primary is dead. If the
+    primary was started again before a replica took over, it ends at the failover, because what the primary accepted in
+    between is lost too.
     """
     nodes, key = running.nodes, rng.choice(KEYS[running.subject.number])
     nodes.settle()
@@ -213,7 +210,7 @@ def move_slot(running: Running, rng: random.Random) -> Injection:
 
 
 TOPOLOGY_INJECTIONS: dict[str, Fault] = {
-    "primary-kill": kill_primary,
+    "primary-kill": replaced,
     "primary-cut": cut_and_kill_primary,
     "primary-freeze": freeze_primary,
     "primary-alone": leave_primary_alone,

@@ -20,6 +20,8 @@ from common.settings import read_settings
 from lab.harness.figures import percentile
 from lab.load.http import TEXT
 
+WARM_UP_SECONDS = 0.3
+
 
 class MailerLoad:
     """Sends each email to a different recipient, so that no cache of addresses helps."""
@@ -46,11 +48,11 @@ class MailerLoad:
                 return
 
 
-async def send_emails(senders: int, seconds: float, warm_up: float, result: dict[str, float]) -> None:
+async def send_emails(senders: int, seconds: float, result: dict[str, float]) -> None:
     settings = read_settings()
     async with Mailer(settings) as mailer:
         load = MailerLoad(mailer, settings.id_domain)
-        await load.send_for(senders, warm_up)
+        await load.send_for(senders, WARM_UP_SECONDS)
         warm = len(load.times)
         took = await load.send_for(senders, seconds)
     times = load.times[warm:]
@@ -62,12 +64,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Emails through our mailer to the server of SMTP_URL.")
     parser.add_argument("--senders", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--warm-up", type=float, default=0.3, help="seconds")
     options = parser.parse_args()
     result: dict[str, float] = {}
     output = sys.stdout
     with open(os.devnull, "w") as sys.stdout:  # because run() sends the log there
-        run(send_emails(options.senders, options.seconds, options.warm_up, result), until_stopped=False)
+        run(send_emails(options.senders, options.seconds, result), until_stopped=False)
     print(json.dumps(result), file=output)
 
 

@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import uvloop
@@ -129,16 +129,17 @@ def facts(jobs: int, seconds: float) -> Facts:
     return {"jobs": jobs, "seconds": seconds, "rate": jobs / seconds}
 
 
-COMMANDS: dict[str, Callable[[int], Awaitable[Facts]]] = {"enqueue": enqueue, "work": work, "idle": idle, "show": show}
+COMMANDS = {"enqueue": enqueue, "work": work, "idle": idle, "show": show}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=list(COMMANDS))
+def run_command(doc: str | None, commands: Mapping[str, Callable[[int], Coroutine[Any, Any, Facts]]]) -> None:
+    """Run the command of the command line with its count, and print the facts as JSON."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=list(commands))
     parser.add_argument("count", type=int)
     options = parser.parse_args()
-    print(json.dumps(uvloop.run(COMMANDS[options.command](options.count))))  # type: ignore[arg-type]
+    print(json.dumps(uvloop.run(commands[options.command](options.count))))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(__doc__, COMMANDS)

@@ -7,7 +7,6 @@ slots    a worker with COUNT slots gets COUNT jobs that sleep: the resident memo
 idle     the longest stall of an event loop that does nothing for COUNT seconds: other programs cause it
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -17,7 +16,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import uvloop
 from redis.asyncio import Redis
 
 import resque
@@ -26,6 +24,7 @@ from asynckit.tasks import end_tasks
 from common.settings import read_settings
 from lab.harness.figures import Facts, percentile
 from lab.harness.machine import resident_bytes
+from lab.load.queue import run_command
 from resque import events
 
 NAME = "noop"
@@ -175,16 +174,8 @@ async def fill(redis: Redis, count: int) -> None:
         await asyncio.gather(*calls)
 
 
-COMMANDS: dict[str, Callable[[int], Awaitable[Facts]]] = {"queues": queues, "slots": slots, "idle": idle}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=list(COMMANDS))
-    parser.add_argument("count", type=int)
-    options = parser.parse_args()
-    print(json.dumps(uvloop.run(COMMANDS[options.command](options.count))))  # type: ignore[arg-type]
+COMMANDS = {"queues": queues, "slots": slots, "idle": idle}
 
 
 if __name__ == "__main__":
-    main()
+    run_command(__doc__, COMMANDS)

@@ -45,13 +45,32 @@ class Chart:
     lines: list[Line]
     head: Sequence[str]
     rows: list[tuple[str, ...]]
-    """The same data as a table, one row a minute."""
+    """The same data as a table, one row for each minute."""
 
 
 def throughput(moments: Sequence[Moment]) -> Chart:
     """Jobs per second, in steps of ten seconds: succeeded, with retried and failed stacked on top."""
     most = max((m.succeeded + m.retried + m.failed for m in moments), default=0) / CHART_SECONDS
     top = _nice(most)
+    succeeded, retried, failed = (
+        sum(getattr(moment, name) for moment in moments) for name in ("succeeded", "retried", "failed")
+    )
+    summary = (
+        f"The last ten minutes: {succeeded:,} jobs succeeded, {failed:,} failed, {retried:,} attempts will be repeated;"
+        f" at most {most:,.1f} a second."
+    )
+    rows = [
+        (
+            _clock(minute[0]),
+            *(f"{sum(getattr(m, name) for m in minute):,}" for name in ("succeeded", "retried", "failed")),
+        )
+        for minute in _minutes(moments)
+    ]
+    marks = [Mark(HEIGHT * (1 - share), f"{top * share:,g}") for share in (1.0, 0.5)]
+    return Chart(summary, marks, _stacked(moments, top), [], ("minute", "succeeded", "retried", "failed"), rows)
+
+
+def _stacked(moments: Sequence[Moment], top: float) -> list[Bar]:
     width = WIDTH / max(1, len(moments))
     bars = []
     for number, moment in enumerate(moments):
@@ -64,22 +83,7 @@ def throughput(moments: Sequence[Moment]) -> Chart:
                 bars.append(
                     Bar(kind, round(number * width + 1, 1), round(base, 1), round(width - 2, 1), round(height, 1))
                 )
-    succeeded, retried, failed = (
-        sum(getattr(moment, name) for moment in moments) for name in ("succeeded", "retried", "failed")
-    )
-    summary = (
-        f"The last ten minutes: {succeeded:,} jobs succeeded, {failed:,} failed, {retried:,} attempts are repeated; "
-        f"at most {most:,.1f} a second."
-    )
-    rows = [
-        (
-            _clock(minute[0]),
-            *(f"{sum(getattr(m, name) for m in minute):,}" for name in ("succeeded", "retried", "failed")),
-        )
-        for minute in _minutes(moments)
-    ]
-    marks = [Mark(HEIGHT * (1 - share), f"{top * share:,g}") for share in (1.0, 0.5)]
-    return Chart(summary, marks, bars, [], ("minute", "succeeded", "retried", "failed"), rows)
+    return bars
 
 
 def waiting_times(moments: Sequence[Moment]) -> Chart:
@@ -101,7 +105,7 @@ def waiting_times(moments: Sequence[Moment]) -> Chart:
             lines.append(Line(kind, " ".join(f"{(n + 0.5) * step:.1f},{y(value)}" for n, value in run)))
             bars += [Bar(kind, round((n + 0.5) * step - 1.5, 1), y(value) - 1.5, 3, 3) for n, value in run]
     total = _together(moments)
-    summary = "In the last ten minutes no job has succeeded, or none whose id says when it was made."
+    summary = "In the last ten minutes no job with a time in its id has succeeded."
     if total.waits:
         summary = (
             f"The last ten minutes: half of the jobs had waited at most {show.duration(total.waited(50))}, "

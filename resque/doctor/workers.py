@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -27,7 +27,8 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
     beats = {worker: moment_of(value) for worker, value in (await examination.fields(keys.heartbeats)).items()}
     pings = {name: await _ping(examination, name) for name in seen.pings}
     leases = await examination.scores(keys.leases)
-    for worker in sorted(members | seen.workers | leases.keys()):
+    known = members | seen.workers | leases.keys()
+    for worker in sorted(known):
         if leases.get(worker, 0.0) / 1000 > examination.now:
             continue  # it is ours and its lease is valid; when the lease ends, reap.lua cleans up
         sign = max(beats.get(worker) or 0.0, pings.get(_name_of(worker)) or 0.0)
@@ -47,16 +48,27 @@ async def examine(examination: Examination) -> AsyncIterator[Finding]:
             yield Finding(
                 what, key, *((remedy, _worker_removal(examination, worker, worker in members)) if is_dead else ())
             )
-    known = members | seen.workers | leases.keys()
+    for finding in [*_of_beats(examination, beats, known), *_of_pings(examination, pings, known)]:
+        yield finding
+
+
+def _of_beats(
+    examination: Examination, beats: Mapping[bytes, float | None], known: Collection[bytes]
+) -> Iterator[Finding]:
     for worker, moment in sorted(beats.items()):
         if moment is None or (worker not in known and examination.now - moment > SILENT_SECONDS):
             what = "a heartbeat of a worker that does not exist"
             yield Finding(
                 what if moment else "a heartbeat that is not a date: it prevents every Ruby worker from starting",
-                f"{keys.heartbeats} {bytes_as_text(worker)!r}",
+                f"{examination.keys.heartbeats} {bytes_as_text(worker)!r}",
                 "remove it",
                 _beat_removal(examination, worker, moment),
             )
+
+
+def _of_pings(
+    examination: Examination, pings: Mapping[bytes, float | None], known: Collection[bytes]
+) -> Iterator[Finding]:
     names = {_name_of(worker) for worker in known}
     for name, moment in sorted(pings.items()):
         if name not in names and examination.now - (moment or 0.0) > SILENT_SECONDS:

@@ -1,8 +1,8 @@
 -- Move delayed jobs that are due into their queues, unchanged.
 --
 -- Two schedulers that move the same job would duplicate it, so Ruby and Node each have a lock for their leader. While
--- another program holds one, this moves nothing. All processes of ours share the leadership, because each call is
--- atomic, so no lock is needed between two calls. This does not take Ruby's lock: a resque-scheduler that starts
+-- another program holds one, this moves nothing. All our processes share the leadership: each call is atomic, so they
+-- need no lock among themselves. This does not take Ruby's lock: a resque-scheduler that starts
 -- becomes leader at once and fires its own cron schedules. (fire.lua takes it for a second.) This takes Node's lock,
 -- because Node's leader adds nothing and rounds numbers.
 --

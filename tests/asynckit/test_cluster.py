@@ -17,7 +17,7 @@ from common.handover import handover_error
 from common.mail.errors import CannotAccept
 from lab.harness.slots import Cluster
 from tests.support.cluster import a_cluster
-from tests.support.programs import LIMIT, a_name, nobody_s_port
+from tests.support.programs import LIMIT, a_name, closed_port
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ async def test_a_thread_finds_each_node(cluster: Cluster) -> None:
 
 
 async def test_one_host_of_the_url_that_answers_is_enough(cluster: Cluster) -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         async with redis_client(f"redis+cluster://127.0.0.1:{port},127.0.0.1:{cluster.ports[1]}") as redis:
             assert isinstance(redis, ClusterRedis)
             assert await redis.set("x", 1)
@@ -197,7 +197,7 @@ async def test_one_host_of_the_url_that_answers_is_enough(cluster: Cluster) -> N
 
 
 async def test_without_any_node_nothing_was_sent() -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         for key in (None, "x"):
             async with redis_client(f"redis+cluster://127.0.0.1:{port}", key=key) as redis:
                 with pytest.raises(NotConnected) as error:

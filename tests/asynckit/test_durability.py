@@ -6,7 +6,7 @@ import pytest
 
 from asynckit.durability import shortcomings, warn_if_not_durable
 from asynckit.redis_client import redis_client
-from tests.support.programs import nobody_s_port, wait_until
+from tests.support.programs import closed_port, wait_until
 from tests.support.servers import Valkey
 
 
@@ -49,7 +49,7 @@ async def test_an_unsafe_setting_is_one_log_line(
 async def test_an_unreachable_redis_is_not_reported_as_hidden_settings(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         async with redis_client(f"redis://127.0.0.1:{port}/0") as redis:
             await warn_if_not_durable(redis)
     [record] = caplog.records

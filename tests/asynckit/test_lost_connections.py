@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Load
-from tests.support.programs import a_name, running_strategy, wait_until
+from tests.support.programs import running_strategy, someone, wait_until
 from tests.support.proxy import dropping_proxy
 from tests.support.servers import Inbox, Valkey
 
@@ -19,7 +19,7 @@ DROPS = 100
 def test_a_strategy_survives_lost_connections_without_500_or_traceback(
     name: str, log: str, inbox: Inbox, valkey: Valkey, tmp_path: Path
 ) -> None:
-    to = f"{a_name()}@example.com"
+    to = someone()
     with dropping_proxy(valkey.port, 0.03) as proxy:
         environment = {"SMTP_URL": inbox.smtp_url, "REDIS_URL": proxy.url, "LOG": log, "DRAIN_SECONDS": "2"}
         with running_strategy(name, tmp_path, **environment) as strategy:
@@ -28,7 +28,7 @@ def test_a_strategy_survives_lost_connections_without_500_or_traceback(
                 wait_until(lambda: proxy.times >= before + DROPS, "many dropped connections")
             assert set(load.statuses) <= {202, 503, 504}, load.statuses
             assert load.statuses[202] > 0
-            to = f"{a_name()}@example.com"
+            to = someone()
             wait_until(lambda: strategy.send(to).status == 202, "an email is accepted")
             wait_until(lambda: inbox.messages(to), "it is sent")
         for sign in ("Traceback", "RuntimeError", "background task"):

@@ -20,7 +20,7 @@ from asynckit.redis_client import blocking_redis_client, redis_client
 from common.handover import handover_error
 from common.mail.errors import CannotAccept, NoAnswer
 from lab.harness.proxy import Proxy, a_proxy
-from tests.support.programs import nobody_s_port, until
+from tests.support.programs import closed_port, until
 from tests.support.servers import Valkey, running_valkey
 
 
@@ -139,7 +139,7 @@ async def close(connection: Any) -> None:
 
 
 async def test_an_error_while_connecting_means_that_nothing_was_sent() -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         async with redis_client(f"redis://127.0.0.1:{port}/0") as redis:
             with pytest.raises(NotSent) as caught:
                 await redis.ping()

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from asynckit.tasks import background, end_tasks, keep_running
+from asynckit.tasks import background, end_tasks, keep_running, run_together
 from tests.support.programs import until
 from tests.support.tasks import ignore_first_cancellation
 
@@ -76,3 +76,21 @@ async def test_the_error_of_a_referenced_task_is_logged_at_once(
     cancelled = background(asyncio.Event().wait(), "waiting")
     await end_tasks([cancelled])
     assert "waiting" not in caplog.text
+
+
+async def test_of_tasks_that_run_together_the_first_error_is_raised_and_the_others_end() -> None:
+    ended = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("work")
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("the connection is lost")
+
+    with pytest.raises(ValueError, match="the connection is lost"):
+        await run_together(work(), fail())
+    assert ended == ["work"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import Answer, Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import Answer, Strategy, running_strategy, someone, wait_until
 from tests.support.servers import Inbox, running_inbox
 
 LIMITS = {"SMTP_SEND_SECONDS": "5", "SMTP_CONNECT_SECONDS": "5"}
@@ -19,10 +19,6 @@ def foreground(inbox: Inbox, tmp_path_factory: pytest.TempPathFactory):  # type:
     data_dir = tmp_path_factory.mktemp("foreground")
     with running_strategy("1_foreground", data_dir, SMTP_URL=inbox.smtp_url) as strategy:
         yield strategy
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
 
 
 def test_a_caller_waits_for_the_mail_server_and_not_for_other_callers(foreground: Strategy, inbox: Inbox) -> None:

@@ -15,15 +15,11 @@ from common.mail.emails import Email
 from common.mail.errors import CannotAccept
 from common.mail.mailer import Mailer
 from common.processes.chapter import chapter_module
-from tests.support.programs import Strategy, a_name, ask, email_path, running_strategy, until, wait_until
+from tests.support.programs import Strategy, ask, email_path, running_strategy, someone, until, wait_until
 from tests.support.servers import Inbox, running_inbox
 from tests.support.smtp_peer import smtp_peer
 
 tasks_module = chapter_module("2_parallel.tasks")
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
 
 
 def an_email() -> Email:

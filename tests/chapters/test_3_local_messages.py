@@ -16,14 +16,10 @@ from yarl import URL
 from common.mail.sender import WINDOW
 from lab.harness.processes import still_alive
 from tests.support.load import Load, account
-from tests.support.programs import LIMIT, Strategy, a_name, freeze, running_strategy, wait_until
+from tests.support.programs import LIMIT, Strategy, frozen, running_strategy, someone, wait_until
 from tests.support.servers import Inbox, running_inbox
 
 KILLS = int(os.environ.get("KILLS", "4"))  # of each of the two; KILLS=25 takes a minute
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
 
 
 @pytest.fixture(scope="module")
@@ -230,11 +226,8 @@ async def test_when_the_mail_server_hangs_the_queue_grows_to_its_limit_and_the_a
 
 def test_a_master_that_does_not_answer_means_504_and_the_email_may_be_sent(trio: Strategy, inbox: Inbox) -> None:
     master, to = trio.pid("master"), someone()
-    freeze(master)
-    try:
+    with frozen(master):
         answer = trio.send(to)
-    finally:
-        os.kill(master, signal.SIGCONT)
     assert answer.status == 504
     assert set(answer.json) == {"email", "id", "error"}
     assert answer.json["error"]["reason"] == "the master did not answer within 5 s: the email may still be sent"

@@ -12,16 +12,9 @@ import pytest
 
 from asynckit.ids import new_id
 from tests.support.log_lines import at_most_once_a_second
-from tests.support.programs import LIMIT, Answer, Strategy, a_name, email_path, nobody_s_port, wait_until
-from tests.support.remote_messages import a_worker, as_json, remote, someone
-from tests.support.servers import Inbox, Valkey, running_valkey
-
-
-@pytest.fixture(scope="module")
-def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """The Valkey of `running`."""
-    with running_valkey(tmp_path_factory.mktemp("another")) as valkey:
-        yield valkey
+from tests.support.programs import LIMIT, Answer, Strategy, a_name, closed_port, email_path, someone, wait_until
+from tests.support.remote_messages import a_worker, as_json, remote
+from tests.support.servers import Inbox, Valkey
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +116,7 @@ def test_a_waiting_caller_learns_that_the_email_was_refused_and_it_is_not_tried_
 
 
 def test_a_caller_does_not_wait_for_a_mail_server_that_is_down(valkey: Valkey, inbox: Inbox, tmp_path: Path) -> None:
-    with nobody_s_port() as port, remote(inbox, valkey, tmp_path, SMTP_URL=f"smtp://127.0.0.1:{port}") as strategy:
+    with closed_port() as port, remote(inbox, valkey, tmp_path, SMTP_URL=f"smtp://127.0.0.1:{port}") as strategy:
         for _ in range(3):
             answer = strategy.ask(f"{email_path(someone(), 'Hello', 'x')}?wait=5")
             assert answer.status == 502
@@ -171,7 +164,7 @@ def test_another_program_may_publish_without_an_id(running: Strategy, inbox: Inb
     assert all(re.fullmatch(r"<\w+@example\.com>", message["message_id"]) for message in messages)
 
 
-def test_another_program_may_ask_for_reports(running: Strategy, inbox: Inbox, another: Valkey) -> None:
+def test_another_program_may_ask_for_reports(running: Strategy, another: Valkey) -> None:
     mine = f"my-replies-{a_name()}"
     with closing(another.listen(mine)) as replies:
         email_id = new_id("example.com")

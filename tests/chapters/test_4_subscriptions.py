@@ -20,8 +20,19 @@ from common.mail.memory_queue import MemoryQueue
 from common.processes.chapter import chapter_module
 from tests.support.load import Load, account
 from tests.support.log_lines import at_most_once_a_second
-from tests.support.programs import LIMIT, Strategy, a_name, email_path, freeze, running_strategy, until, wait_until
-from tests.support.remote_messages import a_worker, remote, someone
+from tests.support.programs import (
+    LIMIT,
+    Strategy,
+    a_name,
+    email_path,
+    freeze,
+    frozen,
+    running_strategy,
+    someone,
+    until,
+    wait_until,
+)
+from tests.support.remote_messages import a_worker, remote
 from tests.support.servers import Inbox, Valkey, running_valkey, valkey_of
 from tests.support.smtp_peer import smtp_peer
 
@@ -102,8 +113,7 @@ def settled(strategy: Strategy, inbox: Inbox) -> None:
 def test_a_redis_that_hangs_means_504_and_a_new_subscription(inbox: Inbox, tmp_path: Path) -> None:
     to = someone()
     with running_valkey(tmp_path) as valkey, remote(inbox, valkey, tmp_path) as strategy:
-        freeze(valkey.pid)
-        try:
+        with frozen(valkey.pid):
             answer = strategy.send(to)
             assert answer.status == 504
             assert answer.json["id"]
@@ -111,8 +121,6 @@ def test_a_redis_that_hangs_means_504_and_a_new_subscription(inbox: Inbox, tmp_p
             assert strategy.stats()["workers"] is None
             for role in ("worker", "server"):
                 strategy.program.wait_for_line(rf"^\[{role} @ \d+\] .* not subscribed to emailz.*: Redis")
-        finally:
-            os.kill(valkey.pid, signal.SIGCONT)
         wait_until(strategy.healthy, "an email can be accepted again")
         later = someone()
         assert strategy.send(later).status == 202

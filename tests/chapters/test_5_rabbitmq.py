@@ -11,8 +11,8 @@ import trustme
 from aio_pika import Message
 from pamqp.common import FieldTable
 
-from tests.support.load import Load, account
-from tests.support.programs import LIMIT, Program, Strategy, a_name, wait_until
+from tests.support.load import Load, account, wait_for_all
+from tests.support.programs import LIMIT, Program, Strategy, a_name, someone, wait_until
 from tests.support.rabbitmq import (
     FAILED,
     INSTALLED,
@@ -23,28 +23,13 @@ from tests.support.rabbitmq import (
     failed_command,
     queue,
     refused_command,
-    running_rabbitmq,
-    someone,
     tls_in_front_of,
-    wait_for_all,
 )
 from tests.support.servers import Inbox
 
 pytestmark = pytest.mark.skipif(not INSTALLED, reason=REASON)
 
 WORKER_KILLS = int(os.environ.get("KILLS", "3"))  # KILLS=50: a long run
-
-
-@pytest.fixture(scope="module")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
-    with running_rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as rabbitmq:
-        yield rabbitmq
-
-
-@pytest.fixture
-def clean(rabbitmq: RabbitMq) -> RabbitMq:
-    rabbitmq.empty()
-    return rabbitmq
 
 
 @pytest.fixture(scope="module")
@@ -70,20 +55,20 @@ def running(inbox: Inbox, own: RabbitMq, tmp_path_factory: pytest.TempPathFactor
             yield strategy
 
 
-def test_an_email_waits_in_rabbitmq_until_a_worker_comes(inbox: Inbox, clean: RabbitMq, tmp_path: Path) -> None:
+def test_an_email_waits_in_rabbitmq_until_a_worker_comes(inbox: Inbox, empty: RabbitMq, tmp_path: Path) -> None:
     to = someone()
-    with queue(inbox, tmp_path, clean, ROLE="server") as strategy:
+    with queue(inbox, tmp_path, empty, ROLE="server") as strategy:
         answer = strategy.send(to)
         assert (answer.status, answer.json["status"]) == (202, "accepted")
         stats = strategy.stats()
         assert (stats["waiting"], stats["failed_list"], stats["workers"]) == (1, 0, 0)
         assert stats["sent"] is stats["in_flight"] is stats["oldest_wait_seconds"] is None
         assert 'emails_waiting{strategy="5_remote_queue"} 1.0' in strategy.ask("/metrics").text
-        with a_worker(inbox, tmp_path, clean):
+        with a_worker(inbox, tmp_path, empty):
             [message] = inbox.wait_for(to)
             assert message["message_id"] == answer.json["id"]
             assert strategy.stats()["workers"] == 1
-        clean.delete("emailQueue")
+        empty.delete("emailQueue")
         answer = strategy.send(someone())
         assert (answer.status, "NO_ROUTE" in answer.json["error"]["reason"]) == (503, True)
         assert strategy.send(someone()).status == 202, "the queue is declared again"

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.load import Load, account
-from tests.support.programs import Strategy, wait_until
-from tests.support.rabbitmq import INSTALLED, REASON, WINDOW, queue, rabbitmq_of, someone, wait_for_all
+from tests.support.load import Load, account, wait_for_all
+from tests.support.programs import Strategy, someone, wait_until
+from tests.support.rabbitmq import INSTALLED, REASON, WINDOW, queue, rabbitmq_of
 from tests.support.servers import Inbox
 
 pytestmark = pytest.mark.skipif(not INSTALLED, reason=REASON)

@@ -1,8 +1,6 @@
 """Strategy 5 in the words of its chapter."""
 
 import json
-import os
-import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,33 +9,9 @@ from typing import Any
 import pytest
 
 from tests.support.load import Load, account
-from tests.support.programs import Program, Strategy, freeze, wait_until
-from tests.support.remote_queue import (
-    CLIENTS,
-    FAILED,
-    KILLS,
-    QUEUE,
-    a_process,
-    a_worker,
-    failed,
-    queue,
-    settled,
-    someone,
-)
-from tests.support.servers import Inbox, Valkey, running_valkey
-
-
-@pytest.fixture
-def clean(valkey: Valkey) -> Valkey:
-    valkey.client.flushall()
-    return valkey
-
-
-@pytest.fixture(scope="module")
-def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """The Valkey of `running`, which no test may flush."""
-    with running_valkey(tmp_path_factory.mktemp("another")) as valkey:
-        yield valkey
+from tests.support.programs import Program, Strategy, frozen, someone, wait_until
+from tests.support.remote_queue import CLIENTS, FAILED, KILLS, QUEUE, a_process, a_worker, failed, queue, settled
+from tests.support.servers import Inbox, Valkey
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +97,11 @@ def test_all_workers_share_one_throttle(inbox: Inbox, clean: Valkey, tmp_path: P
 def test_a_frozen_redis_is_a_504_and_afterwards_it_goes_on(running: Strategy, inbox: Inbox, another: Valkey) -> None:
     to, later = someone(), someone()
     assert running.send(someone()).status == 202  # from then on Redis knows the script
-    freeze(another.pid)
-    try:
+    with frozen(another.pid):
         answer = running.send(to)
         assert answer.status == 504
         assert answer.json["error"]["reason"] == "Redis does not answer in time: the email may still be sent"
         assert not running.healthy()
-    finally:
-        os.kill(another.pid, signal.SIGCONT)
     wait_until(running.healthy, "it is back")
     [message] = inbox.wait_for(to)
     assert message["message_id"] == answer.json["id"]
@@ -175,7 +146,7 @@ def test_emails_of_other_programs_and_of_schedules_need_no_message_id(
         assert len(set(ids)) == len(ids)
 
 
-def test_the_demonstration_shows_the_slots_and_ends_when_somebody_has_seen_enough(tmp_path: Path) -> None:
+def test_the_demonstration_shows_the_slots_and_ends_when_it_is_stopped(tmp_path: Path) -> None:
     """It takes half a minute to its end."""
     environment = {
         "DEMO": "1",

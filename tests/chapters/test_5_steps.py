@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import LIMIT, Program, a_name, freeze, running_strategy, wait_until
+from tests.support.programs import Program, a_name, freeze, running_strategy, wait_until
 from tests.support.servers import Inbox, Valkey
 
+pytestmark = pytest.mark.usefixtures("clean")
+
+
 QUEUE = "resque:queue:emailQueue"
-
-
-@pytest.fixture(autouse=True)
-def empty_redis(valkey: Valkey) -> None:
-    valkey.client.flushall()
 
 
 @contextmanager
@@ -163,12 +161,3 @@ def test_make_run_5_with_a_step(inbox: Inbox, tmp_path: Path) -> None:
         assert (stats["waiting"], stats["failed"]) == (0, 0)
         assert stats["in_flight"] is stats["sent"] is stats["oldest_wait_seconds"] is None
         assert "scheduler" not in strategy.program.output, "only the web server and the step's worker run"
-
-
-@pytest.mark.parametrize(("number", "said"), [("5", "has the steps pop, move, lease"), ("1", "has no steps")])
-def test_a_bad_step_is_one_line(number: str, said: str, tmp_path: Path) -> None:
-    program = Program(["make", f"run-{number}"], {"STEP": "nonsense", "DATA_DIR": str(tmp_path), "PORT": "0"})
-    program.wait_for_line(said)
-    assert program.process.wait(LIMIT) == 2
-    program.stop()
-    assert "Traceback" not in program.output

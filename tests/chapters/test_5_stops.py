@@ -9,34 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Load, account
-from tests.support.programs import Strategy, freeze, wait_until
+from tests.support.programs import Strategy, frozen, someone, wait_until
 from tests.support.queue_workers import workers
-from tests.support.remote_queue import (
-    CLIENTS,
-    KILLS,
-    PAUSED,
-    QUEUE,
-    SLOTS,
-    a_worker,
-    failed,
-    queue,
-    settled,
-    someone,
-)
-from tests.support.servers import Inbox, Valkey, running_valkey
-
-
-@pytest.fixture
-def clean(valkey: Valkey) -> Valkey:
-    valkey.client.flushall()
-    return valkey
-
-
-@pytest.fixture(scope="module")
-def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """The Valkey of `running`, which no test may flush."""
-    with running_valkey(tmp_path_factory.mktemp("another")) as valkey:
-        yield valkey
+from tests.support.remote_queue import CLIENTS, KILLS, PAUSED, QUEUE, SLOTS, a_worker, failed, queue, settled
+from tests.support.servers import Inbox, Valkey
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +80,7 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_nothing(
     assert [running.send(to).status for _ in range(10)] == [202] * 10
     wait_until(lambda: running.stats()["in_flight"] == 10, "all are in flight")
     stopped = running.pid("worker")
-    freeze(stopped)
-    try:
+    with frozen(stopped):
         inbox.dial(hang_rate=0)
         with a_worker(inbox, another, tmp_path):
             wait_until(lambda: running.stats()["crashed"] >= before["crashed"] + 10, "its jobs are back in the queue")
@@ -113,8 +88,6 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_nothing(
             os.kill(stopped, signal.SIGCONT)
             running.program.wait_for_line(rf"^\[worker @ {stopped}\] .*the lease has ended")
             wait_until(lambda: len(re.findall("ready to send, as", running.program.output)) > starts, "it begins again")
-    finally:
-        os.kill(stopped, signal.SIGCONT)
     assert running.send(last).status == 202
     inbox.wait_for(last)
     wait_until(lambda: settled(running), "all are acknowledged")

@@ -15,14 +15,12 @@ from eventlog.events import Event
 from tests.support.programs import LIMIT, ROOT, a_name
 from tests.support.servers import Valkey
 
+pytestmark = pytest.mark.usefixtures("clean")
+
+
 LogName = Literal["lua", "streams"]
 
 logs = chapter_module("6_event_bus.logs")
-
-
-@pytest.fixture(autouse=True)
-def empty_redis(valkey: Valkey) -> None:
-    valkey.client.flushall()
 
 
 def consumers(log: str, url: str, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -71,7 +69,10 @@ async def test_a_consumer_with_invalid_data_is_listed_beside_the_others_and_can_
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("email", "email has a handler: take it out of make_handlers, and restart the workers, before you remove it\n"),
+        (
+            "email",
+            "email has a handler: first remove it from make_handlers and restart the workers\n",
+        ),
         ("nonsense", "there is no consumer nonsense; there are audit, newcomers\n"),
     ],
 )

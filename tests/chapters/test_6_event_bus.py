@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from common.processes.chapter import chapter_module
-from tests.support.event_bus import LOGS, event_bus, settled, someone
+from tests.support.event_bus import LOGS, event_bus, settled
 from tests.support.load import Load, account
-from tests.support.programs import Program, Strategy, a_name, freeze, nobody_s_port, wait_until
+from tests.support.programs import Program, Strategy, a_name, closed_port, freeze, frozen, someone, wait_until
 from tests.support.servers import Inbox, Valkey, valkey_of
 
 handlers = chapter_module("6_event_bus.handlers")
@@ -90,13 +90,10 @@ def test_a_frozen_redis_is_a_504_and_the_email_may_be_sent(running: tuple[Strate
     strategy, valkey = running
     to, late = someone(), someone()
     assert strategy.send(someone()).status == 202  # now Redis knows the script
-    freeze(valkey.pid)
-    try:
+    with frozen(valkey.pid):
         answer = strategy.send(to)
         assert answer.status == 504
         assert "Redis" in answer.json["error"]["reason"]
-    finally:
-        os.kill(valkey.pid, signal.SIGCONT)
     wait_until(strategy.healthy, "the server is healthy again")
     assert {message["message_id"] for message in inbox.messages(to)} <= {answer.json["id"]}
     assert strategy.send(late).status == 202
@@ -225,7 +222,7 @@ def test_an_email_that_gets_a_4xx_is_retried_and_parked_after_the_last_attempt(
 
 
 def test_while_the_mail_server_is_down_the_lag_grows_and_no_attempt_is_counted(inbox: Inbox, tmp_path: Path) -> None:
-    with nobody_s_port() as port, event_bus(inbox, tmp_path, SMTP_URL=f"smtp://127.0.0.1:{port}") as strategy:
+    with closed_port() as port, event_bus(inbox, tmp_path, SMTP_URL=f"smtp://127.0.0.1:{port}") as strategy:
         assert [strategy.send(someone()).status for _ in range(80)] == [202] * 80
         strategy.program.wait_for_line("pause: Unreachable")
         wait_until(lambda: strategy.stats()["audit_waiting"] == 0, "the audit does not wait for the mail server")

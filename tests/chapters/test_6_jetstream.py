@@ -14,9 +14,9 @@ import pytest
 
 from common.services.service import running
 from eventlog.nats_client import Refused
-from tests.support.event_bus import asked, on_jetstream, settled, someone
+from tests.support.event_bus import asked, on_jetstream, settled
 from tests.support.load import Load, account
-from tests.support.programs import LIMIT, Strategy, freeze, nobody_s_port, wait_until
+from tests.support.programs import LIMIT, Strategy, closed_port, frozen, someone, wait_until
 from tests.support.servers import Inbox, nats_of
 
 WINDOW = 50  # emails in flight in a worker
@@ -154,7 +154,7 @@ def deliveries(data_dir: Path) -> int:
 
 
 def test_while_the_mail_server_is_down_no_attempt_is_lost_nor_by_a_stop(inbox: Inbox, tmp_path: Path) -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         environment = {"SMTP_URL": f"smtp://127.0.0.1:{port}", "ATTEMPTS": "2", "DRAIN_SECONDS": "0.2"}
         with on_jetstream(inbox, tmp_path, **environment) as strategy:
             assert [strategy.send(someone()).status for _ in range(60)] == [202] * 60
@@ -175,11 +175,8 @@ def test_a_frozen_server_is_a_504_and_a_killed_one_comes_back(inbox: Inbox, tmp_
     with on_jetstream(inbox, tmp_path) as strategy:
         assert strategy.send(to).status == 202
         pid = nats_of(tmp_path).pid
-        freeze(pid)
-        try:
+        with frozen(pid):
             in_doubt = strategy.send(doubtful)
-        finally:
-            os.kill(pid, signal.SIGCONT)
         assert (in_doubt.status, in_doubt.json["error"]["kind"]) == (504, "NoAnswer")
         assert "NATS" in in_doubt.json["error"]["reason"]
         wait_until(strategy.healthy, "all is well again")

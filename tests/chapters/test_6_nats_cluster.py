@@ -11,9 +11,9 @@ from typing import Any
 
 from common.services.service import running
 from eventlog.errors import LogError
-from tests.support.event_bus import asked, on_jetstream, settled, someone
+from tests.support.event_bus import asked, on_jetstream, settled
 from tests.support.load import Load, account
-from tests.support.programs import LIMIT, Program, Strategy, is_alive, wait_until
+from tests.support.programs import LIMIT, Program, Strategy, is_alive, someone, wait_until
 from tests.support.servers import Inbox
 
 NODES = ("node-1", "node-2", "node-3")

@@ -13,8 +13,8 @@ import trustme
 from common.services.service import running
 from eventlog.errors import LogError
 from eventlog.nats_client import Nats
-from tests.support.event_bus import event_bus, on_jetstream, someone
-from tests.support.programs import LIMIT, ROOT, Program, clean_environment, nobody_s_port, until
+from tests.support.event_bus import event_bus, on_jetstream
+from tests.support.programs import LIMIT, ROOT, Program, clean_environment, closed_port, someone, until
 from tests.support.servers import Inbox
 
 NATS_SERVER = str(ROOT / ".venv" / "bin" / "nats-server")
@@ -23,7 +23,7 @@ NATS_SERVER = str(ROOT / ".venv" / "bin" / "nats-server")
 @contextmanager
 def own_nats(tmp_path: Path, *options: str, jetstream: bool = True) -> Iterator[int]:
     """A nats-server that is started by hand, as a reader may have one at work. Yields its port."""
-    with nobody_s_port() as port:
+    with closed_port() as port:
         pass
     where = ["-a", "127.0.0.1", "-p", str(port), *(["-js", "-sd", str(tmp_path / "own")] if jetstream else [])]
     program = Program([NATS_SERVER, *where, *options], {})
@@ -94,7 +94,7 @@ async def test_each_server_of_a_cluster_has_a_certificate_for_its_own_name(
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     with (
-        nobody_s_port() as port_of_a_dead_server,
+        closed_port() as port_of_a_dead_server,
         own_nats(tmp_path, *certificate_files(tmp_path, authority, "127.0.0.1")) as port,
     ):
         async with Nats(f"tls://localhost:{port_of_a_dead_server},tls://127.0.0.1:{port}") as connection:
@@ -141,7 +141,7 @@ def refused_start(tmp_path: Path, url: str) -> str:
 def test_a_server_that_cannot_be_reached_is_one_line_and_a_503_until_it_is_there(inbox: Inbox, tmp_path: Path) -> None:
     environment = {"LOG": "jetstream", "ROLE": "server"}
     with (
-        nobody_s_port() as port,
+        closed_port() as port,
         event_bus(inbox, tmp_path, NATS_URL=f"nats://127.0.0.1:{port}", **environment) as strategy,
     ):
         strategy.program.wait_for_line("NATS: cannot connect")

@@ -15,17 +15,15 @@ from asynckit.redis_client import redis_client
 from common.mail.emails import Email
 from common.processes.chapter import chapter_module
 from common.settings import Settings
-from tests.support.programs import Program, a_name, running_strategy, wait_until
+from tests.support.programs import Program, a_name, running_strategy, someone, wait_until
 from tests.support.servers import Inbox, Valkey
+
+pytestmark = pytest.mark.usefixtures("clean")
+
 
 talk: Any = chapter_module("6_event_bus.steps.talk")
 logs: Any = chapter_module("6_event_bus.logs")
 producer: Any = chapter_module("6_event_bus.producer")
-
-
-@pytest.fixture(autouse=True)
-def empty_redis(valkey: Valkey) -> None:
-    valkey.client.flushall()
 
 
 @contextmanager
@@ -146,7 +144,7 @@ async def test_a_worker_of_a_group_renews_the_lease_of_an_email_that_takes_longe
 @pytest.mark.parametrize("step", ["commit_after", "group"])  # the two ways to append an event
 def test_make_run_6_with_a_step(step: str, inbox: Inbox, tmp_path: Path) -> None:
     with running_strategy("6_event_bus", tmp_path, SMTP_URL=inbox.smtp_url, STEP=step) as strategy:
-        to = f"{a_name()}@example.com"
+        to = someone()
         assert strategy.send(to).status == 202
         inbox.wait_for(to)
         stats = strategy.stats()

@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 
 from common.services import service
-from tests.support.programs import LIMIT, ROOT, nobody_s_port
+from tests.support.programs import LIMIT, ROOT, closed_port
 from tests.support.servers import Valkey
 
-
-@pytest.fixture(autouse=True)
-def empty_redis(valkey: Valkey) -> None:
-    valkey.client.flushall()
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 def syndication(*words: str, **environment: str) -> tuple[int, str, str]:
@@ -66,7 +63,7 @@ def test_no_escape_sequence_of_another_program_reaches_the_terminal(valkey: Valk
 
 
 def test_without_a_url_the_commands_use_the_valkey_of_this_checkout(valkey: Valkey, tmp_path: Path) -> None:
-    with nobody_s_port() as port, service.claim(tmp_path, "valkey") as announcement:
+    with closed_port() as port, service.claim(tmp_path, "valkey") as announcement:
         service.announce(announcement, pid=valkey.pid, valkey_port=valkey.port)
         settings = {"DATA_DIR": str(tmp_path), "VALKEY_PORT": str(port), "REDIS_URL": ""}
         assert syndication("a", "e", "q", "C", **settings) == (0, "a: e becomes C in q\n", "")

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,11 +15,21 @@ from redis.crc import key_slot
 
 from common.services.cluster import NODES
 from lab.harness.slots import Cluster
-from tests.support.programs import Answer, Program, Strategy, a_name, email_path, freeze, running_strategy, wait_until
+from tests.support.load import Load, wait_for_all
+from tests.support.programs import (
+    Answer,
+    Program,
+    Strategy,
+    email_path,
+    frozen,
+    running_strategy,
+    someone,
+    wait_until,
+)
 from tests.support.servers import Inbox
 
 pytestmark = pytest.mark.timeout(300)  # several failovers
-SLOTS = 16_384
+FAILOVER_SECONDS = 100.0
 
 
 class Topology:
@@ -98,53 +107,6 @@ class Topology:
         raise AssertionError(f"no other primary for {key}")
 
 
-class Callers:
-    """Four callers that send one email after the other; `accepted` counts the answers 202."""
-
-    def __init__(self, strategy: Strategy, to: str) -> None:
-        self.accepted = 0
-        self._strategy = strategy
-        self._to = to
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
-
-    def _ask(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.accepted += self._strategy.send(self._to).status == 202
-            except OSError:
-                continue
-
-    def __enter__(self) -> "Callers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def wait_for_more(self, number: int = 50) -> None:
-        at = self.accepted
-        wait_until(lambda: self.accepted > at + number, "more emails are accepted", limit=100)
-
-
-@contextmanager
-def frozen(*pids: int) -> Iterator[None]:
-    for pid in pids:
-        freeze(pid)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
-def arrived(inbox: Inbox, to: str) -> int:
-    return len({message["message_id"] for message in inbox.messages(to)})
-
-
 Pair = tuple[Strategy, Topology]
 
 
@@ -167,14 +129,14 @@ KEYS = {"5_remote_queue": ["{resque}"], "6_event_bus": ["eventlog:partitions", "
 
 def test_a_killed_primary_is_replaced_and_nothing_accepted_is_lost(clustered: Pair, inbox: Inbox) -> None:
     strategy, topology = clustered
-    to = f"{a_name()}@example.com"
-    with Callers(strategy, to) as callers:
+    to = someone()
+    with Load(strategy, to) as load:
         for key in KEYS[strategy.name]:
-            callers.wait_for_more()
+            load.wait_for_more(50, FAILOVER_SECONDS)
             topology.settle()
             topology.kill_owner(key)
-            callers.wait_for_more()
-    wait_until(lambda: arrived(inbox, to) >= callers.accepted, "every email has arrived", limit=100)
+            load.wait_for_more(50, FAILOVER_SECONDS)
+    wait_for_all(load, inbox, FAILOVER_SECONDS)
 
 
 def test_the_keys_are_on_one_node_in_strategy_5_and_spread_in_strategy_6(clustered: Pair) -> None:
@@ -190,20 +152,20 @@ def test_the_keys_are_on_one_node_in_strategy_5_and_spread_in_strategy_6(cluster
 def test_nothing_is_lost_while_slots_move(clustered: Pair, inbox: Inbox) -> None:
     strategy, topology = clustered
     topology.settle()
-    to = f"{a_name()}@example.com"
-    with topology.cluster() as cluster, Callers(strategy, to) as callers:
+    to = someone()
+    with topology.cluster() as cluster, Load(strategy, to) as load:
         for key in KEYS[strategy.name]:
             for move in (cluster.move_at_once, lambda key: cluster.move(key).run()):
-                callers.wait_for_more(20)
+                load.wait_for_more(20, FAILOVER_SECONDS)
                 move(key)
-        callers.wait_for_more(20)
-    wait_until(lambda: arrived(inbox, to) >= callers.accepted, "every email has arrived", limit=100)
+        load.wait_for_more(20, FAILOVER_SECONDS)
+    wait_for_all(load, inbox, FAILOVER_SECONDS)
 
 
 def test_pages_and_commands_work(clustered: Pair) -> None:
     strategy, _ = clustered
-    with Callers(strategy, f"{a_name()}@example.com") as callers:
-        callers.wait_for_more(1)
+    with Load(strategy, someone()) as load:
+        load.wait_for_more(1)
     wait_until(lambda: strategy.held() == 0, "every email is handled", limit=60)
     assert strategy.stats()["sent"] > 0
     url = strategy.program.wait_for_line(r"(redis\+cluster://\S+)")[1]
@@ -218,22 +180,14 @@ def test_pages_and_commands_work(clustered: Pair) -> None:
     program.stop()
 
 
-def reason_of_504(strategy: Strategy) -> str:
-    """Send an email whose answer is 504 with its id. Returns the reason."""
-    answer = strategy.send(f"{a_name()}@example.com")
-    assert answer.status == 504
-    assert answer.json["id"]
-    return str(answer.json["error"]["reason"])
-
-
 def test_without_a_replica_in_time_the_answer_is_504(clustered: Pair) -> None:
     strategy, topology = clustered
     topology.settle()
     primaries = set(topology.owners().values())
     with frozen(*[topology.pid(name) for name in NODES if name not in primaries]):
         # On a slow machine the answer of Redis itself may come too late; that is a 504 too, with another reason.
-        wait_until(lambda: "0 of 1 replicas" in reason_of_504(strategy), "the reason names the replicas")
-    wait_until(lambda: strategy.send(f"{a_name()}@example.com").status == 202, "replicas acknowledge again", limit=100)
+        wait_until(lambda: "0 of 1 replicas" in strategy.reason_of_504(), "the reason names the replicas")
+    wait_until(lambda: strategy.send(someone()).status == 202, "replicas acknowledge again", limit=100)
 
 
 def test_strategy_4_counts_all_workers_and_finds_the_channel_again(inbox: Inbox, tmp_path: Path) -> None:
@@ -243,7 +197,7 @@ def test_strategy_4_counts_all_workers_and_finds_the_channel_again(inbox: Inbox,
         topology.settle()
         for change in (move_at_once, Topology.kill_owner):
             wait_until(lambda: strategy.stats()["workers"] == 2, "both workers are subscribed", limit=60)
-            to = f"{a_name()}@example.com"
+            to = someone()
             assert strategy.send(to).status == 202
             wait_until(lambda to=to: copies(inbox, to) == 2, "each worker sends a copy")  # type: ignore[misc]
             answer = wait_until(lambda to=to: waited(strategy, to), "a worker reports", limit=60)  # type: ignore[misc]
@@ -268,7 +222,7 @@ def waited(strategy: Strategy, to: str) -> Answer | None:
 
 
 def test_a_second_start_has_the_data_of_the_first(inbox: Inbox, tmp_path: Path) -> None:
-    to, down = f"{a_name()}@example.com", "smtp://127.0.0.1:1"
+    to, down = someone(), "smtp://127.0.0.1:1"
     with running_strategy("6_event_bus", tmp_path, SMTP_URL=down, REDIS="cluster") as strategy:
         wait_until(lambda: strategy.send(to).status == 202, "accepted")
         os.kill(int((tmp_path / "cluster.pid").read_text()), signal.SIGKILL)  # the servers must not be left behind

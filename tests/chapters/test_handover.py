@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.harness.proxy import a_proxy
-from tests.support.programs import Answer, a_name, nobody_s_port, running_strategy, wait_until
+from tests.support.programs import Answer, a_name, closed_port, running_strategy, someone, wait_until
 from tests.support.servers import Inbox, Valkey
 
 in_each = pytest.mark.parametrize(
@@ -37,12 +37,12 @@ def perhaps_handed_over(answer: Answer, email: dict[str, str]) -> None:
 
 
 def an_email() -> dict[str, str]:
-    return {"to": f"{a_name()}@example.com", "subject": a_name(), "text": "How are you?"}
+    return {"to": someone(), "subject": a_name(), "text": "How are you?"}
 
 
 @in_each
 def test_a_refused_connection_is_answered_with_503(name: str, log: str, inbox: Inbox, tmp_path: Path) -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         environment = {"REDIS_URL": f"redis://127.0.0.1:{port}/0", "SMTP_URL": inbox.smtp_url, "LOG": log}
         with running_strategy(name, tmp_path, ROLE="server", **environment) as strategy:
             email = an_email()

@@ -2,9 +2,7 @@
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ import redis
 from asynckit.sentinel import read_sentinel_url
 from common.services.service import running
 from lab.harness.processes import still_alive
-from tests.support.programs import LIMIT, Strategy, a_name, freeze, running_strategy, wait_until
+from tests.support.load import Load, wait_for_all
+from tests.support.programs import LIMIT, Strategy, frozen, running_strategy, someone, wait_until
 from tests.support.servers import Inbox
 
 SERVERS = ("primary", "replica-1", "replica-2")
@@ -80,57 +79,18 @@ def replicated(
     assert "Traceback" not in strategy.program.output
 
 
-@contextmanager
-def frozen(*pids: int) -> Iterator[None]:
-    for pid in pids:
-        freeze(pid)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
 def test_a_killed_primary_is_replaced_and_nothing_accepted_is_lost(
     replicated: tuple[Strategy, Topology], inbox: Inbox
 ) -> None:
     strategy, topology = replicated
-    to, accepted, stop = f"{a_name()}@example.com", [0], threading.Event()
-
-    def ask() -> None:
-        while not stop.is_set():
-            with suppress(OSError):
-                accepted[0] += strategy.send(to).status == 202
-            stop.wait(0.05)  # the servers that fail over need the CPU more
-
-    callers = [threading.Thread(target=ask) for _ in range(4)]
-    for caller in callers:
-        caller.start()
-    try:
+    with Load(strategy, someone()) as load:
         for _ in range(2):
-            before, at = topology.settled(), accepted[0]
-            wait_until(lambda at=at: accepted[0] > at + 20, "emails are accepted")  # type: ignore[misc]
+            before = topology.settled()
+            load.wait_for_more(20)
             os.kill(topology.pid(before), signal.SIGKILL)
             wait_until(lambda before=before: topology.primary() not in (None, before), "a failover", limit=100)  # type: ignore[misc]
-            at = accepted[0]
-            wait_until(lambda at=at: accepted[0] > at + 20, "emails are accepted again", limit=100)  # type: ignore[misc]
-    finally:
-        stop.set()
-        for caller in callers:
-            caller.join()
-
-    def arrived() -> int:
-        return len({message["message_id"] for message in inbox.messages(to)})
-
-    wait_until(lambda: arrived() >= accepted[0], "every email has arrived", limit=100)
-
-
-def reason_of_504(strategy: Strategy) -> str:
-    """Send an email whose answer is 504 with its id. Returns the reason."""
-    answer = strategy.send(f"{a_name()}@example.com")
-    assert answer.status == 504
-    assert answer.json["id"]
-    return str(answer.json["error"]["reason"])
+            load.wait_for_more(20, limit=100)
+    wait_for_all(load, inbox, limit=100)
 
 
 def test_without_a_replica_in_time_the_answer_is_504(replicated: tuple[Strategy, Topology]) -> None:
@@ -139,8 +99,8 @@ def test_without_a_replica_in_time_the_answer_is_504(replicated: tuple[Strategy,
     replicas = [topology.pid(name) for name in SERVERS if name != primary]
     with frozen(*replicas):
         # On a slow machine the answer of Redis itself may come too late; that is a 504 too, with another reason.
-        wait_until(lambda: "0 of 1 replicas" in reason_of_504(strategy), "the reason names the replicas")
-    wait_until(lambda: strategy.send(f"{a_name()}@example.com").status == 202, "replicas acknowledge again", limit=100)
+        wait_until(lambda: "0 of 1 replicas" in strategy.reason_of_504(), "the reason names the replicas")
+    wait_until(lambda: strategy.send(someone()).status == 202, "replicas acknowledge again", limit=100)
 
 
 def test_every_process_comes_back_after_a_kill(replicated: tuple[Strategy, Topology]) -> None:
@@ -159,7 +119,7 @@ def test_the_process_that_starts_them_comes_back_after_a_kill(replicated: tuple[
     sentinel, service = topology.pid("sentinel-2"), wait_until(topology.service, "the service runs")
     os.kill(service, signal.SIGKILL)
     wait_until(lambda: topology.service() not in (None, service), "the service is back")
-    wait_until(lambda: strategy.send(f"{a_name()}@example.com").status == 202, "emails are accepted", limit=100)
+    wait_until(lambda: strategy.send(someone()).status == 202, "emails are accepted", limit=100)
     before = topology.pid("sentinel-2")
     assert before != sentinel
     os.kill(before, signal.SIGKILL)
@@ -174,13 +134,13 @@ def test_strategy_4_finds_the_primary_too(inbox: Inbox, tmp_path: Path) -> None:
         wait_until(strategy.healthy, "a worker is subscribed")
         os.kill(topology.pid(before), signal.SIGKILL)
         wait_until(lambda: topology.primary() not in (None, before), "a failover", limit=100)
-        to = f"{a_name()}@example.com"
+        to = someone()
         wait_until(lambda: strategy.send(to).status == 202, "emails are accepted again", limit=100)
         wait_until(lambda: inbox.messages(to), "the worker hears of emails again")
 
 
 def test_a_second_start_has_the_data_of_the_first(inbox: Inbox, tmp_path: Path) -> None:
-    to, down = f"{a_name()}@example.com", "smtp://127.0.0.1:1"
+    to, down = someone(), "smtp://127.0.0.1:1"
     with running_strategy("5_remote_queue", tmp_path, SMTP_URL=down, REDIS="sentinel") as strategy:
         wait_until(lambda: strategy.send(to).status == 202, "accepted")
         family = strategy.program.descendants()

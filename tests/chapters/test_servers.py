@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.support.programs import Program, Strategy, a_name, ask, freeze, running_strategy, wait_until
+from tests.support.programs import Program, Strategy, ask, frozen, running_strategy, someone, wait_until
 from tests.support.servers import Inbox, Valkey
 
 SERVERS = 3
@@ -48,7 +48,7 @@ def test_every_server_process_knows_the_figures_of_all(name: str, inbox: Inbox, 
     with running_strategy(name, tmp_path, SERVERS=str(SERVERS), **urls) as strategy:
         wait_until(lambda: len(server_pids(strategy)) == SERVERS, "three servers")
         pids = server_pids(strategy)
-        to = f"{a_name()}@example.com"
+        to = someone()
         for _ in range(30):
             assert strategy.send(to).status < 300
         inbox.wait_for(to, 30)
@@ -59,13 +59,10 @@ def test_every_server_process_knows_the_figures_of_all(name: str, inbox: Inbox, 
         assert {int(pid) for pid, _ in samples} == set(pids)
         assert sum(int(count) for _, count in samples) == 30
         # A frozen server may have counted more since: the others do not guess.
-        freeze(pids[0])
-        try:
+        with frozen(pids[0]):
             stats = wait_until(lambda: answered(strategy), "another server answers")
             assert (stats["accepted"], stats["servers"]) == (None, SERVERS)
             assert stats["sent"] == (None if name in ("1_foreground", "2_parallel") else 30)
-        finally:
-            os.kill(pids[0], signal.SIGCONT)
         settled(strategy, accepted=30, servers=SERVERS)
         # What a killed server had counted is gone with it, and the one that replaces it is found.
         counted = dict(samples)[str(pids[1])]

@@ -7,7 +7,7 @@ import pytest
 
 from common.processes.step_diff import differences, files_of
 from common.processes.steps import steps_of
-from tests.support.programs import LIMIT, ROOT, clean_environment
+from tests.support.programs import LIMIT, ROOT, Program, clean_environment
 
 LONGEST = {
     ("3_local_messages", "pass_on"): 165,
@@ -87,3 +87,19 @@ def test_a_bad_step_is_one_line(number: int, step: str, said: str) -> None:
     assert (shown.returncode, shown.stdout) == (2, "")
     assert shown.stderr.splitlines()[0] == said
     assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (1, "STEP: 1_foreground has no steps"),
+        (3, "STEP: 3_local_messages has the steps pass_on"),
+        (5, "STEP: 5_remote_queue has the steps pop, move, lease"),
+    ],
+)
+def test_a_strategy_with_a_bad_step_does_not_start(number: int, said: str, tmp_path: Path) -> None:
+    program = Program(["make", f"run-{number}"], {"STEP": "nonsense", "DATA_DIR": str(tmp_path), "PORT": "0"})
+    program.wait_for_line(said)
+    assert program.process.wait(LIMIT) == 2
+    program.stop()
+    assert "Traceback" not in program.output

@@ -1,4 +1,4 @@
-"""An empty log of each engine."""
+"""An empty log of each engine. A module with `ENGINES` tests only these."""
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -6,13 +6,12 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from asynckit.redis_client import redis_client
-from eventlog import partitions, streams
+from eventlog import partitions, scripts, streams
 from eventlog.jetstream import JetStreamLog
-from tests.support.event_log import (
-    LEASE,
-)
+from tests.support.event_log import LEASE
 from tests.support.programs import a_name
 from tests.support.servers import NatsServer, Valkey, running_nats
 
@@ -34,7 +33,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames and "engine" not in given:
         test = metafunc.function
         in_redis = "valkey" in inspect.signature(test).parameters or test.__name__ in IN_REDIS_ONLY
-        metafunc.parametrize("engine", ["lua", "streams"] if in_redis else ["lua", "streams", "jetstream"])
+        engines = ["lua", "streams"] if in_redis else ["lua", "streams", "jetstream"]
+        metafunc.parametrize("engine", getattr(metafunc.module, "ENGINES", engines))
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +71,29 @@ async def new_log(request: pytest.FixtureRequest, engine: str) -> AsyncIterator[
 @pytest.fixture
 async def log(new_log: Any) -> Any:
     return await new_log()
+
+
+@pytest.fixture
+async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
+    """A client of an empty Redis."""
+    valkey.client.flushall()
+    async with redis_client(valkey.url) as redis:
+        yield redis
+
+
+@pytest.fixture
+def clock(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Returns a function that sets the clock of the scripts N seconds ahead of the real time."""
+    ours = """(function()
+        local time = redis.call('TIME')
+        return {time[1] + (redis.call('GET', 'test:clock') or 0), time[2]}
+    end)()"""
+    true_source = scripts.source
+    monkeypatch.setattr(
+        scripts, "source", lambda *name: true_source(*name).replace(b"redis.call('TIME')", ours.encode())
+    )
+
+    def set_clock(seconds: float) -> None:
+        valkey.client.set("test:clock", int(seconds))
+
+    return set_clock

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -16,7 +16,6 @@ from tests.support.listeners import (
     BatchListener,
     Listener,
     Permanent,
-    a_log,
     all_done,
     append,
     consuming,
@@ -24,12 +23,7 @@ from tests.support.listeners import (
 from tests.support.programs import LIMIT, until
 from tests.support.servers import Valkey
 
-
-@pytest.fixture
-async def log(valkey: Valkey) -> AsyncIterator[Any]:
-    valkey.client.flushall()
-    async with a_log(valkey, 10.0) as log:
-        yield log
+ENGINES = ["lua"]
 
 
 async def test_failing_events_of_a_batch_are_found_in_few_batches(log: Any, valkey: Valkey) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -28,12 +27,7 @@ from tests.support.listeners import (
 from tests.support.programs import LIMIT, until
 from tests.support.servers import Valkey
 
-
-@pytest.fixture
-async def log(valkey: Valkey) -> AsyncIterator[Any]:
-    valkey.client.flushall()
-    async with a_log(valkey, 10.0) as log:
-        yield log
+ENGINES = ["lua"]
 
 
 async def test_with_a_window_of_one_each_handler_ends_before_the_next_starts(log: Any) -> None:

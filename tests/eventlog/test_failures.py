@@ -20,8 +20,6 @@ from tests.support.event_log import (
 from tests.support.programs import LIMIT, until
 from tests.support.servers import Valkey
 
-# Failures
-
 
 async def test_claims_whose_answers_are_lost_are_repeated_at_once_and_not_counted(new_log: Any) -> None:
     log, other = await new_log(), await new_log()
@@ -114,10 +112,10 @@ async def test_commits_and_retries_are_counted_a_moment_later(log: Any) -> None:
 
 async def test_an_event_that_is_given_back_unfinished_comes_at_once_and_counts_no_attempt(log: Any) -> None:
     await append(log, 1)
-    [first] = await log.claim("email", 1)
-    assert await log.put_back(first, 0.0, tried=False)
-    [again] = await claim_when_due(log, "email")
-    assert again.attempts == 1
+    for _ in range(5):
+        [one] = await claim_when_due(log, "email")
+        assert (one.attempts, one.alone) == (1, False)
+        assert await log.put_back(one, 0.0, tried=False)
 
 
 async def test_a_parked_event_does_not_block_others_and_can_be_retried(log: Any) -> None:

@@ -1,69 +1,29 @@
 """The log on JetStream: what test_event_log.py asks of Redis, asked of NATS, and what only NATS needs."""
 
 import asyncio
-import os
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from eventlog.errors import LogError, NotTaken
-from eventlog.events import Event
 from eventlog.jetstream import JetStreamLog
 from eventlog.nats_beats import Beats
 from tests.support.event_log import LEASE, an_event, append, claim_all, claim_when_due, commit, numbers
-from tests.support.programs import LIMIT, a_name, freeze, until
-from tests.support.servers import NatsServer, running_nats
+from tests.support.programs import LIMIT, frozen, until
+from tests.support.servers import NatsServer
 
-
-@pytest.fixture(scope="module")
-def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    with running_nats(tmp_path_factory.mktemp("nats")) as server:
-        yield server
-
-
-@pytest.fixture
-async def new_log(nats: NatsServer) -> AsyncIterator[Callable[..., Any]]:
-    """Opens one new log: as many processes as the test wants to be."""
-    name = f"test-{a_name()}"
-    async with AsyncExitStack() as stack:
-
-        async def open_log(lease: float = LEASE, url: str = nats.url) -> JetStreamLog:
-            return await stack.enter_async_context(JetStreamLog(url, lease, name))
-
-        yield open_log
-
-
-@pytest.fixture
-async def log(new_log: Any) -> Any:
-    return await new_log()
-
+ENGINES = ["jetstream"]
 
 # Appending
-
-
-async def test_an_event_is_as_it_was_and_has_the_time_of_the_server(log: Any) -> None:
-    data = {"to": "jörg@bücher.example", "subject": '"\\ <img src=x onerror=alert(1)>', "text": "a\nb\u2028 \x00"}
-    await log.append(Event("<1@x>", "something_happened", data))
-    [claimed] = await log.claim("email", 10)
-    event = claimed.event()
-    assert (event.id, event.name, event.data) == ("<1@x>", "something_happened", data)
-    assert abs(event.at - time.time()) < LIMIT
 
 
 async def test_a_frozen_server_leaves_the_append_in_doubt_and_the_id_makes_it_safe_to_repeat(
     log: Any, nats: NatsServer
 ) -> None:
     event = an_event(1)
-    freeze(nats.pid)
-    try:
-        with pytest.raises(LogError, match="NATS") as raised:
-            await log.append(event)
-    finally:
-        os.kill(nats.pid, signal.SIGCONT)
+    with frozen(nats.pid), pytest.raises(LogError, match="NATS") as raised:
+        await log.append(event)
     assert not isinstance(raised.value, NotTaken), "it may have been stored"
     async with asyncio.timeout(LIMIT):
         while True:
@@ -75,11 +35,11 @@ async def test_a_frozen_server_leaves_the_append_in_doubt_and_the_id_makes_it_sa
     assert await claim_all(log, "email") == [1]
 
 
-async def test_without_a_connection_nothing_is_taken(new_log: Any) -> None:
-    log = await new_log(url="nats://127.0.0.1:1")
-    for call in (log.append(an_event()), log.claim("email", 1), log.check(), log.lag("email")):
-        with pytest.raises(NotTaken, match="NATS: cannot connect"):
-            await call
+async def test_without_a_connection_nothing_is_taken() -> None:
+    async with JetStreamLog("nats://127.0.0.1:1", LEASE) as log:
+        for call in (log.append(an_event()), log.claim("email", 1), log.check(), log.lag("email")):
+            with pytest.raises(NotTaken, match="NATS: cannot connect"):
+                await call
 
 
 @pytest.mark.parametrize(("limit", "reached"), [("max_msgs", "messages"), ("max_bytes", "bytes")])
@@ -142,14 +102,6 @@ async def test_an_event_whose_lease_has_ended_is_not_given_back_or_parked(new_lo
     assert await first.commit(claimed), "JetStream has no fencing token"
 
 
-async def test_what_is_given_back_counts_no_attempt_however_often(log: Any) -> None:
-    await append(log, 1)
-    for _ in range(5):
-        [one] = await claim_when_due(log, "email")
-        assert (one.attempts, one.alone) == (1, False)
-        await log.put_back(one, 0.0, tried=False)
-
-
 async def test_failures_and_when_the_next_attempt_is_due_are_noted(log: Any) -> None:
     await append(log, 1)
     [one] = await log.claim("email", 1)
@@ -195,26 +147,6 @@ async def test_a_delivery_that_a_killed_server_has_forgotten_is_not_committed_an
 
 
 # Replay and retention
-
-
-@pytest.mark.parametrize("start", ["beginning", "middle", "position", "end"])
-async def test_a_consumer_can_be_sent_back_without_disturbing_the_others(log: Any, start: str) -> None:
-    positions = await append(log, 20)
-    await claim_all(log, "email")
-    await claim_all(log, "audit")
-    positions += await append(log, 20, 35)
-    [claimed] = await log.claim("email", 1)
-    where: Any = {"middle": claimed.event().at, "position": positions[7]}.get(start, start)
-    await log.replay("email", where)
-    assert not await log.commit(claimed), "a claim of before the replay has no power any more"
-    waiting = (await log.lag("email")).waiting
-    found = await claim_all(log, "email")
-    assert waiting == len(found)
-    assert found == list(range(35 - len(found), 35))
-    expected = {"beginning": 35, "position": 28, "end": 0}.get(start)
-    assert len(found) == expected if expected is not None else 15 <= len(found) <= 20  # of the same millisecond
-    assert (await log.lag("audit")).waiting == 15
-    assert await claim_all(log, "audit") == list(range(20, 35))
 
 
 async def test_a_consumer_that_left_begins_at_the_beginning(log: Any) -> None:

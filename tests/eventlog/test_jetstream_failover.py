@@ -1,6 +1,6 @@
 """The log on JetStream while a node of a cluster is down: calls that need this node must not delay the others."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,15 +10,9 @@ from eventlog.jetstream import JetStreamLog
 from eventlog.nats_client import Nats
 from tests.support.event_log import append, claim_all, claim_when_due, commit, numbers
 from tests.support.programs import a_name, until
-from tests.support.servers import NatsServer, running_nats
+from tests.support.servers import NatsServer
 
 LEASE = 0.5
-
-
-@pytest.fixture(scope="module")
-def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    with running_nats(tmp_path_factory.mktemp("nats")) as server:
-        yield server
 
 
 @pytest.fixture

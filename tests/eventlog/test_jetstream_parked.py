@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +11,11 @@ import pytest
 from eventlog.errors import LogError
 from eventlog.jetstream import JetStreamLog
 from eventlog.nats_connect import connect_options
-from tests.support.event_log import LEASE, an_event, append, claim_all, claim_when_due, commit
-from tests.support.programs import a_name, until
-from tests.support.servers import NatsServer, running_nats
+from tests.support.event_log import an_event, append, claim_all, claim_when_due, commit
+from tests.support.programs import until
+from tests.support.servers import running_nats
 
-
-@pytest.fixture(scope="module")
-def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    with running_nats(tmp_path_factory.mktemp("nats")) as server:
-        yield server
-
-
-@pytest.fixture
-async def new_log(nats: NatsServer) -> AsyncIterator[Callable[..., Any]]:
-    """Opens one new log: as many processes as the test wants to be."""
-    name = f"test-{a_name()}"
-    async with AsyncExitStack() as stack:
-
-        async def open_log(lease: float = LEASE, url: str = nats.url) -> JetStreamLog:
-            return await stack.enter_async_context(JetStreamLog(url, lease, name))
-
-        yield open_log
-
-
-@pytest.fixture
-async def log(new_log: Any) -> Any:
-    return await new_log()
-
+ENGINES = ["jetstream"]
 
 # Parked events
 

@@ -4,17 +4,14 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from asynckit.redis_client import redis_client
 from common.processes.chapter import chapter_module
 from eventlog import consumers, events, partitions, streams, syndication
 from tests.support.programs import LIMIT, ROOT, a_name, until
-from tests.support.servers import Valkey
 
 worker = chapter_module("6_event_bus.worker")
 
@@ -28,13 +25,6 @@ class Queue:
     async def enqueue(self, queue: str, name: str, args: Any = (), job_id: str | None = None) -> bool:
         self.ids.append(str(job_id))
         return True
-
-
-@pytest.fixture
-async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
-    valkey.client.flushall()
-    async with redis_client(valkey.url) as redis:
-        yield redis
 
 
 @pytest.fixture(params=["lua", "streams"])
@@ -84,7 +74,7 @@ async def test_a_replay_registers_a_consumer_that_another_process_has_removed(ma
         assert await other.consumers() == ["audit"]
 
 
-async def test_a_consumer_that_claims_is_registered_again(make_log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_consumer_that_claims_is_registered_again(make_log: Any) -> None:
     async with make_log() as log, make_log() as other:
         await log.claim("audit", 1)
         await other.leave("audit")

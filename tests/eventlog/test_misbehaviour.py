@@ -3,21 +3,14 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import pytest
 
 from asynckit.isolation import isolating_task
-from tests.support.listeners import BatchListener, Listener, a_log, all_done, append, consuming
-from tests.support.servers import Valkey
+from tests.support.listeners import BatchListener, Listener, all_done, append, consuming
 
-
-@pytest.fixture
-async def log(valkey: Valkey) -> AsyncIterator[Any]:
-    valkey.client.flushall()
-    async with a_log(valkey, 10.0) as log:
-        yield log
+ENGINES = ["lua"]
 
 
 class Unprintable(Exception):

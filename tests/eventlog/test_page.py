@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from tests.support.node_peer import NODE
-from tests.support.programs import LIMIT, ROOT, Answer, Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import LIMIT, ROOT, Answer, Strategy, running_strategy, someone, wait_until
 from tests.support.servers import Inbox, Valkey, valkey_of
 
 SCRIPT = "<img src=x onerror=alert(1)>"
@@ -74,7 +74,7 @@ def test_the_page_loads_only_its_own_files(strategy: Strategy) -> None:
 
 
 def test_the_state_has_partitions_and_consumers(strategy: Strategy, inbox: Inbox) -> None:
-    to = f"{a_name()}@example.com"
+    to = someone()
     before = state(strategy)["events"]
     for _ in range(3):
         assert strategy.send(to).status == 202
@@ -100,7 +100,7 @@ def test_the_state_is_sent_after_each_change(strategy: Strategy) -> None:
         return json.loads(line[6:])
 
     before = next_state()["events"]
-    strategy.send(f"{a_name()}@example.com")
+    strategy.send(someone())
     while next_state()["events"] != before + 1:
         pass
     connection.close()
@@ -138,14 +138,14 @@ def test_an_invalid_value_is_a_400(strategy: Strategy, what: str, fields: dict[s
 
 def test_the_page_shows_when_the_next_attempt_is_due(strategy: Strategy, inbox: Inbox) -> None:
     inbox.dial(refuse_rate=1.0, refuse_code=451)
-    strategy.send(f"{a_name()}@example.com")
+    strategy.send(someone())
     wait_until(lambda: consumer(strategy, "email")["next_attempt_seconds"] is not None, "an attempt has failed")
     inbox.dial(refuse_rate=0.0)
     wait_until(lambda: consumer(strategy, "email")["next_attempt_seconds"] is None, "no event is delayed")
 
 
 def test_a_parked_event_can_be_retried_and_a_replay_sends_its_email_again(strategy: Strategy, inbox: Inbox) -> None:
-    to, before = f"{a_name()}@example.com", consumer(strategy, "email")["parked"]
+    to, before = someone(), consumer(strategy, "email")["parked"]
     inbox.dial(refuse_rate=1, refuse_code=550)
     answer = strategy.send(to, SCRIPT, SCRIPT)
     wait_until(lambda: consumer(strategy, "email")["parked"] == before + 1, "it is parked")
@@ -163,7 +163,7 @@ def test_a_parked_event_can_be_retried_and_a_replay_sends_its_email_again(strate
 
 
 def test_a_parked_event_can_be_discarded(strategy: Strategy, inbox: Inbox) -> None:
-    to = f"{a_name()}@example.com"
+    to = someone()
     inbox.dial(refuse_rate=1, refuse_code=550)
     strategy.send(to)
     wait_until(lambda: consumer(strategy, "email")["parked"] == 1, "it is parked")
@@ -192,7 +192,7 @@ def test_an_invalid_time_is_shown_as_a_dash() -> None:
 
 def test_a_trim_deletes_events_that_every_consumer_has_handled(strategy: Strategy, inbox: Inbox) -> None:
     for _ in range(3):
-        to = f"{a_name()}@example.com"
+        to = someone()
         assert strategy.send(to).status == 202
         inbox.wait_for(to)
         before = state(strategy)["now"]
@@ -236,6 +236,6 @@ def test_bad_data_in_any_key_is_shown_as_text_and_breaks_nothing_else(
         assert parked["position"] == SCRIPT
         assert (large["attempts"], large["at"]) == (None, None)
         assert (consumers["audit"]["handled"], consumers["audit"]["overtaken"]) == (0, None)
-        to = f"{a_name()}@example.com"
+        to = someone()
         assert strategy.send(to).status == 202
         inbox.wait_for(to)

@@ -1,23 +1,14 @@
 """Long lists of parked events."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from asynckit.redis_client import redis_client
-from eventlog import events, partitions, streams
+from eventlog import events
 from eventlog import parked as parked_module
-from tests.support.event_bus import LOGS
 from tests.support.servers import Valkey
 
-
-@pytest.fixture(params=LOGS)
-async def log(valkey: Valkey, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
-    valkey.client.flushall()
-    make = partitions.PartitionedLog if request.param == "lua" else streams.StreamLog
-    async with redis_client(valkey.url) as redis, make(redis, 10.0) as log:
-        yield log
+ENGINES = ["lua", "streams"]
 
 
 async def parked(log: Any, count: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,60 +1,27 @@
 """The chain of partitions under clock changes, late producers, races at the seal, and trims."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError
 
-from asynckit.redis_client import redis_client
 from eventlog import events as module
-from eventlog import partitions, scripts
-from tests.support.event_log import append, claim_all, commit, lose_an_answer, numbers
-from tests.support.programs import LIMIT, a_name
-from tests.support.servers import Valkey
+from tests.support.event_log import an_event, append, claim_all, commit, lose_an_answer, numbers
+from tests.support.programs import LIMIT
 
-
-def an_event(number: int) -> Any:
-    return module.Event(f"<{a_name()}@example.com>", "email_requested", {"number": number})
+HOUR = 3600
+ENGINES = ["lua"]
 
 
 @pytest.fixture
-async def new_log(valkey: Valkey) -> AsyncIterator[Callable[..., Any]]:
-    valkey.client.flushall()
-    async with AsyncExitStack() as stack:
-
-        async def open_log(lease: float = 10.0, **more: Any) -> Any:
-            redis = await stack.enter_async_context(redis_client(valkey.url))
-            log = partitions.PartitionedLog(redis, lease, **({"partition_events": 5} | more))
-            return await stack.enter_async_context(log)
-
-        yield open_log
+def new_log(new_log: Any) -> Callable[..., Any]:
+    return partial(new_log, partition_events=5)
 
 
 # Clocks
-
-
-@pytest.fixture
-def clock(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Returns a function that sets the clock of the scripts N seconds ahead of the real time."""
-    ours = """(function()
-        local time = redis.call('TIME')
-        return {time[1] + (redis.call('GET', 'test:clock') or 0), time[2]}
-    end)()"""
-    true_source = scripts.source
-    monkeypatch.setattr(
-        scripts, "source", lambda *name: true_source(*name).replace(b"redis.call('TIME')", ours.encode())
-    )
-
-    def set_clock(seconds: float) -> None:
-        valkey.client.set("test:clock", int(seconds))
-
-    return set_clock
-
-
-HOUR = 3600
 
 
 @pytest.mark.parametrize("steps", [[0, -HOUR, HOUR], [HOUR, 0], [365 * 24 * HOUR, -24 * HOUR, 0], [-1, 1, -2, 2]])

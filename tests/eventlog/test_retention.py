@@ -29,20 +29,19 @@ logs = chapter_module("6_event_bus.logs")
 
 
 @pytest.mark.parametrize("start", ["beginning", "middle", "position", "end"])
-async def test_a_replay_of_one_consumer_does_not_affect_the_others(log: Any, valkey: Valkey, start: str) -> None:
+async def test_a_replay_of_one_consumer_does_not_affect_the_others(log: Any, engine: str, start: str) -> None:
     positions = await append(log, 20)
     await claim_all(log, "email")
     await claim_all(log, "audit")
-    before = valkey.client.time()
-    while valkey.client.time()[1] // 1000 == before[1] // 1000:
-        pass  # wait for the next millisecond, so that the two halves have different times
+    await asyncio.sleep(0.002)  # so that the two halves have different times, which are in milliseconds
     positions += await append(log, 20, 35)
     at = 20
     [claimed] = await log.claim("email", 1)
     where: Any = {"middle": claimed.event().at, "position": positions[7]}.get(start, start)
     lag = await log.lag("audit")
     await log.replay("email", where)
-    await log.commit(claimed)  # a claim from before the replay: this has no effect
+    committed = await log.commit(claimed)  # a claim from before the replay: this has no effect
+    assert not (committed and engine == "jetstream")
     expected = {"beginning": 0, "middle": at, "position": 7, "end": 35}[start]
     assert (await log.lag("email")).waiting == 35 - expected
     assert await claim_all(log, "email") == list(range(expected, 35))

@@ -14,12 +14,11 @@ import pytest
 from redis.asyncio import Redis
 
 import resque
-from asynckit.redis_client import redis_client
 from eventlog import consumers, partitions, scripts, streams, syndication
 from eventlog import events as log_module
-from tests.support.event_bus import LOGS, event_bus, settled, someone
+from tests.support.event_bus import LOGS, event_bus, settled
 from tests.support.load import Load
-from tests.support.programs import LIMIT, ROOT, Strategy, a_name, until, wait_until
+from tests.support.programs import LIMIT, ROOT, Strategy, a_name, someone, until, wait_until
 from tests.support.servers import Inbox, Valkey, valkey_of
 
 Event = log_module.Event
@@ -39,13 +38,6 @@ class DyingQueue:
             raise ConnectionResetError("killed")
         assert job_id is not None
         return self.jobs.setdefault(job_id, (queue, name, args[0])) is None
-
-
-@pytest.fixture
-async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
-    valkey.client.flushall()
-    async with redis_client(valkey.url) as redis:
-        yield redis
 
 
 @pytest.fixture(params=LOGS)

@@ -130,7 +130,7 @@ def test_a_second_run_starts_again_when_the_first_is_complete(site: str, valkey:
 @pytest.mark.parametrize(
     "url", ["", "ftp://example.com", "example.com", "http://", "http://[bad", "http://host:x/", "http://h/\udcff"]
 )
-def test_a_bad_url_is_one_line_and_exit_2(url: str, tmp_path: Path) -> None:
+def test_a_bad_url_is_one_line_and_exit_2(url: str) -> None:
     done = subprocess.run(command(url), cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 2
     assert "is not an http or https URL" in done.stderr.splitlines()[-1]

@@ -14,7 +14,7 @@ from PIL import Image
 from common.services.service import running
 from lab.chromium import chromium, find_browser
 from tests.support.pictures import Example, a_picture, multipart, running_pictures
-from tests.support.programs import START_SECONDS, freeze, wait_until
+from tests.support.programs import START_SECONDS, frozen, wait_until
 
 pytestmark = pytest.mark.timeout(240)  # a database is created, and all programs are killed and started again
 
@@ -203,12 +203,9 @@ def test_nothing_is_lost_or_left_behind_whatever_is_killed(example: Example, tmp
 def test_a_server_killed_between_row_and_job_loses_nothing(example: Example) -> None:
     facts = running(example.data_dir, "valkey")
     assert facts is not None
-    freeze(facts["pid"])
-    try:
+    with frozen(facts["pid"]):
         url = example.upload().json["url"]  # the row and the outbox row are there, and Redis takes no job
         example.kill("server")
-    finally:
-        os.kill(facts["pid"], signal.SIGCONT)
     wait_until(example.healthy, "the server answers", START_SECONDS)
     example.wait_for(url, "ready")
 

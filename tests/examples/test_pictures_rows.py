@@ -2,56 +2,19 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from examples.pictures.database import Pool as Database
-from examples.pictures.database import migrate, open_database
+from examples.pictures.database import migrate
 from examples.pictures.outbox import NotEnqueued, Order, Relay
 from examples.pictures.pool import Died
 from examples.pictures.resize import LOST, PROCESSES, TRIES
 from examples.pictures.store import LARGE, ORIGINAL, Missing, Store, StoreDown, key_of
-from tests.support import s3
 from tests.support.picture_site import VERSIONS, Dead, Site, site_on
-from tests.support.postgres import Postgres, running_postgres
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with running_postgres(tmp_path_factory.mktemp("postgres")) as postgres:
-        yield postgres
-
-
-@pytest.fixture(scope="module")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3Server]:
-    if not s3.INSTALLED:
-        pytest.skip(s3.REASON)
-    with s3.running_s3(tmp_path_factory.mktemp("s3") / "data") as server:
-        yield server
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    if request.param == "folder":
-        return Store((tmp_path / "store").as_uri())
-    for name, value in request.getfixturevalue("s3_server").variables.items():
-        monkeypatch.setenv(name, value)
-    return Store(f"s3://pictures/{uuid4()}")
-
-
-@pytest.fixture
-async def database(postgres: Postgres) -> AsyncIterator[Database]:
-    async with open_database(await postgres.new_database()) as database:
-        yield database
-
-
-@pytest.fixture
-def site(database: Database, tmp_path: Path) -> Site:
-    return site_on(database, Store((tmp_path / "store").as_uri()))
+from tests.support.postgres import Postgres
 
 
 async def test_migrations_run_once_also_when_two_processes_start_together(postgres: Postgres) -> None:

@@ -225,7 +225,7 @@ def test_the_command_measures_the_engines_that_there_are(tmp_path: Path) -> None
 
 
 def test_an_engine_that_is_not_installed_is_skipped_with_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measured: list[str] = []
 

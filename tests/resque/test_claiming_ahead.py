@@ -1,6 +1,6 @@
 """While jobs are being acknowledged, the worker already claims the next ones for their slots."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,28 +11,21 @@ from lab.harness.proxy import a_proxy
 from resque import claiming
 from resque.scripts import Call, Scripts
 from tests.support.programs import until
-from tests.support.resque import Jobs, Resque, a_resque
-from tests.support.servers import Valkey
+from tests.support.resque import Jobs, Resque
 
 JOBS = 60
 
 
 @pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        for number in range(JOBS):
-            await r.queue.enqueue("q", "note", [number])
-        yield r
+async def r(r: Resque) -> Resque:
+    for number in range(JOBS):
+        await r.queue.enqueue("q", "note", [number])
+    return r
 
 
 @pytest.fixture(autouse=True)
 def only_events_end_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claiming, "IDLE_ASK_SECONDS", 3600.0)
-
-
-@pytest.fixture
-def jobs() -> Jobs:
-    return Jobs()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from common.processes.chapter import chapter_module
 from common.services import service as services
 from resque import keys as keys_module
 from resque import wire
-from tests.support.programs import ROOT, a_name, nobody_s_port
+from tests.support.programs import ROOT, a_name, closed_port
 from tests.support.servers import Valkey
 
 commands = chapter_module("5_remote_queue.commands")
@@ -238,7 +238,7 @@ def test_without_a_url_the_commands_use_the_valkey_of_this_checkout(
     run.redis.rpush(run.keys.queue("q"), JOB)
     monkeypatch.delenv("REDIS_URL")
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    with nobody_s_port() as port:
+    with closed_port() as port:
         monkeypatch.setenv("VALKEY_PORT", str(port))
         [line] = run("peek", "q", status=1)
     assert line.startswith("Redis: Error 111 connecting to 127.0.0.1:") or "Connect call failed" in line
@@ -269,7 +269,7 @@ def test_a_wrong_url_is_one_line_and_exits_with_2(run: Terminal, url: str, reaso
 def test_an_unreachable_redis_is_one_line_without_the_password_and_exits_with_1(
     run: Terminal, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         monkeypatch.setenv("REDIS_URL", f"redis://user:secret@127.0.0.1:{port}/0")
         [line] = run(*words, status=1)
     assert line.startswith("Redis: ")

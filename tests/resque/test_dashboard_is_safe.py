@@ -2,42 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from aiohttp.client import ClientResponse
 
 from asynckit.web.page_token import page_token
 from resque.dashboard import live
-from tests.support.dashboard import JOB, KEYS, XSS, Site, failure, site_of
-from tests.support.programs import LIMIT, nobody_s_port
-from tests.support.servers import Valkey
-
-PAGES = [
-    "",
-    "/queues",
-    "/queue?name=q",
-    f"/queue?name={quote(XSS)}",
-    "/delayed",
-    "/failed",
-    "/failed?before=9",
-    "/workers",
-]
-
-ACTIONS = [
-    "queues/pause", "queues/resume", "delayed/run", "delayed/remove",
-    "failed/retry", "failed/remove", "failed/retry-all", "failed/remove-all",
-]  # fmt: skip
-
-
-@pytest.fixture
-async def site(valkey: Valkey) -> AsyncIterator[Site]:
-    async with site_of(valkey.url) as site:
-        site.redis.flushall()
-        yield site
-
+from tests.support.dashboard import ACTIONS, JOB, KEYS, PAGES, Site, failure, site_of
+from tests.support.programs import LIMIT, closed_port
 
 # Protection
 
@@ -130,8 +103,8 @@ async def test_an_event_is_sent_when_the_figures_change(site: Site, monkeypatch:
     response.close()
 
 
-async def test_the_pages_report_that_redis_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    with nobody_s_port() as port:
+async def test_the_pages_report_that_redis_is_unreachable() -> None:
+    with closed_port() as port:
         await assert_pages_report_an_outage(port)
 
 

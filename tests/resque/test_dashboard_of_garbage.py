@@ -3,44 +3,19 @@
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from html import unescape
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
-from tests.support.dashboard import JOB, KEYS, XSS, Site, failure, site_of
-from tests.support.servers import Valkey
-
-PAGES = [
-    "",
-    "/queues",
-    "/queue?name=q",
-    f"/queue?name={quote(XSS)}",
-    "/delayed",
-    "/failed",
-    "/failed?before=9",
-    "/workers",
-]
-
-ACTIONS = [
-    "queues/pause", "queues/resume", "delayed/run", "delayed/remove",
-    "failed/retry", "failed/remove", "failed/retry-all", "failed/remove-all",
-]  # fmt: skip
+from tests.support.dashboard import ACTIONS, JOB, KEYS, PAGES, XSS, Site, failure
 
 GARBAGE: list[str | bytes] = [
     XSS, b"\xff\x00", b"", "NaN", "null", "[]", "{}", '{"class":null}', '{"class":"c","args":5}',
     '{"class":"c","queue":5}', f'{{"class":"c","args":{"[" * 500}{"]" * 500}}}', "[" * 5000,
     json.dumps({"class": XSS, "queue": XSS, "args": [XSS]}),
 ]  # fmt: skip
-
-
-@pytest.fixture
-async def site(valkey: Valkey) -> AsyncIterator[Site]:
-    async with site_of(valkey.url) as site:
-        site.redis.flushall()
-        yield site
 
 
 # Invalid data

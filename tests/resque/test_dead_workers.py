@@ -1,7 +1,6 @@
 """Shutdown and death of a worker: its jobs are released or recovered, and only their owner settles them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -11,22 +10,7 @@ from asynckit.tasks import end_tasks
 from lab.harness.proxy import Proxy, a_proxy
 from resque import claiming, claims, registration, wire
 from tests.support.programs import until
-from tests.support.resque import Definition, Jobs, Resque, a_resque
-from tests.support.servers import Valkey
-
-WORKER_KEYS = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
-
-
-@pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        yield r
-
-
-@pytest.fixture
-def jobs() -> Jobs:
-    return Jobs()
-
+from tests.support.resque import Definition, Jobs, Resque
 
 # Shutdown and death of a worker.
 
@@ -59,7 +43,7 @@ async def test_the_jobs_of_a_dead_worker_are_recovered_when_its_lease_ends(r: Re
     async with r.working(definitions=jobs.definitions()):
         await until(lambda: len(jobs.done) == 3)
     assert {event.outcome for event in r.events("CleanedWorker")} == {"its job is back in q"}
-    assert [key for key in r.all_keys() if key in WORKER_KEYS or key.startswith("worker:")] == []
+    assert r.worker_keys() == []
 
 
 async def test_a_cancelled_registration_leaves_no_keys(r: Resque) -> None:
@@ -78,7 +62,7 @@ async def test_a_cancelled_registration_leaves_no_keys(r: Resque) -> None:
     assert r.get("ZCARD", r.keys.leases) == 2
     await end_tasks([adding])
     await cut_off.remove(list(cut_off.slots.values()))
-    assert [key for key in r.all_keys() if key in WORKER_KEYS or key.startswith("worker:")] == []
+    assert r.worker_keys() == []
 
 
 async def test_a_worker_whose_lease_has_ended_can_neither_claim_nor_settle(r: Resque) -> None:

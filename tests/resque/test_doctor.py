@@ -1,70 +1,31 @@
 """The doctor: it reports inconsistent keys, repairs what is safe to repair, and never discards a job."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-import resque as worker_module
-from resque import queue as queue_module
+import resque
 from resque import wire
-from tests.support.programs import LIMIT, a_name
-from tests.support.servers import Valkey
+from tests.support.programs import until
+from tests.support.resque import Jobs, Resque
 from tests.support.ward import FAILURE, JOB, OURS, RUBY, WORKING, Ward, ago, of_dead_worker, ward_of
 
 
-@pytest.fixture
-async def ward(valkey: Valkey) -> AsyncIterator[Ward]:
-    async with ward_of(valkey, a_name()) as ward:
-        yield ward
-
-
-async def test_the_doctor_finds_nothing_wrong_with_our_own_keys(ward: Ward, valkey: Valkey) -> None:
+async def test_the_doctor_finds_nothing_wrong_with_our_own_keys(r: Resque, jobs: Jobs) -> None:
     """With queued, delayed, running and failed jobs."""
-    import asyncio
-
-    queue = queue_module.Queue(ward.redis, ward.keys.namespace)
-    await queue.enqueue("q", "hold", [{"x": 1}])
-    await queue.enqueue("q", "fail", [{"x": 2}])
-    await queue.enqueue_in(1000, "q", "hold", [{"x": 3}])
-    await queue.enqueue("other", "hold", [{"x": 4}])
-    await queue.pause("other", "later", None)
-    held, failed, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    async def hold(_: object) -> None:
-        held.set()
-        await asyncio.Event().wait()
-
-    async def fail(_: object) -> None:
-        raise worker_module.Permanent("no")
-
-    async def stopped() -> str:
-        await stop.wait()
-        return "the test has seen enough"
-
-    def hook(event: Any) -> None:
-        if type(event).__name__ == "Failed":
-            failed.set()
-
-    definitions = {"hold": worker_module.Definition(hold), "fail": worker_module.Definition(fail)}
-    async with worker_module.open_connections(valkey.url) as connections:
-        worker = worker_module.Worker(
-            connections,
-            ["q"],
-            definitions,
-            namespace=ward.keys.namespace,
-            drain_seconds=0.01,
-            scaling=worker_module.Scaling(minimum=3),
-            hook=hook,
-        )
-        running = asyncio.create_task(worker.run(stopped))
-        async with asyncio.timeout(LIMIT):
-            await held.wait()
-            await failed.wait()
+    await r.queue.enqueue("q", "note", [{"x": 1}])
+    await r.queue.enqueue("q", "wait", [{"x": 2}])
+    await r.queue.enqueue_in(1000, "q", "wait", [{"x": 3}])
+    await r.queue.enqueue("other", "wait", [{"x": 4}])
+    await r.queue.pause("other", "later", None)
+    jobs.errors.append(resque.Permanent("no"))
+    options: dict[str, Any] = {"drain_seconds": 0.01, "scaling": resque.Scaling(minimum=3)}
+    async with ward_of(r.valkey, r.namespace) as ward:
+        async with r.working(definitions=jobs.definitions(), **options) as worker:
+            await until(lambda: worker.busy == 1 and r.events("Failed"))
+            assert await ward.found() == []
         assert await ward.found() == []
-        stop.set()
-        await running
-    assert await ward.found() == []
 
 
 Seed = Callable[[Ward], Awaitable[object]]

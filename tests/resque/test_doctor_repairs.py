@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -12,13 +12,6 @@ from resque import wire
 from tests.support.programs import a_name
 from tests.support.servers import Valkey
 from tests.support.ward import FAILURE, JOB, OURS, RUBY, WORKING, Ward, ago, of_dead_worker, ward_of
-
-
-@pytest.fixture
-async def ward(valkey: Valkey) -> AsyncIterator[Ward]:
-    async with ward_of(valkey, a_name()) as ward:
-        yield ward
-
 
 Seed = Callable[[Ward], Awaitable[object]]
 
@@ -166,7 +159,7 @@ async def test_a_namespace_may_contain_the_characters_of_a_pattern(valkey: Valke
         assert len(await other.found()) == 1
 
 
-async def test_unsafe_settings_are_reported(ward: Ward, valkey: Valkey) -> None:
+async def test_unsafe_settings_are_reported(ward: Ward) -> None:
     redis: Redis = ward.redis
     await redis.config_set("maxmemory-policy", "allkeys-lru")
     try:

@@ -1,7 +1,6 @@
 """The failed list: records of all programs are read, retried and removed by their exact text, also concurrently."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -9,21 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynckit.redis_client import redis_client
 from resque import failed as failed_module
 from resque import items as items_module
-from resque import keys as keys_module
 from resque import wire
-from tests.support.failed import PAYLOAD, CannotRequeue, NotThere, Ward, record
-from tests.support.programs import a_name
-from tests.support.servers import Valkey
-
-
-@pytest.fixture
-async def ward(valkey: Valkey) -> AsyncIterator[Ward]:
-    async with redis_client(valkey.url) as redis:
-        keys = keys_module.Keys(a_name())
-        yield Ward(redis, keys, failed_module.FailedList(redis, keys))
+from tests.support.failed import PAYLOAD, CannotRequeue, Failures, NotThere, record
 
 
 def read(text: str | bytes, size: int | None = None) -> Any:
@@ -34,26 +22,26 @@ def read(text: str | bytes, size: int | None = None) -> Any:
 # Reading
 
 
-async def test_the_newest_failure_comes_first_and_pages_do_not_shift_when_more_jobs_fail(ward: Ward) -> None:
-    await ward.fill(*(record(number) for number in range(1, 6)))
-    first = await ward.failed.list(count=2)
+async def test_the_newest_failure_comes_first_and_pages_do_not_shift_when_more_jobs_fail(failures: Failures) -> None:
+    await failures.fill(*(record(number) for number in range(1, 6)))
+    first = await failures.failed.list(count=2)
     assert [(failure.number, failure.error) for failure in first] == [(5, "5"), (4, "4")]
-    await ward.fill(record(6))
-    second = await ward.failed.list(before=first[-1].number, count=2)
+    await failures.fill(record(6))
+    second = await failures.failed.list(before=first[-1].number, count=2)
     assert [failure.number for failure in second] == [3, 2]
-    assert [failure.number for failure in await ward.failed.list(before=2)] == [1]
-    assert await ward.failed.list(before=1) == []
-    assert await ward.failed.count() == 6
+    assert [failure.number for failure in await failures.failed.list(before=2)] == [1]
+    assert await failures.failed.list(before=1) == []
+    assert await failures.failed.count() == 6
 
 
-async def test_a_key_that_is_not_a_list_counts_as_empty(ward: Ward) -> None:
-    await ward.redis.set(ward.keys.failed, "x")
-    assert await ward.failed.list() == []
-    assert await ward.failed.count() == 0
+async def test_a_key_that_is_not_a_list_counts_as_empty(failures: Failures) -> None:
+    await failures.redis.set(failures.keys.failed, "x")
+    assert await failures.failed.list() == []
+    assert await failures.failed.count() == 0
     with pytest.raises(NotThere):
-        await ward.failed.numbered(1)
+        await failures.failed.numbered(1)
     with pytest.raises(NotThere):
-        await ward.failed.find("f" * 16)
+        await failures.failed.find("f" * 16)
 
 
 @pytest.mark.parametrize(
@@ -118,42 +106,42 @@ def test_records_of_node_and_php_are_read() -> None:
         (record(queue=5).encode(), "names no queue"),
     ],
 )
-async def test_a_record_that_cannot_be_retried_says_why_and_stays(ward: Ward, text: bytes, flaw: str) -> None:
-    await ward.fill(text)
-    [failure] = await ward.failed.list()
+async def test_a_record_that_cannot_be_retried_says_why_and_stays(failures: Failures, text: bytes, flaw: str) -> None:
+    await failures.fill(text)
+    [failure] = await failures.failed.list()
     assert flaw in failure.flaw
     with pytest.raises(CannotRequeue, match=flaw):
-        await ward.failed.requeue(failure.id, failure.number)
-    assert await ward.failed.requeue_all() == (0, 1)
-    assert await ward.texts() == [text]
-    await ward.failed.remove(failure.id)
-    assert await ward.texts() == []
+        await failures.failed.requeue(failure.id, failure.number)
+    assert await failures.failed.requeue_all() == (0, 1)
+    assert await failures.texts() == [text]
+    await failures.failed.remove(failure.id)
+    assert await failures.texts() == []
 
 
-async def test_a_record_that_ruby_has_retried_is_marked_and_not_retried_again(ward: Ward) -> None:
+async def test_a_record_that_ruby_has_retried_is_marked_and_not_retried_again(failures: Failures) -> None:
     """Ruby keeps the record in the list and adds the time of the retry."""
-    await ward.fill(record(retried_at="2026/11/21 08:00:00 UTC"), record(2))
-    _, failure = await ward.failed.list()
+    await failures.fill(record(retried_at="2026/11/21 08:00:00 UTC"), record(2))
+    _, failure = await failures.failed.list()
     assert (failure.retried, failure.flaw) == (True, "already retried, at 2026/11/21 08:00:00 UTC")
-    assert await ward.failed.requeue_all() == (1, 1)
+    assert await failures.failed.requeue_all() == (1, 1)
     with pytest.raises(CannotRequeue, match="already retried"):
-        await ward.failed.requeue(failure.id, failure.number)
-    assert await ward.queued() == [PAYLOAD.encode()]
-    await ward.failed.remove(failure.id)
-    assert await ward.texts() == []
+        await failures.failed.requeue(failure.id, failure.number)
+    assert await failures.queued() == [PAYLOAD.encode()]
+    await failures.failed.remove(failure.id)
+    assert await failures.texts() == []
 
 
-async def test_the_record_of_an_invalid_job_has_a_payload_and_cannot_be_retried(ward: Ward) -> None:
-    await ward.fill(
+async def test_the_record_of_an_invalid_job_has_a_payload_and_cannot_be_retried(failures: Failures) -> None:
+    await failures.fill(
         wire.failure(
             None, queue="q", worker="h:1:q", exception="BadJob", error="e", backtrace=[], now=1.0, raw="invalid"
         )
     )
-    [failure] = await ward.failed.list()
+    [failure] = await failures.failed.list()
     assert (failure.job, failure.flaw) == (None, "there is no job in the record")
     payload = json.loads(failure.text)["payload"]
     assert (payload["class"], payload["args"]) == ("Unreadable", [])
-    assert await ward.failed.requeue_all() == (0, 1)
+    assert await failures.failed.requeue_all() == (0, 1)
 
 
 JSON = st.recursive(

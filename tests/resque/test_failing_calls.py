@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,8 +12,7 @@ from resque import housekeeping, schedules
 from resque import slots as slots_module
 from tests.support.failing_calls import FAILURES, failing_calls
 from tests.support.programs import a_name, until
-from tests.support.resque import Definition, Resque, a_resque
-from tests.support.servers import Valkey
+from tests.support.resque import Definition, Resque
 
 FUNCTIONS = {
     *(f"resque/claims.py {name}" for name in ("take", "_acknowledge_many", "give_up", "retry", "release")),
@@ -25,12 +23,6 @@ FUNCTIONS = {
     "resque/notifier.py _wait_for",
 }
 RARE = ("_unregister",)  # of single slots; the other test calls it
-
-
-@pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        yield r
 
 
 class Work:

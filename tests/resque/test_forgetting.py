@@ -1,21 +1,13 @@
 """The counts of a job end with it, also if another program finishes it; and no wait depends on a wrong clock."""
 
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.support.programs import until
-from tests.support.resque import Resque, a_resque
-from tests.support.servers import Valkey
+from tests.support.resque import Resque
 
 RAW = '{"class":"note","args":[1]}'
-
-
-@pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        yield r
 
 
 async def crash(r: Resque) -> None:

@@ -5,7 +5,6 @@ Skipped where there is no node, or node-resque cannot be fetched from npm.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -17,39 +16,19 @@ from common.mail.emails import email_from_members
 from common.mail.mailer import Mailer
 from common.processes.chapter import chapter_module
 from common.settings import Settings
-from tests.support.node_peer import NodeError, NodeResque, running_node_resque, why_not
-from tests.support.programs import a_name, until
-from tests.support.servers import Inbox, Valkey
+from tests.support.node_peer import NodeError
+from tests.support.programs import someone, until
+from tests.support.resque import NASTY
+from tests.support.servers import Inbox
 from tests.support.shared_redis import Shared
 
 email_jobs: Any = chapter_module("5_remote_queue.jobs")
-
-NASTY = 'a "quote", a back\\slash, a /slash/, </script>, \u2028, \x00\x1f\x7f, 😀 and é'
-
-
-@pytest.fixture(scope="module")
-def peer(valkey: Valkey) -> Iterator[NodeResque]:
-    if reason := why_not():
-        pytest.skip(f"without node-resque: {reason}")
-    with running_node_resque(valkey.port) as peer:
-        yield peer
-
-
-@pytest.fixture
-async def shared(valkey: Valkey, peer: NodeResque) -> AsyncIterator[Shared]:
-    async with resque.open_connections(valkey.url) as connections:
-        shared = Shared(valkey, connections)
-        shared.peer = peer
-        yield shared
-        await shared.node("peer", "endAll")
-        assert await shared.node("peer", "errors") == [], "node-resque reported an error"
-
 
 # Jobs
 
 
 def an_email() -> dict[str, str]:
-    return {"to": f"{a_name()}@example.com", "subject": "Grüße", "text": "How are you?", "id": new_id("example.com")}
+    return {"to": someone(), "subject": "Grüße", "text": "How are you?", "id": new_id("example.com")}
 
 
 async def test_an_email_that_node_enqueues_is_sent_by_our_worker(shared: Shared, inbox: Inbox) -> None:

@@ -6,7 +6,7 @@ Skipped where there is no node, or node-resque cannot be fetched from npm.
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,30 +15,11 @@ import pytest
 import resque
 from resque import dates, wire
 from resque.failed import FailedList
-from tests.support.node_peer import NodeResque, running_node_resque, why_not
+from tests.support.node_peer import running_node_resque
 from tests.support.programs import LIMIT, Program, freeze, until
+from tests.support.resque import NASTY
 from tests.support.servers import Valkey
 from tests.support.shared_redis import Shared
-
-NASTY = 'a "quote", a back\\slash, a /slash/, </script>, \u2028, \x00\x1f\x7f, 😀 and é'
-
-
-@pytest.fixture(scope="module")
-def peer(valkey: Valkey) -> Iterator[NodeResque]:
-    if reason := why_not():
-        pytest.skip(f"without node-resque: {reason}")
-    with running_node_resque(valkey.port) as peer:
-        yield peer
-
-
-@pytest.fixture
-async def shared(valkey: Valkey, peer: NodeResque) -> AsyncIterator[Shared]:
-    async with resque.open_connections(valkey.url) as connections:
-        shared = Shared(valkey, connections)
-        shared.peer = peer
-        yield shared
-        await shared.node("peer", "endAll")
-        assert await shared.node("peer", "errors") == [], "node-resque reported an error"
 
 
 @contextmanager

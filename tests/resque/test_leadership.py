@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -12,22 +12,12 @@ from typing import Any
 import pytest
 
 import resque
-from asynckit.redis_client import redis_client
 from resque import observe
 from resque.delayed import DelayedJobs
 from resque.doctor import Doctor
 from tests.support.clockwork import Clockwork, Keys
 from tests.support.programs import Program, a_name, wait_until
 from tests.support.servers import Valkey
-
-
-@pytest.fixture
-async def clockwork(valkey: Valkey) -> AsyncIterator[Clockwork]:
-    async with redis_client(valkey.url) as redis:
-        clockwork = Clockwork(redis, valkey)
-        await clockwork.lead()
-        yield clockwork
-
 
 # Leadership
 

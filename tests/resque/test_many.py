@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,18 +12,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 import resque
 from resque import claiming, claims, notifier, registration, slots, watcher
 from tests.support.programs import a_name, until
-from tests.support.resque import Definition, Resque, a_resque
-from tests.support.servers import Valkey
+from tests.support.resque import Definition, Resque
 
 QUEUES = [f"q{number}" for number in range(1000)]
 EARLY, LATE = QUEUES[1], QUEUES[900]
 MOST_CONNECTIONS = 16
-
-
-@pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        yield r
 
 
 class Many:

@@ -5,21 +5,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 import resque
 from tests.support.programs import until
-from tests.support.resque import Definition, Resque, a_resque
-from tests.support.servers import Valkey
-
-
-@pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        yield r
+from tests.support.resque import Definition, Resque
 
 
 class TwoArguments(Exception):

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,14 +12,7 @@ from asynckit.ids import made_at, new_id
 from common.processes.chapter import chapter_module
 from resque import removal
 from resque.queues import Queues
-from tests.support.resque import Definition, Resque, a_resque
-from tests.support.servers import Valkey
-
-
-@pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        yield r
+from tests.support.resque import Definition, Resque
 
 
 async def test_a_job_waits_in_its_queue_as_resque_writes_it(r: Resque) -> None:

@@ -17,7 +17,7 @@ from common.processes.chapter import chapter_module
 from common.settings import Settings
 from resque import failed as failed_module
 from resque import observe
-from tests.support.programs import LIMIT, ROOT, a_name, until
+from tests.support.programs import LIMIT, ROOT, someone, until
 from tests.support.resque import Resque, a_resque
 from tests.support.servers import Inbox, Valkey
 
@@ -50,7 +50,7 @@ def ruby(r: Resque, what: str, text: str = "") -> str:
 
 
 def an_email() -> dict[str, str]:
-    return {"to": f"{a_name()}@example.com", "subject": "Grüße", "text": "Hi", "id": new_id("example.com")}
+    return {"to": someone(), "subject": "Grüße", "text": "Hi", "id": new_id("example.com")}
 
 
 async def test_an_email_that_ruby_enqueues_is_sent_by_our_worker(r: Resque, inbox: Inbox) -> None:

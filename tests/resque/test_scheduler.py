@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,21 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import resque
-from asynckit.redis_client import redis_client
 from resque import cron as cron_module
 from resque.doctor import Doctor
 from tests.support.clockwork import Clockwork
-from tests.support.servers import Valkey
 
 DAY = 86400
-
-
-@pytest.fixture
-async def clockwork(valkey: Valkey) -> AsyncIterator[Clockwork]:
-    async with redis_client(valkey.url) as redis:
-        clockwork = Clockwork(redis, valkey)
-        await clockwork.lead()
-        yield clockwork
 
 
 async def test_a_due_schedule_enqueues_a_job_in_resque_s_format(clockwork: Clockwork) -> None:

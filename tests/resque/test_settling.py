@@ -1,7 +1,7 @@
 """The number of slots, answers of Redis that are lost, and clocks that were set back."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,20 +12,7 @@ from lab.harness.proxy import Proxy, a_proxy
 from resque import claiming, show
 from resque import slots as slots_module
 from tests.support.programs import until
-from tests.support.resque import Jobs, Resque, a_resque
-from tests.support.servers import Valkey
-
-
-@pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        yield r
-
-
-@pytest.fixture
-def jobs() -> Jobs:
-    return Jobs()
-
+from tests.support.resque import Jobs, Resque
 
 # The number of slots.
 

@@ -1,7 +1,6 @@
 """The wire format: JSON, dates, failure records and jobs, as Ruby and JavaScript write them."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -11,22 +10,11 @@ from hypothesis import strategies as st
 
 from resque import dates, wire
 from tests.support.node_peer import NODE, rewrite
-from tests.support.resque import Resque, a_resque
-from tests.support.servers import Valkey
+from tests.support.resque import NASTY, RAW, Resque
 
 NOW = 1795246773.9  # 2026-11-21 07:39:33 UTC
 
-NASTY = 'a "quote", a back\\slash, a /slash/, </script>, \u2028, \x00\x1f\x7f, 😀 and é'
-
-RAW = '{"class":"note","queue":"q","args":[{"to":"x"},1]}'
-
 needs_node = pytest.mark.skipif(NODE is None, reason="there is no node")
-
-
-@pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        yield r
 
 
 # JSON as JavaScript writes it.

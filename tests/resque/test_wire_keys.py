@@ -4,7 +4,6 @@ import json
 import re
 import socket
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,19 +12,7 @@ from redis.exceptions import ConnectionError
 from resque import claims, dates, registration, wire
 from resque.delayed import DelayedJobs
 from tests.support.programs import until
-from tests.support.resque import Resque, a_resque
-from tests.support.servers import Valkey
-
-NASTY = 'a "quote", a back\\slash, a /slash/, </script>, \u2028, \x00\x1f\x7f, 😀 and é'
-
-RAW = '{"class":"note","queue":"q","args":[{"to":"x"},1]}'
-
-
-@pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        yield r
-
+from tests.support.resque import NASTY, RAW, Resque
 
 # Our keys in Redis.
 

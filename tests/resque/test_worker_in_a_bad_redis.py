@@ -1,7 +1,5 @@
 """A Redis that is full, has keys of the wrong type, or was unreachable: the worker loses no job."""
 
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,17 +11,9 @@ from redis.exceptions import ResponseError
 
 import resque
 from resque import registration, wire
-from tests.support.programs import freeze, until
+from tests.support.programs import frozen, until
 from tests.support.resque import Jobs, Resque, a_resque
-from tests.support.servers import Valkey, running_valkey
-
-WORKER_KEYS = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
-
-
-@pytest.fixture
-async def r(valkey: Valkey) -> AsyncIterator[Resque]:
-    async with a_resque(valkey) as r:
-        yield r
+from tests.support.servers import running_valkey
 
 
 @pytest.fixture
@@ -32,11 +22,6 @@ async def own(tmp_path: Path) -> AsyncIterator[Resque]:
     with running_valkey(tmp_path / "own") as valkey:
         async with a_resque(valkey) as r:
             yield r
-
-
-@pytest.fixture
-def jobs() -> Jobs:
-    return Jobs()
 
 
 # A full Redis accepts no jobs, but workers can still run the jobs that it has.
@@ -56,7 +41,7 @@ async def test_a_worker_that_starts_while_redis_is_full_runs_all_jobs(own: Resqu
     assert len({str(done) for done in jobs.done}) == 21
     assert [type(event.error).__name__ for event in own.events("Reenqueued")] == ["ValueError"]
     assert sorted(record["exception"] for record in own.failed()) == ["BadJob", "Permanent"]
-    assert not any(key in WORKER_KEYS or key.startswith("worker:") for key in own.all_keys()), own.all_keys()
+    assert own.worker_keys() == []
 
 
 async def test_a_worker_keeps_its_lease_and_its_job_while_redis_is_full(own: Resque, jobs: Jobs) -> None:
@@ -207,11 +192,8 @@ async def test_an_outage_of_redis_longer_than_the_lease_counts_as_no_crash(own: 
     async with own.working(**options) as one, own.working(**options) as other:
         await until(lambda: one.busy == other.busy == 3)
         await until(lambda: own.get("HGET", own.keys.reaping, "looked"))
-        freeze(own.valkey.pid)
-        try:  # each of them has waited two seconds for an answer
+        with frozen(own.valkey.pid):  # each of them has waited two seconds for an answer
             await until(lambda: len([e for e in own.events("Erred") if e.what == "housekeeping"]) >= 2)
-        finally:
-            os.kill(own.valkey.pid, signal.SIGCONT)
 
         def is_over() -> bool:
             looked, first = own.get("HMGET", own.keys.reaping, "looked", "from")

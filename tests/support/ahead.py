@@ -3,15 +3,10 @@
 import asyncio
 from typing import Any
 
-from asynckit.ids import new_id
 from common.mail.emails import Email
 from common.mail.mailer import Mailer
 from tests.support.programs import LIMIT
 from tests.support.smtp_peer import SmtpPeer
-
-
-def an_email(to: str = "bob@example.com", text: str = "How are you?") -> Email:
-    return Email(new_id("example.com"), to, "Hello", text)
 
 
 def a_mailer(peer: SmtpPeer, sessions: int = 1, **more: Any) -> Mailer:

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from html import unescape
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import ClientSession, web
 from aiohttp.client import ClientResponse
@@ -24,6 +25,22 @@ KEYS = keys_module.Keys()
 XSS = "<img src=x onerror=alert(1)>"
 
 JOB = '{"class":"sendEmail","queue":"q","args":[{"to":"a@example.com"}]}'
+
+PAGES = [
+    "",
+    "/queues",
+    "/queue?name=q",
+    f"/queue?name={quote(XSS)}",
+    "/delayed",
+    "/failed",
+    "/failed?before=9",
+    "/workers",
+]
+
+ACTIONS = [
+    "queues/pause", "queues/resume", "delayed/run", "delayed/remove",
+    "failed/retry", "failed/remove", "failed/retry-all", "failed/remove-all",
+]  # fmt: skip
 
 
 @dataclass

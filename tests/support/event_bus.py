@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from eventlog.nats_client import Nats
-from tests.support.programs import Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import Strategy, running_strategy, wait_until
 from tests.support.servers import Inbox
 
 NAME = "6_event_bus"
 LOGS = ("lua", "streams")
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ PAYLOAD = '{"class":"sendEmail","args":[1]}'
 
 
 @dataclass
-class Ward:
+class Failures:
     """The test's own failed list."""
 
     redis: Any

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 
 from lab.harness.account import IdAccount, compare_ids
-from tests.support.programs import Strategy, wait_until
+from tests.support.programs import LIMIT, Strategy, wait_until
 from tests.support.servers import Inbox
 
 
@@ -43,10 +43,14 @@ class Load:
                     self.accepted.append(answer.json["id"])
             self._stop.wait(0.1)  # a process that restarts needs the CPU more than the load does
 
-    def wait_for_more(self, count: int) -> None:
+    def wait_for_more(self, count: int, limit: float = LIMIT) -> None:
         """Wait until `count` more emails have been accepted."""
         before = len(self.accepted)
-        wait_until(lambda: len(self.accepted) >= before + count, f"{count} more emails are accepted")
+        wait_until(lambda: len(self.accepted) >= before + count, f"{count} more emails are accepted", limit)
+
+
+def wait_for_all(load: Load, inbox: Inbox, limit: float = LIMIT) -> None:
+    wait_until(lambda: account(load, inbox).lost == 0, "every accepted email is in the inbox", limit)
 
 
 def account(load: Load, inbox: Inbox) -> IdAccount:

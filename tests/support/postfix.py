@@ -6,6 +6,7 @@ folder. It asks no DNS server, and sends no mail to other machines.
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -140,6 +141,10 @@ class Postfix:
 
     def port(self, service: str = "submission") -> int:
         return self._ports[service]
+
+    def logged(self, service: str, what: str) -> int:
+        """How often the sessions of this service have logged `what`."""
+        return len(re.findall(rf" {service}/smtpd\[\d+\]: {what}", self.log))
 
     def start(self) -> None:
         # The last command of `postfix start`, without its delays, and as a child of this process.

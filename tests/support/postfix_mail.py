@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from asynckit.ids import new_id
 from common.mail.emails import Email
 from common.mail.mailer import Mailer
 from tests.support.postfix import Postfix
@@ -12,10 +11,6 @@ from tests.support.smtp_peer import settings
 
 def a_mailer(url: str, *, patient: bool = False, **more: Any) -> Mailer:
     return Mailer(settings(smtp_url=url, **more), patient=patient)
-
-
-def an_email(to: str = "bob@example.com", subject: str = "Hello", text: str = "How are you?") -> Email:
-    return Email(new_id("example.com"), to, subject, text)
 
 
 async def arrived(postfix: Postfix, email: Email) -> str:

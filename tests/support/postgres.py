@@ -1,7 +1,6 @@
 """The embedded Postgres as tests use it."""
 
 import itertools
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,8 @@ import asyncpg
 
 from common.services.service import running
 from common.settings import Settings
-from tests.support.programs import START_SECONDS, Program, open_users_lock, wait_until
+from tests.support.programs import START_SECONDS, wait_until
+from tests.support.servers import running_service
 
 
 class Postgres:
@@ -39,11 +39,5 @@ def postgres_of(data_dir: Path) -> Postgres:
 @contextmanager
 def running_postgres(data_dir: Path) -> Iterator[Postgres]:
     """Postgres as a service of its own, on a free port."""
-    with open_users_lock(data_dir, "postgres"):
-        settings = {"POSTGRES_PORT": "0", "DATA_DIR": str(data_dir)}
-        program = Program([sys.executable, "-m", "common.services.postgres"], settings)
-        try:
-            program.wait_for_line("Postgres listens", START_SECONDS)
-            yield postgres_of(data_dir)
-        finally:
-            program.stop()
+    with running_service("postgres", data_dir):
+        yield postgres_of(data_dir)

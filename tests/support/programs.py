@@ -70,6 +70,11 @@ def a_name() -> str:
     return uuid4().hex[:12]
 
 
+def someone() -> str:
+    """A new address."""
+    return f"{a_name()}@example.com"
+
+
 def is_alive(process: psutil.Process | int) -> bool:
     """Whether this process, or a process with this pid, runs. A zombie does not."""
     try:
@@ -82,6 +87,18 @@ def freeze(pid: int) -> None:
     """SIGSTOP, and wait until every thread of the process has stopped: until then one can still answer."""
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: all(state == "T" for state in thread_states(pid)), f"process {pid} has stopped")
+
+
+@contextmanager
+def frozen(*pids: int) -> Iterator[None]:
+    """The processes do nothing as long as the block runs."""
+    for pid in pids:
+        freeze(pid)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def thread_states(pid: int) -> Iterator[str]:
@@ -170,7 +187,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def nobody_s_port() -> Iterator[int]:
+def closed_port() -> Iterator[int]:
     """A port of loopback that no program listens on while the block runs.
 
     It is bound, so that no other program gets it. A program may listen on it with SO_REUSEPORT.
@@ -213,6 +230,13 @@ class Strategy:
 
     def send(self, to: str, subject: str = "Hello", text: str = "How are you?") -> Answer:
         return self.ask(email_path(to, subject, text))
+
+    def reason_of_504(self) -> str:
+        """Send an email whose answer is 504 with its id. Returns the reason."""
+        answer = self.send(someone())
+        assert answer.status == 504
+        assert answer.json["id"]
+        return str(answer.json["error"]["reason"])
 
     def stats(self) -> dict[str, Any]:
         stats: dict[str, Any] = self.ask("/stats").json

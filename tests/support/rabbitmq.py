@@ -20,20 +20,17 @@ from trustme import LeafCert
 from asynckit.tasks import end_tasks
 from common.services.rabbitmq import NODE, installed
 from common.services.service import running
-from tests.support.load import Load, account
 from tests.support.programs import (
     LIMIT,
     ROOT,
     START_SECONDS,
     Program,
     Strategy,
-    a_name,
     clean_environment,
-    open_users_lock,
     running_strategy,
     wait_until,
 )
-from tests.support.servers import Inbox
+from tests.support.servers import Inbox, running_service
 
 QUEUE, FAILED = "emailQueue", "emailQueue.failed"
 
@@ -144,21 +141,11 @@ def tls_in_front_of(rabbitmq: RabbitMq, certificate: LeafCert) -> Iterator[int]:
 @contextmanager
 def running_rabbitmq(data_dir: Path) -> Iterator[RabbitMq]:
     """RabbitMQ as a service of its own, on a free port."""
-    with open_users_lock(data_dir, "rabbitmq"):
-        settings = {"RABBITMQ_PORT": "0", "DATA_DIR": str(data_dir)}
-        program = Program([sys.executable, "-m", "common.services.rabbitmq"], settings)
-        try:
-            program.wait_for_line("RabbitMQ listens", START_SECONDS)
-            yield rabbitmq_of(data_dir)
-        finally:
-            program.stop()
+    with running_service("rabbitmq", data_dir):
+        yield rabbitmq_of(data_dir)
 
 
 WINDOW = 50  # the most emails that a worker holds at a time
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
 
 
 @contextmanager
@@ -169,10 +156,6 @@ def queue(inbox: Inbox, tmp_path: Path, rabbitmq: RabbitMq | None = None, **envi
     with running_strategy("5_remote_queue", tmp_path, **settings) as strategy:
         yield strategy
     assert "Traceback" not in strategy.program.output
-
-
-def wait_for_all(load: Load, inbox: Inbox) -> None:
-    wait_until(lambda: account(load, inbox).lost == 0, "every accepted email is in the inbox")
 
 
 @contextmanager

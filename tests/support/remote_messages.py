@@ -6,12 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.programs import Program, Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import Program, Strategy, running_strategy, wait_until
 from tests.support.servers import Inbox, Valkey
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
 
 
 def as_json(to: str, **more: Any) -> str:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.programs import Program, Strategy, a_name, running_strategy
+from tests.support.programs import Program, Strategy, running_strategy
 from tests.support.servers import Inbox, Valkey
 
 KILLS = int(os.environ.get("KILLS", "2"))  # of each kind; KILLS=100 takes half an hour
@@ -17,10 +17,6 @@ LEASE = "1"  # seconds
 QUEUE = "resque:queue:emailQueue"
 FAILED = "resque:failed"
 PAUSED = "resque:py:paused:emailQueue"
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
 
 
 @contextmanager
@@ -51,5 +47,5 @@ def failed(valkey: Valkey) -> list[dict[str, Any]]:
 
 
 def settled(strategy: Strategy) -> bool:
-    """Nothing waits, and nothing is in anybody's hands: twice, for a job may pass by one look from here to there."""
+    """Whether no email is waiting or in flight. Checks twice: one check may miss a job that is being claimed."""
     return strategy.held() == 0 == strategy.held()

@@ -15,6 +15,12 @@ from tests.support.servers import Valkey
 
 Definition = resque.Definition
 
+RAW = '{"class":"note","queue":"q","args":[{"to":"x"},1]}'
+
+NASTY = 'a "quote", a back\\slash, a /slash/, </script>, \u2028, \x00\x1f\x7f, 😀 and é'
+
+WORKER_KEYS = ["py:attempts", "py:crashes", "py:leases", "py:unreadable", "workers", "workers:heartbeat"]
+
 
 class ReadableQueue(resque.Queue):
     """A queue with short forms of what tests read."""
@@ -62,6 +68,10 @@ class Resque:
         """All keys of this namespace, without its prefix."""
         found: list[str] = self.get("KEYS", f"{self.namespace}:*")
         return sorted(key.removeprefix(f"{self.namespace}:") for key in found)
+
+    def worker_keys(self) -> list[str]:
+        """The keys of workers, and of the jobs that they have or have tried."""
+        return [key for key in self.all_keys() if key in WORKER_KEYS or key.startswith("worker:")]
 
     def waiting(self, queue: str = "q") -> list[str]:
         """RAW jobs, the oldest first."""

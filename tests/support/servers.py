@@ -11,7 +11,7 @@ from redis import Redis
 from redis.client import PubSub
 
 from common.services.service import running
-from tests.support.programs import LIMIT, Program, ask, open_users_lock, wait_until
+from tests.support.programs import LIMIT, START_SECONDS, Program, ask, open_users_lock, wait_until
 
 
 class Inbox:
@@ -54,6 +54,19 @@ def running_inbox(data_dir: Path, **environment: str) -> Iterator[Inbox]:
             program.stop()
 
 
+@contextmanager
+def running_service(name: str, data_dir: Path, **environment: str) -> Iterator[None]:
+    """An embedded service as a separate process, on a free port."""
+    with open_users_lock(data_dir, name):
+        settings = {f"{name.upper()}_PORT": "0", "DATA_DIR": str(data_dir)} | environment
+        program = Program([sys.executable, "-m", f"common.services.{name}"], settings)
+        try:
+            program.wait_for_line(" listens on ", START_SECONDS)
+            yield
+        finally:
+            program.stop()
+
+
 class Valkey:
     """The embedded Valkey: its address, and a client that decodes answers."""
 
@@ -88,16 +101,10 @@ def valkey_of(data_dir: Path) -> Valkey:
 @contextmanager
 def running_valkey(data_dir: Path, **environment: str) -> Iterator[Valkey]:
     """Valkey as a separate process, on a free port."""
-    with open_users_lock(data_dir, "valkey"):
-        settings = {"VALKEY_PORT": "0", "DATA_DIR": str(data_dir)} | environment
-        program = Program([sys.executable, "-m", "common.services.valkey"], settings)
-        try:
-            program.wait_for_line("Valkey listens")
-            valkey = valkey_of(data_dir)
-            yield valkey
-            valkey.client.close()
-        finally:
-            program.stop()
+    with running_service("valkey", data_dir, **environment):
+        valkey = valkey_of(data_dir)
+        yield valkey
+        valkey.client.close()
 
 
 class NatsServer:
@@ -118,11 +125,5 @@ def nats_of(data_dir: Path) -> NatsServer:
 @contextmanager
 def running_nats(data_dir: Path, **environment: str) -> Iterator[NatsServer]:
     """NATS as a service of its own, on a free port."""
-    with open_users_lock(data_dir, "nats"):
-        settings = {"NATS_PORT": "0", "DATA_DIR": str(data_dir)} | environment
-        program = Program([sys.executable, "-m", "common.services.nats"], settings)
-        try:
-            program.wait_for_line("NATS listens")
-            yield nats_of(data_dir)
-        finally:
-            program.stop()
+    with running_service("nats", data_dir, **environment):
+        yield nats_of(data_dir)

@@ -8,12 +8,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from asynckit.ids import new_id
+from common.mail.emails import Email
+from common.mail.errors import LoginFailed, Refused, SendError, Unavailable
 from common.settings import Settings
 
 ENVELOPE = {"MAIL": b"250 ok", "RCPT": b"250 ok", "DATA": b"354 go on", ".": b"250 kept", "RSET": b"250 ok"}
 CHUNKS = {"BDAT": b"250 go on", "BDAT LAST": b"250 kept"}
 CHUNKING = ["PIPELINING", "SMTPUTF8", "CHUNKING"]
 OTHERS = {"EHLO": b"", "NOOP": b"250 ok", "QUIT": b"221 bye"}
+
+
+Refusal = tuple[str, bytes, type[SendError]]
+
+ENVELOPE_REFUSALS: list[Refusal] = [
+    ("MAIL", b"550 not you", Refused),
+    ("MAIL", b"451 not now", Unavailable),
+    ("MAIL", b"530 5.7.0 log in first", LoginFailed),
+    ("RCPT", b"550 5.1.1 no such user", Refused),
+    ("RCPT", b"450 busy", Unavailable),
+    ("RCPT", b"421 going down", Unavailable),
+]
+DATA_REFUSALS: list[Refusal] = [
+    ("DATA", b"554 no", Refused),
+    ("DATA", b"451 no", Unavailable),
+    (".", b"554 5.7.1 spam", Refused),
+    (".", b"451 disk full", Unavailable),
+    (".", b"421 going down", Unavailable),
+]
+
+
+def an_email(to: str = "bob@example.com", text: str = "How are you?", subject: str = "Hello") -> Email:
+    return Email(new_id("example.com"), to, subject, text)
 
 
 @dataclass

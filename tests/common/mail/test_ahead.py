@@ -5,24 +5,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, Unavailable
+from common.mail.errors import InDoubt, Refused, SendError
 from common.mail.mailer import Mailer
 from common.mail.smtp_conversation import Limits
-from tests.support.ahead import a_mailer, an_email, copies, send_all
-from tests.support.smtp_peer import SmtpPeer, smtp_peer
+from tests.support.ahead import a_mailer, copies, send_all
+from tests.support.smtp_peer import DATA_REFUSALS, ENVELOPE_REFUSALS, SmtpPeer, an_email, smtp_peer
 
 LATENCY = 0.05  # seconds
 
 
 @pytest.fixture
-async def peer() -> AsyncIterator[SmtpPeer]:
-    async with smtp_peer() as peer:
-        yield peer
-
-
-@pytest.fixture
 async def mailer(peer: SmtpPeer) -> AsyncIterator[Mailer]:
-    """Its one session has taken an email already, and so may send envelopes ahead."""
+    """It has one session, which may send envelopes ahead when it has sent an email."""
     async with a_mailer(peer) as mailer:
         yield mailer
 
@@ -57,22 +51,7 @@ async def test_no_envelope_goes_ahead_if_none_waits_or_a_session_is_free(peer: S
 
 
 @pytest.mark.parametrize("data_after_refusal", [True, False])
-@pytest.mark.parametrize(
-    ("command", "reply", "error"),
-    [
-        ("MAIL", b"550 not you", Refused),
-        ("MAIL", b"451 not now", Unavailable),
-        ("MAIL", b"530 5.7.0 log in first", LoginFailed),
-        ("RCPT", b"550 5.1.1 no such user", Refused),
-        ("RCPT", b"450 busy", Unavailable),
-        ("RCPT", b"421 going down", Unavailable),
-        ("DATA", b"554 no", Refused),
-        ("DATA", b"451 no", Unavailable),
-        (".", b"554 5.7.1 spam", Refused),
-        (".", b"451 disk full", Unavailable),
-        (".", b"421 going down", Unavailable),
-    ],
-)
+@pytest.mark.parametrize(("command", "reply", "error"), [*ENVELOPE_REFUSALS, *DATA_REFUSALS])
 async def test_a_refusal_concerns_one_email_and_tells_who_can_act(
     command: str, reply: bytes, error: type[SendError], data_after_refusal: bool
 ) -> None:

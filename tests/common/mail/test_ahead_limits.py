@@ -14,10 +14,10 @@ from common.mail.mailer import Mailer
 from common.services.inbox.faults import Dial
 from common.services.inbox.smtp import Handler, SmtpServer
 from common.services.inbox.store import Store
-from tests.support.ahead import a_mailer, an_email, copies, send_all
+from tests.support.ahead import a_mailer, copies, send_all
 from tests.support.programs import LIMIT, until
 from tests.support.slow_wire import slow_wire
-from tests.support.smtp_peer import SmtpPeer, settings, smtp_peer
+from tests.support.smtp_peer import SmtpPeer, an_email, settings, smtp_peer
 
 LATENCY = 0.05  # seconds
 
@@ -27,14 +27,8 @@ SLOW = "slow@example.com"
 
 
 @pytest.fixture
-async def peer() -> AsyncIterator[SmtpPeer]:
-    async with smtp_peer() as peer:
-        yield peer
-
-
-@pytest.fixture
 async def mailer(peer: SmtpPeer) -> AsyncIterator[Mailer]:
-    """Its one session has taken an email already, and so may send envelopes ahead."""
+    """It has one session, which may send envelopes ahead when it has sent an email."""
     async with a_mailer(peer) as mailer:
         yield mailer
 

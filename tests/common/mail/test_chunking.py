@@ -5,18 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from asynckit.ids import new_id
-from common.mail.emails import Email
-from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, Unavailable
+from common.mail.errors import InDoubt, Refused, SendError, Unavailable
 from common.mail.mailer import Mailer
 from tests.support.programs import until
-from tests.support.smtp_peer import CHUNKING, SmtpPeer, smtp_peer
+from tests.support.smtp_peer import CHUNKING, ENVELOPE_REFUSALS, SmtpPeer, an_email, smtp_peer
 
 LATENCY = 0.05  # seconds
-
-
-def an_email(to: str = "bob@example.com", text: str = "How are you?") -> Email:
-    return Email(new_id("example.com"), to, "Hello", text)
 
 
 @pytest.fixture
@@ -80,12 +74,7 @@ def without_date(message: bytes) -> list[bytes]:
 @pytest.mark.parametrize(
     ("command", "reply", "error"),
     [
-        ("MAIL", b"550 not you", Refused),
-        ("MAIL", b"451 not now", Unavailable),
-        ("MAIL", b"530 5.7.0 log in first", LoginFailed),
-        ("RCPT", b"550 5.1.1 no such user", Refused),
-        ("RCPT", b"450 busy", Unavailable),
-        ("RCPT", b"421 going down", Unavailable),
+        *ENVELOPE_REFUSALS,
         ("BDAT LAST", b"554 5.7.1 spam", Refused),
         ("BDAT LAST", b"552 5.3.4 too big", Refused),
         ("BDAT LAST", b"451 disk full", Unavailable),

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from asynckit.ids import new_id
-from common.mail.emails import Email
 from common.mail.errors import LoginFailed
 from common.mail.logins import JITTER, PAUSES_SECONDS, PUT_OFF_SECONDS, Logins, login_file
 from common.mail.mailer import Mailer
 from common.mail.sender import PROBE_CAP_SECONDS, PatientSender
 from tests.support.programs import until
-from tests.support.smtp_peer import SmtpPeer, settings, smtp_peer
+from tests.support.smtp_peer import SmtpPeer, an_email, settings, smtp_peer
 
 LOCKED_AFTER = 5  # failed logins within an hour
 
@@ -123,10 +121,6 @@ def test_the_name_of_the_file_depends_on_the_whole_login(tmp_path: Path) -> None
 
 def test_a_worker_sends_a_few_seconds_after_the_password_works() -> None:
     assert PAUSES_SECONDS[0] * JITTER + PROBE_CAP_SECONDS <= 7
-
-
-def an_email() -> Email:
-    return Email(new_id("example.com"), "bob@example.com", "Hello", "How are you?")
 
 
 async def one_email(mailer: Mailer, sender: PatientSender) -> None:

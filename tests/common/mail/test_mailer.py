@@ -1,34 +1,15 @@
 """The mailer's sessions: how many it opens, and how it uses them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
-from asynckit.ids import new_id
 from common.mail import places as places_module
 from common.mail import smtp_pool as pool_module
-from common.mail.emails import Email
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
 from common.mail.mailer import Mailer
 from tests.support.programs import until
-from tests.support.smtp_peer import SmtpPeer, settings, smtp_peer
-
-
-def an_email(to: str = "bob@example.com") -> Email:
-    return Email(new_id("example.com"), to, "Hello", "How are you?")
-
-
-@pytest.fixture
-async def peer() -> AsyncIterator[SmtpPeer]:
-    async with smtp_peer() as peer:
-        yield peer
-
-
-@pytest.fixture
-async def mailer(peer: SmtpPeer) -> AsyncIterator[Mailer]:
-    async with Mailer(peer.settings()) as mailer:
-        yield mailer
+from tests.support.smtp_peer import SmtpPeer, an_email, settings, smtp_peer
 
 
 async def test_an_email_takes_two_round_trips_on_a_warm_session_with_pipelining(peer: SmtpPeer, mailer: Mailer) -> None:

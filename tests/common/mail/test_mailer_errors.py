@@ -1,51 +1,17 @@
 """What the mailer says of a mail server that refuses, hangs or is not there, and its check of one."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
-from asynckit.ids import new_id
-from common.mail.emails import Email
 from common.mail.errors import InDoubt, LoginFailed, Refused, SendError, TimedOut, Unavailable
 from common.mail.mailer import Mailer
 from tests.support.programs import LIMIT, until
-from tests.support.smtp_peer import SmtpPeer, smtp_peer
-
-
-def an_email(to: str = "bob@example.com") -> Email:
-    return Email(new_id("example.com"), to, "Hello", "How are you?")
-
-
-@pytest.fixture
-async def peer() -> AsyncIterator[SmtpPeer]:
-    async with smtp_peer() as peer:
-        yield peer
-
-
-@pytest.fixture
-async def mailer(peer: SmtpPeer) -> AsyncIterator[Mailer]:
-    async with Mailer(peer.settings()) as mailer:
-        yield mailer
+from tests.support.smtp_peer import DATA_REFUSALS, ENVELOPE_REFUSALS, SmtpPeer, an_email, smtp_peer
 
 
 @pytest.mark.parametrize("pipelining", [True, False])
-@pytest.mark.parametrize(
-    ("command", "reply", "error"),
-    [
-        ("MAIL", b"550 not you", Refused),
-        ("MAIL", b"451 not now", Unavailable),
-        ("MAIL", b"530 5.7.0 log in first", LoginFailed),
-        ("RCPT", b"550 5.1.1 no such user", Refused),
-        ("RCPT", b"450 busy", Unavailable),
-        ("DATA", b"554 no", Refused),
-        ("DATA", b"451 no", Unavailable),
-        (".", b"554 5.7.1 spam", Refused),
-        (".", b"451 disk full", Unavailable),
-        (".", b"421 going down", Unavailable),
-        ("RCPT", b"421 going down", Unavailable),
-    ],
-)
+@pytest.mark.parametrize(("command", "reply", "error"), [*ENVELOPE_REFUSALS, *DATA_REFUSALS])
 async def test_an_error_tells_who_can_act_and_the_next_email_is_sent(
     command: str, reply: bytes, error: type[SendError], pipelining: bool
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from common.mail.logins import PAUSES_SECONDS
 from tests.support.odd_servers import OddServer, odd_server
-from tests.support.programs import Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import Strategy, running_strategy, someone, wait_until
 
 EMAILS = 10
 LOCKED_AFTER = 5  # failed logins: then such a server refuses the right password too
@@ -34,10 +34,6 @@ def facing(odd: str, name: str, tmp_path: Path, **more: str) -> Iterator[tuple[S
 def assert_few_logins(server: OddServer) -> None:
     """A server counts failed logins and may lock the account."""
     assert server.peer.commands.count("AUTH") < LOCKED_AFTER
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
 
 
 def wait_for_a_login(strategy: Strategy, server: OddServer) -> None:

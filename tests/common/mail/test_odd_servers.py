@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.odd_servers import SLOW_SECONDS, OddServer, odd_server
-from tests.support.programs import Answer, Strategy, a_name, running_strategy, wait_until
+from tests.support.programs import Answer, Strategy, running_strategy, someone, wait_until
 
 FOREGROUND, PARALLEL, LOCAL, QUEUE = "1_foreground", "2_parallel", "3_local_messages", "5_remote_queue"
 KEEPING = (LOCAL, QUEUE)
@@ -61,10 +61,6 @@ def facing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with running_strategy(request.param, data_dir, SMTP_URL=server.url, **SETTINGS) as strategy:
             yield Facing(strategy, server)
         assert "Traceback" not in strategy.program.output
-
-
-def someone() -> str:
-    return f"{a_name()}@example.com"
 
 
 def statuses(answers: list[Answer]) -> set[int]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,22 +10,17 @@ from common.mail.emails import read_address
 from common.mail.errors import LoginFailed, Refused
 from common.mail.mailer import Mailer
 from common.mail.message import build_message
-from tests.support.postfix import UNKNOWN, USER, Postfix, reason_to_skip, running_postfix
-from tests.support.postfix_mail import a_mailer, an_email, arrived, arrived_all
+from tests.support.postfix import UNKNOWN, USER, Postfix, reason_to_skip
+from tests.support.postfix_mail import a_mailer, arrived, arrived_all
 from tests.support.programs import until
 from tests.support.slow_wire import slow_wire
+from tests.support.smtp_peer import an_email
 
 pytestmark = pytest.mark.skipif(reason_to_skip() is not None, reason=reason_to_skip() or "")
 
 LATENCY = 0.1  # seconds, added to each round trip
 
 SENDER = read_address("workshop@example.com")
-
-
-@pytest.fixture(scope="module")
-def postfix() -> Iterator[Postfix]:
-    with running_postfix() as postfix:
-        yield postfix
 
 
 @pytest.fixture
@@ -58,7 +53,7 @@ async def test_without_chunking_an_email_takes_one_round_trip_if_another_waits(p
             await asyncio.gather(*map(mailer.send, emails[1:]))
             assert wire.round_trips - before <= 1.1 * len(emails[1:])
     await arrived_all(postfix, emails)
-    assert said(postfix, "data", "connect from") == 1
+    assert postfix.logged("data", "connect from") == 1
     await until(lambda: "mail=30 rcpt=30 data=30 quit=1 commands=" in postfix.log)
 
 
@@ -174,8 +169,3 @@ async def test_the_session_stays_usable_after_an_unknown_recipient(postfix: Post
 async def test_postfix_refuses_an_email_to_another_domain(postfix: Postfix, mailer: Mailer) -> None:
     with pytest.raises(Refused, match=r"550 5\.1\.1"):
         await mailer.send(an_email("dave@elsewhere.example"))
-
-
-def said(postfix: Postfix, service: str, what: str) -> int:
-    """How often the sessions of this service have logged `what`."""
-    return len(re.findall(rf" {service}/smtpd\[\d+\]: {what}", postfix.log))

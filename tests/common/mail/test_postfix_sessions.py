@@ -1,25 +1,19 @@
 """The mailer's sessions with a real Postfix: limits, refusals, and the death of the server."""
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from common.mail.errors import InDoubt, Refused, Unavailable, Unreachable
 from common.mail.mailer import Mailer
-from tests.support.postfix import LOGIN, UNKNOWN, Postfix, reason_to_skip, running_postfix
-from tests.support.postfix_mail import a_mailer, an_email, arrived, arrived_all
+from tests.support.postfix import LOGIN, UNKNOWN, Postfix, reason_to_skip
+from tests.support.postfix_mail import a_mailer, arrived, arrived_all
 from tests.support.programs import running_strategy, until, wait_until
+from tests.support.smtp_peer import an_email
 
 pytestmark = pytest.mark.skipif(reason_to_skip() is not None, reason=reason_to_skip() or "")
-
-
-@pytest.fixture(scope="module")
-def postfix() -> Iterator[Postfix]:
-    with running_postfix() as postfix:
-        yield postfix
 
 
 @pytest.fixture
@@ -57,13 +51,8 @@ async def test_many_emails_share_few_sessions(postfix: Postfix) -> None:
     async with a_mailer(postfix.url("counted"), smtp_sessions=5) as mailer:
         await asyncio.gather(*map(mailer.send, emails))
     await arrived_all(postfix, emails)
-    await until(lambda: said(postfix, "counted", "connect from") == said(postfix, "counted", "disconnect from") > 0)
-    assert said(postfix, "counted", "connect from") <= 5
-
-
-def said(postfix: Postfix, service: str, what: str) -> int:
-    """How often the sessions of this service have logged `what`."""
-    return len(re.findall(rf" {service}/smtpd\[\d+\]: {what}", postfix.log))
+    await until(lambda: postfix.logged("counted", "connect from") == postfix.logged("counted", "disconnect from") > 0)
+    assert postfix.logged("counted", "connect from") <= 5
 
 
 async def test_many_checks_in_a_row_succeed(postfix: Postfix) -> None:
@@ -77,8 +66,8 @@ async def test_the_next_send_works_after_postfix_has_closed_idle_sessions(postfi
     emails = [an_email() for _ in range(6)]
     async with a_mailer(postfix.url("impatient")) as mailer:
         await asyncio.gather(*map(mailer.send, emails[:3]))
-        await until(lambda: said(postfix, "impatient", "timeout after END-OF-MESSAGE") > 0)
-        await until(lambda: said(postfix, "impatient", "connect from") == said(postfix, "impatient", "timeout after"))
+        await until(lambda: postfix.logged("impatient", "timeout after END-OF-MESSAGE") > 0)
+        await until(lambda: postfix.logged("impatient", "connect from") == postfix.logged("impatient", "timeout after"))
         for email in emails[3:]:
             await mailer.send(email)
     await arrived_all(postfix, emails)

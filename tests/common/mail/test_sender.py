@@ -4,19 +4,13 @@ import asyncio
 
 import pytest
 
-from asynckit.ids import new_id
 from common.mail import sender as sender_module
-from common.mail.emails import Email
 from common.mail.errors import InDoubt, Refused, SendError, Unavailable, Unreachable
 from common.mail.mailer import Mailer
 from common.mail.sender import PatientSender, window
 from tests.support.programs import LIMIT, until
-from tests.support.smtp_peer import smtp_peer
+from tests.support.smtp_peer import an_email, smtp_peer
 from tests.support.tasks import ignore_first_cancellation
-
-
-def an_email() -> Email:
-    return Email(new_id("example.com"), "bob@example.com", "Hello", "How are you?")
 
 
 @pytest.fixture(autouse=True)

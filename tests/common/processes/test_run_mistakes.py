@@ -26,9 +26,10 @@ def test_a_diff_shows_the_files_in_reading_order_and_lists_the_new_ones(number: 
     both = re.findall(rf"^\+\+\+ {after}/(\S+)$", printed, re.MULTILINE)
     first = [name for name in ("__init__.py", "__main__.py", "server.py", "worker.py") if name in both]
     assert both[: len(first)] == first
-    new = re.findall(
-        r"^ +\d+ lines  (\S+)", printed.partition(f"\nnew in {after}:\n")[2].partition("\n\n")[0], re.MULTILINE
-    )
+    listed = printed.partition(f"\nnew in {after}:\n")[2].partition("\n\n")[0]
+    new = re.findall(r"^ +\d+ lines  (\S+)", listed, re.MULTILINE)
+    ideas = re.findall(r"^ +\d+ lines  (\S+) +The one new idea: ", listed, re.MULTILINE)
+    assert ideas[:1] == new[: len(ideas)], "the file with the new idea comes first"
     files = {
         str(p.relative_to(ROOT / after))
         for p in (ROOT / after).rglob("*")

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from common.services import disk, nats
 from common.services.service import running
 from common.settings import Settings
-from tests.support.programs import LIMIT, ROOT, Program, clean_environment, nobody_s_port, wait_until
+from tests.support.programs import LIMIT, ROOT, Program, clean_environment, closed_port, wait_until
 from tests.support.servers import running_nats
 
 
@@ -44,7 +44,7 @@ async def test_what_it_has_stored_outlives_it(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         program = Program(
             [sys.executable, "-m", "common.services.nats"], {"NATS_PORT": str(port), "DATA_DIR": str(tmp_path)}
         )

@@ -11,7 +11,7 @@ import pytest
 
 from common.services.service import running
 from tests.support.postgres import running_postgres
-from tests.support.programs import LIMIT, Program, nobody_s_port, wait_until
+from tests.support.programs import LIMIT, Program, closed_port, wait_until
 
 
 @pytest.mark.timeout(180)
@@ -32,7 +32,7 @@ async def test_it_asks_for_its_password_and_what_it_has_stored_outlives_it(tmp_p
         connection = await asyncpg.connect(postgres.url)
         assert await connection.fetchval("SELECT lower(word) FROM kept") == "ä"
         await connection.close()
-        with nobody_s_port() as port:
+        with closed_port() as port:
             program = Program(
                 [sys.executable, "-m", "common.services.postgres"],
                 {"POSTGRES_PORT": str(port), "DATA_DIR": str(tmp_path / "other")},
@@ -45,7 +45,7 @@ async def test_it_asks_for_its_password_and_what_it_has_stored_outlives_it(tmp_p
 
 
 def test_a_role_that_waits_for_its_database_can_be_stopped() -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         url = f"postgresql://user:secret@127.0.0.1:{port}/database"
         programs = [
             Program([sys.executable, "-m", "examples.pictures", role], {"DATABASE_URL": url, "PORT": "0"})
@@ -58,7 +58,7 @@ def test_a_role_that_waits_for_its_database_can_be_stopped() -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "host", "postgresql://host:x/db"])
-def test_a_bad_database_url_is_one_line_that_does_not_repeat_it(url: str, tmp_path: Path) -> None:
+def test_a_bad_database_url_is_one_line_that_does_not_repeat_it(url: str) -> None:
     program = Program([sys.executable, "-m", "examples.pictures", "server"], {"DATABASE_URL": url})
     assert program.process.wait(LIMIT) == 2
     program.stop()

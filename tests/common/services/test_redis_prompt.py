@@ -15,7 +15,7 @@ from common.services.redis_prompt import answer, quoted
 from common.services.service import Service
 from common.settings import Settings
 from resque import Queue
-from tests.support.programs import LIMIT, ROOT, nobody_s_port
+from tests.support.programs import LIMIT, ROOT, closed_port
 from tests.support.servers import Valkey
 
 
@@ -88,7 +88,7 @@ def test_without_a_redis_it_is_one_line_and_exit_2(tmp_path: Path) -> None:
 
 
 def test_a_redis_that_is_down_is_an_error_for_each_line(tmp_path: Path) -> None:
-    with nobody_s_port() as port:
+    with closed_port() as port:
         done = run(tmp_path, "GET a\n", REDIS_URL=f"redis://127.0.0.1:{port}/0")
     assert done.returncode == 0
     assert done.stdout.startswith("(error) Redis: ")

@@ -21,7 +21,7 @@ from tests.support.smtp_peer import settings
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)  # the service must not depend on the folder it is started from
-    return settings(data_dir=tmp_path / "data", inbox_smtp_port=0, inbox_port=0)
+    return settings(data_dir=tmp_path / "data", inbox_smtp_port=0, inbox_port=0, valkey_port=0)
 
 
 def inbox_answers(service: Service) -> bool:
@@ -31,8 +31,8 @@ def inbox_answers(service: Service) -> bool:
         return False
 
 
-def pid_of(own: Settings) -> int:
-    facts = running(own.data_dir, "inbox")
+def pid_of(own: Settings, name: str = "inbox") -> int:
+    facts = running(own.data_dir, name)
     assert facts is not None
     return facts["pid"]
 
@@ -67,14 +67,15 @@ def test_a_killed_service_is_restarted_on_the_same_ports(own: Settings) -> None:
         assert service.ensure() is False
 
 
-def test_when_all_users_are_killed_it_ends_by_itself(own: Settings) -> None:
+@pytest.mark.parametrize("name", ["inbox", "valkey"])
+def test_when_all_users_are_killed_it_ends_by_itself(own: Settings, name: str) -> None:
     user = Program(
         [sys.executable, "-c", "from common.services.service import *\nfrom common.settings import Settings\n"
-         "with Service(Settings(), 'inbox'): print('using it', flush=True); import signal; signal.pause()"],
-        {"DATA_DIR": str(own.data_dir), "INBOX_SMTP_PORT": "0", "INBOX_PORT": "0"},
+         f"with Service(Settings(), '{name}'): print('using it', flush=True); import signal; signal.pause()"],
+        {"DATA_DIR": str(own.data_dir), "INBOX_SMTP_PORT": "0", "INBOX_PORT": "0", "VALKEY_PORT": "0"},
     )  # fmt: skip
     user.wait_for_line("using it")
-    pid = pid_of(own)
+    pid = pid_of(own, name)
     user.stop(signal.SIGKILL)
     wait_until(lambda: not is_alive(pid), "no terminal uses it any more")
 
@@ -109,18 +110,19 @@ def test_a_service_that_starts_never_shows_the_pid_of_its_predecessor(
         assert running(tmp_path, "inbox") == {"pid": 7, "inbox_port": 2}
 
 
-def test_a_port_in_use_means_one_clear_line_and_exit_2(own: Settings, tmp_path: Path) -> None:
-    with Service(own, "inbox") as service:
+@pytest.mark.parametrize(("name", "variable"), [("inbox", "INBOX_PORT"), ("valkey", "VALKEY_PORT")])
+def test_a_port_in_use_means_one_clear_line_and_exit_2(own: Settings, name: str, variable: str, tmp_path: Path) -> None:
+    with Service(own, name) as service:
         command = [sys.executable, "-c", "from common.services.service import *; from common.settings import *\n"
-                   "with Service(read_settings(), 'inbox'): pass"]  # fmt: skip
+                   f"with Service(read_settings(), '{name}'): pass"]  # fmt: skip
         environment = {
             "PYTHONPATH": str(ROOT),
             "DATA_DIR": str(tmp_path / "other"),
             "INBOX_SMTP_PORT": "0",
-            "INBOX_PORT": str(service.ports["INBOX_PORT"]),
+            variable: str(service.ports[variable]),
         }
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     [line] = ended.stderr.splitlines()
-    assert line.startswith("INBOX_PORT: ")
+    assert line.startswith(f"{variable}: ")
     assert "in use" in line

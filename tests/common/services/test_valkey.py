@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,7 @@ from common.services.server_program import PORTS_TO_TRY
 from common.services.service import Service, running
 from common.settings import VALKEY_PORT, Settings
 from tests.support.programs import LIMIT, ROOT, Program, is_alive, open_users_lock, wait_until
-from tests.support.servers import Valkey, valkey_of
+from tests.support.servers import valkey_of
 from tests.support.smtp_peer import settings
 
 
@@ -128,18 +127,6 @@ def test_a_supervisor_stopped_during_its_start_leaves_no_valkey_behind(own: Sett
     assert running(own.data_dir, "valkey") is None
 
 
-def test_when_all_users_are_killed_it_ends_by_itself(own: Settings) -> None:
-    user = Program(
-        [sys.executable, "-c", "from common.services.service import *\nfrom common.settings import Settings\n"
-         "with Service(Settings(), 'valkey'): print('using it', flush=True); import signal; signal.pause()"],
-        {"DATA_DIR": str(own.data_dir), "VALKEY_PORT": "0"},
-    )  # fmt: skip
-    user.wait_for_line("using it")
-    pid = pid_of(own)
-    user.stop(signal.SIGKILL)
-    wait_until(lambda: not is_alive(pid), "no terminal uses it any more")
-
-
 def test_two_that_start_at_the_same_time_use_two_ports(tmp_path: Path) -> None:
     with ExitStack() as stack:
         programs = []
@@ -159,17 +146,6 @@ def test_two_that_start_at_the_same_time_use_two_ports(tmp_path: Path) -> None:
             valkey.close()
 
 
-def test_a_configured_port_that_is_in_use_means_one_clear_line_and_exit_2(valkey: Valkey, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from common.services.service import *; from common.settings import *\n"
-               "with Service(read_settings(), 'valkey'): pass"]  # fmt: skip
-    environment = {"PYTHONPATH": str(ROOT), "DATA_DIR": str(tmp_path / "other"), "VALKEY_PORT": str(valkey.port)}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    [line] = ended.stderr.splitlines()
-    assert line.startswith("VALKEY_PORT: ")
-    assert "in use" in line
-
-
 def test_a_file_that_ends_in_the_middle_of_a_write_is_read_up_to_there(own: Settings) -> None:
     with Service(own, "valkey") as service, client(service) as valkey:
         valkey.set("first", "kept")
@@ -180,7 +156,7 @@ def test_a_file_that_ends_in_the_middle_of_a_write_is_read_up_to_there(own: Sett
         assert valkey.mget("first", "second") == ["kept", None]
 
 
-def test_an_unreadable_file_means_one_line_that_names_the_log(own: Settings, tmp_path: Path) -> None:
+def test_an_unreadable_file_means_one_line_that_names_the_log(own: Settings) -> None:
     with Service(own, "valkey") as service, client(service) as valkey:
         valkey.set("first", "kept")
     [file] = (own.data_dir / "valkey" / "appendonlydir").glob("*.incr.aof")
