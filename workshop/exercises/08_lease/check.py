@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from itertools import pairwise
 from typing import Any
 
 from lab.load.steady import Record
@@ -12,7 +13,7 @@ from workshop.trial import Trial, accepted, new_email, settled, until
 LEASE = "1.5"  # seconds
 SLOW_SECONDS = 5.0  # more than three leases
 SHORT_LEASES = ("0.3", "1.5", "5")  # the next one if a busy machine has suspended the worker for longer than its lease
-RENEWALS = 40  # of one lease; counted, because a busy machine makes a heartbeat slower
+FEW_RENEWALS, RENEWALS = 10, 40  # of one lease; counted, because a busy machine makes a heartbeat slower
 LOOK = "worker.py: "
 
 
@@ -96,19 +97,30 @@ async def very_slow(trial: Trial) -> None:
 
 async def is_renewed(redis: Any, worker: Program, lease: str) -> bool:
     """Wait for RENEWALS. Returns False if the job was put back instead; raises Failed if the renewals stop."""
-    end, number, since = 0.0, -1, time.monotonic()  # the claim is not a renewal
-    while number < RENEWALS:
+    ends: list[float] = []  # of the lease; the first one is from the claim
+    since = time.monotonic()
+    while len(ends) <= RENEWALS:
         await asyncio.sleep(POLL_SECONDS)
         leases = await redis.zrange("exercise:leases", 0, -1, withscores=True)
         if not leases and await redis.exists("exercise:queue"):
             return False
-        if leases and leases[0][1] != end:
-            end, number, since = leases[0][1], number + 1, time.monotonic()
+        if leases and leases[0][1] not in ends:
+            ends.append(leases[0][1])
+            since = time.monotonic()
+            check_intervals(ends, lease)
         elif worker.status is not None or time.monotonic() - since > LIMIT / 2:
-            happened = f"after {number} renewals of a lease of {lease} s, no other one came while the email was being sent"
+            happened = f"after {len(ends) - 1} renewals of a lease of {lease} s, no other one came while it was sending"
             look = f"{LOOK}until when does the heartbeat go on?"
             raise Failed("the lease is renewed until the mail server has answered", happened, look)
     return True
+
+
+def check_intervals(ends: list[float], lease: str) -> None:
+    """The shortest interval, because a busy machine makes intervals longer, never shorter."""
+    shortest = min((after - before for before, after in pairwise(ends)), default=0.0) / 1000
+    if len(ends) > FEW_RENEWALS and shortest > float(lease):
+        happened = f"the shortest time between two renewals was {shortest:.1f} s"
+        raise Failed(f"a lease of {lease} s is renewed before it ends", happened, f"{LOOK}what is LEASE_SECONDS?")
 
 
 async def check_empty(redis: Any, worker: Program) -> None:
