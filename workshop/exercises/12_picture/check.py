@@ -122,7 +122,8 @@ def compare(folder: Folder, statuses: dict[str, str], tail: str) -> None:
     if missing := sorted(folder.whole.keys() - there):
         raise Failed("each picture has a thumbnail in the end", f"{missing[0]} has none", LOOK)
     for name, whole in folder.whole.items():
-        if (folder.thumbnails / name).read_text() != whole:
+        path = folder.thumbnails / name
+        if path.read_text() != whole:
             raise Failed("each thumbnail is the one of its picture in the end", f"{name} has another content", LOOK)
     if more := sorted(there - folder.whole.keys()):
         raise Failed("the folder has thumbnails and nothing else in the end", f"there is {more[0]}", LOOK)
