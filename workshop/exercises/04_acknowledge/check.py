@@ -119,7 +119,10 @@ async def with_refusals(trial: Trial, inbox: Inbox, master: Master) -> None:
     master.accept(range(for_now.start, others.stop))
     worker = await master.start_worker()
     tries = Counter[str]()
-    refusals = lambda: [fault.at for fault in inbox.refusals if fault.to == f"{TAG}-{for_now[0]}@example.com"]  # noqa: E731
+
+    def refusals() -> list[int]:
+        return [fault.at for fault in inbox.refusals if fault.to == f"{TAG}-{for_now[0]}@example.com"]
+
     await settled(lambda: len(refusals()), REFUSALS, quiet=0, limit=5)
     await until(lambda: len(refusals()) >= MANY_REFUSALS, MORE_SECONDS)
     await settled(lambda: len(inbox.arrivals), EMAILS + 2, limit=2)
