@@ -47,7 +47,7 @@ class Bus:
         found = await self._redis.hgetall("exercise:sent")
         return Counter({domain.decode(): int(count) for domain, count in found.items()})
 
-    async def expect(self, when: str, look: str, limit: float = 4.0) -> None:
+    async def expect(self, when: str, look: str, limit: float = 8.0) -> None:
         """Wait until the counts are right, and stay right for a moment."""
         found = Counter[str]()
         for _ in range(int(limit / 0.1)):
@@ -119,7 +119,7 @@ async def killed(trial: Trial, bus: Bus) -> None:
             await until(lambda cut=cut: cut.cut.is_set(), 3)  # type: ignore[misc]
             await consumer.kill()
     consumer = await trial.start("consumer.py", ready="ready")
-    await bus.expect("after the consumer was killed three times", "what happens first, the count or the commit?", 8.0)
+    await bus.expect("after the consumer was killed three times", "what happens first, the count or the commit?", 12.0)
     await bus.expect_committed()
     await consumer.kill()
 
