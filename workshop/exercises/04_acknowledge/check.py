@@ -96,11 +96,11 @@ async def with_kills(trial: Trial, inbox: Inbox, master: Master) -> None:
     await first.kill()
     second = await master.start_worker()
     inbox.gate.set()
-    await settled(lambda: len(inbox.arrivals), EMAILS, quiet=0.2, limit=3)
+    await settled(lambda: len(inbox.arrivals), EMAILS, quiet=0.2, limit=5)
     found = trial.account(master.records, inbox, TAG)
     trial.measured = float(found.lost)
     trial.check_account(found, f"{LOOK}: when does the master forget an email?")
-    await until(lambda: not master.kept, 3)
+    await until(lambda: not master.kept)
     if master.kept:
         told = f"{len(master.kept)} of {EMAILS} were sent but not acknowledged"
         raise Failed("each email that was sent is acknowledged, so that the master forgets it", told, LOOK)
@@ -143,10 +143,10 @@ async def with_refusals(trial: Trial, inbox: Inbox, master: Master) -> None:
     if ids[for_good] not in master.failed:
         raise Failed('a 550 is reported as "failed"', f"the master kept it; {worker.tail()}", LOOK)
     open_again = True
-    await settled(lambda: len(inbox.arrivals), EMAILS + 2 + REFUSED_FOR_NOW, limit=8)
+    await settled(lambda: len(inbox.arrivals), EMAILS + 2 + REFUSED_FOR_NOW)
     records = [record for record in master.records if record[0] != for_good]
     trial.check_account(trial.account(records, inbox, TAG), LOOK)
-    await until(lambda: not master.kept, 3)
+    await until(lambda: not master.kept)
     if again := [ids[n] for n in range(for_now.start, others.stop) if (master.told - before)[ids[n]] != 1]:
         count = master.told[again[0]]
         raise Failed("each email is acknowledged once", f"{again[0]} was acknowledged {count} times", LOOK)
