@@ -217,6 +217,13 @@ def accepted(number: int, email_id: str) -> Record:
     return (number, now, now, now, 202, email_id)
 
 
+async def let_keys_expire(redis: Any, pattern: str) -> None:
+    """Much later, a key with a time limit is gone."""
+    async for key in redis.scan_iter(pattern):
+        if await redis.pttl(key) >= 0:
+            await redis.delete(key)
+
+
 async def until(condition: Callable[[], bool], limit: float = LIMIT) -> bool:
     """Wait until the condition is true. Returns False if it is not after `limit` seconds."""
     deadline = time.monotonic() + limit

@@ -17,7 +17,6 @@ async def send(sender: PatientSender, domain: str, raw: bytes) -> None:
     job = read_job(raw)
     email = email_from_members(job.args[0] if job.args else None, domain)
     await sender.send(email)
-    log.info("sent %s", email.id)
 
 
 def failed_record(raw: bytes, worker: str, error: Exception) -> str:

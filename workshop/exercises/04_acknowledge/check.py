@@ -16,7 +16,10 @@ EMAILS = 12
 TAG = "ack"
 PACE_SECONDS = 0.02
 QUIET_SECONDS = 0.4  # longer than the pause between two attempts
-REFUSALS = 7  # of an email that is refused for now: more than a loop over a few attempts makes
+REFUSALS = 7  # of an email that is refused for now: a solution whose pauses become longer needs six seconds for them
+MANY_REFUSALS = 30  # more than a loop over a number of attempts makes, if its pauses are all as short as PAUSE_SECONDS
+REFUSED_FOR_NOW = 12  # emails
+MORE_SECONDS = 4.0  # for these
 SHORTEST_PAUSE = 0.05  # seconds
 LOOK = "worker.py, work_on()"
 
@@ -93,11 +96,11 @@ async def with_kills(trial: Trial, inbox: Inbox, master: Master) -> None:
     await first.kill()
     second = await master.start_worker()
     inbox.gate.set()
-    await settled(lambda: len(inbox.arrivals), EMAILS, quiet=0.2, limit=3)
+    await settled(lambda: len(inbox.arrivals), EMAILS, quiet=0.2, limit=5)
     found = trial.account(master.records, inbox, TAG)
     trial.measured = float(found.lost)
     trial.check_account(found, f"{LOOK}: when does the master forget an email?")
-    await until(lambda: not master.kept, 3)
+    await until(lambda: not master.kept)
     if master.kept:
         told = f"{len(master.kept)} of {EMAILS} were sent but not acknowledged"
         raise Failed("each email that was sent is acknowledged, so that the master forgets it", told, LOOK)
@@ -106,38 +109,45 @@ async def with_kills(trial: Trial, inbox: Inbox, master: Master) -> None:
 
 async def with_refusals(trial: Trial, inbox: Inbox, master: Master) -> None:
     inbox.pace_seconds = 0.0
-    for_now, for_good = 100, trial.random.randrange(101, 104)  # the first, in case the others wait for it
-    codes = {f"{TAG}-{for_now}@example.com": 451, f"{TAG}-{for_good}@example.com": 550}
+    for_now = range(100, 100 + REFUSED_FOR_NOW)  # the first ones, in case the others wait for them
+    others = range(for_now.stop, for_now.stop + 3)
+    for_good = trial.random.choice(others)
+    codes = {f"{TAG}-{number}@example.com": 451 for number in for_now} | {f"{TAG}-{for_good}@example.com": 550}
     open_again = False
     inbox.refuse = lambda to, attempt: 0 if open_again and codes.get(to) == 451 else codes.get(to, 0)
     before = Counter(master.told)
-    master.accept(range(100, 104))
+    master.accept(range(for_now.start, others.stop))
     worker = await master.start_worker()
     tries = Counter[str]()
-    await settled(lambda: sum(fault.what == "451" for fault in inbox.refusals), REFUSALS, quiet=0, limit=5)
+
+    def refusals() -> list[int]:
+        return [fault.at for fault in inbox.refusals if fault.to == f"{TAG}-{for_now[0]}@example.com"]
+
+    await settled(lambda: len(refusals()), REFUSALS, quiet=0, limit=5)
+    await until(lambda: len(refusals()) >= MANY_REFUSALS, MORE_SECONDS)
     await settled(lambda: len(inbox.arrivals), EMAILS + 2, limit=2)
     tries.update(fault.what for fault in inbox.refusals)
     ids = {number: email_id for number, *_, email_id in master.records}
-    if ids[for_now] not in master.kept:
-        happened = f"it was acknowledged after {tries['451']} attempts, all of them refused"
+    if ids[for_now[0]] not in master.kept:
+        happened = f"it was acknowledged after {len(refusals())} attempts, all of them refused"
         raise Failed("an email that is refused for now is not acknowledged yet", happened, LOOK)
-    if tries["451"] < REFUSALS:
-        happened = f"it was tried {tries['451']} times, and each time refused"
+    if len(refusals()) < REFUSALS:
+        happened = f"it was tried {len(refusals())} times, and each time refused"
         raise Failed("an email that is refused for now is tried again, as often as necessary", happened, LOOK)
-    check_pauses([fault.at for fault in inbox.refusals if fault.what == "451"])
+    check_pauses(refusals())
     if len(inbox.arrivals) < EMAILS + 2:
-        happened = f"{len(inbox.arrivals) - EMAILS} of 2 were sent while one was refused for now"
-        raise Failed("the other emails do not wait for one that is refused for now", happened, LOOK)
+        happened = f"{len(inbox.arrivals) - EMAILS} of 2 were sent while {REFUSED_FOR_NOW} were refused for now"
+        raise Failed("the other emails do not wait for those that are refused for now", happened, LOOK)
     if tries["550"] != 1:
         raise Failed("an email that is refused for good is tried once", f"it was tried {tries['550']} times", LOOK)
     if ids[for_good] not in master.failed:
         raise Failed('a 550 is reported as "failed"', f"the master kept it; {worker.tail()}", LOOK)
     open_again = True
-    await settled(lambda: len(inbox.arrivals), EMAILS + 3, limit=8)
+    await settled(lambda: len(inbox.arrivals), EMAILS + 2 + REFUSED_FOR_NOW)
     records = [record for record in master.records if record[0] != for_good]
     trial.check_account(trial.account(records, inbox, TAG), LOOK)
-    await until(lambda: not master.kept, 3)
-    if again := [ids[n] for n in range(100, 104) if (master.told - before)[ids[n]] != 1]:
+    await until(lambda: not master.kept)
+    if again := [ids[n] for n in range(for_now.start, others.stop) if (master.told - before)[ids[n]] != 1]:
         count = master.told[again[0]]
         raise Failed("each email is acknowledged once", f"{again[0]} was acknowledged {count} times", LOOK)
 

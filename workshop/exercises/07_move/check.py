@@ -7,7 +7,7 @@ from lab.load.steady import Record
 from workshop.inbox import Inbox
 from workshop.program import Failed, Program
 from workshop.proxy import CutAfter, PauseAfter, Proxy
-from workshop.trial import Trial, accepted, new_email, settled, until
+from workshop.trial import Trial, accepted, let_keys_expire, new_email, settled, until
 
 EMAILS = 6
 QUEUE = "exercise:queue"
@@ -47,6 +47,7 @@ async def while_it_sends(trial: Trial) -> None:
     first = await start(trial, inbox.smtp_url, "one")
     await until(lambda: bool(inbox.begun))
     await first.kill()
+    await let_keys_expire(redis, "exercise:*")
     inbox.gate.set()
     other = await start(trial, inbox.smtp_url, "two")
     await settled(lambda: len(inbox.arrivals), EMAILS - 1, quiet=0.6, limit=2)

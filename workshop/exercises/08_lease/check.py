@@ -1,14 +1,19 @@
-"""A killed worker, a mail server that is slower than a lease, and a refusal."""
+"""A killed worker, a refusal, a mail server that is slower than a lease, and a heartbeat that must not stop."""
 
+import asyncio
 import json
+import time
+from itertools import pairwise
 from typing import Any
 
 from lab.load.steady import Record
-from workshop.program import Failed, Program
+from workshop.program import LIMIT, POLL_SECONDS, Failed, Program
 from workshop.trial import Trial, accepted, new_email, settled, until
 
 LEASE = "1.5"  # seconds
-SLOW_SECONDS = 7.0  # more than four leases
+SLOW_SECONDS = 5.0  # more than three leases
+SHORT_LEASES = ("0.3", "1.5", "5")  # the next one if a busy machine has suspended the worker for longer than its lease
+FEW_RENEWALS, RENEWALS = 10, 40  # of one lease; counted, because a busy machine makes a heartbeat slower
 LOOK = "worker.py: "
 
 
@@ -24,11 +29,12 @@ async def enqueue(redis: Any, tag: str, numbers: range) -> list[Record]:
 async def check(trial: Trial) -> str:
     await killed(trial)
     await slow(trial)
+    await very_slow(trial)
     return "another worker took over from a killed one, and a slow email was sent once"
 
 
-async def start(trial: Trial, smtp_url: str) -> Program:
-    return await trial.start("worker.py", ready="ready", SMTP_URL=smtp_url, LEASE_SECONDS=LEASE)
+async def start(trial: Trial, smtp_url: str, lease: str = LEASE) -> Program:
+    return await trial.start("worker.py", ready="ready", SMTP_URL=smtp_url, LEASE_SECONDS=lease)
 
 
 async def killed(trial: Trial) -> None:
@@ -69,6 +75,52 @@ async def slow(trial: Trial) -> None:
         if worker.status is not None:
             raise Failed("the workers continue", f"one ended with status {worker.status}; {worker.tail()}", LOOK)
     await check_empty(redis, workers[0])
+    await workers[1].kill()
+
+
+async def very_slow(trial: Trial) -> None:
+    """One worker, short leases, and a mail server that accepts the email after many renewals."""
+    for lease in SHORT_LEASES:
+        redis, inbox = await trial.redis(), await trial.inbox()
+        inbox.gate.clear()
+        worker = await start(trial, inbox.smtp_url, lease)
+        records = await enqueue(redis, "very-slow", range(1))
+        await until(lambda inbox=inbox: bool(inbox.begun))  # type: ignore[misc]
+        if await is_renewed(redis, worker, lease):
+            inbox.gate.set()
+            await settled(lambda inbox=inbox: len(inbox.arrivals), 1)  # type: ignore[misc]
+            trial.check_account(trial.account(records, inbox, "very-slow"), f"{LOOK}does a live worker keep its job?")
+            return await check_empty(redis, worker)
+        await worker.kill()
+    raise Failed("a live worker keeps its job", "it has put its own job back into the queue", f"{LOOK}put_back")
+
+
+async def is_renewed(redis: Any, worker: Program, lease: str) -> bool:
+    """Wait for RENEWALS. Returns False if the job was put back instead; raises Failed if the renewals stop."""
+    ends: list[float] = []  # of the lease; the first one is from the claim
+    since = time.monotonic()
+    while len(ends) <= RENEWALS:
+        await asyncio.sleep(POLL_SECONDS)
+        leases = await redis.zrange("exercise:leases", 0, -1, withscores=True)
+        if not leases and await redis.exists("exercise:queue"):
+            return False
+        if leases and leases[0][1] not in ends:
+            ends.append(leases[0][1])
+            since = time.monotonic()
+            check_intervals(ends, lease)
+        elif worker.status is not None or time.monotonic() - since > LIMIT / 2:
+            happened = f"after {len(ends) - 1} renewals of a lease of {lease} s, no other one came while it was sending"
+            look = f"{LOOK}until when does the heartbeat go on?"
+            raise Failed("the lease is renewed until the mail server has answered", happened, look)
+    return True
+
+
+def check_intervals(ends: list[float], lease: str) -> None:
+    """The shortest interval, because a busy machine makes intervals longer, never shorter."""
+    shortest = min((after - before for before, after in pairwise(ends)), default=0.0) / 1000
+    if len(ends) > FEW_RENEWALS and shortest > float(lease):
+        happened = f"the shortest time between two renewals was {shortest:.1f} s"
+        raise Failed(f"a lease of {lease} s is renewed before it ends", happened, f"{LOOK}what is LEASE_SECONDS?")
 
 
 async def check_empty(redis: Any, worker: Program) -> None:

@@ -21,7 +21,11 @@ SENT, LATE, NEVER, REFUSED, LAST = range(4), range(100, 140), range(50, 52), ran
 async def check(trial: Trial) -> str:
     limits = {"BASE": str(BASE), "CAP": str(CAP), "ATTEMPTS": str(ATTEMPTS)}
     printed = await trial.run("send.py", "pauses", look="backoff.py, pause()", **limits)
-    check_pauses(read(printed, "pauses"))
+    check_pauses(first := read(printed, "pauses"))
+    again = await trial.run("send.py", "pauses", look="backoff.py, pause()", **limits)
+    if read(again, "pauses") == first:
+        happened = "two processes drew the same pauses, so they try again at the same moments"
+        raise Failed("the pauses of each process are random", happened, "backoff.py, pause(): is there a seed?")
     inbox = await trial.inbox()
     inbox.refuse = refuse
     numbers = [*SENT, *LATE, *NEVER, *REFUSED]
@@ -46,9 +50,21 @@ async def check(trial: Trial) -> str:
         if result is not (sent := number in (*SENT, *LATE)):
             happened = f"it returned {result} for email {number}, which was {'' if sent else 'not '}sent"
             raise Failed("deliver() returns whether the email was sent", happened, "backoff.py, deliver()")
+    check_first_attempts(inbox, numbers)
     check_growth(inbox)
     await check_last_pause(trial, inbox)
     return f"{len(delivered)} emails were sent, {len(LATE)} of them at attempt {ATTEMPTS}"
+
+
+def check_first_attempts(inbox: Inbox, numbers: list[int]) -> None:
+    """Each email is tried before one of those that are refused for now has come to its last attempt."""
+    first = {begun.to: begun.at for begun in reversed(inbox.begun)}
+    last = {begun.to: begun.at for begun in inbox.begun}
+    end = min(last[f"{TAG}-{number}@example.com"] for number in (*LATE, *NEVER))
+    if waiting := sum(first[f"{TAG}-{number}@example.com"] > end for number in numbers):
+        happened = f"{waiting} emails were not tried before others had made all their attempts"
+        look = "backoff.py, deliver(): does an email wait while another one pauses?"
+        raise Failed(f"while some of {len(numbers)} emails pause, the others are tried", happened, look)
 
 
 def check_growth(inbox: Inbox) -> None:

@@ -1,6 +1,7 @@
 """A small site with a cycle, and another host; pages that are read at the same time; and a worker that is killed."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +17,7 @@ from workshop.trial import Trial, until
 LEASE, LONG_LEASE = "1", "30"  # seconds
 PAGES = 4  # of a site whose pages all link to the same URLs; a worker has four jobs at a time
 REDIS_SECONDS = 0.02  # how long Redis takes to answer while this site is checked
+OTHER_SCHEMES = ("mailto:alice@example.com", "javascript:void(0)", "tel:+4912345", "ftp://127.0.0.1/file")
 CUTS = (2, 3, 4)  # commands about a URL after which the worker is killed
 LOOK = "links.py, "
 
@@ -42,7 +44,9 @@ class Site:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._met.wait(), 2)  # the worker gives up after 5 s
         page = self.pages.get(request.path_qs)
-        return web.Response(status=200 if page is not None else 404, text=page or "", content_type="text/html")
+        if page is None:
+            return web.Response(status=404, text=anchors("/only-on-an-error-page"), content_type="text/html")
+        return web.Response(text=page, content_type="text/html")
 
 
 @asynccontextmanager
@@ -67,7 +71,7 @@ def build(ours: Site, other: Site, number: str) -> dict[str, int]:
     """Fill both sites. Returns the status that each URL should get. `number` makes the URLs different from others."""
     dead = f"http://127.0.0.1:{free_port('127.0.0.1', 0)}/{number}"
     root, a, b, deep = f"/{number}/", f"/{number}/a", f"/{number}/b", f"/{number}/deep/c"
-    ours.pages[root] = anchors("a", "b#top", f"/{number}/missing", "mailto:alice@example.com", "javascript:void(0)")
+    ours.pages[root] = anchors("a", "b#top", f"/{number}/missing", *OTHER_SCHEMES)
     ours.pages[a] = anchors("b", root, "deep/c", "b?page=2", other.url(f"/{number}/x"))
     ours.pages[b] = anchors("a#one", "a#two", ours.url(root), dead)
     ours.pages[deep] = anchors("../a", "d", "#here")
@@ -127,22 +131,25 @@ def check_once(requests: Counter[str]) -> None:
 
 
 async def statuses(redis: Any, expected: dict[str, int], limit: float) -> dict[str, int]:
-    """What is stored as soon as it is what is expected, or when the time is over."""
-    for _ in range(int(limit / 0.05)):
-        found = {url.decode(): int(status) for url, status in (await redis.hgetall("links:status")).items()}
-        if found == expected:
-            await asyncio.sleep(0.2)  # for what comes too much
-            found = {url.decode(): int(status) for url, status in (await redis.hgetall("links:status")).items()}
-            break
+    """What is stored as soon as it is what is expected, or when it has not changed for `limit` seconds."""
+    found, since = dict[str, int](), time.monotonic()
+    while found != expected and time.monotonic() - since < limit:
         await asyncio.sleep(0.05)
-    return found
+        if (now := await stored(redis)) != found:
+            found, since = now, time.monotonic()
+    await asyncio.sleep(0.2)  # for what comes too much
+    return await stored(redis)
+
+
+async def stored(redis: Any) -> dict[str, int]:
+    return {url.decode(): int(status) for url, status in (await redis.hgetall("links:status")).items()}
 
 
 async def run_and_kill(trial: Trial, url: str, number: int) -> None:
     cut = CutAfter(number, b"http://127.0.0.1")
     async with Proxy(trial.redis_url, cut) as proxy:
         worker = await trial.start("worker.py", url, LEASE_SECONDS=LEASE, REDIS_URL=proxy.url)
-        await until(lambda: cut.cut.is_set() or worker.status is not None, 5)
+        await until(lambda: cut.cut.is_set() or worker.status is not None)
         await worker.kill()
 
 

@@ -1,4 +1,4 @@
-"""Events that come twice, and a consumer that is killed after each of its commands in turn."""
+"""Events that come twice, a consumer that is killed after each of its commands in turn, and two at the same time."""
 
 import json
 from collections import Counter
@@ -6,14 +6,16 @@ from typing import Any
 from uuid import uuid4
 
 from workshop.program import Failed, Program
-from workshop.proxy import CutAfter, Proxy
-from workshop.trial import Trial, until
+from workshop.proxy import CutAfter, PauseAfter, Proxy
+from workshop.trial import Trial, let_keys_expire, until
 
 DOMAINS = ("example.com", "example.org", "example.net")
 MARK = b"exercise:"
 FIRST_EVENTS = 4
 CUTS = 13  # commands after which the consumer is killed
 TWICE = 5  # after at most this many commands, it is killed two times in a row
+PAUSES = (2, 3, 4)  # commands after which a consumer waits while another one handles the same event
+OTHER_SECONDS = 5.0  # the time that the other consumer gets; it may also wait for the first one
 LOOK = "handler.py, handle()"
 
 
@@ -28,7 +30,7 @@ async def check(trial: Trial) -> str:
     await trial.run("consumer.py")
     await compare(trial, redis, events, "each event came once")
     await append(redis, trial.random.sample(events, 3))
-    await let_keys_expire(redis)
+    await let_keys_expire(redis, "exercise:*")
     await trial.run("consumer.py")
     await compare(trial, redis, events, "a producer appended 3 events again much later, with the same ids")
     await redis.flushdb()
@@ -42,18 +44,16 @@ async def check(trial: Trial) -> str:
             await run_and_kill(trial, number)
         await trial.run("consumer.py")
         await compare(trial, redis, events, f"the consumer was killed after {number} commands and started again")
+    for number in PAUSES:
+        events += (more := [new_event(trial.random.choice(DOMAINS)) for _ in range(2)])
+        await append(redis, more)
+        await run_beside_another(trial, number)
+        await compare(trial, redis, events, "two consumers handled the same event at the same time")
     return f"{len(events)} events were counted once, with {CUTS} kills between two commands"
 
 
 async def append(redis: Any, events: list[dict[str, Any]]) -> None:
     await redis.rpush("exercise:log", *[json.dumps(event) for event in events])
-
-
-async def let_keys_expire(redis: Any) -> None:
-    """Much later, a key with a time limit is gone."""
-    async for key in redis.scan_iter("exercise:*"):
-        if await redis.pttl(key) >= 0:
-            await redis.delete(key)
 
 
 async def run_and_kill(trial: Trial, number: int) -> Program:
@@ -63,6 +63,20 @@ async def run_and_kill(trial: Trial, number: int) -> Program:
         await until(lambda: cut.cut.is_set() or consumer.status is not None)
         await consumer.kill()
     return consumer
+
+
+async def run_beside_another(trial: Trial, number: int) -> None:
+    """A consumer is slow, and another one handles the same events. In the end, a third one handles what is left."""
+    pause = PauseAfter(number, MARK)
+    async with Proxy(trial.redis_url, pause) as proxy:
+        slow = await trial.start("consumer.py", REDIS_URL=proxy.url)
+        await until(lambda: pause.seen > number or slow.status is not None)
+        other = await trial.start("consumer.py")
+        await until(lambda: other.status is not None, OTHER_SECONDS)
+        pause.over.set()
+        await slow.wait()
+        await other.wait()
+    await trial.run("consumer.py")
 
 
 async def compare(trial: Trial, redis: Any, events: list[dict[str, Any]], when: str) -> None:
