@@ -10,8 +10,8 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 import orjson
@@ -60,14 +60,14 @@ class Claim:
     """Seconds since its id was made, by Redis's clock; None if the id holds no time."""
     lock: str | None = None
     """The name of its lock, if its class is unique."""
-    asked: set[str] = field(default_factory=set)
-    """The scripts that were called to settle it: if one is called again, its answer was lost."""
+    asked: str = ""
+    """The script that was called to settle it: if it is called again, its answer was lost."""
     vacated: bool = False
     """The job has ended here: its slot is free, or has the next job."""
 
     def repeats(self, script: str) -> int:
-        repeated = script in self.asked
-        self.asked.add(script)
+        repeated = script == self.asked
+        self.asked = script
         return int(repeated)
 
 
@@ -149,9 +149,9 @@ class Claims:
             claims, paused.decode(errors="replace"), dict(zip(self._queues, (w / 1000 for w in waits), strict=True))
         )
 
-    async def acknowledge(self, claim: Claim) -> bool:
+    def acknowledge(self, claim: Claim) -> Awaitable[bool]:
         """The job is done. False: the lease had ended, and another worker runs it, or ran it, a second time."""
-        return await self._acknowledge(claim)
+        return self._acknowledge(claim)
 
     async def _acknowledge_many(self, claims: Sequence[Claim]) -> Sequence[bool]:
         keys = self._keys
@@ -234,7 +234,8 @@ def _claim(
         job = read_job(raw, name)
     except BadJob as error:
         bad = str(error)
-    made = made_at(job.id) if job and job.id else None
+    job_id = job.id if job else None
+    made = made_at(job_id) if job_id else None
     waited = None if made is None else max(0.0, now - made)
     text = job.raw if job else raw.decode(errors="replace")
     return Claim(slot, token.decode(), name, text, job, bad, key.decode(errors="replace"), failed, crashes, waited)

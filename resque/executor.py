@@ -13,7 +13,7 @@ from .events import Failed, Hook, JobStarted, Reenqueued, Succeeded, TooLate
 from .isolation import Threads, call_on_loop
 from .process_pool import ProcessPool
 from .reports import Report, report_of
-from .wire import BadJob
+from .wire import BadJob, Job
 
 Outage = Callable[[str, Exception, int], Awaitable[None]]
 
@@ -57,7 +57,7 @@ class Executor:
         self._hook(JobStarted(claim.slot.name, job, claim.failed + 1, claim.waited))
         try:
             claim.lock = definition.lock(job)
-            result = await self._call(definition, claim)
+            result = await self._call(definition, job)
         except asyncio.CancelledError as error:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
@@ -70,29 +70,27 @@ class Executor:
             else:
                 self._hook(TooLate(claim.slot.name, job))
 
-    async def _call(self, definition: Definition, claim: Claim) -> Any:
-        assert claim.job is not None
-        if not definition.plugins:
-            return await self._perform(definition, claim.job.args)
+    def _call(self, definition: Definition, job: Job) -> Awaitable[Any]:
+        call = self._call_with_plugins if definition.plugins else self._perform
+        return call(definition, job)
+
+    async def _call_with_plugins(self, definition: Definition, job: Job) -> Any:
         for plugin in definition.plugins:
-            if not await call_on_loop(plugin.before_perform, [claim.job]):
+            if not await call_on_loop(plugin.before_perform, [job]):
                 return None
         error: BaseException | None = None
         try:
-            return await self._perform(definition, claim.job.args)
+            return await self._perform(definition, job)
         except BaseException as raised:
             error = raised
             raise
         finally:
             for plugin in definition.plugins:
-                await call_on_loop(plugin.after_perform, [claim.job, error])
+                await call_on_loop(plugin.after_perform, [job, error])
 
-    async def _perform(self, definition: Definition, args: list[Any]) -> Any:
-        if definition.in_process:
-            return await self._pool.call(definition.perform, args, definition.time_limit)
-        if definition.is_async:
-            return await call_on_loop(definition.perform, args, definition.time_limit)
-        return await self.threads.call(definition.perform, args, definition.time_limit)
+    def _perform(self, definition: Definition, job: Job) -> Awaitable[Any]:
+        call = self._pool.call if definition.in_process else call_on_loop if definition.is_async else self.threads.call
+        return call(definition.perform, job.args, definition.time_limit)
 
     async def _failed(self, claim: Claim, definition: Definition, error: BaseException) -> None:
         assert claim.job is not None

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from lab.bench.accepting import cpu_by_role, load_by_role
+from lab.bench.delivering import second_half
 from lab.bench.idle import compare_moments
 from lab.bench.parts import Breakdown, breakdown
 from lab.bench.suite import BENCHMARKS, Benchmark, chosen, measure, report
@@ -162,6 +163,11 @@ def test_the_time_to_the_sink_is_that_of_the_first_copy() -> None:
     arrivals = [("a", 3_000_000), ("x", 4_000_000), ("c", 10_000_000), ("b", 11_000_000), ("a", 99_000_000)]
     facts = compare_moments(asked, arrivals)
     assert facts == {"p50_ms": 2.0, "p99_ms": 6.0, "worst_ms": 6.0, "lost": 1, "busy": 1}
+
+
+def test_a_slow_start_does_not_count_for_the_rate_of_a_worker() -> None:
+    slow, fast = [0, 10**9, 2 * 10**9, 3 * 10**9], [3 * 10**9 + ms * 10**6 for ms in (1, 2, 3, 4)]
+    assert second_half(slow + fast) == {"seconds": 0.003, "rate": pytest.approx(1000)}
 
 
 def test_cpu_time_is_shown_by_role_the_highest_first() -> None:
