@@ -17,10 +17,11 @@ from urllib.parse import urldefrag, urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from asynckit.redis_client import CALL_ERRORS, describe
 from common.processes.process import run, stop_requested
 from common.processes.terminal import own_terminal
 from common.services.service import Service
-from common.settings import Settings, read_settings
+from common.settings import Settings, exit_with_usage_error, read_settings
 from resque import Definition, Queue, Scaling, Worker, open_connections
 
 from .crawl import JOB, Crawl
@@ -80,7 +81,10 @@ async def check(arguments: argparse.Namespace, settings: Settings, status: list[
     async with open_connections(settings.redis) as connections, new_session(private=arguments.private) as session:
         fetcher = Fetcher(session, arguments.per_second, private=arguments.private, logins={origin_of(url): login})
         crawl = Crawl(store, Queue(connections.commands), fetcher, hosts, arguments.depth)
-        await crawl.start(url)
+        try:
+            await crawl.start(url)
+        except CALL_ERRORS as error:
+            exit_with_usage_error(describe(error))
         worker = Worker(
             connections, [crawl.name], {JOB: Definition(crawl.check)}, scaling=Scaling(arguments.jobs, arguments.jobs)
         )

@@ -152,6 +152,16 @@ def test_a_bad_url_with_a_password_is_not_repeated(tmp_path: Path) -> None:
     assert (done.returncode, "geheim" in done.stdout + done.stderr) == (2, False)
 
 
+def test_without_redis_it_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    environment = os.environ | {"DATA_DIR": str(tmp_path), "REDIS_URL": "redis://jo:geheim@127.0.0.1:1/0"}
+    done = subprocess.run(
+        command("http://127.0.0.1:1/"),
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False,
+    )  # fmt: skip
+    line = "Redis: Error 111 connecting to 127.0.0.1:1."
+    assert (done.returncode, done.stderr.count("\n"), done.stderr.startswith(line)) == (2, 1, True), done.stderr
+
+
 def test_links_are_absolute_once_and_without_fragments() -> None:
     html = b"<base href='/sub/'><a href='x#1'>1</a><A HREF=x#2>2</A><a href='?q'>3</a>"
     html += b"<a href='mailto:x'>4</a><area href='//h/'>"
