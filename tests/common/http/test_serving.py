@@ -106,7 +106,12 @@ async def begin_a_body(port: int) -> None:
 async def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "UNREAD_SECONDS", 0.5)
     opened: list[object] = []
-    monkeypatch.setattr(connections.Connections, "admit", lambda _, one: opened.append(one) or True)
+
+    def admit(_: object, one: object) -> bool:
+        opened.append(one)
+        return True
+
+    monkeypatch.setattr(connections.Connections, "admit", admit)
     monkeypatch.setattr(connections.Connections, "remove", lambda _, one: opened.remove(one))
     async with running() as port:
         with socket.create_connection(("127.0.0.1", port)) as client:
