@@ -21,6 +21,8 @@ LIFELINE = "SIX_WAYS_LIFELINE"
 """Set in the environment of a child whose standard input is a pipe or a socket from its parent. It closes when the
 parent ends. By the socket, the child reports that it has started: see `stop_requested`."""
 
+log = logging.getLogger(__name__)
+
 
 def run(
     main: Coroutine[Any, Any, None], redis: str | None = None, *, prefix: str = "", until_stopped: bool = True
@@ -38,7 +40,36 @@ def run(
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     gc.freeze()  # imported modules are never freed, so the garbage collector need not check them again and again
     gc.set_threshold(20_000, 20, 20)  # instead of 700 objects: few of ours are in cycles, and most live only briefly
-    uvloop.run(_listening(main, redis) if until_stopped else main)
+    if until_stopped:
+        _run_until_stopped(_listening(main, redis))
+    else:
+        uvloop.run(main)
+
+
+def _run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
+    """Run the role. If code that runs on the event loop stops the loop (`loop.stop()`, or sys.exit in a callback) or
+    cancels all tasks, end the process at once, as if it were killed: what a worker does after a cancellation could
+    block, and would give back the job that caused this without counting an attempt.
+    """
+    raised: BaseException | None = None
+
+    async def until_ended() -> None:
+        nonlocal raised
+        try:
+            await main
+        except BaseException as error:
+            raised = error
+            raise
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(until_ended())
+        except BaseException as error:
+            if error is raised and not isinstance(error, asyncio.CancelledError):
+                raise
+            log.critical("the code of a job has stopped the event loop or cancelled all tasks", exc_info=error)
+            logging.shutdown()
+            os._exit(1)
 
 
 class Output(logging.StreamHandler[TextIO]):
