@@ -108,7 +108,7 @@ backup: $(VENV)/ready ## copy the data of the embedded Valkey, also while it run
 	@exec $(PY) -m common.services.backup backup
 
 restore: $(VENV)/ready ## take back what make break-… has changed; with FILE=.data/backups/….rdb: restore a backup
-	@$(if $(FILE),exec $(PY) -m common.services.backup restore "$(FILE)",$(PY) -m common.processes.patches restore)
+	@exec $(PY) -m $(if $(filter undefined,$(origin FILE)),common.processes.patches restore,common.services.backup restore "$(FILE)")
 
 format: $(VENV)/ready-dev ## format the code
 	$(PY) -m ruff check --fix .

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from common.processes.pid_files import PidFile
 from common.processes.process import lost_output
 from common.processes.supervisor import how_it_ended
-from common.settings import USAGE_ERROR, Settings
+from common.settings import Settings
 
 from .pipe import Message, PipeEnd
 
@@ -58,18 +58,15 @@ class Child:
         theirs.close()  # otherwise the pipe would stay open when the child dies, and we would not notice
         self._pipe = await PipeEnd.open(ours, self._receive, self._closed)
 
-    async def check(self) -> int | None:
-        """Start the child again if it has died. Returns 2 if it ended at its first start because of a bad setting."""
+    async def check(self) -> None:
+        """Start the child again if it has died."""
         assert self._process is not None
         if self._process.is_alive() or self._pipe is not None:  # an open pipe may still hold its last messages
-            return None
+            return
         status = self._process.exitcode or 0
-        if status == USAGE_ERROR and not self.restarts:
-            return status
         self.restarts += 1
         log.warning("the %s @ %s %s; starting it again", self.name, self._process.pid, how_it_ended(status))
         await self.start()
-        return None
 
     def send(self, *message: object) -> None:
         if self._pipe is not None:

@@ -6,7 +6,6 @@ death of the web server and of the worker: the master hands it to the next worke
 
 import asyncio
 import logging
-import sys
 from typing import Any
 
 import orjson
@@ -16,7 +15,7 @@ from common.mail.errors import CannotAccept
 from common.mail.memory_queue import Entry, MemoryQueue
 from common.mail.sender import window
 from common.processes.process import stop_requested
-from common.settings import Settings
+from common.settings import Settings, checked_port
 
 from . import server, worker
 from .children import Child
@@ -54,15 +53,14 @@ class Master:
         await self._worker.stop(STOP_SECONDS)
         self._outbox.log_lost(f"not sent within {self._drain_seconds:g} s of the stop")
         if watch.done() and not watch.cancelled():
-            sys.exit(watch.result())
+            watch.result()  # raises its error
 
-    async def _watch(self) -> int:
-        """Check the children once a second. Returns 2 if one of them ended because of a bad setting."""
+    async def _watch(self) -> None:
+        """Check the children once a second."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             for child in (self._worker,) if self._stopping else (self._worker, self._server):
-                if status := await child.check():
-                    return status
+                await child.check()
 
     def _hand_out(self, entry: Entry[bytes]) -> None:
         self._worker.send("send", orjson.Fragment(entry.payload))
@@ -115,4 +113,5 @@ class Master:
 
 async def work(settings: Settings) -> None:
     """Start the others, carry their messages and keep the emails, until this process is stopped."""
+    checked_port(settings)  # a child is started again whatever its exit status
     await Master(settings).run()

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationEr
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from asynckit.backoff import scheduled_pause
+from common.address import cannot_listen, free_port
 from common.mail.emails import Address, BadEmail, read_address
 from common.smtp_url import SmtpServer, read_smtp_url
 from common.url_checks import (
@@ -262,3 +263,11 @@ def _plain(message: str) -> str:
 def exit_with_usage_error(line: str) -> NoReturn:
     print(line, file=sys.stderr, flush=True)
     sys.exit(USAGE_ERROR)
+
+
+def checked_port(settings: Settings) -> int:
+    """Check early that the server's port is free. Ends the program with one line and exit status 2 if it is not."""
+    try:
+        return free_port(settings.host, settings.port)
+    except OSError as error:
+        exit_with_usage_error(cannot_listen(settings.host, settings.port, error))

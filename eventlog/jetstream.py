@@ -231,9 +231,8 @@ class JetStreamLog(Inspection):
 
     async def delays(self, consumer: str, claimed: Sequence[Claimed]) -> dict[str, tuple[float, int]]:
         noted = await asyncio.gather(*[self._tries.of(consumer, one.position) for one in claimed])
-        now = time.time()
         found = zip(claimed, noted, strict=True)
-        return {one.position: (tries.due - now, tries.failures) for one, tries in found if tries.due}
+        return {one.position: (tries.left(), tries.failures) for one, tries in found if tries.due}
 
     async def forget_delays(self, claimed: Sequence[Claimed]) -> None:
         await self._tries.forget(claimed)

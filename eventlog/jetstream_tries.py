@@ -24,6 +24,13 @@ class Tries:
     """How many times the event was handled alone without a result: each time it may have killed its worker."""
     due: float = 0.0
     """When the next attempt is due: unix seconds."""
+    pause: float = 0.0
+    """How many seconds before that it failed."""
+
+    def left(self) -> float:
+        """The seconds until the next attempt is due. If the clock has been set back, it is due now."""
+        left = self.due - time.time()
+        return left if left <= self.pause else 0.0
 
 
 class TriesNotes:
@@ -74,7 +81,7 @@ class TriesNotes:
     async def count_failure(self, claimed: Claimed, seconds: float, failures: int) -> None:
         """Store when the event is due, because a killed server forgets the delay of a nak."""
         tries = await self.of(claimed.consumer, claimed.position)
-        tries.failures, tries.due = failures, time.time() + seconds
+        tries.failures, tries.due, tries.pause = failures, time.time() + seconds, seconds
         tries.alone -= claimed.alone
         await self.put(claimed.consumer, claimed.position, tries)
 

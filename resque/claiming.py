@@ -139,10 +139,11 @@ class ClaimingLoop:
     async def _work(self, claim: Claim) -> None:
         try:
             await self._executor.perform(claim)
-        except asyncio.CancelledError:  # the worker stops, or its lease has ended: then `release` changes nothing
-            with suppress(*CALL_ERRORS, TimeoutError):
-                async with asyncio.timeout(RELEASE_SECONDS):
-                    await self._claims.release(claim)
+        except asyncio.CancelledError:
+            if self._slots.releasing:
+                with suppress(*CALL_ERRORS, TimeoutError):
+                    async with asyncio.timeout(RELEASE_SECONDS):
+                        await self._claims.release(claim)
         except Exception as error:  # a bug of ours: the job stays in its record, and this slot gets it again
             log.exception("error while settling a job")
             self._hook(Erred("a job could not be settled", error))

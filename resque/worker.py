@@ -116,10 +116,22 @@ class Worker:
                     working.result()
                 log.info("stopping (%s)", stopping.result())
             finally:
+                cancelled_with_all = working.cancelling() > 0
                 await end_tasks([working, stopping])
-                await self._drain()
-                self._executor.close()
-                await self._unregister()
+                await (self._abandon() if cancelled_with_all else self._stop())
+
+    async def _stop(self) -> None:
+        await self._drain()
+        self._executor.close()
+        await self._unregister()
+
+    async def _abandon(self) -> None:
+        """A job has cancelled all tasks, or the event loop has been stopped. Leave the jobs to their leases: then each
+        counts a death of its worker, and the job that caused this ends in the failed list.
+        """
+        log.error("all tasks were cancelled, but not by the worker: the jobs start again when their leases have ended")
+        await end_tasks(self._slots.running.values(), RELEASE_SECONDS)
+        self._executor.close()
 
     async def _run_activities(self) -> None:
         await self._register()
@@ -146,6 +158,7 @@ class Worker:
         left = list(running.values())
         if left:
             log.info("releasing %d jobs", len(left))
+            self._slots.releasing = True
             await end_tasks(left, RELEASE_SECONDS)
 
     async def _unregister(self) -> None:

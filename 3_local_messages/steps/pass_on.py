@@ -6,7 +6,6 @@ place. When the worker gets SIGTERM, an email that the master passes on at that 
 
 import asyncio
 import logging
-import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,7 +21,7 @@ from common.mail.memory_queue import Entry, MemoryQueue
 from common.mail.retry import may_retry
 from common.mail.sender import PatientSender, window
 from common.processes.process import stop_requested
-from common.settings import Settings
+from common.settings import Settings, checked_port
 
 from .. import server
 from ..children import Child
@@ -53,15 +52,14 @@ class Master:
         watch.cancel()
         await self._worker.stop(self._drain_seconds + STOP_SECONDS)
         if watch.done() and not watch.cancelled():
-            sys.exit(watch.result())
+            watch.result()  # raises its error
 
-    async def _watch(self) -> int:
-        """Check the children once a second. Returns 2 if one of them ended because of a bad setting."""
+    async def _watch(self) -> None:
+        """Check the children once a second."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             for child in (self._worker,) if self._stopping else (self._worker, self._server):
-                if status := await child.check():
-                    return status
+                await child.check()
 
     def _from_server(self, message: Message) -> None:
         match message:
@@ -150,6 +148,7 @@ class Worker:
 
 async def work(settings: Settings) -> None:
     """Start the others and carry their messages, until this process is stopped."""
+    checked_port(settings)  # a child is started again whatever its exit status
     await Master(settings).run()
 
 

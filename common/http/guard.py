@@ -10,6 +10,7 @@ it behind a reverse proxy on this machine, because all clients of the proxy appe
 
 import base64
 import hmac
+import re
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
@@ -22,13 +23,14 @@ from common.address import is_loopback
 HOST = web.AppKey("host", str)
 PASSWORD = web.AppKey("password", SecretStr)
 _READING = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS)
+_HOST = re.compile(r"[^\s/?#@\\]*")
 _WILDCARDS = ("0.0.0.0", "::", "")
 
 
 def check_origin(request: web.Request) -> None:
     """Check where a request comes from. Raises HTTPForbidden, HTTPUnauthorized or HTTPBadRequest with the reason."""
     headers = request.headers
-    host = headers.get(hdrs.HOST, "")
+    host = _host_of(request)
     if not _is_our_name(host, request.app[HOST]):
         raise web.HTTPForbidden(text="this Host is not a name of this server")
     origin = headers.get(hdrs.ORIGIN)
@@ -42,6 +44,17 @@ def check_origin(request: web.Request) -> None:
         _check_client(request)
     if headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("", "identity"):
         raise web.HTTPBadRequest(text="a compressed body is not accepted")
+
+
+def _host_of(request: web.Request) -> str:
+    """The host and port that a request names: those of an absolute URL in its first line, else its Host header
+    (RFC 9112, 3.2.2). Raises HTTPBadRequest if the header is missing or invalid (3.2).
+    """
+    header = request.headers.get(hdrs.HOST)
+    if header is None or not _HOST.fullmatch(header):
+        raise web.HTTPBadRequest(text="the Host header is missing or invalid")
+    target = request.raw_path
+    return header if target.startswith(("/", "*")) else urlsplit(target).netloc
 
 
 def check_not_linked(request: web.Request) -> None:

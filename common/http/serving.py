@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -17,9 +19,14 @@ from common.processes.role import Role
 from common.settings import Settings, exit_with_usage_error
 
 IDLE_SECONDS = 30.0  # how long a connection may take to send the headers of its first or next request
+UNREAD_SECONDS = 30.0  # how long a client may read nothing of an answer
 FINISH_SECONDS = 10.0  # how long running requests may take after the stop signal
 
-_FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_FULL_BODY = b'{"error": {"reason": "too many connections are open"}}\n'
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b"
+) % (len(_FULL_BODY), _FULL_BODY)
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +83,7 @@ class _JsonRequestHandler(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._connections.admit(self):
+            limit_unread(transport.get_extra_info("socket"))
             super().connection_made(transport)
             return
         self._force_close = True  # so that aiohttp ignores what the client sends
@@ -103,9 +111,23 @@ class _JsonRequestHandler(web.RequestHandler):
         response.force_close()
         return response
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """An error that no middleware has seen, because aiohttp raises it before: 417 for an unknown Expect header."""
+        if isinstance(resp, web.HTTPException) and resp.status >= 400:
+            resp = error_json(resp.status, resp.text or resp.reason)
+        return await super().finish_response(request, resp, start_time)
+
 
 def _first_line(message: str | None) -> str:
     return (message or "invalid HTTP").strip().partition("\n")[0].rstrip(":")
+
+
+def limit_unread(connection: socket.socket) -> None:
+    """Let the kernel close the connection when the client has read nothing for UNREAD_SECONDS (tcp(7), only Linux)."""
+    if sys.platform == "linux":
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_SECONDS * 1000))
 
 
 class _JsonSite(web.TCPSite):

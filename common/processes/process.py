@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, TextIO
 
 import uvloop
@@ -16,7 +18,10 @@ from common.processes.log_format import PrintableFormatter
 from common.processes.redis_role import refuse_unsupported
 
 LIFELINE = "SIX_WAYS_LIFELINE"
-"""Set in the environment of a child whose standard input is a pipe from its parent. It closes when the parent ends."""
+"""Set in the environment of a child whose standard input is a pipe or a socket from its parent. It closes when the
+parent ends. By the socket, the child reports that it has started: see `stop_requested`."""
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -35,7 +40,36 @@ def run(
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     gc.freeze()  # imported modules are never freed, so the garbage collector need not check them again and again
     gc.set_threshold(20_000, 20, 20)  # instead of 700 objects: few of ours are in cycles, and most live only briefly
-    uvloop.run(_listening(main, redis) if until_stopped else main)
+    if until_stopped:
+        _run_until_stopped(_listening(main, redis))
+    else:
+        uvloop.run(main)
+
+
+def _run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
+    """Run the role. If code that runs on the event loop stops the loop (`loop.stop()`, or sys.exit in a callback) or
+    cancels all tasks, end the process at once, as if it were killed: what a worker does after a cancellation could
+    block, and would give back the job that caused this without counting an attempt.
+    """
+    raised: BaseException | None = None
+
+    async def until_ended() -> None:
+        nonlocal raised
+        try:
+            await main
+        except BaseException as error:
+            raised = error
+            raise
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(until_ended())
+        except BaseException as error:
+            if error is raised and not isinstance(error, asyncio.CancelledError):
+                raise
+            log.critical("the code of a job has stopped the event loop or cancelled all tasks", exc_info=error)
+            logging.shutdown()
+            os._exit(1)
 
 
 class Output(logging.StreamHandler[TextIO]):
@@ -110,8 +144,19 @@ async def stop_requested() -> str:
     The reasons: SIGTERM from the parent, Ctrl-C in the terminal, the end of the terminal (SIGHUP, unless `nohup` has
     started the process), or the end of the parent. Even when the parent is killed, its end of the lifeline closes, so
     no process stays behind without a parent.
+
+    The first call reports to `make run-N` that this role has started. Before that, exit status 2 means that a setting
+    is wrong, and ends the strategy. After it, the process is started again, whatever its exit status.
     """
+    _report_start()
     return await asyncio.shield(_stop.get())
+
+
+@cache
+def _report_start() -> None:
+    if LIFELINE in os.environ:
+        with suppress(OSError):  # it is a pipe: the parent is a program that does not ask for this
+            os.write(sys.stdin.fileno(), b"1")
 
 
 async def _listening(main: Coroutine[Any, Any, None], redis: str | None) -> None:
@@ -128,9 +173,11 @@ async def _listening(main: Coroutine[Any, Any, None], redis: str | None) -> None
         loop.call_soon_threadsafe(request, reason)
 
     def read_lifeline() -> None:
-        if not os.read(stdin, 1):
-            loop.remove_reader(stdin)
-            request("the parent has ended")
+        with suppress(ConnectionResetError):  # the parent has ended and has not read our report
+            if os.read(stdin, 1):
+                return
+        loop.remove_reader(stdin)
+        request("the parent has ended")
 
     global _request
     _request = request_from_any_thread

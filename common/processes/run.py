@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from common.address import cannot_listen, free_port, reserved_port
+from common.address import cannot_listen, reserved_port
 from common.processes.chapter import chapter_module
 from common.processes.greeting import WEB_ROLES, address_of, greet
 from common.processes.pid_files import PidFile
@@ -33,11 +33,10 @@ from common.processes.steps import check_step
 from common.processes.supervisor import Child, Stop, say
 from common.processes.terminal import own_terminal
 from common.services.service import CHECK_SECONDS, CannotStart, Service, StartStopped
-from common.settings import Settings, exit_with_usage_error, read_settings
+from common.settings import Settings, checked_port, exit_with_usage_error, read_settings
 
 STOP_SECONDS = 20.0  # plus DRAIN_SECONDS: longer than any role needs to stop; after that it is killed
 RESTART_CAP_SECONDS = 5.0  # the longest pause between two starts of a service that keeps ending (a full disk)
-RELAY_SECONDS = 2.0  # for the last lines of a child that has ended
 
 
 async def run(settings: Settings, package: str) -> int:
@@ -82,11 +81,8 @@ async def run(settings: Settings, package: str) -> int:
             )
         for helper in helpers:
             helper.cancel()
-        # A process that a child has left behind may keep its output open: do not wait for that.
-        ended, left = await asyncio.wait(tasks, timeout=RELAY_SECONDS)
-        for task in left:
-            task.cancel()
-        return max((task.result() for task in ended), default=0)
+        await asyncio.wait(tasks)
+        return max(task.result() for task in tasks)
 
 
 async def run_services(settings: Settings) -> int:
@@ -255,14 +251,6 @@ def refuse_on_cluster(settings: Settings, package: str) -> None:
     if settings.step or settings.demo or package.startswith("examples."):
         name = "REDIS" if settings.redis_url is None else "REDIS_URL"
         exit_with_usage_error(f"{name}: only the full designs of strategies 4 to 6 run on a cluster")
-
-
-def checked_port(settings: Settings) -> int:
-    """Check early that the server's port is free. Ends the program with one line and exit status 2 if it is not."""
-    try:
-        return free_port(settings.host, settings.port)
-    except OSError as error:
-        exit_with_usage_error(cannot_listen(settings.host, settings.port, error))
 
 
 def reserve_port(settings: Settings, port: int, stack: ExitStack) -> int:

@@ -163,6 +163,8 @@ def main() -> None:
 
 
 def restore_file(settings: Settings, file: Path) -> None:
+    if not file.is_file():  # a copy of /dev/zero would fill the disk
+        raise BadBackup(f"{file} is not a file" if file.exists() else f"there is no file {file}")
     keys = asyncio.run(count_keys(file))
     make_private(settings.data_dir)
     with exclusive(settings.data_dir / "valkey.lock"):  # so that it is not started meanwhile

@@ -17,14 +17,16 @@ from urllib.parse import urldefrag, urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from asynckit.redis_client import CALL_ERRORS, describe
 from common.processes.process import run, stop_requested
 from common.processes.terminal import own_terminal
 from common.services.service import Service
-from common.settings import Settings, read_settings
+from common.settings import Settings, exit_with_usage_error, read_settings
 from resque import Definition, Queue, Scaling, Worker, open_connections
 
 from .crawl import JOB, Crawl
 from .fetch import Fetcher, new_session
+from .logins import origin_of, split_login
 from .report import write_reports
 from .store import Store
 
@@ -63,22 +65,26 @@ def http_url(text: str) -> str:
         _ = parts.port, text.encode()  # an argument may contain bytes that are not UTF-8
     except ValueError:
         parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an http or https URL")
+    if parts.scheme not in ("http", "https") or not parts.hostname:  # not repeated: it may contain a password
+        raise argparse.ArgumentTypeError("expected an http or https URL")
     url = urldefrag(text).url
     return url if parts.path else f"{url}/"
 
 
 async def check(arguments: argparse.Namespace, settings: Settings, status: list[int]) -> None:
     console = Console(stderr=True)
-    name = f"{urlsplit(arguments.url).hostname}-{sha256(arguments.url.encode()).hexdigest()[:8]}"
+    url, login = split_login(arguments.url)  # only the fetcher gets the password: no job, no report, no log has it
+    name = f"{urlsplit(url).hostname}-{sha256(url.encode()).hexdigest()[:8]}"
     folder = arguments.out or settings.data_dir / "links" / name
     store = Store(settings.data_dir / "links" / f"{name}.sqlite")
-    hosts = frozenset([urlsplit(arguments.url).hostname or "", *arguments.host])
+    hosts = frozenset([urlsplit(url).hostname or "", *arguments.host])
     async with open_connections(settings.redis) as connections, new_session(private=arguments.private) as session:
-        fetcher = Fetcher(session, arguments.per_second, private=arguments.private)
+        fetcher = Fetcher(session, arguments.per_second, private=arguments.private, logins={origin_of(url): login})
         crawl = Crawl(store, Queue(connections.commands), fetcher, hosts, arguments.depth)
-        await crawl.start(arguments.url)
+        try:
+            await crawl.start(url)
+        except CALL_ERRORS as error:
+            exit_with_usage_error(describe(error))
         worker = Worker(
             connections, [crawl.name], {JOB: Definition(crawl.check)}, scaling=Scaling(arguments.jobs, arguments.jobs)
         )
@@ -88,10 +94,10 @@ async def check(arguments: argparse.Namespace, settings: Settings, status: list[
         console.print(f"stopped; {counts['waiting']} links wait: run the same command again to go on")
         status.append(STOPPED)
     else:
-        bad = [row for row in store.rows() if row.state == "dead" or (row.url == arguments.url and row.state != "ok")]
+        bad = [row for row in store.rows() if row.state == "dead" or (row.url == url and row.state != "ok")]
         for row in bad:
             print(f"{row.status or '-'} {row.url} ({row.reason}), found on {', '.join(row.pages[:3]) or '-'}")
-        for path in write_reports(store.rows(), arguments.url, folder):
+        for path in write_reports(store.rows(), url, folder):
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)
         status.append(1 if bad else 0)
     store.close()

@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from aiolimiter import AsyncLimiter
+
+from .logins import origin_of, split_login
 
 AGENT = "six-ways-link-checker"
 SECONDS = 20.0  # for one request with its redirects
@@ -77,7 +79,16 @@ def is_public(address: str) -> bool:
 class Fetcher:
     """Requests of one process: at most `per_second` to each host, and only what robots.txt allows."""
 
-    def __init__(self, session: aiohttp.ClientSession, per_second: float, *, private: bool = False) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        per_second: float,
+        *,
+        private: bool = False,
+        logins: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """`logins`: for each origin, such as `https://example.com`, the header Authorization of its requests."""
+        self._logins = logins or {}
         self._session = session
         self._per_second = per_second
         self._private = private
@@ -113,7 +124,7 @@ class Fetcher:
             async with self._request(method, url) as response:
                 location = response.headers.get("Location")
                 if response.status in REDIRECTS and location:
-                    url = urljoin(str(response.url), location)
+                    url, _ = split_login(urljoin(str(response.url), location))
                     continue
                 if response.status == 429 or response.status >= 500:
                     seconds = retry_after(response.headers.get("Retry-After"))
@@ -133,8 +144,7 @@ class Fetcher:
 
     async def _check(self, url: str) -> None:
         self._refuse_private(url)
-        parts = urlsplit(url)
-        robots = await self._rules(f"{parts.scheme}://{parts.netloc}")
+        robots = await self._rules(origin_of(url))
         if not robots.can_fetch(AGENT, url):
             raise Skipped("robots.txt forbids it")
 
@@ -159,7 +169,7 @@ class Fetcher:
                     text = (await _read(response)).decode("utf-8", "replace")
                 if response.status not in REDIRECTS or "Location" not in response.headers:
                     break
-                url = urljoin(str(response.url), response.headers["Location"])
+                url, _ = split_login(urljoin(str(response.url), response.headers["Location"]))
         rules.parse(text.splitlines())
         return rules
 
@@ -168,7 +178,9 @@ class Fetcher:
         host = urlsplit(url).netloc
         async with self._limits.setdefault(host, AsyncLimiter(1, 1 / self._per_second)):
             pass
-        async with self._session.request(method, url, allow_redirects=False) as response:
+        login = self._logins.get(origin_of(url))
+        headers = {"Authorization": login} if login else {}
+        async with self._session.request(method, url, allow_redirects=False, headers=headers) as response:
             yield response
 
 

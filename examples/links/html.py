@@ -5,11 +5,13 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 from bs4 import BeautifulSoup
 
+from .logins import split_login
+
 MAX_URL = 2000  # characters
 
 
 def links_of(body: bytes, charset: str | None, url: str) -> list[str]:
-    """The http and https URLs that a page links to, absolute, without fragments, each once, in their order.
+    """The http and https URLs that a page links to, absolute, without fragments and logins, each once, in their order.
 
     `charset` is that of the Content-Type header; without one, the library reads the page's own declaration. Broken HTML
     is read as a browser would read it, as far as the library can.
@@ -36,4 +38,4 @@ def _join(base: str, href: str) -> str | None:
         return None
     if parts.scheme not in ("http", "https") or not parts.hostname or len(url) > MAX_URL:
         return None
-    return url
+    return split_login(url)[0]

@@ -116,6 +116,19 @@ async def test_failures_and_when_the_next_attempt_is_due_are_noted(log: Any) -> 
     assert await log._notes.keys("tries.email") == []
 
 
+async def test_after_the_clock_of_a_worker_was_set_back_a_delay_has_ended(
+    log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(log, 1)
+    [one] = await log.claim("email", 10)
+    assert await log.delay(one, 0.5, failures=1)
+    [again] = await claim_when_due(log, "email")
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 7200)
+    [(due, failures)] = (await log.delays("email", [again])).values()
+    assert (due, failures) == (0.0, 1)
+
+
 async def test_an_event_that_kills_its_workers_comes_alone_and_only_that_counts(new_log: Any) -> None:
     await append(await new_log(), 4)
     for _ in range(2):

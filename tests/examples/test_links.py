@@ -133,7 +133,33 @@ def test_a_second_run_starts_again_when_the_first_is_complete(site: str, valkey:
 def test_a_bad_url_is_one_line_and_exit_2(url: str) -> None:
     done = subprocess.run(command(url), cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 2
-    assert "is not an http or https URL" in done.stderr.splitlines()[-1]
+    assert "expected an http or https URL" in done.stderr.splitlines()[-1]
+
+
+def test_the_login_in_the_url_is_used_and_appears_nowhere(site: str, valkey: Valkey, tmp_path: Path) -> None:
+    first = site.replace("://", "://jo:geheim%401@") + "members/"
+    status, links, printed = check(first, valkey, tmp_path, "--private")
+    assert (status, links[f"{site}members/"]["state"], links[f"{site}members/page"]["state"]) == (1, "ok", "ok")
+    assert "missing (" in printed
+    assert "http://[::1]:1/" in links
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and b"geheim" in path.read_bytes()]
+    assert (left, "geheim" in printed, valkey.client.keys("*geheim*")) == ([], False, [])
+
+
+def test_a_bad_url_with_a_password_is_not_repeated(tmp_path: Path) -> None:
+    url = "http://jo:geheim@host:x/"
+    done = subprocess.run(command(url), cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert (done.returncode, "geheim" in done.stdout + done.stderr) == (2, False)
+
+
+def test_without_redis_it_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    environment = os.environ | {"DATA_DIR": str(tmp_path), "REDIS_URL": "redis://jo:geheim@127.0.0.1:1/0"}
+    done = subprocess.run(
+        command("http://127.0.0.1:1/"),
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False,
+    )  # fmt: skip
+    line = "Redis: Error 111 connecting to 127.0.0.1:1."
+    assert (done.returncode, done.stderr.count("\n"), done.stderr.startswith(line)) == (2, 1, True), done.stderr
 
 
 def test_links_are_absolute_once_and_without_fragments() -> None:

@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from typing import Any
 
-from aiohttp import web
+from aiohttp import encode_basic_auth, web
 
 HOME = """<html><head><title>Home</title></head><body>
 <a href="/good">good</a> <a href="/good#part">the same</a> <a href="missing">missing</a>
@@ -58,6 +58,12 @@ class Site:
                 return web.Response(body=text.encode("latin-1"), headers={"Content-Type": "text/html"})
             case "/based":
                 return page("<base href='/sub/'><a href='relative'>in sub</a>")
+            case "/members/" | "/members/page":
+                if request.headers.get("Authorization") != encode_basic_auth("jo", "geheim@1"):
+                    return web.Response(status=401)
+                return page(
+                    "<a href='page'>relative</a> <a href='/missing'>dead</a> <a href='//x:geheim@[::1]:1/'>x</a>"
+                )
             case "/file":
                 return web.Response(body=b"%PDF <a href='/not-followed'>", content_type="application/pdf")
             case _ if path.startswith("/deep/"):

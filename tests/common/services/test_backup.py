@@ -1,6 +1,7 @@
 """`make backup` and `make restore FILE=…` for the embedded Valkey."""
 
 import fcntl
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from redis import Redis
 
 from common.services.service import running
-from tests.support.programs import ROOT, clean_environment
+from tests.support.programs import LIMIT, ROOT, clean_environment
 from tests.support.servers import running_valkey
 
 
@@ -78,6 +79,22 @@ def test_a_damaged_backup_is_refused_and_the_data_stays(tmp_path: Path) -> None:
         assert done.stderr.startswith("restore: Valkey cannot load it: it is damaged")
     with running_valkey(tmp_path) as valkey:
         assert valkey.client.get("written") == "before"
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "device", "no name"])
+def test_only_a_file_is_restored(kind: str, tmp_path: Path) -> None:
+    names = {"missing": f"{tmp_path}/none.rdb", "folder": str(tmp_path), "device": "/dev/null", "no name": ""}
+    name = names.get(kind, f"{tmp_path}/pipe")
+    if kind == "pipe":
+        os.mkfifo(name)
+    command = ["make", "--no-print-directory", "restore", f"FILE={name}"]
+    environment = clean_environment() | {"DATA_DIR": str(tmp_path / "data")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    line = f"there is no file {name}" if kind == "missing" else f"{name or '.'} is not a file"
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[0]) == (2, "", f"restore: {line}")
+    assert not (tmp_path / "data" / "valkey").exists()
 
 
 def test_only_the_embedded_valkey_is_backed_up(tmp_path: Path) -> None:
