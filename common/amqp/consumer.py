@@ -25,6 +25,7 @@ from common.amqp.link import ANSWER_SECONDS, BROKEN, describe, one_line
 from common.amqp.queues import WorkQueue, make_message
 from common.mail.errors import CannotAccept, NoAnswer
 
+ALONE_FROM = 2  # redeliveries: from then on this message may be what kills its workers
 AGAIN_SECONDS = 1.0  # between two attempts to publish a copy
 REMEMBERED = 1000  # messages whose acknowledgement may have been lost with a connection
 
@@ -69,6 +70,8 @@ class Consumer:
         self._handler = handler
         self._prefetch = prefetch
         self._drain_seconds = drain_seconds
+        self._alone = True  # take one message at a time, so that the death of this worker counts only for that one
+        self._changed = asyncio.Event()  # `_alone` has changed
         self._handling: set[asyncio.Task[None]] = set()
         self._outcomes: OrderedDict[tuple[str | bytes, int], asyncio.Task[Copy | None]] = OrderedDict()
 
@@ -96,20 +99,23 @@ class Consumer:
         channel, cancelled = await link.channel(), asyncio.Event()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await channel.set_qos(prefetch_count=self._prefetch)
+                self._changed.clear()
+                await channel.set_qos(prefetch_count=1 if self._alone else self._prefetch)
                 (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
                 queue = await channel.declare_queue(self._queue.name, passive=True)
                 tag = await queue.consume(self._take)
         except BROKEN as error:
             await link.close()
             raise CannotAccept(describe(error)) from None
-        log.info("ready to send")
+        if not self._outcomes:
+            log.info("ready to send")
         ends: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(channel.closed()),
             asyncio.create_task(cancelled.wait()),
+            asyncio.create_task(self._changed.wait()),
         ]
         await asyncio.wait([stop, *ends], return_when=asyncio.FIRST_COMPLETED)
-        if stop.done():
+        if stop.done() or (self._changed.is_set() and not (ends[0].done() or cancelled.is_set())):
             with suppress(*BROKEN):
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await queue.cancel(tag)
@@ -121,6 +127,11 @@ class Consumer:
 
     async def _take(self, message: AbstractIncomingMessage) -> None:
         """Handle the message in a task of our own: aiormq cancels its tasks when the channel is closed."""
+        deaths = message.headers.get("x-delivery-count")
+        alone = isinstance(deaths, int) and deaths >= ALONE_FROM
+        if alone is not self._alone:
+            self._alone = alone
+            self._changed.set()  # the limit of unacknowledged messages is set when the queue is consumed again
         task = background(self._handle(message), "handling a message")
         self._handling.add(task)
         task.add_done_callback(self._handling.discard)

@@ -62,6 +62,8 @@ def misbehaving(number: str, tmp_path: Path, **environment: str) -> Iterator[tup
         sender.write_text(text)
         worker = folder / "5_remote_queue/worker.py"
         worker.write_text(worker.read_text().replace("CRASH_LIMIT = 5", f"CRASH_LIMIT = {DEATHS}"))
+        queues = folder / "common/amqp/queues.py"
+        queues.write_text(queues.read_text().replace("_LIMIT = 20", f"_LIMIT = {DEATHS}"))
         settings = FREE_PORTS | {"LEASE_SECONDS": "1", "ATTEMPTS": str(DEATHS), "DATA_DIR": str(tmp_path / "data")}
         program = Program(["make", f"run-{number}"], settings | environment, folder)
         try:
@@ -91,6 +93,17 @@ def test_an_email_that_ends_its_worker_is_given_up_and_the_others_arrive(engine:
         assert strategy.program.process.poll() is None
         wait_until(lambda: strategy.held() == 0, "nothing is left")
         strategy.program.wait_for_line(r"worker @ \d+ ended with exit status 2; starting it again")
+
+
+def test_on_rabbitmq_the_emails_that_its_worker_has_received_arrive(tmp_path: Path) -> None:
+    """RabbitMQ counts the death of a worker for each message that the worker has not acknowledged."""
+    with misbehaving("5", tmp_path, QUEUE="rabbitmq", RABBITMQ_PORT="0") as (strategy, inbox):
+        wait_until(strategy.healthy, "an email can be accepted")
+        assert strategy.send("bob@example.com", "exit").status == 202
+        others = {f"other{number}@example.com" for number in range(20)}
+        for to in sorted(others):
+            assert strategy.send(to).status == 202
+        wait_until(lambda: recipients(inbox) >= others, "the others have arrived", 2 * LIMIT)
 
 
 def test_the_master_starts_a_worker_again_that_ends_with_2(tmp_path: Path) -> None:
