@@ -113,5 +113,5 @@ class Master:
 
 async def work(settings: Settings) -> None:
     """Start the others, carry their messages and keep the emails, until this process is stopped."""
-    checked_port(settings)  # a child is started again whatever its exit status
+    checked_port(settings)  # here, because a child is restarted whatever its exit status
     await Master(settings).run()

@@ -30,7 +30,7 @@ _SECONDS = re.compile(r"\d{1,2}(\.\d{1,6})?", re.ASCII)
 
 
 class NotSent(Refused):
-    """A worker has tried once and failed. It does not try again: the waiting caller is told and may ask again."""
+    """A worker tried once and failed. It does not try again: the waiting caller gets the error and may ask again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ async def open_log(settings: Settings, *, warn: bool = False) -> AsyncIterator[t
 
 @asynccontextmanager
 async def open_producer(settings: Settings) -> AsyncIterator[AnyProducer]:
-    """A Producer of this log. The first two steps have a log and a producer of their own."""
+    """A Producer for this log. The first two steps have a log and a producer of their own."""
     if settings.step in ("cursor_first", "commit_after"):
         async with redis_client(settings.redis) as redis:
             await warn_if_not_durable(redis)

@@ -17,7 +17,7 @@ def split_url(url: str) -> SplitResult:
 
 
 def host_and_port(text: str, default_port: int, expected: str) -> tuple[str, int]:
-    """One of the addresses in a URL with several. Raises ValueError; `expected` is a part of its message."""
+    """Parse one address of a URL that lists several. Raises ValueError; `expected` is a part of its message."""
     try:
         parts = urlsplit(f"//{text}")
         if not parts.hostname or parts.port == 0:

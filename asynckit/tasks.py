@@ -47,7 +47,7 @@ def keep_running(
 
 
 async def run_together(*works: Coroutine[Any, Any, object]) -> None:
-    """Run all until the first one ends, and cancel the others. Raises its error."""
+    """Run all of them until the first one ends, then cancel the others. Raises the error of the first one."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -266,7 +266,7 @@ def exit_with_usage_error(line: str) -> NoReturn:
 
 
 def checked_port(settings: Settings) -> int:
-    """Check early that the server's port is free. Ends the program with one line and exit status 2 if it is not."""
+    """Check early that the server's port is free. If it is not, prints one line and exits with status 2."""
     try:
         return free_port(settings.host, settings.port)
     except OSError as error:

@@ -85,5 +85,5 @@ def read_position(text: str) -> tuple[int, int]:
 
 
 def milliseconds(seconds: float) -> int:
-    """The first whole millisecond at or after this time; the event's own if the time was read from an event."""
+    """The first whole millisecond at or after this time; for a time that was read from an event, the event's own."""
     return math.ceil(round(seconds * 1000, 3))

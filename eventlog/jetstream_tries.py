@@ -25,7 +25,7 @@ class Tries:
     due: float = 0.0
     """When the next attempt is due: unix seconds."""
     pause: float = 0.0
-    """How many seconds before that it failed."""
+    """How many seconds before `due` the attempt failed."""
 
     def left(self) -> float:
         """The seconds until the next attempt is due. If the clock has been set back, it is due now."""

@@ -61,7 +61,7 @@ class Claim:
     lock: str | None = None
     """The name of its lock, if its class is unique."""
     asked: str = ""
-    """The script that was called to settle it: if it is called again, its answer was lost."""
+    """The script that was called to settle the job. If the same script is called again, its first answer was lost."""
     vacated: bool = False
     """The job has ended here: its slot is free, or has the next job."""
 

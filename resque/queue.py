@@ -71,7 +71,7 @@ class Queue:
     def enqueue_in(
         self, seconds: float, queue: str, name: str, args: Sequence[Any] = (), job_id: str | None = None
     ) -> Awaitable[bool]:
-        """Enqueue a job in `seconds` from now by the clock of this process; it is due by the clock of Redis."""
+        """Enqueue a job that is due in `seconds`: this process calculates the time, and Redis uses its own clock."""
         return self.enqueue_at(time.time() + seconds, queue, name, args, job_id)
 
     def _put(self, job: Job, second: int) -> Awaitable[bool]:

@@ -42,7 +42,7 @@ class Slots(Acknowledged):
         self.alone = False  # the job that is running must run alone
         self.more = False  # the last claim found a job for every free slot
         self.lost = False  # the lease has ended
-        self.releasing = False  # the worker stops, and gives back the jobs that it cancels
+        self.releasing = False  # the worker is stopping, and releases the jobs that it cancels
         self.delay = LoopDelay()
         self._removing: set[asyncio.Task[None]] = set()
         self._registration = registration

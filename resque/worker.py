@@ -126,10 +126,10 @@ class Worker:
         await self._unregister()
 
     async def _abandon(self) -> None:
-        """A job has cancelled all tasks, or the event loop has been stopped. Leave the jobs to their leases: then each
-        counts a death of its worker, and the job that caused this ends in the failed list.
+        """A job has cancelled all tasks, or the event loop has been stopped. Do not release the jobs: when
+        their leases end, each counts a death of its worker, and the job that caused this ends up in the failed list.
         """
-        log.error("all tasks were cancelled, but not by the worker: the jobs start again when their leases have ended")
+        log.error("all tasks were cancelled, but not by the worker: the jobs start again when their leases end")
         await end_tasks(self._slots.running.values(), RELEASE_SECONDS)
         self._executor.close()
 

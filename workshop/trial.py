@@ -218,7 +218,7 @@ def accepted(number: int, email_id: str) -> Record:
 
 
 async def let_keys_expire(redis: Any, pattern: str) -> None:
-    """Much later, a key with a time limit is gone."""
+    """Delete the keys that have a time limit, as Redis would much later."""
     async for key in redis.scan_iter(pattern):
         if await redis.pttl(key) >= 0:
             await redis.delete(key)

@@ -148,7 +148,7 @@ class Worker:
 
 async def work(settings: Settings) -> None:
     """Start the others and carry their messages, until this process is stopped."""
-    checked_port(settings)  # a child is started again whatever its exit status
+    checked_port(settings)  # here, because a child is restarted whatever its exit status
     await Master(settings).run()
 
 

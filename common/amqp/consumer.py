@@ -25,7 +25,7 @@ from common.amqp.link import ANSWER_SECONDS, BROKEN, describe, one_line
 from common.amqp.queues import WorkQueue, make_message
 from common.mail.errors import CannotAccept, NoAnswer
 
-ALONE_FROM = 2  # redeliveries: from then on this message may be what kills its workers
+ALONE_FROM = 2  # redeliveries; from this number on, the message may be what kills its workers
 AGAIN_SECONDS = 1.0  # between two attempts to publish a copy
 REMEMBERED = 1000  # messages whose acknowledgement may have been lost with a connection
 
@@ -70,7 +70,7 @@ class Consumer:
         self._handler = handler
         self._prefetch = prefetch
         self._drain_seconds = drain_seconds
-        self._alone = True  # take one message at a time, so that the death of this worker counts only for that one
+        self._alone = True  # take one message at a time, so that a death of this worker counts only for that message
         self._changed = asyncio.Event()  # `_alone` has changed
         self._handling: set[asyncio.Task[None]] = set()
         self._outcomes: OrderedDict[tuple[str | bytes, int], asyncio.Task[Copy | None]] = OrderedDict()

@@ -133,16 +133,18 @@ class _Figures:
         """Share the port and the figures with the server processes that meet in this folder."""
         siblings = self._siblings = Siblings(folder, self._counted_here)
         self._app[SHARES_PORT] = True
-        self._app.on_startup.append(siblings.listen)  # after the start of the strategy, on which its figures depend
+        self._app.on_startup.append(siblings.listen)  # after the start of the strategy, which the figures need
         self._app.on_shutdown.append(siblings.close)
 
     async def _counted_here(self) -> Stats:
-        """Without a worker role, a process counts everything itself; else the strategy's figures are those of all."""
+        """If the server is the only role, each process counts everything itself. Otherwise the figures of the strategy
+        already cover all processes.
+        """
         own = {"accepted": self.accepted}
         return own | await self._stats(self._app) if chapter_module(self._strategy).ROLES == ("server",) else own
 
     async def all(self) -> tuple[Stats, dict[str, Stats]]:
-        """All figures, and those that each server process has of its own if there are several."""
+        """All figures, and the figures of each single server process if there are several."""
         known = {"accepted": self.accepted, **await self._stats(self._app)}
         servers: dict[str, Stats | None] = {} if self._siblings is None else await self._siblings.figures()
         if servers:

@@ -19,7 +19,7 @@ from common.processes.role import Role
 from common.settings import Settings, exit_with_usage_error
 
 IDLE_SECONDS = 30.0  # how long a connection may take to send the headers of its first or next request
-UNREAD_SECONDS = 30.0  # how long a client may read nothing of an answer
+UNREAD_SECONDS = 30.0  # how long a client may read nothing while an answer is sent to it
 FINISH_SECONDS = 10.0  # how long running requests may take after the stop signal
 
 _FULL_BODY = b'{"error": {"reason": "too many connections are open"}}\n'
@@ -114,7 +114,7 @@ class _JsonRequestHandler(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """An error that no middleware has seen, because aiohttp raises it before: 417 for an unknown Expect header."""
+        """Answer in JSON if aiohttp raises an error before any middleware runs: 417 for an unknown Expect header."""
         if isinstance(resp, web.HTTPException) and resp.status >= 400:
             resp = error_json(resp.status, resp.text or resp.reason)
         return await super().finish_response(request, resp, start_time)

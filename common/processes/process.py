@@ -19,7 +19,7 @@ from common.processes.redis_role import refuse_unsupported
 
 LIFELINE = "SIX_WAYS_LIFELINE"
 """Set in the environment of a child whose standard input is a pipe or a socket from its parent. It closes when the
-parent ends. By the socket, the child reports that it has started: see `stop_requested`."""
+parent ends. Through the socket, the child reports that it has started: see `stop_requested`."""
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ def run(
 
 def _run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
     """Run the role. If code that runs on the event loop stops the loop (`loop.stop()`, or sys.exit in a callback) or
-    cancels all tasks, end the process at once, as if it were killed: what a worker does after a cancellation could
-    block, and would give back the job that caused this without counting an attempt.
+    cancels all tasks, end the process at once, as if it were killed: the cleanup of a worker after a cancellation could
+    block, and would release the job that caused this without counting an attempt.
     """
     raised: BaseException | None = None
 
@@ -67,7 +67,7 @@ def _run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
         except BaseException as error:
             if error is raised and not isinstance(error, asyncio.CancelledError):
                 raise
-            log.critical("the code of a job has stopped the event loop or cancelled all tasks", exc_info=error)
+            log.critical("a job has stopped the event loop or cancelled all tasks", exc_info=error)
             logging.shutdown()
             os._exit(1)
 
@@ -155,7 +155,7 @@ async def stop_requested() -> str:
 @cache
 def _report_start() -> None:
     if LIFELINE in os.environ:
-        with suppress(OSError):  # it is a pipe: the parent is a program that does not ask for this
+        with suppress(OSError):  # standard input is a pipe: this parent expects no report
             os.write(sys.stdin.fileno(), b"1")
 
 
@@ -173,7 +173,7 @@ async def _listening(main: Coroutine[Any, Any, None], redis: str | None) -> None
         loop.call_soon_threadsafe(request, reason)
 
     def read_lifeline() -> None:
-        with suppress(ConnectionResetError):  # the parent has ended and has not read our report
+        with suppress(ConnectionResetError):  # the parent has ended without reading our report
             if os.read(stdin, 1):
                 return
         loop.remove_reader(stdin)

@@ -70,7 +70,7 @@ class Child:
             if self._stop.requested.is_set():
                 return 0
             # The code of a job may end its process with any exit status. So only a role that has not started yet can
-            # say by its exit status that a setting is wrong.
+            # report by its exit status that a setting is wrong.
             if (status == USAGE_ERROR and not has_started) or self._once:
                 return status
             say(f"{self.role} @ {process.pid} {how_it_ended(status)}; starting it again in {RESTART_SECONDS:g} s")
@@ -89,7 +89,7 @@ class Child:
         return process
 
     async def _wait(self, process: "_Process") -> int:
-        """Wait for its end and return its exit status."""
+        """Wait until the process ends. Returns its exit status."""
         self._pids.add(process.pid)
         if self._stop.requested.is_set():  # requested during the start, when `end` had no process to stop
             process.transport.terminate()
@@ -127,7 +127,7 @@ class _Process(asyncio.SubprocessProtocol):
 
     def __init__(self, show: Callable[[int, list[bytes]], None]) -> None:
         self._show = show
-        self._rest = b""  # of the output, the line that has not ended yet
+        self._rest = b""  # the last line of the output, which has not ended yet
         self._ended = asyncio.Event()
         self._closed = asyncio.Event()
 
@@ -149,12 +149,12 @@ class _Process(asyncio.SubprocessProtocol):
         return self._ended.is_set()
 
     async def ended(self) -> int:
-        """Wait for its end. Returns its exit status, negative for a signal."""
+        """Wait until the process ends. Returns its exit status, which is negative for a signal."""
         await self._ended.wait()
         return self.transport.get_returncode() or 0
 
     async def relayed(self) -> None:
-        """Wait for the last lines, but not long: a process that a job has left behind may keep the output open."""
+        """Wait for the last lines, but not for long: a process that a job has left behind may keep the output open."""
         await _first(self._closed.wait(), asyncio.sleep(RELAY_SECONDS))
         self.transport.close()
         if self._rest:
@@ -165,7 +165,7 @@ def _has_data(lifeline: socket.socket) -> bool:
     """Whether the child has written to it: see `stop_requested`."""
     try:
         return bool(lifeline.recv(1, socket.MSG_DONTWAIT))
-    except OSError:  # it has not, and a process that a job has left behind keeps the other end open
+    except OSError:  # no data, but a process that a job has left behind keeps the other end open
         return False
 
 

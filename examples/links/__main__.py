@@ -73,7 +73,7 @@ def http_url(text: str) -> str:
 
 async def check(arguments: argparse.Namespace, settings: Settings, status: list[int]) -> None:
     console = Console(stderr=True)
-    url, login = split_login(arguments.url)  # only the fetcher gets the password: no job, no report, no log has it
+    url, login = split_login(arguments.url)  # only the fetcher gets the password: no job, report or log has it
     name = f"{urlsplit(url).hostname}-{sha256(url.encode()).hexdigest()[:8]}"
     folder = arguments.out or settings.data_dir / "links" / name
     store = Store(settings.data_dir / "links" / f"{name}.sqlite")

@@ -87,7 +87,7 @@ class Fetcher:
         private: bool = False,
         logins: Mapping[str, str | None] | None = None,
     ) -> None:
-        """`logins`: for each origin, such as `https://example.com`, the header Authorization of its requests."""
+        """`logins`: for each origin, such as `https://example.com`, the `Authorization` header of its requests."""
         self._logins = logins or {}
         self._session = session
         self._per_second = per_second

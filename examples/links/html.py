@@ -11,7 +11,7 @@ MAX_URL = 2000  # characters
 
 
 def links_of(body: bytes, charset: str | None, url: str) -> list[str]:
-    """The http and https URLs that a page links to, absolute, without fragments and logins, each once, in their order.
+    """The http and https URLs that a page links to, absolute, without fragments and logins, each once, in order.
 
     `charset` is that of the Content-Type header; without one, the library reads the page's own declaration. Broken HTML
     is read as a browser would read it, as far as the library can.

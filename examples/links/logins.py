@@ -1,4 +1,4 @@
-"""User and password in a URL: kept apart from it, so that they never reach a job, a report or a log."""
+"""Separates the user and password from a URL, so that they never reach a job, a report or a log."""
 
 from urllib.parse import unquote, urlsplit
 
@@ -6,7 +6,7 @@ from aiohttp import encode_basic_auth
 
 
 def split_login(url: str) -> tuple[str, str | None]:
-    """`http://user:password@host/path` -> `http://host/path`, and the header Authorization for the login, if any."""
+    """`http://user:password@host/path` -> `http://host/path`, and the `Authorization` header, if there is a login."""
     parts = urlsplit(url)
     login, at, place = parts.netloc.rpartition("@")
     if not at:

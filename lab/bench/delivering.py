@@ -100,8 +100,9 @@ def one_worker(number: int, lab: Lab) -> Iterator[Row]:
 def deliver_waiting(lab: Lab, server: Strategy, sink: LabSink) -> Facts:
     """The facts of the load, sent while the worker is stopped; `rate` and `seconds` are those of the second half.
 
-    When a worker of strategy 5 goes on, it finds its event loop late by the whole stop, and takes fewer jobs at a time
-    for most of a second (resque/scaling.py). That is not its usual rate, so no strategy's first half counts.
+    When a worker of strategy 5 continues, it measures that its event loop was late by the whole stop. So it takes fewer
+    jobs at a time for most of a second (resque/scaling.py). That is not its usual rate, so the first half does not
+    count for any strategy.
     """
     pid, before = server.pid(WORKERS[server.number]), sink.count()
     assert pid is not None

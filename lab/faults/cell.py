@@ -110,7 +110,7 @@ class Cell:
             self.injections.append(EVERY_INJECTION[self._fault](self._running, self._rng))
             say(status=f"{number} of {self._plan.kills}")
             self._wait_until_recovered(begin, self.injections[-1].end)
-            with suppress(*ERRORS):  # a process may still restart; what cannot be read now is read at the end
+            with suppress(*ERRORS):  # a process may still be restarting; what cannot be read now is read at the end
                 self._note_given_up()
 
     def _wait_until_recovered(self, begin: int, since: int) -> None:

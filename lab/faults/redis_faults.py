@@ -89,7 +89,7 @@ def cut_tail(running: Running, rng: random.Random) -> Injection:
     With `appendfsync always` an honest disk loses nothing that Redis has confirmed. This one loses claims and
     acknowledgements that Redis has confirmed. The web server is stopped while the tail is written, so the tail has no
     accepted email in it: no queue can know of an email that its disk has lost. If no worker writes during this time,
-    the web server continues before its callers give up, and the fault is tried again.
+    the web server continues before its callers time out, and the fault is tried again.
     """
     begin = perf_counter_ns()
     for _ in range(TAIL_TRIES):
@@ -101,11 +101,11 @@ def cut_tail(running: Running, rng: random.Random) -> Injection:
 
 
 def cut_what_workers_write(running: Running, rng: random.Random) -> bool:
-    """Kill Redis, and cut off a part of what workers write from now on. False: they have written nothing."""
+    """Kill Redis, and cut off a part of what workers write from now on. Returns False if they write nothing."""
     redis, runner = running.pid("redis"), running.strategy.runner()
     with running.redis() as client:
-        client.ping()  # Redis has now read all that the server had sent,
-        client.ping()  # and written it
+        client.ping()  # Redis has now read everything that the web server had sent,
+        client.ping()  # and has written it
     file = newest_file(running.strategy.data_dir / "valkey" / "appendonlydir")
     kept = file.stat().st_size
     if not grows(file, kept):

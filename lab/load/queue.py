@@ -133,7 +133,7 @@ COMMANDS = {"enqueue": enqueue, "work": work, "idle": idle, "show": show}
 
 
 def run_command(doc: str | None, commands: Mapping[str, Callable[[int], Coroutine[Any, Any, Facts]]]) -> None:
-    """Run the command of the command line with its count, and print the facts as JSON."""
+    """Run the command and the count that the command line gives, and print the facts as JSON."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=list(commands))
     parser.add_argument("count", type=int)

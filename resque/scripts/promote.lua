@@ -2,9 +2,9 @@
 --
 -- Two schedulers that move the same job would duplicate it, so Ruby and Node each have a lock for their leader. While
 -- another program holds one, this moves nothing. All our processes share the leadership: each call is atomic, so they
--- need no lock among themselves. This does not take Ruby's lock: a resque-scheduler that starts
--- becomes leader at once and fires its own cron schedules. (fire.lua takes it for a second.) This takes Node's lock,
--- because Node's leader adds nothing and rounds numbers.
+-- need no lock among themselves. This does not take Ruby's lock: a resque-scheduler that starts becomes leader at once
+-- and fires its own cron schedules. (fire.lua takes it for a second.) This takes Node's lock, because Node's leader adds
+-- nothing and rounds numbers.
 --
 -- KEYS  Node's lock, Ruby's lock, delayed_queue_schedule, queues, py:unreadable; the others are derived from these
 -- ARGV  1: namespace   2: our name in the lock   3: how long we hold it (ms)   4: how many jobs at most

@@ -124,7 +124,7 @@ async def test_a_login_that_fails_pauses_the_queue_and_says_so(clean: Valkey, tm
         assert "not-this-one" not in strategy.program.output + json.dumps(stats)
 
 
-def test_an_outage_of_redis_longer_than_the_lease_counts_as_no_crash(inbox: Inbox, tmp_path: Path) -> None:
+def test_an_outage_of_redis_longer_than_the_lease_is_not_a_crash(inbox: Inbox, tmp_path: Path) -> None:
     to = someone()
     inbox.dial(hang_rate=1)
     more = {"WORKERS": "2", "LEASE_SECONDS": "3", "DRAIN_SECONDS": "0.2"}

@@ -58,7 +58,7 @@ def test_an_outage_of_the_mail_server_costs_no_attempt(inbox: Inbox, empty: Rabb
         inbox.wait_for(to, 5)
 
 
-def test_sigterm_loses_nothing_and_doubles_nothing(inbox: Inbox, empty: RabbitMq, tmp_path: Path) -> None:
+def test_sigterm_loses_nothing_and_duplicates_nothing(inbox: Inbox, empty: RabbitMq, tmp_path: Path) -> None:
     to = someone()
     inbox.dial(latency_ms=300)
     with queue(inbox, tmp_path, empty, ROLE="server") as strategy:

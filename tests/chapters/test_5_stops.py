@@ -95,7 +95,7 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_commits_nothing(
     assert running.stats()["failed"] == before["failed"]
 
 
-def test_sigterm_loses_nothing_and_doubles_nothing(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
+def test_sigterm_loses_nothing_and_duplicates_nothing(inbox: Inbox, clean: Valkey, tmp_path: Path) -> None:
     to = someone()
     inbox.dial(latency_ms=3000)
     with queue(inbox, clean, tmp_path, DRAIN_SECONDS="10") as strategy:

@@ -106,7 +106,7 @@ def test_on_rabbitmq_the_emails_that_its_worker_has_received_arrive(tmp_path: Pa
         wait_until(lambda: recipients(inbox) >= others, "the others have arrived", 2 * LIMIT)
 
 
-def test_the_master_starts_a_worker_again_that_ends_with_2(tmp_path: Path) -> None:
+def test_the_master_restarts_a_worker_that_ends_with_status_2(tmp_path: Path) -> None:
     with misbehaving("3", tmp_path) as (strategy, inbox):
         assert strategy.send("bob@example.com", "exit once").status == 202
         wait_until(lambda: strategy.stats()["restarts_email_worker"] == 1, "the worker has been started again")

@@ -185,7 +185,7 @@ async def test_without_an_outage_dead_workers_are_reaped_at_once(r: Resque) -> N
     assert await housekeeping.reap() == 1
 
 
-async def test_an_outage_of_redis_longer_than_the_lease_counts_as_no_crash(own: Resque, jobs: Jobs) -> None:
+async def test_an_outage_of_redis_longer_than_the_lease_is_not_a_crash(own: Resque, jobs: Jobs) -> None:
     for number in range(6):
         await own.queue.enqueue("q", "wait", [number])
     options: dict[str, Any] = {"definitions": jobs.definitions(), "lease_seconds": 1.9, "scaling": resque.Scaling(3, 3)}

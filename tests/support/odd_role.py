@@ -1,6 +1,6 @@
 """A role that ends by itself with exit status 2: `python -m tests.support.odd_role at-start | later | parent`.
 
-"later" ends when it has started, "parent" does so too, and leaves a process behind that keeps its output open.
+"later" ends after it has started. So does "parent", and it leaves behind a process that keeps its output open.
 """
 
 import asyncio

@@ -143,7 +143,7 @@ class Postfix:
         return self._ports[service]
 
     def logged(self, service: str, what: str) -> int:
-        """How often the sessions of this service have logged `what`."""
+        """How many times the sessions of this service have logged `what`."""
         return len(re.findall(rf" {service}/smtpd\[\d+\]: {what}", self.log))
 
     def start(self) -> None:

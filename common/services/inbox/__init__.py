@@ -10,7 +10,7 @@ What a copy is   An email with the Message-ID of an earlier one. The list has on
     GET    /health           200
     GET    /api/messages     the emails, newest first; select with ?limit=50 (1 to 10,000) &to=ADDRESS &message_id=ID.
                              Each has message_id, from, to, subject, text, received_at (ISO 8601, UTC), copies
-    DELETE /api/messages     empty the inbox, set the counts to 0, and forget whom it has greylisted
+    DELETE /api/messages     empty the inbox, set the counts to 0, and forget the greylisted senders and recipients
     GET    /api/stats        received, unique, duplicates
     GET    /api/faults       the injected faults; `faults.py` explains each of them
     PUT    /api/faults       change some of them: {"latency_ms": 100} leaves the others; answers the new state

@@ -8,7 +8,7 @@
                      the email
     lose_reply_rate  the inbox keeps the email and closes the connection before the 250
     greylist_seconds the reply to RCPT is a 450 until this many seconds have passed since the first attempt with the
-                     same sender and recipient (greylisting, RFC 6647). A later attempt succeeds, also after
+                     same sender and recipient (greylisting, RFC 6647). A later attempt succeeds, even if
                      greylisting was switched off and on: the inbox remembers the pair until it is emptied
     messages_per_session  after this many emails in one connection, the reply to MAIL is a 452. A new connection may
                      send the same number again. 0: no limit

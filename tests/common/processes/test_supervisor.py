@@ -1,4 +1,4 @@
-"""What the runner makes of a role that ends."""
+"""What the runner does when a role ends."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ def child(role: str, stop: Stop, folder: Path) -> Child:
     return Child("tests.support.odd_role", role, {}, stop, PidFile(folder, role))
 
 
-async def test_a_role_that_has_not_started_says_by_its_exit_status_that_a_setting_is_wrong(
+async def test_a_role_that_has_not_started_reports_by_its_exit_status_that_a_setting_is_wrong(
     lines: list[str], tmp_path: Path
 ) -> None:
     assert await child("at-start", Stop(), tmp_path).keep_running() == 2

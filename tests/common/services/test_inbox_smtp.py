@@ -163,10 +163,10 @@ async def test_a_greylisted_recipient_is_refused_until_the_time_has_passed(
     assert (await smtp.ask("RCPT TO:<another@example.com>"))[0][:3] == "450"
 
 
-async def test_greylisting_that_is_switched_off_and_on_remembers_whom_it_knows_until_the_inbox_is_emptied(
+async def test_greylisting_that_is_switched_off_and_on_remembers_its_pairs_until_the_inbox_is_emptied(
     box: Box, smtp: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise an email could be refused once more after each time, until its sender gives it up."""
+    """Otherwise an email could be refused again after each switch, until its sender gives it up."""
     now = [0.0]
     monkeypatch.setattr("common.services.inbox.faults.time", SimpleNamespace(monotonic=lambda: now[0]))
 

@@ -17,7 +17,7 @@ TAG = "ack"
 PACE_SECONDS = 0.02
 QUIET_SECONDS = 0.4  # longer than the pause between two attempts
 REFUSALS = 7  # of an email that is refused for now: a solution whose pauses become longer needs six seconds for them
-MANY_REFUSALS = 30  # more than a loop over a number of attempts makes, if its pauses are all as short as PAUSE_SECONDS
+MANY_REFUSALS = 30  # more than a loop with a fixed number of attempts makes if its pauses are as short as PAUSE_SECONDS
 REFUSED_FOR_NOW = 12  # emails
 MORE_SECONDS = 4.0  # for these
 SHORTEST_PAUSE = 0.05  # seconds
@@ -132,7 +132,7 @@ async def with_refusals(trial: Trial, inbox: Inbox, master: Master) -> None:
         happened = f"it was acknowledged after {len(refusals())} attempts, all of them refused"
         raise Failed("an email that is refused for now is not acknowledged yet", happened, LOOK)
     if len(refusals()) < REFUSALS:
-        happened = f"it was tried {len(refusals())} times, and each time refused"
+        happened = f"it was tried {len(refusals())} times, and refused each time"
         raise Failed("an email that is refused for now is tried again, as often as necessary", happened, LOOK)
     check_pauses(refusals())
     if len(inbox.arrivals) < EMAILS + 2:

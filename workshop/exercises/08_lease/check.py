@@ -109,8 +109,8 @@ async def is_renewed(redis: Any, worker: Program, lease: str) -> bool:
             since = time.monotonic()
             check_intervals(ends, lease)
         elif worker.status is not None or time.monotonic() - since > LIMIT / 2:
-            happened = f"after {len(ends) - 1} renewals of a lease of {lease} s, no other one came while it was sending"
-            look = f"{LOOK}until when does the heartbeat go on?"
+            happened = f"a lease of {lease} s was renewed {len(ends) - 1} times, and not again during the send"
+            look = f"{LOOK}when does the heartbeat stop?"
             raise Failed("the lease is renewed until the mail server has answered", happened, look)
     return True
 

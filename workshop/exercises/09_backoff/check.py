@@ -57,7 +57,7 @@ async def check(trial: Trial) -> str:
 
 
 def check_first_attempts(inbox: Inbox, numbers: list[int]) -> None:
-    """Each email is tried before one of those that are refused for now has come to its last attempt."""
+    """Each email is tried before any of those that are refused for now reaches its last attempt."""
     first = {begun.to: begun.at for begun in reversed(inbox.begun)}
     last = {begun.to: begun.at for begun in inbox.begun}
     end = min(last[f"{TAG}-{number}@example.com"] for number in (*LATE, *NEVER))

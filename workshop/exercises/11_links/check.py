@@ -131,13 +131,13 @@ def check_once(requests: Counter[str]) -> None:
 
 
 async def statuses(redis: Any, expected: dict[str, int], limit: float) -> dict[str, int]:
-    """What is stored as soon as it is what is expected, or when it has not changed for `limit` seconds."""
+    """The stored statuses, as soon as they are the expected ones or have not changed for `limit` seconds."""
     found, since = dict[str, int](), time.monotonic()
     while found != expected and time.monotonic() - since < limit:
         await asyncio.sleep(0.05)
         if (now := await stored(redis)) != found:
             found, since = now, time.monotonic()
-    await asyncio.sleep(0.2)  # for what comes too much
+    await asyncio.sleep(0.2)  # for statuses that are not expected
     return await stored(redis)
 
 

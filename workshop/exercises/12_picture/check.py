@@ -124,6 +124,6 @@ def compare(folder: Folder, statuses: dict[str, str], tail: str) -> None:
     for name, whole in folder.whole.items():
         path = folder.thumbnails / name
         if path.read_text() != whole:
-            raise Failed("each thumbnail is the one of its picture in the end", f"{name} has another content", LOOK)
+            raise Failed("each thumbnail is made from its picture in the end", f"{name} has other content", LOOK)
     if more := sorted(there - folder.whole.keys()):
         raise Failed("the folder has thumbnails and nothing else in the end", f"there is {more[0]}", LOOK)

@@ -66,7 +66,7 @@ async def run_and_kill(trial: Trial, number: int) -> Program:
 
 
 async def run_beside_another(trial: Trial, number: int) -> None:
-    """A consumer is slow, and another one handles the same events. In the end, a third one handles what is left."""
+    """One consumer is paused while another one handles the same events. Then a third one handles what is left."""
     pause = PauseAfter(number, MARK)
     async with Proxy(trial.redis_url, pause) as proxy:
         slow = await trial.start("consumer.py", REDIS_URL=proxy.url)

@@ -62,7 +62,7 @@ class Bus:
             raise Failed(expected, happened, LOOK + look)
 
     async def overtaken(self) -> None:
-        """Another process of the learner's consumer has claimed an event, and gives it back after newer ones."""
+        """Another process of the learner's consumer claims an event and gives it back after newer ones were counted."""
         [name] = set(await self._log.consumers()) - {"email"}
         await self.append(3)
         async with PartitionedLog(self._redis, LONG_LEASE_SECONDS) as other:
@@ -73,7 +73,7 @@ class Bus:
                     break
                 await until(lambda: False, 0.1)
             await other.put_back(held, 0.0)
-        await self.expect("when one of them comes after newer ones", "how does it know which events are counted?")
+        await self.expect("when one of them comes after newer ones", "how does it know which events it has counted?")
         await consumer.kill()
 
     async def expect_committed(self, limit: float = 8.0) -> None:
