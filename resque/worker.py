@@ -104,7 +104,10 @@ class Worker:
 
     async def run(self, stop: Callable[[], Awaitable[str]]) -> None:
         """Work until `stop` returns the reason to stop. Then claim no more jobs, let the running jobs finish within
-        `drain_seconds`, release the rest, and unregister.
+        `drain_seconds`, release the rest, and unregister. The same happens if the task that awaits this is cancelled.
+
+        If all tasks are cancelled, as `asyncio.run` does when its main task ends first, the running jobs are left to
+        their leases, and a death of their worker is counted for each: a job may have caused it.
         """
         asyncio.get_running_loop().set_task_factory(isolating_task)
         async with self._registration, self._notifier, self.delay:

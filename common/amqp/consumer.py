@@ -96,7 +96,7 @@ class Consumer:
     async def _consume(self, stop: asyncio.Future[str]) -> None:
         """Consume until a stop is requested, the connection breaks, or RabbitMQ cancels the consumer."""
         link = self._queue.link
-        channel, cancelled = await link.channel(), asyncio.Event()
+        channel, cancelled, is_change = await link.channel(), asyncio.Event(), self._changed.is_set()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 self._changed.clear()
@@ -107,7 +107,7 @@ class Consumer:
         except BROKEN as error:
             await link.close()
             raise CannotAccept(describe(error)) from None
-        if not self._outcomes:
+        if not is_change:
             log.info("ready to send")
         ends: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(channel.closed()),

@@ -51,25 +51,31 @@ def _run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
     cancels all tasks, end the process at once, as if it were killed: the cleanup of a worker after a cancellation could
     block, and would release the job that caused this without counting an attempt.
     """
-    raised: BaseException | None = None
 
-    async def until_ended() -> None:
-        nonlocal raised
-        try:
-            await main
-        except BaseException as error:
-            raised = error
-            raise
+    async def its_error() -> BaseException | None:
+        role = asyncio.create_task(_error_of(main))
+        await asyncio.wait([role])  # raises CancelledError at once if all tasks are cancelled
+        return role.result()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(until_ended())
-        except BaseException as error:
-            if error is raised and not isinstance(error, asyncio.CancelledError):
-                raise
-            log.critical("a job has stopped the event loop or cancelled all tasks", exc_info=error)
+            error = runner.run(its_error())
+            if isinstance(error, asyncio.CancelledError):
+                raise error
+        except BaseException as stopped:
+            log.critical("a job has stopped the event loop or cancelled all tasks", exc_info=stopped)
             logging.shutdown()
             os._exit(1)
+    if error is not None:
+        raise error
+
+
+async def _error_of(main: Coroutine[Any, Any, None]) -> BaseException | None:
+    try:
+        await main
+    except BaseException as error:
+        return error
+    return None
 
 
 class Output(logging.StreamHandler[TextIO]):
@@ -138,7 +144,7 @@ def stop_signals() -> list[signal.Signals]:
     return [signal.SIGINT, signal.SIGTERM] + ([] if ignored else [signal.SIGHUP])
 
 
-async def stop_requested() -> str:
+async def stop_requested(*, started: bool = True) -> str:
     """Wait until this process is told to stop, and return the reason. Only in a process that `run` runs.
 
     The reasons: SIGTERM from the parent, Ctrl-C in the terminal, the end of the terminal (SIGHUP, unless `nohup` has
@@ -146,9 +152,11 @@ async def stop_requested() -> str:
     no process stays behind without a parent.
 
     The first call reports to `make run-N` that this role has started. Before that, exit status 2 means that a setting
-    is wrong, and ends the strategy. After it, the process is started again, whatever its exit status.
+    is wrong, and ends the strategy. After it, the process is started again, whatever its exit status. A role that may
+    still find a wrong setting passes `started=False`.
     """
-    _report_start()
+    if started:
+        _report_start()
     return await asyncio.shield(_stop.get())
 
 

@@ -67,7 +67,7 @@ async def _migrated(url: str) -> None:
         except DOWN as error:
             often.warning("no database yet: %s", describe(error))
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop_requested(), AGAIN_SECONDS)
+                await asyncio.wait_for(stop_requested(started=False), AGAIN_SECONDS)
                 sys.exit(0)
         except REFUSED as error:
             exit_with_usage_error(f"DATABASE_URL: {describe(error)}")

@@ -38,6 +38,7 @@ def test_a_killed_rabbitmq_loses_nothing(embedded: tuple[Strategy, Path], inbox:
             wait_until(lambda before=before: rabbitmq_of(data_dir).pid != before, "another", BACK_SECONDS)  # type: ignore[misc]
             wait_until(strategy.healthy, "it accepts emails", BACK_SECONDS)
     wait_for_all(load, inbox)
+    wait_until(lambda: strategy.program.output.count("ready to send") > BROKER_KILLS, "the worker says that it is back")
     found = account(load, inbox)
     assert found.lost == 0
     assert found.duplicated <= BROKER_KILLS * WINDOW

@@ -37,7 +37,12 @@ async def misbehave(way: str) -> None:
     await asyncio.sleep(3600)
 '''
 WAYS = ("exit", "exit in a callback", "stop the loop", "cancel all tasks")
-DEATHS = 3  # after which an email is given up; in the copy, so that the tests are shorter
+DEATHS = 3  # after which an email is given up
+SHORTER = (  # in the copy, so that the tests take less time
+    ("5_remote_queue/worker.py", "CRASH_LIMIT = 5", f"CRASH_LIMIT = {DEATHS}"),
+    ("common/amqp/queues.py", "DELIVERY_LIMIT = 20", f"DELIVERY_LIMIT = {DEATHS}"),
+    ("common/processes/supervisor.py", "RESTART_SECONDS = 1.0", "RESTART_SECONDS = 0.01"),
+)
 ENGINES = {
     "5": {},
     "6": {},
@@ -60,11 +65,11 @@ def misbehaving(number: str, tmp_path: Path, **environment: str) -> Iterator[tup
         )
         assert count == 1
         sender.write_text(text)
-        worker = folder / "5_remote_queue/worker.py"
-        worker.write_text(worker.read_text().replace("CRASH_LIMIT = 5", f"CRASH_LIMIT = {DEATHS}"))
-        queues = folder / "common/amqp/queues.py"
-        queues.write_text(queues.read_text().replace("_LIMIT = 20", f"_LIMIT = {DEATHS}"))
-        settings = FREE_PORTS | {"LEASE_SECONDS": "1", "ATTEMPTS": str(DEATHS), "DATA_DIR": str(tmp_path / "data")}
+        for file, line, shorter in SHORTER:
+            text = (folder / file).read_text()
+            assert text.count(line) == 1
+            (folder / file).write_text(text.replace(line, shorter))
+        settings = FREE_PORTS | {"LEASE_SECONDS": "0.5", "ATTEMPTS": str(DEATHS), "DATA_DIR": str(tmp_path / "data")}
         program = Program(["make", f"run-{number}"], settings | environment, folder)
         try:
             url = program.wait_for_line(r"listens on (http://\S+)/$", 2 * LIMIT)[1]
@@ -78,6 +83,14 @@ def recipients(inbox: str) -> set[str]:
     return {message["to"] for message in ask(inbox, "/api/messages?limit=1000").json}
 
 
+def given_up(strategy: Strategy) -> int:
+    """How many emails. In strategy 6, the worker's other consumer may give up events that it held at these deaths."""
+    if strategy.name == "5":
+        failed: int = strategy.stats()["failed"]
+        return failed
+    return len(re.findall(r" email gave up \S+ after ", strategy.program.output))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_email_that_ends_its_worker_is_given_up_and_the_others_arrive(engine: str, tmp_path: Path) -> None:
     with misbehaving(engine[0], tmp_path, **ENGINES[engine]) as (strategy, inbox):
@@ -88,7 +101,7 @@ def test_an_email_that_ends_its_worker_is_given_up_and_the_others_arrive(engine:
         ways = WAYS if engine in ("5", "6") else WAYS[::3]
         for way in ways:
             assert strategy.send("bob@example.com", way).status == 202
-        wait_until(lambda: strategy.stats()["failed"] == len(ways), "each has been given up", 4 * LIMIT)
+        wait_until(lambda: given_up(strategy) == len(ways), "each has been given up", 2 * LIMIT)
         wait_until(lambda: recipients(inbox) >= others, "the others have arrived")
         assert strategy.program.process.poll() is None
         wait_until(lambda: strategy.held() == 0, "nothing is left")

@@ -10,7 +10,7 @@ import pytest
 from common.processes import supervisor
 from common.processes.pid_files import PidFile
 from common.processes.supervisor import Child, Stop
-from tests.support.programs import until
+from tests.support.programs import LIMIT, until
 
 
 @pytest.fixture
@@ -31,11 +31,26 @@ def child(role: str, stop: Stop, folder: Path) -> Child:
     return Child("tests.support.odd_role", role, {}, stop, PidFile(folder, role))
 
 
+@pytest.mark.parametrize("role", ["at-start", "looking"])
 async def test_a_role_that_has_not_started_reports_by_its_exit_status_that_a_setting_is_wrong(
-    lines: list[str], tmp_path: Path
+    role: str, lines: list[str], tmp_path: Path
 ) -> None:
-    assert await child("at-start", Stop(), tmp_path).keep_running() == 2
+    async with asyncio.timeout(LIMIT):
+        assert await child(role, Stop(), tmp_path).keep_running() == 2
     assert lines == []
+
+
+async def test_a_role_whose_tasks_are_all_cancelled_ends_at_once(lines: list[str], tmp_path: Path) -> None:
+    """It does not wait for what its main task does after the cancellation, which may never end."""
+    stop = Stop()
+    role = child("cancels", stop, tmp_path)
+    running = asyncio.create_task(role.keep_running())
+    try:
+        await until(lambda: any("ended with exit status 1; starting it again" in line for line in lines))
+    finally:
+        stop.request()
+        await role.end(1)
+        await running
 
 
 async def test_a_role_that_has_started_is_started_again_whatever_its_exit_status(
