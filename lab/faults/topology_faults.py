@@ -53,6 +53,7 @@ def cut_off_sentinels(count: int) -> Fault:
 
         def cut(nodes: Nodes, _: str) -> None:
             nodes.isolate(gone, [*nodes.names, *nodes.sentinels, CLIENT])
+            nodes.hold(gone, gone)  # otherwise two of them elect a leader, who replaces the primary when they return
 
         majority_is_left = 2 * count < len(nodes.sentinels)
         return replaced(running, rng, before=cut) if majority_is_left else not_replaced(running, rng, cut, gone)
