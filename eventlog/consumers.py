@@ -18,16 +18,15 @@ from asynckit.error_text import line_of
 from asynckit.isolation import attempt
 from asynckit.tasks import background, end_tasks
 
+from .early import put_back_early
 from .errors import LOG_CALL_ERRORS, describe, is_redis_failure
 from .events import Claimed, Event
 from .handlers import BatchHandler, ErrorKind, Handler, OnDemandHandler, default_error_kind
 from .interface import EventLog
-from .leases import LONGEST_PAUSE
 from .log import BEGINNING
 from .outcomes import RECONNECT_CAP_SECONDS, Outcomes, redis_log
+from .suspects import Suspects
 
-CRASH_LIMIT = 5  # an event is parked when this many workers have died while handling it
-EARLY_SECONDS = 0.05  # an event that is due within this time is handled now
 CLAIM_SECONDS = 5.0  # how long one claim waits for events
 CHECK_SECONDS = 1.0  # between two checks whether a handler is needed, and after an unexpected error
 FREE_SHARE = 4  # a quarter of the window is enough for one claim
@@ -57,15 +56,12 @@ class Consumer:
         self._attempts = attempts
         self._pause_after = pause
         self._error_kind = error_kind
-        # A killed worker leaves all events that it held unfinished. From its third claim on, an event is handled alone.
-        # Only then is it certain which event caused a crash, so the limit is at least 3.
-        self._crashes = min(max(attempts, 3), CRASH_LIMIT)
         self._changed = asyncio.Event()
         self._outcomes = Outcomes(events, handler.name, self._are_enough, self._changed.set)
         self._failures: dict[str, int] = {}  # position -> how often an event that is held has failed
         self._held: dict[int, Claimed] = {}  # by id(), because after a replay the same event may be held twice
         self._tasks: set[asyncio.Task[None]] = set()
-        self._alone: asyncio.Task[None] | None = None
+        self.suspects = Suspects(self._held, self._changed, attempts)
         self._stopping = False
         self._redis_failures = 0  # of the handler, since its last success
         self._paused_until = 0.0  # time.monotonic()
@@ -90,8 +86,7 @@ class Consumer:
                 await self._wait_until_needed(self._on_demand)
             room = await self._room()
             try:
-                claimed = await self._events.claim(self._handler.name, room, CLAIM_SECONDS) if room else []
-                claimed = await self._put_back_early(claimed)
+                claimed = await self._claim(room) if room else []
                 failures = 0
             except LOG_CALL_ERRORS as error:
                 failures += 1
@@ -102,9 +97,15 @@ class Consumer:
                 log.exception("error while %s claimed", self._handler.name)
                 await self._pause(CHECK_SECONDS)
                 continue
-            self._begin(claimed)
             if self._batches is not None and claimed:
                 await self._pause(self._batches.gather_seconds)
+
+    async def _claim(self, room: int) -> Sequence[Claimed]:
+        with self.suspects.claiming():
+            claimed = await self._events.claim(self._handler.name, room, CLAIM_SECONDS)
+            claimed = await put_back_early(self._events, self.name, claimed, self._failures)
+            self._begin(claimed)
+        return claimed
 
     async def _wait_until_needed(self, handler: OnDemandHandler) -> None:
         """Until then this is not a registered consumer, so the log keeps no events for it. It starts at the beginning.
@@ -133,16 +134,17 @@ class Consumer:
 
         Waits for a quarter of the window, because one claim of many events costs no more than a claim of one. An event
         that is being committed no longer takes a place. While an event is handled alone, or the handler's Redis is
-        down, waits until no event is held.
+        down, waits until no event is held. While another consumer of this worker handles an event alone, waits until
+        that has ended.
         """
         while not self._stopping:
             room, enough = self._handler.window - len(self._held), self._handler.window
-            if self._redis_failures == 0 and (self._alone is None or self._alone.done()):
+            if self._redis_failures == 0 and not self.suspects.isolating:
                 room += self._outcomes.committing
                 enough = max(1, enough // FREE_SHARE)
             if (pause := self._paused_until - time.monotonic()) > 0:
                 await self._pause(pause)
-            elif room >= enough:
+            elif room >= enough and not self.suspects.neighbour_isolates:
                 return room
             else:
                 self._changed.clear()
@@ -157,38 +159,19 @@ class Consumer:
                     self._changed.clear()
                     await self._changed.wait()
 
-    async def _put_back_early(self, claimed: Sequence[Claimed]) -> list[Claimed]:
-        """Put back the events that are not due yet, without counting an attempt, and return the others.
-
-        If Redis does not answer, all are handled now: an early attempt costs less than waiting for the leases to end.
-        """
-        again = [one for one in claimed if one.attempts > 1]
-        try:
-            delays = await self._events.delays(self.name, again)
-        except LOG_CALL_ERRORS:
-            return list(claimed)
-        due, early = [], []
-        for one in claimed:
-            seconds, failures = delays.get(one.position, (0.0, 0)) if one.attempts > 1 else (0.0, 0)
-            if seconds > EARLY_SECONDS:
-                early.append(self._events.put_back(one, min(seconds, LONGEST_PAUSE), tried=False))
-            else:
-                due.append(one)
-                if failures:
-                    self._failures[one.position] = failures
-        await asyncio.gather(*early, return_exceptions=True)  # after an error the event waits for its lease to end
-        return due
-
     def _begin(self, claimed: Sequence[Claimed]) -> None:
         """Start the handlers of these events."""
         # If the process was suspended after the claim, another process may have the lease now.
         claimed = [one for one in claimed if time.monotonic() <= one.until]
         self._held |= {id(one): one for one in claimed}
+        if self.suspects.neighbour_isolates:  # it waits until they are put back
+            for one in claimed:
+                self._start(self._outcomes.put_back(one), [one])
+            return
         ordinary: list[Claimed] = []
         isolated: list[Claimed] = []
         for one in claimed:
-            if one.attempts - 1 - self._failures.get(one.position, 0) >= self._crashes:
-                reason = f"claimed {one.attempts - 1} times and never finished: it may kill its worker"
+            if reason := self.suspects.reason_to_park(one, self._failures.get(one.position, 0)):
                 self._start(self._outcomes.park(one, reason), [one])
             else:
                 (isolated if one.alone else ordinary).append(one)
@@ -198,7 +181,7 @@ class Consumer:
             for one in ordinary:
                 self._start(self._handle(one), [one])
         if isolated:
-            self._alone = self._start(self._handle_alone(isolated), isolated)
+            self.suspects.isolate(self._start(self._handle_alone(isolated), isolated))
 
     def _start(self, work: Coroutine[Any, Any, None], claimed: Sequence[Claimed]) -> asyncio.Task[None]:
         def end(task: asyncio.Task[None]) -> None:
@@ -207,7 +190,7 @@ class Consumer:
                 for one in claimed:
                     self._held.pop(id(one), None)
                     self._failures.pop(one.position, None)
-            self._changed.set()
+            self.suspects.tell()
 
         task = background(work, f"{self._handler.name} at {claimed[0].position}")
         self._tasks.add(task)
@@ -215,10 +198,8 @@ class Consumer:
         return task
 
     async def _handle_alone(self, isolated: Sequence[Claimed]) -> None:
-        """One of these events may have killed two workers. Handle each one while no other event is held."""
-        while len(self._held) > len(isolated):
-            self._changed.clear()
-            await self._changed.wait()
+        """One of these events may have killed two workers. Handle each one while this worker holds no other event."""
+        await self.suspects.wait_until_alone(len(isolated))
         for one in isolated:
             log.warning("%s: two workers have died handling %s; it is handled alone", self._handler.name, one.position)
             await self._handle(one)

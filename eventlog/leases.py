@@ -85,6 +85,7 @@ class Leases(ABC):
             int(pause * 1000),
             claimed.consumer,
             self._lease_ms,
+            int(claimed.alone and not tried),
         )
         if ours and tried:
             self._counts.add(claimed.consumer, "retried", 1)

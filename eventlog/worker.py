@@ -37,6 +37,8 @@ class Worker:
     ) -> None:
         self._events = events
         self._consumers = consumers
+        for consumer in consumers:
+            consumer.suspects.neighbours = [one.suspects for one in consumers if one is not consumer]
         self._lease_seconds = lease_seconds
         self._drain_seconds = drain_seconds
         self._retention = (retention_seconds, retention_bytes)

@@ -11,7 +11,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from asynckit.redis_client import redis_client
 from common.mail.errors import Unavailable
-from eventlog import consumers, leases, partitions, streams
+from eventlog import consumers, early, leases, partitions, streams, suspects
 from tests.support.listeners import (
     BatchListener,
     Listener,
@@ -76,7 +76,7 @@ async def killed(log: Any, expected: int) -> None:
 async def test_an_event_whose_workers_died_as_often_as_the_limit_is_parked(log: Any) -> None:
     handler = Listener()
     await append(log, 0)
-    for _ in range(consumers.CRASH_LIMIT):
+    for _ in range(suspects.CRASH_LIMIT):
         await killed(log, 1)
     async with consuming(log, handler, attempts=31):
         await all_done(log, 0, parked=1)
@@ -160,7 +160,7 @@ async def test_a_delay_longer_than_a_pause_of_the_log_holds_for_every_worker(
 ) -> None:
     """Workers that did not see the event fail claim it too early and put it back. Other events are handled."""
     monkeypatch.setattr(leases, "LONGEST_PAUSE", 0.1)
-    monkeypatch.setattr(consumers, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(early, "LONGEST_PAUSE", 0.1)
     valkey.client.flushall()
     tried: list[float] = []
 

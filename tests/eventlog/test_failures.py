@@ -71,6 +71,17 @@ async def test_an_event_that_may_have_killed_its_workers_is_claimed_alone(new_lo
     assert sorted(seen) == [0, 1, 2, 3]
 
 
+async def test_an_event_that_may_have_killed_its_workers_is_alone_again_after_it_is_given_back(new_log: Any) -> None:
+    await append(await new_log(), 1)
+    for _ in range(2):
+        await claim_when_due(await new_log(lease=0.05), "email")
+    log = await new_log(lease=0.5)
+    for _ in range(4):
+        [one] = await claim_when_due(log, "email")
+        assert (one.attempts, one.alone) == (3, True)
+        assert await log.put_back(one, 0.0, tried=False)
+
+
 async def test_leases_of_a_dead_process_end_although_a_live_one_holds_many(new_log: Any, valkey: Valkey) -> None:
     alive, dead, third = await new_log(), await new_log(lease=1.0), await new_log(lease=1.0)
     await append(alive, 320)
