@@ -93,11 +93,12 @@ def test_an_email_that_ends_its_worker_is_given_up_and_the_others_arrive(engine:
         ways = WAYS if engine in ("5", "6") else WAYS[::3]
         for way in ways:
             assert strategy.send("bob@example.com", way).status == 202
-        wait_until(lambda: strategy.stats()["failed"] >= len(ways), "each has been given up", 2 * LIMIT)
+        figure = "failed" if engine == "5" else "parked"  # a dying worker may not write its count of failed emails
+        wait_until(lambda: strategy.stats()[figure] >= len(ways), "each has been given up", 2 * LIMIT)
         wait_until(lambda: recipients(inbox) >= others, "the others have arrived")
         assert strategy.program.process.poll() is None
         wait_until(lambda: strategy.held() == 0, "nothing is left")
-        assert strategy.stats()["failed"] == len(ways), "no other email has been given up"
+        assert strategy.stats()[figure] == len(ways), "no other email has been given up"
         assert " audit gave up " not in strategy.program.output
         strategy.program.wait_for_line(r"worker @ \d+ ended with exit status 2; starting it again")
 
