@@ -20,7 +20,7 @@ from asynckit.tasks import background, end_tasks
 from .scripts import Scripts
 
 NAMES = ("handled", "unwanted", "retried", "overtaken", "given_up")
-WRITE_SECONDS = 0.05  # counts are collected for this long: a busy worker adds some after each of its commits
+WRITE_SECONDS = 0.005  # counts gather for this long
 RETRY_SECONDS = 1.0  # the pause after Redis has refused counts
 
 

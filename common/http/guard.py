@@ -23,7 +23,7 @@ from common.address import is_loopback
 HOST = web.AppKey("host", str)
 PASSWORD = web.AppKey("password", SecretStr)
 _READING = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS)
-_HOST = re.compile(r"[^\s/?#@\\]*")
+_HOST = re.compile(r"[^\s/?#\\]*")
 _WILDCARDS = ("0.0.0.0", "::", "")
 
 
@@ -127,7 +127,12 @@ def _same_origin(origin: str, host: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _is_our_name(host: str, listening_on: str) -> bool:
-    """Whether a Host header names this server: a loopback name or HOST; any IP address if HOST is a wildcard."""
+    """Whether a Host header names this server: a loopback name or HOST; any IP address if HOST is a wildcard.
+
+    A user part (RFC 9110, 4.2.4) is never part of a name of this server.
+    """
+    if "@" in host:
+        return False
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

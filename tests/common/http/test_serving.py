@@ -166,7 +166,7 @@ FIRST_LINES = [
     (b"GET / HTTP/1.1\r\nX: y", 400),
     (b"GET http://%b/ HTTP/1.1\r\nX: y" % OURS, 400),
     (b"GET / HTTP/1.1\r\nHost: %b\r\nHost: %b" % (OURS, OTHER), 400),
-    (b"GET / HTTP/1.1\r\nHost: x@%b" % OURS, 400),
+    (b"GET / HTTP/1.1\r\nHost: x@%b" % OURS, 403),
     (b"GET / HTTP/1.1\r\nHost: %b/x" % OURS, 400),
     (b"GET * HTTP/1.1\r\nHost: %b" % OURS, 400),
     (b"OPTIONS * HTTP/1.1\r\nHost: %b" % OURS, 404),
