@@ -127,3 +127,4 @@ class Bench:
 
 
 TERM, KILL, STOP, CONT = signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT
+MOVE_CLOCK = signal.SIGUSR2

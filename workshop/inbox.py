@@ -36,6 +36,8 @@ class Inbox(Store):
         """While it is not set, the inbox accepts no email. It still refuses those that it always refuses, unless
         `refuses_behind_gate`."""
         self.gate.set()
+        self.gates: dict[str, asyncio.Event] = {}
+        """Gates of their own for these recipients."""
         self.pace_seconds = 0.0
         """Behind the gate, it accepts one email after the other, each in this time."""
         self._turn = asyncio.Lock()
@@ -58,8 +60,8 @@ class Inbox(Store):
     def add(self, sender: str, recipients: list[str], raw: bytes) -> None:
         self.arrivals += [Arrival(time.perf_counter_ns(), to, find_message_id(raw) or "-") for to in recipients]
 
-    async def pass_gate(self) -> None:
-        await self.gate.wait()
+    async def pass_gate(self, to: str) -> None:
+        await self.gates.get(to, self.gate).wait()
         if self.pace_seconds:
             async with self._turn:
                 await asyncio.sleep(self.pace_seconds)
@@ -93,7 +95,7 @@ class _Taking(Handler):
             await asyncio.sleep(
                 inbox.slow.get(to, inbox.take_seconds)
             )  # aiosmtpd cancels this, and the next line, if the connection ends
-            await inbox.pass_gate()
+            await inbox.pass_gate(to)
             return await super().handle_DATA(server, session, envelope)
         finally:
             inbox.in_flight -= 1

@@ -26,6 +26,7 @@ import aiohttp.web  # noqa: F401  imported here so that the programs need not
 import redis.asyncio  # noqa: F401
 
 import resque  # noqa: F401
+from workshop import faults
 
 
 class Launcher:
@@ -99,6 +100,7 @@ def _become(request: dict[str, Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        faults.prepare()
         sys.argv = [request["file"], *request["arguments"]]
         sys.path.insert(0, request["folder"])
         if request["file"].endswith(".py"):

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from workshop.bench import CONT, KILL, STOP, TERM, Bench
+from workshop.bench import CONT, KILL, MOVE_CLOCK, STOP, TERM, Bench
 
 LIMIT = 20.0  # seconds that a condition may take, even on a slow machine
 POLL_SECONDS = 0.02
@@ -23,6 +23,11 @@ class Failed(Exception):
         self.look = look
 
 
+def clock_of(output: Path) -> Path:
+    """The file of the program's movable clock."""
+    return output.with_suffix(".clock")
+
+
 @dataclass
 class Program:
     """A program of the learner."""
@@ -31,7 +36,7 @@ class Program:
     pid: int
     output: Path
     bench: Bench
-    ended_at: float = 0.0
+    moved_seconds: float = 0.0
 
     @property
     def status(self) -> int | None:
@@ -80,3 +85,9 @@ class Program:
 
     def resume(self) -> None:
         self.bench.signal(self.pid, CONT)
+
+    def move_clock(self, seconds: float) -> None:
+        """Move its clocks forward. It must have been started with MOVABLE_CLOCK=1."""
+        self.moved_seconds += seconds
+        clock_of(self.output).write_text(str(self.moved_seconds))
+        self.bench.signal(self.pid, MOVE_CLOCK)

@@ -27,8 +27,9 @@ from lab.harness.account import Account, account
 from lab.harness.processes import ROOT, default_environment
 from lab.load.steady import Record
 from workshop.bench import KILL, Bench
+from workshop.faults import MOVABLE_CLOCK
 from workshop.inbox import Inbox
-from workshop.program import LIMIT, POLL_SECONDS, Failed, Program
+from workshop.program import LIMIT, POLL_SECONDS, Failed, Program, clock_of
 
 
 @dataclass
@@ -88,10 +89,15 @@ class Trial:
         return client
 
     async def start(self, file: str, *arguments: object, ready: str = "", **settings: str) -> Program:
-        """Start a program of the learner; with `ready`, return when its output matches. Raises Failed."""
+        """Start a program of the learner; with `ready`, return when its output matches. Raises Failed.
+
+        workshop/faults.py describes the settings MOVABLE_CLOCK and SLOW_FILE.
+        """
         output = self.bench.new_output()
         if self.redis_url:
             settings = {"REDIS_URL": self.redis_url} | settings
+        if MOVABLE_CLOCK in settings:
+            settings |= {MOVABLE_CLOCK: str(clock_of(output))}
         environment = default_environment(**settings) | {"PYTHONPATH": str(ROOT)}
         environment.pop(LIFELINE)  # the launcher has one, and ends the program
         words = tuple(str(argument) for argument in arguments)

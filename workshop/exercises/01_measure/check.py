@@ -12,6 +12,9 @@ COUNT, CALLERS = 200, 10
 FAST, SLOW, SLOWEST = 0.005, 0.6, 2.5  # seconds
 RUN_SECONDS = 60.0  # also for one caller after the other
 EDGE_SECONDS = 0.5  # before the first email has reached the mail server, and after the last one
+ALONE = 60  # emails of the run with one caller
+AT_ONCE_SECONDS = 0.012  # between an answer and the next request of this caller; a pause would be longer
+QUEUE = "measure.py: does it count the time in which an email waits for a free caller?"
 NOT_ALL = 0.75
 """p99 is well below the longest time, and p50 well below p99, on a busy machine too."""
 
@@ -38,6 +41,7 @@ async def check(trial: Trial) -> str:
         raise Failed(f"the emails 0 to {COUNT - 1} are requested once each", happened, "measure.py, measure()")
     check_turns(inbox, address(slowest))
     check_figures(figures, inbox)
+    await check_alone(trial)
     return f"p50 {figures['p50_ms']:.0f} ms, p99 {figures['p99_ms']:.0f} ms, longest {figures['max_ms']:.0f} ms"
 
 
@@ -62,6 +66,26 @@ def check_turns(inbox: Inbox, slowest: str) -> None:
         raise Failed("each caller goes on without waiting for the other callers", happened, "measure.py, measure()")
 
 
+async def check_alone(trial: Trial) -> None:
+    """One caller, so that each request follows an answer to the same caller."""
+    inbox = await trial.inbox(FAST)
+    _, port = await trial.start_chapter("1_foreground", SMTP_URL=inbox.smtp_url)
+    program = await trial.run("measure.py", f"http://127.0.0.1:{port}/", ALONE, 1)
+    if inbox.most_in_flight > 1 or len(inbox.arrivals) != ALONE:
+        happened = f"{len(inbox.arrivals)} emails arrived, and {inbox.most_in_flight} requests were in flight"
+        raise Failed(f"with COUNT={ALONE} and CALLERS=1, one caller requests {ALONE} emails", happened, "measure.py")
+    seconds = (inbox.arrivals[-1].at - inbox.begun[0].at) / 1e9 + EDGE_SECONDS
+    if (p50 := read(program.text())["p50_ms"]) > (most := seconds / (ALONE / 2) * 1000):
+        expected = f"with one caller, p50 is at most {most:.0f} ms: it had {ALONE} answers after {seconds:.1f} s"
+        raise Failed(expected, f"p50 {p50:.0f} ms", QUEUE)
+    pauses = [(after.at - before.at) / 1e9 for before, after in zip(inbox.arrivals, inbox.begun[1:], strict=False)]
+    if (pause := sorted(pauses)[ALONE // 10]) > AT_ONCE_SECONDS:
+        happened = f"in nine of ten cases, at least {pause * 1000:.0f} ms passed between an answer and the next request"
+        raise Failed(
+            "each caller requests the next email as soon as it has its answer", happened, "measure.py, measure()"
+        )
+
+
 def check_figures(figures: dict[str, float], inbox: Inbox) -> None:
     p50, p99, longest = figures["p50_ms"], figures["p99_ms"], figures["max_ms"]
     happened = f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, longest {longest:.0f} ms"
@@ -83,5 +107,4 @@ def check_sum(p50: float, inbox: Inbox, happened: str) -> None:
     others = CALLERS * seconds - 9 * SLOW - SLOWEST  # half of all times are p50 or more, and ten of these are slow
     if p50 > (most := others / (COUNT / 2 - 10) * 1000):
         expected = f"p50 is at most {most:.0f} ms: {CALLERS} callers had all answers after {seconds:.1f} s"
-        look = "measure.py: does it count the time in which an email waits for a free caller?"
-        raise Failed(expected, happened, look)
+        raise Failed(expected, happened, QUEUE)

@@ -10,12 +10,14 @@ LIMIT = 20
 BURST = 60
 GROUPS = (range(8), range(8, 16), range(16, 40), range(40, BURST))
 """The requests of a group come at the same time, after the answers to the group before."""
+HANG_SECONDS = 300.0  # by the clock of the server; RFC 5321 lets it wait for 600 s
+AFTER_SECONDS = 0.5  # in which a server that gives up cuts its sessions
 ANSWER_SECONDS = 5.0  # "at once", on a busy machine
 
 
 async def check(trial: Trial) -> str:
     inbox = await trial.inbox()
-    server = await trial.start_server("server.py", SMTP_URL=inbox.smtp_url, SMTP_SESSIONS="100")
+    server = await trial.start_server("server.py", SMTP_URL=inbox.smtp_url, SMTP_SESSIONS="100", MOVABLE_CLOCK="1")
 
     inbox.gate.clear()
     statuses = Counter[int]()
@@ -31,6 +33,9 @@ async def check(trial: Trial) -> str:
     refused = [number for number, *_, status, _ in server.records if status == 503]
     if without := [number for number in refused if "Retry-After" not in server.headers[number]]:
         raise Failed("each 503 has the header Retry-After", f"{len(without)} had none", "CannotAccept in tasks.py")
+    await settled(lambda: len(inbox.begun), LIMIT)
+    server.program.move_clock(HANG_SECONDS)
+    await settled(lambda: -inbox.in_flight, 0, limit=AFTER_SECONDS)
     inbox.gate.set()
     await settled(lambda: len(inbox.arrivals), LIMIT)
     trial.check_account(server.account(inbox, "bound"), "tasks.py: is each accepted email sent, and only those?")

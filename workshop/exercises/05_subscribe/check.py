@@ -1,4 +1,4 @@
-"""A worker that answers at once, behind a network that delays SUBSCRIBE."""
+"""A worker that answers at once, and once late, behind a network that delays SUBSCRIBE."""
 
 import asyncio
 import json
@@ -17,13 +17,14 @@ from workshop.proxy import Proxy
 from workshop.trial import Trial, until
 
 TAG = "ask"
-DELAY_SECONDS, LONG_DELAY_SECONDS = 0.2, 2.0
+DELAY_SECONDS, LONG_DELAY_SECONDS = 0.2, 6.0
+SLOW_SECONDS = 3.0  # of the worker
 SHORT, LONG, VERY_LONG = "1", "15", "600"  # ANSWER_SECONDS
 LOOK = "ask.py, ask(): in which order?"
 
 
 class Worker:
-    """Answers each email at once with what `answers` has for it; None: not at all."""
+    """Answers each email with what `answers` has for it; None: not at all."""
 
     def __init__(self, redis: Redis, channel: str) -> None:
         self.received: list[tuple[str, str]] = []
@@ -32,6 +33,8 @@ class Worker:
         self.answers: dict[str, str | None] = {}
         self.late: list[tuple[str, str]] = []
         """Reply channels and answers that are published before the next answer."""
+        self.seconds = 0.0
+        """How long it takes to answer."""
         self._redis = redis
         self._channel = channel
         self.ready = asyncio.Event()
@@ -55,6 +58,7 @@ class Worker:
         for channel, late in self.late:
             await self._redis.publish(channel, late)
         self.late.clear()
+        await asyncio.sleep(self.seconds)
         await self._redis.publish(email["reply_to"], answer)
 
 
@@ -87,9 +91,10 @@ async def check(trial: Trial) -> str:
             worker.answers[address(10)] = None
             late = await trial.run("ask.py", *map(address, (10, 11)), ANSWER_SECONDS=SHORT, **settings)
             expect(late.text(), {10: "no answer", 11: "sent"}, "the answer to the first email comes too late")
-            seconds = LONG_DELAY_SECONDS
+            seconds, worker.seconds = LONG_DELAY_SECONDS, SLOW_SECONDS
+            and_ = f", and the worker answers after {SLOW_SECONDS:g} s"
             slow = await trial.run("ask.py", address(20), ANSWER_SECONDS=LONG, **settings)
-            expect(slow.text(), {20: "sent"}, f"your SUBSCRIBE arrives {seconds:g} s late")
+            expect(slow.text(), {20: "sent"}, f"your SUBSCRIBE arrives {seconds:g} s late{and_}")
         finally:
             await end_tasks([running])
     check_once(trial, worker)

@@ -13,7 +13,7 @@ from workshop.trial import Trial, accepted, new_email, settled, until
 LEASE = "1.5"  # seconds
 SLOW_SECONDS = 5.0  # more than three leases
 SHORT_LEASES = ("0.3", "1.5", "5")  # the next one if a busy machine has suspended the worker for longer than its lease
-FEW_RENEWALS, RENEWALS = 10, 40  # of one lease; counted, because a busy machine makes a heartbeat slower
+FEW_RENEWALS, RENEWALS = 10, 200  # of one lease; after the few ones, the clock of the worker moves forward for each
 LOOK = "worker.py: "
 
 
@@ -34,7 +34,7 @@ async def check(trial: Trial) -> str:
 
 
 async def start(trial: Trial, smtp_url: str, lease: str = LEASE) -> Program:
-    return await trial.start("worker.py", ready="ready", SMTP_URL=smtp_url, LEASE_SECONDS=lease)
+    return await trial.start("worker.py", ready="ready", SMTP_URL=smtp_url, LEASE_SECONDS=lease, MOVABLE_CLOCK="1")
 
 
 async def killed(trial: Trial) -> None:
@@ -107,7 +107,10 @@ async def is_renewed(redis: Any, worker: Program, lease: str) -> bool:
         if leases and leases[0][1] not in ends:
             ends.append(leases[0][1])
             since = time.monotonic()
-            check_intervals(ends, lease)
+            if len(ends) > FEW_RENEWALS:
+                worker.move_clock(float(lease))
+            else:
+                check_intervals(ends, lease)
         elif worker.status is not None or time.monotonic() - since > LIMIT / 2:
             happened = f"a lease of {lease} s was renewed {len(ends) - 1} times, and not again during the send"
             look = f"{LOOK}when does the heartbeat stop?"
@@ -118,7 +121,7 @@ async def is_renewed(redis: Any, worker: Program, lease: str) -> bool:
 def check_intervals(ends: list[float], lease: str) -> None:
     """The shortest interval, because a busy machine makes intervals longer, never shorter."""
     shortest = min((after - before for before, after in pairwise(ends)), default=0.0) / 1000
-    if len(ends) > FEW_RENEWALS and shortest > float(lease):
+    if len(ends) == FEW_RENEWALS and shortest > float(lease):
         happened = f"the shortest time between two renewals was {shortest:.1f} s"
         raise Failed(f"a lease of {lease} s is renewed before it ends", happened, f"{LOOK}what is LEASE_SECONDS?")
 

@@ -1,5 +1,6 @@
 """The pauses themselves, and then a mail server that refuses, with the moments of all attempts."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -12,9 +13,12 @@ QUICK_BASE, QUICK_CAP = 0.1, 1.6  # for the emails
 ATTEMPTS = 6
 LEAST_MEAN = 0.2  # seconds, of the last pauses; about 0.8 s if they are random
 LEAST_SPREAD = 0.35  # seconds, between the short and the long last pauses; at least 0.6 s if they are random
+STEP_BASE = 20.0  # seconds, by a clock that the check moves by more than the limit of a pause
+STEP_FACTOR, STEP_SECONDS = 1.4, 0.3  # STEP_SECONDS: until all emails pause
 PARTS, LEAST_PARTS = 20, 15  # of PARTS parts of the range, LEAST_PARTS must contain a pause
 TAG = "back"
 SENT, LATE, NEVER, REFUSED, LAST = range(4), range(100, 140), range(50, 52), range(30, 32), range(40, 46)
+STEPS = range(200, 240)
 """The numbers of the emails. If only one email at a time could pause, all LATE ones together would take a minute."""
 
 
@@ -53,6 +57,7 @@ async def check(trial: Trial) -> str:
     check_first_attempts(inbox, numbers)
     check_growth(inbox)
     await check_last_pause(trial, inbox)
+    await check_steps(trial)
     return f"{len(delivered)} emails were sent, {len(LATE)} of them at attempt {ATTEMPTS}"
 
 
@@ -99,6 +104,30 @@ async def check_last_pause(trial: Trial, inbox: Inbox) -> None:
     if not await until(lambda: sending.status is not None):
         happened = "with ATTEMPTS=1, it pauses after the only attempt"
         raise Failed("no pause after the last attempt", happened, "backoff.py, deliver()")
+
+
+async def check_steps(trial: Trial) -> None:
+    """All emails are refused. When the clock has moved by more than the limit of their pauses, all are tried again."""
+    inbox = await trial.inbox()
+    inbox.refuse = lambda to, attempt: 451
+    emails = [new_email(TAG, number) for number in STEPS]
+    settings = {"BASE": str(STEP_BASE), "CAP": "100", "ATTEMPTS": "9", "SMTP_URL": inbox.smtp_url, "MOVABLE_CLOCK": "1"}
+    sending = await trial.start("send.py", EMAILS=json.dumps(emails), **settings)
+
+    def tried(number: int) -> int:
+        return sum(attempts(inbox, one) >= number for one in STEPS)
+
+    await until(lambda: tried(1) == len(STEPS))
+    for number in (1, 2):
+        await asyncio.sleep(STEP_SECONDS)
+        longest = STEP_BASE * 2 ** (number - 1)
+        sending.move_clock(STEP_FACTOR * longest)
+        if not await until(lambda number=number: tried(number + 1) == len(STEPS), LIMIT / 2):  # type: ignore[misc]
+            left = len(STEPS) - tried(number + 1)
+            happened = f"{left} of {len(STEPS)} emails still paused {STEP_FACTOR * longest:g} s later"
+            look = "backoff.py, deliver(): how long does it pause after which attempt?"
+            expected = f"with BASE={STEP_BASE:g}, deliver() pauses for at most {longest:g} s after attempt {number}"
+            raise Failed(expected, happened, look)
 
 
 def refuse(to: str, attempt: int) -> int:

@@ -71,7 +71,7 @@ def build(ours: Site, other: Site, number: str) -> dict[str, int]:
     """Fill both sites. Returns the status that each URL should get. `number` makes the URLs different from others."""
     dead = f"http://127.0.0.1:{free_port('127.0.0.1', 0)}/{number}"
     root, a, b, deep = f"/{number}/", f"/{number}/a", f"/{number}/b", f"/{number}/deep/c"
-    ours.pages[root] = anchors("a", "b#top", f"/{number}/missing", *OTHER_SCHEMES)
+    ours.pages[root] = anchors("a", *OTHER_SCHEMES, "b#top", f"/{number}/missing")
     ours.pages[a] = anchors("b", root, "deep/c", "b?page=2", other.url(f"/{number}/x"))
     ours.pages[b] = anchors("a#one", "a#two", ours.url(root), dead)
     ours.pages[deep] = anchors("../a", "d", "#here")

@@ -46,7 +46,13 @@ class Folder:
         for name, whole in {**self.whole, **dict.fromkeys(self.bad, "")}.items():
             path = self.thumbnails / name
             right = (whole, self.old) if name == OLD else (whole,)
-            if self.half_seen is None and path.exists() and (text := path.read_text()) not in right:
+            try:
+                text = path.read_text()
+            except FileNotFoundError:
+                if name == OLD:
+                    self.half_seen = f"{name} had a thumbnail, and then it was missing"
+                continue
+            if self.half_seen is None and text not in right:
                 self.half_seen = f"{name} had {text.count(chr(10))} of {whole.count(chr(10))} lines"
 
 
@@ -65,10 +71,10 @@ async def check(trial: Trial) -> str:
         visitor = (folder.thumbnails / OLD).open()
         looking = asyncio.create_task(look(trial, redis, folder))
         try:
-            victim = await trial.start("worker.py", PICTURES=name, LEASE_SECONDS=LEASE)
+            victim = await trial.start("worker.py", PICTURES=name, LEASE_SECONDS=LEASE, SLOW_FILE=OLD)
             await victim.wait_for(rf"1.pgm: row {KILL_AT}")
             await victim.kill()
-            worker = await trial.start("worker.py", PICTURES=name, LEASE_SECONDS=LEASE)
+            worker = await trial.start("worker.py", PICTURES=name, LEASE_SECONDS=LEASE, SLOW_FILE=OLD)
             statuses = await wait_for_end(redis, folder, len(names))
         finally:
             await end_tasks([looking])
