@@ -40,8 +40,29 @@ def namespace_for(url: str) -> str:
     return "{resque}" if read_cluster_url(url) else "resque"
 
 
-def limit_answers(client: redis.Redis, seconds: float) -> None:
-    """Let the client wait at most `seconds` for a connection or an answer. Call it before the first command."""
-    options = client.connection_pool.connection_kwargs
-    for name in ("socket_timeout", "socket_connect_timeout"):
-        options[name] = min(options.get(name) or seconds, seconds)
+class AnswerLimit:
+    """How long a client of a thread waits for a connection or an answer. Create it before the first command.
+
+    At first `least` seconds. After each time-out the limit doubles, up to `most`: otherwise a Redis that always answers
+    later than the limit would seem to be down forever. After an answer, the next connection begins with `least`.
+    """
+
+    def __init__(self, client: redis.Redis, least: float, most: float) -> None:
+        self._pool = client.connection_pool
+        self._least = least
+        self._most = most
+        options = self._pool.connection_kwargs
+        self._own = {name: options.get(name) or most for name in ("socket_timeout", "socket_connect_timeout")}
+        self.answered()
+
+    def answered(self) -> None:
+        self._set(self._least)
+
+    def timed_out(self) -> None:
+        self._set(min(2 * self._seconds, self._most))
+        self._pool.disconnect()
+        self._pool.reset()  # an open connection would keep its limit
+
+    def _set(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._pool.connection_kwargs.update({name: min(own, seconds) for name, own in self._own.items()})

@@ -20,11 +20,13 @@ from typing import Any, Self
 
 import orjson
 import redis
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from asynckit.heartbeat import Heartbeat
 from asynckit.redis_client import CALL_ERRORS
 
 from .claims import Slot
+from .connections import AnswerLimit
 from .keys import Keys
 from .scripts import Scripts, source
 from .wire import heartbeat_at, ping, started_at
@@ -50,6 +52,8 @@ class Registration:
         self.slots: dict[int, Slot] = {}
         self._scripts = scripts
         self._redis = thread_redis
+        # After a lost answer there must be time for more heartbeats before the lease ends.
+        self._limit = AnswerLimit(thread_redis, lease_seconds / BEATS / 2, lease_seconds / 2)
         self._keys = keys
         self._queues = list(queues)
         self._lease = int(lease_seconds * 1000)
@@ -144,7 +148,12 @@ class Registration:
             if self._lost:
                 return
             self._next_beat = some[0].number  # after an error the next call continues here
-            self._send_beat(some)
+            try:
+                self._send_beat(some)
+            except RedisTimeoutError:
+                self._limit.timed_out()
+                raise
+            self._limit.answered()
         self._next_beat = 0
 
     def _send_beat(self, slots: Sequence[Slot]) -> None:

@@ -16,7 +16,7 @@ from asynckit.tasks import end_tasks, run_together
 
 from .claiming import RELEASE_SECONDS, ClaimingLoop
 from .claims import Claims
-from .connections import Connections, limit_answers
+from .connections import Connections
 from .definition import Definitions
 from .events import Ended, Erred, Hook, Started, guarded, ignore
 from .executor import Executor
@@ -24,7 +24,7 @@ from .housekeeping import Housekeeping
 from .keys import Keys
 from .loop_delay import LoopDelay
 from .notifier import Notifier
-from .registration import AT_ONCE, BEATS, Registration
+from .registration import AT_ONCE, Registration
 from .scaling import Scaling
 from .scripts import Scripts
 from .slots import Slots
@@ -62,8 +62,6 @@ class Worker:
         self._hook = hook = guarded(hook)
         self._drain_seconds = drain_seconds
         self._log = OncePerSecond(log, REDIS)
-        # After a lost answer there must be time for more heartbeats before the lease ends.
-        limit_answers(connections.thread, lease_seconds / BEATS / 2)
         scripts = Scripts(connections.commands)
         wake = asyncio.Event()
         self._registration = Registration(

@@ -5,7 +5,8 @@ strategy has recovered from the fault before. Then it waits until all work is do
 between faults, their length, and the emails that the mail server refuses depend only on the seed of the run, the
 subject and the fault, so you can repeat a single cell. (What a program was doing at that moment is not repeatable.)
 
-Prints lines of JSON: {"status": …} while it runs, and each cell when it is complete.
+Prints lines of JSON: {"status": …} while it runs, and each cell when it is complete. The logs of a broken cell are kept
+in results/partial/broken/SUBJECT/FAULT.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from redis.exceptions import RedisError
 
 from lab.faults.catalogue import EVERY_INJECTION, EVERY_SUBJECT, promise
 from lab.faults.judge import broken_promises
+from lab.faults.kept_logs import keep_logs
 from lab.faults.preparations import CannotDo
 from lab.faults.promises import Bound, Promise
 from lab.faults.running import SEND_SECONDS, TAKE_MS, Running
@@ -253,9 +255,12 @@ def measure(running: Running, subject: str, fault: str, plan: Plan, lab: Lab) ->
     say(status="load", fault=fault)
     try:
         running.strategy.wait_until_healthy()
-        return Cell(running, subject, fault, plan).run(lab)
+        facts = Cell(running, subject, fault, plan).run(lab)
     except ERRORS as failure:
-        return {"subject": subject, "fault": fault, "broken": [f"not measured: {failure}"]}
+        facts = {"subject": subject, "fault": fault, "broken": [f"not measured: {failure}"]}
+    if facts["broken"]:
+        keep_logs(lab, facts)
+    return facts
 
 
 def main() -> None:

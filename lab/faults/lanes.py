@@ -14,7 +14,8 @@ STRATEGIES=5 FAULTS=worker-kill SEED=7. LANES is how many strategies run at a ti
 
 A run with none of these set except LANES writes results/faults.json and .md, which the READMEs show. With STEPS=1 it
 writes results/steps.json and .md, with TOPOLOGY=all results/faults_topology.json and .md. Any other run writes the same
-files into results/partial. The exit status is 1 when a promise was broken.
+files into results/partial. The exit status is 1 when a promise was broken; results/partial/broken then has the logs of
+the broken cells.
 """
 
 import argparse

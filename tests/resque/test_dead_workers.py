@@ -220,3 +220,13 @@ async def test_a_key_of_the_wrong_type_affects_no_other_key(r: Resque, jobs: Job
         await until(lambda: jobs.done == [(2,)])
         await until(lambda: r.failed())
         assert [await r.queue.length(name) for name in ("broken", "q")] == [None, 0]
+
+
+async def test_the_heartbeat_renews_the_lease_through_a_connection_that_is_always_slow(r: Resque, jobs: Jobs) -> None:
+    """Each answer comes later than the heartbeat's first limit, a sixth of the lease. The other calls have 2 s."""
+    async with a_proxy(r.valkey.port) as proxy, resque.open_connections(proxy.url) as connections:
+        proxy.delay(0.4, requests=False)
+        async with r.working(definitions=jobs.definitions(), connections=connections, lease_seconds=2.0) as worker:
+            slot, *_ = worker._registration.slots.values()
+            before = r.get("ZSCORE", r.keys.leases, slot.id)
+            await until(lambda: (r.get("ZSCORE", r.keys.leases, slot.id) or 0) > before, "a heartbeat", 8)
