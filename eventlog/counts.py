@@ -1,10 +1,12 @@
 """How many events each consumer has handled, retried and so on, for the page and `/stats`.
 
 The counts are written to Redis a moment later, many at a time, so that no commit waits for them. Counts that Redis
-refuses are written later. If this process or Redis is killed, the last ones may be lost.
+refuses are written later. If this process or Redis is killed, the last ones may be lost. Only `given_up` is exact:
+park.lua counts it.
 
     eventlog:counts:{NAME}     hash   handled, unwanted (how many of these the handler does not ask for), retried,
-                               overtaken, given_up (how often an event was parked)
+                               overtaken, given_up (how often an event was parked; a replay of a parked
+                               event does not count again)
 """
 
 import asyncio
@@ -50,7 +52,7 @@ class Counts:
             counted = self._counted.pop(consumer, Counter())
             words = [word for name, number in counted.items() for word in (name, number)]
             try:
-                await self._scripts.run("add", [_key(consumer)], *words)
+                await self._scripts.run("add", [counts_key(consumer)], *words)
             except TimeoutError:  # Redis has most likely received the counts: writing them again would count twice
                 return False
             except CALL_ERRORS:  # claims log that Redis is down
@@ -59,7 +61,7 @@ class Counts:
         return taken
 
     async def of(self, consumer: str) -> dict[str, int]:
-        found = await self._redis.hgetall(_key(consumer))
+        found = await self._redis.hgetall(counts_key(consumer))
         return {name: _number(found.get(name.encode())) for name in NAMES}
 
     async def close(self) -> None:
@@ -68,7 +70,7 @@ class Counts:
             await self.write()
 
 
-def _key(consumer: str) -> str:
+def counts_key(consumer: str) -> str:
     return f"eventlog:counts:{{{consumer}}}"
 
 

@@ -3,8 +3,8 @@
     NAME             stream: subject NAME.events, an event as JSON. Its id is the Nats-Msg-Id, by which the server
                       recognises a second copy
     NAME_again       stream, a work queue: subject NAME.again.CONSUMER, a parked event to be handled again
-    KV_NAME_parked   key-value bucket: CONSUMER.NUMBER -> a line of JSON {reason, attempts, at}, then the event as in
-                     `Claimed.element`
+    KV_NAME_parked   key-value bucket: CONSUMER.NUMBER -> a line of JSON {reason, attempts, at, alone}, then the event
+                     as in `Claimed.element`
     KV_NAME_notes    key-value bucket: tries.CONSUMER.NUMBER -> JSON, see jetstream_tries.py; start.CONSUMER -> the
                      number at which its last replay began
 
@@ -32,6 +32,7 @@ from .jetstream_tries import Tries, TriesNotes
 from .nats_beats import Beats
 from .nats_client import ANSWER_SECONDS, Nats
 from .nats_pull import Moved, pull
+from .parked import parked_entry
 
 REMEMBER_SECONDS = 120  # the server drops a second event with the same id within this time
 LARGEST = 1000  # messages in one pull
@@ -167,15 +168,16 @@ class JetStreamLog(Inspection):
             if entry is None or str(entry[1]) != headers.get(REVISION):
                 await self.nats.request(message.reply, b"+ACK")
                 return None
-            element = entry[0].partition(b"\n")[2]
+            line, _, element = entry[0].partition(b"\n")
         held = self._still_held(consumer, position)
         first = about.num_delivered == 1 and not held
         tries = Tries() if first else await self._tries.of_delivery(consumer, position, held=held)
         if tries is None:
             return None
         attempts = max(1, about.num_delivered - tries.untried)
-        if alone := attempts - 1 - tries.failures >= DEATHS:  # from here on, only attempts with this event alone count
-            attempts = tries.failures + DEATHS + tries.alone + 1
+        deaths = 0 if parked and orjson.loads(line).get("alone") else DEATHS
+        if alone := attempts - 1 - tries.failures >= deaths:  # from here on, only attempts with this event alone count
+            attempts = tries.failures + deaths + tries.alone + 1
         return Claimed(consumer, position, attempts, element, until, alone, parked, reply=message.reply)
 
     def _holds(self, claimed: Claimed) -> bool:
@@ -272,8 +274,7 @@ class JetStreamLog(Inspection):
     async def park(self, claimed: Claimed, reason: str) -> bool:
         if not self._holds(claimed):
             return False
-        about = orjson.dumps({"reason": reason, "attempts": claimed.attempts, "at": time.time()})
-        await self._parked.put(_key(claimed.consumer, claimed.position), about + b"\n" + claimed.element)
+        await self._parked.put(_key(claimed.consumer, claimed.position), parked_entry(claimed, reason, time.time()))
         return await self._tell(claimed, b"+TERM")
 
     async def unpark(self, consumer: str, *positions: str) -> int:

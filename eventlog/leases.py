@@ -121,6 +121,8 @@ class Leases(ABC):
 
     async def park(self, claimed: Claimed, reason: str) -> bool:
         """Park the event for this consumer. False when another process has the lease."""
+        if claimed.parked:
+            return await self._parked_events.put(claimed, reason)
         keys, words = self._lease_keys(claimed), self._words([claimed])
         more = (self._lease_ms, words, claimed.consumer)
         if not await self._scripts.run(self._script("extend", claimed), keys, self.owner, *more):
@@ -129,7 +131,6 @@ class Leases(ABC):
         await self._parked_events.put(claimed, reason)
         reply = await self._scripts.run(self._script("commit", claimed), keys, self.owner, words, claimed.consumer)
         self._committed(claimed, pending=reply[0])
-        self._counts.add(claimed.consumer, "given_up", int(reply[1]))
         return bool(reply[1])
 
     def _grouped(self, items: Sequence[Claimed]) -> Iterator[tuple[tuple[str, ...], list[Claimed]]]:

@@ -2,7 +2,8 @@
 
 Each entry has a copy of its event, so a trim of the log does not delete it. Both logs use the same parked events.
 
-    eventlog:parked:{NAME}        hash   position -> a line of JSON {reason, attempts, at}, then the event as in the log
+    eventlog:parked:{NAME}        hash   position -> an entry: a line of JSON {reason, attempts, at, alone}, then the
+                                  event as in the log
     eventlog:parked_order:{NAME}  zset   position -> ms when it was parked; to read the newest entries
     eventlog:pending:{NAME}       zset   position -> ms when it may be claimed: events that are to be retried
     eventlog:holders:{NAME}       hash   position -> "attempts token owner", as in a partition
@@ -17,6 +18,7 @@ from redis.asyncio import Redis
 
 from asynckit.bytes_redis import bytes_redis
 
+from .counts import counts_key
 from .events import Claimed
 from .scripts import Scripts
 
@@ -45,11 +47,14 @@ class ParkedEvents:
         self._tokens = tokens
         self._looks: dict[str, float] = {}
 
-    async def put(self, claimed: Claimed, reason: str) -> None:
-        at = time.time()
-        entry = orjson.dumps({"reason": reason, "attempts": claimed.attempts, "at": at}) + b"\n" + claimed.element
-        keys = [parked_key(claimed.consumer), order_key(claimed.consumer)]
-        await self._scripts.run("park", keys, claimed.position, entry, int(at * 1000))
+    async def put(self, claimed: Claimed, reason: str) -> bool:
+        """For a retried event, this ends its lease too: False when another process has the lease."""
+        at, consumer = time.time(), claimed.consumer
+        keys = [parked_key(consumer), order_key(consumer), counts_key(consumer)]
+        keys += lease_keys(consumer) if claimed.parked else ()
+        holder = f"{claimed.attempts} {claimed.token} {self._owner}"
+        words = claimed.position, parked_entry(claimed, reason, at), int(at * 1000), holder
+        return bool(await self._scripts.run("park", keys, *words))
 
     async def claim(self, consumer: str, limit: int) -> list[Claimed]:
         """Claim events that are to be retried. Looks at most once a second; `look_now` makes the next call look."""
@@ -59,10 +64,12 @@ class ParkedEvents:
         self._looks[consumer] = now + LOOK_SECONDS
         keys = [*lease_keys(consumer), parked_key(consumer)]
         token = next(self._tokens)
-        words = iter(await self._scripts.run("claim_parked", keys, self._owner, self._lease_ms, limit, token))
-        until = now + self._lease_ms / 1000
+        alone, *found = await self._scripts.run("claim_parked", keys, self._owner, self._lease_ms, limit, token)
+        if alone:  # there may be others
+            self._looks.pop(consumer)
+        until, words = now + self._lease_ms / 1000, iter(found)
         return [
-            Claimed(consumer, position.decode(), attempts, entry.partition(b"\n")[2], until, parked=True, token=token)
+            Claimed(consumer, position.decode(), attempts, entry.partition(b"\n")[2], until, bool(alone), True, token)
             for position, attempts, entry in zip(words, words, words, strict=True)
         ]
 
@@ -96,6 +103,12 @@ class ParkedEvents:
             found += int(await self._scripts.run(script, keys, *step)) if step else 0
             end = begin
         return found
+
+
+def parked_entry(claimed: Claimed, reason: str, at: float) -> bytes:
+    """`alone` makes each retry alone: the event may have killed its workers."""
+    about = {"reason": reason, "attempts": claimed.attempts, "at": at, "alone": claimed.alone}
+    return orjson.dumps(about) + b"\n" + claimed.element
 
 
 def parked_key(consumer: str) -> str:

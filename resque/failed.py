@@ -23,6 +23,8 @@ from .wire import UNREADABLE, BadJob, Job, exact_member, job_of
 
 ID_LENGTH = 16  # hex digits of the SHA-1
 AT_ONCE = 100  # records in one call: a script blocks all other clients of Redis
+# The exceptions of jobs whose worker died: as ours, Ruby's and Node's workers write them.
+DEATHS = {"WorkerLost", "Resque::DirtyExit", "Resque::PruneDeadWorkerDirtyExit", "Worker Timeout (killed manually)"}
 
 
 class NotThere(Exception):
@@ -154,8 +156,11 @@ class FailedList:
         """For each: 1 if requeued, 0 if it is gone, -1 if its queue's key is not a list, -2 if it has no valid job."""
         keys = self._keys
         fit = [(failure, failure.job) for failure in failures if failure.job and not failure.flaw]
-        names = [keys.failed, keys.queues, *(keys.queue(failure.queue) for failure, _ in fit)]
-        arguments = [text for failure, job in fit for text in (failure.text, failure.queue, job.raw)]
+        names = [keys.failed, keys.queues, keys.crashes, keys.counted]
+        names += [keys.queue(failure.queue) for failure, _ in fit]
+        arguments: list[bytes | str | int] = []
+        for failure, job in fit:
+            arguments += (failure.text, failure.queue, job.raw, int(failure.exception in DEATHS))
         outcomes = iter(await self._scripts("requeue", names, 1 if from_head else -1, *arguments) if fit else [])
         return [next(outcomes) if failure.job and not failure.flaw else -2 for failure in failures]
 

@@ -4,10 +4,11 @@ import asyncio
 from typing import Any, cast
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
 from asynckit.redis_client import redis_client
 from eventlog import counts, scripts
+from tests.support.event_log import append, claim_when_due, lose_an_answer
 from tests.support.programs import LIMIT, until
 from tests.support.servers import Valkey
 from tests.support.tasks import ignore_first_cancellation
@@ -68,3 +69,26 @@ async def test_close_returns_even_if_a_cancellation_is_swallowed() -> None:
     await until(lambda: fake.taken)
     async with asyncio.timeout(LIMIT):
         await counted.close()
+
+
+async def test_given_up_is_exact_even_if_the_worker_dies_at_once(valkey: Valkey, new_log: Any) -> None:
+    """Also if the answer is lost, if the next worker parks the event again, and if a retried event is parked again."""
+    log, dying = await new_log(), await new_log(lease=0.05)
+    await append(log, 1)
+    [first] = await dying.claim("email", 1)
+    lose_an_answer(dying, "park")
+    with pytest.raises(ConnectionError):
+        await dying.park(first, "no such mailbox")
+    assert await given_up(valkey) == 1
+    [again] = await claim_when_due(log, "email")
+    assert await log.park(again, "no such mailbox")
+    assert await given_up(valkey) == 1
+    await log.unpark("email")
+    [retried] = await claim_when_due(log, "email")
+    assert await log.park(retried, "no such mailbox")
+    assert not await log.park(retried, "no such mailbox"), "its lease has ended"
+    assert await given_up(valkey) == 2
+
+
+async def given_up(valkey: Valkey) -> int:
+    return int(valkey.client.hget("eventlog:counts:{email}", "given_up") or 0)

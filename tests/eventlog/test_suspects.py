@@ -8,7 +8,7 @@ from typing import Any
 from asynckit.tasks import end_tasks
 from eventlog.consumers import Consumer
 from eventlog.worker import Worker
-from tests.support.event_log import append, claim_when_due
+from tests.support.event_log import append, claim_when_due, commit, numbers
 from tests.support.listeners import Listener
 from tests.support.programs import until
 
@@ -98,3 +98,26 @@ async def until_killed(log: Any, email: Listener, audit: Listener, seconds: floa
     audit._act = lambda _: asyncio.sleep(seconds)
     async with running_until_killed(consumers):
         await until(killed.is_set, "the event kills the process")
+
+
+async def test_a_parked_event_that_may_kill_its_worker_is_retried_alone(new_log: Any) -> None:
+    """The other parked events are retried together. Each retry of the suspect is alone, also after another kill."""
+    log = await new_log()
+    await append(log, 3)
+    await log.park((await log.claim("email", 1))[0], "no such mailbox")
+    [suspect] = await log.claim("email", 1)
+    await log.park(suspect._replace(alone=True), KILLED)
+    await log.park((await log.claim("email", 1))[0], '"alone":true')
+    await log.unpark("email")
+    dead, found = await new_log(lease=0.05), []
+    for _ in range(3):
+        found += [await claim_when_due(dead, "email")]
+        if not found[-1][0].alone:
+            await commit(dead, found[-1])
+    [again] = await claim_when_due(log, "email")
+    alone = [claims for claims in found if claims[0].alone]
+    together = [number for claims in found if not claims[0].alone for number in numbers(claims)]
+    assert (sorted(together), [numbers(claims) for claims in alone]) == ([0, 2], [[1]] * len(alone))
+    assert (again.alone, numbers([again]), again.attempts) == (True, [1], len(alone) + 1)
+    assert await log.commit(again)
+    assert await log.parked("email") == []

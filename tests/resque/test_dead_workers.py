@@ -9,6 +9,8 @@ import resque
 from asynckit.tasks import end_tasks
 from lab.harness.proxy import Proxy, a_proxy
 from resque import claiming, claims, registration, wire
+from resque import failed as failed_module
+from tests.support.failed import record
 from tests.support.programs import until
 from tests.support.resque import Definition, Jobs, Resque
 
@@ -116,6 +118,23 @@ async def test_a_job_that_has_crashed_twice_runs_alone(r: Resque) -> None:
     await reserve.acknowledge(first.claims[0])
     second = await reserve.take(slots, busy=False)
     assert [claim.job.id for claim in second.claims] == ["suspect"]
+
+
+@pytest.mark.parametrize("exception", [*sorted(failed_module.DEATHS), "Refused"])
+async def test_a_job_whose_worker_died_is_retried_alone(r: Resque, exception: str) -> None:
+    """Whether a worker of ours, of Ruby or of Node has died. A job without an id is recognized too."""
+    payload = '{"class":"note","args":["suspect"]}'
+    r.get("RPUSH", r.keys.failed, record(payload=payload, exception=exception))
+    await r.queue.enqueue("q", "note", ["first"])
+    assert await failed_module.FailedList(r.connections.commands, r.keys).requeue_all() == (1, 0)
+    await r.queue.enqueue("q", "note", ["next"])
+    slots, claims, found = await r.slots(3), r.claims(), []
+    while answer := (await claims.take(slots, busy=False)).claims:
+        found.append([claim.job.args[0] for claim in answer])
+        for claim in answer:
+            assert await claims.acknowledge(claim)
+    assert found == ([["first", "suspect", "next"]] if exception == "Refused" else [["first"], ["suspect"], ["next"]])
+    assert r.get("EXISTS", r.keys.crashes) == 0
 
 
 async def test_jobs_that_have_crashed_are_still_run(r: Resque, jobs: Jobs) -> None:
