@@ -46,7 +46,7 @@ class Claimed(NamedTuple):
     until: float
     """When the lease ends unless it is renewed: seconds, time.monotonic()."""
     alone: bool = False
-    """Two processes have died while they held it. Handle no other event at the same time: it may have killed them."""
+    """Handle no other event at the same time: this one may have killed the processes that held it."""
     parked: bool = False
     """It was parked and is retried."""
     token: int = 0

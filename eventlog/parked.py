@@ -69,7 +69,12 @@ class ParkedEvents:
             self._looks.pop(consumer)
         until, words = now + self._lease_ms / 1000, iter(found)
         return [
-            Claimed(consumer, position.decode(), attempts, entry.partition(b"\n")[2], until, bool(alone), True, token)
+            Claimed(
+                *(consumer, position.decode(), attempts, entry.partition(b"\n")[2], until),
+                alone=bool(alone),
+                parked=True,
+                token=token,
+            )
             for position, attempts, entry in zip(words, words, words, strict=True)
         ]
 

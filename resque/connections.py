@@ -41,7 +41,7 @@ def namespace_for(url: str) -> str:
 
 
 class AnswerLimit:
-    """How long a client of a thread waits for a connection or an answer. Create it before the first command.
+    """How long the client of a thread waits for a connection or an answer. Create it before the first command.
 
     At first `least` seconds. After each time-out the limit doubles, up to `most`: otherwise a Redis that always answers
     later than the limit would seem to be down forever. After an answer, the next connection begins with `least`.

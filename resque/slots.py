@@ -14,7 +14,7 @@ from .loop_delay import LoopDelay
 from .registration import Registration
 from .scaling import LOOK_SECONDS, Scaling
 
-ALONE_FROM = 2  # crashes; as SUSPECT in claim.lua
+ALONE_FROM = 2  # crashes; as SUSPECT in prelude.lua
 FREE_SHARE = 4  # a quarter of the slots is enough for one claim
 DONE_SHARE = 3  # and a third for one acknowledgement: meanwhile the other jobs run
 CLAIM_MOST = 200  # jobs in one call: the event loop starts them all before it does anything else

@@ -21,7 +21,6 @@ local CATCH_UP = 100 -- ms by which a worker that wakes up late may exceed the t
 local SET_ASIDE = 100 -- invalid jobs moved in one call: a script blocks all other clients
 local AT_ONCE = 1000 -- keys in one command: Lua's stack has room for 8,000
 local NEIGHBOURS = 32 -- queues in one check for any job
-local SUSPECT = 2 -- a job with this many crashes runs alone, so that its next crash affects no other job
 
 local now = now_ms()
 local any_failed, any_crashed = redis.call('EXISTS', attempts) == 1, redis.call('EXISTS', crashes) == 1

@@ -4,6 +4,8 @@
 -- source: if the destination key has another type, the write fails and the job stays at its source. Counters and marks
 -- are written with pcall: a counter that is not a number must not prevent a job from being settled.
 
+local SUSPECT = 2 -- a job with this many crashes runs alone, so that its next crash affects no other job
+
 -- A Redis whose memory is full refuses a script whose first write may need memory, but accepts such writes after
 -- another write. So a script that renews leases or moves jobs begins with a write that changes nothing: otherwise a
 -- full Redis would stop the very workers that free its memory. (No key that this is called with ever has an expiry

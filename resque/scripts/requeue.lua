@@ -4,7 +4,7 @@
 -- moves a record that has taken the index of another. It is removed from `failed` last: if its queue's key is not a
 -- list, it stays.
 --
--- A job whose worker died may have killed it. It counts as a job with two crashes, which runs alone (claim.lua).
+-- A job whose worker died may have killed it. It then counts as a job with SUSPECT crashes, so claim.lua runs it alone.
 --
 -- KEYS  failed, queues, py:crashes, py:counted, then for each record queue:QUEUE
 -- ARGV  1: 1 or -1, from which end of `failed` to search   then for each record its text, its queue's name, its job,
@@ -12,7 +12,6 @@
 -- Returns for each 1, or 0: it was no longer there; or -1: the queue's key is not a list.
 -- prelude.lua is put before this.
 local failed, queues, crashes, counted = unpack(KEYS, 1, 4)
-local SUSPECT = 2 -- as in claim.lua
 local now = math.floor(now_ms() / 1000)
 local results = {}
 for i = 1, #KEYS - 4 do

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 from workshop.program import Failed
-from workshop.trial import Server, Trial, settled
+from workshop.trial import Server, Trial, settled, until
 
 LIMIT = 20
 BURST = 60
@@ -35,7 +35,7 @@ async def check(trial: Trial) -> str:
         raise Failed("each 503 has the header Retry-After", f"{len(without)} had none", "CannotAccept in tasks.py")
     await settled(lambda: len(inbox.begun), LIMIT)
     server.program.move_clock(HANG_SECONDS)
-    await settled(lambda: -inbox.in_flight, 0, limit=AFTER_SECONDS)
+    await until(lambda: inbox.in_flight == 0, AFTER_SECONDS)
     inbox.gate.set()
     await settled(lambda: len(inbox.arrivals), LIMIT)
     trial.check_account(server.account(inbox, "bound"), "tasks.py: is each accepted email sent, and only those?")

@@ -92,9 +92,9 @@ async def check(trial: Trial) -> str:
             late = await trial.run("ask.py", *map(address, (10, 11)), ANSWER_SECONDS=SHORT, **settings)
             expect(late.text(), {10: "no answer", 11: "sent"}, "the answer to the first email comes too late")
             seconds, worker.seconds = LONG_DELAY_SECONDS, SLOW_SECONDS
-            and_ = f", and the worker answers after {SLOW_SECONDS:g} s"
+            why = f"your SUBSCRIBE arrives {seconds:g} s late, and the worker answers after {SLOW_SECONDS:g} s"
             slow = await trial.run("ask.py", address(20), ANSWER_SECONDS=LONG, **settings)
-            expect(slow.text(), {20: "sent"}, f"your SUBSCRIBE arrives {seconds:g} s late{and_}")
+            expect(slow.text(), {20: "sent"}, why)
         finally:
             await end_tasks([running])
     check_once(trial, worker)
